@@ -1,0 +1,57 @@
+"""Named bits. Frozen once released: bits are added, never moved; both maps travel with the data they describe."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class ObjectFlag(IntFlag):
+    """Bits of the catalog's `flags` columns (int32)."""
+
+    EDGE = 1  # part of the stamp lies outside the image
+    MASKED = 2  # a pixel of the stamp is masked
+    NONFINITE = 4  # a pixel of the stamp is NaN or infinite, or the whole stamp is unusable
+    SATURATED = 8  # a pixel of the stamp is saturated
+    NO_VARIANCE = 16  # no variance was given: noise estimated from the stamp's border
+    NO_PSF = 32  # no PSF was given
+    DUPLICATE_ID = 64  # the object's id occurs more than once in the input
+    TRUNCATED = 128  # the object is larger than the stamp or halo
+    OUT_OF_DOMAIN = 256  # input outside what the model was trained for
+
+
+class MaskBit(IntFlag):
+    """Bits of a Survey's `mask` array (uint32): every input mask is remapped to these names."""
+
+    NO_DATA = 1
+    BAD = 2
+    SATURATED = 4
+    COSMIC_RAY = 8
+    EDGE = 16
+    INTERPOLATED = 32
+    CROSSTALK = 64
+    STREAK = 128
+    DETECTED = 256  # informational
+    DETECTED_NEGATIVE = 512  # informational
+    SUSPECT = 1024
+    UNMASKED_NAN = 2048
+    CLIPPED = 4096  # informational
+    SENSOR_EDGE = 8192  # informational
+    INEXACT_PSF = 16384  # informational
+    REJECTED = 32768  # informational
+    NOT_DEBLENDED = 65536  # informational
+    OTHER = 1 << 31  # a set bit of the input that has no name here
+
+
+INFORMATIONAL = (
+    MaskBit.DETECTED
+    | MaskBit.DETECTED_NEGATIVE
+    | MaskBit.CLIPPED
+    | MaskBit.SENSOR_EDGE
+    | MaskBit.INEXACT_PSF
+    | MaskBit.REJECTED
+    | MaskBit.NOT_DEBLENDED
+)
+"""Bits that tell something about a pixel without making it unusable."""
+
+MASK_BITS: dict[str, int] = {bit.name: bit.value for bit in MaskBit if bit.name}
+OBJECT_FLAGS: dict[str, int] = {bit.name: bit.value for bit in ObjectFlag if bit.name}

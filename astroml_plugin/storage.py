@@ -1,0 +1,214 @@
+"""URLs and atomic files: the one place that knows where bytes live (local folder, S3, HTTP, memory)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""Tries of one transient I/O operation before its error is let through."""
+
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRETS = re.compile(
+    r"(?i)((?:x-amz-[a-z-]+|awsaccesskeyid|signature|sig|token|password|passwd|secret|secret_key|access_key|key|sas)=)[^&\s'\"]+"
+)
+
+
+def is_local(url: str) -> bool:
+    """Whether `url` is a plain path or a file:// URL."""
+    return "://" not in url or url.startswith(("file://", "local://"))
+
+
+def local_path(url: str) -> Path:
+    """The path behind a local URL."""
+    return Path(re.sub(r"^(file|local)://", "", url))
+
+
+def absolute(url: str) -> str:
+    """The same place, named so that another process with another working folder finds it."""
+    return str(local_path(url).expanduser().resolve()) if is_local(url) else url.rstrip("/")
+
+
+def join(url: str, *parts: str) -> str:
+    """`url` with path parts appended."""
+    return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def redact(text: str) -> str:
+    """`text` without user names, passwords, keys, tokens and signatures."""
+    return _SECRETS.sub(r"\1***", _USERINFO.sub("***@", text))
+
+
+def digest(*parts: Any) -> str:
+    """Hex SHA-256 of the canonical JSON of `parts` (plain values only)."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec filesystem of `url` and the path inside it."""
+    return url_to_fs(absolute(url) if is_local(url) else url)
+
+
+def retrying(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call `function`, again with growing, jittered pauses when its I/O error may pass.
+
+    A file that does not exist, or may not be read or written, is no passing error.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return function(*args, **kwargs)
+        except _PERMANENT:
+            raise
+        except (OSError, TimeoutError) as error:
+            if attempt == ATTEMPTS - 1 or getattr(error, "errno", None) in _HOPELESS:
+                raise
+            time.sleep(min(8.0, 0.2 * 2**attempt) * random.uniform(0.5, 1.5))  # noqa: S311
+    raise AssertionError("unreachable")
+
+
+_HOPELESS = frozenset({28, 30, 36, 122})  # no space, read-only, name too long, quota: waiting does not help
+
+
+def read_bytes(url: str) -> bytes:
+    """All bytes of a file."""
+    if is_local(url):
+        return local_path(url).read_bytes()
+    fs, path = filesystem(url)
+    return retrying(fs.cat_file, path)
+
+
+def write_atomic(url: str, data: bytes) -> None:
+    """Write a whole file or nothing: a reader sees the old bytes or the new ones, also after a crash."""
+    if is_local(url):
+        _replace_local(local_path(url), data)
+        return
+    fs, path = filesystem(url)
+    retrying(fs.pipe_file, path, data)
+
+
+def _replace_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def exists(url: str) -> bool:
+    """Whether a file or folder is there."""
+    if is_local(url):
+        return local_path(url).exists()
+    fs, path = filesystem(url)
+    return bool(retrying(fs.exists, path))
+
+
+def remove(url: str) -> None:
+    """Delete one file; one that is not there is fine."""
+    if is_local(url):
+        local_path(url).unlink(missing_ok=True)
+        return
+    fs, path = filesystem(url)
+    try:
+        retrying(fs.rm_file, path)
+    except FileNotFoundError:
+        return
+
+
+def list_files(url: str, suffix: str = "") -> list[str]:
+    """Names of all finished files below `url`, relative to it and sorted; empty where the folder is absent."""
+    if is_local(url):
+        return sorted(_scan(str(local_path(url)), "", suffix))
+    fs, path = filesystem(url)
+    fs.invalidate_cache(path)
+    root = path.rstrip("/") + "/"
+    try:
+        names = retrying(fs.find, path)
+    except FileNotFoundError:
+        return []
+    return sorted(name.removeprefix(root) for name in names if name.endswith(suffix))
+
+
+def _scan(folder: str, prefix: str, suffix: str) -> list[str]:
+    found: list[str] = []
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return found
+    with entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                found += _scan(entry.path, f"{prefix}{entry.name}/", suffix)
+            elif entry.name.endswith(suffix):
+                found.append(prefix + entry.name)
+    return found
+
+
+def read_table(url: str, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+    """A Parquet file as an Arrow table."""
+    if is_local(url):
+        return pq.read_table(local_path(url), columns=columns, filters=filters, partitioning=None)
+    return pq.read_table(io.BytesIO(read_bytes(url)), columns=columns, filters=filters)
+
+
+def encode_table(table: pa.Table, **options: Any) -> bytes:
+    """The bytes of `table` as one zstd Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", **options)
+    return sink.getvalue()
+
+
+def write_table(url: str, table: pa.Table, **options: Any) -> None:
+    """Write `table` as one Parquet file, atomically."""
+    write_atomic(url, encode_table(table, **options))
+
+
+def read_json(url: str) -> Any:
+    """A JSON file's value."""
+    return json.loads(read_bytes(url))
+
+
+def write_json(url: str, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_atomic(url, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
+
+
+@cache
+def _remote_store(url: str, read_only: bool) -> Any:
+    from zarr.storage import FsspecStore
+
+    return FsspecStore.from_url(url, read_only=read_only)
+
+
+def zarr_store(url: str, read_only: bool = False) -> Any:
+    """The zarr store of `url`: LocalStore for a path, FsspecStore for anything else."""
+    from zarr.storage import LocalStore
+
+    if is_local(url):
+        return LocalStore(local_path(absolute(url)), read_only=read_only)
+    return _remote_store(url.rstrip("/"), read_only)
