@@ -1,0 +1,321 @@
+"""Cutouts in memory: put a tile on the device once, gather stamps there, hand them over in batches.
+
+Origins follow the contract: a stamp of side s around (x, y) begins at floor(x + 0.5) - s // 2 in the parent image,
+so the object's pixel has index s // 2. Pixels that cannot be used are 0 and not `valid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astroml_plugin.errors import InputError
+from astroml_plugin.flags import INFORMATIONAL, MaskBit, ObjectFlag
+
+_PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
+_BAD = 0xFFFFFFFF & ~int(INFORMATIONAL | MaskBit.NO_DATA | MaskBit.SATURATED | MaskBit.UNMASKED_NAN)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Pixels of one tile as read from a Survey, on the CPU."""
+
+    image: np.ndarray
+    """(band, y, x) float32, in the tile's units."""
+    variance: np.ndarray | None = None
+    """(band, y, x) float32, in units²; None where the survey has none."""
+    mask: np.ndarray | None = None
+    """(band, y, x) uint32 of `MaskBit`; None where the survey has none."""
+    psf: np.ndarray | None = None
+    """(band, cell_y, cell_x, psf_y, psf_x) float32; None where the survey has none."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in (self.image, self.variance, self.mask, self.psf) if array is not None)
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """A batch of stamps on the device."""
+
+    image: Tensor
+    """(n, band, h, w), float32 or uint8 as stored, not normalised; unusable pixels are 0."""
+    variance: Tensor | None
+    """(n, band, h, w) float32, or None."""
+    valid: Tensor
+    """(n, band, h, w) bool: finite, inside the image, not masked, variance above 0."""
+    psf: Tensor | None
+    """(n, band, psf_y, psf_x) float32 as stored, or None."""
+    jacobian: Tensor
+    """(n, 2, 2) float64 on the CPU: arcsec along (+x West, +y North) for one pixel along (x, y); NaN without a WCS."""
+    flags: Tensor
+    """(n,) int32: `ObjectFlag` bits seen while cutting."""
+    bands: tuple[str, ...]
+    """Names of the band axis."""
+    pixel_scale: float | None = None
+    """Arcsec per pixel; None where unknown."""
+
+    def __len__(self) -> int:
+        return int(self.image.shape[0])
+
+    def take(self, index: Tensor | slice) -> Cutouts:
+        """The stamps of an index (n',) or slice, in its order."""
+        changed = {
+            field.name: value[index.cpu() if isinstance(index, Tensor) and not value.is_cuda else index]
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **changed)
+
+    def select(self, bands: Sequence[str]) -> Cutouts:
+        """The named bands, in that order.
+
+        Raises:
+            InputError: a band is not there.
+        """
+        index = band_index(self.bands, bands)
+        if index == list(range(len(self.bands))):
+            return self
+        picked = {
+            name: value[:, index]
+            for name in ("image", "variance", "valid", "psf")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, bands=tuple(bands), **picked)
+
+
+def band_index(have: Sequence[str], want: Sequence[str]) -> list[int]:
+    """Positions of the bands `want` among `have`, matched by name.
+
+    Raises:
+        InputError: a band is missing; names what there is.
+    """
+    missing = [band for band in want if band not in have]
+    if missing:
+        raise InputError(
+            f"band {', '.join(missing)} is missing: the source has {', '.join(have)}; "
+            f"use a bundle trained on those bands or ingest the missing ones"
+        )
+    return [list(have).index(band) for band in want]
+
+
+@dataclass(frozen=True)
+class DeviceTile:
+    """A tile on the device, ready to be cut."""
+
+    image: Tensor
+    """(band, y, x) float32; unusable pixels are 0."""
+    variance: Tensor | None
+    """(band, y, x) float32; unusable pixels are 0."""
+    bits: Tensor
+    """(band, y, x) uint8: EDGE, MASKED, NONFINITE, SATURATED of each pixel; 0 means usable."""
+    psf: Tensor | None
+    """(band, cell_y, cell_x, psf_y, psf_x) float32."""
+    bands: tuple[str, ...]
+    """Names of the band axis."""
+    pixel_scale: float | None = None
+    """Arcsec per pixel."""
+
+
+def pixel_bits(image: np.ndarray, variance: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
+    """What is wrong with each pixel.
+
+    Args:
+        image: any shape, number.
+        variance: same shape, or None.
+        mask: same shape, uint32 of `MaskBit`, or None.
+
+    Returns:
+        Same shape, uint8 of `ObjectFlag` (EDGE, MASKED, NONFINITE, SATURATED); 0 where the pixel can be used.
+    """
+    bits = np.zeros(image.shape, np.uint8)
+    if image.dtype.kind == "f":
+        bits |= np.where(np.isfinite(image), 0, int(ObjectFlag.NONFINITE)).astype(np.uint8)
+    if variance is not None:
+        usable = (variance > 0) & (variance < np.inf)
+        bits |= np.where(usable, 0, int(ObjectFlag.MASKED)).astype(np.uint8)
+    if mask is not None and mask.any():
+        no_data = (mask & int(MaskBit.NO_DATA)) != 0
+        bits |= np.where(mask & np.uint32(_BAD), int(ObjectFlag.MASKED), 0).astype(np.uint8)
+        bits |= np.where(mask & np.uint32(MaskBit.SATURATED), int(ObjectFlag.SATURATED), 0).astype(np.uint8)
+        bits[no_data] = int(ObjectFlag.EDGE)
+    return bits
+
+
+def to_device(
+    tile: Tile, bands: Sequence[str], device: torch.device | str = "cpu", pixel_scale: float | None = None
+) -> DeviceTile:
+    """Move a tile to the device once; its unusable pixels become 0 there."""
+    device = torch.device(device)
+    bits = _move(pixel_bits(tile.image, tile.variance, tile.mask), device)
+    unusable = bits != 0
+    dirty = bool(unusable.any())
+
+    def cleaned(array: np.ndarray) -> Tensor:
+        moved = _move(array, device)
+        return moved.masked_fill(unusable, 0.0) if dirty else moved
+
+    return DeviceTile(
+        image=cleaned(tile.image),
+        variance=None if tile.variance is None else cleaned(tile.variance),
+        bits=bits,
+        psf=None if tile.psf is None else _move(tile.psf, device),
+        bands=tuple(bands),
+        pixel_scale=pixel_scale,
+    )
+
+
+def _move(array: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array) if array.flags.writeable else array.copy())
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+def around(
+    tile: DeviceTile, x: np.ndarray, y: np.ndarray, size: int, *, origin: tuple[int, int], jacobian: np.ndarray
+) -> Cutouts:
+    """Stamps around objects, gathered on the device.
+
+    Args:
+        tile: the tile on the device.
+        x, y: (n,) float64 positions in the parent image's pixels.
+        size: stamp side in pixels.
+        origin: parent pixel (x0, y0) of the tile's first pixel.
+        jacobian: (n, 2, 2) float64, see `Cutouts.jacobian`.
+
+    Returns:
+        n stamps. Each lies inside the tile, because a unit owns only objects of its inner box and the halo is at
+        least half a stamp.
+
+    Raises:
+        InputError: a stamp would leave the tile.
+    """
+    left = stamp_origin(x, size) - origin[0]
+    top = stamp_origin(y, size) - origin[1]
+    height, width = tile.image.shape[-2:]
+    if len(x) and (left.min() < 0 or top.min() < 0 or left.max() + size > width or top.max() + size > height):
+        raise InputError(f"a stamp of {size} px leaves its tile of {width} x {height} px: the survey's halo is too small")
+    device = tile.image.device
+    corner = (torch.from_numpy(top).to(device), torch.from_numpy(left).to(device))
+    bits = _gather(tile.bits, corner, size)
+    centre_x, centre_y = left + size // 2, top + size // 2
+    return Cutouts(
+        image=_gather(tile.image, corner, size),
+        variance=None if tile.variance is None else _gather(tile.variance, corner, size),
+        valid=bits == 0,
+        psf=None if tile.psf is None else _psf_cells(tile.psf, centre_x / width, centre_y / height),
+        jacobian=torch.from_numpy(jacobian),
+        flags=reduce_bits(bits),
+        bands=tile.bands,
+        pixel_scale=tile.pixel_scale,
+    )
+
+
+def stamp_origin(position: np.ndarray, size: int) -> np.ndarray:
+    """First pixel of a stamp around `position` along one axis, (n,) int64 in the parent image."""
+    return np.floor(np.asarray(position, np.float64) + 0.5).astype(np.int64) - size // 2
+
+
+def _gather(plane: Tensor, corner: tuple[Tensor, Tensor], size: int) -> Tensor:
+    """(n, band, size, size) windows of a (band, y, x) plane, through a strided view: no index per pixel."""
+    windows = plane.unfold(1, size, 1).unfold(2, size, 1)
+    return windows[:, corner[0], corner[1]].transpose(0, 1).contiguous()
+
+
+def _psf_cells(psf: Tensor, across: np.ndarray, up: np.ndarray) -> Tensor:
+    """(n, band, psf_y, psf_x): the PSF of each object's cell; `across`, `up` are fractions of the tile, in [0, 1)."""
+    cells_y, cells_x = psf.shape[1:3]
+    row = torch.from_numpy(np.clip(up * cells_y, 0, cells_y - 1).astype(np.int64)).to(psf.device)
+    column = torch.from_numpy(np.clip(across * cells_x, 0, cells_x - 1).astype(np.int64)).to(psf.device)
+    return psf[:, row, column].transpose(0, 1)
+
+
+def reduce_bits(bits: Tensor) -> Tensor:
+    """(n,) int32: the bits that any pixel of each stamp (n, band, h, w) uint8 has."""
+    flat = bits.flatten(1)
+    flags = torch.zeros(len(flat), dtype=torch.int32, device=bits.device)
+    if not bool(flat.any()):
+        return flags
+    for flag in _PIXEL_FLAGS:
+        flags |= (flat & int(flag)).amax(1).to(torch.int32)
+    return flags
+
+
+def from_stamps(
+    image: np.ndarray,
+    variance: np.ndarray | None,
+    psf: np.ndarray | None,
+    *,
+    bands: Sequence[str],
+    pixel_scale: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Cutouts:
+    """Stored stamps on the device.
+
+    Args:
+        image: (n, band, h, w), float32 or uint8.
+        variance: same shape, or None.
+        psf: (n, band, psf_y, psf_x), or None.
+        bands: names of the band axis.
+        pixel_scale: arcsec per pixel, or None.
+        device: where to.
+    """
+    device = torch.device(device)
+    bits = _move(pixel_bits(image, variance, None), device)
+    unusable = bits != 0
+    dirty = bool(unusable.any())
+    moved = _move(image, device)
+    spread = None if variance is None else _move(variance, device)
+    return Cutouts(
+        image=moved.masked_fill(unusable, 0) if dirty else moved,
+        variance=spread.masked_fill(unusable, 0.0) if dirty and spread is not None else spread,
+        valid=~unusable,
+        psf=None if psf is None else _move(psf, device),
+        jacobian=torch.full((len(image), 2, 2), torch.nan, dtype=torch.float64),
+        flags=reduce_bits(bits),
+        bands=tuple(bands),
+        pixel_scale=pixel_scale,
+    )
+
+
+def crop(cutouts: Cutouts, size: int) -> Cutouts:
+    """Stamps of side `size` about the same centre: larger ones are cut, smaller ones padded with unusable pixels.
+
+    Padded stamps get the flag EDGE.
+    """
+    height, width = cutouts.image.shape[-2:]
+    if (height, width) == (size, size):
+        return cutouts
+    changed = {
+        name: _centred(value, size)
+        for name in ("image", "variance", "valid")
+        if (value := getattr(cutouts, name)) is not None
+    }
+    edge = int(ObjectFlag.EDGE) if min(height, width) < size else 0
+    return replace(cutouts, flags=cutouts.flags | edge, **changed)
+
+
+def _centred(stamps: Tensor, size: int) -> Tensor:
+    """(n, band, size, size) about the same centre pixel; what lies outside is 0."""
+    for axis in (2, 3):
+        side = stamps.shape[axis]
+        start = side // 2 - size // 2
+        before, after = max(0, -start), max(0, start + size - side)
+        stamps = stamps.narrow(axis, max(0, start), size - before - after)
+        if before or after:
+            padding = [0, 0, 0, 0]
+            padding[0 if axis == 3 else 2], padding[1 if axis == 3 else 3] = before, after
+            stamps = torch.nn.functional.pad(stamps, padding)
+    return stamps
+
+
+def batches(cutouts: Cutouts, size: int) -> Iterator[Cutouts]:
+    """Consecutive batches of at most `size` stamps; the last one is kept however small."""
+    for start in range(0, len(cutouts), size):
+        yield cutouts.take(slice(start, start + size))
