@@ -1,0 +1,177 @@
+"""Checked Zarr v3 arrays: one shard per unit, zstd with checksums, no silent fill values.
+
+Survey and Stamps differ in what a unit means; how a unit's bytes are laid out, written and trusted is said once, here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from astroml_plugin import storage
+from astroml_plugin.errors import CorruptError, InputError
+
+FORMAT = 1
+"""Version of the layout on disk; a reader refuses newer ones."""
+
+ATTRIBUTE = "astroml_plugin"
+"""Key of our metadata in the group's attributes."""
+
+CHUNK_BYTES = 16_000_000
+"""Upper size of one inner chunk, decoded."""
+
+ZSTD_LEVEL = 1
+"""Float noise hardly compresses: higher levels cost time and gain nothing."""
+
+_config_lock = threading.Lock()
+_pipeline: str | None = None
+
+
+def use_pipeline(name: str | None) -> None:
+    """Choose the codec pipeline of arrays opened from now on in this process: None (zarr-python) or "zarrs".
+
+    zarrs decodes several times faster; it verifies the same checksums, which the tests compare.
+    """
+    global _pipeline
+    if name == "zarrs" and importlib.util.find_spec("zarrs") is None:
+        raise InputError("the zarrs codec pipeline is not installed: pip install 'astroml-plugin[fast]'")
+    if name not in (None, "zarrs"):
+        raise InputError(f"unknown codec pipeline {name!r}: use None or 'zarrs'")
+    _pipeline = name
+
+
+def create_group(url: str, metadata: Mapping[str, Any], folders: Sequence[str] = ()) -> None:
+    """Create an empty group with our metadata and `folders` for tables.
+
+    Raises:
+        InputError: something is there already, or nothing can be written.
+    """
+    if storage.exists(storage.join(url, "zarr.json")):
+        raise InputError(f"{storage.redact(url)} exists already: choose another output or open it")
+    group = {"zarr_format": 3, "node_type": "group"}
+    document = {**group, "attributes": {ATTRIBUTE: {**metadata, "format": FORMAT}}}
+    try:
+        for folder in folders:  # a group too, so that zarr and xarray list the store without warnings
+            storage.write_json(storage.join(url, folder, "zarr.json"), {**group, "attributes": {}})
+        storage.write_json(storage.join(url, "zarr.json"), document)
+    except OSError as error:
+        raise InputError(f"{storage.redact(url)} cannot be written: {storage.redact(str(error))}") from error
+
+
+def read_metadata(url: str) -> dict[str, Any]:
+    """Our metadata of the group at `url`; InputError when there is none, or of a newer format."""
+    shown = storage.redact(url)
+    try:
+        document = storage.read_json(storage.join(url, "zarr.json"))
+        metadata = document["attributes"][ATTRIBUTE]
+        version = int(metadata["format"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{shown} is no survey and no stamps (no zarr.json there): make one with `ingest`") from None
+    except OSError as error:
+        raise InputError(f"{shown} cannot be read: {storage.redact(str(error))}") from error
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{shown} is not a store of this package: make one with `ingest`") from None
+    if version > FORMAT:
+        raise InputError(f"{shown} has format {version}, this version reads up to {FORMAT}: upgrade astroml-plugin")
+    return dict(metadata)
+
+
+def open_array(url: str, name: str, *, read_only: bool = True) -> zarr.Array:
+    """One array of a group, without consolidated metadata."""
+    with _config_lock:
+        settings: dict[str, Any] = {"array.write_empty_chunks": True, "async.concurrency": 8}
+        if _pipeline == "zarrs":
+            settings["codec_pipeline.path"] = "zarrs.ZarrsCodecPipeline"
+        with zarr.config.set(settings):
+            try:
+                store = storage.zarr_store(storage.join(url, name), read_only=read_only)
+                return zarr.open_array(store, mode="r" if read_only else "r+")
+            except (FileNotFoundError, ValueError, KeyError) as error:
+                raise CorruptError(f"{storage.redact(url)} has no readable array {name!r}: {error}") from error
+
+
+def create_array(
+    url: str,
+    name: str,
+    *,
+    shape: Sequence[int],
+    unit: Sequence[int],
+    chunk: Sequence[int],
+    dtype: str,
+    fill: float | int,
+    dimensions: Sequence[str],
+) -> None:
+    """Create an array whose shards are `unit` rounded up to whole `chunk`s."""
+    shards = tuple(-(-side // step) * step for side, step in zip(unit, chunk, strict=True))
+    zarr.create_array(
+        storage.zarr_store(storage.join(url, name)),
+        shape=tuple(shape),
+        chunks=tuple(chunk),
+        shards=shards,
+        dtype=dtype,
+        fill_value=fill,
+        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
+        dimension_names=tuple(dimensions),
+        config={"write_empty_chunks": True},
+    )
+
+
+def spatial_chunk(bands: int, side: int, itemsize: int = 4, largest: int = 512) -> int:
+    """Side of an inner chunk of all bands: the largest power of two that stays within `CHUNK_BYTES`."""
+    step = largest
+    while step > 16 and bands * step * step * itemsize > CHUNK_BYTES:
+        step //= 2
+    return min(step, side)
+
+
+def shard_exists(url: str, name: str, array: zarr.Array, index: int) -> bool:
+    """Whether the shard at `index` along the first axis has been written."""
+    key = array.metadata.encode_chunk_key((index, *(0,) * (array.ndim - 1)))
+    return storage.exists(storage.join(url, name, key))
+
+
+def read_unit(url: str, name: str, array: zarr.Array, shard: int, start: int, stop: int) -> np.ndarray:
+    """Rows [start, stop) of one shard; CorruptError when the shard is missing or its bytes do not verify."""
+    where = f"{storage.redact(url)}: {name}[{start}:{stop}]"
+    if stop > array.shape[0]:
+        raise CorruptError(f"{where} is beyond the array's {array.shape[0]} rows: its shard was never written")
+    try:
+        values = storage.retrying(array.__getitem__, slice(start, stop))
+    except OSError as error:
+        raise CorruptError(f"{where} cannot be read: {storage.redact(str(error))}") from error
+    except Exception as error:  # a codec raises whatever it likes on altered bytes
+        raise CorruptError(f"{where} is damaged ({type(error).__name__}: {error}): ingest it again") from error
+    values = np.asarray(values)
+    if _is_fill(values, array.fill_value) and not shard_exists(url, name, array, shard):
+        raise CorruptError(f"{where} is missing its shard: ingest it again")
+    return values
+
+
+def _is_fill(values: np.ndarray, fill: Any) -> bool:
+    """Whether all values are the fill value; looks at the middle first, so data answers at once."""
+    nan = isinstance(fill, float | np.floating) and np.isnan(fill)
+    flat = values.reshape(-1)
+    middle = flat[flat.size // 2 : flat.size // 2 + 4096]
+    return all(bool(np.isnan(part).all() if nan else (part == fill).all()) for part in (middle, flat))
+
+
+def write_unit(array: zarr.Array, start: int, values: np.ndarray) -> None:
+    """Write whole rows from `start` on."""
+    storage.retrying(array.__setitem__, slice(start, start + len(values)), values)
+
+
+def checksum(arrays: Mapping[str, np.ndarray | None]) -> str:
+    """Hex SHA-256 of the bytes of named arrays, in the given order."""
+    hasher = hashlib.sha256()
+    for name, values in arrays.items():
+        if values is not None:
+            hasher.update(f"{name}{values.dtype.str}{values.shape}".encode())
+            hasher.update(np.ascontiguousarray(values).data)
+    return hasher.hexdigest()
