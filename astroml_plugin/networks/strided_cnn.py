@@ -1,0 +1,136 @@
+"""A small convolutional network whose stem is strided: no layer ever works at full resolution.
+
+A stem at full resolution is the usual waste (10-50 times slower on CPUs for the same accuracy on survey stamps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+_POOLINGS = ("mean", "max", "grid")
+_PSF_GAIN = 100.0  # a PSF of unit sum has pixels of 0.01-0.1: bring them to order 1
+_PSF_FEATURES = 32
+
+
+class StridedCNN(nn.Module):
+    """Stamps (and optionally their PSFs) to one row of numbers each.
+
+    Args:
+        bands: channels of the image.
+        outputs: numbers per object.
+        psf: whether a PSF (n, bands, py, px) is the second input.
+        widths: channels of the stages; each stage halves the resolution.
+        depth: further convolutions per stage at its resolution (none in the stem).
+        hidden: units of the dense layer.
+        activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        pooling: "mean" and "max" take one number per channel, "grid" keeps the means of a coarse grid of cells and
+            with them where in the stamp something is. All accept any stamp size.
+        grid: cells per side for "grid".
+        dropout: fraction of dense units dropped while training.
+        batch_norm: normalise over the batch after each convolution.
+
+    Raises:
+        ValueError: an unknown activation or pooling.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        outputs: int,
+        *,
+        psf: bool = False,
+        widths: Sequence[int] = (16, 32, 64),
+        depth: int = 1,
+        hidden: int = 128,
+        activation: str = "relu",
+        pooling: str = "mean",
+        grid: int = 3,
+        dropout: float = 0.0,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, not {activation!r}")
+        if pooling not in _POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(_POOLINGS)}, not {pooling!r}")
+        act = _ACTIVATIONS[activation]
+        layers: list[nn.Module] = _convolution(bands, widths[0], 5, 2, act, batch_norm)
+        for before, after in pairwise(widths):
+            layers += _convolution(before, after, 3, 2, act, batch_norm)
+            for _ in range(depth):
+                layers += _convolution(after, after, 3, 1, act, batch_norm)
+        self.features = nn.Sequential(*layers)
+        cells = grid if pooling == "grid" else 1
+        self.pool = nn.AdaptiveMaxPool2d(1) if pooling == "max" else nn.AdaptiveAvgPool2d(cells)
+        self.psf_features = _psf_branch(bands, act, batch_norm) if psf else None
+        flat = widths[-1] * cells**2 + (_PSF_FEATURES if psf else 0)
+        self.head = nn.Sequential(
+            nn.Linear(flat, hidden),
+            act(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden // 2),
+            act(),
+            nn.Linear(hidden // 2, outputs),
+        )
+
+    def forward(self, image: Tensor, psf: Tensor | None = None) -> Tensor:
+        """(n, outputs) from image (n, bands, h, w) and, where taken, psf (n, bands, py, px) of unit sum."""
+        found = self.pool(self.features(image)).flatten(1)
+        if self.psf_features is not None:
+            if psf is None:
+                raise ValueError("this network takes the PSF as its second input")
+            found = torch.cat([found, self.psf_features(psf * _PSF_GAIN)], dim=1)
+        return self.head(found)
+
+
+def _convolution(
+    before: int, after: int, size: int, stride: int, act: type[nn.Module], batch_norm: bool
+) -> list[nn.Module]:
+    """One convolution with its normalisation and activation."""
+    layers: list[nn.Module] = [nn.Conv2d(before, after, size, stride, size // 2, bias=not batch_norm)]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(after))
+    return [*layers, act()]
+
+
+def _psf_branch(bands: int, act: type[nn.Module], batch_norm: bool) -> nn.Sequential:
+    """PSF (n, bands, py, px) to `_PSF_FEATURES` numbers."""
+    return nn.Sequential(
+        *_convolution(bands, 8, 5, 2, act, batch_norm),
+        *_convolution(8, 16, 3, 2, act, batch_norm),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(1),
+        nn.Linear(256, _PSF_FEATURES),
+        act(),
+    )
+
+
+def fuse(network: nn.Module) -> nn.Module:
+    """Fold each batch normalisation into the convolution before it, in place, for inference.
+
+    Same function up to float32 rounding, a third fewer memory passes on CPUs. The network must be in eval mode.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            _fuse_chain(module)
+    return network
+
+
+def _fuse_chain(chain: nn.Sequential) -> None:
+    for index in range(len(chain) - 1):
+        convolution, norm = chain[index], chain[index + 1]
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            chain[index] = nn.utils.fusion.fuse_conv_bn_eval(convolution, norm)
+            chain[index + 1] = nn.Identity()

@@ -1,0 +1,415 @@
+"""What every science task has in common.
+
+A task says what its numbers mean; training, bundle and inference never name one.
+
+A new task is a subclass with `columns`, `outputs`, `targets`, `loss` and `measure` (docs/adding_a_task.md).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from astroml_plugin import plugins
+from astroml_plugin.catalog import Column
+from astroml_plugin.cutouts import Cutouts, crop
+from astroml_plugin.errors import InputError
+from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
+from astroml_plugin.tasks.normalisation import Normalisation, measure_scales, normalise_psf
+
+SYMMETRIES = tuple((swap, flip_x, flip_y) for swap in (0, 1) for flip_x in (0, 1) for flip_y in (0, 1))
+"""The eight symmetries of a square stamp: transpose x and y or not, then mirror x or not, then mirror y or not."""
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a recipe sets and a bundle's card keeps, for every task."""
+
+    bands: tuple[str, ...] = ()
+    """Bands of the input in order; matched by name. Empty: those of the training data."""
+    any_band: bool = False
+    """A single-band model takes whatever one band it is given."""
+    stamp_size: int = 48
+    """Side of the network's input, pixels."""
+    resize: str = "fit"
+    """Stamps of another size: "fit" cuts larger ones about the centre and pads smaller ones (EDGE); "refuse"."""
+    pixel_scale: float | None = None
+    """Arcsec per pixel of the training data; None where unknown (nothing is checked then)."""
+    pixel_scale_tolerance: float = 0.05
+    """Relative difference of pixel scale beyond which a source is refused."""
+    dtype: str = "float32"
+    """Pixels of the training data: "float32" or "uint8" (taken from the data when training)."""
+    any_dtype: bool = False
+    """Whether 8-bit and float pixels may stand in for each other."""
+    psf: str = "none"
+    """PSF as second network input: "required", "optional" (NO_PSF where absent) or "none"."""
+    psf_size: int = 25
+    """Side of the PSF image that the network sees, pixels; others are cut or padded to it."""
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    """From raw pixels to network input."""
+
+    def __post_init__(self) -> None:
+        refuse_choices(self, _CHOICES, "task setting")
+        if self.stamp_size < 8 or self.psf_size < 3:
+            raise InputError(
+                f"stamp_size ({self.stamp_size}) must be 8 or more and psf_size ({self.psf_size}) 3 or more"
+            )
+
+
+_CHOICES = {
+    "resize": ("fit", "refuse"),
+    "dtype": ("float32", "uint8"),
+    "psf": ("required", "optional", "none"),
+}
+
+
+class Task(ABC):
+    """Model input, loss, metrics and catalog columns of one kind of measurement."""
+
+    Settings: ClassVar[type[TaskSettings]] = TaskSettings
+
+    def __init__(self, settings: TaskSettings | None = None) -> None:
+        self.settings: Any = settings or self.Settings()
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any], where: str = "[settings] of the task") -> Task:
+        """The task with plain settings from a recipe or card.
+
+        Raises:
+            InputError: unknown key (names the nearest) or wrong type.
+        """
+        return cls(from_mapping(cls.Settings, values, where))
+
+    def to_settings(self) -> dict[str, Any]:
+        """Plain JSON settings, the inverse of `from_settings`."""
+        return to_mapping(self.settings)
+
+    def with_settings(self, **changes: Any) -> Task:
+        """The same task with some settings changed."""
+        return type(self)(replace(self.settings, **changes))
+
+    # ---- what a task must say ----------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Numbers per object that the network gives."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Label columns of the training data that `targets` needs."""
+
+    @abstractmethod
+    def columns(self) -> list[Column]:
+        """The catalog's columns of this task, in order."""
+
+    @abstractmethod
+    def targets(self, table: pa.Table) -> Tensor:
+        """What to learn, (n, ...) from the label columns of n objects.
+
+        Raises:
+            InputError: labels that cannot be learned from (NaN, constant, unknown), with counts.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss over a batch, a scalar, from network outputs (n, ...) and targets (n, ...)."""
+
+    @abstractmethod
+    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+        """Column name -> (n,) values from network outputs on the CPU (n, outputs) float32."""
+
+    # ---- what a task may say -----------------------------------------------------------------------------------
+
+    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+        """The task with what it learns from the training split before training: here the asinh scales of each band."""
+        normalisation = self.settings.normalisation
+        if normalisation.unit != "scale" or normalisation.scales:
+            return self
+        chosen = self.fitted_stamps(cutouts)
+        scales = measure_scales(chosen.image, chosen.variance, chosen.valid, normalisation.border)
+        return self.with_settings(normalisation=replace(normalisation, scales=scales))
+
+    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+        """The task with what it learns from the validation split after training; nothing here."""
+        return self
+
+    def usable(self, table: pa.Table) -> np.ndarray:
+        """(n,) bool: objects to train and test on; all here."""
+        return np.ones(table.num_rows, bool)
+
+    def check_splits(self, targets: Mapping[str, Tensor]) -> None:
+        """Raise InputError where a split (name -> targets) cannot be used."""
+        for name, values in targets.items():
+            if len(values) == 0:
+                raise InputError(f"the {name} split has no object: give more data or other split fractions")
+
+    def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
+        """Plain JSON figures of merit from outputs (n, ...) and targets (n, ...) and, if given, all label columns."""
+        return {"loss": float(self.loss(outputs, targets))}
+
+    def figures(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
+        """File stem -> matplotlib figure that shows how good the model is; none here."""
+        return {}
+
+    def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
+        """Targets of stamps that went through one of `SYMMETRIES`; unchanged here."""
+        return targets
+
+    # ---- what is the same for all ------------------------------------------------------------------------------
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of the input."""
+        return tuple(self.settings.bands)
+
+    @property
+    def stamp_size(self) -> int:
+        """Side of the input, pixels."""
+        return int(self.settings.stamp_size)
+
+    @property
+    def pixel_scale(self) -> float | None:
+        """Arcsec per pixel, None where unknown."""
+        return self.settings.pixel_scale
+
+    def build_network(self, network: str | type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+        """The network, by registered name or class, for this task's bands, PSF and outputs.
+
+        Raises:
+            InputError: unknown name, or arguments that the network refuses.
+        """
+        kind = plugins.load(plugins.NETWORKS, network) if isinstance(network, str) else network
+        try:
+            return kind(len(self.bands), self.outputs, psf=self.settings.psf != "none", **arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"network {network!r} cannot be built with {dict(arguments)}: {error}") from None
+
+    def choose_bands(self, available: Sequence[str], band: str | None = None) -> tuple[str, ...]:
+        """The bands to read from a source, by name; `band` picks the one of a model that takes any.
+
+        Raises:
+            InputError: a band is missing, or several would do and none is named.
+        """
+        if band is not None and not (self.settings.any_band and len(self.bands) == 1):
+            raise InputError(f"this bundle needs bands {', '.join(self.bands)}: no band can be chosen for it")
+        wanted = self.bands if band is None else (band,)
+        if all(name in available for name in wanted):
+            return tuple(wanted)
+        if band is None and self.settings.any_band and len(available) == 1:
+            return tuple(available)
+        remedy = "choose one of them (--band)" if self.settings.any_band else "use a bundle trained on those bands"
+        raise InputError(f"band {', '.join(wanted)} is missing: the source has {', '.join(available)}; {remedy}")
+
+    def check_source(
+        self,
+        *,
+        bands: Sequence[str],
+        pixel_scale: float | None = None,
+        size: tuple[int, int] | None = None,
+        dtype: str = "float32",
+        has_psf: bool = False,
+        band: str | None = None,
+    ) -> tuple[str, ...]:
+        """Refuse a source that the model must not see, before any work; returns the bands to read.
+
+        Args:
+            bands: bands of the source.
+            pixel_scale: arcsec per pixel of the source, None where unknown.
+            size: (h, w) of stored stamps; None for a survey, whose stamps are cut to size.
+            dtype: stored pixels.
+            has_psf: whether the source has PSF images.
+            band: the chosen band for a model that takes any.
+
+        Raises:
+            InputError: says what does not fit, with the numbers and the remedy.
+        """
+        chosen = self.choose_bands(bands, band)
+        self._check_pixels(dtype, has_psf)
+        if size is not None:
+            self._check_size(size)
+        mine, tolerance = self.settings.pixel_scale, self.settings.pixel_scale_tolerance
+        if mine and pixel_scale and abs(pixel_scale / mine - 1) > tolerance:
+            raise InputError(
+                f"the source has {pixel_scale:.4g} arcsec per pixel and the model was trained at {mine:.4g}: "
+                f"beyond its tolerance of {tolerance:.0%}, resample the images or train at this scale"
+            )
+        return chosen
+
+    def _check_pixels(self, dtype: str, has_psf: bool) -> None:
+        kind = "uint8" if dtype == "uint8" else "float32"
+        if kind != self.settings.dtype and not self.settings.any_dtype:
+            raise InputError(
+                f"the source has {dtype} pixels and the model was trained on {self.settings.dtype}: "
+                f"their units differ; convert the images or use a bundle whose any_dtype is true"
+            )
+        if self.settings.psf == "required" and not has_psf:
+            raise InputError(
+                "the model needs the PSF of each object and the source has none: ingest it with a PSF, "
+                "or use a bundle trained with psf = 'none' or 'optional'"
+            )
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        side = self.stamp_size
+        if self.settings.resize == "refuse" and tuple(size) != (side, side):
+            raise InputError(
+                f"stamps of {size[1]} x {size[0]} px, and the model takes only {side} x {side}: "
+                f"cut the stamps to that size or use a bundle with resize = 'fit'"
+            )
+
+    def fitted_stamps(self, cutouts: Cutouts) -> Cutouts:
+        """The model's bands, at its stamp size."""
+        return crop(cutouts.select(self.choose_bands(cutouts.bands)), self.stamp_size)
+
+    def prepare(self, cutouts: Cutouts) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Network inputs from raw pixels, on their device: the only normalisation, for training and inference.
+
+        Returns:
+            inputs: image (n, band, h, w) float32 and, where the model takes one, PSF (n, band, py, px) of unit sum.
+            flags: (n,) int32 that this step adds to `cutouts.flags`. NONFINITE: no pixel at all can be used (`predict`
+                gives NaN); EDGE: padded; NO_VARIANCE, NO_PSF, OUT_OF_DOMAIN as in `ObjectFlag`.
+
+        Raises:
+            InputError: missing band or PSF, wrong stamp size or kind of pixels.
+        """
+        self._check_pixels("uint8" if cutouts.image.dtype == torch.uint8 else "float32", cutouts.psf is not None)
+        size = (int(cutouts.image.shape[-2]), int(cutouts.image.shape[-1]))
+        self._check_size(size)
+        chosen = self.fitted_stamps(cutouts)
+        image, flags = self.settings.normalisation.apply(chosen.image, chosen.variance, chosen.valid)
+        if min(size) < self.stamp_size:
+            flags |= int(ObjectFlag.EDGE)
+        if self.settings.psf == "none":
+            return (image,), flags
+        psf, missing = self._psf_input(chosen)
+        return (image, psf), flags | missing.to(torch.int32) * int(ObjectFlag.NO_PSF)
+
+    def _psf_input(self, cutouts: Cutouts) -> tuple[Tensor, Tensor]:
+        """PSF (n, band, size, size) and (n,) bool where there is none."""
+        size = self.settings.psf_size
+        if cutouts.psf is not None:
+            return normalise_psf(cutouts.psf, size)
+        shape, device = (len(cutouts), len(self.bands), size, size), cutouts.image.device
+        return torch.zeros(shape, device=device), torch.ones(len(cutouts), dtype=torch.bool, device=device)
+
+    def predict(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Catalog columns of a batch.
+
+        Args:
+            outputs: what the network gave, (n, outputs) on any device.
+            cutouts: the same n stamps.
+            flags: (n,) int32 from `prepare`.
+
+        Returns:
+            Column name -> (n,) array, exactly `columns()` in that order: float32, or object (str or None) for text;
+            NaN and None where the stamp has no usable pixel or the network gave no number. And the task's flags
+            (n,) int32.
+        """
+        bits = flags.cpu().numpy().astype(np.int32)
+        values = outputs.detach().float().cpu()
+        finite = values.flatten(1).isfinite().all(1).numpy()
+        failed = ~finite | self._unusable(bits, cutouts)
+        measured = self.measure(torch.where(torch.from_numpy(failed)[:, None], 0.0, values), cutouts)
+        bits[failed] |= int(ObjectFlag.NONFINITE)
+        return {column.name: _blanked(measured[column.name], failed) for column in self.columns()}, bits
+
+    def _unusable(self, bits: np.ndarray, cutouts: Cutouts) -> np.ndarray:
+        """(n,) bool: no valid pixel at all. Asked of the pixels, since NONFINITE may also mean a single bad one."""
+        unusable = np.zeros(len(bits), bool)
+        suspects = np.flatnonzero(bits & int(ObjectFlag.NONFINITE))
+        if len(suspects):
+            taken = self.fitted_stamps(cutouts.take(torch.from_numpy(suspects).to(cutouts.image.device)))
+            unusable[suspects] = ~taken.valid.flatten(1).any(1).cpu().numpy()
+        return unusable
+
+    def augment(
+        self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Each object through a random symmetry of the square: its images, its PSF and its targets alike, exactly.
+
+        Args:
+            inputs: network inputs; those with four axes are images.
+            targets: (n, ...).
+            generator: on the CPU.
+        """
+        drawn = torch.randint(len(SYMMETRIES), (len(targets),), generator=generator)
+        moved = tuple(item.clone() for item in inputs)
+        learned = targets.clone()
+        for number, symmetry in enumerate(SYMMETRIES):
+            rows = torch.nonzero(drawn == number).flatten().to(targets.device)
+            for item, source in zip(moved, inputs):
+                if source.ndim == 4:
+                    item[rows] = transform(source[rows], symmetry)
+            learned[rows] = self.transform_targets(targets[rows], symmetry)
+        return self._drop_psf(moved, generator), learned
+
+    def _drop_psf(self, inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """A model for which the PSF is optional must have seen objects without one: every tenth loses it."""
+        if self.settings.psf != "optional":
+            return inputs
+        image, psf, *rest = inputs
+        kept = torch.rand(len(psf), generator=generator).to(psf.device) >= 0.1
+        return (image, psf * kept[:, None, None, None], *rest)
+
+
+def transform(image: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
+    """Images (..., h, w) through one of `SYMMETRIES` (swapping the axes needs square images)."""
+    swap, flip_x, flip_y = symmetry
+    if swap:
+        image = image.transpose(-1, -2)
+    axes = [axis for axis, flipped in ((-1, flip_x), (-2, flip_y)) if flipped]
+    return image.flip(axes) if axes else image
+
+
+def _blanked(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """`values` without a value where the object failed."""
+    if not failed.any():
+        return values
+    blank = values.copy()
+    blank[failed] = None if values.dtype == object else np.nan
+    return blank
+
+
+def label_column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A label column.
+
+    Raises:
+        InputError: there is none of that name; says which there are.
+    """
+    if name not in table.column_names:
+        raise InputError(f"label column {name!r} is missing: the data have {', '.join(table.column_names) or 'none'}")
+    return table[name]
+
+
+def float_labels(table: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Label columns (n, len(names)) float32 to regress on.
+
+    Raises:
+        InputError: a column is missing or no number, has values that are NaN, infinite or null (with counts), or has
+            one value only.
+    """
+    values = np.empty((table.num_rows, len(names)), np.float32)
+    for position, name in enumerate(names):
+        column = label_column(table, name).combine_chunks()
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+            raise InputError(f"label column {name!r} must be numbers, not {column.type}")
+        values[:, position] = column.to_numpy(zero_copy_only=False)
+        bad = int((~np.isfinite(values[:, position])).sum())
+        if bad:
+            raise InputError(
+                f"label column {name!r} is NaN, infinite or null for {bad} of {len(values)} objects: remove them"
+            )
+        if len(values) > 1 and np.ptp(values[:, position]) == 0:
+            raise InputError(
+                f"label column {name!r} is {values[0, position]:g} for all {len(values)} objects: nothing to learn"
+            )
+    return values

@@ -1,0 +1,182 @@
+"""From raw pixels to network input, on the device, without a loop over objects: the only such code there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from astroml_plugin.errors import InputError
+from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.settings import refuse_choices
+
+_MAD_TO_SIGMA = 1.482602218505602
+_FEW = 16  # border pixels below which the whole stamp is asked instead
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How pixels are scaled. Stored in the bundle, so that training and inference cannot differ."""
+
+    background: str = "border"
+    """"border" subtracts the median of the stamp's border in each band; "none" leaves the level."""
+    unit: str = "noise"
+    """"noise" divides by the noise of each stamp and band, "scale" by the fixed `scales` of each band."""
+    stretch: str = "linear"
+    """"linear", or "asinh" of the scaled pixels (softening * asinh(x / softening))."""
+    softening: float = 1.0
+    """Scaled pixel value at which the asinh stretch turns over from linear to logarithmic."""
+    scales: tuple[float, ...] = ()
+    """Pixel value per band that becomes 1 where `unit` is "scale"; empty: measured on the training split."""
+    border: int = 4
+    """Width in pixels of the border that background and noise are measured on."""
+
+    def __post_init__(self) -> None:
+        refuse_choices(self, _CHOICES, "normalisation")
+        if self.softening <= 0 or self.border < 1:
+            raise InputError(
+                f"normalisation softening ({self.softening}) must be above 0 and border ({self.border}) at least 1"
+            )
+
+    def apply(self, image: Tensor, variance: Tensor | None, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled pixels and flags.
+
+        Args:
+            image: (n, band, h, w) raw pixels, float32 or uint8.
+            variance: same shape float32, or None.
+            valid: same shape bool.
+
+        Returns:
+            Pixels (n, band, h, w) float32, 0 where not valid; flags (n,) int32: NO_VARIANCE where the noise had to be
+            estimated from the border, OUT_OF_DOMAIN where the stamp has one value only or lacks a whole band,
+            NONFINITE where it has no valid pixel.
+        """
+        pixels = image.to(torch.float32)
+        complete = bool(valid.all())
+        flags = domain_flags(pixels, valid, complete)
+        edge = border_pixels(pixels, None if complete else valid, self.border)
+        level = _median(edge) if self.background == "border" else torch.zeros_like(edge[..., 0])
+        unit, estimated = self._unit(edge, variance, valid, complete)
+        scaled = (pixels - level[..., None, None]) / unit[..., None, None]
+        if self.stretch == "asinh":
+            scaled = torch.asinh(scaled / self.softening) * self.softening
+        if estimated:
+            flags |= int(ObjectFlag.NO_VARIANCE)
+        return (scaled if complete else scaled.masked_fill(~valid, 0.0)), flags
+
+    def _unit(self, edge: Tensor, variance: Tensor | None, valid: Tensor, complete: bool) -> tuple[Tensor, bool]:
+        """(n, band) pixel value that becomes 1, and whether it is noise estimated from the border."""
+        if self.unit == "scale":
+            if len(self.scales) != edge.shape[1]:
+                raise InputError(
+                    f"normalisation has {len(self.scales)} scales for {edge.shape[1]} bands: give one per band"
+                )
+            return torch.tensor(self.scales, device=edge.device).expand(edge.shape[:2]), False
+        if variance is None:
+            return robust_width(edge), True
+        spread = _median(border_pixels(variance, None if complete else valid, self.border))
+        return torch.where(spread > 0, spread.clamp_min(0).sqrt(), torch.ones_like(spread)), False
+
+
+_CHOICES = {"background": ("border", "none"), "unit": ("noise", "scale"), "stretch": ("linear", "asinh")}
+
+
+def domain_flags(pixels: Tensor, valid: Tensor, complete: bool) -> Tensor:
+    """(n,) int32: NONFINITE without a valid pixel, OUT_OF_DOMAIN for one value only or a band without valid pixel."""
+    flat = pixels.flatten(2)
+    if complete:
+        low, high = torch.aminmax(flat, dim=2)
+        constant = (low == high).all(1)
+        return constant.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
+    usable = valid.flatten(2)
+    low = flat.masked_fill(~usable, torch.inf).amin(2)
+    high = flat.masked_fill(~usable, -torch.inf).amax(2)
+    seen = usable.any(2)
+    odd = (low >= high).all(1) | ~seen.all(1)
+    return odd.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN) | (~seen.any(1)).to(torch.int32) * int(
+        ObjectFlag.NONFINITE
+    )
+
+
+def border_pixels(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
+    """(n, band, k) pixels of the stamps' border of the given width, NaN where not valid.
+
+    Where fewer than 16 border pixels of a stamp are valid in a band, all its valid pixels stand in (k grows for all).
+    """
+    values = pixels if valid is None else pixels.masked_fill(~valid, torch.nan)
+    height, across = pixels.shape[-2:]
+    if min(height, across) <= 2 * width:
+        return values.flatten(2)
+    inner = values[..., width:-width, :]
+    parts = (values[..., :width, :], values[..., -width:, :], inner[..., :width], inner[..., -width:])
+    edge = torch.cat([part.flatten(2) for part in parts], dim=2)
+    if valid is None:
+        return edge
+    few = edge.isfinite().sum(2) < _FEW
+    if not bool(few.any()):
+        return edge
+    wider = torch.full((*edge.shape[:2], height * across), torch.nan, device=edge.device)
+    wider[..., : edge.shape[2]] = edge
+    wider[few] = values.flatten(2)[few]
+    return wider
+
+
+def robust_width(values: Tensor) -> Tensor:
+    """(n, band) Gaussian width from the median absolute deviation of values (n, band, k).
+
+    Where more than half of the values are equal, the mean absolute deviation; where all are, 1.
+    """
+    offsets = (values - _median(values)[..., None]).abs()
+    width = _median(offsets) * _MAD_TO_SIGMA
+    mean = torch.nanmean(offsets, 2).nan_to_num() * 1.2533141373155
+    width = torch.where(width > 0, width, mean)
+    return torch.where(width > 0, width, torch.ones_like(width))
+
+
+def _median(values: Tensor) -> Tensor:
+    """Median over the last axis without the NaN; 0 where there is nothing else."""
+    return torch.nanmedian(values, dim=-1).values.nan_to_num()
+
+
+def measure_scales(image: Tensor, variance: Tensor | None, valid: Tensor, border: int) -> tuple[float, ...]:
+    """Per band three times the typical noise of training stamps (n, band, h, w): where an asinh stretch turns over.
+
+    A band whose borders are all constant takes the width of its pixels instead.
+    """
+    pixels = image.to(torch.float32)
+    offsets = border_pixels(pixels, valid, border)
+    if variance is not None:
+        noise = _median(border_pixels(variance, valid, border)).sqrt()
+    else:
+        noise = _median((offsets - _median(offsets)[..., None]).abs()) * _MAD_TO_SIGMA
+    typical = 3.0 * noise.median(0).values
+    spread = pixels.transpose(0, 1).flatten(1).std(1)
+    return tuple(float(value) for value in torch.where(typical > 0, typical, torch.where(spread > 0, spread, 1.0)))
+
+
+def normalise_psf(psf: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """PSFs of unit sum at one size.
+
+    Args:
+        psf: (n, band, py, px) of any odd or even size and any sum.
+        size: side of the result.
+
+    Returns:
+        (n, band, size, size) float32, cut or padded with 0 about the centre pixel (index size // 2), 0 where there is
+        no usable PSF; and (n,) bool, true where one band or more has none (a sum that is not above 0, or NaN).
+    """
+    pixels = psf.to(torch.float32)
+    total = pixels.sum((2, 3))
+    good = total.isfinite() & (total > 0)
+    safe = torch.where(good, total, torch.ones_like(total))
+    unit = torch.where(good[..., None, None], pixels / safe[..., None, None], torch.zeros_like(pixels))
+    return _fit(unit, size), ~good.all(1)
+
+
+def _fit(pixels: Tensor, size: int) -> Tensor:
+    """Centre-crop or zero-pad the two last axes (negative padding crops)."""
+    height, width = pixels.shape[-2:]
+    top, left = size // 2 - height // 2, size // 2 - width // 2
+    padding = (left, size - width - left, top, size - height - top)
+    return torch.nn.functional.pad(pixels, padding)

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from astroml_plugin.networks.strided_cnn import StridedCNN, fuse
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "grid"])
+@pytest.mark.parametrize("size", [32, 48, 63])
+def test_any_stamp_size_gives_one_row_per_object(pooling: str, size: int) -> None:
+    network = StridedCNN(3, 5, pooling=pooling, dropout=0.1, activation="silu").eval()
+    assert network(torch.randn(2, 3, size, size)).shape == (2, 5)
+
+
+def test_size_of_the_default_network_is_that_of_a_small_cnn() -> None:
+    network = StridedCNN(1, 8, psf=True, pooling="grid", grid=3)
+    assert 100_000 < sum(value.numel() for value in network.parameters()) < 250_000
+
+
+def test_psf_is_needed_when_asked_for() -> None:
+    network = StridedCNN(1, 2, psf=True).eval()
+    image = torch.randn(2, 1, 48, 48)
+    sharp, wide = torch.zeros(2, 1, 25, 25), torch.full((2, 1, 25, 25), 1 / 625)
+    sharp[..., 12, 12] = 1
+    assert not torch.equal(network(image, sharp), network(image, wide))
+    with pytest.raises(ValueError, match="second input"):
+        network(image)
+
+
+@pytest.mark.parametrize("argument", [{"activation": "cube"}, {"pooling": "sum"}])
+def test_unknown_choices_are_refused(argument: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"must be one of relu|must be one of mean"):
+        StridedCNN(1, 2, **argument)
+
+
+def test_fused_network_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    network = StridedCNN(2, 3, psf=True)
+    image, psf = torch.randn(16, 2, 48, 48), torch.rand(16, 2, 25, 25) / 300
+    for _ in range(3):
+        network(image, psf)  # moves the running statistics
+    network.eval()
+    with torch.inference_mode():
+        before = network(image, psf)
+        after = fuse(network)(image, psf)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
