@@ -1,0 +1,141 @@
+"""Merging finished parts into files of a good size. A kill at any moment leaves the same view of the catalog."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from astroml_plugin import storage
+from astroml_plugin.catalog import manifest, parts, runs
+from astroml_plugin.catalog.merge import merge
+from astroml_plugin.catalog.parts import PartInfo
+from astroml_plugin.catalog.store import Catalog
+from astroml_plugin.errors import InputError
+
+TARGET_BYTES = 512_000_000
+
+
+@dataclass(frozen=True)
+class CompactResult:
+    """What a compaction did."""
+
+    catalog: str
+    """Folder of the catalog."""
+    files_before: int
+    """Part files before."""
+    files_after: int
+    """Part files after."""
+    merged: int
+    """Files that were merged."""
+    rows: int
+    """Rows of the catalog."""
+    bytes: int
+    """Bytes of the parts after."""
+    seconds: float
+    """Wall time."""
+
+
+def compact(
+    catalog: Catalog,
+    *,
+    target_bytes: int = TARGET_BYTES,
+    memory: str = "1GB",
+    progress: Callable[[int, int], None] | None = None,
+) -> CompactResult:
+    """Merge finished parts, in HEALPix order, to files of about `target_bytes`.
+
+    Steps, each safe to be killed after: a merged file appears whole and claims its units by its footer; the manifest
+    names it; then the files it replaces are deleted. What a killed run left is cleaned first. A unit whose rows are
+    being superseded by a run that goes on keeps its rows until that run ends.
+
+    Args:
+        progress: called with (files merged, files to merge).
+
+    Raises:
+        InputError: another compaction of this catalog is going on.
+    """
+    began = time.monotonic()
+    run_id = _begin(catalog)
+    try:
+        _clean(catalog)
+        catalog.absorb_manifests(run_id)
+        infos = _settled(catalog)
+        groups = plan(infos, target_bytes)
+        total, done = sum(len({m.path for m in group}) for group in groups), 0
+        for group in groups:
+            done += _merge_group(catalog, run_id, group, memory)
+            if progress is not None:
+                progress(done, total)
+    except BaseException:
+        catalog.finish_run(run_id, {"state": "interrupted"})
+        raise
+    after = catalog.current()
+    catalog.finish_run(run_id, {"files_merged": done})
+    paths = set(after["path"].to_pylist())
+    size = sum(parts.size_of(storage.join(catalog.url, path)) for path in paths)
+    rows = sum(after["rows"].to_pylist())
+    return CompactResult(
+        catalog.url, len({i.path for i in infos}), len(paths), done, rows, size, time.monotonic() - began
+    )
+
+
+def plan(infos: list[PartInfo], target_bytes: int) -> list[list[PartInfo]]:
+    """Groups of units that become one file each: neighbours on the sky, about `target_bytes` together.
+
+    Merged files of at least half the target stay as they are; a group of one file is left alone.
+    """
+    files: dict[str, list[PartInfo]] = {}
+    for info in infos:
+        files.setdefault(info.path, []).append(info)
+    sizes = {path: sum(member.bytes for member in members) for path, members in files.items()}
+    small = [path for path in files if not parts.is_merged(path) or sizes[path] < target_bytes / 2]
+    small.sort(key=lambda path: (_first(files[path]), path))
+    groups: list[list[str]] = []
+    filled = target_bytes
+    for path in small:
+        if filled + sizes[path] > target_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(path)
+        filled += sizes[path]
+    return [[m for path in group for m in files[path]] for group in groups if len(group) > 1]
+
+
+def _first(members: list[PartInfo]) -> tuple[int, int]:
+    """Sort key on the sky; files without a position come last."""
+    starts = [m.healpix_min for m in members if m.healpix_min is not None]
+    return (0, min(starts)) if starts else (1, 0)
+
+
+def _begin(catalog: Catalog) -> str:
+    for record in catalog.runs():
+        if record["state"] == "running" and record.get("kind") == "compact" and runs.may_be_alive(record):
+            raise InputError(
+                f"a compaction of this catalog began {record['started']} on {record['host']} (process {record['pid']}) "
+                f"and may go on: wait for it, or delete runs/{record['run_id']}.json if it is gone"
+            )
+    return catalog.start_run({"kind": "compact"})
+
+
+def _merge_group(catalog: Catalog, run_id: str, group: list[PartInfo], memory: str) -> int:
+    """Merge one group; returns the files that went."""
+    merged = merge(catalog.url, catalog.schema, group, memory=memory)
+    catalog.commit_manifest(run_id, merged.members, time_ns=catalog.later())
+    catalog.drop_parts(merged.replaces)
+    return len(merged.replaces)
+
+
+def _clean(catalog: Catalog) -> None:
+    """Delete what a killed compaction left: files that a merged file has taken the place of."""
+    paths, merged = catalog.listing()
+    dead = manifest.dead_paths(merged)
+    catalog.drop_parts(sorted(dead & set(paths), key=parts.is_merged))  # merged ones last: they claim their parts
+
+
+def _settled(catalog: Catalog) -> list[PartInfo]:
+    """The files of the view, without units that are in doubt (two digests there: the next infer run decides)."""
+    doubtful = {unit for unit, digests in catalog.listed().items() if len(digests) > 1}
+    infos = parts.part_infos(catalog.current(reconcile=True))
+    doubtful_files = {info.path for info in infos if info.unit in doubtful}
+    return [info for info in infos if info.path not in doubtful_files]

@@ -1,0 +1,227 @@
+"""One part: a unit's rows as Parquet bytes, and what its name and footer say about them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from astroml_plugin import storage
+from astroml_plugin.catalog.schema import HEALPIX, reader_metadata, text_lengths, verify
+from astroml_plugin.errors import CorruptError, InputError
+from astroml_plugin.sky import healpix29
+
+PARTS = "parts"
+COMPACT = "parts/compact"
+"""Folder of merged parts."""
+
+ROW_GROUP = 131_072
+"""Rows per row group: the grain at which a cone skips what it does not need."""
+
+_PART_KEY = "astroml_plugin.part"
+_MEMBERS_KEY = "astroml_plugin.members"
+_FORBIDDEN = frozenset("/\\\0\n\r?#*")
+_LONGEST = 180
+SORT_COLUMNS = (HEALPIX, "object_id", "image", "x", "y")
+"""Order of the rows in every part; nulls come last."""
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """One unit's rows in one file: a row of the manifest."""
+
+    path: str
+    """File, relative to the catalog."""
+    unit: str
+    """Unit whose rows these are."""
+    digest: str
+    """Hex digest of all that decides the rows."""
+    rows: int
+    """Rows of the unit."""
+    bytes: int
+    """Size of the file (of a merged file: the unit's share)."""
+    healpix_min: int | None
+    """Smallest `_healpix_29`, None when no row has a sky position."""
+    healpix_max: int | None
+    """Largest `_healpix_29`."""
+    nulls: int
+    """Rows without a sky position."""
+
+
+@dataclass(frozen=True)
+class MergedFile:
+    """What the footer of a compacted file says."""
+
+    path: str
+    """File, relative to the catalog."""
+    members: tuple[PartInfo, ...]
+    """The units inside; `path` of each is this file."""
+    replaces: tuple[str, ...]
+    """Files that this one takes the place of."""
+
+
+def part_path(unit: str, digest: str) -> str:
+    """parts/<xxx>/<unit>-<digest>.parquet; InputError for a unit name that is no file name."""
+    if not unit or unit.startswith(".") or _FORBIDDEN & set(unit) or len(unit.encode()) > _LONGEST:
+        raise InputError(
+            f"unit name {unit[:60]!r} cannot be a file name: it needs no path separators, no leading dot, "
+            f"and at most {_LONGEST} bytes"
+        )
+    return f"{PARTS}/{hashlib.sha256(unit.encode()).hexdigest()[:3]}/{unit}-{digest}.parquet"
+
+
+def parse_path(path: str) -> tuple[str, str] | None:
+    """(unit, digest) of a part's relative path; None for any other file."""
+    folders = path.split("/")
+    if len(folders) != 3 or folders[0] != PARTS or folders[1] == "compact" or not path.endswith(".parquet"):
+        return None
+    unit, dash, digest = folders[2].removesuffix(".parquet").rpartition("-")
+    return (unit, digest) if dash and unit and digest else None
+
+
+def is_merged(path: str) -> bool:
+    """Whether a relative path names a compacted file."""
+    return path.startswith(COMPACT + "/") and path.endswith(".parquet")
+
+
+def with_healpix(table: pa.Table) -> pa.Table:
+    """`table` with the `_healpix_29` column computed from ra, dec where it is absent (null without a position)."""
+    if HEALPIX in table.column_names:
+        return table
+    ra, dec = (_degrees(table[name]) for name in ("ra", "dec"))
+    index = healpix29(ra, dec)
+    return table.append_column(HEALPIX, pa.array(index, pa.int64(), mask=index < 0))
+
+
+def _degrees(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy())
+
+
+def encode_part(declared: pa.Schema, table: pa.Table, unit: str, digest: str) -> tuple[PartInfo, bytes]:
+    """The sorted, verified rows of one unit as Parquet bytes, and their manifest row.
+
+    Raises:
+        ValueError: the table is not what the schema declares; the column is named.
+    """
+    checked = verify(with_healpix(table), declared)
+    ordered = checked.take(
+        pc.sort_indices(checked, sort_keys=[(name, "ascending") for name in SORT_COLUMNS])
+    ).combine_chunks()
+    low, high, nulls = healpix_range(ordered[HEALPIX])
+    footer = {
+        "unit": unit,
+        "digest": digest,
+        "rows": ordered.num_rows,
+        "healpix_min": low,
+        "healpix_max": high,
+        "nulls": nulls,
+    }
+    metadata = {**reader_metadata(declared, text_lengths(ordered)), _PART_KEY: json.dumps(footer)}
+    described = with_metadata(ordered.schema, metadata)
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, described, compression="zstd") as writer:
+        writer.write_table(ordered.cast(described), row_group_size=ROW_GROUP)
+    data = sink.getvalue()
+    return PartInfo(part_path(unit, digest), unit, digest, ordered.num_rows, len(data), low, high, nulls), data
+
+
+def with_metadata(schema: pa.Schema, metadata: dict[str, str]) -> pa.Schema:
+    """`schema` with more metadata. (Key-values that are only in the Parquet footer are hidden from Arrow's readers.)"""
+    own = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return schema.with_metadata({**own, **metadata})
+
+
+def healpix_range(column: pa.ChunkedArray) -> tuple[int | None, int | None, int]:
+    """(smallest, largest, nulls) of a `_healpix_29` column."""
+    if column.null_count == len(column):
+        return None, None, len(column)
+    bounds = pc.min_max(column)
+    return bounds["min"].as_py(), bounds["max"].as_py(), column.null_count
+
+
+def open_parquet(url: str) -> pq.ParquetFile:
+    """A Parquet file for partial reading, local or remote; close it after use."""
+    if storage.is_local(url):
+        return pq.ParquetFile(storage.local_path(url))
+    fs, path = storage.filesystem(url)
+    return pq.ParquetFile(fs.open(path, "rb"))
+
+
+def _footer(catalog: str, path: str) -> tuple[dict[bytes, bytes], int]:
+    """Key-value metadata and size in bytes of one file."""
+    url = storage.join(catalog, path)
+    try:
+        with open_parquet(url) as file:
+            metadata = dict(file.metadata.metadata or {})
+    except pa.ArrowInvalid as error:
+        raise CorruptError(f"{path} is not a readable Parquet file: delete it and run again ({error})") from error
+    return metadata, size_of(url)
+
+
+def size_of(url: str) -> int:
+    """Bytes of one file."""
+    if storage.is_local(url):
+        return storage.local_path(url).stat().st_size
+    fs, path = storage.filesystem(url)
+    return int(fs.size(path) or 0)
+
+
+def read_part_info(catalog: str, path: str) -> PartInfo:
+    """The manifest row of a part, from its footer."""
+    metadata, size = _footer(catalog, path)
+    if _PART_KEY.encode() not in metadata:
+        raise CorruptError(f"{path} has no footer of this package: delete it and run again")
+    return PartInfo(path=path, bytes=size, **json.loads(metadata[_PART_KEY.encode()]))
+
+
+def merged_metadata(merged: MergedFile) -> dict[str, str]:
+    """Key-value metadata that tell the units inside a merged file (compressed: there may be 10^5)."""
+    rows = [[m.unit, m.digest, m.rows, m.bytes, m.healpix_min, m.healpix_max, m.nulls] for m in merged.members]
+    packed = zlib.compress(json.dumps({"members": rows, "replaces": merged.replaces}).encode(), 6)
+    return {_MEMBERS_KEY: base64.b64encode(packed).decode()}
+
+
+def read_merged(catalog: str, path: str) -> MergedFile:
+    """What the footer of a merged file says."""
+    metadata, _ = _footer(catalog, path)
+    packed = metadata.get(_MEMBERS_KEY.encode())
+    if packed is None:
+        raise CorruptError(f"{path} has no list of its units: it was not written by this package")
+    value: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return MergedFile(path, tuple(PartInfo(path, *row) for row in value["members"]), tuple(value["replaces"]))
+
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("unit", pa.string()),
+        ("digest", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("healpix_min", pa.int64()),
+        ("healpix_max", pa.int64()),
+        ("nulls", pa.int64()),
+        ("time", pa.int64()),
+    ]
+)
+"""A manifest file: one row per unit and file, `time` in ns orders entries of one unit."""
+
+
+def manifest_table(parts: Iterable[PartInfo], time_ns: int) -> pa.Table:
+    """Manifest rows of `parts`, all of one moment."""
+    return pa.Table.from_pylist([{**asdict(part), "time": time_ns} for part in parts], schema=MANIFEST_SCHEMA)
+
+
+def part_infos(manifest: pa.Table) -> list[PartInfo]:
+    """The manifest's rows as PartInfo."""
+    return [PartInfo(**row) for row in manifest.drop_columns(["time"]).to_pylist()]

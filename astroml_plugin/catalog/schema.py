@@ -1,0 +1,224 @@
+"""What a catalog's columns are: declared once, written into every part, checked against every table."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from astroml_plugin import __version__
+from astroml_plugin.errors import InputError
+from astroml_plugin.flags import OBJECT_FLAGS
+
+FORMAT = 1
+"""Version of the catalog's layout: a newer one is refused."""
+
+HEALPIX = "_healpix_29"
+"""Hidden last column: nested HEALPix index at order 29 of (ra, dec), null without a sky position."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One declared column."""
+
+    name: str
+    """Name, unique in the catalog."""
+    type: str
+    """Arrow type as text: int64, int32, float64, float32, bool, string, …"""
+    unit: str = ""
+    """VOUnit string; empty for a plain number."""
+    ucd: str = ""
+    """UCD1+ words."""
+    description: str = ""
+    """One line for people."""
+
+
+COMMON_COLUMNS: tuple[Column, ...] = (
+    Column("object_id", "int64", "", "meta.id;meta.main", "Identifier of the object, as given"),
+    Column("image", "string", "", "meta.id;obs.image", "Parent image (pixel grid) of x and y"),
+    Column("tile", "string", "", "meta.id;meta.dataset", "Unit of work that owns the row"),
+    Column("x", "float64", "pix", "pos.cartesian.x;instr.det", "0-based pixel position in the parent image, along x"),
+    Column("y", "float64", "pix", "pos.cartesian.y;instr.det", "0-based pixel position in the parent image, along y"),
+    Column(
+        "ra", "float64", "deg", "pos.eq.ra;meta.main", "Right ascension, ICRS; null without a world coordinate system"
+    ),
+    Column(
+        "dec", "float64", "deg", "pos.eq.dec;meta.main", "Declination, ICRS; null without a world coordinate system"
+    ),
+    Column("primary", "bool", "", "meta.code", "True on one row of an object: where it is farthest from the edge"),
+    Column("flags", "int32", "", "meta.code.qual", "Bits, see the flags map in the metadata"),
+)
+HEALPIX_COLUMN = Column(HEALPIX, "int64", "", "pos.healpix", "HEALPix index of ra, dec: order 29, nested")
+TEXT_LENGTH = "table::len::"
+"""Prefix of astropy's Parquet metadata keys for the length of text columns."""
+
+REQUIRED = ("object_id", "image", "tile", "primary", "flags")
+"""Columns that are never null."""
+
+
+def arrow_type(text: str) -> pa.DataType:
+    """The Arrow type named `text`; strings are large ones, so that no column stops at 2 GB."""
+    if text in ("string", "str", "utf8", "large_string"):
+        return pa.large_string()
+    try:
+        return pa.type_for_alias(text)
+    except ValueError as error:
+        raise InputError(f"'{text}' is no Arrow type that a catalog column can have") from error
+
+
+def type_name(kind: pa.DataType) -> str:
+    """The text form of an Arrow type, the inverse of `arrow_type`."""
+    return "string" if is_text(kind) else {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds text, dictionary-encoded or not."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def schema(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of a catalog: the common columns, the task's `columns`, then the hidden HEALPix column.
+
+    Common columns may be in `columns` already (a task may describe one better); they keep their place in front.
+    Field metadata carry unit, ucd and description; schema metadata the flags map and the package's version.
+    """
+    own = {column.name: column for column in columns if column.name != HEALPIX}
+    if len(own) < len([column for column in columns if column.name != HEALPIX]):
+        raise InputError("a catalog column is declared twice; give each bundle's columns their own prefix")
+    common = [own.pop(column.name, column) for column in COMMON_COLUMNS]
+    fields = [_field(column) for column in [*common, *own.values(), HEALPIX_COLUMN]]
+    metadata = {"astroml_plugin.flags": json.dumps(OBJECT_FLAGS), "astroml_plugin.version": __version__}
+    return pa.schema(fields, metadata=metadata)
+
+
+def _field(column: Column) -> pa.Field:
+    described = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
+    metadata = {key: value for key, value in described.items() if value}
+    return pa.field(column.name, arrow_type(column.type), metadata=metadata or None)
+
+
+def columns_of(declared: pa.Schema) -> tuple[Column, ...]:
+    """The columns that a schema declares, in order."""
+    return tuple(
+        Column(field.name, type_name(field.type), *(_text(field, key) for key in ("unit", "ucd", "description")))
+        for field in declared
+    )
+
+
+def _text(field: pa.Field, key: str) -> str:
+    return ((field.metadata or {}).get(key.encode()) or b"").decode()
+
+
+def schema_to_json(declared: pa.Schema) -> list[dict[str, str]]:
+    """The columns as plain values, for schema.json."""
+    return [asdict(column) for column in columns_of(declared)]
+
+
+def schema_from_json(columns: Sequence[dict[str, str]]) -> pa.Schema:
+    """The schema that `schema_to_json` wrote."""
+    return schema([Column(**column) for column in columns])
+
+
+@lru_cache(maxsize=256)
+def _reader_metadata(columns: tuple[Column, ...], lengths: tuple[tuple[str, int], ...]) -> dict[str, str]:
+    return {
+        "IVOA.VOTable-Parquet.version": "1.0",
+        "IVOA.VOTable-Parquet.content": _votable(columns, dict(lengths)),
+        "table_meta_yaml": _astropy_yaml(columns),
+        **{f"{TEXT_LENGTH}{name}": str(length) for name, length in lengths},
+    }
+
+
+def reader_metadata(declared: pa.Schema, lengths: Mapping[str, int]) -> dict[str, str]:
+    """Parquet key-values that let VOParquet readers and astropy's `Table.read` restore units, UCDs and descriptions.
+
+    Args:
+        declared: columns of the file.
+        lengths: longest text of each text column: both readers of astropy need a fixed length.
+    """
+    return dict(_reader_metadata(columns_of(declared), tuple(sorted(lengths.items()))))
+
+
+def text_lengths(table: pa.Table) -> dict[str, int]:
+    """Characters of the longest text in each text column, at least 1."""
+    text = [field.name for field in table.schema if is_text(field.type)]
+    return {name: pc.max(pc.utf8_length(table[name])).as_py() or 1 for name in text}
+
+
+def _astropy_yaml(columns: tuple[Column, ...]) -> str:
+    from astropy.table import Column as AstropyColumn
+    from astropy.table import Table
+    from astropy.table.meta import get_yaml_from_table
+
+    empty = [
+        AstropyColumn(
+            np.zeros(0, "U1" if is_text(arrow_type(column.type)) else arrow_type(column.type).to_pandas_dtype()),
+            name=column.name,
+            unit=column.unit or None,
+            description=column.description or None,
+            meta={"ucd": column.ucd} if column.ucd else None,
+        )
+        for column in columns
+    ]
+    return "\n".join(get_yaml_from_table(Table(empty)))
+
+
+_VOTABLE_TYPES = {
+    "bool": "boolean", "uint8": "unsignedByte", "int16": "short", "int32": "int", "int64": "long",
+    "float32": "float", "float64": "double", "string": "unicodeChar",
+}  # fmt: skip
+
+
+def _votable(columns: tuple[Column, ...], lengths: dict[str, int]) -> str:
+    from astropy.io.votable.tree import Field, Resource, TableElement, VOTableFile
+
+    document = VOTableFile(version="1.4")
+    resource = Resource()
+    document.resources.append(resource)
+    table = TableElement(document, name="catalog")
+    resource.tables.append(table)
+    for column in columns:
+        kind = type_name(arrow_type(column.type))
+        options: dict[str, Any] = {"arraysize": str(lengths.get(column.name, 1))} if kind == "string" else {}
+        field = Field(document, name=column.name, ID=column.name, datatype=_VOTABLE_TYPES.get(kind, "long"), **options)
+        field.unit, field.ucd = column.unit or None, column.ucd or None
+        field.description = column.description or None
+        table.fields.append(field)
+    sink = io.BytesIO()
+    document.to_xml(sink)
+    return sink.getvalue().decode()
+
+
+def verify(table: pa.Table, declared: pa.Schema) -> pa.Table:
+    """`table` (n rows) with exactly the declared columns, in order; anything missing, extra or of another type raises.
+
+    Text columns may come as string, large string or dictionary. ValueError names the column: it is a fault of the
+    task that made the table, not of the user.
+    """
+    missing = [name for name in declared.names if name not in table.column_names]
+    extra = [name for name in table.column_names if name not in declared.names]
+    if missing or extra or len(set(table.column_names)) < table.num_columns:
+        raise ValueError(
+            f"the part does not fit the catalog's schema: missing {missing}, extra {extra}, got {table.column_names}"
+        )
+    arrays = [_checked(table[field.name], field) for field in declared]
+    return pa.Table.from_arrays(arrays, schema=declared)
+
+
+def _checked(array: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    if field.name in REQUIRED and array.null_count:
+        raise ValueError(f"column '{field.name}' has {array.null_count} nulls; it may have none")
+    if array.type == field.type:
+        return array
+    if (is_text(array.type) and is_text(field.type)) or pa.types.is_null(array.type):
+        return array.cast(field.type)
+    raise ValueError(f"column '{field.name}' is {array.type}, the catalog's schema says {field.type}")

@@ -1,0 +1,65 @@
+"""DuckDB on the files of a catalog: no network, no extensions, no other files than those named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+
+from astroml_plugin import storage
+
+_SAFE = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+}
+
+
+def connect(**options: str) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that never reaches for the network by itself."""
+    return duckdb.connect(config={**_SAFE, **options})
+
+
+def lock(connection: duckdb.DuckDBPyConnection, folder: str) -> None:
+    """From here on only files below `folder` can be opened and no setting can be changed."""
+    connection.execute("SET allowed_directories = ?", [[folder]])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def root(connection: duckdb.DuckDBPyConnection, catalog: str) -> str:
+    """What DuckDB calls the folder of a catalog; a remote one's fsspec filesystem is registered."""
+    if storage.is_local(catalog):
+        return str(storage.local_path(storage.absolute(catalog)))
+    fs, folder = storage.filesystem(catalog)
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    if not connection.filesystem_is_registered(protocol):
+        connection.register_filesystem(fs)
+    return f"{protocol}://{folder}"
+
+
+def scan(files: Sequence[str], *, file_name: bool = False) -> str:
+    """SQL that reads Parquet files with one schema."""
+    listed = ", ".join(quote(glob_escape(name)) for name in files)
+    return f"read_parquet([{listed}], hive_partitioning = false{', filename = true' if file_name else ''})"
+
+
+def glob_escape(name: str) -> str:
+    """A file name that is taken literally."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def quote(text: str) -> str:
+    """A SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def name(column: str) -> str:
+    """A SQL name."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def names(columns: Sequence[str]) -> str:
+    """SQL names, comma-separated."""
+    return ", ".join(name(column) for column in columns)

@@ -1,0 +1,426 @@
+"""The catalog on disk: opening and creating, writing parts, listing what is done, manifest and run records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from astroml_plugin import __version__, storage
+from astroml_plugin.catalog import manifest, parts, runs
+from astroml_plugin.catalog.merge import merge
+from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
+from astroml_plugin.catalog.schema import FORMAT, schema_from_json, schema_to_json
+from astroml_plugin.errors import InputError
+from astroml_plugin.flags import OBJECT_FLAGS
+
+FAILURES = "failures.parquet"
+UNPLACED = "unplaced.parquet"
+MANIFEST = "manifest"
+
+FAILURES_SCHEMA = pa.schema(
+    [("unit", pa.string()), ("reason", pa.string()), ("attempts", pa.int32()), ("time", pa.string())]
+)
+UNPLACED_SCHEMA = pa.schema(
+    [
+        ("object_id", pa.int64()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("image", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+_SEGMENTS = 64
+"""Flushes of one run after which its manifest files are merged into one."""
+
+_READERS = 16
+"""Threads that read footers."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A folder of Parquet parts with one declared schema. Small and picklable: workers get it whole."""
+
+    url: str
+    """Folder, a path or an fsspec URL."""
+    schema: pa.Schema
+    """Columns of every part."""
+    identity: dict[str, Any]
+    """What the rows depend on as a whole: source, bundles, settings."""
+
+    @classmethod
+    def create(cls, url: str, schema: pa.Schema, identity: Mapping[str, Any]) -> Catalog:
+        """A new catalog at `url`, or the one that is there when schema and identity are the same.
+
+        Raises:
+            InputError: the catalog there was made from something else; the sentence names what differs.
+        """
+        url = storage.absolute(url)
+        if storage.exists(storage.join(url, "schema.json")):
+            catalog = cls.open(url)
+            catalog._must_match(schema, dict(identity))
+            return catalog
+        _refuse_foreign_folder(url)
+        declared = {
+            "format": FORMAT,
+            "package_version": __version__,
+            "columns": schema_to_json(schema),
+            "flags": OBJECT_FLAGS,
+            "identity": dict(identity),
+        }
+        storage.write_json(storage.join(url, "schema.json"), declared)
+        return cls.open(url)
+
+    @classmethod
+    def open(cls, url: str) -> Catalog:
+        """The catalog at `url`; InputError when there is none or its format is newer than this package."""
+        url = storage.absolute(url)
+        try:
+            declared = storage.read_json(storage.join(url, "schema.json"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(
+                f"there is no catalog at {storage.redact(url)} (no schema.json): give the --out folder of an infer run"
+            ) from error
+        if declared["format"] > FORMAT:
+            raise InputError(
+                f"{storage.redact(url)} has catalog format {declared['format']}, this package knows {FORMAT}: "
+                "update astroml-plugin"
+            )
+        return cls(url, schema_from_json(declared["columns"]), declared["identity"])
+
+    def _must_match(self, schema: pa.Schema, identity: dict[str, Any]) -> None:
+        place = storage.redact(self.url)
+        for key in sorted({*identity, *self.identity}):
+            there, here = self.identity.get(key), identity.get(key)
+            if there != here:
+                raise InputError(
+                    f"the catalog {place} was made with {key} = {_short(there)}, this run has {_short(here)}: "
+                    "choose another --out"
+                )
+        if [(f.name, f.type) for f in schema] != [(f.name, f.type) for f in self.schema]:
+            differing = sorted(set(schema.names) ^ set(self.schema.names)) or "types or order"
+            raise InputError(f"the catalog {place} has other columns than this run ({differing}): choose another --out")
+
+    # Parts
+
+    def part_url(self, unit: str, digest: str) -> str:
+        """Where the part of a unit goes."""
+        return storage.join(self.url, parts.part_path(unit, digest))
+
+    def encode_part(self, table: pa.Table, unit: str, digest: str) -> tuple[PartInfo, bytes]:
+        """Verified, sorted rows as Parquet bytes; `_healpix_29` is computed when absent. Nothing is written."""
+        return parts.encode_part(self.schema, table, unit, digest)
+
+    def put_part(self, info: PartInfo, data: bytes) -> PartInfo:
+        """Write encoded bytes at their name, atomically."""
+        storage.write_atomic(storage.join(self.url, info.path), data)
+        return info
+
+    def write_part(self, unit: str, digest: str, table: pa.Table) -> PartInfo:
+        """Encode and write one unit's rows (none is fine: the unit is done)."""
+        return self.put_part(*self.encode_part(table, unit, digest))
+
+    def listed(self) -> dict[str, set[str]]:
+        """Unit -> digests that are done, from one listing and the footers of compacted files."""
+        paths, merged = self.listing()
+        return manifest.units_of(paths, merged)
+
+    def listing(self) -> tuple[list[str], list[MergedFile]]:
+        """Relative paths of all part files and the footers of the merged ones."""
+        names = storage.list_files(storage.join(self.url, parts.PARTS), ".parquet")
+        paths = [f"{parts.PARTS}/{name}" for name in names]
+        merged = [path for path in paths if parts.is_merged(path)]
+        with ThreadPoolExecutor(_READERS) as pool:
+            return paths, list(pool.map(lambda path: parts.read_merged(self.url, path), merged))
+
+    # Manifest
+
+    def commit_manifest(self, run_id: str, infos: Iterable[PartInfo], *, time_ns: int | None = None) -> None:
+        """Add rows to the manifest of a run; call it every few hundred parts, after they are written."""
+        table = parts.manifest_table(infos, time_ns or time.time_ns())
+        if table.num_rows == 0:
+            return
+        storage.write_table(self._manifest_url(f"{run_id}.{time.time_ns()}.parquet"), table)
+        if len(self._segments(run_id)) >= _SEGMENTS:
+            self._consolidate(run_id)
+
+    def _manifest_url(self, name: str) -> str:
+        return storage.join(self.url, MANIFEST, name)
+
+    def _segments(self, run_id: str) -> list[str]:
+        names = storage.list_files(storage.join(self.url, MANIFEST), ".parquet")
+        return [name for name in names if name.startswith(run_id + ".")]
+
+    def _consolidate(self, run_id: str) -> None:
+        """One manifest file for the run. A kill in between leaves equal rows twice, which does no harm."""
+        names = self._segments(run_id)
+        table = self._entries(names)
+        if table.num_rows:
+            target = run_id + ".parquet"
+            storage.write_table(self._manifest_url(target), table)
+            self.remove_manifests([name for name in names if name != target])
+
+    def remove_manifests(self, names: Iterable[str]) -> None:
+        """Delete manifest files whose rows another one holds."""
+        for name in names:
+            storage.remove(self._manifest_url(name))
+
+    def manifest_names(self) -> list[str]:
+        """Names of the manifest files."""
+        return storage.list_files(storage.join(self.url, MANIFEST), ".parquet")
+
+    def _entries(self, names: Collection[str]) -> pa.Table:
+        tables = []
+        for name in names:
+            try:
+                tables.append(storage.read_table(self._manifest_url(name)))
+            except FileNotFoundError:  # merged into another one meanwhile: the listing will tell
+                return self._entries(
+                    [
+                        other
+                        for other in self.manifest_names()
+                        if other.split(".")[0] in {n.split(".")[0] for n in names}
+                    ]
+                )
+        return pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *tables])
+
+    def entries(self) -> pa.Table:
+        """All manifest rows (MANIFEST_SCHEMA), several per unit where parts were superseded or merged."""
+        return self._entries(self.manifest_names())
+
+    def current(self, *, reconcile: bool | None = None) -> pa.Table:
+        """The files that make the view: one row (MANIFEST_SCHEMA) per unit, sorted by unit.
+
+        Args:
+            reconcile: compare with one listing. Default: when a run goes on or was killed, or manifests are lost.
+        """
+        if reconcile is None:
+            reconcile = self._must_reconcile()
+        entries = self.entries()
+        return manifest.resolve(self._reconciled(entries) if reconcile else entries)
+
+    def _must_reconcile(self) -> bool:
+        records = runs.read_all(self.url)
+        if not records or any(record["state"] == "running" for record in records):
+            return True
+        absorbed = {name for record in records for name in record.get("absorbed", ())}
+        expected = {record["manifest"] for record in records if record.get("manifest")} - absorbed
+        return not expected <= set(self.manifest_names())
+
+    def _reconciled(self, entries: pa.Table) -> pa.Table:
+        """Entries of the files that are there, with those that no manifest names yet as the newest."""
+        paths, merged = self.listing()
+        dead = manifest.dead_paths(merged)
+        alive = [path for path in paths if path not in dead]
+        entries = manifest.keep_present(entries, set(alive))
+        lacking = manifest.unlisted(entries, alive)
+        newest = (pc.max(entries["time"]).as_py() or 0) + 1
+        found = [file for file in merged if file.path in set(lacking)]
+        plain = self._ordered_infos([path for path in lacking if not parts.is_merged(path)])
+        tables = [parts.manifest_table(group, newest + rank) for rank, group in enumerate(plain)]
+        return pa.concat_tables([entries, *tables, manifest.merged_entries(found, newest)])
+
+    def _ordered_infos(self, paths: list[str]) -> list[list[PartInfo]]:
+        """Footers of parts, in groups without a repeated unit: oldest files of a unit first."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            infos = list(pool.map(lambda path: parts.read_part_info(self.url, path), paths))
+        by_unit: dict[str, list[PartInfo]] = {}
+        for info in infos:
+            by_unit.setdefault(info.unit, []).append(info)
+        for same in by_unit.values():
+            if len(same) > 1:
+                same.sort(key=lambda info: (self._modified(info.path), info.digest))
+        deepest = max((len(same) for same in by_unit.values()), default=0)
+        return [[same[rank] for same in by_unit.values() if len(same) > rank] for rank in range(deepest)]
+
+    def _modified(self, path: str) -> float:
+        url = storage.join(self.url, path)
+        if storage.is_local(url):
+            return storage.local_path(url).stat().st_mtime
+        fs, remote = storage.filesystem(url)
+        return float(fs.modified(remote).timestamp())
+
+    def rebuild_manifest(self) -> int:
+        """Write one manifest from the listing and footers in place of all others; returns its units."""
+        table = manifest.resolve(self._reconciled(self.entries()))
+        old = self.manifest_names()
+        name = f"rebuilt-{time.time_ns()}.parquet"
+        storage.write_table(self._manifest_url(name), table)
+        self.remove_manifests(old)
+        return table.num_rows
+
+    def absorb_manifests(self, run_id: str) -> None:
+        """One manifest file of this run in place of those of all runs that ended; what no manifest names is added."""
+        running = {record["run_id"] for record in self.runs() if record["state"] == "running"}
+        old = [name for name in self.manifest_names() if name.split(".")[0] not in running]
+        table = self._reconciled(self.entries())
+        storage.write_table(self._manifest_url(f"{run_id}.{time.time_ns()}.parquet"), table)
+        runs.write(self.url, {**runs.read(self.url, run_id), "absorbed": old})
+        self.remove_manifests(old)
+
+    # Superseded parts
+
+    def drop_superseded(self, run_id: str, current: Iterable[tuple[str, str]]) -> list[str]:
+        """Make (unit, digest) pairs the current ones and delete the other parts of these units.
+
+        Call it at the end of a run with the units that have several digests in `listed()`. The manifest names the
+        current parts before the others go; units inside a merged file are taken out of it by rewriting it.
+        """
+        wanted = dict(current)
+        paths, merged = self.listing()
+        merged = [file for file in merged if file.path not in manifest.dead_paths(merged)]
+        plain = [path for path in paths if _unit(path) in wanted]
+        keep = [path for path in plain if path == parts.part_path(_unit(path), wanted[_unit(path)])]
+        self.commit_manifest(run_id, [parts.read_part_info(self.url, path) for path in keep], time_ns=self.later())
+        replaced = {_unit(path) for path in keep}
+        for file in merged:
+            if replaced & {member.unit for member in file.members}:
+                self.rewrite_merged(run_id, file, replaced)
+        there = replaced | {m.unit for file in merged for m in file.members if wanted.get(m.unit) == m.digest}
+        dropped = [path for path in plain if path not in keep and _unit(path) in there]
+        self.drop_parts(dropped)
+        return dropped
+
+    def rewrite_merged(self, run_id: str, file: MergedFile, without: Collection[str]) -> None:
+        """Take units out of a merged file: a new file, its manifest rows, then the old file goes."""
+        left = [member for member in file.members if member.unit not in without]
+        if left:
+            smaller = merge(self.url, self.schema, left)
+            self.commit_manifest(run_id, smaller.members, time_ns=self.later())
+        self.drop_parts([file.path])
+
+    def later(self) -> int:
+        """A time in ns after every manifest row, whatever the clocks of other machines said."""
+        return max(time.time_ns(), (pc.max(self.entries()["time"]).as_py() or 0) + 1)
+
+    def drop_parts(self, paths: Iterable[str]) -> None:
+        """Delete files, named relative to the catalog."""
+        for path in paths:
+            storage.remove(storage.join(self.url, path))
+
+    # Runs
+
+    def start_run(self, record: Mapping[str, Any] | None = None) -> str:
+        """Begin a run: writes runs/<run id>.json in state "running" and run.json; returns the id."""
+        return runs.start(self.url, dict(record or {}))
+
+    def finish_run(self, run_id: str, record: Mapping[str, Any] | None = None) -> None:
+        """End a run (state "done" unless the record gives another): one manifest file, then the record.
+
+        Runs that were killed before and did the same work are closed, their parts enter this run's manifest.
+        """
+        mine = runs.read(self.url, run_id)
+        over = [other for other in runs.read_all(self.url) if runs.is_over(other, mine)]
+        if over:
+            self._adopt(run_id)
+        self._consolidate(run_id)
+        for other in over:
+            self._consolidate(other["run_id"])
+            runs.write(
+                self.url,
+                {**other, "state": "interrupted", "finished": runs.now(), **self._manifest_of(other["run_id"])},
+            )
+        ended = {**mine, "state": "done", "finished": runs.now(), **self._manifest_of(run_id), **dict(record or {})}
+        runs.write(self.url, ended)
+
+    def _manifest_of(self, run_id: str) -> dict[str, str]:
+        name = run_id + ".parquet"
+        return {"manifest": name} if name in self.manifest_names() else {}
+
+    def _adopt(self, run_id: str) -> None:
+        """Enter parts that no manifest names (a killed run wrote them) into this run's manifest."""
+        before = self.entries()
+        added = self._reconciled(before)
+        known = pc.unique(before["path"]).combine_chunks() if before.num_rows else pa.array([], pa.string())
+        added = added.filter(pc.invert(pc.is_in(added["path"], value_set=known)))
+        if added.num_rows:
+            storage.write_table(self._manifest_url(f"{run_id}.{time.time_ns()}.parquet"), added)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All run records, oldest first."""
+        return runs.read_all(self.url)
+
+    # Failures and unplaced objects
+
+    def write_failures(self, table: pa.Table, run_id: str = "run") -> None:
+        """Record the units that failed in a run (FAILURES_SCHEMA) and derive failures.parquet of the whole catalog.
+
+        A unit that is done meanwhile is no failure; of several failures of one unit the newest run's counts.
+        """
+        storage.write_table(
+            storage.join(self.url, runs.RUNS, f"{run_id}.failures.parquet"), _fit(table, FAILURES_SCHEMA)
+        )
+        for _ in range(5):
+            names = self._failure_files()
+            storage.write_table(storage.join(self.url, FAILURES), self._merged_failures(names))
+            if self._failure_files() == names:
+                return
+
+    def _failure_files(self) -> list[str]:
+        return storage.list_files(storage.join(self.url, runs.RUNS), ".failures.parquet")
+
+    def _merged_failures(self, names: list[str]) -> pa.Table:
+        rows: dict[str, dict[str, Any]] = {}
+        for name in names:
+            for row in storage.read_table(storage.join(self.url, runs.RUNS, name)).to_pylist():
+                rows[row["unit"]] = row
+        done = set(self.current()["unit"].to_pylist()) if rows else set()
+        return pa.Table.from_pylist(
+            [row for unit, row in sorted(rows.items()) if unit not in done], schema=FAILURES_SCHEMA
+        )
+
+    def failures(self) -> pa.Table:
+        """Units that failed (FAILURES_SCHEMA), empty when there are none."""
+        return self._optional(FAILURES, FAILURES_SCHEMA)
+
+    def write_unplaced(self, table: pa.Table) -> None:
+        """Write the objects that no unit owns (UNPLACED_SCHEMA), replacing the table there."""
+        storage.write_table(storage.join(self.url, UNPLACED), _fit(table, UNPLACED_SCHEMA))
+
+    def unplaced(self) -> pa.Table:
+        """Objects that no unit owns (UNPLACED_SCHEMA), empty when there are none."""
+        return self._optional(UNPLACED, UNPLACED_SCHEMA)
+
+    def _optional(self, name: str, empty: pa.Schema) -> pa.Table:
+        try:
+            return storage.read_table(storage.join(self.url, name))
+        except FileNotFoundError:
+            return empty.empty_table()
+
+
+def _unit(path: str) -> str:
+    named = parts.parse_path(path)
+    return named[0] if named else ""
+
+
+def _fit(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """`table` with exactly the wanted columns; those it lacks are null."""
+    arrays = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in wanted
+    ]
+    return pa.Table.from_arrays(arrays, schema=wanted)
+
+
+def _refuse_foreign_folder(url: str) -> None:
+    """InputError when `url` is a file or a folder with something else in it."""
+    if not storage.is_local(url):
+        return
+    path = storage.local_path(url)
+    if path.is_file():
+        raise InputError(f"{path} is a file: --out of a catalog is a folder")
+    if path.is_dir() and any(entry.name == "zarr.json" for entry in path.iterdir()):
+        raise InputError(f"{path} holds a Zarr store, not a catalog: choose another --out")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
