@@ -1,0 +1,82 @@
+"""A simulated sky as FITS files, as a survey's pipeline would hand it over."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from astroml_plugin import storage
+from astroml_plugin.cutouts import Tile
+from astroml_plugin.flags import MaskBit
+from astroml_plugin.simulation.skies import Sky
+from astroml_plugin.simulation.units import UNIT
+from astroml_plugin.sky import Box
+
+PLANES = {
+    "BAD": (0, MaskBit.BAD),
+    "SAT": (1, MaskBit.SATURATED),
+    "INTRP": (2, MaskBit.INTERPOLATED),
+    "CR": (3, MaskBit.COSMIC_RAY),
+    "EDGE": (4, MaskBit.EDGE),
+    "DETECTED": (5, MaskBit.DETECTED),
+    "NO_DATA": (8, MaskBit.NO_DATA),
+}
+"""Mask planes of the files: name -> (bit number, our bit)."""
+
+
+def write_fits(sky: Sky, folder: str, *, psf_size: int = 25) -> tuple[dict[str, str], pa.Table]:
+    """Write `sky` as one multi-extension file per band; the whole image is held in memory once.
+
+    A file has an empty primary HDU, then IMAGE (float32, BUNIT, zero point MAGZERO), MASK (int32, planes named by
+    MP_* cards) and VARIANCE as the LSST pipelines write them, and PSF (the PSF at the centre). The files are the same
+    whenever they are written.
+
+    Args:
+        sky: what to write.
+        folder: local folder or fsspec URL; files are `<sky name>_<band>.fits`.
+        psf_size: side of the PSF image in pixels.
+
+    Returns:
+        Band -> file, and the truth of all objects (as `Sky.render`).
+    """
+    tile, truth = sky.render(Box(0, 0, sky.width, sky.height), psf_size)
+    files = {}
+    for i, band in enumerate(sky.camera.bands):
+        files[band] = storage.join(folder, f"{sky.name}_{band}.fits")
+        storage.write_atomic(files[band], _encode(sky, tile, i))
+    return files, truth
+
+
+def _encode(sky: Sky, tile: Tile, i: int) -> bytes:
+    assert tile.variance is not None
+    assert tile.mask is not None
+    assert tile.psf is not None
+    header = fits.Header.fromstring(sky.wcs.header, sep="\n")
+    for key in ("NAXIS1", "NAXIS2"):
+        header.remove(key, ignore_missing=True)
+    image, variance = (
+        fits.ImageHDU(plane[i], header, name=n) for plane, n in ((tile.image, "IMAGE"), (tile.variance, "VARIANCE"))
+    )
+    image.header["BUNIT"], variance.header["BUNIT"] = UNIT, f"{UNIT}2"
+    image.header["MAGZERO"] = (sky.camera.zero_point, "magnitude of one count")
+    image.header["FILTER"] = sky.camera.bands[i]
+    mask = fits.ImageHDU(_planes(tile.mask[i]), header, name="MASK")
+    for name, (bit, _) in PLANES.items():
+        mask.header[f"HIERARCH MP_{name}"] = bit
+    psf = fits.ImageHDU(tile.psf[i, 0, 0], name="PSF")
+    primary = fits.PrimaryHDU()
+    primary.header["FILTER"] = sky.camera.bands[i]
+    sink = io.BytesIO()
+    fits.HDUList([primary, image, mask, variance, psf]).writeto(sink)
+    return sink.getvalue()
+
+
+def _planes(mask: NDArray[np.uint32]) -> NDArray[np.int32]:
+    planes = np.zeros(mask.shape, np.int32)
+    for bit, ours in PLANES.values():
+        planes[(mask & np.uint32(int(ours))) != 0] |= 1 << bit
+    return planes
