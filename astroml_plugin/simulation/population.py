@@ -187,7 +187,8 @@ def draw_population(rng: np.random.Generator, count: int, population: Population
 
 
 def _on_grid(n: Float, limits: tuple[float, float]) -> Float:
-    return np.round(np.clip(np.round(n / SERSIC_STEP) * SERSIC_STEP, limits[0], limits[1]), 6)
+    snapped: Float = np.clip(np.round(n / SERSIC_STEP) * SERSIC_STEP, limits[0], limits[1])
+    return snapped.round(6)
 
 
 def _ellipticities(rng: np.random.Generator, count: int, population: Population) -> tuple[Float, Float]:
