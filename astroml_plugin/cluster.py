@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker, secede
+from distributed import CancelledError, Client, KilledWorker, LocalCluster, as_completed, get_worker, secede
 from distributed.core import CommClosedError
 
 from astroml_plugin.errors import AstromlError, InputError
@@ -93,7 +93,7 @@ def _cuda(workers: int | None, threads: int | None) -> Any:
         from dask_cuda import LocalCUDACluster
 
         return LocalCUDACluster(n_workers=workers, threads_per_worker=threads or 1, host=_LOOPBACK)
-    except Exception as error:  # noqa: BLE001 - every way in which CUDA can be absent ends in one sentence
+    except Exception as error:  # every way in which CUDA can be absent
         raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
 
 
@@ -273,12 +273,14 @@ def run_window(
 def _settle(window: _Window, future: Any) -> Outcome[Any] | None:
     """The outcome of a completed future; None when its worker died and it must be tried again alone."""
     item, _ = window.inflight[future]
+    try:
+        value = future.result() if future.status in ("finished", "error") else None
+    except (KilledWorker, CancelledError):
+        return None
     if future.status == "finished":
-        value = future.result()
         return Outcome(item, error=value.error) if isinstance(value, _Failure) else Outcome(item, value=value)
-    if future.status == "error":
-        error = future.exception()
-        return None if isinstance(error, KilledWorker) else Outcome(item, error=error)
+    if window.client.status == "running":  # the result was lost with its worker before it got here
+        return None
     raise AstromlError("the Dask scheduler went away: run the same command again, finished units are kept")
 
 

@@ -200,7 +200,9 @@ def around(
     top = stamp_origin(y, size) - origin[1]
     height, width = tile.image.shape[-2:]
     if len(x) and (left.min() < 0 or top.min() < 0 or left.max() + size > width or top.max() + size > height):
-        raise InputError(f"a stamp of {size} px leaves its tile of {width} x {height} px: the survey's halo is too small")
+        raise InputError(
+            f"a stamp of {size} px leaves its tile of {width} x {height} px: the survey's halo is too small"
+        )
     device = tile.image.device
     corner = (torch.from_numpy(top).to(device), torch.from_numpy(left).to(device))
     bits = _gather(tile.bits, corner, size)

@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+DEMO := .venv-demo
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: help demo test test-all lint format bench bench-long clean
+
+help:
+	@echo "make demo      the main job on a small sky, start to end (own environment)"
+	@echo "make test      lint, types, layers and every test not marked slow"
+	@echo "make test-all  everything"
+	@echo "make lint      ruff, mypy, import layers"
+	@echo "make bench     the figures of benchmarks/RESULTS.md"
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,s3,classical,fast]'
+	touch $@
+
+$(DEMO)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet --upgrade pip
+	$(DEMO)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[sim]'
+	touch $@
+
+demo: $(DEMO)/.ready
+	$(DEMO)/bin/astroml-plugin demo --out demo-output
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(PYTEST) -n 2 -m "not slow"
+
+test-all: lint
+	$(PYTEST) -n 2
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks
+
+bench-long: $(VENV)/.ready
+	$(BIN)/python -m benchmarks --long
+
+clean:
+	rm -rf $(VENV) $(DEMO) demo-output build dist *.egg-info

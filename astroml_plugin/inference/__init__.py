@@ -1,0 +1,34 @@
+"""Bulk inference: units of a Source, resident models, parts of a Catalog, on any Dask client."""
+
+from astroml_plugin.inference.driver import (
+    Progress,
+    Tally,
+    check_bundles,
+    declared_schema,
+    execute,
+    find_repeated_ids,
+    identity,
+    select_shard,
+    units_of,
+)
+from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
+from astroml_plugin.inference.resident import BundleRef
+from astroml_plugin.inference.unit import run_unit
+
+__all__ = [
+    "BundleRef",
+    "Job",
+    "OutputError",
+    "Progress",
+    "Tally",
+    "Unit",
+    "UnitResult",
+    "check_bundles",
+    "declared_schema",
+    "execute",
+    "find_repeated_ids",
+    "identity",
+    "run_unit",
+    "select_shard",
+    "units_of",
+]

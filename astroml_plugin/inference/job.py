@@ -1,0 +1,66 @@
+"""What travels through the Dask graph: small plain values, never pixels, models or open stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from astroml_plugin.catalog import PartInfo
+from astroml_plugin.errors import InputError
+from astroml_plugin.inference.resident import BundleRef
+from astroml_plugin.survey import TileInfo
+
+
+class OutputError(InputError):
+    """The catalog cannot be written: the run stops, what is written stays."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all units of a run share: plain values, small enough to travel with each."""
+
+    source: str
+    """URL of the Survey or Stamps."""
+    catalog: str
+    """URL of the catalog."""
+    bundles: tuple[BundleRef, ...]
+    """The models, in column order."""
+    run: str = ""
+    """The run's id: stores opened for another run are not reused."""
+    objects: str | None = None
+    """Survey: folder of the objects bucketed by unit. Stamps: table of repeated ids, None when there are none."""
+    band: str | None = None
+    """Band for bundles that accept any single one."""
+    batch: int = 256
+    """Stamps per forward; does not change rows."""
+    device: str | None = None
+    """Torch device; None takes CUDA where there is one."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One tile or block of stamps with all it takes to work on it anywhere."""
+
+    job: Job
+    """What it shares with the run's other units."""
+    name: str
+    """Name of the tile or block."""
+    index: int
+    """Index in the source."""
+    digest: str
+    """Hex digest of all that decides its rows."""
+    rows: int
+    """Objects it will write."""
+    nbytes: int
+    """Decoded bytes it will read."""
+    tile: TileInfo | None = None
+    """The tile's geometry and WCS; None for a block of stamps."""
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What a finished unit tells the driver."""
+
+    part: PartInfo
+    """Its manifest row."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by stage: read, wait, forward, encode, write."""

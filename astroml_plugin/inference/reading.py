@@ -1,0 +1,186 @@
+"""A unit's pixels and objects, read once, and the stamps that the models see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from astroml_plugin import cutouts as cut
+from astroml_plugin import storage
+from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.errors import AstromlError
+from astroml_plugin.inference.job import Job, Unit
+from astroml_plugin.inference.resident import BundleRef, ResidentModel, choose_device, resident
+from astroml_plugin.objects import ObjectBuckets
+from astroml_plugin.sky import Wcs
+from astroml_plugin.stamps import Stamps
+from astroml_plugin.survey import Survey, TileInfo
+from astroml_plugin.tasks.base import Task
+
+
+@lru_cache(maxsize=16)
+def opened(kind: Any, url: str, run: str) -> Any:
+    """A store opened once per run and process: its metadata are not read again for every unit."""
+    return kind.open(url)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The objects of a unit: arrays of length n in catalog order."""
+
+    table: dict[str, Any]
+    """Common columns but flags."""
+    duplicate: np.ndarray
+    """(n,) bool."""
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """A tile's pixels and objects."""
+
+    tile: cut.Tile | None
+    info: TileInfo
+    bands: tuple[str, ...]
+    rows: Rows
+    jacobian: np.ndarray
+    pixel_scale: float | None
+
+    def __len__(self) -> int:
+        return len(self.jacobian)
+
+    def place(self, device: str) -> cut.DeviceTile | None:
+        """The tile on the device, once for all bundles; None without objects."""
+        return None if self.tile is None else cut.to_device(self.tile, self.bands, device, self.pixel_scale)
+
+    def cutouts(self, placed: cut.DeviceTile | None, size: int, batch: int, device: str) -> Iterator[Cutouts]:
+        """Batches of stamps of side `size`, gathered on the device."""
+        if placed is None:
+            return
+        x, y = self.rows.table["x"], self.rows.table["y"]
+        corner = (self.info.outer.x0, self.info.outer.y0)
+        for start in range(0, len(self), batch):
+            part = slice(start, start + batch)
+            yield cut.around(placed, x[part], y[part], size, origin=corner, jacobian=self.jacobian[part])
+
+
+@dataclass(frozen=True)
+class BlockWork:
+    """A block of stamps."""
+
+    image: np.ndarray
+    variance: np.ndarray | None
+    psf: np.ndarray | None
+    bands: tuple[str, ...]
+    rows: Rows
+    pixel_scale: float | None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def place(self, device: str) -> None:
+        """Nothing: stamps go to the device batch by batch."""
+
+    def cutouts(self, placed: None, size: int, batch: int, device: str) -> Iterator[Cutouts]:
+        """Batches of stamps as stored; the task fits them to its own size."""
+        for start in range(0, len(self), batch):
+            part = slice(start, start + batch)
+            yield cut.from_stamps(
+                self.image[part],
+                None if self.variance is None else self.variance[part],
+                None if self.psf is None else self.psf[part],
+                bands=self.bands,
+                pixel_scale=self.pixel_scale,
+                device=device,
+            )
+
+
+def bundle_bands(task: Task, have: tuple[str, ...], band: str | None) -> tuple[str, ...]:
+    """The bands of a source that a model reads: its own by name, or `band` where it takes any single one.
+
+    Raises:
+        InputError: a band is missing, or `band` must be given.
+    """
+    return task.choose_bands(have, band if task.settings.any_band and len(task.bands) == 1 else None)
+
+
+def _degrees(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) float64, NaN where null."""
+    return np.array(column.cast(pa.float64()).to_numpy(), np.float64)
+
+
+def read_tile(unit: Unit) -> TileWork:
+    if unit.tile is None or unit.job.objects is None:
+        raise AstromlError(f"unit {unit.name} has no tile or no objects")
+    survey: Survey = opened(Survey, unit.job.source, unit.job.run)
+    info = unit.tile
+    buckets: ObjectBuckets = opened(ObjectBuckets, unit.job.objects, unit.job.run)
+    objects = buckets.read(unit.name)
+    x, y = (np.asarray(objects[name], np.float64) for name in ("x", "y"))
+    ra, dec = _degrees(objects["ra"]), _degrees(objects["dec"])
+    jacobian = np.full((len(x), 2, 2), np.nan)
+    scale = survey.pixel_scale
+    if info.header is not None and len(x):
+        wcs = Wcs.from_header(info.header)
+        local_x, local_y = x - info.outer.x0, y - info.outer.y0
+        jacobian = wcs.jacobian(local_x, local_y)
+        lacking = ~np.isfinite(ra)
+        if lacking.any():
+            ra[lacking], dec[lacking] = wcs.to_sky(local_x[lacking], local_y[lacking])
+        scale = wcs.pixel_scale
+    tasks = [model_of(unit.job, ref).task for ref in unit.job.bundles]
+    wanted = {name for task in tasks for name in bundle_bands(task, survey.bands, unit.job.band)}
+    bands = tuple(name for name in survey.bands if name in wanted)
+    tile = survey.read_tile(info, bands) if len(x) else None
+    common = {"object_id": objects["object_id"], "image": info.image, "tile": info.name}
+    common |= {"x": x, "y": y, "ra": ra, "dec": dec, "primary": objects["primary"]}
+    return TileWork(tile, info, bands, Rows(common, np.asarray(objects["duplicate"])), jacobian, scale)
+
+
+def read_block(unit: Unit) -> BlockWork:
+    stamps: Stamps = opened(Stamps, unit.job.source, unit.job.run)
+    image, variance, psf = stamps.read_block(unit.index)
+    objects = stamps.read_objects(unit.index)
+    count = len(image)
+    nothing = np.full(count, np.nan)
+    given = {name: _degrees(objects[name]) if name in objects.column_names else nothing for name in ("ra", "dec")}
+    common = {"object_id": objects["object_id"], "image": source_name(unit.job.source), "tile": unit.name}
+    common |= {"x": nothing, "y": nothing, **given, "primary": np.ones(count, bool)}
+    repeated = opened(RepeatedIds, unit.job.objects, unit.job.run).ids
+    duplicate = np.isin(np.asarray(objects["object_id"]), repeated)
+    return BlockWork(image, variance, psf, stamps.bands, Rows(common, duplicate), stamps.pixel_scale)
+
+
+@dataclass(frozen=True)
+class RepeatedIds:
+    """Object ids that occur more than once in a Stamps source, found once by the driver."""
+
+    ids: np.ndarray
+    """(n,) int64, sorted."""
+
+    @classmethod
+    def open(cls, url: str | None) -> RepeatedIds:
+        """Those the driver wrote; none without a file."""
+        return cls(np.zeros(0, np.int64) if url is None else np.asarray(storage.read_table(url)["object_id"]))
+
+
+def source_name(url: str) -> str:
+    """The name of a source: the last part of its URL without suffix."""
+    return url.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+
+
+def model_of(job: Job, ref: BundleRef) -> ResidentModel:
+    return resident(ref, job.device or choose_device())
+
+
+def read_unit(unit: Unit) -> TileWork | BlockWork:
+    """Pixels and objects of a unit.
+
+    Raises:
+        AstromlError, OSError: they cannot be read.
+    """
+    return read_block(unit) if unit.tile is None else read_tile(unit)

@@ -1,0 +1,76 @@
+"""The bounded window: every unit has an outcome, whatever happens to its worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from astroml_plugin.cluster import WorkerDiedError, connect, run_window
+from astroml_plugin.errors import InputError
+
+POISON = 7
+
+
+def double(value: int) -> int:
+    if value == 5:
+        raise ValueError("five")
+    return 2 * value
+
+
+def kill_on_poison(value: int) -> int:
+    time.sleep(0.02)
+    if value == POISON:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def nap(value: int) -> int:
+    time.sleep(0.05)
+    return value
+
+
+def test_all_items_come_back_once_and_errors_are_outcomes() -> None:
+    with connect("local", threads=2) as client:
+        outcomes = {outcome.item: outcome for outcome in run_window(client, double, range(40))}
+    assert sorted(outcomes) == list(range(40))
+    assert {item: outcome.value for item, outcome in outcomes.items() if item != 5} == {
+        item: 2 * item for item in range(40) if item != 5
+    }
+    assert isinstance(outcomes[5].error, ValueError)
+
+
+def test_items_are_taken_only_as_fast_as_they_are_worked_on() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for value in range(60):
+            taken.append(value)
+            yield value
+
+    with connect("local", threads=1) as client:
+        for done, _ in enumerate(run_window(client, nap, items(), io_lanes=1)):
+            assert len(taken) <= done + 5
+
+
+@pytest.mark.slow
+def test_a_poisoned_unit_takes_no_innocent_with_it() -> None:
+    with connect("processes", workers=2) as client:
+        outcomes = {outcome.item: outcome for outcome in run_window(client, kill_on_poison, range(30))}
+    assert sorted(outcomes) == list(range(30))
+    assert isinstance(outcomes[POISON].error, WorkerDiedError)
+    assert [item for item, outcome in outcomes.items() if outcome.error is not None] == [POISON]
+
+
+def test_an_unknown_scheduler_is_refused() -> None:
+    with pytest.raises(InputError, match="neither one of local"), connect("nowhere"):
+        pass
+
+
+@pytest.mark.slow
+def test_an_unreachable_scheduler_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="no Dask scheduler answers"), connect("tcp://127.0.0.1:9"):
+        pass

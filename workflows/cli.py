@@ -1,0 +1,419 @@
+"""The command `astroml-plugin VERB`: a thin skin over the workflows. It imports only the verb it runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, NoReturn
+
+from astroml_plugin import __version__
+from astroml_plugin.errors import AstromlError
+from workflows.progress import Reporter
+
+DONE, UNEXPECTED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+_DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
+
+
+class _Terminated(BaseException):
+    """SIGTERM."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are one sentence and exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status of the contract."""
+    options = _parser().parse_args(arguments)
+    with contextlib.suppress(ValueError):  # not in the main thread: signals stay the caller's
+        signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        return int(options.run(options))
+    except AstromlError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("stopped; what is finished is kept, run the same command to go on", INTERRUPTED)
+    except _Terminated:
+        return _complain("terminated; what is finished is kept, run the same command to go on", TERMINATED)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader of our output has gone
+        return DONE
+    except OSError as error:
+        return _complain(_os_sentence(error), WRONG_INPUT)
+    except Exception as error:
+        if os.environ.get("ASTROML_DEBUG"):
+            raise
+        return _complain(
+            f"unexpected failure: {type(error).__name__}: {error} (ASTROML_DEBUG=1 shows the trace)", UNEXPECTED
+        )
+
+
+def entry() -> NoReturn:
+    """The console script: leaves at once, without waiting for threads that still read or compute."""
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status in (INTERRUPTED, TERMINATED):
+        os._exit(status)
+    sys.exit(status)
+
+
+def _on_terminate(signum: int, frame: Any) -> None:
+    raise _Terminated
+
+
+def _complain(sentence: str, status: int) -> int:
+    from astroml_plugin.storage import redact
+
+    print(f"astroml-plugin: {redact(' '.join(sentence.split()))}", file=sys.stderr)
+    return status
+
+
+def _os_sentence(error: OSError) -> str:
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in _DISK:
+        return f"{_DISK[error.errno]}{place}: free some and run the same command again, finished work is kept"
+    return f"{error.strerror or error}{place}: check the path and its permissions"
+
+
+# ---- the verbs ---------------------------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from workflows.demo import demo
+
+    with _quiet(), Reporter() as report:
+        result = demo(out=options.out, images=options.images, progress=report)
+    return _finish(options, result, result.summary)
+
+
+def _ingest(options: argparse.Namespace) -> int:
+    from workflows.ingest import ingest
+
+    settings = _chosen(
+        options,
+        *("bands", "tile_size", "halo", "name", "npz_map", "layout", "table", "zero_point", "psf"),
+        *("variance_pattern", "weight_pattern", "mask_pattern", "pixel_scale"),
+    )
+    with _quiet(), _client(options) as client, Reporter() as report:
+        result = ingest(options.inputs, out=options.out, client=client, progress=report, **settings)
+    what = "stamps" if result.kind == "stamps" else "tiles"
+    line = (
+        f"ingested {result.units_done} units ({result.units_skipped} there already), {result.rows} {what}, "
+        f"{result.bytes / 1e6:.1f} MB into {result.source} in {result.seconds:.1f} s"
+    )
+    return _finish(options, result, line)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from workflows.simulate import simulate
+
+    settings = _chosen(options, "kind", "count", "seed", "size", "bands", "tile_size", "halo", "density")
+    with _quiet(), _client(options) as client, Reporter() as report:
+        result = simulate(out=options.out, client=client, progress=report, **settings)
+    line = f"simulated {result.rows} objects in {result.units_done} units at {result.source} in {result.seconds:.1f} s"
+    return _finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from workflows.train import train
+
+    settings = _chosen(options, "epochs", "seed", "device")
+    with _quiet(), Reporter() as report:
+        result = train(options.recipe, data=options.data, out=options.out, progress=report, **settings)
+    return _finish(options, result, f"trained {result.bundle} in {result.epochs} epochs, {result.seconds:.0f} s")
+
+
+def _infer(options: argparse.Namespace) -> int:
+    from astroml_plugin.objects import ObjectSettings
+
+    from workflows.infer import dry_run, infer
+
+    shared = _chosen(options, "band", "pixel_scale_tolerance")
+    if options.dry_run:
+        planned = dry_run(options.source, bundle=options.bundle, threads=options.threads, **shared)
+        line = (
+            f"{planned.units} units, {planned.bytes / 1e9:.2f} GB to read,"
+            f" about {planned.memory / 1e9:.2f} GB of memory "
+            f"per worker; nothing was written"
+        )
+        return _finish(options, planned, line)
+    settings = ObjectSettings(
+        **_chosen(options, "columns", "frame", "pixel_origin", objects_format="format", number_rows="number_rows")
+    )
+    shared |= _chosen(options, "objects", "scheduler", "workers", "threads", "batch", "device", "shard")
+    with _quiet(), Reporter() as report:
+        result = infer(
+            options.source,
+            bundle=options.bundle,
+            out=options.out,
+            objects_settings=settings,
+            progress=report.tally,
+            **shared,
+        )
+    if result.unplaced:
+        warn = f"warning: {result.unplaced} objects are on no tile or have no usable position; see the view `unplaced`"
+        print(warn, file=sys.stderr)
+    rate = result.rows / result.seconds if result.seconds else 0.0
+    line = (
+        f"{result.rows} rows in {result.units_done} units ({result.units_skipped} done before, {result.units_failed} "
+        f"failed) at {result.catalog} in {result.seconds:.1f} s, {rate:,.0f} objects/s"
+    )
+    return _finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from workflows.evaluate import evaluate
+
+    with _quiet():
+        result = evaluate(options.source, bundle=options.bundle, out=options.out)
+    return _finish(options, result, f"evaluated {result.objects} objects into {result.out}")
+
+
+def _query(options: argparse.Namespace) -> int:
+    from workflows.query import query, show
+
+    cone = tuple(options.cone) if options.cone else None
+    result = query(options.catalog, options.sql, cone=cone, **_chosen(options, "to", "limit"))
+    if options.json:
+        print(json.dumps({"rows": result.rows, "to": options.to}))
+    elif options.to:
+        print(f"{result.rows} rows written to {options.to}")
+    else:
+        print(show(result))
+    return DONE
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from workflows.compact import compact
+
+    result = compact(options.catalog, **_chosen(options, "target_bytes"))
+    line = f"merged {result.parts_merged} parts into {result.files_written} files at {options.catalog}"
+    return _finish(options, result, line)
+
+
+# ---- what the verbs share ----------------------------------------------------------------------------------------
+
+
+def _chosen(options: argparse.Namespace, *names: str, **renamed: str) -> dict[str, Any]:
+    """The options a person gave, by name; the others keep the workflow's defaults."""
+    pairs = {**{name: name for name in names}, **renamed}
+    values = {target: getattr(options, name, None) for name, target in pairs.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _finish(options: argparse.Namespace, result: Any, line: str, status: int = DONE) -> int:
+    """The last line: what, where, how fast; as JSON on request."""
+    if options.json:
+        print(json.dumps(asdict(result) if is_dataclass(result) else result, default=str))  # type: ignore[arg-type]
+    else:
+        print(line)
+    return status
+
+
+@contextlib.contextmanager
+def _client(options: argparse.Namespace) -> Iterator[Any]:
+    from astroml_plugin.cluster import connect
+
+    with connect(options.scheduler or "local", workers=options.workers, threads=options.threads) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask's own log only where someone asks for it: our outcomes say the same in one sentence."""
+    import logging
+
+    if not os.environ.get("ASTROML_DEBUG"):
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    yield
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and int(second) > 0 and int(first) <= int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard: write I/N, for example 0/4 ... 3/4")
+    return int(first), int(second)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="astroml-plugin",
+        description="Survey images in, catalogs out: Dask and Zarr feed resident PyTorch models.",
+        epilog="exit status: 0 done, 1 unexpected failure, 2 wrong input or settings, 3 some units failed",
+    )
+    parser.add_argument("--version", action="version", version=f"astroml-plugin {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (run, describe, example, add) in _VERBS.items():
+        verb = verbs.add_parser(
+            name,
+            help=describe,
+            description=describe,
+            epilog=f"example:\n  astroml-plugin {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add(verb)
+        verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+        verb.set_defaults(run=run)
+    return parser
+
+
+def _add_cluster(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--scheduler", metavar="WHERE", help="local (default), processes, cuda, slurm or an address")
+    verb.add_argument("--workers", type=int, metavar="N", help="worker processes of a cluster started here")
+    verb.add_argument("--threads", type=int, metavar="N", help="compute threads per worker")
+
+
+def _add_demo(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", default="demo-output", metavar="DIR", help="where everything goes (default demo-output)")
+    verb.add_argument("--images", metavar="DIR", help="run on the FITS images of this folder instead")
+
+
+def _add_ingest(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("inputs", nargs="+", metavar="INPUT", help="FITS files (URLs too), one .npz, or a folder")
+    verb.add_argument("--out", required=True, metavar="ZARR", help="the Survey or Stamps to write or extend")
+    verb.add_argument("--tile-size", type=int, metavar="PX", help="outer side of a tile, halo included (4096)")
+    verb.add_argument("--halo", type=int, metavar="PX", help="border shared with the neighbours (128)")
+    verb.add_argument("--bands", type=_names, metavar="A,B,…", help="bands of one field, one file each in this order")
+    verb.add_argument("--name", help="name of the parent image (default: the file's)")
+    verb.add_argument(
+        "--variance-pattern", metavar="OLD=NEW", help="how a variance file's name follows from the image's"
+    )
+    verb.add_argument("--weight-pattern", metavar="OLD=NEW", help="the same for inverse-variance weights")
+    verb.add_argument("--mask-pattern", metavar="OLD=NEW", help="the same for mask or data-quality files")
+    verb.add_argument("--psf", metavar="FITS", help="PSF image(s) of the bands")
+    verb.add_argument(
+        "--zero-point", type=float, metavar="MAG", help="magnitude of one unit (default: from the header)"
+    )
+    verb.add_argument("--npz-map", metavar="K=KEY,…", help="names of the arrays, as images=x,label=y")
+    verb.add_argument("--layout", metavar="AXES", help="order of the axes of the images, as nyxc (default ncyx)")
+    verb.add_argument("--pixel-scale", type=float, metavar="ARCSEC", help="arcsec per pixel of stamps")
+    verb.add_argument("--table", metavar="TABLE", help="CSV or Parquet with id_str, file_loc for a folder of stamps")
+    _add_cluster(verb)
+
+
+def _add_simulate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", required=True, metavar="DIR", help="where the sources and their truth go")
+    verb.add_argument("--kind", choices=["survey", "stamps"], help="tiles of a sky, or stamps (default)")
+    verb.add_argument("--count", type=int, metavar="N", help="stamps, or tiles of the survey")
+    verb.add_argument("--seed", type=int, metavar="S", help="of everything (1)")
+    verb.add_argument("--size", type=int, metavar="PX", help="side of a stamp (48)")
+    verb.add_argument("--bands", type=_names, metavar="A,B,…", help="band names")
+    verb.add_argument("--tile-size", type=int, metavar="PX", help="outer side of a tile (1024)")
+    verb.add_argument("--halo", type=int, metavar="PX", help="border shared with the neighbours (128)")
+    verb.add_argument("--density", type=float, metavar="N", help="objects per square arcminute")
+    _add_cluster(verb)
+
+
+def _add_train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe", metavar="RECIPE", help="a shipped recipe or a TOML file")
+    verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps with labels")
+    verb.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the trained bundle")
+    verb.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's")
+    verb.add_argument("--seed", type=int, metavar="S", help="instead of the recipe's")
+    verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
+
+
+def _add_infer(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("source", metavar="SOURCE", help="a Survey or Stamps")
+    verb.add_argument(
+        "--bundle", action="append", required=True, metavar="BUNDLE", help="path, URL or name; repeatable"
+    )
+    verb.add_argument("--out", required=True, metavar="CATALOG", help="folder of the catalog")
+    verb.add_argument("--objects", metavar="TABLE", help="what to measure in a Survey")
+    verb.add_argument("--objects-format", choices=["parquet", "csv", "fits", "votable", "sextractor"])
+    verb.add_argument("--columns", metavar="K=COLUMN,…", help="as object_id=NUMBER,ra=ALPHA_J2000")
+    verb.add_argument(
+        "--frame", choices=["icrs", "galactic", "pixel"], help="of the positions (default: by column names)"
+    )
+    verb.add_argument("--pixel-origin", type=int, choices=[0, 1], help="of pixel positions (0; *_IMAGE names imply 1)")
+    verb.add_argument("--number-rows", action="store_true", default=None, help="take row numbers for ids")
+    verb.add_argument("--band", help="band for bundles that take any single one")
+    verb.add_argument(
+        "--pixel-scale-tolerance", type=float, metavar="F", help="accept this relative difference of scale"
+    )
+    verb.add_argument("--batch", type=int, metavar="N", help="stamps per forward (256)")
+    verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
+    verb.add_argument("--shard", type=_shard, metavar="I/N", help="every N-th unit, for array jobs")
+    verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")
+    _add_cluster(verb)
+
+
+def _add_evaluate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("source", metavar="SOURCE", help="Stamps with labels")
+    verb.add_argument("--bundle", required=True, metavar="BUNDLE")
+    verb.add_argument("--out", required=True, metavar="DIR", help="metrics.json and figures go there")
+
+
+def _add_query(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("catalog", metavar="CATALOG")
+    verb.add_argument("sql", nargs="?", metavar="SQL", help="over the views catalog, failures, unplaced")
+    verb.add_argument("--cone", nargs=3, type=float, metavar=("RA", "DEC", "RADIUS_DEG"), help="rows in this circle")
+    verb.add_argument("--to", metavar="FILE", help=".parquet, .csv, .fits or .vot")
+    verb.add_argument("--limit", type=int, metavar="N", help="rows at most")
+
+
+def _add_compact(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("catalog", metavar="CATALOG")
+    verb.add_argument("--target-bytes", type=int, metavar="N", help="size of the merged files (512 MB)")
+
+
+_Verb = tuple[Callable[[argparse.Namespace], int], str, str, Callable[[argparse.ArgumentParser], None]]
+_VERBS: dict[str, _Verb] = {
+    "demo": (_demo, "The main job on a small sky, start to end.", "--out demo-output", _add_demo),
+    "ingest": (
+        _ingest,
+        "FITS images into a Survey, or stamps into Stamps.",
+        "g.fits r.fits i.fits --out survey.zarr --bands g,r,i",
+        _add_ingest,
+    ),
+    "simulate": (
+        _simulate,
+        "A seedable sky with truth (needs the extra sim).",
+        "--out sky --kind survey --count 4 --seed 7",
+        _add_simulate,
+    ),
+    "train": (
+        _train,
+        "Train a recipe on stamps with labels.",
+        "ellipticity --data sky/stamps.zarr --out bundles/shapes",
+        _add_train,
+    ),
+    "infer": (
+        _infer,
+        "Measure every object and write the catalog; run again to resume.",
+        "survey.zarr --bundle bundles/shapes --objects objects.parquet --out catalog",
+        _add_infer,
+    ),
+    "evaluate": (
+        _evaluate,
+        "Measure how good a bundle is on labelled stamps.",
+        "test.zarr --bundle bundles/shapes --out report",
+        _add_evaluate,
+    ),
+    "query": (
+        _query,
+        "Ask a catalog: SQL, a cone, or both.",
+        'catalog "SELECT object_id, e1, e2 FROM catalog WHERE flags = 0" --cone 150.1 2.2 0.05 --to near.fits',
+        _add_query,
+    ),
+    "compact": (_compact, "Merge finished parts into large files.", "catalog", _add_compact),
+}
+
+if __name__ == "__main__":
+    entry()

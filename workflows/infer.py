@@ -1,0 +1,310 @@
+"""Infer: run models over every object of a Source and write the catalog."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+from astroml_plugin.objects import ObjectBuckets, ObjectSettings
+from distributed import Client
+
+from astroml_plugin import __version__, inference, storage
+from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.catalog import Catalog
+from astroml_plugin.cluster import IO_LANES, connect, cores
+from astroml_plugin.errors import InputError
+from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
+from astroml_plugin.stamps import Stamps, open_source
+from astroml_plugin.survey import Survey
+
+__all__ = ["InferPlan", "InferResult", "dry_run", "infer", "plan", "run_unit", "run_units"]
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """What a run did."""
+
+    catalog: str
+    """URL of the catalog."""
+    units_done: int
+    """Units finished by this run."""
+    units_skipped: int
+    """Units that were done before."""
+    units_failed: int
+    """Units in the failures table."""
+    rows: int
+    """Rows written by this run."""
+    unplaced: int
+    """Objects outside every tile, or without a usable position."""
+    seconds: float
+    """Wall seconds, start-up included."""
+
+
+@dataclass(frozen=True)
+class InferPlan:
+    """What a run would do."""
+
+    units: int
+    """Tiles or blocks of the source."""
+    bytes: int
+    """Decoded bytes that would be read, at most."""
+    memory: int
+    """Estimated peak bytes per worker: units in flight times the bytes of the largest."""
+    rows: int | None
+    """Stamps to measure; None for a Survey, whose objects are not counted before the run."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to be carried out: checked, its objects at their units, its catalog open."""
+
+    source: Survey | Stamps
+    """What is read."""
+    catalog: Catalog
+    """What is written."""
+    job: Job
+    """What its units share."""
+    identity: str
+    """Digest of source, bundles and settings."""
+    unplaced: int
+    """Objects that no unit owns."""
+
+    def units(self, shard: tuple[int, int] | None = None) -> Iterator[Unit]:
+        """Its units, lazily."""
+        return inference.select_shard(inference.units_of(self.job, self.source, self.identity), shard)
+
+
+def infer(
+    source: str,
+    *,
+    bundle: str | Sequence[str],
+    out: str,
+    objects: Any = None,
+    objects_settings: ObjectSettings | None = None,
+    client: Client | None = None,
+    scheduler: str = "local",
+    workers: int | None = None,
+    threads: int | None = None,
+    band: str | None = None,
+    batch: int = 256,
+    device: str | None = None,
+    shard: tuple[int, int] | None = None,
+    pixel_scale_tolerance: float | None = None,
+    progress: Progress | None = None,
+) -> InferResult:
+    """Measure every object of a source and write the catalog; run again to resume or to extend it.
+
+    Args:
+        source: path or URL of a Survey or Stamps.
+        bundle: one or several bundles (path, URL or shipped name).
+        out: folder of the catalog, a path or URL.
+        objects: what to measure in a Survey: path or URL of a table, or an astropy, pandas or Arrow table.
+        objects_settings: format, columns and frame of the table.
+        client: Dask client to use; its workers are not restarted, models are dropped at the end.
+        scheduler: without a client: "local", "processes", "cuda", "slurm" or an address.
+        workers: worker processes of a cluster that is started here.
+        threads: threads per worker.
+        band: band for bundles that take any single one.
+        batch: stamps per forward.
+        device: torch device; default CUDA where there is one.
+        shard: (I, N) does every N-th unit.
+        pixel_scale_tolerance: accept this relative difference of pixel scales.
+        progress: called with a `Tally` after every unit.
+
+    Raises:
+        InputError: wrong input or settings; nothing already written is lost.
+    """
+    started = time.perf_counter()
+    ready = prepare(
+        source,
+        bundle=bundle,
+        out=out,
+        objects=objects,
+        objects_settings=objects_settings,
+        band=band,
+        batch=batch,
+        device=device,
+        pixel_scale_tolerance=pixel_scale_tolerance,
+    )
+    with contextlib.ExitStack() as stack:
+        if client is None:
+            client = stack.enter_context(connect(scheduler, workers=workers, threads=threads))
+        tally = inference.execute(
+            client,
+            ready.units(shard),
+            ready.catalog,
+            run_id=ready.job.run,
+            total=_count(ready.source, shard),
+            progress=progress,
+        )
+    seconds = time.perf_counter() - started
+    result = InferResult(
+        ready.catalog.url, tally.done, tally.skipped, tally.failed, tally.rows, ready.unplaced, round(seconds, 3)
+    )
+    ready.catalog.finish_run(
+        ready.job.run,
+        {
+            "result": {key: value for key, value in vars(result).items() if key != "catalog"},
+            "stages": {name: round(value, 3) for name, value in tally.stages.items()},
+            "shard": list(shard) if shard else None,
+        },
+    )
+    return result
+
+
+def prepare(
+    source: str,
+    *,
+    bundle: str | Sequence[str],
+    out: str,
+    objects: Any = None,
+    objects_settings: ObjectSettings | None = None,
+    band: str | None = None,
+    batch: int = 256,
+    device: str | None = None,
+    pixel_scale_tolerance: float | None = None,
+) -> Prepared:
+    """Check everything that can be checked, bring the objects to their units and open the catalog.
+
+    Raises:
+        InputError: wrong input or settings.
+    """
+    opened = open_source(source)
+    bundles = load_bundles(bundle)
+    refs = tuple(ref for ref, _ in bundles)
+    out = storage.absolute(out)
+    job = Job(storage.absolute(source), out, refs, band=band, batch=batch, device=device)
+    if isinstance(opened, Survey) and objects is None:
+        raise InputError("a Survey needs objects to measure: give a table with --objects TABLE")
+    if isinstance(opened, Stamps) and objects is not None:
+        raise InputError("Stamps carry their own objects: leave --objects away, or give a Survey")
+    inference.check_bundles(bundles, opened, job, pixel_scale_tolerance)
+    identity = inference.identity(job, opened)
+    catalog = _create(out, inference.declared_schema(bundles), identity)
+    place, unplaced = _bring_objects(opened, catalog, objects, objects_settings)
+    run_id = catalog.start_run(_record(job, identity, objects))
+    job = Job(job.source, out, refs, run_id, place, band, batch, device)
+    return Prepared(opened, catalog, job, storage.digest(identity), unplaced)
+
+
+def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
+    try:
+        return Catalog.create(out, schema, identity)
+    except OSError as error:
+        raise InputError(
+            f"the catalog cannot be written at {storage.redact(out)} ({error.strerror or type(error).__name__}): "
+            f"choose another --out"
+        ) from error
+
+
+def load_bundles(bundle: str | Sequence[str]) -> list[tuple[BundleRef, ModelBundle]]:
+    """The bundles by path, URL or shipped name, each with the name its columns are prefixed with."""
+    loaded = []
+    for source in [bundle] if isinstance(bundle, str) else bundle:
+        found = ModelBundle.load(source)
+        loaded.append((BundleRef(found.name, storage.absolute(found.url), found.sha256), found))
+    if not loaded:
+        raise InputError("no bundle given: name at least one with --bundle")
+    return loaded
+
+
+def _bring_objects(
+    source: Survey | Stamps, catalog: Catalog, objects: Any, settings: ObjectSettings | None
+) -> tuple[str | None, int]:
+    """Where the units find their objects, and how many objects no unit owns."""
+    folder = storage.join(catalog.url, "objects")
+    if isinstance(source, Stamps):
+        return inference.find_repeated_ids(source, folder), 0
+    table = objects if isinstance(objects, str) else _stored(objects, folder)
+    buckets = ObjectBuckets.build(table, source, folder, settings=settings or ObjectSettings())
+    unplaced = buckets.unplaced()
+    catalog.write_unplaced(unplaced)
+    return buckets.url, unplaced.num_rows
+
+
+def _stored(objects: Any, folder: str) -> str:
+    """A table in memory, written where the units' objects are kept."""
+    if hasattr(objects, "to_pandas") and not isinstance(objects, pa.Table):  # astropy
+        objects = objects.to_pandas()
+    table = objects if isinstance(objects, pa.Table) else pa.Table.from_pandas(objects, preserve_index=False)
+    data = storage.encode_table(table)
+    url = storage.join(folder, f"given-{storage.digest(data.hex())[:16]}.parquet")
+    storage.write_atomic(url, data)
+    return url
+
+
+def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
+    """What the run record says: everything one needs to know where the rows come from, no credentials."""
+    return {
+        "source": storage.redact(job.source),
+        "bundles": [{"name": ref.name, "url": storage.redact(ref.url), "sha256": ref.sha256} for ref in job.bundles],
+        "objects": storage.redact(objects) if isinstance(objects, str) else type(objects).__name__,
+        "identity": identity,
+        "settings": {"band": job.band, "batch": job.batch, "device": job.device},
+        "versions": {"astroml-plugin": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "dask", "zarr", "numpy", "pyarrow", "astropy")},
+        "host": platform.node(),
+    }
+
+
+def _count(source: Survey | Stamps, shard: tuple[int, int] | None) -> int:
+    total = len(source) if isinstance(source, Survey) else len(source.units())
+    return total if shard is None else len(range(shard[0] % shard[1], total, shard[1]))
+
+
+def dry_run(source: str, *, bundle: str | Sequence[str], threads: int | None = None, **settings: Any) -> InferPlan:
+    """What `infer` would do, without writing anything.
+
+    Args:
+        source: path or URL of a Survey or Stamps.
+        bundle: one or several bundles.
+        threads: compute threads per worker, for the memory estimate.
+        settings: `band` and `pixel_scale_tolerance`, as for `infer`.
+    """
+    opened = open_source(source)
+    bundles = load_bundles(bundle)
+    job = Job(source, "", tuple(ref for ref, _ in bundles), band=settings.get("band"))
+    inference.check_bundles(bundles, opened, job, settings.get("pixel_scale_tolerance"))
+    if isinstance(opened, Survey):
+        sizes, rows = [int(size) for size in opened.index_table()["bytes"].to_pylist()], None
+    else:
+        units = list(inference.units_of(job, opened, ""))
+        sizes, rows = [unit.nbytes for unit in units], sum(unit.rows for unit in units)
+    lanes = (threads or cores()) + IO_LANES
+    return InferPlan(len(sizes), sum(sizes), lanes * max(sizes, default=0), rows)
+
+
+def plan(
+    source: str, *, bundle: str | Sequence[str], out: str, npartitions: int | None = None, **settings: Any
+) -> Iterator[Any]:
+    """The units of a run, for a pipeline that schedules them itself.
+
+    Args:
+        source, bundle, out: as for `infer`.
+        npartitions: yield that many `dask.delayed` groups instead of units.
+        settings: `objects`, `objects_settings`, `band`, `batch`, `device`, `pixel_scale_tolerance` as for `infer`.
+
+    Yields:
+        Picklable units for `run_unit`; or delayed groups, each computing a list of `UnitResult`. Run `infer` with the
+        same arguments afterwards to write the manifest and see what is missing: it skips what is done.
+    """
+    ready = prepare(source, bundle=bundle, out=out, **settings)
+    if npartitions is None:
+        yield from ready.units()
+        return
+    import dask
+
+    units = list(ready.units())
+    for start in range(min(npartitions, len(units))):
+        yield dask.delayed(run_units)(units[start::npartitions])
+
+
+def run_units(units: Sequence[Unit]) -> list[UnitResult]:
+    """Do several units one after the other."""
+    return [run_unit(unit) for unit in units]

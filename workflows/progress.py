@@ -1,0 +1,86 @@
+"""Progress for people: a bar on a terminal, plain lines in a log, both on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, TextIO
+
+LOG_SECONDS = 10.0
+"""Distance of plain lines in a log."""
+
+_FAILURES_SHOWN = "failed"
+
+
+class Reporter:
+    """Shows how far a long verb is: use it as a context and call it, or `tally`, after every unit."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self.interactive = self.stream.isatty()
+        self.started = time.monotonic()
+        self.spoke = -LOG_SECONDS
+        self.what = ""
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Say that `done` of `total` units are `what`."""
+        if what != self.what:
+            self.what, self.started, self.spoke = what, time.monotonic(), -LOG_SECONDS
+        if self.interactive:
+            self._draw(what, done, total, note)
+        elif time.monotonic() - self.spoke >= LOG_SECONDS or done == total:
+            self.spoke = time.monotonic()
+            print(f"{what}: {done}/{total} {note}{self._left(done, total)}".rstrip(), file=self.stream, flush=True)
+
+    def say(self, line: str) -> None:
+        """A plain line."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    def tally(self, tally: Any) -> None:
+        """An inference `Tally`: units, objects per second, the stage that takes longest."""
+        rate = tally.rows / tally.seconds if tally.seconds > 0 else 0.0
+        note = f"{rate:,.0f} objects/s"
+        if tally.stages:
+            note += f", mostly {max(tally.stages, key=tally.stages.get)}"
+        if tally.failed:
+            note += f", {tally.failed} {_FAILURES_SHOWN}"
+        self("measured", tally.done + tally.skipped + tally.failed, tally.units, note)
+
+    def _left(self, done: int, total: int) -> str:
+        if not 0 < done < total:
+            return ""
+        left = (time.monotonic() - self.started) * (total - done) / done
+        return f", {left / 60:.0f} min left" if left >= 90 else f", {left:.0f} s left"
+
+    def _draw(self, what: str, done: int, total: int, note: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._bar is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._bar = Progress(*columns, console=Console(file=self.stream))
+            self._bar.start()
+        if self._task is None or self._bar.tasks[self._task].description != what:
+            self._task = self._bar.add_task(what, total=total, note="")
+        self._bar.update(self._task, completed=done, total=total, note=note)
