@@ -185,12 +185,13 @@ def test_bright_stars_saturate() -> None:
 
 def test_fits_files_hold_the_same_pixels(tmp_path) -> None:
     sky = replace(SKY, height=200, width=300)
-    files, truth = write_fits(sky, str(tmp_path))
+    files, psf, truth = write_fits(sky, str(tmp_path))
+    assert np.array_equal(fits.getdata(psf), sky.render(Box(0, 0, 300, 200), 25)[0].psf[:, 0, 0])
     tile, again = sky.render(Box(0, 0, 300, 200), 25)
     assert _text(truth) == _text(again)
     assert sorted(files) == ["g", "i", "r"]
     with fits.open(files["r"]) as hdus:
-        assert [hdu.name for hdu in hdus] == ["PRIMARY", "IMAGE", "MASK", "VARIANCE", "PSF"]
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", "IMAGE", "MASK", "VARIANCE"]
         assert hdus[0].data is None
         assert np.array_equal(hdus["IMAGE"].data, tile.image[1], equal_nan=True)
         assert np.array_equal(hdus["VARIANCE"].data, tile.variance[1], equal_nan=True)

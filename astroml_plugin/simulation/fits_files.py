@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,33 +29,43 @@ PLANES = {
 """Mask planes of the files: name -> (bit number, our bit)."""
 
 
-def write_fits(sky: Sky, folder: str, *, psf_size: int = 25) -> tuple[dict[str, str], pa.Table]:
+class FitsSky(NamedTuple):
+    """What `write_fits` wrote."""
+
+    images: dict[str, str]
+    """Band -> file."""
+    psf: str
+    """File with the PSF at the image's centre, (band, y, x)."""
+    truth: pa.Table
+    """Truth of all objects, as of `Sky.render`."""
+
+
+def write_fits(sky: Sky, folder: str, *, psf_size: int = 25) -> FitsSky:
     """Write `sky` as one multi-extension file per band; the whole image is held in memory once.
 
     A file has an empty primary HDU, then IMAGE (float32, BUNIT, zero point MAGZERO), MASK (int32, planes named by
-    MP_* cards) and VARIANCE as the LSST pipelines write them, and PSF (the PSF at the centre). The files are the same
-    whenever they are written.
+    MP_* cards) and VARIANCE as the LSST pipelines write them. The PSF goes to a file of its own. The files are the
+    same whenever they are written.
 
     Args:
         sky: what to write.
-        folder: local folder or fsspec URL; files are `<sky name>_<band>.fits`.
+        folder: local folder or fsspec URL; files are `<sky name>_<band>.fits` and `<sky name>_psf.fits`.
         psf_size: side of the PSF image in pixels.
-
-    Returns:
-        Band -> file, and the truth of all objects (as `Sky.render`).
     """
     tile, truth = sky.render(Box(0, 0, sky.width, sky.height), psf_size)
+    assert tile.psf is not None
     files = {}
     for i, band in enumerate(sky.camera.bands):
         files[band] = storage.join(folder, f"{sky.name}_{band}.fits")
         storage.write_atomic(files[band], _encode(sky, tile, i))
-    return files, truth
+    psf = storage.join(folder, f"{sky.name}_psf.fits")
+    storage.write_atomic(psf, _to_bytes(fits.HDUList([fits.PrimaryHDU(tile.psf[:, 0, 0])])))
+    return FitsSky(files, psf, truth)
 
 
 def _encode(sky: Sky, tile: Tile, i: int) -> bytes:
     assert tile.variance is not None
     assert tile.mask is not None
-    assert tile.psf is not None
     header = fits.Header.fromstring(sky.wcs.header, sep="\n")
     for key in ("NAXIS1", "NAXIS2"):
         header.remove(key, ignore_missing=True)
@@ -67,11 +78,14 @@ def _encode(sky: Sky, tile: Tile, i: int) -> bytes:
     mask = fits.ImageHDU(_planes(tile.mask[i]), header, name="MASK")
     for name, (bit, _) in PLANES.items():
         mask.header[f"HIERARCH MP_{name}"] = bit
-    psf = fits.ImageHDU(tile.psf[i, 0, 0], name="PSF")
     primary = fits.PrimaryHDU()
     primary.header["FILTER"] = sky.camera.bands[i]
+    return _to_bytes(fits.HDUList([primary, image, mask, variance]))
+
+
+def _to_bytes(hdus: fits.HDUList) -> bytes:
     sink = io.BytesIO()
-    fits.HDUList([primary, image, mask, variance, psf]).writeto(sink)
+    hdus.writeto(sink)
     return sink.getvalue()
 
 
