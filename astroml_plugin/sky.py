@@ -5,9 +5,11 @@ Pixel positions are 0-based, the first pixel's centre is 0, x runs along NAXIS1.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +17,8 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import ICRS, SkyCoord
 from astropy.io.fits import Card, Header
-from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyWarning
-from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
+from astropy.wcs import WCS, NoConvergence
 from astropy.wcs.utils import wcs_to_celestial_frame
 from astropy_healpix import lonlat_to_healpix
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +32,8 @@ ARCSEC = 3600.0 * 180.0 / np.pi
 
 HEALPIX_ORDER = 29
 
+_quiet_lock = threading.RLock()
+
 _ROUND_TRIP = 0.01
 """Pixels by which sky -> pixel -> sky may miss before a position counts as not invertible."""
 
@@ -39,6 +42,14 @@ _WCS_CARD = re.compile(
     r"|PV\d+_\d+|PS\d+_\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS|EQUINOX|EPOCH|MJD-OBS|DATE-OBS|WAT\d_\d{3}"
     r"|[AB]P?_(ORDER|DMAX|\d+_\d+)|RESTFRQ|RESTWAV|SPECSYS)$"
 )
+
+
+@contextlib.contextmanager
+def astropy_quiet() -> Iterator[None]:
+    """Astropy's remarks on odd headers, silenced; one thread at a time, as Python's warning filters are global."""
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        yield
 
 
 @dataclass(frozen=True)
@@ -108,8 +119,7 @@ def cut_tiles(height: int, width: int, tile_size: int, halo: int) -> list[TileGe
 
 def wcs_cards(header: Header) -> str | None:
     """The world-coordinate cards of `header` as text, one a line, unchanged; None without a celestial WCS."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
+    with astropy_quiet():
         cards = [card for card in header.cards if _WCS_CARD.match(card.keyword)]
         text = "\n".join(card.image[:80].rstrip() for card in cards)
     try:
@@ -165,8 +175,7 @@ class Wcs:
     def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[Float, Float]:
         """ICRS (ra, dec) in degrees of pixel positions; NaN where the projection has no sky."""
         x, y = _flat(x, y)
-        with self._lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with self._lock, np.errstate(all="ignore"):
             world = self._wcs.all_pix2world(np.column_stack([x, y]), 0)
         longitude, latitude = world[:, self._wcs.wcs.lng], world[:, self._wcs.wcs.lat]
         return self._to_icrs(longitude, latitude)
@@ -201,8 +210,7 @@ class Wcs:
     def _invert(self, longitude: Float, latitude: Float) -> tuple[Float, Float]:
         world = np.empty((len(longitude), 2))
         world[:, self._wcs.wcs.lng], world[:, self._wcs.wcs.lat] = longitude, latitude
-        with self._lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with self._lock, np.errstate(all="ignore"):
             try:
                 pixels = self._wcs.all_world2pix(world, 0, tolerance=1e-6, maxiter=50, quiet=False)
             except NoConvergence as error:
@@ -258,16 +266,13 @@ class Wcs:
 
 
 def _read_cards(text: str) -> Header:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VerifyWarning)
+    with astropy_quiet():
         return Header([Card.fromstring(line.ljust(80)) for line in text.split("\n") if line.strip()])
 
 
 def _parse(text: str) -> tuple[WCS, Any]:
     """The astropy WCS of the first two axes and its celestial frame (None for ICRS)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        warnings.simplefilter("ignore", AstropyWarning)
+    with astropy_quiet():
         try:
             full = WCS(_read_cards(text))
             wcs = full if full.naxis == 2 else full.sub([1, 2])
