@@ -76,8 +76,9 @@ def test_unknown_and_missing_labels_are_counted() -> None:
 
 
 def test_ignored_labels_are_left_out() -> None:
-    one = task(classes=["a", "b"], ignore=["x"])
+    one = task(classes=["a", "b"], leave_out={"label": ["x"], "absent": [1]})
     assert one.usable(pa.table({"label": ["a", "x", "b"]})).tolist() == [True, False, True]
+    assert task(leave_out={"y": [4, 5]}).usable(pa.table({"y": [4.0, 1.0, 5.0, None]})).tolist() == [0, 1, 0, 1]
 
 
 def test_one_class_only_and_empty_classes_are_refused() -> None:

@@ -130,13 +130,16 @@ def test_loss_is_least_at_the_true_widths() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = 0.1 * torch.randn(20000, 2, generator=generator)
 
-    def loss(width: float) -> float:
+    def loss(width: float, shift: float = 0.0) -> float:
         outputs = torch.zeros(20000, 8)
         outputs[:, 2:4] = np.log(width) + 1.5
-        outputs[:, 6:8] = np.log(1.96) - 0.7
+        outputs[:, 4:6] = np.log(0.1 / width)
+        outputs[:, 6:8] = np.log(1.96 * 0.1 / width) - 0.7
+        outputs[:, 4:8] += shift
         return float(EllipticityTask().loss(outputs, targets))
 
-    assert loss(0.1) < min(loss(0.08), loss(0.125))
+    assert loss(0.1) < min(loss(0.09), loss(0.11))
+    assert loss(0.1) < min(loss(0.1, -0.1), loss(0.1, 0.1))
 
 
 def test_metrics_per_snr_bin_report_slope_and_offset() -> None:

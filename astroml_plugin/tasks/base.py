@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ class TaskSettings:
     any_band: bool = False
     """A single-band model takes whatever one band it is given."""
     stamp_size: int = 48
-    """Side of the network's input, pixels."""
+    """Side of the network's input, pixels; 0 takes that of the training data."""
     resize: str = "fit"
     """Stamps of another size: "fit" cuts larger ones about the centre and pads smaller ones (EDGE); "refuse"."""
     pixel_scale: float | None = None
@@ -55,10 +56,12 @@ class TaskSettings:
     """Side of the PSF image that the network sees, pixels; others are cut or padded to it."""
     normalisation: Normalisation = field(default_factory=Normalisation)
     """From raw pixels to network input."""
+    leave_out: dict[str, Any] = field(default_factory=dict)
+    """Label column -> list of values (as text): such objects are neither trained nor tested on."""
 
     def __post_init__(self) -> None:
         refuse_choices(self, _CHOICES, "task setting")
-        if self.stamp_size < 8 or self.psf_size < 3:
+        if 0 != self.stamp_size < 8 or self.psf_size < 3:
             raise InputError(
                 f"stamp_size ({self.stamp_size}) must be 8 or more and psf_size ({self.psf_size}) 3 or more"
             )
@@ -144,8 +147,12 @@ class Task(ABC):
         return self
 
     def usable(self, table: pa.Table) -> np.ndarray:
-        """(n,) bool: objects to train and test on; all here."""
-        return np.ones(table.num_rows, bool)
+        """(n,) bool: objects to train and test on, all but those of `leave_out` (absent columns leave out none)."""
+        kept = np.ones(table.num_rows, bool)
+        for name, values in self.settings.leave_out.items():
+            if name in table.column_names:
+                kept &= ~np.isin(label_texts(table, name), np.array([str(value) for value in values], object))
+        return kept
 
     def check_splits(self, targets: Mapping[str, Tensor]) -> None:
         """Raise InputError where a split (name -> targets) cannot be used."""
@@ -388,6 +395,16 @@ def label_column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise InputError(f"label column {name!r} is missing: the data have {', '.join(table.column_names) or 'none'}")
     return table[name]
+
+
+def label_texts(table: pa.Table, name: str) -> np.ndarray:
+    """(n,) label values as text (object), None where missing or NaN; whole numbers without a decimal point."""
+    column = label_column(table, name).combine_chunks()
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+        if pc.all(pc.equal(column, pc.floor(column))).as_py():
+            column = column.cast(pa.int64())
+    return np.array([None if value is None else str(value) for value in column.to_pylist()], object)
 
 
 def float_labels(table: pa.Table, names: Sequence[str]) -> np.ndarray:

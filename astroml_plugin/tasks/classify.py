@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.errors import InputError
 from astroml_plugin.tasks import pictures
-from astroml_plugin.tasks.base import Task, TaskSettings, label_column
+from astroml_plugin.tasks.base import Task, TaskSettings, label_texts
 from astroml_plugin.tasks.normalisation import Normalisation
 
 CALIBRATION_BINS = 15
@@ -27,6 +26,8 @@ CALIBRATION_BINS = 15
 class ClassifySettings(TaskSettings):
     """Settings of the classify task."""
 
+    stamp_size: int = 0
+    """As in `TaskSettings`."""
     resize: str = "refuse"
     """As in `TaskSettings`: a class depends on what surrounds the object, so another size is refused unless allowed."""
     normalisation: Normalisation = field(default_factory=lambda: Normalisation(unit="scale", stretch="asinh"))
@@ -37,8 +38,6 @@ class ClassifySettings(TaskSettings):
     """Label column; text or numbers."""
     names: dict[str, str] = field(default_factory=dict)
     """Label value (as text) -> class name; several values may share one. Empty: the values are the names."""
-    ignore: tuple[str, ...] = ()
-    """Label values (as text) to leave out of training and testing."""
     label_smoothing: float = 0.0
     """Probability that the loss spreads over the other classes."""
     class_weights: str = "none"
@@ -75,33 +74,34 @@ class ClassifyTask(Task):
     def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """Learns class names and weights from the training split, beside the scales."""
         found = self._names(table)
-        classes = self.settings.classes or tuple(sorted(set(found[self.usable(table)])))
+        classes = self.settings.classes or tuple(sorted(set(found)))
         if len(classes) < 2:
             raise InputError(
                 f"a classifier needs two classes or more, and the {len(found)} objects have only {', '.join(classes)}"
             )
         task = self.with_settings(classes=tuple(classes))
         if self.settings.class_weights == "balanced":
-            indices = task.targets(table.filter(pa.array(task.usable(table)))).numpy()
+            indices = task.targets(table).numpy()
             counts = np.maximum(np.bincount(indices, minlength=len(classes)), 1)
             task = task.with_settings(weights=tuple(float(len(indices) / (len(classes) * count)) for count in counts))
         return Task.adapted(task, table, cutouts)
 
-    def usable(self, table: pa.Table) -> np.ndarray:
-        """Objects whose label is not in `ignore`."""
-        texts = _texts(table, self.settings.label)
-        return ~np.isin(texts, np.array(self.settings.ignore, object))
-
     def _names(self, table: pa.Table) -> np.ndarray:
-        """(n,) class names; ignored objects keep their label."""
-        texts = _texts(table, self.settings.label)
+        """(n,) class names."""
+        texts = label_texts(table, self.settings.label)
+        missing = int((texts == None).sum())  # noqa: E711
+        if missing:
+            column = self.settings.label
+            raise InputError(
+                f"{missing} of {len(texts)} objects have no label in column {column!r}: label or remove them"
+            )
         names: Mapping[str, str] = self.settings.names
         if not names:
             return texts
-        known = np.isin(texts, np.array([*names, *self.settings.ignore], object))
+        known = np.isin(texts, np.array(list(names), object))
         if not known.all():
             raise InputError(_unknown(texts[~known], sorted(names), "names"))
-        return np.array([names.get(text, text) for text in texts], object)
+        return np.array([names[text] for text in texts], object)
 
     def targets(self, table: pa.Table) -> Tensor:
         """Class indices, (n,) int64.
@@ -190,25 +190,7 @@ def expected_calibration_error(probabilities: Tensor, targets: Tensor) -> float:
     return float(gap.abs().sum() / len(targets))
 
 
-def _texts(table: pa.Table, name: str) -> np.ndarray:
-    """(n,) label values as text; whole numbers without a decimal point.
-
-    Raises:
-        InputError: values are missing, with their count.
-    """
-    column = label_column(table, name).combine_chunks()
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    if column.null_count:
-        raise InputError(
-            f"{column.null_count} of {len(column)} objects have no label in column {name!r}: label or remove them"
-        )
-    if pa.types.is_floating(column.type) and bool(pc.all(pc.equal(column, pc.floor(column))).as_py()):
-        column = column.cast(pa.int64())
-    return np.array([str(value) for value in column.to_pylist()], object)
-
-
 def _unknown(values: np.ndarray, known: list[str], setting: str) -> str:
     names, counts = np.unique(values.astype(str), return_counts=True)
-    told = ", ".join(f"{name!r} {count} times" for name, count in list(zip(names, counts))[:10])
-    return f"labels that are no class: {told}; the classes are {', '.join(known)}: extend `{setting}` or `ignore`"
+    told = ", ".join(f"{str(name)!r} {count} times" for name, count in list(zip(names, counts))[:10])
+    return f"labels that are no class: {told}; the classes are {', '.join(known)}: extend `{setting}` or leave_out"

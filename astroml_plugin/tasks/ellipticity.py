@@ -67,14 +67,14 @@ class EllipticityTask(Task):
         return torch.from_numpy(float_labels(table, self.labels))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Gaussian negative log-likelihood for mean and width, pinball loss for the two half-widths."""
+        """Gaussian negative log-likelihood for mean and width, pinball loss for the logarithm of both half-widths."""
         mean, log_width, ratios = _split(outputs)
         offset = targets - mean
         likelihood = (0.5 * (offset * torch.exp(-log_width)) ** 2 + log_width).mean()
-        scaled = (offset.detach() * torch.exp(-log_width.detach())).abs()
+        size = offset.detach().abs().clamp_min(1e-4).log()  # a quantile's logarithm is the quantile of the logarithms
         pinball = torch.zeros_like(likelihood)
         for level, ratio in zip(LEVELS, ratios):
-            excess = scaled - torch.exp(ratio)
+            excess = size - (log_width.detach() + ratio)
             pinball = pinball + torch.maximum(level * excess, (level - 1) * excess).mean()
         return likelihood + pinball
 

@@ -1,0 +1,292 @@
+"""From labelled sources to training batches: splits that cannot leak, and a shuffle that reads whole blocks.
+
+Block shuffle: the blocks are permuted per epoch from (seed, epoch), a pool of them is decoded while the last one is
+trained on, and batches are drawn at random within the pool. What fits in memory is decoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from astroml_plugin import storage
+from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
+from astroml_plugin.errors import InputError
+from astroml_plugin.stamps import Stamps, open_source
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How objects are divided. The same object id is always on one side, in whatever source it is."""
+
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Of train, validation and test."""
+    seed: int = 0
+    """Another seed gives another division."""
+    column: str = "split"
+    """A label column with train, validation or test; where the data have none, ids are hashed."""
+
+    def __post_init__(self) -> None:
+        if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise InputError(f"split fractions must be 0 or more and sum to 1, not {list(self.fractions)}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Stamps and what to learn from them."""
+
+    cutouts: Cutouts
+    """n stamps, raw pixels."""
+    targets: Tensor
+    """(n, ...) from the task."""
+    rows: np.ndarray
+    """(n,) int64 numbers of the objects in `LabelledStamps.labels`."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One block of one source."""
+
+    source: int
+    index: int
+    start: int
+    stop: int
+
+
+class LabelledStamps:
+    """Several stamp sources as one numbered set of objects with labels.
+
+    Raises:
+        InputError: a survey, no object, or sources that differ in bands, size, pixels, PSF or variance.
+    """
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        if not urls:
+            raise InputError("there are no training data: give one source of stamps or more")
+        self.sources = tuple(_stamps(url) for url in urls)
+        _refuse_differences(self.sources)
+        tables = [source.labels() for source in self.sources]
+        self.labels: pa.Table = pa.concat_tables(tables, promote_options="permissive")
+        if self.labels.num_rows == 0:
+            raise InputError(f"{', '.join(storage.redact(url) for url in urls)} has no object: ingest stamps first")
+        self.blocks = tuple(self._number_blocks())
+
+    def _number_blocks(self) -> Iterator[_Block]:
+        first = 0
+        for number, source in enumerate(self.sources):
+            for unit in source.units():
+                yield _Block(number, unit.index, first + unit.start, first + unit.stop)
+            first += source.count
+
+    @property
+    def first(self) -> Stamps:
+        """The first source: bands, size, dtype and PSF are alike in all."""
+        return self.sources[0]
+
+    @property
+    def digest(self) -> str:
+        """Identity of pixels and labels: of the blocks' checksums, wherever the stores lie."""
+        return storage.digest([[unit.checksum for unit in source.units()] for source in self.sources])
+
+    def read(self, block: _Block, rows: np.ndarray, bands: Sequence[str]) -> Cutouts:
+        """The stamps of a block that are among `rows` (sorted), in order, on the CPU."""
+        source = self.sources[block.source]
+        image, variance, psf = source.read_block(block.index)
+        chosen = np.ix_(_within(rows, block) - block.start, np.array(band_index(source.bands, bands)))
+        return from_stamps(
+            image[chosen],
+            None if variance is None else variance[chosen],
+            None if psf is None else psf[chosen],
+            bands=bands,
+            pixel_scale=source.pixel_scale,
+        )
+
+    def sample(self, rows: np.ndarray, count: int, seed: int) -> Cutouts:
+        """At most `count` stamps drawn from `rows`, all bands, for what is measured before training."""
+        chosen = np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
+        parts, first = [], 0
+        for source in self.sources:
+            inside = chosen[(chosen >= first) & (chosen < first + source.count)] - first
+            if len(inside):
+                parts.append(from_stamps(*source.read_rows(inside), bands=source.bands, pixel_scale=source.pixel_scale))
+            first += source.count
+        return joined(parts)
+
+    def split(self, settings: SplitSettings, usable: np.ndarray) -> dict[str, np.ndarray]:
+        """Split name -> sorted row numbers of the usable objects (n,) bool.
+
+        Raises:
+            InputError: the split column has other words, or one object on two sides.
+        """
+        if settings.column in self.labels.column_names:
+            side = self._side_from_column(settings.column)
+        else:
+            edges = np.cumsum(settings.fractions)[:2]
+            side = np.searchsorted(edges, id_fractions(self._ids(), settings.seed), side="right")
+        return {name: np.flatnonzero((side == number) & usable) for number, name in enumerate(SPLITS)}
+
+    def _ids(self) -> np.ndarray:
+        return self.labels["object_id"].to_numpy()
+
+    def _side_from_column(self, column: str) -> np.ndarray:
+        words = np.array([{"val": "validation"}.get(word, word) for word in self.labels[column].to_pylist()], object)
+        unknown = ~np.isin(words, np.array(SPLITS, object))
+        if unknown.any():
+            raise InputError(
+                f"label column {column!r} has {int(unknown.sum())} values other than {', '.join(SPLITS)}, "
+                f"such as {words[unknown][0]!r}: correct them or name another split column"
+            )
+        side = np.array([SPLITS.index(word) for word in words])
+        source = np.repeat(np.arange(len(self.sources)), [source.count for source in self.sources])
+        objects = np.unique(np.stack([source, self._ids()]), axis=1).shape[1]
+        placed = np.unique(np.stack([source, self._ids(), side]), axis=1).shape[1]
+        if placed > objects:
+            raise InputError(
+                f"{placed - objects} objects are in more than one split of column {column!r}: a leak, keep one"
+            )
+        return side
+
+
+def _stamps(url: str) -> Stamps:
+    source = open_source(url)
+    if not isinstance(source, Stamps):
+        raise InputError(
+            f"{storage.redact(url)} is a survey, and training reads stamps: "
+            f"ingest or simulate labelled stamps of the same bands and pixel scale"
+        )
+    return source
+
+
+def _refuse_differences(sources: Sequence[Stamps]) -> None:
+    for name in ("bands", "size", "dtype", "has_psf", "has_variance", "pixel_scale"):
+        values = [getattr(source, name) for source in sources]
+        if any(value != values[0] for value in values):
+            told = ", ".join(str(value) for value in values)
+            raise InputError(f"the training sources differ in {name} ({told}): train on sources that agree")
+
+
+def id_fractions(object_id: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) float64 in [0, 1) from int64 ids and a seed, evenly spread (splitmix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        bits = object_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * seed + 1)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+        bits ^= bits >> np.uint64(31)
+    return (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _within(rows: np.ndarray, block: _Block) -> np.ndarray:
+    """Those of the sorted `rows` that lie in the block."""
+    return rows[np.searchsorted(rows, block.start) : np.searchsorted(rows, block.stop)]
+
+
+def joined(parts: Sequence[Cutouts]) -> Cutouts:
+    """Several Cutouts of the same bands as one."""
+    if len(parts) == 1:
+        return parts[0]
+    tensors = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("image", "variance", "valid", "psf", "jacobian", "flags")
+        if getattr(parts[0], name) is not None
+    }
+    return replace(parts[0], **tensors)
+
+
+class BlockStream:
+    """Batches of some objects of a `LabelledStamps`, shuffled per epoch or in order.
+
+    Args:
+        data: the objects.
+        rows: (n,) which of them.
+        targets: (n, ...) what to learn, one for each of `rows`.
+        bands: bands to read.
+        batch_size: stamps per batch; batches of a pool differ by one at most, so that none is tiny.
+        seed: with the epoch's number it sets the order.
+        memory: bytes of decoded stamps to hold; two pools fit in it, or everything, once.
+    """
+
+    def __init__(
+        self,
+        data: LabelledStamps,
+        rows: np.ndarray,
+        targets: Tensor,
+        *,
+        bands: Sequence[str],
+        batch_size: int = 128,
+        seed: int = 0,
+        memory: float = 2e9,
+    ) -> None:
+        order = np.argsort(rows, kind="stable")
+        self.rows, self.targets = rows[order], targets[torch.from_numpy(order)]
+        self.data, self.bands = data, tuple(bands)
+        self.batch_size, self.seed, self.memory = batch_size, seed, memory
+        self._blocks = [block for block in data.blocks if len(_within(self.rows, block))]
+        self._whole: Cutouts | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Every object once, in an order that depends on (seed, number) only."""
+        random = np.random.default_rng([self.seed, number])
+        order = [self._blocks[index] for index in random.permutation(len(self._blocks))]
+        for pool, rows in self._pools(order):
+            yield from self._batches(pool, rows, random.permutation(len(rows)))
+
+    def ordered(self) -> Iterator[Batch]:
+        """Every object once, in row order."""
+        for pool, rows in self._pools(self._blocks):
+            yield from self._batches(pool, rows, np.arange(len(rows)))
+
+    def _batches(self, pool: Cutouts, rows: np.ndarray, order: np.ndarray) -> Iterator[Batch]:
+        places = torch.from_numpy(np.searchsorted(self.rows, rows))
+        for part in np.array_split(order, max(1, -(-len(order) // self.batch_size))):
+            index = torch.from_numpy(part)
+            yield Batch(pool.take(index), self.targets[places[index]], rows[part])
+
+    def _pools(self, order: Sequence[_Block]) -> Iterator[tuple[Cutouts, np.ndarray]]:
+        """Pools of stamps with their rows; the next one is decoded while the last is in use."""
+        if self._stamp_bytes() * len(self.rows) <= self.memory:
+            if self._whole is None:
+                self._whole, _ = self._load(self._blocks)
+            yield self._whole, self.rows
+            return
+        groups = self._grouped(order)
+        with ThreadPoolExecutor(1, "decode") as decoder:
+            ahead = decoder.submit(self._load, groups[0])
+            for following in [*groups[1:], None]:
+                pool = ahead.result()
+                if following is not None:
+                    ahead = decoder.submit(self._load, following)
+                yield pool
+
+    def _grouped(self, order: Sequence[_Block]) -> list[list[_Block]]:
+        """Consecutive blocks whose stamps fill half of the memory."""
+        groups: list[list[_Block]] = [[]]
+        filled = 0.0
+        for block in order:
+            size = self._stamp_bytes() * len(_within(self.rows, block))
+            if groups[-1] and filled + size > self.memory / 2:
+                groups.append([])
+                filled = 0.0
+            groups[-1].append(block)
+            filled += size
+        return groups
+
+    def _load(self, blocks: Sequence[_Block]) -> tuple[Cutouts, np.ndarray]:
+        stamps = joined([self.data.read(block, self.rows, self.bands) for block in blocks])
+        return stamps, np.concatenate([_within(self.rows, block) for block in blocks])
+
+    def _stamp_bytes(self) -> int:
+        """Bytes of one decoded stamp: pixels, validity, variance."""
+        source = self.data.first
+        per_pixel = source.dtype.itemsize + 1 + 4 * source.has_variance
+        return len(self.bands) * source.size[0] * source.size[1] * per_pixel

@@ -1,0 +1,296 @@
+"""Train a bundle: labelled stamps and a recipe in, a folder with weights and card out."""
+
+from __future__ import annotations
+
+import io
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+import astroml_plugin
+from astroml_plugin import storage
+from astroml_plugin.bundle import CARD, Card, ModelBundle
+from astroml_plugin.errors import InputError
+from astroml_plugin.settings import to_mapping
+from astroml_plugin.stream import SPLITS, BlockStream, LabelledStamps
+from astroml_plugin.tasks import pictures
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.training import CHECKPOINT, FitResult, fit, outputs_of
+from workflows.recipe import Recipe, read_recipe, to_toml
+
+Progress = Callable[..., None]
+"""Called as progress(what, done, total, note) after every epoch."""
+
+_SAMPLE = 512
+"""Training stamps from which scales are measured."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training made."""
+
+    bundle: str
+    """Path or URL of the bundle."""
+    epochs: int
+    """Epochs trained, over all runs that resumed."""
+    best_epoch: int
+    """The epoch whose weights the bundle has (the first is 0)."""
+    objects: int
+    """Objects in the training split."""
+    metrics: dict[str, Any]
+    """Of the validation and the test split."""
+    seconds: float
+    """Wall time of this call."""
+    skipped: bool = False
+    """Whether the same training was there already, finished."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything known before the first step."""
+
+    recipe: Recipe
+    task: Task
+    data: LabelledStamps
+    rows: dict[str, np.ndarray]
+    targets: dict[str, Tensor]
+    identity: str
+
+    def stream(self, split: str) -> BlockStream:
+        training = self.recipe.training
+        return BlockStream(
+            self.data,
+            self.rows[split],
+            self.targets[split],
+            bands=self.task.bands,
+            batch_size=training.batch_size if split == "train" else max(256, training.batch_size),
+            seed=training.seed,
+            memory=training.memory,
+        )
+
+    def table(self, rows: np.ndarray) -> pa.Table:
+        return self.data.labels.take(pa.array(rows))
+
+
+def train(
+    recipe: str | Path | Recipe,
+    *,
+    data: str | Sequence[str],
+    out: str | Path,
+    epochs: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a model and save it as a bundle; run again after an interruption, it continues.
+
+    Args:
+        recipe: a shipped name, the path of a TOML file, or a `Recipe`.
+        data: one or several `Stamps` with label columns.
+        out: folder or URL of the bundle; log.jsonl, recipe.toml and training.png are put beside it.
+        epochs, seed: instead of the recipe's.
+        device: torch device; default CUDA where there is one.
+        resume: False starts anew instead of continuing from a checkpoint.
+        progress: told after every epoch.
+
+    Raises:
+        InputError: recipe, labels or splits that cannot be used, or `out` holds something else.
+        DivergedError: the loss is no longer finite; the last good checkpoint is kept.
+    """
+    started = time.perf_counter()
+    url = storage.absolute(str(out))
+    chosen = _overridden(read_recipe(recipe), epochs, seed)
+    plan = _plan(chosen, [data] if isinstance(data, str) else list(data))
+    finished = _finished(url, plan.identity)
+    if finished is not None:
+        return _result(finished, started, skipped=True)
+    storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(chosen).encode())
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def report(record: dict[str, Any]) -> None:
+        if progress is not None:
+            note = f"loss {record['validation_loss']:.4f}, {record['objects_per_second']:,.0f} objects/s"
+            progress("trained", record["epoch"] + 1, chosen.training.epochs, note)
+
+    result = fit(
+        plan.task,
+        _fresh_network(plan),
+        plan.stream("train"),
+        plan.stream("validation"),
+        chosen.training,
+        out=url,
+        identity=plan.identity,
+        resume=resume,
+        report=report,
+        device=device,
+    )
+    bundle = _finish(plan, result, url, device)
+    return _result(bundle, started)
+
+
+def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
+    training = recipe.training
+    return replace(
+        recipe,
+        training=replace(
+            training,
+            epochs=training.epochs if epochs is None else epochs,
+            seed=training.seed if seed is None else seed,
+        ),
+    )
+
+
+def _plan(recipe: Recipe, urls: Sequence[str]) -> _Plan:
+    """Task, splits and targets, all refused before the first step if they cannot be used."""
+    task = recipe.build_task()
+    data = LabelledStamps(urls)
+    task = _fitted_to(task, data)
+    rows = data.split(recipe.split, task.usable(data.labels))
+    if len(rows["train"]) == 0:
+        raise InputError(
+            f"the train split of {data.labels.num_rows} objects is empty: give more data or other fractions"
+        )
+    table = data.labels.take(pa.array(rows["train"]))
+    task = task.adapted(table, data.sample(rows["train"], _SAMPLE, recipe.training.seed))
+    targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
+    task.check_splits(targets)
+    identity = storage.digest(to_mapping(recipe), data.digest)
+    return _Plan(recipe, task, data, rows, targets, identity)
+
+
+def _fitted_to(task: Task, data: LabelledStamps) -> Task:
+    """The task with what the recipe left to the data: bands, stamp size, pixel scale and kind of pixels."""
+    source = data.first
+    settings = task.settings
+    task = task.with_settings(
+        bands=settings.bands or source.bands,
+        stamp_size=settings.stamp_size or min(source.size),
+        pixel_scale=settings.pixel_scale or source.pixel_scale,
+        dtype="uint8" if source.dtype == np.uint8 else "float32",
+    )
+    chosen = task.check_source(
+        bands=source.bands,
+        pixel_scale=source.pixel_scale,
+        size=source.size,
+        dtype=source.dtype.name,
+        has_psf=source.has_psf,
+    )
+    return task.with_settings(bands=chosen)
+
+
+def _fresh_network(plan: _Plan) -> nn.Module:
+    """The network with weights drawn from the recipe's seed; the caller's random numbers are left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.recipe.training.seed)
+        return plan.task.build_network(plan.recipe.network, plan.recipe.network_arguments)
+
+
+def _finished(url: str, identity: str) -> ModelBundle | None:
+    """The bundle that this very training made before.
+
+    Raises:
+        InputError: `url` holds another bundle, or a store.
+    """
+    for name in ("zarr.json", "schema.json"):
+        if storage.exists(storage.join(url, name)):
+            raise InputError(f"{storage.redact(url)} holds a store or catalog: choose another output for the bundle")
+    if not storage.exists(storage.join(url, CARD)):
+        return None
+    bundle = ModelBundle.load(url)
+    if bundle.card.training.get("identity") != identity:
+        raise InputError(
+            f"{storage.redact(url)} holds a bundle made with another recipe, seed or data: "
+            f"choose another output or remove it"
+        )
+    return bundle
+
+
+def _finish(plan: _Plan, result: FitResult, url: str, device: str) -> ModelBundle:
+    """Calibrate on the validation split, score once on the test split, write the bundle, drop the checkpoint."""
+    outputs, targets, rows = outputs_of(plan.task, result.network, plan.stream("validation"), device)
+    task = plan.task.calibrated(outputs, targets)
+    metrics = {"validation": task.metrics(outputs, targets, plan.table(rows))}
+    outputs, targets, rows = outputs_of(task, result.network, plan.stream("test"), device)
+    metrics["test"] = task.metrics(outputs, targets, plan.table(rows))
+    card = Card(
+        name=url.rstrip("/").rpartition("/")[2],
+        task=plan.recipe.task,
+        settings=task.to_settings(),
+        network=plan.recipe.network,
+        network_arguments=plan.recipe.network_arguments,
+        training=_training_record(plan, result),
+        metrics=finite(metrics),
+        versions=_versions(),
+        description=plan.recipe.description,
+        licence=plan.recipe.licence,
+    )
+    write_figure(storage.join(url, "training.png"), pictures.training_curves(result.history))
+    bundle = ModelBundle.save(url, result.network, card)
+    storage.remove(storage.join(url, CHECKPOINT))
+    return bundle
+
+
+def _training_record(plan: _Plan, result: FitResult) -> dict[str, Any]:
+    """What the card says of the training; sources by their last name only, since paths mean nothing elsewhere."""
+    sources = [
+        {"name": source.url.rstrip("/").rpartition("/")[2], "id": source.id, "objects": source.count}
+        for source in plan.data.sources
+    ]
+    return {
+        "sources": sources,
+        "digest": plan.data.digest,
+        "identity": plan.identity,
+        "objects": {name: len(rows) for name, rows in plan.rows.items()},
+        "split": to_mapping(plan.recipe.split),
+        "settings": to_mapping(plan.recipe.training),
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "stopped": result.stopped,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "astroml_plugin": astroml_plugin.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def _result(bundle: ModelBundle, started: float, *, skipped: bool = False) -> TrainResult:
+    record = bundle.card.training
+    return TrainResult(
+        bundle.url,
+        record["epochs"],
+        record["best_epoch"],
+        record["objects"]["train"],
+        bundle.card.metrics,
+        time.perf_counter() - started,
+        skipped,
+    )
+
+
+def finite(value: Any) -> Any:
+    """Plain JSON: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def write_figure(url: str, figure: Any) -> None:
+    """A matplotlib figure as PNG."""
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=120)
+    storage.write_atomic(url, sink.getvalue())
