@@ -225,9 +225,18 @@ def stamp_origin(position: np.ndarray, size: int) -> np.ndarray:
 
 
 def _gather(plane: Tensor, corner: tuple[Tensor, Tensor], size: int) -> Tensor:
-    """(n, band, size, size) windows of a (band, y, x) plane, through a strided view: no index per pixel."""
-    windows = plane.unfold(1, size, 1).unfold(2, size, 1)
-    return windows[:, corner[0], corner[1]].transpose(0, 1).contiguous()
+    """(n, band, size, size) windows of a (band, y, x) plane.
+
+    On a GPU through a strided view, one kernel and no index per pixel; on a CPU plain copies are ten times faster.
+    """
+    if plane.is_cuda:
+        windows = plane.unfold(1, size, 1).unfold(2, size, 1)
+        return windows[:, corner[0], corner[1]].transpose(0, 1).contiguous()
+    source = plane.numpy()
+    stamps = np.empty((len(corner[0]), len(source), size, size), source.dtype)
+    for stamp, y, x in zip(stamps, corner[0].tolist(), corner[1].tolist()):
+        stamp[...] = source[:, y : y + size, x : x + size]
+    return torch.from_numpy(stamps)
 
 
 def _psf_cells(psf: Tensor, across: np.ndarray, up: np.ndarray) -> Tensor:

@@ -149,9 +149,7 @@ def _infer(options: argparse.Namespace) -> int:
             f"per worker; nothing was written"
         )
         return _finish(options, planned, line)
-    settings = ObjectSettings(
-        **_chosen(options, "columns", "frame", "pixel_origin", objects_format="format", number_rows="number_rows")
-    )
+    settings = ObjectSettings(**_chosen(options, "columns", "frame", "pixel_origin", objects_format="format"))
     shared |= _chosen(options, "objects", "scheduler", "workers", "threads", "batch", "device", "shard")
     with _quiet(), Reporter() as report:
         result = infer(
@@ -337,12 +335,11 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", required=True, metavar="CATALOG", help="folder of the catalog")
     verb.add_argument("--objects", metavar="TABLE", help="what to measure in a Survey")
     verb.add_argument("--objects-format", choices=["parquet", "csv", "fits", "votable", "sextractor"])
-    verb.add_argument("--columns", metavar="K=COLUMN,…", help="as object_id=NUMBER,ra=ALPHA_J2000")
+    verb.add_argument("--columns", metavar="K=COLUMN,…", help="as object_id=NUMBER,ra=ALPHA_J2000 (#row: row number)")
     verb.add_argument(
         "--frame", choices=["icrs", "galactic", "pixel"], help="of the positions (default: by column names)"
     )
     verb.add_argument("--pixel-origin", type=int, choices=[0, 1], help="of pixel positions (0; *_IMAGE names imply 1)")
-    verb.add_argument("--number-rows", action="store_true", default=None, help="take row numbers for ids")
     verb.add_argument("--band", help="band for bundles that take any single one")
     verb.add_argument(
         "--pixel-scale-tolerance", type=float, metavar="F", help="accept this relative difference of scale"

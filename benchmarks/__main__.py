@@ -1,0 +1,61 @@
+"""Take the figures and write the results page: `python -m benchmarks [--long] [--only NAME …]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.harness import Section, machine
+
+SHORT = ("startup", "engine", "cutting", "memory", "query")
+LONG: tuple[str, ...] = ()
+HERE = Path(__file__).parent
+PACKAGES = ("torch", "dask", "zarr", "numpy", "pyarrow", "duckdb")
+
+
+def main() -> None:
+    """Run the benchmarks and keep the sections of those that were not run this time."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("--long", action="store_true", help="also those that take hours")
+    parser.add_argument("--only", nargs="+", choices=(*SHORT, *LONG), help="these only")
+    options = parser.parse_args()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    names = options.only or (*SHORT, *(LONG if options.long else ()))
+    store = HERE / "results.json"
+    results = json.loads(store.read_text()) if store.exists() else {}
+    for name in names:
+        print(f"{name} …", flush=True)
+        section: Section = importlib.import_module(f"benchmarks.{name}").run()
+        results[name] = {
+            "title": section.title,
+            "text": section.text,
+            "data": section.data,
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "versions": {package: version(package) for package in PACKAGES},
+        }
+        print(section.text, flush=True)
+        store.write_text(json.dumps(results, indent=1) + "\n")
+        (HERE / "RESULTS.md").write_text(page(results))
+
+
+def page(results: dict[str, dict[str, object]]) -> str:
+    """The results page."""
+    lines = ["# Results", "", "Measured with `make bench`; every section names its machine and date.", ""]
+    for name in (*SHORT, *LONG):
+        if name not in results:
+            continue
+        entry = results[name]
+        packages = ", ".join(f"{package} {number}" for package, number in dict(entry["versions"]).items())  # type: ignore[call-overload]
+        lines += [f"## {entry['title']}", "", str(entry["text"]), ""]
+        lines += [f"*`python -m benchmarks --only {name}`, {entry['date']}, {entry['machine']}; {packages}.*", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""How figures are taken: arms interleaved, medians of at least five, a canary for drift, memory of the whole tree."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the results page."""
+
+    title: str
+    text: str
+    """Markdown."""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def scratch() -> Path:
+    """Where simulated data are kept between runs: ASTROML_BENCH, or a folder of the system's temporary place."""
+    folder = Path(os.environ.get("ASTROML_BENCH", Path(tempfile.gettempdir()) / "astroml-benchmarks"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def machine() -> str:
+    """The machine in words."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def canary() -> float:
+    """Seconds of a fixed piece of work: if it drifts, so did the machine."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(600, 600))
+    started = time.perf_counter()
+    for _ in range(5):
+        values @ values
+    return time.perf_counter() - started
+
+
+def interleave(arms: Mapping[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, list[Any]]:
+    """Run every arm once per round, in turn; name -> what each call returned, and the canary under "canary"."""
+    results: dict[str, list[Any]] = {name: [] for name in (*arms, "canary")}
+    for _ in range(repeats):
+        results["canary"].append(canary())
+        for name, arm in arms.items():
+            results[name].append(arm())
+    return results
+
+
+def timed(function: Callable[[], Any]) -> Callable[[], float]:
+    """A function that calls `function` and returns its wall seconds."""
+
+    def call() -> float:
+        started = time.perf_counter()
+        function()
+        return time.perf_counter() - started
+
+    return call
+
+
+def median_iqr(values: Sequence[float], digits: int = 3) -> str:
+    """Median and inter-quartile range as text."""
+    low, middle, high = np.percentile(np.asarray(values, float), [25, 50, 75])
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
+
+
+def tree_pss(root: int) -> int:
+    """Proportional set size in bytes of a process and all its descendants."""
+    total, waiting = 0, [root]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += [int(child) for child in (task / "children").read_text().split()]
+        except (OSError, ValueError):  # the process has gone meanwhile
+            continue
+    return total
+
+
+def peak_pss(arguments: Sequence[str], interval: float = 0.05) -> tuple[int, float, int]:
+    """(peak PSS in bytes over the process tree, wall seconds, exit status) of a Python command."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+    peak = 0
+    finished = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not finished.wait(interval):
+            peak = max(peak, tree_pss(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    status = process.wait()
+    finished.set()
+    watcher.join()
+    return peak, time.perf_counter() - started, status

@@ -1,0 +1,90 @@
+"""Data of the benchmarks, made once and kept outside the repository."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from astroml_plugin.bundle import Card, ModelBundle
+from astroml_plugin.cutouts import Tile
+from astroml_plugin.plugins import TASKS, load
+from astroml_plugin.sky import cut_tiles, tile_step
+from astroml_plugin.survey import Survey, TileInfo, tile_name
+from benchmarks.harness import scratch
+
+BANDS = ("g", "r", "i")
+SCALE = 0.2
+
+
+def noise_survey(tiles_side: int, tile_size: int, halo: int, per_tile: int, bands: tuple[str, ...] = BANDS) -> Path:
+    """A folder with survey.zarr (tiles_side² tiles of Gaussian noise, no WCS) and objects.parquet (pixel positions).
+
+    Noise costs the codec what real pixels cost: float32 noise hardly compresses.
+    """
+    name = f"noise-{tiles_side}-{tile_size}-{halo}-{per_tile}-{len(bands)}"
+    folder = scratch() / name
+    if (folder / "objects.parquet").exists():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    side = tiles_side * tile_step(tile_size, halo)
+    survey = Survey.create(str(folder / "survey.zarr"), bands=bands, tile_size=tile_size, halo=halo)
+    cuts = cut_tiles(side, side, tile_size, halo)
+    first = survey.reserve(len(cuts))
+    rng = np.random.default_rng(1)
+    shape = (len(bands), tile_size, tile_size)
+    rows = []
+    for index, geometry in enumerate(cuts, first):
+        image = rng.normal(0, 2.5, shape).astype(np.float32)
+        tile = Tile(image, np.full(shape, 6.25, np.float32), np.zeros(shape, np.uint32))
+        checksum = survey.write_tile(index, tile)
+        info = TileInfo(
+            index,
+            tile_name("noise", geometry.row, geometry.column),
+            "noise",
+            (side, side),
+            geometry.row,
+            geometry.column,
+            geometry.outer,
+            geometry.inner,
+            has_band=dict.fromkeys(bands, True),
+            has_variance=True,
+            has_mask=True,
+            source="noise",
+            source_id=name,
+            source_tiles=len(cuts),
+            checksum=checksum,
+            bytes=tile.nbytes,
+        )
+        rows.append(info)
+    survey.commit(rows)
+    count = per_tile * len(cuts)
+    x, y = rng.uniform(0, side - 1, (2, count))
+    pq.write_table(pa.table({"object_id": np.arange(count), "x": x, "y": y}), folder / "objects.parquet")
+    return folder
+
+
+def bundle(name: str, size: int = 48, bands: tuple[str, ...] = BANDS, widths: tuple[int, ...] = (16, 32, 64)) -> str:
+    """An untrained classifier: what its weights are does not change its speed."""
+    torch.manual_seed(0)
+    task = load(TASKS, "classify").from_settings(
+        {
+            "bands": list(bands),
+            "stamp_size": size,
+            "classes": ["star", "disk", "spheroid"],
+            "normalisation": {"unit": "noise", "stretch": "asinh"},
+            "resize": "fit",
+        }
+    )
+    arguments = {"widths": list(widths)}
+    url = str(scratch() / f"bundle-{name}-{size}-{len(bands)}-{'-'.join(map(str, widths))}")
+    ModelBundle.save(
+        url,
+        task.build_network("strided_cnn", arguments),
+        Card(name, "classify", task.to_settings(), "strided_cnn", arguments),
+    )
+    return url

@@ -1,0 +1,33 @@
+"""How long the command takes before it does anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from benchmarks.harness import Section, interleave, median_iqr, table, timed
+
+
+def run() -> Section:
+    """`astroml-plugin --help` in a fresh process, against an empty Python."""
+    python = sys.executable
+
+    def command(*arguments: str) -> None:
+        subprocess.run([python, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    timings = interleave(
+        {
+            "empty": timed(lambda: command("-c", "pass")),
+            "help": timed(lambda: command("-m", "workflows.cli", "--help")),
+        },
+        repeats=9,
+    )
+    rows = [
+        ["python -c pass, s", median_iqr(timings["empty"])],
+        ["astroml-plugin --help, s", median_iqr(timings["help"])],
+    ]
+    return Section(
+        "Start-up", f"{run.__doc__}\n\n" + table(["what", "value"], rows), {"help": float(np.median(timings["help"]))}
+    )
