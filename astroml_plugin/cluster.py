@@ -24,6 +24,8 @@ IO_LANES = 2
 """Units per worker that read or write while others compute."""
 
 _LOOPBACK = "127.0.0.1"
+_LOOPBACK_ONLY = {"dashboard_address": f"{_LOOPBACK}:0", "worker_dashboard_address": f"{_LOOPBACK}:0"}
+"""Dask starts web servers also where none is asked for, and would open them to every interface."""
 
 
 def cores() -> int:
@@ -71,8 +73,8 @@ def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
         processes=False,
         n_workers=workers or 1,
         threads_per_worker=threads or max(1, cores() // (workers or 1)),
-        dashboard_address=None,
         memory_limit=0,
+        **_LOOPBACK_ONLY,
     )
 
 
@@ -82,8 +84,8 @@ def _processes(workers: int | None, threads: int | None) -> LocalCluster:
         host=_LOOPBACK,
         n_workers=count,
         threads_per_worker=threads or max(1, cores() // count),
-        dashboard_address=None,
         memory_limit=0,
+        **_LOOPBACK_ONLY,
     )
 
 
@@ -92,7 +94,9 @@ def _cuda(workers: int | None, threads: int | None) -> Any:
     try:
         from dask_cuda import LocalCUDACluster
 
-        return LocalCUDACluster(n_workers=workers, threads_per_worker=threads or 1, host=_LOOPBACK)
+        return LocalCUDACluster(
+            n_workers=workers, threads_per_worker=threads or 1, host=_LOOPBACK, **_LOOPBACK_ONLY
+        )
     except Exception as error:  # every way in which CUDA can be absent
         raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
 

@@ -74,3 +74,18 @@ def test_an_unknown_scheduler_is_refused() -> None:
 def test_an_unreachable_scheduler_is_one_sentence() -> None:
     with pytest.raises(InputError, match="no Dask scheduler answers"), connect("tcp://127.0.0.1:9"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["local", pytest.param("processes", marks=pytest.mark.slow)])
+def test_nothing_listens_beyond_this_machine(kind: str) -> None:
+    import psutil
+
+    with connect(kind):
+        here = psutil.Process()
+        listening = [
+            connection.laddr.ip
+            for process in (here, *here.children(recursive=True))
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert set(listening) <= {"127.0.0.1", "::1"}
