@@ -26,8 +26,10 @@ class CompactResult:
     """Part files before."""
     files_after: int
     """Part files after."""
-    merged: int
+    parts_merged: int
     """Files that were merged."""
+    files_written: int
+    """Files that took their place."""
     rows: int
     """Rows of the catalog."""
     bytes: int
@@ -75,9 +77,9 @@ def compact(
     paths = set(after["path"].to_pylist())
     size = sum(parts.size_of(storage.join(catalog.url, path)) for path in paths)
     rows = sum(after["rows"].to_pylist())
-    return CompactResult(
-        catalog.url, len({i.path for i in infos}), len(paths), done, rows, size, time.monotonic() - began
-    )
+    before = len({info.path for info in infos})
+    seconds = time.monotonic() - began
+    return CompactResult(catalog.url, before, len(paths), done, len(groups), rows, size, seconds)
 
 
 def plan(infos: list[PartInfo], target_bytes: int) -> list[list[PartInfo]]:

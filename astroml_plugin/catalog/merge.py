@@ -53,7 +53,7 @@ def merge(url: str, schema: pa.Schema, members: Sequence[PartInfo], *, memory: s
     expected = sum(member.rows for member in members)
     with (
         tempfile.TemporaryDirectory(prefix="astroml-") as spill,
-        _publishing(storage.join(url, path)) as target,
+        publishing(storage.join(url, path)) as target,
         sql.connect(memory_limit=memory, temp_directory=spill) as connection,
     ):
         rows = _write_sorted(_sorted_batches(connection, url, schema, members), described, target)
@@ -110,7 +110,7 @@ def _write_sorted(batches: Iterable[pa.RecordBatch], described: pa.Schema, targe
 
 
 @contextmanager
-def _publishing(url: str) -> Iterator[Path]:
+def publishing(url: str) -> Iterator[Path]:
     """A file to write; it appears at `url` whole when the block ends well, and not at all otherwise."""
     if storage.is_local(url):
         final = storage.local_path(url)

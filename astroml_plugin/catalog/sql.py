@@ -21,9 +21,10 @@ def connect(**options: str) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={**_SAFE, **options})
 
 
-def lock(connection: duckdb.DuckDBPyConnection, folder: str) -> None:
-    """From here on only files below `folder` can be opened and no setting can be changed."""
-    connection.execute("SET allowed_directories = ?", [[folder]])
+def lock(connection: duckdb.DuckDBPyConnection, folder: str, files: Sequence[str] = ()) -> None:
+    """From here on only `files` and those below `folder` can be opened, and no setting can be changed."""
+    connection.execute("SET allowed_directories = ?", [[folder, glob_escape(folder)]])
+    connection.execute("SET allowed_paths = ?", [[form for name in files for form in (name, glob_escape(name))]])
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
@@ -46,7 +47,7 @@ def scan(files: Sequence[str], *, file_name: bool = False) -> str:
 
 
 def glob_escape(name: str) -> str:
-    """A file name that is taken literally."""
+    """A file name that is taken literally: DuckDB prefers a pattern's matches to the file of that name."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
