@@ -91,6 +91,16 @@ def stretched(image: Array) -> Array:
     return np.clip(np.moveaxis(np.maximum(chosen * factor, noise_floor), 0, -1), 0, 1)
 
 
+def cut(image: np.ndarray, x: float, y: float, size: int) -> np.ndarray:
+    """Pixels (band, size, size) around (x, y) of `image` (band, y, x), 0 beyond its edges."""
+    x0, y0 = int(np.floor(x + 0.5)) - size // 2, int(np.floor(y + 0.5)) - size // 2
+    left, low = max(x0, 0), max(y0, 0)
+    part = image[:, low : max(y0 + size, 0), left : max(x0 + size, 0)]
+    whole = np.zeros((len(image), size, size), np.float32)
+    whole[:, low - y0 : low - y0 + part.shape[1], left - x0 : left - x0 + part.shape[2]] = np.nan_to_num(part)
+    return whole
+
+
 def simulated_picture(url: str, shapes: Shapes, snapshots: Sequence[Snapshot], note: str) -> None:
     """Measured against true ellipticity on the left, cutouts with their classes on the right."""
     figure = Figure(figsize=(13, 6.2), layout="constrained")

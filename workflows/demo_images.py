@@ -1,0 +1,282 @@
+"""The second mode of `demo`: real FITS images of a folder, with the catalogues found beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from distributed import Client
+
+from astroml_plugin import storage
+from astroml_plugin.errors import AstromlError, InputError
+from astroml_plugin.flags import INFORMATIONAL
+from astroml_plugin.objects import ObjectSettings, read_chunks
+from astroml_plugin.peaks import find_peaks
+from astroml_plugin.survey import Survey, TileInfo
+from workflows.demo_models import image_models, train_model
+from workflows.demo_pictures import Field, Snapshot, cut, images_picture
+from workflows.demo_steps import DemoResult, Steps
+from workflows.infer import infer
+from workflows.ingest import ingest
+from workflows.progress import Reporter
+from workflows.query import query
+
+MOST_IMAGES = 6
+"""Images of a folder that are looked at: those with a catalogue first, then the largest files."""
+
+_MOST_FILES = 5000
+_HALO = 32
+_SHOWN = 8
+_CUTOUT = 32
+
+_IMAGE = re.compile(r"\.(fits|fit|fts)(\.(gz|bz2|fz))?$", re.IGNORECASE)
+_TABLE = re.compile(r"\.(cat|xml|vot|votable|csv|parquet)$", re.IGNORECASE)
+_COMPANION = re.compile(
+    r"(_oo[wd]_|_ok[wd]_|[._-](wht|weight|mask|msk|dq|rms|var|invvar|psf|flag|cf)s?[._-])", re.IGNORECASE
+)
+_WEIGHTS = (("ooi", "oow"), ("oki", "oow"), (".fits", ".wht.fits"))
+_MASKS = (("ooi", "ood"), ("oki", "ood"))
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image of the folder and what lies beside it."""
+
+    url: str
+    catalogue: str | None = None
+    """Objects table of the same field."""
+    settings: ObjectSettings | None = None
+    """How to read it."""
+    weight: str | None = None
+    """Pattern of its weight file."""
+    mask: str | None = None
+    """Pattern of its data-quality file."""
+
+    @property
+    def stem(self) -> str:
+        """File name without suffixes."""
+        return _IMAGE.sub("", self.url.rsplit("/", 1)[-1])
+
+
+def find_images(folder: str) -> list[Found]:
+    """Images below `folder` with their catalogues, weights and masks, at most `MOST_IMAGES`.
+
+    A catalogue belongs to an image when it is the only table beside the only image of a folder, or its name begins
+    with the image's, and its columns are understood.
+
+    Raises:
+        InputError: no such folder, or no FITS image in it.
+    """
+    folder = storage.absolute(folder)
+    names = storage.list_files(folder)[:_MOST_FILES]
+    images = [name for name in names if _IMAGE.search(name) and not _COMPANION.search(name.rsplit("/", 1)[-1])]
+    if not images:
+        what = "is no folder" if not storage.exists(folder) else "has no FITS image (.fits, .fit, .fz, .gz, .bz2) in it"
+        raise InputError(
+            f"{storage.redact(folder)} {what}: give a folder with images, and their catalogues if you like"
+        )
+    everything = set(names)
+    found = [_describe(folder, name, images, everything) for name in images]
+    sizes = {entry.url: _bytes(entry.url) for entry in found}
+    found.sort(key=lambda entry: (entry.catalogue is None, entry.weight is None, -sizes[entry.url], entry.url))
+    return _varied(found)
+
+
+def _varied(found: Sequence[Found]) -> list[Found]:
+    """The first few, without more than two images of one folder while there are others."""
+    seen: dict[str, int] = {}
+    first: list[Found] = []
+    rest: list[Found] = []
+    for entry in found:
+        parent = entry.url.rsplit("/", 1)[0]
+        seen[parent] = seen.get(parent, 0) + 1
+        (first if seen[parent] <= 2 else rest).append(entry)
+    return (first + rest)[:MOST_IMAGES]
+
+
+def _bytes(url: str) -> int:
+    fs, path = storage.filesystem(url)
+    return int(fs.size(path) or 0)
+
+
+def _describe(folder: str, name: str, images: Sequence[str], everything: set[str]) -> Found:
+    parent, _, file = name.rpartition("/")
+    tables = [other for other in everything if other.rpartition("/")[0] == parent and _TABLE.search(other)]
+    alone = len([other for other in images if other.rpartition("/")[0] == parent]) == 1
+    stem = _IMAGE.sub("", file)
+    mine = [table for table in tables if table.rpartition("/")[2].startswith(stem)]
+    catalogue, settings = None, None
+    for table in sorted(mine) or (tables if alone and len(tables) == 1 else []):
+        settings = _readable(storage.join(folder, table))
+        if settings is not None:
+            catalogue = storage.join(folder, table)
+            break
+    weight, mask = (_pattern(name, pairs, everything) for pairs in (_WEIGHTS, _MASKS))
+    return Found(storage.join(folder, name), catalogue, settings, weight, mask)
+
+
+def _readable(url: str) -> ObjectSettings | None:
+    """How to read an objects table, its rows numbered where it has no ids; None when it is none."""
+    for settings in (ObjectSettings(), ObjectSettings(columns="object_id=#row")):
+        try:
+            next(read_chunks(url, settings, 100))
+        except InputError:
+            continue
+        return settings
+    return None
+
+
+def _pattern(name: str, pairs: Sequence[tuple[str, str]], everything: set[str]) -> str | None:
+    parent, slash, file = name.rpartition("/")
+    for old, new in pairs:
+        if old in file and parent + slash + file.replace(old, new) in everything:
+            return f"{old}={new}"
+    return None
+
+
+def demo_images(out: str, images: str, client: Client, report: Reporter, training: float = 1.0) -> DemoResult:
+    """Ingest, measure and draw the images of a folder; see `workflows.demo.demo`."""
+    found = find_images(images)
+    step = Steps(report, len(found) + 3)
+    bundles = []
+    for model, what in zip(image_models(training), ("a shape model", "a class model"), strict=True):
+        step(f"simulating {model.count} stamps and training {what} for any band, pixel scale and PSF")
+        bundles.append(train_model(model, storage.join(out, "any"), client, report).bundle)
+    fields, catalogs, lines, rows = [], [], [], 0
+    for entry in found:
+        step(f"{entry.stem}: ingest, measure, query")
+        try:
+            catalog, shown, line = _measure(entry, out, bundles, client, report)
+        except AstromlError as error:
+            lines.append(f"{entry.stem}: left out, {storage.redact(str(error))}")
+            continue
+        fields.append(shown)
+        catalogs.append(catalog)
+        lines.append(line)
+        rows += len(shown.x)
+    if not fields:
+        raise InputError(f"no image in {storage.redact(images)} could be measured: {'; '.join(lines)}")
+    step("drawing the picture")
+    picture = storage.join(out, "images.png")
+    images_picture(picture, fields)
+    summary = _summary(lines, catalogs, picture, step.seconds)
+    return DemoResult(out, tuple(catalogs), (picture,), rows, round(step.seconds, 1), summary)
+
+
+def _measure(entry: Found, out: str, bundles: list[str], client: Client, report: Reporter) -> tuple[str, Field, str]:
+    """One image to its catalog; gives catalog, picture and line for the summary."""
+    folder = storage.join(out, "images", f"{entry.stem}-{storage.digest(entry.url)[:6]}")
+    result = ingest(
+        [entry.url],
+        out=storage.join(folder, "survey.zarr"),
+        halo=_HALO,
+        weight_pattern=entry.weight,
+        mask_pattern=entry.mask,
+        client=client,
+        progress=report,
+    )
+    survey = Survey.open(result.source)
+    if entry.catalogue is None:
+        objects, settings, source = _peaks(survey, folder), ObjectSettings(), "objects: peaks found here"
+    else:
+        objects, settings = entry.catalogue, entry.settings or ObjectSettings()
+        source = f"objects: {objects.rsplit('/', 1)[-1]}"
+    catalog = storage.join(folder, "catalog")
+    measured = infer(
+        survey.url,
+        bundle=bundles,
+        out=catalog,
+        objects=objects,
+        objects_settings=settings,
+        band=survey.bands[0],
+        client=client,
+        progress=report.tally,
+    )
+    shown = _field(entry, survey, catalog, source)
+    outside = f", {measured.unplaced} outside the image" if measured.unplaced else ""
+    return catalog, shown, f"{entry.stem}: {len(shown.x)} objects measured{outside} ({source})"
+
+
+def _peaks(survey: Survey, folder: str) -> str:
+    """An objects table of the bright peaks in each tile's own pixels."""
+    columns: dict[str, list[Any]] = {"object_id": [], "image": [], "x": [], "y": []}
+    for info in survey.iter_tiles():
+        tile = survey.read_tile(info, survey.bands[:1])
+        usable = None if tile.mask is None else (tile.mask[0] & ~np.uint32(int(INFORMATIONAL))) == 0
+        x, y, _ = find_peaks(tile.image[0], usable)
+        x, y = x + info.outer.x0, y + info.outer.y0
+        own = info.inner.contains(x, y)
+        columns["x"] += x[own].tolist()
+        columns["y"] += y[own].tolist()
+        columns["image"] += [info.image] * int(own.sum())
+    if not columns["x"]:
+        raise InputError("it has no catalogue beside it and no bright peak in it")
+    columns["object_id"] = list(range(len(columns["x"])))
+    url = storage.join(folder, "peaks.parquet")
+    storage.write_table(url, pa.table(columns))
+    return url
+
+
+def _field(entry: Found, survey: Survey, catalog: str, source: str) -> Field:
+    """What to draw of a measured image: its first parent image, all objects, some cutouts."""
+    table = query(catalog, "SELECT * FROM catalog ORDER BY object_id").to_arrow()
+    if not table.num_rows:
+        raise InputError("none of its objects lies on the image")
+    name = table["image"][0].as_py()
+    rows = [row for row in table.to_pylist() if row["image"] == name]
+    image = _mosaic(survey, [info for info in survey.iter_tiles() if info.image == name])
+    labels = [row["classes_label"] or "none" for row in rows]
+    x, y = (np.array([row[axis] for row in rows]) for axis in ("x", "y"))
+    shown = _most_certain(rows)
+    snapshots = [
+        Snapshot(cut(image[None], rows[i]["x"], rows[i]["y"], _CUTOUT), _title(rows[i]), labels[i]) for i in shown
+    ]
+    return Field(entry.stem, image, x, y, labels, snapshots, source)
+
+
+def _title(row: dict[str, Any]) -> str:
+    label = row["classes_label"]
+    size = float(np.hypot(row["shapes_e1"], row["shapes_e2"]))
+    return f"{label} {row[f'classes_p_{label}']:.2f}  |e| {size:.2f}"
+
+
+def _most_certain(rows: list[dict[str, Any]]) -> list[int]:
+    """Indices of a few unflagged rows, the surest of each class in turn."""
+    by_class: dict[str, list[tuple[float, int]]] = {}
+    for i, row in enumerate(rows):
+        if row["classes_label"] is not None:
+            sure = row[f"classes_p_{row['classes_label']}"] - (1.0 if row["flags"] & 7 else 0.0)
+            by_class.setdefault(row["classes_label"], []).append((-sure, i))
+    queues = [sorted(group) for _, group in sorted(by_class.items())]
+    chosen: list[int] = []
+    while len(chosen) < _SHOWN and any(queues):
+        chosen += [queue.pop(0)[1] for queue in queues if queue]
+    return chosen[:_SHOWN]
+
+
+def _mosaic(survey: Survey, tiles: list[TileInfo]) -> np.ndarray:
+    """The first band of a parent image, put together from what each tile owns, (y, x)."""
+    image = np.full(tiles[0].image_shape, np.nan, np.float32)
+    for info in tiles:
+        pixels, own, outer = survey.read_tile(info, survey.bands[:1]).image[0], info.inner, info.outer
+        part = pixels[own.y0 - outer.y0 : own.y1 - outer.y0, own.x0 - outer.x0 : own.x1 - outer.x0]
+        image[own.y0 : own.y1, own.x0 : own.x1] = part
+    return image
+
+
+def _summary(lines: Sequence[str], catalogs: Sequence[str], picture: str, seconds: float) -> str:
+    told = "\n".join(f"  {line}" for line in lines)
+    return f"""
+Measured by models that were trained on simulated stars and galaxies only: they show the way, they are no measurement.
+{told}
+Picture: {picture}   All of it took {seconds:.0f} s.
+
+Try next:
+  astroml-plugin query {catalogs[0]} "SELECT object_id, x, y, classes_label, shapes_e1, flags FROM catalog LIMIT 9"
+  astroml-plugin train classify --data your_labelled_stamps.zarr --out my_bundle      # learn from images like yours
+  astroml-plugin infer SURVEY --bundle my_bundle --objects TABLE --out CATALOG
+""".strip()  # noqa: S608 - text for a person

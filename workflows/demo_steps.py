@@ -1,0 +1,40 @@
+"""What both modes of `demo` share: its result and its steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from workflows.progress import Reporter
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made."""
+
+    out: str
+    """Folder of everything."""
+    catalogs: tuple[str, ...]
+    pictures: tuple[str, ...]
+    rows: int
+    """Rows of the catalogs."""
+    seconds: float
+    summary: str
+    """What happened and what to try next, for a terminal."""
+
+
+class Steps:
+    """Says which step of how many begins, and when."""
+
+    def __init__(self, report: Reporter, total: int) -> None:
+        self.report, self.total, self.number, self.started = report, total, 0, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """Begin the next step."""
+        self.number += 1
+        self.report.say(f"[{self.number}/{self.total}] {text}  ({time.monotonic() - self.started:.0f} s)")
+
+    @property
+    def seconds(self) -> float:
+        """Since the first step."""
+        return time.monotonic() - self.started
