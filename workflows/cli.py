@@ -101,11 +101,9 @@ def _demo(options: argparse.Namespace) -> int:
 def _ingest(options: argparse.Namespace) -> int:
     from workflows.ingest import ingest
 
-    settings = _chosen(
-        options,
-        *("bands", "tile_size", "halo", "name", "npz_map", "layout", "table", "zero_point", "psf"),
-        *("variance_pattern", "weight_pattern", "mask_pattern", "pixel_scale"),
-    )
+    with_defaults = "bands tile_size halo name npz_map layout table zero_point psf hdu saturation block pixel_scale"
+    patterns = "variance_pattern weight_pattern mask_pattern mask_map"
+    settings = _chosen(options, *with_defaults.split(), *patterns.split())
     with _quiet(), _client(options) as client, Reporter() as report:
         result = ingest(options.inputs, out=options.out, client=client, progress=report, **settings)
     what = "stamps" if result.kind == "stamps" else "tiles"
@@ -113,7 +111,11 @@ def _ingest(options: argparse.Namespace) -> int:
         f"ingested {result.units_done} units ({result.units_skipped} there already), {result.rows} {what}, "
         f"{result.bytes / 1e6:.1f} MB into {result.source} in {result.seconds:.1f} s"
     )
-    return _finish(options, result, line)
+    for unit, reason in result.failed:
+        _complain(f"{unit} failed: {reason}", SOME_FAILED)
+    if result.failed and not result.units_done + result.units_skipped:
+        return WRONG_INPUT
+    return _finish(options, result, line, SOME_FAILED if result.failed else DONE)
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -137,7 +139,6 @@ def _train(options: argparse.Namespace) -> int:
 
 def _infer(options: argparse.Namespace) -> int:
     from astroml_plugin.objects import ObjectSettings
-
     from workflows.infer import dry_run, infer
 
     shared = _chosen(options, "band", "pixel_scale_tolerance")
@@ -242,6 +243,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _floats(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in _names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number or list of numbers such as 30,30.5") from None
+
+
 def _shard(text: str) -> tuple[int, int]:
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and int(second) > 0 and int(first) <= int(second)):
@@ -289,18 +297,20 @@ def _add_ingest(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--halo", type=int, metavar="PX", help="border shared with the neighbours (128)")
     verb.add_argument("--bands", type=_names, metavar="A,B,…", help="bands of one field, one file each in this order")
     verb.add_argument("--name", help="name of the parent image (default: the file's)")
+    verb.add_argument("--hdu", metavar="NAME|N", help="the only HDU to take (default: every image)")
     verb.add_argument(
         "--variance-pattern", metavar="OLD=NEW", help="how a variance file's name follows from the image's"
     )
     verb.add_argument("--weight-pattern", metavar="OLD=NEW", help="the same for inverse-variance weights")
     verb.add_argument("--mask-pattern", metavar="OLD=NEW", help="the same for mask or data-quality files")
-    verb.add_argument("--psf", metavar="FITS", help="PSF image(s) of the bands")
-    verb.add_argument(
-        "--zero-point", type=float, metavar="MAG", help="magnitude of one unit (default: from the header)"
-    )
+    verb.add_argument("--mask-map", metavar="MAP", help="auto, codes, bits, nonzero, or codes:1=BAD,3=SATURATED")
+    verb.add_argument("--saturation", type=float, metavar="LEVEL", help="pixels from here on are saturated (header)")
+    verb.add_argument("--psf", type=_names, metavar="FITS,…", help="PSF image(s): one, or one per band")
+    verb.add_argument("--zero-point", type=_floats, metavar="MAG,…", help="magnitude of one unit, one or one per band")
     verb.add_argument("--npz-map", metavar="K=KEY,…", help="names of the arrays, as images=x,label=y")
     verb.add_argument("--layout", metavar="AXES", help="order of the axes of the images, as nyxc (default ncyx)")
     verb.add_argument("--pixel-scale", type=float, metavar="ARCSEC", help="arcsec per pixel of stamps")
+    verb.add_argument("--block", type=int, metavar="N", help="stamps per unit (about 32 MB)")
     verb.add_argument("--table", metavar="TABLE", help="CSV or Parquet with id_str, file_loc for a folder of stamps")
     _add_cluster(verb)
 
