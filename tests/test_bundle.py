@@ -1,0 +1,122 @@
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from astroml_plugin import bundle as bundle_module
+from astroml_plugin.bundle import Card, ModelBundle
+from astroml_plugin.errors import InputError
+from astroml_plugin.tasks.ellipticity import EllipticityTask
+
+torch.set_num_threads(1)
+SMALL = {"widths": [4, 8], "hidden": 16, "pooling": "grid"}
+
+
+def make(folder: Path | str, **changes) -> ModelBundle:
+    task = EllipticityTask.from_settings({"bands": ["r"], "pixel_scale": 0.2})
+    torch.manual_seed(0)
+    network = task.build_network("strided_cnn", SMALL).to(memory_format=torch.channels_last)
+    card = Card("small", "ellipticity", task.to_settings(), "strided_cnn", SMALL, licence="CC0-1.0")
+    return ModelBundle.save(folder, network, replace(card, **changes))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make(tmp_path / "small")
+    return tmp_path / "small"
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_is_saved_is_loaded(folder: Path, fused: bool) -> None:
+    saved, loaded = make(folder), ModelBundle.load(folder)
+    assert loaded.sha256 == saved.sha256
+    assert (loaded.name, loaded.bands, loaded.stamp_size, loaded.pixel_scale) == ("small", ("r",), 48, 0.2)
+    assert isinstance(loaded.task(), EllipticityTask)
+    image, psf = torch.randn(3, 1, 48, 48), torch.rand(3, 1, 25, 25)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.network(fused=fused)(image, psf), saved.network()(image, psf))
+    assert not any(value.requires_grad for value in loaded.network().parameters())
+
+
+def test_any_fsspec_url() -> None:
+    make("memory://bundles/small")
+    assert ModelBundle.load("memory://bundles/small").name == "small"
+
+
+def test_bundle_travels_between_processes(folder: Path) -> None:
+    assert pickle.loads(pickle.dumps(ModelBundle.load(folder))).sha256 == ModelBundle.load(folder).sha256
+
+
+def test_identity_is_that_of_card_and_weights(folder: Path) -> None:
+    first = ModelBundle.load(folder).sha256
+    assert make(folder, description="other").sha256 != first
+    assert make(folder).sha256 == first
+
+
+def test_altered_weights_are_refused(folder: Path) -> None:
+    weights = folder / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(InputError, match="were altered"):
+        ModelBundle.load(folder)
+    weights.unlink()
+    with pytest.raises(InputError, match=r"has no weights.safetensors"):
+        ModelBundle.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "weights.pt", "old/model.PTH", "pytorch_model.bin"])
+def test_pickles_are_refused(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"\x80\x04")
+    with pytest.raises(InputError, match="pickled files can run code"):
+        ModelBundle.load(folder)
+
+
+def test_a_pickle_under_the_name_of_the_weights_is_refused(folder: Path) -> None:
+    import hashlib
+
+    data = pickle.dumps({"weights": 1})
+    (folder / "weights.safetensors").write_bytes(data)
+    card = json.loads((folder / "card.json").read_text())
+    card["weights_sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="no safetensors"):
+        ModelBundle.load(folder).network()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "has format 99 and this version reads up to 1: upgrade"),
+        ({"extra": 1}, "missing or unknown fields: extra"),
+        ({"task": "elipticity"}, "no task is registered as 'elipticity': did you mean ellipticity"),
+        ({"network": "os.system"}, "no network is registered as"),
+        ({"settings": {"stampsize": 3}}, "did you mean 'stamp_size'"),
+        ({"network_arguments": {**SMALL, "hidden": 8}}, "do not fit network strided_cnn"),
+        ({"network_arguments": {"colour": 8}}, "cannot be built"),
+    ],
+)
+def test_cards_that_do_not_fit_are_refused(folder: Path, change: dict, message: str) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **change}))
+    with pytest.raises(InputError, match=message):
+        ModelBundle.load(folder).network()
+
+
+def test_broken_json_is_one_sentence(folder: Path) -> None:
+    (folder / "card.json").write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        ModelBundle.load(folder)
+
+
+def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_module, "_SHIPPED", tmp_path)
+    make(tmp_path / "tiny")
+    assert bundle_module.shipped() == ["tiny"]
+    assert ModelBundle.load("tiny").name == "small"
+    with pytest.raises(InputError, match=r"no bundle at huge .*; bundles that ship: tiny"):
+        ModelBundle.load("huge")
