@@ -75,15 +75,25 @@ def retrying(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     for attempt in range(ATTEMPTS):
         try:
             return function(*args, **kwargs)
-        except _PERMANENT:
-            raise
-        except (OSError, TimeoutError) as error:
-            if attempt == ATTEMPTS - 1 or getattr(error, "errno", None) in _HOPELESS:
+        except Exception as error:
+            if attempt == ATTEMPTS - 1 or not _may_pass(error):
                 raise
             time.sleep(min(8.0, 0.2 * 2**attempt) * random.uniform(0.5, 1.5))  # noqa: S311
     raise AssertionError("unreachable")
 
 
+def is_remote_failure(error: BaseException) -> bool:
+    """Whether a storage client's own error (connection, credentials, protocol) is the cause, whatever its class."""
+    return type(error).__module__.partition(".")[0] in _CLIENTS
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, _PERMANENT) or getattr(error, "errno", None) in _HOPELESS:
+        return False
+    return isinstance(error, OSError) or is_remote_failure(error)
+
+
+_CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "adlfs", "obstore"})
 _HOPELESS = frozenset({28, 30, 36, 122})  # no space, read-only, name too long, quota: waiting does not help
 
 

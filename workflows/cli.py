@@ -54,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("ASTROML_DEBUG"):
             raise
+        if _is_remote_failure(error):
+            return _complain(
+                f"the store cannot be reached or read: {error}; check URL, network and credentials", WRONG_INPUT
+            )
         return _complain(
             f"unexpected failure: {type(error).__name__}: {error} (ASTROML_DEBUG=1 shows the trace)", UNEXPECTED
         )
@@ -78,6 +82,12 @@ def _complain(sentence: str, status: int) -> int:
 
     print(f"astroml-plugin: {redact(' '.join(sentence.split()))}", file=sys.stderr)
     return status
+
+
+def _is_remote_failure(error: Exception) -> bool:
+    from astroml_plugin.storage import is_remote_failure
+
+    return is_remote_failure(error)
 
 
 def _os_sentence(error: OSError) -> str:

@@ -339,7 +339,7 @@ class Catalog:
         """Enter parts that no manifest names (a killed run wrote them) into this run's manifest."""
         before = self.entries()
         added = self._reconciled(before)
-        known = pc.unique(before["path"]).combine_chunks() if before.num_rows else pa.array([], pa.string())
+        known = pc.unique(before["path"]) if before.num_rows else pa.array([], pa.string())
         added = added.filter(pc.invert(pc.is_in(added["path"], value_set=known)))
         if added.num_rows:
             storage.write_table(self._manifest_url(f"{run_id}.{time.time_ns()}.parquet"), added)
