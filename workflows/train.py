@@ -171,6 +171,11 @@ def _fitted_to(task: Task, data: LabelledStamps) -> Task:
     """The task with what the recipe left to the data: bands, stamp size, pixel scale and kind of pixels."""
     source = data.first
     settings = task.settings
+    if settings.any_band and len(settings.bands or source.bands) != 1:
+        raise InputError(
+            f"a model that takes any band is trained on one, and the data have {', '.join(source.bands)}: "
+            f'set bands = ["{source.bands[0]}"] or any_band = false in [settings] of the recipe'
+        )
     task = task.with_settings(
         bands=settings.bands or source.bands,
         stamp_size=settings.stamp_size or min(source.size),

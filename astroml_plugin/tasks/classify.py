@@ -33,7 +33,7 @@ class ClassifySettings(TaskSettings):
     normalisation: Normalisation = field(default_factory=lambda: Normalisation(unit="scale", stretch="asinh"))
     """As in `TaskSettings`; fixed scales keep colours."""
     classes: tuple[str, ...] = ()
-    """Class names in column order; empty: the sorted names found in the training split."""
+    """Class names in column order; empty: those of `names`, else those found in the training split, sorted."""
     label: str = "label"
     """Label column; text or numbers."""
     names: dict[str, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class ClassifyTask(Task):
     def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """Learns class names and weights from the training split, beside the scales."""
         found = self._names(table)
-        classes = self.settings.classes or tuple(sorted(set(found)))
+        classes = self.settings.classes or tuple(sorted(set(self.settings.names.values() or found)))
         if len(classes) < 2:
             raise InputError(
                 f"a classifier needs two classes or more, and the {len(found)} objects have only {', '.join(classes)}"
