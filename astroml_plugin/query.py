@@ -35,7 +35,7 @@ from astroml_plugin.catalog.merge import publishing
 from astroml_plugin.catalog.parts import is_merged, with_metadata
 from astroml_plugin.catalog.schema import Column, is_text, reader_metadata, text_lengths
 from astroml_plugin.errors import CorruptError, InputError
-from astroml_plugin.sky import HEALPIX_ORDER
+from astroml_plugin.sky import HEALPIX_ORDER, separation
 
 Cone = tuple[float, float, float]
 """Right ascension, declination, radius in degrees, ICRS."""
@@ -112,10 +112,10 @@ def query(
     began = time.monotonic()
     opened = Catalog.open(catalog)
     kind = None if to is None else _format(to)
-    ranges = None if cone is None else cone_ranges(*_checked_cone(cone))
+    cone = None if cone is None else _checked_cone(cone)
     for reconcile in (None, True):
         try:
-            result = _answer(opened, sql, cone, ranges, to, kind, limit, memory, reconcile)
+            result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile)
         except duckdb.IOException as error:
             if reconcile:
                 raise CorruptError(f"a part of the catalog cannot be read: {_line(error)}") from error
@@ -130,14 +130,13 @@ def _answer(
     catalog: Catalog,
     text: str | None,
     cone: Cone | None,
-    ranges: NDArray[np.int64] | None,
     to: str | None,
     kind: str | None,
     limit: int | None,
     memory: str | None,
     reconcile: bool | None,
 ) -> QueryResult:
-    paths = files_to_read(catalog.current(reconcile=reconcile), ranges)
+    paths = files_to_read(catalog.current(reconcile=reconcile), cone)
     options = {} if memory is None else {"memory_limit": memory}
     with (
         tempfile.TemporaryDirectory(prefix="astroml-") as spill,
@@ -145,7 +144,7 @@ def _answer(
     ):
         statement = None if text is None else one_select(database, text)
         sources = _sources(database, text, catalog.schema)
-        _create_views(database, catalog, paths, cone, ranges)
+        _create_views(database, catalog, paths, cone)
         asked = statement or f"SELECT * FROM catalog {_order(cone)}"  # noqa: S608
         if limit is not None:
             asked = f"SELECT * FROM (\n{asked}\n) LIMIT {int(limit)}"  # noqa: S608
@@ -197,22 +196,29 @@ def cone_ranges(ra: float, dec: float, radius: float) -> NDArray[np.int64]:
     return np.stack([first, last + 1], axis=1).astype(np.int64) << (2 * (HEALPIX_ORDER - order))
 
 
-def files_to_read(current: pa.Table, ranges: NDArray[np.int64] | None) -> list[str]:
-    """Relative paths of the files with rows in `ranges` (in any, when None); plain parts first."""
+def files_to_read(current: pa.Table, cone: Cone | None = None) -> list[str]:
+    """Relative paths of the files that may have rows in the cone (any rows, without one); plain parts first."""
     rows = current.filter(pc.greater(current["rows"], 0))
-    if ranges is not None:
+    if cone is not None:
         rows = rows.filter(pc.is_valid(rows["healpix_min"]))
-        low, high = rows["healpix_min"].to_numpy(), rows["healpix_max"].to_numpy()
-        candidate = np.searchsorted(ranges[:, 1], low, "right")  # the first range that ends after the file begins
-        inside = candidate < len(ranges)
-        inside[inside] = ranges[candidate[inside], 0] <= high[inside]
-        rows = rows.filter(pa.array(inside))
+        ra, dec, radius = (rows[name].to_numpy() for name in ("ra", "dec", "radius"))
+        near = separation(ra, dec, cone[0], cone[1]) <= radius + cone[2] + 1e-9
+        rows = rows.filter(pa.array(near & _in_ranges(rows, cone_ranges(*cone))))
     return sorted(pc.unique(rows["path"]).to_pylist(), key=lambda path: (is_merged(path), path))
 
 
-def _cone_sql(cone: Cone, ranges: NDArray[np.int64]) -> str:
-    ra, dec, radius = (math.radians(value) for value in _checked_cone(cone))
-    merged = _fewer(ranges)
+def _in_ranges(rows: pa.Table, ranges: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each file's HEALPix range meets one of `ranges`."""
+    low, high = rows["healpix_min"].to_numpy(), rows["healpix_max"].to_numpy()
+    candidate = np.searchsorted(ranges[:, 1], low, "right")  # the first range that ends after the file begins
+    inside = candidate < len(ranges)
+    inside[inside] = ranges[candidate[inside], 0] <= high[inside]
+    return inside
+
+
+def _cone_sql(cone: Cone) -> str:
+    ra, dec, radius = (math.radians(value) for value in cone)
+    merged = _fewer(cone_ranges(*cone))
     column = sql.name(HEALPIX)
     near = " OR ".join(f"{column} BETWEEN {low} AND {high - 1}" for low, high in merged.tolist())
     distance = (
@@ -249,13 +255,12 @@ def _create_views(
     catalog: Catalog,
     paths: list[str],
     cone: Cone | None,
-    ranges: NDArray[np.int64] | None,
 ) -> None:
     folder = sql.root(database, catalog.url)
     columns = sql.names(catalog.schema.names)
     if paths:
         scanned = sql.scan([f"{folder}/{path}" for path in paths])
-        where = "" if cone is None or ranges is None else _cone_sql(cone, ranges)
+        where = "" if cone is None else _cone_sql(cone)
         database.execute(f"CREATE VIEW catalog AS SELECT {columns} FROM {scanned} {where}")  # noqa: S608
     else:
         database.register("catalog", catalog.schema.empty_table())

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from astroml_plugin import storage
 from astroml_plugin.catalog.schema import HEALPIX, reader_metadata, text_lengths, verify
 from astroml_plugin.errors import CorruptError, InputError
-from astroml_plugin.sky import healpix29
+from astroml_plugin.sky import healpix29, separation
 
 PARTS = "parts"
 COMPACT = "parts/compact"
@@ -56,6 +56,12 @@ class PartInfo:
     """Largest `_healpix_29`."""
     nulls: int
     """Rows without a sky position."""
+    ra: float | None
+    """Centre of a circle around the positions, degrees; None when no row has one."""
+    dec: float | None
+    """Centre of the circle."""
+    radius: float | None
+    """Radius of the circle in degrees: a HEALPix range alone is wide where it crosses the borders of large cells."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +124,10 @@ def encode_part(declared: pa.Schema, table: pa.Table, unit: str, digest: str) ->
         pc.sort_indices(checked, sort_keys=[(name, "ascending") for name in SORT_COLUMNS])
     ).combine_chunks()
     low, high, nulls = healpix_range(ordered[HEALPIX])
+    ra, dec, radius = circle(_degrees(ordered["ra"]), _degrees(ordered["dec"]))
     footer = {
-        "unit": unit,
-        "digest": digest,
-        "rows": ordered.num_rows,
-        "healpix_min": low,
-        "healpix_max": high,
-        "nulls": nulls,
+        **{"unit": unit, "digest": digest, "rows": ordered.num_rows, "healpix_min": low, "healpix_max": high},
+        **{"nulls": nulls, "ra": ra, "dec": dec, "radius": radius},
     }
     metadata = {**reader_metadata(declared, text_lengths(ordered)), _PART_KEY: json.dumps(footer)}
     described = with_metadata(ordered.schema, metadata)
@@ -132,13 +135,24 @@ def encode_part(declared: pa.Schema, table: pa.Table, unit: str, digest: str) ->
     with pq.ParquetWriter(sink, described, compression="zstd") as writer:
         writer.write_table(ordered.cast(described), row_group_size=ROW_GROUP)
     data = sink.getvalue()
-    return PartInfo(part_path(unit, digest), unit, digest, ordered.num_rows, len(data), low, high, nulls), data
+    return PartInfo(path=part_path(unit, digest), bytes=len(data), **footer), data
 
 
 def with_metadata(schema: pa.Schema, metadata: dict[str, str]) -> pa.Schema:
     """`schema` with more metadata. (Key-values that are only in the Parquet footer are hidden from Arrow's readers.)"""
     own = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     return schema.with_metadata({**own, **metadata})
+
+
+def circle(ra: np.ndarray, dec: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """(ra, dec, radius) in degrees of a circle that holds all finite positions; None without any."""
+    finite = np.isfinite(ra) & np.isfinite(dec)
+    if not finite.any():
+        return None, None, None
+    a, d = np.radians(ra[finite]), np.radians(dec[finite])
+    x, y, z = (np.cos(d) * np.cos(a)).mean(), (np.cos(d) * np.sin(a)).mean(), np.sin(d).mean()
+    ra0, dec0 = float(np.degrees(np.arctan2(y, x)) % 360), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
+    return ra0, dec0, float(separation(ra[finite], dec[finite], ra0, dec0).max()) + 1e-9
 
 
 def healpix_range(column: pa.ChunkedArray) -> tuple[int | None, int | None, int]:
@@ -186,7 +200,7 @@ def read_part_info(catalog: str, path: str) -> PartInfo:
 
 def merged_metadata(merged: MergedFile) -> dict[str, str]:
     """Key-value metadata that tell the units inside a merged file (compressed: there may be 10^5)."""
-    rows = [[m.unit, m.digest, m.rows, m.bytes, m.healpix_min, m.healpix_max, m.nulls] for m in merged.members]
+    rows = [[value for name, value in asdict(member).items() if name != "path"] for member in merged.members]
     packed = zlib.compress(json.dumps({"members": rows, "replaces": merged.replaces}).encode(), 6)
     return {_MEMBERS_KEY: base64.b64encode(packed).decode()}
 
@@ -211,6 +225,9 @@ MANIFEST_SCHEMA = pa.schema(
         ("healpix_min", pa.int64()),
         ("healpix_max", pa.int64()),
         ("nulls", pa.int64()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+        ("radius", pa.float64()),
         ("time", pa.int64()),
     ]
 )
