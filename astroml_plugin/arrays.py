@@ -132,9 +132,13 @@ def spatial_chunk(bands: int, side: int, itemsize: int = 4, largest: int = 512) 
 
 
 def shard_exists(url: str, name: str, array: zarr.Array, index: int) -> bool:
-    """Whether the shard at `index` along the first axis has been written."""
+    """Whether the shard at `index` along the first axis has been written (an empty file has not)."""
     key = array.metadata.encode_chunk_key((index, *(0,) * (array.ndim - 1)))
-    return storage.exists(storage.join(url, name, key))
+    filesystem, path = storage.filesystem(storage.join(url, name, key))
+    try:
+        return bool(filesystem.size(path))
+    except FileNotFoundError:
+        return False
 
 
 def read_unit(url: str, name: str, array: zarr.Array, shard: int, start: int, stop: int) -> np.ndarray:
@@ -143,8 +147,9 @@ def read_unit(url: str, name: str, array: zarr.Array, shard: int, start: int, st
     if stop > array.shape[0]:
         raise CorruptError(f"{where} is beyond the array's {array.shape[0]} rows: its shard was never written")
     try:
-        values = storage.retrying(array.__getitem__, slice(start, stop))
-    except OSError as error:
+        rows = slice(start, stop)
+        values = array[rows] if storage.is_local(url) else storage.retrying(array.__getitem__, rows)
+    except OSError as error:  # zarrs says so of damaged bytes too: nothing to wait for on a local disk
         raise CorruptError(f"{where} cannot be read: {storage.redact(str(error))}") from error
     except Exception as error:  # a codec raises whatever it likes on altered bytes
         raise CorruptError(f"{where} is damaged ({type(error).__name__}: {error}): ingest it again") from error

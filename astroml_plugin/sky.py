@@ -34,6 +34,9 @@ HEALPIX_ORDER = 29
 
 _quiet_lock = threading.RLock()
 
+_MARGIN = 5000
+"""Pixels outside an image within which a distortion polynomial is still asked."""
+
 _ROUND_TRIP = 0.01
 """Pixels by which sky -> pixel -> sky may miss before a position counts as not invertible."""
 
@@ -262,7 +265,7 @@ class Wcs:
         x, y = self._centre()
         ra, dec = self.to_sky([x, 0, x * 2, 0, x * 2], [y, 0, 0, y * 2, y * 2])
         radius = float(np.max(separation(ra, dec, ra[0], dec[0])))
-        return (float(ra[0]), float(dec[0]), 1.5 * radius + 200 * self._plain_scale()) if np.isfinite(radius) else None
+        return (float(ra[0]), float(dec[0]), 1.5 * radius + _MARGIN * self._plain_scale()) if np.isfinite(radius) else None
 
 
 def _read_cards(text: str) -> Header:

@@ -1,0 +1,162 @@
+"""Archives and picture folders into Stamps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from PIL import Image
+
+from astroml_plugin.errors import InputError
+from astroml_plugin.ingest.to_stamps import parse_ids
+from astroml_plugin.stamps import Stamps
+from workflows.ingest import ingest
+
+RNG = np.random.default_rng(4)
+PIXELS = RNG.integers(0, 255, (50, 8, 10, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_with_other_names_and_layout(tmp_path: Path, save: Any) -> None:
+    ids = np.array([f"{123456789012345600 + n % 49}" for n in range(50)])
+    save(
+        tmp_path / "a.npz",
+        x=PIXELS,
+        y=np.arange(50),
+        objid=ids,
+        w=np.ones((50, 2)),
+        note=np.array(["a"] * 50),
+        junk=np.ones(3),
+    )
+    out = str(tmp_path / "s.zarr")
+    options: dict[str, Any] = {
+        "out": out,
+        "npz_map": "images=x,label=y,object_id=objid",
+        "layout": "nyxc",
+        "bands": "i,r,g",
+        "block": 16,
+    }
+    result = ingest(str(tmp_path / "a.npz"), **options)
+    assert (result.kind, result.units_done, result.rows) == ("stamps", 4, 50)
+    stamps = Stamps.open(out)
+    assert (stamps.bands, stamps.size, stamps.dtype) == (("i", "r", "g"), (8, 10), np.uint8)
+    np.testing.assert_array_equal(stamps.read_rows(np.arange(50))[0], PIXELS.transpose(0, 3, 1, 2))
+    labels = stamps.labels()
+    assert labels.column_names == ["object_id", "ra", "dec", "label", "w", "note"]
+    assert labels["object_id"].to_pylist() == [int(value) for value in ids]
+    assert ingest(str(tmp_path / "a.npz"), **options).units_skipped == 4
+    next(Path(out, "objects").glob("block_000002*")).unlink()
+    again = ingest(str(tmp_path / "a.npz"), **options)
+    assert (again.units_done, again.units_skipped, again.rows) == (1, 3, 16)
+    assert Stamps.open(out).labels()["label"].to_pylist() == list(range(50))
+
+
+def test_npz_of_the_contract(tmp_path: Path) -> None:
+    images = RNG.normal(size=(20, 2, 8, 8))
+    extra = {"bands": np.array(["g", "r"]), "pixel_scale": 0.2, "ra": np.arange(20.0), "dec": np.zeros(20)}
+    np.savez(tmp_path / "a.npz", images=images, variance=images**2, psf=np.ones((20, 5, 5)), **extra)
+    ingest([str(tmp_path / "a.npz")], out=str(tmp_path / "s.zarr"))
+    stamps = Stamps.open(str(tmp_path / "s.zarr"))
+    assert (stamps.bands, stamps.pixel_scale, stamps.dtype) == (("g", "r"), 0.2, np.float32)
+    image, variance, psf = stamps.read_block(0)
+    np.testing.assert_array_equal(image, images.astype("f4"))
+    np.testing.assert_array_equal(variance, (images**2).astype("f4"))
+    assert psf is not None
+    assert psf.shape == (20, 2, 5, 5)
+    assert stamps.read_objects(0)["ra"].to_pylist() == list(range(20))
+    assert stamps.read_objects(0)["object_id"].to_pylist() == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "says"),
+    [
+        ({"images": np.array([{"a": 1}] * 3)}, {}, "Python objects"),
+        ({"pictures": PIXELS}, {}, "no array 'images'"),
+        ({"x": PIXELS}, {"npz_map": "images=z"}, "no array z"),
+        ({"images": PIXELS}, {"layout": "yxcn"}, "layout"),
+        ({"images": PIXELS[:, :, :, 0]}, {"layout": "nyxc"}, "layout"),
+        ({"images": PIXELS}, {"layout": "nyxc", "bands": "g"}, "has 3 bands"),
+        ({"images": PIXELS[:0]}, {"layout": "nyxc"}, "no stamps"),
+        ({"images": PIXELS[:2], "object_id": np.array(["99999999999999999999", "1"])}, {"layout": "nyxc"}, "64 bits"),
+        ({"images": PIXELS[:2], "object_id": np.array(["J1234", "1"])}, {"layout": "nyxc"}, "whole numbers"),
+    ],
+)
+def test_bad_archives_are_one_clear_sentence(tmp_path: Path, arrays: Any, options: Any, says: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=says):
+        ingest(str(tmp_path / "a.npz"), out=str(tmp_path / "s.zarr"), **options)
+
+
+def test_damaged_and_absent_archives(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK no")
+    for name in ("a.npz", "b.npz"):
+        with pytest.raises(InputError, match=name):
+            ingest(str(tmp_path / name), out=str(tmp_path / "s.zarr"))
+    np.savez(tmp_path / "c.npz", images=PIXELS)
+    data = bytearray((tmp_path / "c.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "c.npz").write_bytes(data)
+    with pytest.raises(InputError, match="cannot be read"):
+        ingest(str(tmp_path / "c.npz"), out=str(tmp_path / "t.zarr"), layout="nyxc")
+
+
+def test_ids_are_kept_exactly() -> None:
+    assert parse_ids(np.array(["1237648720693755918", " 7"]), "t").tolist() == [1237648720693755918, 7]
+    assert parse_ids(np.array([2**53 - 1.0]), "t").tolist() == [2**53 - 1]
+    for bad in (np.array([2**63], np.uint64), np.array([0.5]), np.array([np.nan]), np.array([2.0**60])):
+        with pytest.raises(InputError, match="t: ids"):
+            parse_ids(bad, "t")
+
+
+def pictures(folder: Path, suffix: str = "png") -> str:
+    """Ten pictures with a table."""
+    (folder / "img").mkdir()
+    rows = ["id_str,file_loc,label"]
+    for n in range(10):
+        path = folder / "img" / f"{n}.{suffix}"
+        if suffix == "fits":
+            fits.PrimaryHDU(PIXELS[n, :, :, 0].astype("f4")).writeto(path)
+        else:
+            Image.fromarray(PIXELS[n]).save(path)
+        rows.append(f"{900000000000000000 + n},img/{n}.{suffix},{n % 3}")
+    (folder / "t.csv").write_text("\n".join(rows) + "\n")
+    return str(folder / "t.csv")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "fits"])
+def test_a_folder_of_pictures(tmp_path: Path, suffix: str) -> None:
+    table, out = pictures(tmp_path, suffix), str(tmp_path / "s.zarr")
+    result = ingest(str(tmp_path), table=table, out=out, block=4)
+    assert (result.units_done, result.rows, result.failed) == (3, 10, ())
+    stamps = Stamps.open(out)
+    assert stamps.labels()["object_id"].to_pylist()[3] == 900000000000000003
+    assert stamps.columns == ("label",)
+    image = stamps.read_rows(np.arange(10))[0]
+    if suffix == "png":
+        np.testing.assert_array_equal(image, PIXELS[:10].transpose(0, 3, 1, 2))
+    assert stamps.bands == (("c000",) if suffix == "fits" else ("red", "green", "blue"))
+    assert ingest(str(tmp_path), table=table, out=out, block=4).units_skipped == 3
+
+
+def test_a_bad_picture_fails_its_block_and_the_rest_is_kept(tmp_path: Path) -> None:
+    table, out = pictures(tmp_path), str(tmp_path / "s.zarr")
+    Image.fromarray(PIXELS[0][:4]).save(tmp_path / "img" / "5.png")
+    result = ingest(str(tmp_path), table=table, out=out, block=4)
+    assert [unit for unit, _ in result.failed] == ["block_000001"]
+    assert "one size" in result.failed[0][1]
+    Image.fromarray(PIXELS[5]).save(tmp_path / "img" / "5.png")
+    assert ingest(str(tmp_path), table=table, out=out, block=4).units_done == 1
+    assert Stamps.open(out).labels()["label"].to_pylist() == [n % 3 for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a,b\n1,2\n", "id_str"), ("id_str,file_loc\n", "no rows"), ("id_str,file_loc\n1,x.png\n", "does not exist")],
+)
+def test_bad_tables(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=says):
+        ingest(str(tmp_path), table=str(tmp_path / "t.csv"), out=str(tmp_path / "s.zarr"))
