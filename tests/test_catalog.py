@@ -117,6 +117,8 @@ def test_create_opens_the_same_and_refuses_another(tmp_path: Path) -> None:
     url = str(tmp_path / "c")
     Catalog.create(url, DECLARED, IDENTITY)
     again = Catalog.create(url, DECLARED, IDENTITY)
+    Catalog.create(url + "2", DECLARED, {"shard": (1, 2)})
+    assert Catalog.create(url + "2", DECLARED, {"shard": (1, 2)}).identity == {"shard": [1, 2]}
     assert pickle.loads(pickle.dumps(again)).schema.equals(DECLARED)
     with pytest.raises(InputError, match="bundle = b, this run has other: choose another --out"):
         Catalog.create(url, DECLARED, {**IDENTITY, "bundle": "other"})

@@ -190,3 +190,14 @@ def test_units_in_doubt_are_left_to_the_next_run(tmp_path: Path) -> None:
     compact(catalog.url)
     assert view(catalog).equals(before)
     assert catalog.listed()["im_1"] == {"a" * 16, "b" * 16}
+
+
+def test_a_query_whose_files_were_merged_meanwhile_looks_again(tmp_path: Path) -> None:
+    catalog, _ = small_catalog(tmp_path / "c", units=3)
+    before = view(catalog)
+    stale = catalog.entries()
+    compact(catalog.url)
+    for name in catalog.manifest_names():
+        storage.write_table(f"{catalog.url}/manifest/{name}", stale)  # what a reader saw a moment ago
+    assert view(catalog).equals(before)
+    assert query(catalog.url, cone=(10.5, 0, 0.3)).rows > 0

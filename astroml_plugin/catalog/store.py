@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -64,20 +65,19 @@ class Catalog:
             InputError: the catalog there was made from something else; the sentence names what differs.
         """
         url = storage.absolute(url)
+        plain = json.loads(json.dumps(dict(identity)))  # as it comes back from the file: tuples are lists
         if storage.exists(storage.join(url, "schema.json")):
-            catalog = cls.open(url)
-            catalog._must_match(schema, dict(identity))
-            return catalog
+            return cls.open(url)._matching(schema, plain)
         _refuse_foreign_folder(url)
         declared = {
             "format": FORMAT,
             "package_version": __version__,
             "columns": schema_to_json(schema),
             "flags": OBJECT_FLAGS,
-            "identity": dict(identity),
+            "identity": plain,
         }
         storage.write_json(storage.join(url, "schema.json"), declared)
-        return cls.open(url)
+        return cls.open(url)._matching(schema, plain)  # another driver may have been faster
 
     @classmethod
     def open(cls, url: str) -> Catalog:
@@ -96,7 +96,8 @@ class Catalog:
             )
         return cls(url, schema_from_json(declared["columns"]), declared["identity"])
 
-    def _must_match(self, schema: pa.Schema, identity: dict[str, Any]) -> None:
+    def _matching(self, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
+        """This catalog, when it was made from the same."""
         place = storage.redact(self.url)
         for key in sorted({*identity, *self.identity}):
             there, here = self.identity.get(key), identity.get(key)
@@ -108,6 +109,7 @@ class Catalog:
         if [(f.name, f.type) for f in schema] != [(f.name, f.type) for f in self.schema]:
             differing = sorted(set(schema.names) ^ set(self.schema.names)) or "types or order"
             raise InputError(f"the catalog {place} has other columns than this run ({differing}): choose another --out")
+        return self
 
     # Parts
 
