@@ -112,8 +112,8 @@ class DeviceTile:
     """(band, y, x) float32; unusable pixels are 0."""
     variance: Tensor | None
     """(band, y, x) float32; unusable pixels are 0."""
-    bits: Tensor
-    """(band, y, x) uint8: EDGE, MASKED, NONFINITE, SATURATED of each pixel; 0 means usable."""
+    bits: Tensor | None
+    """(band, y, x) uint8: EDGE, MASKED, NONFINITE, SATURATED of each pixel; None when all pixels can be used."""
     psf: Tensor | None
     """(band, cell_y, cell_x, psf_y, psf_x) float32."""
     bands: tuple[str, ...]
@@ -135,16 +135,20 @@ def pixel_bits(image: np.ndarray, variance: np.ndarray | None, mask: np.ndarray 
     """
     bits = np.zeros(image.shape, np.uint8)
     if image.dtype.kind == "f":
-        bits |= np.where(np.isfinite(image), 0, int(ObjectFlag.NONFINITE)).astype(np.uint8)
+        _mark(bits, ~np.isfinite(image), ObjectFlag.NONFINITE)
     if variance is not None:
-        usable = (variance > 0) & (variance < np.inf)
-        bits |= np.where(usable, 0, int(ObjectFlag.MASKED)).astype(np.uint8)
+        _mark(bits, ~((variance > 0) & (variance < np.inf)), ObjectFlag.MASKED)
     if mask is not None and mask.any():
-        no_data = (mask & int(MaskBit.NO_DATA)) != 0
-        bits |= np.where(mask & np.uint32(_BAD), int(ObjectFlag.MASKED), 0).astype(np.uint8)
-        bits |= np.where(mask & np.uint32(MaskBit.SATURATED), int(ObjectFlag.SATURATED), 0).astype(np.uint8)
-        bits[no_data] = int(ObjectFlag.EDGE)
+        _mark(bits, (mask & np.uint32(_BAD)) != 0, ObjectFlag.MASKED)
+        _mark(bits, (mask & np.uint32(MaskBit.SATURATED)) != 0, ObjectFlag.SATURATED)
+        bits[(mask & np.uint32(MaskBit.NO_DATA)) != 0] = int(ObjectFlag.EDGE)
     return bits
+
+
+def _mark(bits: np.ndarray, where: np.ndarray, flag: ObjectFlag) -> None:
+    """Set a flag in place; nothing to do is the usual case and costs one look."""
+    if where.any():
+        bits |= where.view(np.uint8) * np.uint8(flag)
 
 
 def to_device(
@@ -152,13 +156,12 @@ def to_device(
 ) -> DeviceTile:
     """Move a tile to the device once; its unusable pixels become 0 there."""
     device = torch.device(device)
-    bits = _move(pixel_bits(tile.image, tile.variance, tile.mask), device)
-    unusable = bits != 0
-    dirty = bool(unusable.any())
+    marked = pixel_bits(tile.image, tile.variance, tile.mask)
+    bits = _move(marked, device) if marked.any() else None
 
     def cleaned(array: np.ndarray) -> Tensor:
         moved = _move(array, device)
-        return moved.masked_fill(unusable, 0.0) if dirty else moved
+        return moved if bits is None else moved.masked_fill(bits != 0, 0.0)
 
     return DeviceTile(
         image=cleaned(tile.image),
@@ -205,18 +208,29 @@ def around(
         )
     device = tile.image.device
     corner = (torch.from_numpy(top).to(device), torch.from_numpy(left).to(device))
-    bits = _gather(tile.bits, corner, size)
+    image = _gather(tile.image, corner, size)
+    bits = None if tile.bits is None else _gather(tile.bits, corner, size)
     centre_x, centre_y = left + size // 2, top + size // 2
     return Cutouts(
-        image=_gather(tile.image, corner, size),
+        image=image,
         variance=None if tile.variance is None else _gather(tile.variance, corner, size),
-        valid=bits == 0,
+        valid=_all_valid(image) if bits is None else bits == 0,
         psf=None if tile.psf is None else _psf_cells(tile.psf, centre_x / width, centre_y / height),
         jacobian=torch.from_numpy(jacobian),
-        flags=reduce_bits(bits),
+        flags=_no_flags(image) if bits is None else reduce_bits(bits),
         bands=tile.bands,
         pixel_scale=tile.pixel_scale,
     )
+
+
+def _all_valid(image: Tensor) -> Tensor:
+    """True for every pixel."""
+    return torch.ones(image.shape, dtype=torch.bool, device=image.device)
+
+
+def _no_flags(image: Tensor) -> Tensor:
+    """(n,) int32 zeros."""
+    return torch.zeros(len(image), dtype=torch.int32, device=image.device)
 
 
 def stamp_origin(position: np.ndarray, size: int) -> np.ndarray:
@@ -278,18 +292,20 @@ def from_stamps(
         device: where to.
     """
     device = torch.device(device)
-    bits = _move(pixel_bits(image, variance, None), device)
-    unusable = bits != 0
-    dirty = bool(unusable.any())
-    moved = _move(image, device)
+    marked = pixel_bits(image, variance, None)
+    bits = _move(marked, device) if marked.any() else None
+    pixels = _move(image, device)
     spread = None if variance is None else _move(variance, device)
+    if bits is not None:
+        pixels = pixels.masked_fill(bits != 0, 0)
+        spread = None if spread is None else spread.masked_fill(bits != 0, 0.0)
     return Cutouts(
-        image=moved.masked_fill(unusable, 0) if dirty else moved,
-        variance=spread.masked_fill(unusable, 0.0) if dirty and spread is not None else spread,
-        valid=~unusable,
+        image=pixels,
+        variance=spread,
+        valid=_all_valid(pixels) if bits is None else bits == 0,
         psf=None if psf is None else _move(psf, device),
         jacobian=torch.full((len(image), 2, 2), torch.nan, dtype=torch.float64),
-        flags=reduce_bits(bits),
+        flags=_no_flags(pixels) if bits is None else reduce_bits(bits),
         bands=tuple(bands),
         pixel_scale=pixel_scale,
     )

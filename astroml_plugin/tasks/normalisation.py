@@ -90,8 +90,9 @@ def domain_flags(pixels: Tensor, valid: Tensor, complete: bool) -> Tensor:
     """(n,) int32: NONFINITE without a valid pixel, OUT_OF_DOMAIN for one value only or a band without valid pixel."""
     flat = pixels.flatten(2)
     if complete:
-        low, high = torch.aminmax(flat, dim=2)
-        constant = (low == high).all(1)
+        constant = (flat[..., ::_SPARSE] == flat[..., :1]).all(2).all(1)
+        if bool(constant.any()):  # only these are worth a look at every pixel
+            constant[constant.clone()] = (flat[constant] == flat[constant][..., :1]).all(2).all(1)
         return constant.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
     usable = valid.flatten(2)
     low = flat.masked_fill(~usable, torch.inf).amin(2)
