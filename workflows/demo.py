@@ -189,7 +189,7 @@ class _Found:
         snr, true = self.columns["true_snr"].astype(float), self.columns["true_class"]
         rng, groups = np.random.default_rng(1), []
         for name in np.unique(true):
-            candidates = np.flatnonzero((true == name) & (snr > 20) & (snr < 300))
+            candidates = np.flatnonzero((true == name) & (snr > 20) & (snr < 300) & (self.columns["flags"] == 0))
             groups.append(rng.permutation(candidates)[: _SHOWN // 3 + 1])
         return [int(i) for group in groups for i in group][:_SHOWN]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from distributed import Client
 from astroml_plugin import storage
 from astroml_plugin.errors import AstromlError, InputError
 from astroml_plugin.flags import INFORMATIONAL
+from astroml_plugin.ingest.fits import list_images
 from astroml_plugin.objects import ObjectSettings, read_chunks
 from astroml_plugin.peaks import find_peaks
 from astroml_plugin.survey import Survey, TileInfo
@@ -29,6 +32,7 @@ MOST_IMAGES = 6
 """Images of a folder that are looked at: those with a catalogue first, then the largest files."""
 
 _MOST_FILES = 5000
+_MOST_OPENED = 4 * MOST_IMAGES
 _HALO = 32
 _SHOWN = 8
 _CUTOUT = 32
@@ -82,20 +86,31 @@ def find_images(folder: str) -> list[Found]:
     everything = set(names)
     found = [_describe(folder, name, images, everything) for name in images]
     sizes = {entry.url: _bytes(entry.url) for entry in found}
-    found.sort(key=lambda entry: (entry.catalogue is None, entry.weight is None, -sizes[entry.url], entry.url))
-    return _varied(found)
+    found.sort(key=lambda entry: (entry.catalogue is None, -sizes[entry.url], entry.url))
+    chosen = [entry for entry in islice(_varied(found, len(folder)), _MOST_OPENED) if _has_pixels(entry.url)]
+    if not chosen:
+        raise InputError(f"no FITS file in {storage.redact(folder)} holds an image that can be read")
+    return chosen[:MOST_IMAGES]
 
 
-def _varied(found: Sequence[Found]) -> list[Found]:
-    """The first few, without more than two images of one folder while there are others."""
-    seen: dict[str, int] = {}
-    first: list[Found] = []
-    rest: list[Found] = []
+def _varied(found: Sequence[Found], depth: int) -> Iterator[Found]:
+    """All, two of each subfolder in turn."""
+    groups: dict[str, list[Found]] = {}
     for entry in found:
-        parent = entry.url.rsplit("/", 1)[0]
-        seen[parent] = seen.get(parent, 0) + 1
-        (first if seen[parent] <= 2 else rest).append(entry)
-    return (first + rest)[:MOST_IMAGES]
+        groups.setdefault(entry.url[depth:].strip("/").partition("/")[0], []).append(entry)
+    while groups:
+        for name in list(groups):
+            yield from groups[name][:2]
+            groups[name] = groups[name][2:]
+            if not groups[name]:
+                del groups[name]
+
+
+def _has_pixels(url: str) -> bool:
+    try:
+        return bool(list_images(url))
+    except InputError:
+        return False
 
 
 def _bytes(url: str) -> int:
@@ -138,6 +153,17 @@ def _pattern(name: str, pairs: Sequence[tuple[str, str]], everything: set[str]) 
     return None
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """One image that went all the way."""
+
+    catalog: str
+    field: Field
+    rows: int
+    line: str
+    """For the summary."""
+
+
 def demo_images(out: str, images: str, client: Client, report: Reporter, training: float = 1.0) -> DemoResult:
     """Ingest, measure and draw the images of a folder; see `workflows.demo.demo`."""
     found = find_images(images)
@@ -146,29 +172,28 @@ def demo_images(out: str, images: str, client: Client, report: Reporter, trainin
     for model, what in zip(image_models(training), ("a shape model", "a class model"), strict=True):
         step(f"simulating {model.count} stamps and training {what} for any band, pixel scale and PSF")
         bundles.append(train_model(model, storage.join(out, "any"), client, report).bundle)
-    fields, catalogs, lines, rows = [], [], [], 0
+    done: list[_Measured] = []
+    lines: list[str] = []
     for entry in found:
         step(f"{entry.stem}: ingest, measure, query")
         try:
-            catalog, shown, line = _measure(entry, out, bundles, client, report)
+            done.append(_measure(entry, out, bundles, client, report))
+            lines.append(done[-1].line)
         except AstromlError as error:
             lines.append(f"{entry.stem}: left out, {storage.redact(str(error))}")
-            continue
-        fields.append(shown)
-        catalogs.append(catalog)
-        lines.append(line)
-        rows += len(shown.x)
-    if not fields:
+    if not done:
         raise InputError(f"no image in {storage.redact(images)} could be measured: {'; '.join(lines)}")
     step("drawing the picture")
     picture = storage.join(out, "images.png")
-    images_picture(picture, fields)
+    images_picture(picture, [one.field for one in done])
+    catalogs = tuple(one.catalog for one in done)
+    rows = sum(one.rows for one in done)
     summary = _summary(lines, catalogs, picture, step.seconds)
-    return DemoResult(out, tuple(catalogs), (picture,), rows, round(step.seconds, 1), summary)
+    return DemoResult(out, catalogs, (picture,), rows, round(step.seconds, 1), summary)
 
 
-def _measure(entry: Found, out: str, bundles: list[str], client: Client, report: Reporter) -> tuple[str, Field, str]:
-    """One image to its catalog; gives catalog, picture and line for the summary."""
+def _measure(entry: Found, out: str, bundles: list[str], client: Client, report: Reporter) -> _Measured:
+    """One image to its catalog."""
     folder = storage.join(out, "images", f"{entry.stem}-{storage.digest(entry.url)[:6]}")
     result = ingest(
         [entry.url],
@@ -196,9 +221,10 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
         client=client,
         progress=report.tally,
     )
-    shown = _field(entry, survey, catalog, source)
+    shown, rows = _field(entry, survey, catalog, source)
     outside = f", {measured.unplaced} outside the image" if measured.unplaced else ""
-    return catalog, shown, f"{entry.stem}: {len(shown.x)} objects measured{outside} ({source})"
+    line = f"{entry.stem}: {rows} objects measured{outside} ({source})"
+    return _Measured(catalog, shown, rows, line)
 
 
 def _peaks(survey: Survey, folder: str) -> str:
@@ -221,12 +247,12 @@ def _peaks(survey: Survey, folder: str) -> str:
     return url
 
 
-def _field(entry: Found, survey: Survey, catalog: str, source: str) -> Field:
-    """What to draw of a measured image: its first parent image, all objects, some cutouts."""
+def _field(entry: Found, survey: Survey, catalog: str, source: str) -> tuple[Field, int]:
+    """What to draw (the parent image with most objects, some of them cut out), and rows of the catalog."""
     table = query(catalog, "SELECT * FROM catalog ORDER BY object_id").to_arrow()
     if not table.num_rows:
         raise InputError("none of its objects lies on the image")
-    name = table["image"][0].as_py()
+    name = Counter(table["image"].to_pylist()).most_common(1)[0][0]
     rows = [row for row in table.to_pylist() if row["image"] == name]
     image = _mosaic(survey, [info for info in survey.iter_tiles() if info.image == name])
     labels = [row["classes_label"] or "none" for row in rows]
@@ -235,7 +261,7 @@ def _field(entry: Found, survey: Survey, catalog: str, source: str) -> Field:
     snapshots = [
         Snapshot(cut(image[None], rows[i]["x"], rows[i]["y"], _CUTOUT), _title(rows[i]), labels[i]) for i in shown
     ]
-    return Field(entry.stem, image, x, y, labels, snapshots, source)
+    return Field(entry.stem, image, x, y, labels, snapshots, source), table.num_rows
 
 
 def _title(row: dict[str, Any]) -> str:

@@ -76,11 +76,15 @@ class Field:
 
 def stretched(image: Array) -> Array:
     """(y, x) or (y, x, 3) values in [0, 1] from (band, y, x) pixels: asinh in units of the noise, colours kept."""
-    planes = np.nan_to_num(np.asarray(image, float))
-    level = np.median(planes, axis=(1, 2), keepdims=True)
-    noise = max(1.4826 * float(np.median(np.abs(planes - level))), 1e-12)
-    planes = (planes - level) / noise
-    top = max(float(np.percentile(planes, 99.7)), 12.0)
+    planes = np.asarray(image, float)
+    seen = np.isfinite(planes)
+    if not seen.any(axis=(1, 2)).all():
+        return np.zeros(planes.shape[1:])
+    level = np.array([np.median(plane[good]) for plane, good in zip(planes, seen, strict=True)])[:, None, None]
+    planes = np.where(seen, planes - level, 0.0)
+    noise = max(1.4826 * float(np.median(np.abs(planes[seen]))), 1e-12)
+    planes /= noise
+    top = max(float(np.percentile(planes[seen], 99.7)), 12.0)
     total = np.maximum(planes.mean(0), 0)
     factor = np.arcsinh(total / _SOFTENING) / np.maximum(total, 1e-9) / np.arcsinh(top / _SOFTENING)
     if len(planes) < 3:
@@ -92,12 +96,12 @@ def stretched(image: Array) -> Array:
 
 
 def cut(image: np.ndarray, x: float, y: float, size: int) -> np.ndarray:
-    """Pixels (band, size, size) around (x, y) of `image` (band, y, x), 0 beyond its edges."""
+    """Pixels (band, size, size) around (x, y) of `image` (band, y, x), NaN beyond its edges."""
     x0, y0 = int(np.floor(x + 0.5)) - size // 2, int(np.floor(y + 0.5)) - size // 2
     left, low = max(x0, 0), max(y0, 0)
     part = image[:, low : max(y0 + size, 0), left : max(x0 + size, 0)]
-    whole = np.zeros((len(image), size, size), np.float32)
-    whole[:, low - y0 : low - y0 + part.shape[1], left - x0 : left - x0 + part.shape[2]] = np.nan_to_num(part)
+    whole = np.full((len(image), size, size), np.nan, np.float32)
+    whole[:, low - y0 : low - y0 + part.shape[1], left - x0 : left - x0 + part.shape[2]] = part
     return whole
 
 

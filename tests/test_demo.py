@@ -1,0 +1,140 @@
+"""The demo, small: simulated sky and folders of images, start to end."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv as pacsv
+import pytest
+from PIL import Image
+
+pytest.importorskip("galsim", reason="needs the extra sim")
+
+from astroml_plugin.errors import InputError
+from astroml_plugin.peaks import find_peaks
+from astroml_plugin.simulation import Camera, Population, Sky, write_fits
+from workflows import demo_images
+from workflows.demo import DemoSky, demo
+from workflows.demo_images import find_images
+from workflows.demo_pictures import cut, stretched
+from workflows.progress import Reporter
+from workflows.query import query
+
+SMALL = DemoSky(side=256, tile_size=192, halo=32, density=150.0, training=0.03)
+
+
+@pytest.fixture(scope="module")
+def image_out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One output for the folders of images, so that its models are trained once."""
+    return str(tmp_path_factory.mktemp("images-out"))
+
+
+def test_demo_on_a_simulated_sky_and_again(tmp_path: Path) -> None:
+    told = io.StringIO()
+    result = demo(str(tmp_path / "out"), progress=Reporter(told), size=SMALL)
+    assert "[7/7]" in told.getvalue()
+    assert result.rows > 20
+    rows = query(result.catalogs[0]).to_arrow()
+    assert rows.num_rows == result.rows
+    assert {"shapes_e1", "shapes_e1_err", "classes_label", "classes_p_star", "ra", "flags"} <= set(rows.column_names)
+    with Image.open(result.pictures[0]) as picture:
+        assert np.asarray(picture).std() > 10
+    assert "Try next" in result.summary
+    told = io.StringIO()
+    again = demo(str(tmp_path / "out"), progress=Reporter(told), size=SMALL)
+    assert again.rows == result.rows
+    assert "trained:" not in told.getvalue()
+
+
+def test_demo_on_a_folder_of_images(tmp_path: Path, image_out: str) -> None:
+    """One image with a catalogue beside it, one without, one that is broken."""
+    folder = tmp_path / "images"
+    population = Population(star_fraction=0.5)
+    sky = Sky(160, 160, seed=5, density=120.0, population=population, camera=Camera(bands=("r",)), name="first")
+    _, psf, truth = write_fits(sky, str(folder / "a"))
+    Path(psf).unlink()
+    bright = truth.filter(np.array(truth["snr"]) > 10).select(["object_id", "ra", "dec"])
+    pacsv.write_csv(bright, folder / "a" / "first_r.csv")
+    write_fits(replace(sky, seed=6, name="second"), str(folder / "b"))
+    (folder / "b" / "broken.fits").write_bytes((folder / "b" / "second_r.fits").read_bytes()[:20_000])
+    found = find_images(str(folder))
+    assert [Path(entry.url).name for entry in found] == ["first_r.fits", "second_r.fits"]
+    assert [entry.catalogue is not None for entry in found] == [True, False]
+    result = demo(image_out, str(folder), progress=Reporter(io.StringIO()), size=SMALL)
+    assert len(result.catalogs) == 2
+    assert query(result.catalogs[0]).rows == bright.num_rows
+    assert query(result.catalogs[1]).rows > 2
+    assert "first_r.csv" in result.summary
+    assert Path(result.pictures[0]).stat().st_size > 10_000
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no folder"):
+        find_images(str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="no FITS image"):
+        find_images(str(tmp_path))
+    (tmp_path / "text.fits").write_text("no FITS")
+    with pytest.raises(InputError, match="can be read"):
+        find_images(str(tmp_path))
+
+
+@pytest.mark.shared_data
+def test_real_images_are_found_with_what_lies_beside_them(shared_data: Path) -> None:
+    found = {entry.stem: entry for entry in find_images(str(shared_data))}
+    assert len(found) <= demo_images.MOST_IMAGES
+    ntt, spitzer = found["sep_ntt_emmi_256"], found["spitzer_example_image"]
+    assert ntt.catalogue is not None
+    assert ntt.catalogue.endswith(".cat")
+    assert spitzer.catalogue is not None
+    assert spitzer.settings is not None
+    assert spitzer.settings.columns == "object_id=#row"
+    decam = next(entry for entry in found.values() if "_ooi_" in entry.stem)
+    assert (decam.weight, decam.mask) == ("ooi=oow", "ooi=ood")
+
+
+@pytest.mark.shared_data
+def test_demo_on_real_images(shared_data: Path, tmp_path: Path, image_out: str) -> None:
+    """NTT with its Source Extractor catalogue, Spitzer with one in Galactic coordinates, DECam extensions."""
+    folder = tmp_path / "images"
+    decam = "decam_bass_mzls/testcase4/images/decam/CP/V4.8.2/CP20170315"
+    for name in ("ntt", "spitzer", decam):
+        (folder / Path(name).name).parent.mkdir(exist_ok=True)
+        (folder / Path(name).name).symlink_to(shared_data / name)
+    result = demo(image_out, str(folder), progress=Reporter(io.StringIO()), size=SMALL)
+    rows = {Path(catalog).parent.name.rpartition("-")[0]: query(catalog).to_arrow() for catalog in result.catalogs}
+    assert rows["sep_ntt_emmi_256"].num_rows == 65
+    assert rows["sep_ntt_emmi_256"]["ra"].null_count == 65
+    spitzer = rows["spitzer_example_image"]
+    assert spitzer.num_rows == 224
+    assert spitzer["ra"].null_count == 0
+    assert "c4d_170316_062107_ooi_z_ls9.N2" in rows
+
+
+def test_peaks_are_where_the_stars_are() -> None:
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:80, :90]
+    image = rng.normal(100, 1, (80, 90))
+    for cx, cy, flux in ((20.3, 30.6, 80.0), (60.0, 50.0, 40.0)):
+        image += flux * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 4.5)
+    image[5, 5] = np.nan
+    px, py, height = find_peaks(image)
+    assert height[0] > height[1]
+    assert np.allclose(px, [20.3, 60.0], atol=0.5)
+    assert np.allclose(py, [30.6, 50.0], atol=0.5)
+    masked = np.ones(image.shape, bool)
+    masked[20:40, 10:30] = False
+    assert len(find_peaks(image, masked)[0]) == 1
+    assert len(find_peaks(np.full((9, 9), np.nan))[0]) == 0
+
+
+def test_cuts_at_edges_and_pictures_of_nothing() -> None:
+    image = np.arange(12.0, dtype=np.float32).reshape(1, 3, 4)
+    part = cut(image, 0, 0, 4)
+    assert np.array_equal(part[0, 2:, 2:], image[0, :2, :2])
+    assert np.isnan(part[0, :2]).all()
+    assert np.isnan(cut(image, 100, 100, 4)).all()
+    assert stretched(np.full((3, 4, 4), np.nan)).shape == (4, 4)
+    assert stretched(np.ones((3, 4, 4))).shape == (4, 4, 3)
