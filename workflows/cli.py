@@ -35,6 +35,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status of the contract."""
+    # Threads of torch that spin at barriers starve each other where cores are shared; asked before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     with contextlib.suppress(ValueError):  # not in the main thread: signals stay the caller's
         signal.signal(signal.SIGTERM, _on_terminate)
