@@ -23,7 +23,7 @@ from workflows.demo_pictures import cut, stretched
 from workflows.progress import Reporter
 from workflows.query import query
 
-SMALL = DemoSky(side=256, tile_size=192, halo=32, density=150.0, training=0.03)
+SMALL = DemoSky(side=256, tile_size=192, halo=32, density=150.0, training=0.03, epochs=2)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from astroml_plugin.simulation import Camera, Population, Sky, write_fits
 from astroml_plugin.simulation.profiles import load_galsim
 from astroml_plugin.survey import Survey
 from workflows.demo_images import demo_images
-from workflows.demo_models import DemoModel, sky_models, train_model
+from workflows.demo_models import DemoModel, image_models, sky_models, train_model
 from workflows.demo_pictures import Shapes, Snapshot, cut, simulated_picture
 from workflows.demo_steps import DemoResult, Steps
 from workflows.infer import infer
@@ -42,6 +42,8 @@ class DemoSky:
     """Objects per arcmin^2."""
     training: float = 1.0
     """Factor on the number of training stamps."""
+    epochs: int = 10
+    """Passes over them."""
 
     def sky(self) -> Sky:
         """The sky that is looked at."""
@@ -50,7 +52,7 @@ class DemoSky:
 
     def models(self) -> tuple[DemoModel, DemoModel]:
         """What is measured on it."""
-        return sky_models(self.training)
+        return sky_models(self.training, self.epochs)
 
 
 def demo(
@@ -76,7 +78,7 @@ def demo(
     report = progress or Reporter()
     with cluster.connect("local") as client:
         if images is not None:
-            return demo_images(out, images, client, report, size.training)
+            return demo_images(out, images, client, report, image_models(size.training, size.epochs))
         return _demo_sky(out, size, client, report)
 
 

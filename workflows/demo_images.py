@@ -20,7 +20,7 @@ from astroml_plugin.ingest.fits import list_images
 from astroml_plugin.objects import ObjectSettings, read_chunks
 from astroml_plugin.peaks import find_peaks
 from astroml_plugin.survey import Survey, TileInfo
-from workflows.demo_models import image_models, train_model
+from workflows.demo_models import DemoModel, train_model
 from workflows.demo_pictures import Field, Snapshot, cut, images_picture
 from workflows.demo_steps import DemoResult, Steps
 from workflows.infer import infer
@@ -164,12 +164,12 @@ class _Measured:
     """For the summary."""
 
 
-def demo_images(out: str, images: str, client: Client, report: Reporter, training: float = 1.0) -> DemoResult:
-    """Ingest, measure and draw the images of a folder; see `workflows.demo.demo`."""
+def demo_images(out: str, images: str, client: Client, report: Reporter, models: Sequence[DemoModel]) -> DemoResult:
+    """Ingest, measure and draw the images of a folder with a shape and a class model; see `workflows.demo.demo`."""
     found = find_images(images)
     step = Steps(report, len(found) + 3)
     bundles = []
-    for model, what in zip(image_models(training), ("a shape model", "a class model"), strict=True):
+    for model, what in zip(models, ("a shape model", "a class model"), strict=True):
         step(f"simulating {model.count} stamps and training {what} for any band, pixel scale and PSF")
         bundles.append(train_model(model, storage.join(out, "any"), client, report).bundle)
     done: list[_Measured] = []

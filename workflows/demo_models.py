@@ -35,27 +35,28 @@ def _recipe(name: str, epochs: int, settings: dict[str, Any]) -> Recipe:
     return replace(recipe, settings={**recipe.settings, **settings}, training=training)
 
 
-def sky_models(scale: float = 1.0) -> tuple[DemoModel, DemoModel]:
+def sky_models(scale: float = 1.0, epochs: int = 10) -> tuple[DemoModel, DemoModel]:
     """Ellipticities from r with the PSF, and classes from g, r, i, for the simulated sky.
 
     Args:
         scale: factor on the number of stamps; tests take a small part.
+        epochs: passes over them.
     """
     crowded = {"density": 40.0, "snr": (5.0, 400.0)}
     shapes = {"population": Population(star_fraction=0.0), "camera": Camera(bands=("r",)), "size": 48, "seed": 11}
     classes = {"population": Population(star_fraction=0.3, bulge_probability=0.3), "size": 32, "seed": 12}
     return (
-        DemoModel("shapes", _recipe("ellipticity", 10, {}), int(12_000 * scale), shapes | crowded),
+        DemoModel("shapes", _recipe("ellipticity", epochs, {}), int(12_000 * scale), shapes | crowded),
         DemoModel(
             "classes",
-            _recipe("classify", 10, {"stamp_size": 32, "resize": "fit"}),
+            _recipe("classify", epochs, {"stamp_size": 32, "resize": "fit"}),
             int(8_000 * scale),
             classes | crowded | {"bands": ("g", "r", "i")},
         ),
     )
 
 
-def image_models(scale: float = 1.0) -> tuple[DemoModel, DemoModel]:
+def image_models(scale: float = 1.0, epochs: int = 8) -> tuple[DemoModel, DemoModel]:
     """Shapes and classes from any one band without a PSF, in pixels rather than arcsec.
 
     They are trained on stars and galaxies seen with a PSF of 1.6 to 5 pixels, so that any image with such a PSF may
@@ -68,13 +69,13 @@ def image_models(scale: float = 1.0) -> tuple[DemoModel, DemoModel]:
     return (
         DemoModel(
             "shapes",
-            _recipe("ellipticity", 8, settings),
+            _recipe("ellipticity", epochs, settings),
             int(10_000 * scale),
             common | {"population": Population(star_fraction=0.0), "seed": 21},
         ),
         DemoModel(
             "classes",
-            _recipe("classify", 8, settings | {"normalisation": flat}),
+            _recipe("classify", epochs, settings | {"normalisation": flat}),
             int(10_000 * scale),
             common | {"population": Population(star_fraction=0.4), "seed": 22},
         ),
