@@ -31,19 +31,25 @@ ZSTD_LEVEL = 1
 """Float noise hardly compresses: higher levels cost time and gain nothing."""
 
 _config_lock = threading.Lock()
-_pipeline: str | None = None
+_HAS_ZARRS = importlib.util.find_spec("zarrs") is not None
+_pipeline = "auto"
 
 
-def use_pipeline(name: str | None) -> None:
-    """Choose the codec pipeline of arrays opened from now on in this process: None (zarr-python) or "zarrs".
+def use_pipeline(name: str) -> None:
+    """Choose what decodes the arrays opened from now on in this process.
 
-    zarrs decodes several times faster; it verifies the same checksums, which the tests compare.
+    Args:
+        name: "auto" (zarrs for reading local stores when it is installed, else zarr-python), "zarr" or "zarrs". zarrs
+            decodes several times faster and verifies the same checksums: the tests compare both, on damage too.
+
+    Raises:
+        InputError: zarrs is asked for and not installed.
     """
     global _pipeline
-    if name == "zarrs" and importlib.util.find_spec("zarrs") is None:
+    if name not in ("auto", "zarr", "zarrs"):
+        raise InputError(f"unknown codec pipeline {name!r}: use auto, zarr or zarrs")
+    if name == "zarrs" and not _HAS_ZARRS:
         raise InputError("the zarrs codec pipeline is not installed: pip install 'astroml-plugin[fast]'")
-    if name not in (None, "zarrs"):
-        raise InputError(f"unknown codec pipeline {name!r}: use None or 'zarrs'")
     _pipeline = name
 
 
@@ -87,7 +93,7 @@ def open_array(url: str, name: str, *, read_only: bool = True) -> zarr.Array:
     """One array of a group, without consolidated metadata."""
     with _config_lock:
         settings: dict[str, Any] = {"array.write_empty_chunks": True, "async.concurrency": 8}
-        if _pipeline == "zarrs":
+        if _HAS_ZARRS and _pipeline != "zarr" and read_only and storage.is_local(url):
             settings["codec_pipeline.path"] = "zarrs.ZarrsCodecPipeline"
         with zarr.config.set(settings):
             try:
@@ -150,6 +156,8 @@ def read_unit(url: str, name: str, array: zarr.Array, shard: int, start: int, st
         rows = slice(start, stop)
         values = array[rows] if storage.is_local(url) else storage.retrying(array.__getitem__, rows)
     except OSError as error:  # zarrs says so of damaged bytes too: nothing to wait for on a local disk
+        if error.errno is None:
+            raise CorruptError(f"{where} is damaged ({error}): ingest it again") from error
         raise CorruptError(f"{where} cannot be read: {storage.redact(str(error))}") from error
     except Exception as error:  # a codec raises whatever it likes on altered bytes
         raise CorruptError(f"{where} is damaged ({type(error).__name__}: {error}): ingest it again") from error

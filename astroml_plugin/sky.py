@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from astropy import log
 from astropy import units as u
 from astropy.coordinates import ICRS, SkyCoord
 from astropy.io.fits import Card, Header
@@ -52,7 +53,12 @@ def astropy_quiet() -> Iterator[None]:
     """Astropy's remarks on odd headers, silenced; one thread at a time, as Python's warning filters are global."""
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
-        yield
+        level = log.level
+        log.setLevel("WARNING")  # its INFO lines (SIP without -SIP) go to stdout, where data go
+        try:
+            yield
+        finally:
+            log.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -265,7 +271,9 @@ class Wcs:
         x, y = self._centre()
         ra, dec = self.to_sky([x, 0, x * 2, 0, x * 2], [y, 0, 0, y * 2, y * 2])
         radius = float(np.max(separation(ra, dec, ra[0], dec[0])))
-        return (float(ra[0]), float(dec[0]), 1.5 * radius + _MARGIN * self._plain_scale()) if np.isfinite(radius) else None
+        if not np.isfinite(radius):
+            return None
+        return float(ra[0]), float(dec[0]), 1.5 * radius + _MARGIN * self._plain_scale()
 
 
 def _read_cards(text: str) -> Header:

@@ -78,6 +78,12 @@ def test_the_celestial_part_of_a_cube() -> None:
     np.testing.assert_allclose(Wcs.from_header(cube).to_sky(10, 20), plain)
 
 
+def test_odd_headers_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Wcs.from_header(header(**SIP)).to_sky(1, 2)
+    printed = capsys.readouterr()
+    assert printed.out + printed.err == ""
+
+
 def test_a_header_without_wcs_is_refused() -> None:
     with pytest.raises(InputError, match="pixel positions"):
         Wcs.from_header(fits.Header({"NAXIS": 2, "NAXIS1": 5, "NAXIS2": 5}))

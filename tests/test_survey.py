@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def survey(tmp_path: Path) -> Survey:
     return made
 
 
-def test_tiles_come_back_as_written(survey: Survey) -> None:
+def test_tiles_come_back_as_written(pipeline: str, survey: Survey) -> None:
     opened = pickle.loads(pickle.dumps(survey))
     infos = list(opened.iter_tiles())
     assert [info.index for info in infos] == list(range(6))
@@ -104,8 +105,18 @@ def test_others_open_the_store(survey: Survey) -> None:
     assert array.shards == (1, 2, 70, 70)
 
 
+@pytest.fixture(params=["zarr", "zarrs"])
+def pipeline(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each codec pipeline in turn."""
+    if request.param == "zarrs":
+        pytest.importorskip("zarrs")
+    arrays.use_pipeline(request.param)
+    yield request.param
+    arrays.use_pipeline("auto")
+
+
 @pytest.mark.parametrize("name", ["image", "variance", "mask", "psf"])
-def test_a_flipped_byte_and_a_missing_shard_are_seen(survey: Survey, name: str) -> None:
+def test_a_flipped_byte_and_a_missing_shard_are_seen(pipeline: str, survey: Survey, name: str) -> None:
     info = survey.tile(3)
     (shard,) = (path for path in Path(survey.url, name, "c", "3").rglob("*") if path.is_file())
     good = shard.read_bytes()
