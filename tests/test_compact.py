@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,17 @@ def _forget_process(catalog: Catalog) -> None:
     for record in catalog.runs():
         if record["state"] == "running":
             storage.write_json(f"{catalog.url}/runs/{record['run_id']}.json", {**record, "pid": 2**22 + 1})
+
+
+def test_half_files_of_killed_programs_go_after_an_hour(tmp_path: Path) -> None:
+    catalog, _ = small_catalog(tmp_path / "c", units=2)
+    folder = tmp_path / "c" / "parts" / "compact"
+    folder.mkdir()
+    for name, age in ((".old.parquet.1.tmp", 7200), (".new.parquet.1.tmp", 0)):
+        (folder / name).write_text("half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    compact(catalog.url)
+    assert {path.name for path in folder.glob(".*")} == {".new.parquet.1.tmp"}
 
 
 def test_two_compactions_at_once_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from astroml_plugin.errors import InputError
 
 TARGET_BYTES = 512_000_000
 
+_ABANDONED = 3600.0
+"""Seconds after which a half-written file is a killed program's."""
+
 
 @dataclass(frozen=True)
 class CompactResult:
@@ -133,6 +136,11 @@ def _clean(catalog: Catalog) -> None:
     paths, merged = catalog.listing()
     dead = manifest.dead_paths(merged)
     catalog.drop_parts(sorted(dead & set(paths), key=parts.is_merged))  # merged ones last: they claim their parts
+    if storage.is_local(catalog.url):
+        folder = storage.local_path(catalog.url) / parts.COMPACT
+        for half in folder.glob(".*.tmp"):
+            if time.time() - half.stat().st_mtime > _ABANDONED:
+                half.unlink(missing_ok=True)
 
 
 def _settled(catalog: Catalog) -> list[PartInfo]:
