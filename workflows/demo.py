@@ -17,7 +17,7 @@ from astroml_plugin.survey import Survey
 from workflows.demo_images import demo_images
 from workflows.demo_models import DemoModel, image_models, sky_models, train_model
 from workflows.demo_pictures import Shapes, Snapshot, cut, simulated_picture
-from workflows.demo_steps import DemoResult, Steps
+from workflows.demo_steps import DemoResult, Steps, shown
 from workflows.infer import infer
 from workflows.ingest import ingest
 from workflows.progress import Reporter
@@ -109,7 +109,7 @@ def _demo_sky(out: str, size: DemoSky, client: Client, report: Reporter) -> Demo
     shapes = found.shapes()
     note = f"{len(rows)} objects measured by two networks in one pass"
     simulated_picture(picture, shapes, found.snapshots(Survey.open(survey)), note)
-    summary = _summary(out, len(rows), classes, near, shapes, found.accuracy(), step.seconds)
+    summary = _summary(out, sky, len(rows), classes, near, shapes, found.accuracy(), step.seconds)
     return DemoResult(out, (catalog,), (picture,), len(rows), round(step.seconds, 1), summary)
 
 
@@ -198,6 +198,7 @@ class _Found:
 
 def _summary(
     out: str,
+    sky: Sky,
     rows: int,
     classes: list[tuple[str, int]],
     near: int,
@@ -207,16 +208,18 @@ def _summary(
 ) -> str:
     count, rmse = shapes.scatter(20, 50)
     counts = ", ".join(f"{number} {name}" for name, number in classes)
-    catalog, shown = storage.join(out, "catalog"), storage.join(out, "demo.png")
+    folder = shown(out)
+    catalog = f"{folder}/catalog"
     return f"""
 {rows} rows in {catalog} ({counts}); {near} of them within 0.01 deg of the centre.
 Ellipticity RMSE per component at S/N 20-50: {rmse:.3f} ({count} galaxies); classes right at S/N > 10: {accuracy:.0%}.
-Picture: {shown}   All of it took {seconds:.0f} s.
+Picture: {folder}/demo.png   All of it took {seconds:.0f} s.
 
 Try next:
   astroml-plugin query {catalog} "SELECT object_id, ra, dec, shapes_e1, shapes_e2, classes_label FROM catalog LIMIT 5"
-  astroml-plugin query {catalog} --cone 150.1 2.2 0.01 --to near.fits
-  astroml-plugin infer {out}/survey.zarr --bundle {out}/bundles/shapes --objects {out}/objects.parquet --out {out}/one
+  astroml-plugin query {catalog} --cone {sky.ra} {sky.dec} 0.01 --to near.fits
+  astroml-plugin infer {folder}/survey.zarr --bundle {folder}/bundles/shapes --objects {folder}/objects.parquet \\
+      --out {folder}/one
   astroml-plugin demo --images DIR            # your own FITS images, with catalogues beside them
   astroml-plugin ingest --help                # bring a survey of your own
 """.strip()  # noqa: S608 - text for a person

@@ -22,7 +22,7 @@ from astroml_plugin.peaks import find_peaks
 from astroml_plugin.survey import Survey, TileInfo
 from workflows.demo_models import DemoModel, train_model
 from workflows.demo_pictures import Field, Snapshot, cut, images_picture
-from workflows.demo_steps import DemoResult, Steps
+from workflows.demo_steps import DemoResult, Steps, shown
 from workflows.infer import infer
 from workflows.ingest import ingest
 from workflows.progress import Reporter
@@ -221,10 +221,10 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
         client=client,
         progress=report.tally,
     )
-    shown, rows = _field(entry, survey, catalog, source)
+    drawn, rows = _field(entry, survey, catalog, source)
     outside = f", {measured.unplaced} outside the image" if measured.unplaced else ""
     line = f"{entry.stem}: {rows} objects measured{outside} ({source})"
-    return _Measured(catalog, shown, rows, line)
+    return _Measured(catalog, drawn, rows, line)
 
 
 def _peaks(survey: Survey, folder: str) -> str:
@@ -257,9 +257,9 @@ def _field(entry: Found, survey: Survey, catalog: str, source: str) -> tuple[Fie
     image = _mosaic(survey, [info for info in survey.iter_tiles() if info.image == name])
     labels = [row["classes_label"] or "none" for row in rows]
     x, y = (np.array([row[axis] for row in rows]) for axis in ("x", "y"))
-    shown = _most_certain(rows)
+    picked = _most_certain(rows)
     snapshots = [
-        Snapshot(cut(image[None], rows[i]["x"], rows[i]["y"], _CUTOUT), _title(rows[i]), labels[i]) for i in shown
+        Snapshot(cut(image[None], rows[i]["x"], rows[i]["y"], _CUTOUT), _title(rows[i]), labels[i]) for i in picked
     ]
     return Field(entry.stem, image, x, y, labels, snapshots, source), table.num_rows
 
@@ -299,10 +299,10 @@ def _summary(lines: Sequence[str], catalogs: Sequence[str], picture: str, second
     return f"""
 Measured by models that were trained on simulated stars and galaxies only: they show the way, they are no measurement.
 {told}
-Picture: {picture}   All of it took {seconds:.0f} s.
+Picture: {shown(picture)}   All of it took {seconds:.0f} s.
 
 Try next:
-  astroml-plugin query {catalogs[0]} "SELECT object_id, x, y, classes_label, shapes_e1, flags FROM catalog LIMIT 9"
+  astroml-plugin query {shown(catalogs[0])} "SELECT object_id, x, y, classes_label, flags FROM catalog LIMIT 9"
   astroml-plugin train classify --data your_labelled_stamps.zarr --out my_bundle      # learn from images like yours
   astroml-plugin infer SURVEY --bundle my_bundle --objects TABLE --out CATALOG
 """.strip()  # noqa: S608 - text for a person

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
+from astroml_plugin import storage
 from workflows.progress import Reporter
 
 
@@ -38,3 +40,11 @@ class Steps:
     def seconds(self) -> float:
         """Since the first step."""
         return time.monotonic() - self.started
+
+
+def shown(url: str) -> str:
+    """`url` as a person would type it: relative to the working folder where that is shorter."""
+    if not storage.is_local(url):
+        return url
+    relative = os.path.relpath(storage.local_path(url))
+    return relative if len(relative) < len(url) else url
