@@ -16,10 +16,10 @@ pytest.importorskip("galsim", reason="needs the extra sim")
 from astroml_plugin.errors import InputError
 from astroml_plugin.peaks import find_peaks
 from astroml_plugin.simulation import Camera, Population, Sky, write_fits
-from workflows import demo_images
 from workflows.demo import DemoSky, demo
-from workflows.demo_images import find_images
-from workflows.demo_pictures import cut, stretched
+from workflows.demo import images as demo_images
+from workflows.demo.images import find_images
+from workflows.demo.pictures import cut, stretched
 from workflows.progress import Reporter
 from workflows.query import query
 

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-from astroml_plugin.objects import ObjectBuckets, ObjectSettings
 from distributed import Client
 
 from astroml_plugin import __version__, inference, storage
@@ -20,6 +19,7 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.cluster import IO_LANES, connect, cores
 from astroml_plugin.errors import InputError
 from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
+from astroml_plugin.objects import ObjectBuckets, ObjectSettings
 from astroml_plugin.stamps import Stamps, open_source
 from astroml_plugin.survey import Survey
 

@@ -20,9 +20,9 @@ from astroml_plugin.ingest.fits import list_images
 from astroml_plugin.objects import ObjectSettings, read_chunks
 from astroml_plugin.peaks import find_peaks
 from astroml_plugin.survey import Survey, TileInfo
-from workflows.demo_models import DemoModel, train_model
-from workflows.demo_pictures import Field, Snapshot, cut, images_picture
-from workflows.demo_steps import DemoResult, Steps, shown
+from workflows.demo.models import DemoModel, train_model
+from workflows.demo.pictures import Field, Snapshot, cut, images_picture
+from workflows.demo.steps import DemoResult, Steps, shown
 from workflows.infer import infer
 from workflows.ingest import ingest
 from workflows.progress import Reporter

@@ -14,10 +14,10 @@ from astroml_plugin import cluster, storage
 from astroml_plugin.simulation import Camera, Population, Sky, write_fits
 from astroml_plugin.simulation.profiles import load_galsim
 from astroml_plugin.survey import Survey
-from workflows.demo_images import demo_images
-from workflows.demo_models import DemoModel, image_models, sky_models, train_model
-from workflows.demo_pictures import Shapes, Snapshot, cut, simulated_picture
-from workflows.demo_steps import DemoResult, Steps, shown
+from workflows.demo.images import demo_images
+from workflows.demo.models import DemoModel, image_models, sky_models, train_model
+from workflows.demo.pictures import Shapes, Snapshot, cut, simulated_picture
+from workflows.demo.steps import DemoResult, Steps, shown
 from workflows.infer import infer
 from workflows.ingest import ingest
 from workflows.progress import Reporter

@@ -1,0 +1,6 @@
+"""The main job on a small sky or on real images, start to end."""
+
+from workflows.demo.run import DemoSky, demo
+from workflows.demo.steps import DemoResult
+
+__all__ = ["DemoResult", "DemoSky", "demo"]
