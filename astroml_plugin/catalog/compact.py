@@ -15,6 +15,9 @@ from astroml_plugin.errors import InputError
 
 TARGET_BYTES = 512_000_000
 
+_FOOTER = 16_000
+"""Bytes of a part that describe it; merging leaves them out."""
+
 _ABANDONED = 3600.0
 """Seconds after which a half-written file is a killed program's."""
 
@@ -93,7 +96,7 @@ def plan(infos: list[PartInfo], target_bytes: int) -> list[list[PartInfo]]:
     files: dict[str, list[PartInfo]] = {}
     for info in infos:
         files.setdefault(info.path, []).append(info)
-    sizes = {path: sum(member.bytes for member in members) for path, members in files.items()}
+    sizes = {path: sum(max(member.bytes - _FOOTER, 1) for member in members) for path, members in files.items()}
     small = [path for path in files if not parts.is_merged(path) or sizes[path] < target_bytes / 2]
     small.sort(key=lambda path: (_first(files[path]), path))
     groups: list[list[str]] = []

@@ -49,14 +49,15 @@ def merge(url: str, schema: pa.Schema, members: Sequence[PartInfo], *, memory: s
     )
     full = schema.append(pa.field(UNIT, pa.large_string()))
     lengths = _text_lengths(url, members, full)
-    described = with_metadata(full, {**reader_metadata(full, lengths), **merged_metadata(merged)})
+    described = with_metadata(full, reader_metadata(full, lengths))
     expected = sum(member.rows for member in members)
     with (
         tempfile.TemporaryDirectory(prefix="astroml-") as spill,
         publishing(storage.join(url, path)) as target,
         sql.connect(memory_limit=memory, temp_directory=spill) as connection,
     ):
-        rows = _write_sorted(_sorted_batches(connection, url, schema, members), described, target)
+        batches = _sorted_batches(connection, url, schema, members)
+        rows = _write_sorted(batches, described, target, merged_metadata(merged))
         if rows != expected:
             raise RuntimeError(f"merged {rows} rows of {expected}: the parts changed meanwhile, run compact again")
     return merged
@@ -98,14 +99,15 @@ def _text_lengths(url: str, members: Sequence[PartInfo], full: pa.Schema) -> dic
     return longest
 
 
-def _write_sorted(batches: Iterable[pa.RecordBatch], described: pa.Schema, target: Path) -> int:
-    """Write batches as row groups; returns the rows."""
+def _write_sorted(batches: Iterable[pa.RecordBatch], described: pa.Schema, target: Path, footer: dict[str, str]) -> int:
+    """Write batches as row groups and `footer` once (schema metadata would be stored twice); returns the rows."""
     rows = 0
     with pq.ParquetWriter(target, described, compression="zstd") as writer:
         for batch in batches:
             table = pa.table(batch.columns, names=batch.schema.names).select(described.names).cast(described)
             writer.write_table(table, row_group_size=ROW_GROUP)
             rows += table.num_rows
+        writer.add_key_value_metadata(footer)
     return rows
 
 
