@@ -94,9 +94,7 @@ def _cuda(workers: int | None, threads: int | None) -> Any:
     try:
         from dask_cuda import LocalCUDACluster
 
-        return LocalCUDACluster(
-            n_workers=workers, threads_per_worker=threads or 1, host=_LOOPBACK, **_LOOPBACK_ONLY
-        )
+        return LocalCUDACluster(n_workers=workers, threads_per_worker=threads or 1, host=_LOOPBACK, **_LOOPBACK_ONLY)
     except Exception as error:  # every way in which CUDA can be absent
         raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
 

@@ -14,7 +14,7 @@ SIDES = (4, 16)
 
 def run() -> Section:
     """16 and 256 tiles of 512² in three bands, 100 objects each, the whole command in its own process."""
-    bundle = skies.bundle("kind", 48)
+    bundle = skies.bundle("small", 48)
     folders = {side: skies.noise_survey(side, 512, 64, 100) for side in SIDES}
     peaks: dict[int, list[float]] = {side: [] for side in SIDES}
     for _ in range(REPEATS):

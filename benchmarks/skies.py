@@ -68,23 +68,22 @@ def noise_survey(tiles_side: int, tile_size: int, halo: int, per_tile: int, band
     return folder
 
 
-def bundle(name: str, size: int = 48, bands: tuple[str, ...] = BANDS, widths: tuple[int, ...] = (16, 32, 64)) -> str:
-    """An untrained classifier: what its weights are does not change its speed."""
+def bundle(name: str, size: int = 48, network: str = "strided_cnn", **arguments: object) -> str:
+    """An untrained classifier of three bands: what its weights are does not change its speed."""
     torch.manual_seed(0)
     task = load(TASKS, "classify").from_settings(
         {
-            "bands": list(bands),
+            "bands": list(BANDS),
             "stamp_size": size,
             "classes": ["star", "disk", "spheroid"],
             "normalisation": {"unit": "noise", "stretch": "asinh"},
             "resize": "fit",
         }
     )
-    arguments = {"widths": list(widths)}
-    url = str(scratch() / f"bundle-{name}-{size}-{len(bands)}-{'-'.join(map(str, widths))}")
+    url = str(scratch() / f"bundle-{name}-{size}")
     ModelBundle.save(
         url,
-        task.build_network("strided_cnn", arguments),
-        Card(name, "classify", task.to_settings(), "strided_cnn", arguments),
+        task.build_network(network, arguments),
+        Card(name, "classify", task.to_settings(), network, dict(arguments)),
     )
     return url

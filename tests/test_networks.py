@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from astroml_plugin.networks.residual_cnn import ResidualCNN
 from astroml_plugin.networks.strided_cnn import StridedCNN, fuse
 
 
@@ -44,3 +45,23 @@ def test_fused_network_is_the_same_function() -> None:
         after = fuse(network)(image, psf)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 48, 63])
+def test_residual_network_takes_any_stamp_and_fuses_to_the_same_function(size: int) -> None:
+    torch.manual_seed(0)
+    network = ResidualCNN(2, 3, psf=True, blocks=2, dropout=0.1)
+    image, psf = torch.randn(8, 2, size, size), torch.rand(8, 2, 25, 25) / 300
+    for _ in range(3):
+        network(image, psf)
+    network.eval()
+    with torch.inference_mode():
+        before, after = network(image, psf), fuse(network)(image, psf)
+    assert before.shape == (8, 3)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_residual_network_grows_to_resnet18() -> None:
+    network = ResidualCNN(3, 1000, widths=(64, 128, 256, 512), blocks=2)
+    assert sum(value.numel() for value in network.parameters()) == 11_689_512  # as published for ResNet-18

@@ -366,7 +366,7 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--pixel-scale-tolerance", type=float, metavar="F", help="accept this relative difference of scale"
     )
-    verb.add_argument("--batch", type=int, metavar="N", help="stamps per forward (256)")
+    verb.add_argument("--batch", type=int, metavar="N", help="stamps per forward (128)")
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
     verb.add_argument("--shard", type=_shard, metavar="I/N", help="every N-th unit, for array jobs")
     verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")

@@ -92,7 +92,7 @@ def infer(
     workers: int | None = None,
     threads: int | None = None,
     band: str | None = None,
-    batch: int = 256,
+    batch: int = 128,
     device: str | None = None,
     shard: tuple[int, int] | None = None,
     pixel_scale_tolerance: float | None = None,
@@ -166,7 +166,7 @@ def prepare(
     objects: Any = None,
     objects_settings: ObjectSettings | None = None,
     band: str | None = None,
-    batch: int = 256,
+    batch: int = 128,
     device: str | None = None,
     pixel_scale_tolerance: float | None = None,
 ) -> Prepared:

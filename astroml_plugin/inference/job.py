@@ -30,7 +30,7 @@ class Job:
     """Survey: folder of the objects bucketed by unit. Stamps: table of repeated ids, None when there are none."""
     band: str | None = None
     """Band for bundles that accept any single one."""
-    batch: int = 256
+    batch: int = 128
     """Stamps per forward; does not change rows."""
     device: str | None = None
     """Torch device; None takes CUDA where there is one."""

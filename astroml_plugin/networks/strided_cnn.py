@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
@@ -20,8 +20,8 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 _POOLINGS = ("mean", "max", "grid")
-_PSF_GAIN = 100.0  # a PSF of unit sum has pixels of 0.01-0.1: bring them to order 1
-_PSF_FEATURES = 32
+PSF_GAIN = 100.0  # a PSF of unit sum has pixels of 0.01-0.1: bring them to order 1
+PSF_FEATURES = 32
 
 
 class StridedCNN(nn.Module):
@@ -61,21 +61,21 @@ class StridedCNN(nn.Module):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, not {activation!r}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         if pooling not in _POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(_POOLINGS)}, not {pooling!r}")
-        act = _ACTIVATIONS[activation]
-        layers: list[nn.Module] = _convolution(bands, widths[0], 5, 2, act, batch_norm)
+        act = ACTIVATIONS[activation]
+        layers: list[nn.Module] = convolution(bands, widths[0], 5, 2, act, batch_norm)
         for before, after in pairwise(widths):
-            layers += _convolution(before, after, 3, 2, act, batch_norm)
+            layers += convolution(before, after, 3, 2, act, batch_norm)
             for _ in range(depth):
-                layers += _convolution(after, after, 3, 1, act, batch_norm)
+                layers += convolution(after, after, 3, 1, act, batch_norm)
         self.features = nn.Sequential(*layers)
         cells = grid if pooling == "grid" else 1
         self.pool = nn.AdaptiveMaxPool2d(1) if pooling == "max" else nn.AdaptiveAvgPool2d(cells)
-        self.psf_features = _psf_branch(bands, act, batch_norm) if psf else None
-        flat = widths[-1] * cells**2 + (_PSF_FEATURES if psf else 0)
+        self.psf_features = psf_branch(bands, act, batch_norm) if psf else None
+        flat = widths[-1] * cells**2 + (PSF_FEATURES if psf else 0)
         self.head = nn.Sequential(
             nn.Linear(flat, hidden),
             act(),
@@ -91,11 +91,11 @@ class StridedCNN(nn.Module):
         if self.psf_features is not None:
             if psf is None:
                 raise ValueError("this network takes the PSF as its second input")
-            found = torch.cat([found, self.psf_features(psf * _PSF_GAIN)], dim=1)
+            found = torch.cat([found, self.psf_features(psf * PSF_GAIN)], dim=1)
         return self.head(found)
 
 
-def _convolution(
+def convolution(
     before: int, after: int, size: int, stride: int, act: type[nn.Module], batch_norm: bool
 ) -> list[nn.Module]:
     """One convolution with its normalisation and activation."""
@@ -105,14 +105,14 @@ def _convolution(
     return [*layers, act()]
 
 
-def _psf_branch(bands: int, act: type[nn.Module], batch_norm: bool) -> nn.Sequential:
-    """PSF (n, bands, py, px) to `_PSF_FEATURES` numbers."""
+def psf_branch(bands: int, act: type[nn.Module], batch_norm: bool) -> nn.Sequential:
+    """PSF (n, bands, py, px) to `PSF_FEATURES` numbers."""
     return nn.Sequential(
-        *_convolution(bands, 8, 5, 2, act, batch_norm),
-        *_convolution(8, 16, 3, 2, act, batch_norm),
+        *convolution(bands, 8, 5, 2, act, batch_norm),
+        *convolution(8, 16, 3, 2, act, batch_norm),
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(1),
-        nn.Linear(256, _PSF_FEATURES),
+        nn.Linear(256, PSF_FEATURES),
         act(),
     )
 
