@@ -108,7 +108,6 @@ def _one_network(label: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
 
 def _whole(folder: Path, bundle: str, out: Path, client: Any) -> float:
     """Wall seconds of a run over all units into an empty catalog."""
-    shutil.rmtree(out, ignore_errors=True)
     ready = _prepared(folder, bundle, out)
     tally = inference.execute(client, ready.units(), ready.catalog, run_id=ready.job.run, total=UNITS)
     ready.catalog.finish_run(ready.job.run)
@@ -118,6 +117,7 @@ def _whole(folder: Path, bundle: str, out: Path, client: Any) -> float:
 
 
 def _prepared(folder: Path, bundle: str, out: Path) -> Prepared:
+    shutil.rmtree(out, ignore_errors=True)
     return prepare(
         str(folder / "survey.zarr"), bundle=bundle, out=str(out), objects=str(folder / "objects.parquet"), device="cpu"
     )

@@ -1,106 +1,92 @@
-"""A cone in a catalog of many small parts, before and after `compact`. Run by hand:
-
-python -m benchmarks.query --parts 100000 --out FOLDER     # writes FOLDER (about 4 GB) when it is not there
-"""
+"""A cone and full scans in a catalog of 10⁵ small parts, before and after `compact`."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import time
-from collections.abc import Callable
+import os
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.catalog import Catalog, Column, compact, schema
+from astroml_plugin.catalog import Catalog, Column, PartInfo, compact, schema
 from astroml_plugin.query import query
+from benchmarks.harness import Section, interleave, median_iqr, scratch, table, timed
 
 COLUMNS = (Column("e1", "float32"), Column("e2", "float32"), Column("flux", "float64", "nJy"))
+PARTS, ROWS = 100_000, 20
+STEP = 0.2
+"""Side of a part on the sky, deg."""
 
 
-def make(folder: Path, parts: int, rows: int) -> Catalog:
-    """A catalog of `parts` square tiles on a band of the sky, `rows` rows each; written without fsync."""
+def run() -> Section:
+    """100,000 parts of 20 rows on a square grid of 0.2 deg; warm cache."""
+    small = scratch() / f"query-{PARTS}-{ROWS}"
+    catalog = Catalog.open(str(small)) if (small / "finished").exists() else make(small)
+    merged, seconds = _compacted(small)
+    side = int(np.ceil(np.sqrt(PARTS)))
+    centre = (side * STEP / 2, -30 + side * STEP / 2)
+    questions: dict[str, dict[str, Any]] = {
+        "cone of 0.05 deg": {"cone": (*centre, 0.05)},
+        "cone of 0.5 deg": {"cone": (*centre, 0.5)},
+        "count(*)": {"sql": "SELECT count(*) AS n FROM catalog"},
+    }
+    arms = {
+        f"{question}/{state}": timed(partial(query, str(place), **settings))
+        for question, settings in questions.items()
+        for state, place in (("parts", small), ("compacted", merged))
+    }
+    timings = interleave(arms)
+    rows = [
+        [name, median_iqr(timings[f"{name}/parts"]), median_iqr(timings[f"{name}/compacted"])] for name in questions
+    ]
+    for name, settings in questions.items():
+        one, two = (query(str(place), **settings).to_arrow() for place in (small, merged))
+        if not one.equals(two):
+            raise RuntimeError(f"{name} differs after compact")
+    text = (
+        f"{run.__doc__} `compact` took {seconds:.0f} s. The manifest alone prunes a cone to the few "
+        f"files it touches, so that compact pays where a question reads everything.\n\n"
+        + table(["question, wall s", "before `compact`", "after"], rows)
+    )
+    return Section("Queries", text, {"timings": timings, "compact_s": seconds, "parts": catalog.current().num_rows})
+
+
+def make(folder: Path) -> Catalog:
+    """The catalog of small parts; written without fsync, since only reading is measured."""
+    shutil.rmtree(folder, ignore_errors=True)
     catalog = Catalog.create(str(folder), schema(COLUMNS), {"source": "benchmark"})
-    run = catalog.start_run({"kind": "infer"})
-    side = int(np.ceil(np.sqrt(parts)))
+    run_id = catalog.start_run({"kind": "infer"})
+    side = int(np.ceil(np.sqrt(PARTS)))
     generator = np.random.default_rng(0)
-    infos = []
-    for number in range(parts):
-        infos.append(_write(catalog, number, side, rows, generator))
-        if len(infos) == 5000:
-            catalog.commit_manifest(run, infos)
-            infos = []
-            print(f"{number + 1} parts", flush=True)
-    catalog.commit_manifest(run, infos)
-    catalog.finish_run(run)
+    for first in range(0, PARTS, 5000):
+        numbers = range(first, min(first + 5000, PARTS))
+        catalog.commit_manifest(run_id, [_write(catalog, number, side, generator) for number in numbers])
+    catalog.finish_run(run_id)
+    (folder / "finished").touch()
     return catalog
 
 
-def _write(catalog: Catalog, number: int, side: int, rows: int, generator: np.random.Generator) -> Any:
-    unit, step = f"tract_r{number // side}_c{number % side}", 0.2
-    ra = (number % side) * step + generator.uniform(0, step, rows)
-    dec = -30 + (number // side) * step + generator.uniform(0, step, rows)
-    columns: dict[str, Any] = {"object_id": generator.integers(0, 2**62, rows)}
-    columns |= {"image": ["tract"] * rows, "tile": [unit] * rows, "x": ra * 1e4, "y": dec * 1e4, "ra": ra, "dec": dec}
-    columns |= {"primary": np.ones(rows, bool), "flags": np.zeros(rows, np.int32)}
-    columns |= {name: generator.normal(size=rows).astype(np.float32) for name in ("e1", "e2")}
+def _write(catalog: Catalog, number: int, side: int, generator: np.random.Generator) -> PartInfo:
+    unit = f"tract_r{number // side}_c{number % side}"
+    ra = (number % side) * STEP + generator.uniform(0, STEP, ROWS)
+    dec = -30 + (number // side) * STEP + generator.uniform(0, STEP, ROWS)
+    columns: dict[str, Any] = {"object_id": generator.integers(0, 2**62, ROWS)}
+    columns |= {"image": ["tract"] * ROWS, "tile": [unit] * ROWS, "x": ra * 1e4, "y": dec * 1e4, "ra": ra, "dec": dec}
+    columns |= {"primary": np.ones(ROWS, bool), "flags": np.zeros(ROWS, np.int32)}
+    columns |= {name: generator.normal(size=ROWS).astype(np.float32) for name in ("e1", "e2")}
     info, data = catalog.encode_part(pa.table({**columns, "flux": ra}), unit, f"{number:016x}")
-    path = folder_of(catalog) / info.path
+    path = Path(catalog.url) / info.path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return info
 
 
-def folder_of(catalog: Catalog) -> Path:
-    """The catalog's folder."""
-    return Path(catalog.url)
-
-
-def best(function: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
-    """(shortest wall time in s, last result)."""
-    times, result = [], None
-    for _ in range(repeats):
-        began = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - began)
-    return min(times), result
-
-
-def measure(catalog: Catalog, side: float) -> dict[str, Any]:
-    """Wall times of typical questions, s."""
-    centre = (side * 0.1, -30 + side * 0.1)
-    found: dict[str, Any] = {}
-    for radius in (0.05, 0.5):
-        seconds, result = best(lambda radius=radius: query(catalog.url, cone=(*centre, radius)))  # type: ignore[misc]
-        found[f"cone_{radius}_s"] = round(seconds, 3)
-        found[f"cone_{radius}"] = [result.rows, result.parts]
-    found["manifest_s"] = round(best(catalog.current)[0], 3)
-    found["count_s"] = round(best(lambda: query(catalog.url, "SELECT count(*) AS n FROM catalog"), 1)[0], 3)
-    found["avg_s"] = round(best(lambda: query(catalog.url, "SELECT avg(flux) AS f FROM catalog"), 1)[0], 3)
-    found["listed_s"] = round(best(catalog.listed, 1)[0], 3)
-    return found
-
-
-def main() -> None:
-    """Write, measure, compact, measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", type=int, default=100_000)
-    parser.add_argument("--rows", type=int, default=50, help="rows per part")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    fresh = not (options.out / "schema.json").exists()
-    catalog = make(options.out, options.parts, options.rows) if fresh else Catalog.open(str(options.out))
-    side = float(np.ceil(np.sqrt(options.parts)))
-    print(json.dumps({"before": measure(catalog, side)}), flush=True)
-    result = compact(catalog)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"compact_s": round(result.seconds, 1), "files": result.files_after, "peak_MB": round(peak)}))
-    print(json.dumps({"after": measure(catalog, side)}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def _compacted(small: Path) -> tuple[Path, float]:
+    """A compacted copy (of hard links: compact never writes into a file) and the seconds that compact took."""
+    merged = small.with_name(small.name + "-compacted")
+    shutil.rmtree(merged, ignore_errors=True)
+    shutil.copytree(small, merged, copy_function=os.link)
+    return merged, compact(Catalog.open(str(merged))).seconds
