@@ -52,7 +52,7 @@ def run() -> Section:
         data[settings["name"]] = figures
     head = (
         f"{run.__doc__} Start-up apart, arms interleaved, {REPEATS} repeats, median (quartiles). A stage alone is "
-        "that stage with all cores at it and nothing beside it: cores x wall. "
+        "that stage with all cores at it and nothing beside it: the process's CPU seconds. "
         "R2 = (forward + decode + encode) / cores / wall; cutting and normalisation are counted as overhead there, "
         "and as work in the line below it. `map_blocks` is `dask.array.map_blocks` with network and objects in the "
         "graph, on the same client; all arms are checked to give the same numbers."
@@ -124,7 +124,7 @@ def _prepared(folder: Path, bundle: str, out: Path) -> Prepared:
 
 
 class _Alone:
-    """Every stage of the same units by itself on all cores, one torch thread each: core-seconds for all units."""
+    """Every stage of the same units by itself on all cores, one torch thread each: CPU seconds for all units."""
 
     def __init__(self, ready: Prepared) -> None:
         self.ready = ready
@@ -140,9 +140,9 @@ class _Alone:
         self.tables = list(self.pool.map(lambda unit: _measured(unit, {}), few))
 
     def _core_seconds(self, function: Callable[[Any], Any], items: Sequence[Any]) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         list(self.pool.map(function, items))
-        return (time.perf_counter() - started) * cores() * len(self.units) / len(items)
+        return (time.process_time() - started) * len(self.units) / len(items)
 
     def _prepare(self, work: Any) -> list[tuple[torch.Tensor, ...]]:
         placed, found = work.place("cpu"), []

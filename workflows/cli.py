@@ -171,6 +171,7 @@ def _infer(options: argparse.Namespace) -> int:
             out=options.out,
             objects_settings=settings,
             progress=report.tally,
+            objects_progress=report.objects,
             **shared,
         )
     if result.unplaced:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +22,8 @@ from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult,
 from astroml_plugin.objects import ObjectBuckets, ObjectSettings
 from astroml_plugin.stamps import Stamps, open_source
 from astroml_plugin.survey import Survey
+
+ObjectsProgress = Callable[[str, int, int | None], None]
 
 __all__ = ["InferPlan", "InferResult", "dry_run", "infer", "plan", "run_unit", "run_units"]
 
@@ -97,6 +99,7 @@ def infer(
     shard: tuple[int, int] | None = None,
     pixel_scale_tolerance: float | None = None,
     progress: Progress | None = None,
+    objects_progress: ObjectsProgress | None = None,
 ) -> InferResult:
     """Measure every object of a source and write the catalog; run again to resume or to extend it.
 
@@ -116,6 +119,7 @@ def infer(
         shard: (I, N) does every N-th unit.
         pixel_scale_tolerance: accept this relative difference of pixel scales.
         progress: called with a `Tally` after every unit.
+        objects_progress: called with (stage, rows done, rows in all or None) while objects are brought to their units.
 
     Raises:
         InputError: wrong input or settings; nothing already written is lost.
@@ -131,6 +135,7 @@ def infer(
         batch=batch,
         device=device,
         pixel_scale_tolerance=pixel_scale_tolerance,
+        objects_progress=objects_progress,
     )
     with contextlib.ExitStack() as stack:
         if client is None:
@@ -169,6 +174,7 @@ def prepare(
     batch: int = 128,
     device: str | None = None,
     pixel_scale_tolerance: float | None = None,
+    objects_progress: ObjectsProgress | None = None,
 ) -> Prepared:
     """Check everything that can be checked, bring the objects to their units and open the catalog.
 
@@ -187,7 +193,7 @@ def prepare(
     inference.check_bundles(bundles, opened, job, pixel_scale_tolerance)
     identity = inference.identity(job, opened)
     catalog = _create(out, inference.declared_schema(bundles), identity)
-    place, unplaced = _bring_objects(opened, catalog, objects, objects_settings)
+    place, unplaced = _bring_objects(opened, catalog, objects, objects_settings, objects_progress)
     run_id = catalog.start_run(_record(job, identity, objects))
     job = Job(job.source, out, refs, run_id, place, band, batch, device)
     return Prepared(opened, catalog, job, storage.digest(identity), unplaced)
@@ -215,14 +221,18 @@ def load_bundles(bundle: str | Sequence[str]) -> list[tuple[BundleRef, ModelBund
 
 
 def _bring_objects(
-    source: Survey | Stamps, catalog: Catalog, objects: Any, settings: ObjectSettings | None
+    source: Survey | Stamps,
+    catalog: Catalog,
+    objects: Any,
+    settings: ObjectSettings | None,
+    progress: ObjectsProgress | None,
 ) -> tuple[str | None, int]:
     """Where the units find their objects, and how many objects no unit owns."""
     folder = storage.join(catalog.url, "objects")
     if isinstance(source, Stamps):
         return inference.find_repeated_ids(source, folder), 0
     table = objects if isinstance(objects, str) else _stored(objects, folder)
-    buckets = ObjectBuckets.build(table, source, folder, settings=settings or ObjectSettings())
+    buckets = ObjectBuckets.build(table, source, folder, settings=settings or ObjectSettings(), progress=progress)
     unplaced = buckets.unplaced()
     catalog.write_unplaced(unplaced)
     return buckets.url, unplaced.num_rows

@@ -11,6 +11,7 @@ LOG_SECONDS = 10.0
 """Distance of plain lines in a log."""
 
 _FAILURES_SHOWN = "failed"
+_MANY_ROWS = 1_000_000
 
 
 class Reporter:
@@ -50,6 +51,11 @@ class Reporter:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=self.stream, flush=True)
+
+    def objects(self, stage: str, done: int, total: int | None) -> None:
+        """Rows of an objects table on their way to their units; how many there are may not be known."""
+        if total is not None or done >= _MANY_ROWS:
+            self(f"objects: {stage}", done, total or done)
 
     def tally(self, tally: Any) -> None:
         """An inference `Tally`: units, objects per second, the stage that takes longest."""

@@ -48,7 +48,6 @@ class ResidentModel:
 _lock = threading.Lock()
 _models: dict[tuple[str, str], ResidentModel] = {}
 _forward: ThreadPoolExecutor | None = None
-_forward_threads = 0
 
 
 def resident(ref: BundleRef, device: str) -> ResidentModel:
@@ -77,27 +76,46 @@ def choose_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def forward_lanes(device: str) -> int:
-    """How many forwards run side by side in this process: one on CUDA, one per core on a CPU."""
-    return 1 if device.startswith("cuda") else max(1, cores() // _workers_here)
+@dataclass(frozen=True)
+class Share:
+    """What this process may use of its host."""
+
+    lanes: int
+    """Forwards side by side on a CPU."""
+    threads: int
+    """Torch threads of each."""
 
 
-_workers_here = 1
+def share_of(nthreads: int, workers_here: int) -> Share:
+    """A worker's share of the cores: a lane per compute thread, what is left as torch threads of each lane.
+
+    On a CPU lanes beat threads within a lane (2 x 1 gave 2.4 times 1 x 2).
+    """
+    mine = max(1, cores() // max(1, workers_here))
+    lanes = max(1, min(nthreads, mine))
+    return Share(lanes, max(1, mine // lanes))
+
+
+_share = share_of(cores(), 1)
 
 
 def on_forward_thread(device: str, work: Callable[[], T]) -> T:
-    """Run `work` on one of the process's dedicated forward threads and wait for it.
+    """Run `work` on one of the process's dedicated forward threads and wait for it; on CUDA there is one."""
+    while True:
+        try:
+            future = _forward_pool(device).submit(work)
+        except RuntimeError:  # another run on the same workers has just ended and closed the pool
+            continue
+        return future.result()
 
-    On a CPU each of them computes with one torch thread: side by side beats within (2 x 1 gave 2.4 times 1 x 2).
-    """
-    global _forward, _forward_threads
+
+def _forward_pool(device: str) -> ThreadPoolExecutor:
+    global _forward
     with _lock:
         if _forward is None:
-            _forward_threads = forward_lanes(device)
-            each = 1 if device == "cpu" else cores()
-            _forward = ThreadPoolExecutor(_forward_threads, "forward", initializer=partial(torch.set_num_threads, each))
-        pool = _forward
-    return pool.submit(work).result()
+            lanes, threads = (_share.lanes, _share.threads) if device == "cpu" else (1, cores())
+            _forward = ThreadPoolExecutor(lanes, "forward", initializer=partial(torch.set_num_threads, threads))
+        return _forward
 
 
 def release() -> None:
@@ -123,8 +141,8 @@ class ResidentModels(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Any) -> None:
         """Share the host's cores among its workers."""
-        global _workers_here
-        _workers_here = max(1, self.workers_per_host)
+        global _share
+        _share = share_of(worker.state.nthreads, self.workers_per_host)
 
     def teardown(self, worker: Any) -> None:
         """Drop the models."""
