@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -95,6 +95,7 @@ def query(
     to: str | None = None,
     limit: int | None = None,
     memory: str | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
 ) -> QueryResult:
     """Ask a catalog.
 
@@ -105,6 +106,7 @@ def query(
         to: write the answer to this .parquet, .csv, .fits or .vot (whole or not at all) instead of holding it.
         limit: at most so many rows.
         memory: bound of DuckDB's memory, such as "4GB".
+        tables: further views by name, to join with.
 
     Raises:
         InputError: no catalog there, SQL that fails, a cone that is none, a suffix that is not known.
@@ -115,7 +117,7 @@ def query(
     cone = None if cone is None else _checked_cone(cone)
     for reconcile in (None, True):
         try:
-            result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile)
+            result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile, tables or {})
         except duckdb.IOException as error:
             if reconcile:
                 raise CorruptError(f"a part of the catalog cannot be read: {_line(error)}") from error
@@ -135,6 +137,7 @@ def _answer(
     limit: int | None,
     memory: str | None,
     reconcile: bool | None,
+    tables: Mapping[str, pa.Table],
 ) -> QueryResult:
     paths = files_to_read(catalog.current(reconcile=reconcile), cone)
     options = {} if memory is None else {"memory_limit": memory}
@@ -144,6 +147,8 @@ def _answer(
     ):
         statement = None if text is None else one_select(database, text)
         sources = _sources(database, text, catalog.schema)
+        for name, table in tables.items():
+            database.register(name, table)
         _create_views(database, catalog, paths, cone)
         asked = statement or f"SELECT * FROM catalog {_order(cone)}"  # noqa: S608
         if limit is not None:
@@ -327,6 +332,11 @@ def _format(to: str) -> str:
     if kind not in FORMATS:
         raise InputError(f"cannot write {storage.redact(to)}: use the suffix .parquet, .csv, .fits or .vot")
     return kind
+
+
+def write_rows(table: pa.Table, to: str) -> int:
+    """Write a table as .parquet, .csv, .fits or .vot, with the units its fields carry, whole or not at all."""
+    return _write(iter(table.to_batches()), table.schema, to, _format(to))
 
 
 def _write(batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: str, kind: str) -> int:

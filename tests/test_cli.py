@@ -77,7 +77,9 @@ def test_dry_run_writes_nothing(sky: Path, tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "catalog").exists()
 
 
-@pytest.mark.parametrize("verb", ["demo", "ingest", "simulate", "train", "infer", "evaluate", "query", "compact"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "ingest", "simulate", "train", "infer", "evaluate", "shear", "query", "compact"]
+)
 def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])

@@ -193,6 +193,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     return _finish(options, result, f"evaluated {result.objects} objects into {result.out}")
 
 
+def _shear(options: argparse.Namespace) -> int:
+    from workflows.shear import shear, show
+
+    with_defaults = "by edges bins where weight frame prefix labels calibration calibration_labels step"
+    settings = _chosen(options, *with_defaults.split(), "resample_by", "bootstrap", "seed", "to")
+    result = shear(options.catalog, **settings)
+    return _finish(options, result, show(result))
+
+
 def _query(options: argparse.Namespace) -> int:
     from workflows.query import query, show
 
@@ -380,6 +389,25 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", required=True, metavar="DIR", help="metrics.json and figures go there")
 
 
+def _add_shear(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("catalog", metavar="CATALOG", help="with e1, e2 and the responses r11, r12, r21, r22")
+    verb.add_argument("--by", metavar="SQL", help="column or expression to bin by")
+    verb.add_argument("--edges", type=_floats, metavar="A,B,…", help="edges of the bins")
+    verb.add_argument("--bins", type=int, metavar="N", help="instead: so many bins of equal numbers (else every value)")
+    verb.add_argument("--where", metavar="SQL", help="what is selected (flags = 0)")
+    verb.add_argument("--weight", metavar="SQL", help="weight of each object (1)")
+    verb.add_argument("--frame", choices=["pixel", "sky"], help="of the shear (pixel)")
+    verb.add_argument("--prefix", metavar="BUNDLE", help="whose columns, in a catalog of several bundles")
+    verb.add_argument("--labels", metavar="SOURCE", help="truth by object_id: Stamps or a Parquet file")
+    verb.add_argument("--calibration", metavar="CATALOG", help="simulated branches for the selection response")
+    verb.add_argument("--calibration-labels", metavar="SOURCE", help="their truth")
+    verb.add_argument("--step", type=float, metavar="G", help="shear of columns like snr_1p (0.01)")
+    verb.add_argument("--resample-by", metavar="SQL", help="objects that share it are resampled together")
+    verb.add_argument("--bootstrap", type=int, metavar="N", help="samples (500)")
+    verb.add_argument("--seed", type=int, metavar="S", help="of the bootstrap (0)")
+    verb.add_argument("--to", metavar="FILE", help=".parquet, .csv, .fits or .vot for the bins")
+
+
 def _add_query(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("catalog", metavar="CATALOG")
     verb.add_argument("sql", nargs="?", metavar="SQL", help="over the views catalog, failures, unplaced")
@@ -425,6 +453,12 @@ _VERBS: dict[str, _Verb] = {
         "Measure how good a bundle is on labelled stamps.",
         "test.zarr --bundle bundles/shapes --out report",
         _add_evaluate,
+    ),
+    "shear": (
+        _shear,
+        "Mean shear of a catalog in bins, with bootstrap errors.",
+        "catalog --by half_light_radius --bins 5 --where 'flags = 0 AND e1_err < 0.2' --frame sky",
+        _add_shear,
     ),
     "query": (
         _query,

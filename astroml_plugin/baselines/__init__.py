@@ -1,0 +1,1 @@
+"""Classical measurements on the same pixels, for comparison: arrays in, arrays out."""

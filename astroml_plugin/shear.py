@@ -1,0 +1,257 @@
+"""Shear from measured ellipticities and their responses: means, biases and PSF leakage with bootstrap errors.
+
+Everything is a function of weighted sums over objects, so that a catalog of any size is summed where it lies and only
+sums per resampling block come here. With e measured and R_ij = de_i / dg_j per object, an ensemble's shear is
+g = (<R> + R_S)^-1 <e>; R_S is what the selection (and the binning) responds to shear (Sheldon & Huff 2017, ApJ 841, 24;
+Huff & Mandelbaum 2017, arXiv:1702.02600). Biases are g_est - g_true = m g_true + c (Heymans et al. 2006, MNRAS 368,
+1323), measured on sets of the same galaxies under +g and -g with the same noise (Pujol et al. 2019, A&A 621, A2) and
+rotated by 90 degrees (Nakajima & Bernstein 2007, AJ 133, 1763). Leakage is g_est = ... + alpha e_PSF (Jarvis et al.
+2016, MNRAS 460, 2245).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+
+BLOCKS = 1000
+"""Random blocks that objects are resampled in: their number sets the precision of an error to 1/sqrt(2 BLOCKS)."""
+
+FIELDS = (
+    *("count", "weight", "e1", "e2", "r11", "r12", "r21", "r22", "g1", "g2"),
+    *("psf1", "psf2", "e1_psf1", "e2_psf2", "psf1_psf1", "psf2_psf2", "value"),
+)
+"""Last axis of every array of sums: objects, then sums of weight, and of weight times ellipticity, response, true
+shear, PSF ellipticity, products of two, and the binned quantity. What a sample does not have is 0."""
+
+_AT = {name: number for number, name in enumerate(FIELDS)}
+
+BRANCHES = ("+g1/0", "+g1/90", "-g1/0", "-g1/90", "+g2/0", "+g2/90", "-g2/0", "-g2/90", "+psf", "-psf")
+"""Values of the label `branch`: the sign and component of the shear and the rotation of the galaxy in degrees, or the
+sign of the PSF's ellipticity. The branches of one galaxy share their `set_id`."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its error."""
+
+    value: float
+    """From the whole sample."""
+    error: float
+    """Standard deviation over bootstrap samples."""
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> Estimate:
+        """From values of the whole sample (first) and of the bootstrap samples (the others); not finite: left out."""
+        array = np.asarray(values, np.float64)
+        rest = array[1:][np.isfinite(array[1:])]
+        return cls(float(array[0]), float(rest.std(ddof=1)) if len(rest) > 1 else float("nan"))
+
+    def __str__(self) -> str:
+        return f"{self.value:+.5f} ± {self.error:.5f}"
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Biases of the two components of an estimated shear."""
+
+    m1: Estimate
+    """Multiplicative, component 1."""
+    m2: Estimate
+    """Multiplicative, component 2."""
+    c1: Estimate
+    """Additive, component 1."""
+    c2: Estimate
+    """Additive, component 2."""
+
+
+def weighted(columns: Mapping[str, ArrayLike], weight: ArrayLike | None = None) -> Float:
+    """What each object adds to the sums.
+
+    Args:
+        columns: e1, e2 and any of r11, r12, r21, r22, g1, g2, psf1, psf2, value, each (n,).
+        weight: (n,), default 1.
+
+    Returns:
+        (n, len(FIELDS)) float64.
+    """
+    given = {name: np.asarray(values, np.float64) for name, values in columns.items()}
+    w = np.ones(len(given["e1"])) if weight is None else np.asarray(weight, np.float64)
+    terms = np.zeros((len(w), len(FIELDS)))
+    terms[:, 0], terms[:, 1] = 1, w
+    for number, name in enumerate(FIELDS[2:], 2):
+        factors = name.split("_")
+        if all(factor in given for factor in factors):
+            terms[:, number] = w * np.prod([given[factor] for factor in factors], axis=0)
+    return terms
+
+
+def block_sums(terms: Float, block: ArrayLike, place: ArrayLike | None = None, places: int = 1) -> Float:
+    """Sums per resampling block and place (a bin, a branch).
+
+    Args:
+        terms: (n, field) of `weighted`.
+        block: (n,) integers or text; objects of one block are resampled together.
+        place: (n,) index below `places`; objects with another one are left out.
+        places: how many.
+
+    Returns:
+        (block, place, field).
+    """
+    names, index = np.unique(np.asarray(block), return_inverse=True)
+    where = np.zeros(len(terms), np.int64) if place is None else np.asarray(place, np.int64)
+    used = (where >= 0) & (where < places)
+    sums = np.zeros((len(names), places, terms.shape[1]))
+    np.add.at(sums, (index[used], where[used]), terms[used])
+    return sums
+
+
+def hashed_blocks(key: ArrayLike, blocks: int = BLOCKS) -> NDArray[np.int64]:
+    """(n,) numbers below `blocks` from integer keys: equal keys share a block."""
+    with np.errstate(over="ignore"):
+        bits = np.asarray(key, np.int64).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+        return ((bits ^ (bits >> np.uint64(32))) % np.uint64(blocks)).astype(np.int64)
+
+
+def resampled(sums: Float, repeats: int, seed: int = 0) -> Float:
+    """Sums of the whole sample, then of `repeats` samples of its blocks drawn with replacement (Efron 1979).
+
+    Args:
+        sums: (block, ...).
+
+    Returns:
+        (1 + repeats, ...). The same seed draws the same blocks.
+    """
+    count = len(sums)
+    whole = sums.sum(0, keepdims=True)
+    if count == 0 or repeats == 0:
+        return np.concatenate([whole, np.full((repeats, *sums.shape[1:]), np.nan)])
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=repeats)
+    return np.concatenate([whole, np.tensordot(times.astype(np.float64), sums, axes=1)])
+
+
+def mean(sums: Float, name: str) -> Float:
+    """Weighted mean (...) of a field from sums (..., field); NaN where there is no weight."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums[..., _AT[name]] / sums[..., 1]
+
+
+def mean_ellipticity(sums: Float) -> Float:
+    """<e> (..., 2) from sums (..., field)."""
+    return np.stack([mean(sums, "e1"), mean(sums, "e2")], axis=-1)
+
+
+def mean_response(sums: Float) -> Float:
+    """<R> (..., 2, 2), R_ij = de_i / dg_j, from sums (..., field)."""
+    rows = [np.stack([mean(sums, f"r{i}{j}") for j in (1, 2)], axis=-1) for i in (1, 2)]
+    return np.stack(rows, axis=-2)
+
+
+def shear(ellipticity: Float, response: Float) -> Float:
+    """g = R^-1 e: (..., 2) from (..., 2) and (..., 2, 2); not finite where R cannot be inverted."""
+    a, b, c, d = (response[..., i, j] for i in (0, 1) for j in (0, 1))
+    e1, e2 = ellipticity[..., 0], ellipticity[..., 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack([d * e1 - b * e2, a * e2 - c * e1], axis=-1) / (a * d - b * c)[..., None]
+
+
+def mean_shear(sums: Float, selection: Float | float = 0.0) -> Float:
+    """Shear (..., 2) of ensembles with sums (..., field) and selection response R_S (..., 2, 2)."""
+    return shear(mean_ellipticity(sums), mean_response(sums) + selection)
+
+
+def selection_from_counterfactuals(sums: Float, step: float) -> Float:
+    """R_S from the same objects selected by what their sheared images show (Sheldon & Huff 2017, eq. 14).
+
+    Args:
+        sums: (..., component j, sign, field) of the *unsheared* ellipticities of the objects that pass when sheared by
+            sign * step in component j; the first sign is +.
+        step: shear of the counterfactual images.
+
+    Returns:
+        (..., 2, 2).
+    """
+    e = mean_ellipticity(sums)
+    return np.moveaxis((e[..., 0, :] - e[..., 1, :]) / (2 * step), -2, -1)
+
+
+def selection_from_branches(sums: Float) -> Float:
+    """R_S from a calibration set with known shear: the response of the selected means, less the mean response.
+
+    Args:
+        sums: (..., component j, sign, field) of the selected objects of branches under +g_j (first) and -g_j.
+
+    Returns:
+        (..., 2, 2). A component without branches takes the other's diagonal: R_S is isotropic on average.
+    """
+    e, g = mean_ellipticity(sums), np.stack([mean(sums, "g1"), mean(sums, "g2")], axis=-1)
+    sheared = np.stack([g[..., j, 0, j] - g[..., j, 1, j] for j in (0, 1)], axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = np.moveaxis((e[..., 0, :] - e[..., 1, :]) / sheared[..., None], -2, -1)
+    selection = total - mean_response(sums.sum((-3, -2)))
+    missing = np.atleast_1d(~np.isfinite(selection).all(-2))
+    for j in (0, 1):
+        alone = missing[..., j] & ~missing[..., 1 - j]
+        selection[alone, :, j] = np.eye(2)[j] * selection[alone, 1 - j, 1 - j][..., None]
+    return selection
+
+
+def biases(sums: Float, selection: Float | float = 0.0) -> tuple[Float, Float]:
+    """Multiplicative and additive bias of `mean_shear`, each (..., 2).
+
+    Args:
+        sums: (..., component j, sign, field) of the branches under +g_j (first) and -g_j; a selection is made in every
+            branch by itself, so that it is part of the bias.
+        selection: R_S (..., 2, 2).
+    """
+    wide = np.asarray(selection)[..., None, None, :, :] if np.ndim(selection) else selection
+    found = mean_shear(sums, wide)
+    true = np.stack([mean(sums, "g1"), mean(sums, "g2")], axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        m = np.stack(
+            [(found[..., j, 0, j] - found[..., j, 1, j]) / (true[..., j, 0, j] - true[..., j, 1, j]) for j in (0, 1)],
+            axis=-1,
+        )
+    rest = (found - np.where(np.isfinite(m), m, 1.0)[..., None, None, :] * true).mean(-2)
+    return m - 1, _mean_of_finite(rest)
+
+
+def _mean_of_finite(values: Float) -> Float:
+    """Mean over the last axis but one of what is finite, NaN where nothing is."""
+    there = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, values, 0.0).sum(-2) / np.where(there.any(-2), there.sum(-2), np.nan)
+
+
+def leakage(sums: Float, selection: Float | float = 0.0) -> Float:
+    """alpha (..., 2): slope of the ellipticity against the PSF's, divided by the response; NaN where the PSF is one.
+
+    Args:
+        sums: (..., field) of objects whose PSF ellipticity varies independently of their own shape; best the same
+            galaxies under +e_PSF and -e_PSF, so that their shapes cancel.
+    """
+    response = np.diagonal(mean_response(sums) + selection, axis1=-2, axis2=-1)
+    found = []
+    for i in (1, 2):
+        psf, spread = mean(sums, f"psf{i}"), mean(sums, f"psf{i}_psf{i}")
+        covariance = mean(sums, f"e{i}_psf{i}") - mean(sums, f"e{i}") * psf
+        variance = spread - psf**2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found.append(np.where(variance > 1e-12 * spread, covariance / variance, np.nan) / response[..., i - 1])
+    return np.stack(found, axis=-1)
+
+
+def branch_places(branch: ArrayLike) -> NDArray[np.int64]:
+    """(n,) from branch names: 0 +g1, 1 -g1, 2 +g2, 3 -g2, 4 +psf or -psf, -1 anything else."""
+    names = np.asarray(branch, str)
+    places = np.full(len(names), -1, np.int64)
+    for number, start in enumerate(("+g1", "-g1", "+g2", "-g2")):
+        places[np.char.startswith(names, start)] = number
+    places[np.isin(names, ("+psf", "-psf"))] = 4
+    return places
