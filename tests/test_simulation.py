@@ -14,7 +14,8 @@ from astropy.wcs import WCS
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import MaskBit
 from astroml_plugin.simulation import Camera, Population, Sky, StampSet, make_block, profiles, write_fits
-from astroml_plugin.simulation.population import draw_population, sheared_ellipticity
+from astroml_plugin.simulation.objects import sheared_ellipticity
+from astroml_plugin.simulation.population import draw_population
 from astroml_plugin.sky import Box, cut_tiles
 
 galsim = pytest.importorskip("galsim", reason="needs the extra sim")
@@ -28,8 +29,9 @@ galsim = pytest.importorskip("galsim", reason="needs the extra sim")
 def test_drawing_agrees_with_galsim(n: float, radius: float, e1: float, e2: float, size: int, profile: str) -> None:
     """Within 1e-3 of the peak of galsim.drawImage, offset, PSF ellipticity and pixel response included."""
     psf = profiles.Psf(profile, 0.7, 0.03, -0.02)
-    transform = profiles.shape_transform(profiles.Shape(n, radius, e1, e2), size, 0.2)
-    ours = profiles.to_image(transform * profiles.psf_transform(psf, size, 0.2), size, 0.2, 0.31, -0.22)
+    grid = profiles.grid_for(psf, size, 0.2)
+    transform = profiles.Sersic(n).transform(profiles.ellipse(e1, e2, radius), grid)
+    ours = profiles.to_image(transform * profiles.psf_transform(psf, size, 0.2), grid, 0.31, -0.22)
     point = galsim.Moffat(beta=3, fwhm=0.7) if profile == "moffat" else galsim.Kolmogorov(fwhm=0.7)
     galaxy = galsim.Sersic(n, half_light_radius=radius).shear(g1=e1, g2=e2)
     both = galsim.Convolve(galaxy, point.shear(g1=0.03, g2=-0.02))

@@ -133,7 +133,8 @@ def _ingest(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from workflows.simulate import simulate
 
-    settings = _chosen(options, "kind", "count", "seed", "size", "bands", "tile_size", "halo", "density")
+    general = "kind count seed size bands tile_size halo density snr block preset hst pairs shear psf_leakage"
+    settings = _chosen(options, *general.split(), settings="changes")
     with _quiet(), _client(options) as client, Reporter() as report:
         result = simulate(out=options.out, client=client, progress=report, **settings)
     line = f"simulated {result.rows} objects in {result.units_done} units at {result.source} in {result.seconds:.1f} s"
@@ -272,6 +273,23 @@ def _floats(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is no number or list of numbers such as 30,30.5") from None
 
 
+def _pair(text: str) -> tuple[float, float]:
+    values = _floats(text)
+    if len(values) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range: write LOW,HIGH, for example 10,200")
+    return values[0], values[1]
+
+
+def _toml(path: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read as TOML: {error}") from error
+
+
 def _shard(text: str) -> tuple[int, int]:
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and int(second) > 0 and int(first) <= int(second)):
@@ -346,7 +364,17 @@ def _add_simulate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--bands", type=_names, metavar="A,B,…", help="band names")
     verb.add_argument("--tile-size", type=int, metavar="PX", help="outer side of a tile (1024)")
     verb.add_argument("--halo", type=int, metavar="PX", help="border shared with the neighbours (128)")
-    verb.add_argument("--density", type=float, metavar="N", help="objects per square arcminute")
+    verb.add_argument("--density", type=float, metavar="N", help="objects per arcmin^2; neighbours of stamps")
+    verb.add_argument("--preset", metavar="NAME", help="a named simulation, as field-varying (docs/simulation.md)")
+    verb.add_argument("--hst", metavar="PATH", help="RealGalaxyCatalog of the presets hst-train and hst-test")
+    verb.add_argument(
+        "--pairs", choices=["shear", "psf"], help="sets of stamps with +-shear, or with +-PSF ellipticity"
+    )
+    verb.add_argument("--shear", type=float, metavar="G", help="|g| of the sets of --pairs shear (0.02)")
+    verb.add_argument("--psf-leakage", type=float, metavar="E", help="|e_PSF| of the pairs of --pairs psf (0.05)")
+    verb.add_argument("--snr", type=_pair, metavar="LOW,HIGH", help="signal-to-noise of stamps, log-uniform (10,200)")
+    verb.add_argument("--block", type=int, metavar="N", help="galaxies per unit of stamps (1024; 256 sets)")
+    verb.add_argument("--settings", type=_toml, metavar="TOML", help="any other setting of the simulation")
     _add_cluster(verb)
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from distributed import Client
 
-from astroml_plugin import __version__, cluster, storage
+from astroml_plugin import __version__, cluster, simulation, storage
 from astroml_plugin.errors import AstromlError, InputError
-from astroml_plugin.settings import to_mapping
-from astroml_plugin.simulation.population import Camera, Population
+from astroml_plugin.settings import from_mapping, refuse_unknown, to_mapping
+from astroml_plugin.simulation.camera import Camera
+from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.profiles import load_galsim
-from astroml_plugin.simulation.skies import SKY_POPULATION, Sky
+from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.simulation.units import (
     BlockUnit,
     TileUnit,
@@ -73,8 +74,14 @@ def simulate(
     population: Population | None = None,
     camera: Camera | None = None,
     snr: tuple[float, float] | None = (10.0, 200.0),
-    block: int = 1024,
+    block: int | None = None,
     psf_size: int = 25,
+    preset: str | None = None,
+    hst: str | None = None,
+    pairs: str | None = None,
+    shear: float = 0.02,
+    psf_leakage: float = 0.05,
+    changes: Mapping[str, Any] | None = None,
     client: Client | None = None,
     progress: Progress | None = None,
 ) -> SimulateResult:
@@ -83,17 +90,25 @@ def simulate(
     Args:
         out: folder or fsspec URL. `stamps.zarr`, or `survey.zarr` and `truth.parquet`, are put there.
         kind: "stamps" or "survey".
-        count: stamps (default 10,000), or tiles of a survey (default 4), laid out in a near-square grid.
+        count: stamps or sets of stamps (default 10,000), or tiles of a survey (default 4), laid out in a near-square
+            grid.
         seed: of everything; any unit is the same whoever makes it.
         size: side of a stamp in pixels.
         bands: band names (default r for stamps; g, r, i for a survey).
         tile_size, halo: tiles of a survey, as in `ingest`.
         shape: (height, width) of a survey's image, instead of `count`.
-        density: objects per arcmin^2 of a survey (default 30); for stamps, neighbours per arcmin^2 (default 0).
-        population, camera: what there is and what sees it; `bands` overrides the camera's.
+        density: objects per arcmin^2 of a survey (default 30); for stamps, neighbours per arcmin^2 (default: the
+            preset's, else 0).
+        population, camera: what there is and what sees it, instead of the preset's; `bands` overrides the camera's.
         snr: S/N range of stamps, log-uniform; None takes magnitudes from the population.
-        block: stamps per unit.
+        block: galaxies per unit (default 1024; 256 sets).
         psf_size: side of the PSF images in pixels.
+        preset: a name of `simulation.PRESETS`: its population and camera.
+        hst: catalog of real galaxies (RealGalaxyCatalog), for the presets that need one.
+        pairs: "shear" makes sets of four of every galaxy with +-`shear` at 0 and 90 degrees, "psf" pairs under PSFs
+            of ellipticity +-`psf_leakage`; stamps then have the columns `set_id` and `branch`.
+        shear, psf_leakage: see `pairs`.
+        changes: tables `population`, `camera` and `stamps` (a survey: `sky`) of single settings to change last.
         client: Dask client (default: threads of this process).
         progress: told after every unit.
 
@@ -102,32 +117,66 @@ def simulate(
     """
     started = time.monotonic()
     load_galsim()
-    camera = camera or Camera(bands=("r",) if kind == "stamps" else ("g", "r", "i"))
-    camera = replace(camera, bands=tuple(bands)) if bands else camera
     with ExitStack() as stack:
         plan: _Plan
         if kind == "stamps":
-            stamps = StampSet(
-                count=10_000 if count is None else count,
+            stamps = replace(
+                simulation.preset(preset, hst) if preset else StampSet(1),
+                **_given(population=population, camera=camera, neighbours=density),
                 seed=seed,
-                block=block,
                 size=size,
                 psf_size=psf_size,
-                population=population or Population(),
-                camera=camera,
                 snr=snr,
-                neighbours=density or 0.0,
+                count=10_000 if count is None else count,
+                block=block or (1024 if pairs is None else 256),
+                design=simulation.make_design(pairs, shear=shear, psf_ellipticity=psf_leakage),
             )
+            stamps = _changed(stamps, bands, changes, "stamps")
             plan = _StampsPlan(storage.absolute(out), stamps)
         elif kind == "survey":
             height, width = shape or _grid_shape(4 if count is None else count, tile_size, halo)
-            sky = Sky(height, width, seed, 30.0 if density is None else density, population or SKY_POPULATION, camera)
+            sky = replace(
+                _preset_sky(preset, hst, height, width),
+                **_given(population=population, camera=camera, density=density),
+                seed=seed,
+            )
+            if pairs is not None:
+                raise InputError("pairs are made of stamps, not of a survey")
+            sky = _changed(sky, bands, changes, "sky")
             plan = _SurveyPlan(storage.absolute(out), sky, tile_size, halo, psf_size)
         else:
             raise InputError(f"no kind {kind!r} of simulation: use stamps or survey")
         plan.open()
         client = client or stack.enter_context(cluster.connect("local"))
         return _run(plan, client, progress, started)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _preset_sky(preset: str | None, hst: str | None, height: int, width: int) -> Sky:
+    """A sky of a preset's population and camera."""
+    if preset is None:
+        return Sky(height, width)
+    stamps = simulation.preset(preset, hst)
+    return Sky(height, width, population=stamps.population, camera=stamps.camera)
+
+
+_S = TypeVar("_S", StampSet, Sky)
+
+
+def _changed(settings: _S, bands: tuple[str, ...] | None, changes: Mapping[str, Any] | None, own: str) -> _S:
+    """`settings` with other bands and the tables of `changes` laid over population, camera and itself (`own`)."""
+    changes = dict(changes or {})
+    refuse_unknown(changes, ("population", "camera", own), "the settings of the simulation")
+    if bands:
+        changes["camera"] = {**changes.get("camera", {}), "bands": list(bands)}
+    values: dict[str, Any] = {**to_mapping(settings), **changes.get(own, {})}
+    for name in ("population", "camera"):
+        values[name] = {**values[name], **changes.get(name, {})}
+    return from_mapping(type(settings), values, f"[{own}]")
 
 
 def _run(plan: _Plan, client: Client, progress: Progress | None, started: float) -> SimulateResult:

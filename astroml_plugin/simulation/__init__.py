@@ -1,8 +1,30 @@
 """A small seedable universe: skies whose tilings agree bit for bit, and postage stamps with truth (extra `sim`)."""
 
+from astroml_plugin.simulation.camera import Camera
+from astroml_plugin.simulation.designs import PsfPairs, ShearSets, Single
 from astroml_plugin.simulation.fits_files import write_fits
-from astroml_plugin.simulation.population import CLASSES, Camera, Population
+from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
+from astroml_plugin.simulation.objects import CLASSES
+from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet, make_block
+from astroml_plugin.simulation.presets import PRESETS, make_design, preset
 from astroml_plugin.simulation.skies import Sky
 
-__all__ = ["CLASSES", "Camera", "Population", "Sky", "StampSet", "make_block", "write_fits"]
+__all__ = [
+    "CLASSES",
+    "PRESETS",
+    "Camera",
+    "Composite",
+    "Irregular",
+    "Population",
+    "PsfPairs",
+    "RealGalaxies",
+    "ShearSets",
+    "Single",
+    "Sky",
+    "StampSet",
+    "make_block",
+    "make_design",
+    "preset",
+    "write_fits",
+]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin.simulation.population import Camera, Objects, flux_of
+from astroml_plugin.simulation.camera import Camera, flux_of
+from astroml_plugin.simulation.objects import Objects
 from astroml_plugin.simulation.profiles import (
+    Blur,
+    Matrix,
     Psf,
+    grid_for,
     grid_size,
     psf_transform,
-    shape_transform,
     to_image,
 )
 
@@ -28,24 +30,14 @@ _PSF_REACH = 8.0
 
 def reach(objects: Objects, i: int, psf: Psf, camera: Camera) -> float:
     """Pixels from the centre of object `i` to where its surface brightness falls to `FAINTEST` sky sigmas."""
-    flux = float(flux_of(objects.mag[i], camera).max())
-    limit = FAINTEST * camera.sky_sigma
-    blur = _PSF_REACH * psf.fwhm / 0.7 * 0.2 / camera.pixel_scale
-    if objects.is_star(i):
-        core = psf.fwhm / 1.02 / camera.pixel_scale
-        return max(2 * blur, core * (flux * 2 / (math.pi * core**2) / limit) ** (1 / 6))
-    shape = objects.shape(i)
-    n, radius = shape.sersic_n, shape.half_light_radius / camera.pixel_scale
-    b = 2 * n - 1 / 3
-    at_radius = flux / (2 * math.pi * n * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n) * radius**2)
-    scale = (1 + max(0.0, math.log(max(at_radius / limit, 1.0))) / b) ** n
-    e = math.hypot(shape.e1, shape.e2)
-    return radius * max(scale, 2.5) * math.sqrt((1 + e) / (1 - e)) + blur
-
-
-@lru_cache(maxsize=32)
-def _psf_transform(psf: Psf, size: int, pixel_scale: float) -> Float:
-    return psf_transform(psf, size, pixel_scale)
+    scale = camera.pixel_scale
+    margin = _PSF_REACH * psf.fwhm / 0.7 * 0.2 / scale
+    blur = Blur(psf.fwhm / 1.02 / scale, margin, FAINTEST * camera.sky_sigma)
+    to_pixels, flux = Matrix(1 / scale, 0.0, 0.0, 1 / scale), flux_of(objects.mag[i], camera)
+    return max(
+        part.profile.reach(to_pixels.after(part.matrix), float((flux * part.share).max()), blur)
+        for part in objects.parts[i]
+    )
 
 
 def draw(objects: Objects, i: int, psf: Psf, camera: Camera, dx: float, dy: float, size: int) -> Float:
@@ -54,20 +46,14 @@ def draw(objects: Objects, i: int, psf: Psf, camera: Camera, dx: float, dy: floa
     Always the same bits for the same object, wherever and by whomever it is drawn.
     """
     flux = flux_of(objects.mag[i], camera)
-    scale = camera.pixel_scale
-    response = _psf_transform(psf, size, scale)
-    if objects.is_star(i):
-        return _scaled(to_image(response, size, scale, dx, dy), flux)
-    main = to_image(shape_transform(objects.shape(i), size, scale) * response, size, scale, dx, dy)
-    fraction = objects.bulge[i]
-    if not fraction.any():
-        return _scaled(main, flux)
-    bulge = to_image(shape_transform(objects.bulge_shape(i), size, scale) * response, size, scale, dx, dy)
-    return _scaled(main, flux * (1 - fraction)) + _scaled(bulge, flux * fraction)
-
-
-def _scaled(profile: Float, flux: NDArray[np.float64]) -> Float:
-    return profile[None] * flux.astype(np.float32)[:, None, None]
+    grid, response = grid_for(psf, size, camera.pixel_scale), psf_transform(psf, size, camera.pixel_scale)
+    image: Float | None = None
+    for part in objects.parts[i]:
+        plane = to_image(part.profile.transform(part.matrix, grid) * response, grid, dx, dy)
+        scaled = plane[None] * (flux * part.share).astype(np.float32)[:, None, None]
+        image = scaled if image is None else image + scaled
+    assert image is not None
+    return image
 
 
 def natural_size(objects: Objects, i: int, psf: Psf, camera: Camera) -> int:

@@ -1,27 +1,24 @@
-"""What the simulated universe is made of: magnitudes, shapes, colours, classes and the camera that sees them."""
+"""What the simulated universe is made of: magnitudes, shapes, colours and classes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from astroml_plugin.errors import InputError
-from astroml_plugin.simulation.profiles import PSF_PROFILES, SERSIC_STEP, Psf, Shape
+from astroml_plugin.simulation.camera import Camera
+from astroml_plugin.simulation.kinds import Draw, Kind
+from astroml_plugin.simulation.objects import CLASSES, STAR, Objects, Part, as_parts
+from astroml_plugin.simulation.profiles import SERSIC_STEP, Matrix, Point, Sersic, ellipse
 
 Float = NDArray[np.float64]
 
-CLASSES = ("star", "spheroid", "disk")
-"""Class names; spheroids have a Sersic index of 2 and more (the main component's), disks less."""
-
 _DISK_LIMIT = 2.0
 
-_POSITION = {"u": -1.4, "g": -1.0, "r": 0.0, "i": 0.55, "z": 0.9, "y": 1.1}
-"""Where a band lies along a colour: magnitude = reference - colour x position."""
+_ELLIPTICITIES = ("exponential", "rayleigh")
 
 
 @dataclass(frozen=True)
@@ -37,17 +34,21 @@ class Population:
     star_fraction: float = 0.1
     """Stars per galaxy and star together."""
     sersic_n: tuple[float, float] = (0.5, 4.0)
-    """Sersic index of the main component, on a grid of 0.1."""
+    """Sersic index of the main component, on a grid of 0.1, within 0.3 to 6.2."""
     half_light_radius: tuple[float, float] = (0.3, 1.0)
     """Arcsec, sqrt(ab)."""
+    ellipticity: str = "exponential"
+    """Density of |e| = (a-b)/(a+b). exponential: |e| exp(-|e|/a), most galaxies near round, the density in the (e1, e2)
+    plane has a cusp at 0, rms sqrt(3) a per component; rayleigh: |e| exp(-(|e|/a)²/2), rms a. Angles are uniform."""
     ellipticity_scale: float = 0.1
-    """a of p(|e|) proportional to |e| exp(-|e|/a), |e| = (a-b)/(a+b): most galaxies near round, the density
-    in the (e1, e2) plane has a cusp at 0; rms 0.17 per component for a = 0.1. Angles are uniform."""
+    """a of `ellipticity`."""
     ellipticity_max: float = 0.8
     """Ellipticities above this are drawn again."""
     bulge_probability: float = 0.0
     """Disks that carry a red bulge (Sersic 4, 0.4 of the half-light radius, the disk's own ellipticity, 10-40 % of the
     light in the reference band), so that their image changes from band to band."""
+    kinds: tuple[Kind, ...] = ()
+    """Further kinds of galaxies, each with its fraction of all galaxies."""
     shear: tuple[float, float] = (0.0, 0.0)
     """Shear (g1, g2) applied to every galaxy; `e1, e2` are after it."""
 
@@ -56,134 +57,71 @@ class Population:
             low, high = getattr(self, name)
             if not low <= high:
                 raise InputError(f"{name} runs from {low} to {high}: give the lower value first")
+        if not 0.3 <= self.sersic_n[0] <= self.sersic_n[1] <= 6.2 or self.half_light_radius[0] <= 0:
+            raise InputError("sersic_n lies between 0.3 and 6.2, half_light_radius above 0")
         if not 0 <= self.star_fraction <= 1 or not 0 <= self.bulge_probability <= 1:
             raise InputError("star_fraction and bulge_probability lie between 0 and 1")
+        if self.ellipticity not in _ELLIPTICITIES or not 0 <= self.ellipticity_max < 1:
+            raise InputError(f"ellipticity is one of {', '.join(_ELLIPTICITIES)}, ellipticity_max below 1")
+        if sum(kind.fraction for kind in self.kinds) > 1 + 1e-9:
+            raise InputError("the fractions of the kinds of galaxies add up to more than 1")
         if math.hypot(*self.shear) >= 0.5:
             raise InputError(f"a shear of {self.shear} is not weak: keep |g| below 0.5")
 
 
-@dataclass(frozen=True)
-class Camera:
-    """Bands, pixels, noise and PSF. Fluxes are counts with `zero_point`."""
-
-    bands: tuple[str, ...] = ("g", "r", "i")
-    """Band names, any number; u g r i z y get their own colours, others lie in order between g and i."""
-    pixel_scale: float = 0.2
-    """Arcsec per pixel."""
-    zero_point: float = 30.0
-    """Magnitude of one count."""
-    sky_sigma: float = 2.5
-    """Standard deviation of the sky noise, counts per pixel."""
-    gain: float = 20.0
-    """Electrons per count for the objects' Poisson noise (with sigma 2.5 a sky of 21.2 mag/arcsec^2); 0 for none."""
-    saturation: float = 3000.0
-    """Counts above which a pixel of a sky is clipped and masked SATURATED."""
-    psf_profile: str = "moffat"
-    """moffat (beta 3) or kolmogorov."""
-    psf_fwhm: tuple[float, float] = (0.7, 0.7)
-    """Arcsec; the range over the field, or from stamp to stamp. The same in all bands."""
-    psf_ellipticity: float = 0.0
-    """Largest |e| of the PSF over the field, or from stamp to stamp."""
-    bad_pixels: float = 1e-5
-    """Fraction of a sky's pixels masked BAD, with NaN values."""
-    cosmic_rays: float = 0.3
-    """Cosmic-ray tracks per arcmin^2 and band, left in the pixels and masked COSMIC_RAY."""
-
-    def __post_init__(self) -> None:
-        if not self.bands or len(set(self.bands)) != len(self.bands):
-            raise InputError(f"bands {self.bands} must be at least one name, each once")
-        if self.psf_profile not in PSF_PROFILES:
-            raise InputError(f"no PSF profile {self.psf_profile!r}: use one of {', '.join(PSF_PROFILES)}")
-        if self.psf_fwhm[0] <= 0 or self.psf_fwhm[0] > self.psf_fwhm[1]:
-            raise InputError(f"PSF FWHM range {self.psf_fwhm} must be positive and rising")
-        if min(self.pixel_scale, self.sky_sigma) <= 0 or self.gain < 0:
-            raise InputError("pixel_scale and sky_sigma must be positive, gain not negative")
-
-    @property
-    def reference(self) -> int:
-        """Index of the band that magnitudes, S/N and `flux` refer to: r, else the first."""
-        return self.bands.index("r") if "r" in self.bands else 0
-
-    def band_positions(self) -> Float:
-        """(band,) place of each band along a colour, 0 at the reference band."""
-        spread = np.linspace(-1.0, 0.55, len(self.bands)) if len(self.bands) > 1 else np.zeros(1)
-        place = np.array([_POSITION.get(band, spread[i]) for i, band in enumerate(self.bands)])
-        return place - place[self.reference]
-
-    def variance(self, model: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Noise variance per pixel of a noiseless image, same shape."""
-        sky = np.float32(self.sky_sigma**2)
-        if self.gain == 0:
-            return np.full_like(model, sky)
-        return sky + np.maximum(model, 0) * np.float32(1.0 / self.gain)
-
-
-@dataclass
-class Objects:
-    """A few objects, one array each; all (n,) but `mag` and `bulge`, which are (n, band)."""
-
-    kind: NDArray[np.int64]
-    """Index into CLASSES."""
-    mag: Float
-    """Magnitudes per band."""
-    bulge: Float
-    """Bulge-to-total light per band; 0 without a bulge."""
-    sersic_n: Float
-    """NaN for stars."""
-    half_light_radius: Float
-    """Arcsec, of the main component; NaN for stars."""
-    e1: Float
-    """Image ellipticity without the PSF, shear included; NaN for stars."""
-    e2: Float
-    """As `e1`."""
-    g1: Float
-    """Applied shear."""
-    g2: Float
-    """Applied shear."""
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    def take(self, index: Any) -> Objects:
-        """The objects at `index` (integers, slice or mask)."""
-        return Objects(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
-    def is_star(self, i: int) -> bool:
-        """Whether object `i` is a point source."""
-        return bool(self.kind[i] == 0)
-
-    def shape(self, i: int) -> Shape:
-        """The main component of galaxy `i`."""
-        return Shape(float(self.sersic_n[i]), float(self.half_light_radius[i]), float(self.e1[i]), float(self.e2[i]))
-
-    def bulge_shape(self, i: int) -> Shape:
-        """The bulge of galaxy `i`."""
-        return Shape(4.0, max(0.15, 0.4 * float(self.half_light_radius[i])), float(self.e1[i]), float(self.e2[i]))
-
-
-def sheared_ellipticity(e1: Float, e2: Float, g1: Float, g2: Float) -> tuple[Float, Float]:
-    """(e + g) / (1 + g* e): the ellipticity of round profiles of (e1, e2) after a shear (Seitz & Schneider 1997)."""
-    e, g = e1 + 1j * e2, g1 + 1j * g2
-    sheared = (e + g) / (1 + np.conj(g) * e)
-    return sheared.real, sheared.imag
-
-
-def draw_population(rng: np.random.Generator, count: int, population: Population, camera: Camera) -> Objects:
-    """`count` objects. The draws are per object (fixed number each) but for rejected ellipticities."""
+def draw_population(
+    rng: np.random.Generator, count: int, population: Population, camera: Camera, first: int = 0
+) -> Objects:
+    """`count` objects, the first of number `first`. The draws are per object but for rejected ellipticities."""
     star = rng.random(count) < population.star_fraction
     n = _on_grid(rng.uniform(*population.sersic_n, count), population.sersic_n)
-    kind = np.where(star, 0, np.where(n >= _DISK_LIMIT, 1, 2))
+    kind = np.where(star, STAR, np.where(n >= _DISK_LIMIT, 1, 2))
     e1, e2 = _ellipticities(rng, count, population)
-    g1, g2 = (np.full(count, value) for value in population.shear)
-    e1, e2 = sheared_ellipticity(e1, e2, g1, g2)
     radius = rng.uniform(*population.half_light_radius, count)
     reference = np.where(star, rng.uniform(*population.star_magnitude, count), _counts(rng, count, population))
     with_bulge = (kind == 2) & (rng.random(count) < population.bulge_probability)
     main, bulge_colour, fraction = _colours(rng, kind), rng.normal(0.85, 0.06, count), rng.uniform(0.1, 0.4, count)
     mag, bulge = _band_magnitudes(reference, main, bulge_colour, np.where(with_bulge, fraction, 0.0), camera)
-    gone = np.where(star, np.nan, 1.0)
-    shear = np.where(star, 0.0, 1.0)
-    return Objects(kind, mag, bulge, n * gone, radius * gone, e1 * gone, e2 * gone, g1 * shear, g2 * shear)
+    gone, none = np.where(star, np.nan, 1.0), np.zeros(count)
+    parts = as_parts([_PARTS[min(k, 1)](*row) for k, *row in zip(kind.tolist(), n, radius, e1, e2, bulge, strict=True)])
+    objects = Objects(kind, mag, bulge, n * gone, radius * gone, e1 * gone, e2 * gone, none, none, parts)
+    if population.kinds:
+        _add_kinds(objects, np.stack([radius, e1, e2], axis=1), rng, population, camera, first)
+    g1, g2 = population.shear
+    return objects.sheared(np.full(count, g1), np.full(count, g2)) if g1 or g2 else objects
+
+
+def _star_parts(n: float, radius: float, e1: float, e2: float, bulge: Float) -> tuple[Part, ...]:
+    return (Part(Point(), Matrix(1.0, 0.0, 0.0, 1.0), np.ones(len(bulge))),)
+
+
+def _sersic_parts(n: float, radius: float, e1: float, e2: float, bulge: Float) -> tuple[Part, ...]:
+    n, radius, e1, e2 = float(n), float(radius), float(e1), float(e2)
+    main = Part(Sersic(n), ellipse(e1, e2, radius), 1 - bulge)
+    if not bulge.any():
+        return (main,)
+    return main, Part(Sersic(4.0), ellipse(e1, e2, max(0.15, 0.4 * radius)), bulge)
+
+
+_PARTS = (_star_parts, _sersic_parts)
+
+
+def _add_kinds(
+    objects: Objects, shapes: Float, rng: np.random.Generator, population: Population, camera: Camera, first: int
+) -> None:
+    """Turn some galaxies into those of further kinds, in place; a galaxy's own seed makes it."""
+    limits = np.cumsum([kind.fraction for kind in population.kinds])
+    choice = np.searchsorted(limits, rng.random(len(objects)), side="right")
+    seeds = rng.integers(0, 2**63, len(objects))
+    places = camera.band_positions()
+    for i in np.flatnonzero((choice < len(limits)) & (objects.kind != STAR)).tolist():
+        draw = Draw(first + i, float(shapes[i, 0]), float(shapes[i, 1]), float(shapes[i, 2]), places)
+        own = np.random.Generator(np.random.PCG64(int(seeds[i])))
+        galaxy = population.kinds[choice[i]].make(draw, own)
+        objects.kind[i], objects.parts[i] = CLASSES.index(galaxy.label), galaxy.parts
+        objects.bulge[i] = 0.0
+        for name in ("sersic_n", "half_light_radius", "e1", "e2"):
+            getattr(objects, name)[i] = getattr(galaxy, name)
 
 
 def _on_grid(n: Float, limits: tuple[float, float]) -> Float:
@@ -192,9 +130,14 @@ def _on_grid(n: Float, limits: tuple[float, float]) -> Float:
 
 
 def _ellipticities(rng: np.random.Generator, count: int, population: Population) -> tuple[Float, Float]:
-    size = rng.gamma(2.0, max(population.ellipticity_scale, 1e-12), count)
+    scale = max(population.ellipticity_scale, 1e-12)
+
+    def sizes(number: int) -> Float:
+        return rng.gamma(2.0, scale, number) if population.ellipticity == "exponential" else rng.rayleigh(scale, number)
+
+    size = sizes(count)
     while (large := size > population.ellipticity_max).any():
-        size[large] = rng.gamma(2.0, population.ellipticity_scale, int(large.sum()))
+        size[large] = sizes(int(large.sum()))
     angle = rng.uniform(0, 2 * np.pi, count)
     return size * np.cos(angle), size * np.sin(angle)
 
@@ -224,38 +167,3 @@ def _band_magnitudes(
     bulge = fraction[:, None] * 10 ** (0.4 * bulge_colour[:, None] * place)
     total = main + bulge
     return reference[:, None] - 2.5 * np.log10(total), bulge / total
-
-
-def flux_of(mag: Float, camera: Camera) -> Float:
-    """Counts of a magnitude."""
-    return 10 ** (0.4 * (camera.zero_point - mag))
-
-
-def magnitude_of(flux: Float, camera: Camera) -> Float:
-    """Magnitude of counts."""
-    return camera.zero_point - 2.5 * np.log10(flux)
-
-
-def draw_psf(rng: np.random.Generator, camera: Camera) -> Psf:
-    """One PSF of the camera's ranges, ellipticity uniform in the disk |e| <= psf_ellipticity."""
-    fwhm = rng.uniform(*camera.psf_fwhm)
-    size, angle = camera.psf_ellipticity * math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi)
-    return Psf(camera.psf_profile, fwhm, size * math.cos(angle), size * math.sin(angle))
-
-
-def truth_columns(objects: Objects, camera: Camera) -> dict[str, pa.Array]:
-    """Label columns that stamps and skies share: class, magnitudes, fluxes and shapes."""
-    reference = camera.reference
-    flux = flux_of(objects.mag, camera)
-    columns: dict[str, pa.Array] = {
-        "class": pa.array([CLASSES[kind] for kind in objects.kind], pa.string()),
-        "mag": pa.array(objects.mag[:, reference]),
-        "flux": pa.array(flux[:, reference]),
-    }
-    if len(camera.bands) > 1:
-        columns |= {f"mag_{band}": pa.array(objects.mag[:, i]) for i, band in enumerate(camera.bands)}
-    columns["bulge_fraction"] = pa.array(objects.bulge[:, reference])
-    for name in ("e1", "e2", "sersic_n", "half_light_radius"):
-        columns[name] = pa.array(getattr(objects, name))
-    columns |= {"shear_g1": pa.array(objects.g1), "shear_g2": pa.array(objects.g2)}
-    return columns

@@ -1,16 +1,21 @@
-"""Drawing galaxies and stars: GalSim's radial profiles on our own Fourier grid.
+"""Drawing galaxies and stars: radial profiles of GalSim on our own Fourier grid.
 
 GalSim draws one Sersic galaxy under a Moffat PSF in about 3 ms, most of it finding grid sizes and building lookup
 tables again. Here the radial Fourier profiles are tabulated once per process with GalSim (Rowe et al. 2015, A&C 10,
-121), and an object costs two table lookups and one inverse FFT per band. `tests/test_simulation.py` holds the result
-against `galsim.drawImage`.
+121); a part of an object costs two table lookups and one small inverse FFT. `tests/test_simulation.py` holds the
+result against `galsim.drawImage`.
+
+A profile knows its Fourier transform and how far it reaches. A 2×2 map gives it size, ellipticity, rotation and shear:
+an image f(M⁻¹x)/|M| has the transform F(Mᵀk). A new kind of light is one more class with `transform` and `reach`.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +33,9 @@ MOFFAT_BETA = 3.0
 
 _STEP = 0.01
 _LENGTH = 6001
-_OVERSAMPLING = 2
-"""Real-space oversampling of the Fourier grid: what the pixels fold back is drawn, not cut off."""
+
+_FINE_PSF = 2.5
+"""FWHM in pixels from which wave numbers up to 1.5 times Nyquist suffice (what is left out is below 1e-4)."""
 
 GRIDS = (32, 48, 64, 96, 128, 192, 256)
 """Allowed sides of a drawn object in pixels."""
@@ -45,17 +51,198 @@ def load_galsim() -> ModuleType:
     return galsim  # type: ignore[no-any-return]
 
 
-class Shape(NamedTuple):
-    """One elliptical component."""
+# --- linear maps ----------------------------------------------------------------------------------------------------
 
-    sersic_n: float
-    """Sersic index, a multiple of `SERSIC_STEP`."""
-    half_light_radius: float
-    """Arcsec, sqrt(ab): the radius of the circle of the same area."""
-    e1: float
-    """(a-b)/(a+b) cos 2 phi, phi from +x towards +y."""
-    e2: float
-    """(a-b)/(a+b) sin 2 phi."""
+
+class Matrix(NamedTuple):
+    """A linear map of the image plane, rows (xx, xy) and (yx, yy)."""
+
+    xx: float
+    xy: float
+    yx: float
+    yy: float
+
+    def after(self, first: Matrix) -> Matrix:
+        """The map that does `first`, then this one."""
+        return Matrix(
+            self.xx * first.xx + self.xy * first.yx,
+            self.xx * first.xy + self.xy * first.yy,
+            self.yx * first.xx + self.yy * first.yx,
+            self.yx * first.xy + self.yy * first.yy,
+        )
+
+    def apply(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Where (x, y) goes; numbers or arrays."""
+        return self.xx * x + self.xy * y, self.yx * x + self.yy * y
+
+    def stretch(self) -> float:
+        """The larger singular value: how long a unit vector can become."""
+        half = (self.xx**2 + self.xy**2 + self.yx**2 + self.yy**2) / 2
+        area = self.xx * self.yy - self.xy * self.yx
+        return math.sqrt(half + math.sqrt(max(half * half - area * area, 0.0)))
+
+
+def ellipse(e1: float, e2: float, radius: float = 1.0) -> Matrix:
+    """The map of the unit circle to an ellipse with sqrt(ab) = `radius`, |e| = (a-b)/(a+b); a shear if radius is 1."""
+    norm = radius / math.sqrt(1.0 - e1 * e1 - e2 * e2)
+    return Matrix(norm * (1 + e1), norm * e2, norm * e2, norm * (1 - e1))
+
+
+def rotation(angle: float) -> Matrix:
+    """The map that turns +x towards +y by `angle` radians; exact for quarter turns."""
+    quarters = angle / (math.pi / 2)
+    if quarters == round(quarters):
+        cosine, sine = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[round(quarters) % 4]
+    else:
+        cosine, sine = math.cos(angle), math.sin(angle)
+    return Matrix(cosine, -sine, sine, cosine)
+
+
+# --- the Fourier grid -----------------------------------------------------------------------------------------------
+
+
+class Grid(NamedTuple):
+    """Wave numbers beyond Nyquist: what pixels fold back is drawn, not cut off. Planes are (rows, columns) float32."""
+
+    size: int
+    """Side of the image in pixels."""
+    pixel_scale: float
+    """Arcsec per pixel."""
+    kxx: Float
+    kxy: Float
+    kyy: Float
+    pixel: Float
+    """Pixel response."""
+    kx: NDArray[Any]
+    """(columns,) rad/arcsec, from 0 up."""
+    ky: NDArray[Any]
+    """(rows,) rad/arcsec, in the order of an FFT."""
+
+
+@lru_cache(maxsize=32)
+def make_grid(size: int, pixel_scale: float, oversampling: float = 2.0) -> Grid:
+    """Wave numbers up to `oversampling` (1.5 or 2) times Nyquist for an image of `size` pixels."""
+    half = round(size * oversampling / 2)
+    unit = 2 * math.pi / (size * pixel_scale)
+    kx = unit * np.arange(half + 1)
+    ky = unit * np.concatenate([np.arange(half), np.arange(-half, 0)])
+    response = np.sinc(kx * pixel_scale / 2 / np.pi)[None, :] * np.sinc(ky * pixel_scale / 2 / np.pi)[:, None]
+    x, y = np.meshgrid(kx, ky)
+    planes = (x * x, 2 * x * y, y * y, response)
+    xx, xy, yy, pixel = (np.ascontiguousarray(plane, dtype=np.float32) for plane in planes)
+    return Grid(size, pixel_scale, xx, xy, yy, pixel, kx, ky)
+
+
+def grid_for(psf: Psf, size: int, pixel_scale: float) -> Grid:
+    """The grid that what `psf` lets through needs."""
+    return make_grid(size, pixel_scale, 1.5 if psf.fwhm >= _FINE_PSF * pixel_scale else 2.0)
+
+
+def to_image(transform: NDArray[Any], grid: Grid, dx: float, dy: float) -> Float:
+    """Pixels (size, size) of a transform on `grid`, its centre at pixel (size/2 + dx, size/2 + dy) counted from 0."""
+    half_side = grid.size / 2
+    phase_y = np.exp(-1j * (half_side + dy) * grid.pixel_scale * grid.ky).astype(np.complex64)
+    phase_x = np.exp(-1j * (half_side + dx) * grid.pixel_scale * grid.kx).astype(np.complex64)
+    spectrum = (phase_y[:, None] * phase_x) * transform
+    pixels: Float = np.fft.irfft2(_folded(spectrum, grid.size), s=(grid.size, grid.size)).astype(np.float32, copy=False)
+    return pixels
+
+
+def _folded(spectrum: NDArray[np.complex64], size: int) -> NDArray[np.complex64]:
+    """The half spectrum (size, size/2 + 1) of the pixels: wave numbers beyond Nyquist added where they fall."""
+    half = len(spectrum) // 2
+    rows = np.zeros((size, spectrum.shape[1]), spectrum.dtype)
+    rows[:half] = spectrum[:half]
+    rows[size - half :] += spectrum[half:]
+    folded = rows[:, : size // 2 + 1]
+    mirrored = np.conj(rows[-np.arange(size), size // 2 :][:, ::-1])  # columns half, ..., size/2 of -k
+    folded[:, size - half :] += mirrored
+    return folded
+
+
+def grid_size(radius: float) -> int:
+    """The smallest allowed side that reaches `radius` pixels from the centre."""
+    return next((size for size in GRIDS if size >= 2 * radius), GRIDS[-1])
+
+
+# --- profiles -------------------------------------------------------------------------------------------------------
+
+
+class Blur(NamedTuple):
+    """How a PSF widens things, in pixels."""
+
+    core: float
+    """Scale length of the PSF."""
+    margin: float
+    """Added around anything extended."""
+    limit: float
+    """Counts per pixel at which a drawing may end."""
+
+
+class Profile(Protocol):
+    """Light of unit flux around the origin."""
+
+    def transform(self, matrix: Matrix, grid: Grid) -> NDArray[Any]:
+        """Its Fourier transform after `matrix`, real or complex, on the planes of `grid` or broadcast to them."""
+
+    def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
+        """Pixels from the origin to where it falls to `blur.limit`; `matrix` leads to pixels."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point source."""
+
+    def transform(self, matrix: Matrix, grid: Grid) -> Float:
+        """As `Profile.transform`."""
+        return np.ones((1, 1), np.float32)
+
+    def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
+        """As `Profile.reach`: the wings of a Moffat PSF of beta 3."""
+        wings = blur.core * (max(flux, 0.0) * 2 / (math.pi * blur.core**2) / blur.limit) ** (1 / 6)
+        return max(2 * blur.margin, wings)
+
+
+@dataclass(frozen=True)
+class Sersic:
+    """A round Sersic profile with a half-light radius of 1."""
+
+    n: float
+    """Index, a multiple of `SERSIC_STEP` from 0.3 to 6.2."""
+
+    def transform(self, matrix: Matrix, grid: Grid) -> Float:
+        """As `Profile.transform`."""
+        return _radial_at(_sersic_table(round(self.n / SERSIC_STEP)), matrix, grid)
+
+    def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
+        """As `Profile.reach`."""
+        n, b = self.n, 2 * self.n - 1 / 3
+        area = abs(matrix.xx * matrix.yy - matrix.xy * matrix.yx)
+        brightness = flux / (2 * math.pi * n * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n) * area)
+        scale = (1 + max(0.0, math.log(max(brightness / blur.limit, 1.0))) / b) ** n
+        return matrix.stretch() * max(scale, 2.5) + blur.margin
+
+
+@dataclass(frozen=True)
+class Knots:
+    """Point sources around the origin."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    weight: tuple[float, ...]
+    """Shares of the flux, sum 1."""
+
+    def transform(self, matrix: Matrix, grid: Grid) -> NDArray[np.complex64]:
+        """As `Profile.transform`: the sum of phases, as one matrix product."""
+        x, y = matrix.apply(np.array(self.x), np.array(self.y))
+        along_y = np.exp(-1j * grid.ky[:, None] * y).astype(np.complex64)
+        along_x = np.exp(-1j * x[:, None] * grid.kx).astype(np.complex64)
+        return (along_y * np.array(self.weight, np.float32)) @ along_x  # type: ignore[no-any-return]
+
+    def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
+        """As `Profile.reach`."""
+        x, y = matrix.apply(np.array(self.x), np.array(self.y))
+        return float(np.hypot(x, y).max()) + Point().reach(matrix, flux * max(self.weight), blur)
 
 
 class Psf(NamedTuple):
@@ -66,9 +253,9 @@ class Psf(NamedTuple):
     fwhm: float
     """Arcsec."""
     e1: float
-    """As `Shape.e1`."""
+    """(a-b)/(a+b) cos 2 phi, phi from +x towards +y."""
     e2: float
-    """As `Shape.e2`."""
+    """(a-b)/(a+b) sin 2 phi."""
 
 
 @lru_cache(maxsize=256)
@@ -94,85 +281,36 @@ def _radial(profile: object) -> Float:
     return np.ascontiguousarray(image.real.array[0, _LENGTH - 1 :], dtype=np.float32)
 
 
-class _Grid(NamedTuple):
-    """Wave numbers of an oversampled real FFT, each (2 size, size + 1) float32 unless said otherwise."""
-
-    kxx: Float
-    kxy: Float
-    kyy: Float
-    pixel: Float
-    """Pixel response, with the factor that keeps unit flux after subsampling."""
-    kx: NDArray[np.floating]
-    """(size + 1,)"""
-    ky: NDArray[np.floating]
-    """(2 size,)"""
-
-
-@lru_cache(maxsize=32)
-def _grid(size: int, pixel_scale: float) -> _Grid:
-    side, spacing = size * _OVERSAMPLING, pixel_scale / _OVERSAMPLING
-    kx = 2 * np.pi * np.fft.rfftfreq(side, spacing)
-    ky = 2 * np.pi * np.fft.fftfreq(side, spacing)
-    response = np.sinc(kx * pixel_scale / 2 / np.pi)[None, :] * np.sinc(ky * pixel_scale / 2 / np.pi)[:, None]
-    x, y = np.meshgrid(kx, ky)
-    planes = (x * x, 2 * x * y, y * y, response * _OVERSAMPLING**2)
-    xx, xy, yy, pixel = (np.ascontiguousarray(plane, dtype=np.float32) for plane in planes)
-    return _Grid(xx, xy, yy, pixel, kx, ky)
-
-
-def _sheared(table: Float, radius: float, e1: float, e2: float, grid: _Grid) -> Float:
-    """The radial `table` at |S k| radius, with S the area-preserving shear of ellipticity (e1, e2)."""
-    norm = radius * radius / (1.0 - e1 * e1 - e2 * e2)
-    xx = norm * ((1 + e1) ** 2 + e2 * e2)
-    yy = norm * ((1 - e1) ** 2 + e2 * e2)
-    xy = norm * 2 * e2
-    squared = np.float32(xx) * grid.kxx
-    squared += np.float32(xy) * grid.kxy
-    squared += np.float32(yy) * grid.kyy
+def _radial_at(table: Float, matrix: Matrix, grid: Grid) -> Float:
+    """The radial `table` at |Mᵀk|."""
+    squared = np.float32(matrix.xx**2 + matrix.xy**2) * grid.kxx
+    squared += np.float32(matrix.xx * matrix.yx + matrix.xy * matrix.yy) * grid.kxy
+    squared += np.float32(matrix.yx**2 + matrix.yy**2) * grid.kyy
     position = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
     position *= np.float32(1.0 / _STEP)
     np.minimum(position, np.float32(_LENGTH - 2), out=position)
-    index = position.astype(np.int32)
+    index = position.astype(np.intp)
     position -= index
-    low = table[index]
+    low = table.take(index)
     index += 1
-    return low + position * (table[index] - low)
+    rise = table.take(index)
+    rise -= low
+    rise *= position
+    rise += low
+    return rise
 
 
+@lru_cache(maxsize=32)
 def psf_transform(psf: Psf, size: int, pixel_scale: float) -> Float:
-    """Fourier transform of `psf` times the pixel response on the grid of `size`, (2 size, size + 1)."""
-    grid = _grid(size, pixel_scale)
-    return _sheared(_psf_table(psf.profile), psf.fwhm, psf.e1, psf.e2, grid) * grid.pixel
-
-
-def shape_transform(shape: Shape, size: int, pixel_scale: float) -> Float:
-    """Fourier transform of a Sersic component of unit flux on the grid of `size`, (2 size, size + 1)."""
-    table = _sersic_table(round(shape.sersic_n / SERSIC_STEP))
-    return _sheared(table, shape.half_light_radius, shape.e1, shape.e2, _grid(size, pixel_scale))
-
-
-def to_image(transform: Float, size: int, pixel_scale: float, dx: float, dy: float) -> Float:
-    """Pixels (size, size) of a transform, its centre at pixel (size/2 + dx, size/2 + dy) counted from 0."""
-    grid = _grid(size, pixel_scale)
-    shift_x = (size / 2 + dx) * pixel_scale
-    shift_y = (size / 2 + dy) * pixel_scale
-    phase = np.exp(-1j * shift_y * grid.ky).astype(np.complex64)[:, None] * np.exp(-1j * shift_x * grid.kx).astype(
-        np.complex64
-    )
-    side = size * _OVERSAMPLING
-    fine = np.fft.irfft2(phase * transform, s=(side, side))
-    return np.ascontiguousarray(fine[::_OVERSAMPLING, ::_OVERSAMPLING], dtype=np.float32)
+    """Fourier transform of `psf` times the pixel response on `grid_for(psf, size, pixel_scale)`."""
+    grid = grid_for(psf, size, pixel_scale)
+    return _radial_at(_psf_table(psf.profile), ellipse(psf.e1, psf.e2, psf.fwhm), grid) * grid.pixel
 
 
 @lru_cache(maxsize=16)
 def psf_image(psf: Psf, size: int, pixel_scale: float) -> Float:
     """The effective PSF (pixel response included) on (size, size) pixels, centre at pixel size // 2, sum about 1."""
     side = grid_size(size / 2 + 8)
-    full = to_image(psf_transform(psf, side, pixel_scale), side, pixel_scale, 0.0, 0.0)
+    full = to_image(psf_transform(psf, side, pixel_scale), grid_for(psf, side, pixel_scale), 0.0, 0.0)
     origin = side // 2 - size // 2
     return np.ascontiguousarray(full[origin : origin + size, origin : origin + size])
-
-
-def grid_size(radius: float) -> int:
-    """The smallest allowed side that reaches `radius` pixels from the centre."""
-    return next((size for size in GRIDS if size >= 2 * radius), GRIDS[-1])

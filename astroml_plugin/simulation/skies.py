@@ -21,7 +21,10 @@ from astroml_plugin.cutouts import Tile
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import MaskBit
 from astroml_plugin.simulation import drawing
-from astroml_plugin.simulation.population import Camera, Objects, Population, draw_population, truth_columns
+from astroml_plugin.simulation.camera import NOISE_MARGIN, Camera, correlated
+from astroml_plugin.simulation.defects import track
+from astroml_plugin.simulation.objects import Objects, truth_columns
+from astroml_plugin.simulation.population import Population, draw_population
 from astroml_plugin.simulation.profiles import GRIDS, Psf, psf_image
 from astroml_plugin.sky import Box, Wcs
 
@@ -197,7 +200,14 @@ class Sky:
                 yield row, column, here, (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
 
     def _noise(self, box: Box) -> Float:
-        """Unit normal deviates (band, y, x), 0 beyond the image."""
+        """Unit normal deviates (band, y, x) with the camera's correlation, 0 beyond the image."""
+        if self.camera.noise_correlation == 0:
+            return self._white_noise(box)
+        more = NOISE_MARGIN
+        wider = Box(box.x0 - more, box.y0 - more, box.x1 + more, box.y1 + more)
+        return correlated(self._white_noise(wider), self.camera.noise_correlation)
+
+    def _white_noise(self, box: Box) -> Float:
         bands = len(self.camera.bands)
         noise = np.zeros((bands, box.height, box.width), np.float32)
         for row, column, here, there in self._blocks(box):
@@ -226,12 +236,9 @@ class Sky:
             bad[rng.integers(bands), rng.integers(NOISE_BLOCK), rng.integers(NOISE_BLOCK)] = True
         area = (NOISE_BLOCK * self.camera.pixel_scale / 60) ** 2
         for _ in range(rng.poisson(self.camera.cosmic_rays * area * bands)):
-            band, angle, length = rng.integers(bands), rng.uniform(0, 2 * math.pi), rng.uniform(3, 15)
-            along = np.arange(0, length, 0.5)
-            x = np.floor(rng.uniform(0, NOISE_BLOCK) + along * math.cos(angle)).astype(int)
-            y = np.floor(rng.uniform(0, NOISE_BLOCK) + along * math.sin(angle)).astype(int)
-            kept = (x >= 0) & (x < NOISE_BLOCK) & (y >= 0) & (y < NOISE_BLOCK)
-            rays[band, y[kept], x[kept]] = rng.uniform(50, 500)
+            band = rng.integers(bands)
+            y, x = track(rng, NOISE_BLOCK)
+            rays[band, y, x] = rng.uniform(50, 500)
         return rays, bad
 
 

@@ -47,7 +47,7 @@ def create_stamps(url: str, stamps: StampSet) -> Stamps:
         url,
         bands=stamps.camera.bands,
         size=(stamps.size, stamps.size),
-        block=stamps.block,
+        block=stamps.rows,
         pixel_scale=stamps.camera.pixel_scale,
         psf_size=(stamps.psf_size, stamps.psf_size),
         variance=True,
