@@ -1,15 +1,18 @@
-"""Fitting a network to a task: schedule, clipping, early stopping, checkpoints that resume to identical losses.
+"""Fitting a network to a task: schedule, clipping, averaging, early stopping, checkpoints that resume identically.
 
 Everything random is drawn from (seed, epoch), so that the state at the end of an epoch is weights, optimizer state and
-a number. A checkpoint is one safetensors file, its plain values in the header.
+a number. A checkpoint is one safetensors file, its plain values in the header. Several processes of a `Group` train
+one network on their shares of the data (torch's DistributedDataParallel); the first of them keeps the records.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,9 +25,10 @@ from astroml_plugin import storage
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.errors import DivergedError, InputError
 from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.parallel import ALONE, Group
 from astroml_plugin.settings import refuse_choices
 from astroml_plugin.stream import Batch
-from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.base import SYMMETRIES, Task, transform
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 
@@ -32,7 +36,12 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": lambda parameters, lr, weight_decay: torch.optim.SGD(parameters, lr, 0.9, weight_decay=weight_decay),
+    "rmsprop": torch.optim.RMSprop,
+    "nadam": torch.optim.NAdam,
+    "adagrad": torch.optim.Adagrad,
 }
+_SCHEDULES = ("one_cycle", "cosine", "step", "constant")
+_STEPS, _STEP_FACTOR = 3, 0.1
 
 
 @dataclass(frozen=True)
@@ -44,17 +53,21 @@ class TrainingSettings:
     batch_size: int = 128
     """Stamps per step."""
     optimizer: str = "adamw"
-    """adamw, adam or sgd (momentum 0.9)."""
+    """adamw, adam, nadam, rmsprop, adagrad or sgd (momentum 0.9)."""
     learning_rate: float = 2e-3
     """Highest learning rate of the schedule."""
     weight_decay: float = 1e-4
     """Of the optimizer."""
     schedule: str = "one_cycle"
-    """one_cycle (linear warm-up, then half a cosine to 0), cosine (no warm-up) or constant."""
+    """one_cycle (linear warm-up, half a cosine to 0), cosine (no warm-up), step (a tenth at each third), constant."""
     warmup: float = 0.15
     """Fraction of the whole training that warms up."""
     clip: float = 5.0
     """Largest norm of the gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Decay per step of an exponential average of the weights, which then is what is validated and kept; 0: none."""
+    precision: str = "float32"
+    """float32, or bfloat16: the forward pass in mixed precision (for GPUs; CPUs are mostly slower with it)."""
     patience: int = 8
     """Epochs without a better validation loss after which it stops; 0 never stops."""
     augment: bool = True
@@ -63,11 +76,18 @@ class TrainingSettings:
     """Of weights, order and augmentation."""
     memory: float = 2e9
     """Bytes of decoded stamps to hold."""
+    cache: bool = False
+    """Keep what the fixed first layer (`stem`) of the network gives for every training stamp in its eight
+    orientations: later epochs read no pixels. Only for networks that have one."""
 
     def __post_init__(self) -> None:
         refuse_choices(
-            self, {"optimizer": tuple(_OPTIMIZERS), "schedule": ("one_cycle", "cosine", "constant")}, "training"
+            self,
+            {"optimizer": tuple(_OPTIMIZERS), "schedule": _SCHEDULES, "precision": ("float32", "bfloat16")},
+            "training",
         )
+        if not 0 <= self.ema < 1:
+            raise InputError(f"training ema ({self.ema}) is a decay per step: 0 for none, else below 1, such as 0.999")
         if self.epochs < 1 or self.batch_size < 2 or self.learning_rate <= 0 or self.seed < 0:
             raise InputError(
                 f"training needs epochs of 1 or more ({self.epochs}), batch_size of 2 or more ({self.batch_size}), "
@@ -81,10 +101,10 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Objects."""
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, number: int) -> Iterator[Batch | StemBatch]:
         """Shuffled batches of one epoch."""
 
-    def ordered(self) -> Iterator[Batch]:
+    def ordered(self) -> Iterator[Batch | StemBatch]:
         """The same batches every time."""
 
 
@@ -111,7 +131,39 @@ class _State:
     best_epoch: int = -1
     best_loss: float = math.inf
     stopped: str = ""
+    steps: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class _Loop:
+    """What the steps of one training share."""
+
+    task: Task
+    network: nn.Module
+    """With the weights that the optimizer changes."""
+    wrapped: nn.Module
+    """The same, or around it what averages gradients over processes."""
+    averaged: nn.Module | None
+    """With the exponential average of the weights."""
+    optimizer: torch.optim.Optimizer
+    settings: TrainingSettings
+    device: str
+    out: str
+    group: Group
+    steps: int = 0
+    """Steps taken, over all epochs."""
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept."""
+        return self.averaged or self.network
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of the forward pass."""
+        if self.settings.precision == "float32":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
 
 
 def fit(
@@ -126,44 +178,59 @@ def fit(
     resume: bool = True,
     report: Callable[[dict[str, Any]], bool | None] | None = None,
     device: str = "cpu",
+    group: Group = ALONE,
 ) -> FitResult:
     """Train `network` on `train`, keep the weights that are best on `validation`.
 
     Args:
         task: normalises, augments and scores.
         network: fresh; its weights are changed in place.
-        train, validation: the data.
+        train, validation: the data; `train` is this process's share.
         settings: how.
         out: folder or URL of checkpoint and log; a checkpoint found there is continued.
         identity: digest of recipe and data; a checkpoint of another one is refused.
         resume: False starts anew.
-        report: called with each epoch's record; a true answer stops the training.
+        report: called with each epoch's record, in the first process only; a true answer stops the training.
         device: torch device.
+        group: the processes that train together.
 
     Raises:
         DivergedError: the loss is no longer finite; the last good checkpoint is kept.
-        InputError: the checkpoint belongs to another training.
+        InputError: the checkpoint belongs to another training, or a cache is asked of a network without a stem.
     """
-    network.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    make = _OPTIMIZERS[settings.optimizer]
-    optimizer = make(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    state = _restore(out, identity, network, optimizer) if resume else None
+    loop = _loop(task, network, settings, out, device, group)
+    state = _restore(out, identity, loop) if resume else None
     state = state or _State(identity)
+    if settings.cache and len(state.history) < settings.epochs and not state.stopped:
+        train = StemCache(task, network, train, settings, device)
     with torch.random.fork_rng():
         while len(state.history) < settings.epochs and not state.stopped:
             epoch = len(state.history)
             started = time.perf_counter()
-            record = {"epoch": epoch, **_one_epoch(task, network, optimizer, train, settings, epoch, out, device)}
+            record = {"epoch": epoch, **_one_epoch(loop, train, epoch)}
             trained = time.perf_counter() - started
-            record["objects_per_second"] = round(len(train) / trained, 1)
-            record.update(_validate(task, network, validation, device))
-            record["seconds"] = round(time.perf_counter() - started, 3)
-            _keep(state, record, network, settings)
-            if report is not None and report(record):
-                state.stopped = state.stopped or "reported"
-            _save(out, state, network, optimizer)
-    network.load_state_dict(state.best)
+            record["objects_per_second"] = round(group.size * len(train) / trained, 1)
+            if group.first:
+                record.update(_validate(task, loop.judged, validation, device))
+                record["seconds"] = round(time.perf_counter() - started, 3)
+                _keep(state, record, loop.judged, settings)
+                if report is not None and report(record):
+                    state.stopped = state.stopped or "reported"
+                _save(state, loop)
+            else:
+                state.history.append(record)
+            state.stopped = "stopped" if group.agree(bool(state.stopped)) and not group.first else state.stopped
+    network.load_state_dict(state.best or loop.judged.state_dict())
     return FitResult(network.eval(), state.history, state.best_epoch, state.stopped or "done")
+
+
+def _loop(task: Task, network: nn.Module, settings: TrainingSettings, out: str, device: str, group: Group) -> _Loop:
+    """Network on its device, optimizer, average."""
+    network.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    make = _OPTIMIZERS[settings.optimizer]
+    optimizer = make(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    averaged = copy.deepcopy(network).requires_grad_(False) if settings.ema else None
+    return _Loop(task, network, group.wrap(network), averaged, optimizer, settings, device, out, group)
 
 
 def learning_rate(settings: TrainingSettings, progress: float) -> float:
@@ -171,76 +238,152 @@ def learning_rate(settings: TrainingSettings, progress: float) -> float:
     warmup = settings.warmup if settings.schedule == "one_cycle" else 0.0
     if settings.schedule == "constant":
         return settings.learning_rate
+    if settings.schedule == "step":
+        return settings.learning_rate * _STEP_FACTOR ** min(_STEPS - 1, int(_STEPS * progress))
     if progress < warmup:
         return settings.learning_rate * (0.04 + 0.96 * progress / warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
 
-def _one_epoch(
-    task: Task,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train: Batches,
-    settings: TrainingSettings,
-    epoch: int,
-    out: str,
-    device: str,
-) -> dict[str, Any]:
+def _one_epoch(loop: _Loop, train: Batches, epoch: int) -> dict[str, Any]:
     """One pass; mean loss, last rate and how many stamps could not be used."""
-    network.train()
-    torch.manual_seed(int(np.random.SeedSequence([settings.seed, epoch, 1]).generate_state(1)[0]))  # dropout
-    generator = torch.Generator().manual_seed(
-        int(np.random.SeedSequence([settings.seed, epoch, 2]).generate_state(1)[0])
-    )
+    settings, rank = loop.settings, loop.group.rank
+    loop.wrapped.train()
+    torch.manual_seed(_seed(settings.seed, epoch, 1, rank))  # dropout
+    generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 2, rank))
     total, used, seen, rate = 0.0, 0, 0, settings.learning_rate
-    for batch in train.epoch(epoch):
-        rate = learning_rate(settings, (epoch + seen / len(train)) / settings.epochs)
-        seen += len(batch.rows)
-        inputs, targets, _ = ready(task, batch, device)
-        if len(targets) < 2:  # batch normalisation has no width of one object
-            continue
-        if settings.augment:
-            inputs, targets = task.augment(inputs, targets, generator)
-        loss = _step(task, network, optimizer, inputs, targets, rate, settings.clip)
-        if not math.isfinite(loss):
-            kept = f"; the checkpoint of epoch {epoch - 1} is kept in {storage.redact(out)}" if epoch else ""
-            raise DivergedError(
-                f"the loss became {loss} in epoch {epoch} after {seen} objects at a learning rate of {rate:.3g}: "
-                f"lower learning_rate or check the labels{kept}"
-            )
-        total, used = total + loss * len(targets), used + len(targets)
+    with loop.group.uneven(loop.wrapped):
+        for batch in train.epoch(epoch):
+            rate = learning_rate(settings, (epoch + seen / len(train)) / settings.epochs)
+            inputs, targets, _ = ready(loop.task, batch, loop.device)
+            seen += len(batch.rows)
+            if len(targets) < 2:  # batch normalisation has no width of one object
+                continue
+            if settings.augment and not isinstance(batch, StemBatch):
+                inputs, targets = loop.task.augment(inputs, targets, generator)
+            loss = _step(loop, inputs, targets, rate)
+            if not math.isfinite(loss):
+                raise _diverged(loop, loss, epoch, seen, rate)
+            total, used = total + loss * len(targets), used + len(targets)
     if used == 0:
         raise InputError(f"none of the {seen} training stamps has a valid pixel: check the images and their masks")
     return {"train_loss": total / used, "learning_rate": rate, "unusable": seen - used}
 
 
-def _step(
-    task: Task,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    inputs: tuple[Tensor, ...],
-    targets: Tensor,
-    rate: float,
-    clip: float,
-) -> float:
+def _seed(*parts: int) -> int:
+    """One seed from several numbers; a trailing 0 (the first process) changes nothing."""
+    return int(np.random.SeedSequence(parts[:-1] if parts[-1] == 0 else parts).generate_state(1)[0])
+
+
+def _diverged(loop: _Loop, loss: float, epoch: int, seen: int, rate: float) -> DivergedError:
+    kept = f"; the checkpoint of epoch {epoch - 1} is kept in {storage.redact(loop.out)}" if epoch else ""
+    return DivergedError(
+        f"the loss became {loss} in epoch {epoch} after {seen} objects at a learning rate of {rate:.3g}: "
+        f"lower learning_rate or check the labels{kept}"
+    )
+
+
+def _step(loop: _Loop, inputs: tuple[Tensor, ...], targets: Tensor, rate: float) -> float:
     """One gradient step; gives the loss, without stepping when it is not finite."""
-    for group in optimizer.param_groups:
+    for group in loop.optimizer.param_groups:
         group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss = task.loss(network(*inputs), targets)
+    loop.optimizer.zero_grad(set_to_none=True)
+    with loop.autocast():
+        outputs = loop.wrapped(*inputs)
+    loss = loop.task.loss(outputs.float(), targets)
     value = float(loss.detach())
     if not math.isfinite(value):
         return value
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(network.parameters(), clip if clip > 0 else math.inf)
+    clip = loop.settings.clip
+    norm = nn.utils.clip_grad_norm_(loop.network.parameters(), clip if clip > 0 else math.inf)
     if not bool(torch.isfinite(norm)):
         return math.nan
-    optimizer.step()
+    loop.optimizer.step()
+    loop.steps += 1
+    _average(loop)
     return value
 
 
-def ready(task: Task, batch: Batch, device: str) -> tuple[tuple[Tensor, ...], Tensor, np.ndarray]:
+def _average(loop: _Loop) -> None:
+    """Move the average towards the weights; young averages follow faster. Buffers (batch statistics) are copied."""
+    if loop.averaged is None:
+        return
+    weight = 1 - min(loop.settings.ema, (1 + loop.steps) / (10 + loop.steps))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(loop.averaged.parameters()), list(loop.network.parameters()), weight)
+        for ours, theirs in zip(loop.averaged.buffers(), loop.network.buffers()):
+            ours.copy_(theirs)
+
+
+@dataclass(frozen=True)
+class StemBatch:
+    """What the network's fixed first layer gives, and what to learn from it."""
+
+    inputs: tuple[Tensor, ...]
+    """(n, features)"""
+    targets: Tensor
+    """(n, ...)"""
+    rows: np.ndarray
+    """(n,)"""
+
+
+class StemCache:
+    """Batches of the features of a network's `stem`, made once for every object in its eight orientations.
+
+    Args:
+        task, network: whose stem.
+        data: the objects.
+        settings: batch size, seed, and whether to augment.
+        device: where stem and features live.
+
+    Raises:
+        InputError: the network has no stem, or the task changes its inputs in other ways while augmenting.
+    """
+
+    def __init__(self, task: Task, network: nn.Module, data: Batches, settings: TrainingSettings, device: str) -> None:
+        if not hasattr(network, "stem") or task.settings.psf == "optional":
+            raise InputError("training cache needs a network with a fixed stem and a PSF that is not optional")
+        self.settings = settings
+        self.symmetries = SYMMETRIES if settings.augment else SYMMETRIES[:1]
+        parts = [self._featured(task, network, ready(task, batch, device)) for batch in data.ordered()]
+        self.features, self.targets = (torch.cat([part[number] for part in parts]) for number in (0, 1))
+        self.rows = np.concatenate([part[2] for part in parts])
+
+    def _featured(
+        self, task: Task, network: nn.Module, given: tuple[tuple[Tensor, ...], Tensor, np.ndarray]
+    ) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Features (n, symmetries, f) and targets (n, symmetries, ...) of a batch."""
+        inputs, targets, rows = given
+        with torch.no_grad():
+            features = [network.stem(*(transform(item, one) for item in inputs)) for one in self.symmetries]  # type: ignore[operator]
+        learned = [task.transform_targets(targets, one) for one in self.symmetries]
+        return torch.stack(features, dim=1), torch.stack(learned, dim=1), rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def epoch(self, number: int) -> Iterator[StemBatch]:
+        """Every object once, in an order and orientations that depend on (seed, number) only."""
+        random = np.random.default_rng([self.settings.seed, number])
+        order = random.permutation(len(self))
+        drawn = torch.from_numpy(random.integers(0, len(self.symmetries), len(self)))
+        for part in np.array_split(order, max(1, -(-len(order) // self.settings.batch_size))):
+            index = torch.from_numpy(part)
+            chosen = (index, drawn[index])
+            yield StemBatch((self.features[chosen],), self.targets[chosen], self.rows[part])
+
+    def ordered(self) -> Iterator[StemBatch]:
+        """Every object once, as it lies."""
+        for part in np.array_split(np.arange(len(self)), max(1, -(-len(self) // self.settings.batch_size))):
+            index = torch.from_numpy(part)
+            yield StemBatch((self.features[index, 0],), self.targets[index, 0], self.rows[part])
+
+
+def ready(task: Task, batch: Batch | StemBatch, device: str) -> tuple[tuple[Tensor, ...], Tensor, np.ndarray]:
     """Network inputs, targets and rows of a batch on the device, without stamps that have no valid pixel."""
+    if isinstance(batch, StemBatch):
+        return batch.inputs, batch.targets, batch.rows
     inputs, flags = task.prepare(moved(batch.cutouts, device))
     targets = batch.targets.to(device)
     usable = (flags & int(ObjectFlag.NONFINITE)) == 0
@@ -300,13 +443,15 @@ def _keep(state: _State, record: dict[str, Any], network: nn.Module, settings: T
         state.stopped = "early"
 
 
-def _save(out: str, state: _State, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _save(state: _State, loop: _Loop) -> None:
     """Log and checkpoint, each written whole or not at all."""
     lines = "".join(json.dumps(record) + "\n" for record in state.history)
-    storage.write_atomic(storage.join(out, LOG), lines.encode())
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    storage.write_atomic(storage.join(loop.out, LOG), lines.encode())
+    tensors = {f"network.{name}": value for name, value in loop.network.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
-    for number, values in optimizer.state_dict()["state"].items():
+    if loop.averaged is not None:
+        tensors |= {f"averaged.{name}": value for name, value in loop.averaged.state_dict().items()}
+    for number, values in loop.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items() if value is not None}
     plain = {
         "identity": state.identity,
@@ -314,16 +459,17 @@ def _save(out: str, state: _State, network: nn.Module, optimizer: torch.optim.Op
         "best_epoch": state.best_epoch,
         "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
         "stopped": state.stopped,
+        "steps": loop.steps,
     }
     data = safetensors.torch.save(
         {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
         metadata={"state": json.dumps(plain)},
     )
-    storage.write_atomic(storage.join(out, CHECKPOINT), data)
+    storage.write_atomic(storage.join(loop.out, CHECKPOINT), data)
 
 
-def _restore(out: str, identity: str, network: nn.Module, optimizer: torch.optim.Optimizer) -> _State | None:
-    """The state of the checkpoint in `out`, its weights put into network and optimizer; None where there is none."""
+def _restore(out: str, identity: str, loop: _Loop) -> _State | None:
+    """The state of the checkpoint in `out`, its weights put into networks and optimizer; None where there is none."""
     url = storage.join(out, CHECKPOINT)
     if not storage.exists(url):
         return None
@@ -336,16 +482,18 @@ def _restore(out: str, identity: str, network: nn.Module, optimizer: torch.optim
             f"choose another output or remove it"
         )
     tensors = safetensors.torch.load(data)
-    network.load_state_dict(_below(tensors, "network."))
-    optimizer_state = optimizer.state_dict()
+    loop.network.load_state_dict(_below(tensors, "network."))
+    if loop.averaged is not None:
+        loop.averaged.load_state_dict(_below(tensors, "averaged."))
+    loop.steps = plain.get("steps", 0)
+    optimizer_state = loop.optimizer.state_dict()
     for name, value in _below(tensors, "optimizer.").items():
         number, _, key = name.partition(".")
         optimizer_state["state"].setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict(optimizer_state)
+    loop.optimizer.load_state_dict(optimizer_state)
     best_loss = math.inf if plain["best_loss"] is None else plain["best_loss"]
-    return _State(
-        identity, plain["history"], plain["best_epoch"], best_loss, plain["stopped"], _below(tensors, "best.")
-    )
+    best = _below(tensors, "best.")
+    return _State(identity, plain["history"], plain["best_epoch"], best_loss, plain["stopped"], loop.steps, best)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -194,7 +194,7 @@ def test_unusable_objects_become_nan_and_others_keep_finite_values() -> None:
     given = from_stamps(raw, None, None, bands=("r",))
     one = task(psf="none")
     _, flags = one.prepare(given)
-    outputs = torch.zeros(3, 8)
+    outputs = torch.zeros(3, 12)
     outputs[2, 0] = torch.inf
     columns, bits = one.predict(outputs, given, flags | given.flags)
     assert np.isnan(columns["e1"]).tolist() == [True, False, True]

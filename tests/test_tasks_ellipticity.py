@@ -99,10 +99,11 @@ def test_columns_hold_the_contract() -> None:
     given = from_stamps(np.random.default_rng(0).normal(size=(4, 1, 48, 48)).astype(np.float32), None, None, bands="r")
     jacobian = torch.from_numpy(np.stack([NORTH_UP] * 3 + [np.full((2, 2), np.nan)]))
     given = replace(given, jacobian=jacobian)
-    outputs = torch.zeros(4, 8)
+    outputs = torch.zeros(4, 12)
     outputs[:, :2] = torch.tensor([[0.3, 0.0], [0.0, 1e-9], [3.0, 0.0], [0.1, 0.1]])
     columns, _ = one.predict(outputs, given, torch.zeros(4, dtype=torch.int32))
     names = ["e1", "e2", "e1_err", "e2_err", "e1_err95", "e2_err95", "e1_sky", "e2_sky", "position_angle"]
+    names += ["r11", "r12", "r21", "r22"]
     assert list(columns) == names == [column.name for column in one.columns()]
     assert all(values.dtype == np.float32 for values in columns.values())
     assert (np.hypot(columns["e1"], columns["e2"]) < 1).all()
@@ -110,12 +111,13 @@ def test_columns_hold_the_contract() -> None:
     assert (columns["e1_err95"] >= columns["e1_err"]).all()
     assert np.isnan(columns["e1_sky"]).tolist() == [False, False, False, True]
     assert np.isnan(columns["position_angle"]).tolist() == [False, False, False, True]
+    assert np.isnan(columns["r11"]).all()  # nobody fitted a response
 
 
 def test_calibration_meets_both_contents() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = torch.rand(4000, 2, generator=generator) - 0.5
-    outputs = torch.zeros(4000, 8)
+    outputs = torch.zeros(4000, 12)
     outputs[:, :2] = targets + 0.02 * torch.distributions.Laplace(0.0, 1.0).icdf(
         torch.rand(4000, 2, generator=generator).clamp(1e-6, 1 - 1e-6)
     )
@@ -131,7 +133,7 @@ def test_loss_is_least_at_the_true_widths() -> None:
     targets = 0.1 * torch.randn(20000, 2, generator=generator)
 
     def loss(width: float, shift: float = 0.0) -> float:
-        outputs = torch.zeros(20000, 8)
+        outputs = torch.zeros(20000, 12)
         outputs[:, 2:4] = np.log(width) + 1.5
         outputs[:, 4:6] = np.log(0.1 / width)
         outputs[:, 6:8] = np.log(1.96 * 0.1 / width) - 0.7
@@ -144,7 +146,7 @@ def test_loss_is_least_at_the_true_widths() -> None:
 
 def test_metrics_per_snr_bin_report_slope_and_offset() -> None:
     targets = torch.rand(1000, 2) - 0.5
-    outputs = torch.zeros(1000, 8)
+    outputs = torch.zeros(1000, 12)
     outputs[:, :2] = 0.8 * targets + 0.01
     table = pa.table({"snr": np.repeat([15.0, 60.0], 500)})
     merit = EllipticityTask().metrics(outputs, targets, table)

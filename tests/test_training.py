@@ -186,7 +186,68 @@ def test_schedule() -> None:
 
 
 def test_settings_are_checked() -> None:
+    with pytest.raises(InputError, match=r"ema \(1.0\) is a decay per step"):
+        TrainingSettings(ema=1.0)
     with pytest.raises(InputError, match="optimizer must be one of adamw, adam, sgd"):
         TrainingSettings(optimizer="lion")
     with pytest.raises(InputError, match=r"epochs of 1 or more \(0\)"):
         TrainingSettings(epochs=0)
+
+
+def test_average_of_the_weights_resumes_identically(data: tuple[InMemory, InMemory], tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=3, ema=0.98)
+    straight = run(data, tmp_path / "a", settings)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(record: dict) -> None:
+        if record["epoch"] == 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(data, tmp_path / "b", settings, report=kill)
+    resumed = run(data, tmp_path / "b", settings)
+    assert losses(resumed) == losses(straight)
+    for name, value in straight.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+    plain = run(data, tmp_path / "c", replace(settings, ema=0.0))
+    assert [train for train, _ in losses(plain)] == [train for train, _ in losses(straight)]  # it only watches
+    assert losses(plain) != losses(straight)
+
+
+def multipole_network() -> nn.Module:
+    torch.manual_seed(0)
+    return TASK.build_network("multipole_mlp", {"hidden": 24, "scales": 4, "largest": 5.0})
+
+
+def test_cached_features_train_as_the_pixels_do_and_resume(data: tuple[InMemory, InMemory], tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=3, cache=True, augment=False)
+    task = TASK.with_settings(normalisation=replace(TASK.settings.normalisation, stretch="linear"))
+
+    def trained(out: str, settings: TrainingSettings, **more) -> FitResult:
+        return fit(task, multipole_network(), *data, settings, out=str(tmp_path / out), **more)
+
+    cached = trained("a", settings)
+    assert cached.history[-1]["train_loss"] < cached.history[0]["train_loss"] - 0.3
+    pixels = trained("b", replace(settings, cache=False))
+    assert cached.history[-1]["validation_loss"] == pytest.approx(pixels.history[-1]["validation_loss"], abs=0.3)
+    trained("c", replace(settings, epochs=3, augment=True), report=lambda record: record["epoch"] == 0)
+    straight = trained("d", replace(settings, augment=True))
+    state = (tmp_path / "c" / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "c" / "checkpoint.safetensors").write_bytes(state.replace(b'reported\\"', b'\\"        '))
+    assert losses(trained("c", replace(settings, augment=True))) == losses(straight)
+    with pytest.raises(InputError, match="cache needs a network with a fixed stem"):
+        run(data, tmp_path / "e", settings)
+
+
+def test_mixed_precision_learns_too(data: tuple[InMemory, InMemory], tmp_path: Path) -> None:
+    result = run(data, tmp_path, replace(SETTINGS, epochs=2, precision="bfloat16"))
+    assert result.history[1]["train_loss"] < result.history[0]["train_loss"]
+    assert all(value.dtype == torch.float32 for value in result.network.parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["nadam", "rmsprop", "adagrad"])
+def test_optimizers_of_the_lecture_learn(data: tuple[InMemory, InMemory], tmp_path: Path, optimizer: str) -> None:
+    result = run(data, tmp_path, replace(SETTINGS, epochs=2, optimizer=optimizer, schedule="step"))
+    assert result.history[1]["train_loss"] < result.history[0]["train_loss"]

@@ -49,7 +49,7 @@ class Recipe:
         """
         kind = plugins.load(plugins.TASKS, self.task)
         network = plugins.load(plugins.NETWORKS, self.network)
-        known = set(inspect.signature(network).parameters) - {"bands", "outputs", "psf"}
+        known = set(inspect.signature(network).parameters) - {"bands", "outputs", "psf", "size", "psf_size"}
         refuse_unknown(self.network_arguments, known, "[network_arguments] of the recipe")
         return kind.from_settings(self.settings, "[settings] of the recipe")
 

@@ -7,8 +7,9 @@ A new task is a subclass with `columns`, `outputs`, `targets`, `loss` and `measu
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from astroml_plugin.cutouts import Cutouts, crop
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
-from astroml_plugin.tasks.normalisation import Normalisation, measure_scales, normalise_psf
+from astroml_plugin.tasks.normalisation import Normalisation, gaussian_psf, measure_scales, normalise_psf
 
 SYMMETRIES = tuple((swap, flip_x, flip_y) for swap in (0, 1) for flip_x in (0, 1) for flip_y in (0, 1))
 """The eight symmetries of a square stamp: transpose x and y or not, then mirror x or not, then mirror y or not."""
@@ -54,6 +55,8 @@ class TaskSettings:
     """PSF as second network input: "required", "optional" (NO_PSF where absent) or "none"."""
     psf_size: int = 25
     """Side of the PSF image that the network sees, pixels; others are cut or padded to it."""
+    assumed_psf_fwhm: float = 0.0
+    """Arcsec: where an object has no PSF, a round Gaussian of this FWHM stands in (NO_PSF is set); 0 assumes none."""
     normalisation: Normalisation = field(default_factory=Normalisation)
     """From raw pixels to network input."""
     leave_out: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +68,18 @@ class TaskSettings:
             raise InputError(
                 f"stamp_size ({self.stamp_size}) must be 8 or more and psf_size ({self.psf_size}) 3 or more"
             )
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Catalog columns of the same n objects, measured in several ways; each column name -> (n,)."""
+
+    own: Mapping[str, np.ndarray]
+    """By the task, as in the catalog."""
+    perturbed: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """By the task on stamps with an error: see `Task.perturbations`."""
+    baselines: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """By other methods: see `Task.baselines`."""
 
 
 _CHOICES = {
@@ -168,6 +183,18 @@ class Task(ABC):
         """File stem -> matplotlib figure that shows how good the model is; none here."""
         return {}
 
+    def perturbations(self) -> Mapping[str, Callable[[Cutouts], Cutouts]]:
+        """Name -> an error of PSF model, background or noise whose effect `evaluate` reports; none here."""
+        return {}
+
+    def baselines(self) -> Mapping[str, Callable[[Cutouts], dict[str, np.ndarray]]]:
+        """Name -> another method that measures columns of the same stamps, NaN where it fails; none here."""
+        return {}
+
+    def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What `evaluate` says of catalog columns: plain JSON, and file stem -> matplotlib figure; nothing here."""
+        return {}, {}
+
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
         """Targets of stamps that went through one of `SYMMETRIES`; unchanged here."""
         return targets
@@ -190,14 +217,16 @@ class Task(ABC):
         return self.settings.pixel_scale
 
     def build_network(self, network: str | type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
-        """The network, by registered name or class, for this task's bands, PSF and outputs.
+        """The network, by registered name or class, for this task's bands, PSF and outputs, and sizes if it asks.
 
         Raises:
             InputError: unknown name, or arguments that the network refuses.
         """
         kind = plugins.load(plugins.NETWORKS, network) if isinstance(network, str) else network
+        sizes = {"size": self.stamp_size, "psf_size": self.settings.psf_size}
+        taken = {name: value for name, value in sizes.items() if name in inspect.signature(kind).parameters}
         try:
-            return kind(len(self.bands), self.outputs, psf=self.settings.psf != "none", **arguments)
+            return kind(len(self.bands), self.outputs, psf=self.settings.psf != "none", **{**taken, **arguments})
         except (TypeError, ValueError) as error:
             raise InputError(f"network {network!r} cannot be built with {dict(arguments)}: {error}") from None
 
@@ -259,10 +288,10 @@ class Task(ABC):
                 f"the source has {dtype} pixels and the model was trained on {self.settings.dtype}: "
                 f"their units differ; convert the images or use a bundle whose any_dtype is true"
             )
-        if self.settings.psf == "required" and not has_psf:
+        if self.settings.psf == "required" and not has_psf and not self.settings.assumed_psf_fwhm:
             raise InputError(
-                "the model needs the PSF of each object and the source has none: ingest it with a PSF, "
-                "or use a bundle trained with psf = 'none' or 'optional'"
+                "the model needs the PSF of each object and the source has none: ingest it with a PSF, assume a "
+                "Gaussian (--assume-psf-fwhm ARCSEC), or use a bundle trained with psf = 'none' or 'optional'"
             )
 
     def _check_size(self, size: tuple[int, int]) -> None:
@@ -304,9 +333,15 @@ class Task(ABC):
         """PSF (n, band, size, size) and (n,) bool where there is none."""
         size = self.settings.psf_size
         if cutouts.psf is not None:
-            return normalise_psf(cutouts.psf, size)
-        shape, device = (len(cutouts), len(self.bands), size, size), cutouts.image.device
-        return torch.zeros(shape, device=device), torch.ones(len(cutouts), dtype=torch.bool, device=device)
+            psf, missing = normalise_psf(cutouts.psf, size)
+        else:
+            shape, device = (len(cutouts), len(self.bands), size, size), cutouts.image.device
+            psf, missing = torch.zeros(shape, device=device), torch.ones(len(cutouts), dtype=torch.bool, device=device)
+        if self.settings.assumed_psf_fwhm > 0 and bool(missing.any()):
+            if not self.settings.pixel_scale:
+                raise InputError("a PSF cannot be assumed for a model that was trained without a pixel scale")
+            psf[missing] = gaussian_psf(self.settings.assumed_psf_fwhm / self.settings.pixel_scale, size).to(psf)
+        return psf, missing
 
     def predict(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Catalog columns of a batch.
@@ -369,12 +404,19 @@ class Task(ABC):
 
 
 def transform(image: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
-    """Images (..., h, w) through one of `SYMMETRIES` (swapping the axes needs square images)."""
+    """Images (..., h, w) through one of `SYMMETRIES` about their centre pixel, size // 2 (swapping needs squares).
+
+    Along an even side the first pixel has no partner and stays where it is.
+    """
     swap, flip_x, flip_y = symmetry
     if swap:
         image = image.transpose(-1, -2)
     axes = [axis for axis, flipped in ((-1, flip_x), (-2, flip_y)) if flipped]
-    return image.flip(axes) if axes else image
+    if not axes:
+        return image
+    even = [axis for axis in axes if image.shape[axis] % 2 == 0]
+    flipped = image.flip(axes)
+    return flipped.roll([1] * len(even), even) if even else flipped
 
 
 def _blanked(values: np.ndarray, failed: np.ndarray) -> np.ndarray:

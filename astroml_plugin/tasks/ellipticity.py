@@ -1,14 +1,15 @@
-"""Galaxy ellipticities: reduced shear e1, e2 with honest errors, in the pixel and the sky frame.
+"""Galaxy ellipticities: reduced shear e1, e2 with honest errors and their shear response, in the pixel and sky frame.
 
 Pixel frame: x = column, e1 > 0 along +x, e2 > 0 along x = y, |e| = (a - b) / (a + b). Sky frame: +x West, +y North
 (GalSim, TreeCorr). The network is given the PSF and gives the posterior mean of each component under the prior of its
-training set; at low S/N it therefore shrinks towards 0.
+training set; at low S/N it therefore shrinks towards 0, and a shear is <e> / <R>, never <e>.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,21 +17,23 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from astroml_plugin.baselines import shapes
 from astroml_plugin.catalog import Column
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.tasks import pictures
-from astroml_plugin.tasks.base import Task, TaskSettings, float_labels
-from astroml_plugin.tasks.normalisation import Normalisation
-
-LEVELS = (0.683, 0.95)
-"""Probability content of the intervals e ± e_err and e ± e_err95."""
+from astroml_plugin.errors import InputError
+from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.tasks import perturbations, pictures, shape_merit
+from astroml_plugin.tasks.base import Measurements, Task, float_labels
+from astroml_plugin.tasks.domain import DomainLimits, domain_bits, measure_limits
+from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
+from astroml_plugin.tasks.normalisation import Normalisation, normalise_psf
 
 _LARGEST = 0.999  # a reduced shear is below 1
-_SNR_EDGES = (10.0, 20.0, 50.0, 100.0, 200.0)
+_SCATTER_QUANTILE = 0.999  # of the validation split, above which the members disagree too much
 
 
 @dataclass(frozen=True)
-class EllipticitySettings(TaskSettings):
+class EllipticitySettings(IntervalSettings):
     """Settings of the ellipticity task."""
 
     psf: str = "required"
@@ -39,19 +42,24 @@ class EllipticitySettings(TaskSettings):
     """As in `TaskSettings`; in units of the noise, so that the network knows the S/N."""
     targets: tuple[str, str] = ("e1", "e2")
     """Label columns with the true reduced shear in the pixel frame."""
-    error_scale: tuple[float, float] = (1.0, 1.0)
-    """Factors on the 68.3 % and 95 % half-widths, fitted on the validation split."""
+    domain: DomainLimits = field(default_factory=DomainLimits)
+    """What counts as unlike the training set; measured on the training split."""
+    largest_scatter: float = 0.0
+    """Standard deviation of the members over the 68.3 % half-width above which an object is OUT_OF_DOMAIN; 0 never.
+    Measured on the validation split."""
+    response: bool = False
+    """Whether the network's response outputs were fitted (`response.fit_response`); r11 ... r22 are NaN otherwise."""
 
 
-class EllipticityTask(Task):
-    """e1, e2 and their errors.
+class EllipticityTask(IntervalTask):
+    """e1, e2, their errors, and the response of (e1, e2) to a shear.
 
-    Network outputs per object: mean (2), log width (2), log ratio to it of the 68.3 % (2) and the 95 % half-width (2):
-    one Gaussian width cannot meet both contents, since the posterior is not Gaussian.
+    Outputs of a member: those of `IntervalTask` for two values, then R11, R12, R21, R22.
     """
 
-    Settings: ClassVar[type[TaskSettings]] = EllipticitySettings
-    outputs = 8  # type: ignore[assignment]
+    Settings: ClassVar[type[IntervalSettings]] = EllipticitySettings
+    extra = 4
+    values = 2  # type: ignore[assignment]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -59,50 +67,77 @@ class EllipticityTask(Task):
         return tuple(self.settings.targets)
 
     def columns(self) -> list[Column]:
-        """Ellipticities of both frames, their errors and the position angle; all float32."""
+        """Ellipticities of both frames, their errors, position angle and shear response; all float32."""
         return [Column(name, "float32", unit, ucd, text) for name, unit, ucd, text in _COLUMNS]
 
     def targets(self, table: pa.Table) -> Tensor:
         """True (e1, e2), (n, 2) float32."""
         return torch.from_numpy(float_labels(table, self.labels))
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Gaussian negative log-likelihood for mean and width, pinball loss for the logarithm of both half-widths."""
-        mean, log_width, ratios = _split(outputs)
-        offset = targets - mean
-        likelihood = (0.5 * (offset * torch.exp(-log_width)) ** 2 + log_width).mean()
-        size = offset.detach().abs().clamp_min(1e-4).log()  # a quantile's logarithm is the quantile of the logarithms
-        pinball = torch.zeros_like(likelihood)
-        for level, ratio in zip(LEVELS, ratios):
-            excess = size - (log_width.detach() + ratio)
-            pinball = pinball + torch.maximum(level * excess, (level - 1) * excess).mean()
-        return likelihood + pinball
+    def members(self, outputs: Tensor) -> Tensor:
+        """As in `IntervalTask`; means from a stamp that was turned by 90 or 270 degrees are turned back."""
+        turns = outputs.reshape(len(outputs), -1, self.settings.members, self.per_member)
+        if turns.shape[1] == 1:
+            return turns[:, 0]
+        signs = torch.ones_like(turns[:1, :, :1])
+        signs[:, 1::2, :, :2] = -1.0
+        return (turns * signs).flatten(1, 2)
 
-    def calibrated(self, outputs: Tensor, targets: Tensor) -> EllipticityTask:
-        """Scales both half-widths so that exactly 68.3 % and 95 % of the validation split lie inside."""
-        unscaled = self.with_settings(error_scale=(1.0, 1.0))
-        mean, widths = unscaled.intervals(outputs)  # type: ignore[attr-defined]
-        offset = (targets - mean).abs()
-        scale = tuple(float(torch.quantile(offset / width, level)) for level, width in zip(LEVELS, widths))
-        return self.with_settings(error_scale=scale)  # type: ignore[return-value]
+    def intervals(self, outputs: Tensor) -> Intervals:
+        """Means (n, 2), |e| kept below 1, and half-widths (n, 2)."""
+        found = super().intervals(outputs)
+        modulus = torch.linalg.vector_norm(found.mean, dim=1, keepdim=True)
+        return replace(found, mean=found.mean * (_LARGEST / modulus.clamp_min(_LARGEST)))
 
-    def intervals(self, outputs: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Mean (n, 2), |e| kept below 1, and the half-widths (n, 2) of the 68.3 % and 95 % intervals."""
-        mean, log_width, ratios = _split(outputs)
-        modulus = torch.linalg.vector_norm(mean, dim=1, keepdim=True)
-        mean = mean * (_LARGEST / modulus.clamp_min(_LARGEST))
-        narrow, wide = (torch.exp(log_width + ratio) * scale for ratio, scale in zip(ratios, self.settings.error_scale))
-        return mean, (narrow, torch.maximum(narrow, wide))
+    def response(self, outputs: Tensor) -> Tensor:
+        """(n, 4) R11, R12, R21, R22 = d e_i / d g_j in the pixel frame; NaN where the bundle has none."""
+        if not self.settings.response:
+            return torch.full((len(outputs), 4), torch.nan)
+        return self.members(outputs)[..., -self.extra :].mean(1)
+
+    def scatter(self, outputs: Tensor) -> Tensor:
+        """(n,) standard deviation of the members' means over the 68.3 % half-width, the larger of both components."""
+        mean = self.members(outputs)[..., :2]
+        if mean.shape[1] == 1:
+            return torch.zeros(len(outputs))
+        return (mean.std(1) / self.intervals(outputs).narrow).amax(1)
+
+    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+        """As in `Task`; and what S/N and concentration the training stamps have."""
+        task = super().adapted(table, cutouts)
+        inputs, _ = task.with_settings(domain=DomainLimits()).prepare(cutouts)
+        return task.with_settings(domain=measure_limits(*inputs))
+
+    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+        """As in `IntervalTask`; and how far the members may disagree."""
+        task = super().calibrated(outputs, targets)
+        scatter = task.scatter(outputs)  # type: ignore[attr-defined]
+        return task.with_settings(largest_scatter=1.5 * float(torch.quantile(scatter, _SCATTER_QUANTILE)))
+
+    def prepare(self, cutouts: Cutouts) -> tuple[tuple[Tensor, ...], Tensor]:
+        """As in `Task`; OUT_OF_DOMAIN too for what `domain_bits` finds."""
+        inputs, flags = super().prepare(cutouts)
+        if self.settings.domain.measured:
+            flags = flags | domain_bits(self.settings.domain, self.fitted_stamps(cutouts).valid, *inputs)
+        return inputs, flags
+
+    def predict(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """As in `Task`; OUT_OF_DOMAIN too where the members disagree more than they did in validation."""
+        columns, bits = super().predict(outputs, cutouts, flags)
+        if self.settings.largest_scatter > 0:
+            torn = (self.scatter(outputs.detach().float().cpu()) > self.settings.largest_scatter).numpy()
+            bits[torn] |= int(ObjectFlag.OUT_OF_DOMAIN)
+        return columns, bits
 
     def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects; sky-frame ones are NaN where the jacobian is unknown."""
-        mean, (narrow, wide) = self.intervals(outputs)
-        sky = to_sky(mean.double().numpy(), cutouts.jacobian.numpy())
-        values = np.concatenate([mean.numpy(), narrow.numpy(), wide.numpy(), sky], axis=1).astype(np.float32)
-        columns = {name: values[:, number] for number, (name, *_) in enumerate(_COLUMNS[:-1])}
-        columns["position_angle"] = position_angle(sky).astype(np.float32)
-        columns["position_angle"][columns["position_angle"] >= 180] = 0.0  # rounding of 179.9999999
-        return columns
+        found = self.intervals(outputs)
+        sky = to_sky(found.mean.double().numpy(), cutouts.jacobian.numpy())
+        angle = position_angle(sky).astype(np.float32)
+        angle[angle >= 180] = 0.0  # rounding of 179.9999999
+        parts = [found.mean, found.narrow, found.wide, sky, angle[:, None], self.response(outputs)]
+        values = np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
+        return {name: values[:, number] for number, (name, *_) in enumerate(_COLUMNS)}
 
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
         """Swapping x and y reverses e1, mirroring one axis reverses e2."""
@@ -110,48 +145,32 @@ class EllipticityTask(Task):
         signs = torch.tensor([(-1.0) ** swap, (-1.0) ** (flip_x + flip_y)], device=targets.device)
         return targets * signs
 
-    def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
-        """RMSE, slope and offset of (e - truth) against truth, coverage; also per S/N bin if `snr` is a label."""
-        mean, widths = self.intervals(outputs)
-        result: dict[str, Any] = {"loss": float(self.loss(outputs, targets)), **_merit(mean, widths, targets)}
-        if table is not None and "snr" in table.column_names:
-            snr = torch.from_numpy(np.array(table["snr"].to_numpy(), np.float64))
-            bins = {}
-            for low, high in pairwise(_SNR_EDGES):
-                chosen = (snr >= low) & (snr < high)
-                if int(chosen.sum()) > 1:
-                    inside = (widths[0][chosen], widths[1][chosen])
-                    bins[f"{low:g}-{high:g}"] = _merit(mean[chosen], inside, targets[chosen])
-            result["snr_bins"] = bins
-        return result
+    def perturbations(self) -> Mapping[str, Callable[[Cutouts], Cutouts]]:
+        """The usual errors of PSF model, background and noise."""
+        return perturbations.USUAL
+
+    def baselines(self) -> Mapping[str, Callable[[Cutouts], dict[str, np.ndarray]]]:
+        """hsm, moments, unweighted and ngmix on the one band of the stamps; the variance must be known."""
+        return {name: partial(_classical, name) for name in shapes.METHODS}
+
+    def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Accuracy, coverage, response, shear biases where the labels allow, robustness, and the same of baselines."""
+        return shape_merit.assess(measured, targets.double().numpy(), table)
 
     def figures(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """True against measured ellipticity."""
-        mean, _ = self.intervals(outputs)
+        mean = self.intervals(outputs).mean
         return {"ellipticity": pictures.true_against_measured(targets.numpy(), mean.numpy(), self.labels)}
 
 
-def _split(outputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Mean (n, 2), log width (n, 2), log ratios (n, 2) of the 68.3 % and the 95 % half-width to that width."""
-    log_width = outputs[:, 2:4].clamp(-8.0, 3.0) - 1.5
-    narrow = outputs[:, 4:6].clamp(-3.0, 3.0)
-    wide = outputs[:, 6:8].clamp(-3.0, 3.0) + 0.7
-    return outputs[:, 0:2], log_width, (narrow, wide)
-
-
-def _merit(mean: Tensor, widths: tuple[Tensor, Tensor], targets: Tensor) -> dict[str, Any]:
-    """Figures of merit of one sample."""
-    offset = mean - targets
-    centred = targets - targets.mean(0)
-    slope = (centred * offset).sum(0) / (centred**2).sum(0)
-    return {
-        "count": len(targets),
-        "rmse": [float(value) for value in offset.square().mean(0).sqrt()],
-        "slope": [float(value) for value in slope],
-        "offset": [float(value) for value in offset.mean(0)],
-        "coverage_683": [float(value) for value in (offset.abs() <= widths[0]).double().mean(0)],
-        "coverage_95": [float(value) for value in (offset.abs() <= widths[1]).double().mean(0)],
-    }
+def _classical(method: str, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    """e1, e2 of a classical method from the first band's pixels as stored."""
+    if cutouts.psf is None or cutouts.variance is None or not cutouts.pixel_scale:
+        raise InputError(f"{method} needs the PSF, the variance and the pixel scale of the stamps")
+    planes = (cutouts.image, cutouts.variance, normalise_psf(cutouts.psf, int(cutouts.psf.shape[-1]))[0])
+    image, variance, psf = (plane[:, 0].cpu().numpy() for plane in planes)
+    found = shapes.measure(method, image, variance, psf, cutouts.pixel_scale)
+    return {"e1": found[:, 0], "e2": found[:, 1]}
 
 
 def to_sky(ellipticity: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
@@ -185,7 +204,7 @@ def position_angle(sky: np.ndarray) -> np.ndarray:
     return np.mod(from_west - 90.0, 180.0)
 
 
-_SHAPE, _ERROR = "src.ellipticity", "stat.error;src.ellipticity"
+_SHAPE, _ERROR, _RESPONSE = "src.ellipticity", "stat.error;src.ellipticity", "arith.factor;src.ellipticity"
 _COLUMNS = (
     ("e1", "", _SHAPE, "Reduced shear along pixel x, |e| = (a-b)/(a+b)"),
     ("e2", "", _SHAPE, "Reduced shear along pixel x = y"),
@@ -196,4 +215,8 @@ _COLUMNS = (
     ("e1_sky", "", _SHAPE, "Reduced shear in the frame +x West, +y North, first component"),
     ("e2_sky", "", _SHAPE, "Reduced shear in the frame +x West, +y North, second component"),
     ("position_angle", "deg", "pos.posAng", "Major axis from North through East, [0, 180)"),
+    ("r11", "", _RESPONSE, "Shear response d e1 / d g1, pixel frame: a mean shear is <e> / <R>"),
+    ("r12", "", _RESPONSE, "Shear response d e1 / d g2, pixel frame"),
+    ("r21", "", _RESPONSE, "Shear response d e2 / d g1, pixel frame"),
+    ("r22", "", _RESPONSE, "Shear response d e2 / d g2, pixel frame"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -186,6 +187,14 @@ def normalise_psf(psf: Tensor, size: int) -> tuple[Tensor, Tensor]:
     safe = torch.where(good, total, torch.ones_like(total))
     unit = torch.where(good[..., None, None], pixels / safe[..., None, None], torch.zeros_like(pixels))
     return _fit(unit, size), ~good.all(1)
+
+
+def gaussian_psf(fwhm: float, size: int) -> Tensor:
+    """(size, size) float32 of unit sum: a round Gaussian of this FWHM in pixels about pixel size // 2."""
+    axis = torch.arange(size, dtype=torch.float32) - size // 2
+    profile = torch.exp(-4 * math.log(2) * (axis / fwhm).square())
+    image = profile[:, None] * profile
+    return image / image.sum()
 
 
 def _fit(pixels: Tensor, size: int) -> Tensor:

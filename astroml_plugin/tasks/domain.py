@@ -1,0 +1,119 @@
+"""Is a stamp like those the model was trained on? Cheap statistics of the network's input against its."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from astroml_plugin.flags import ObjectFlag
+
+_APERTURE = 3.0  # Gaussian sigma in pixels of the aperture that tells the S/N
+_INNER, _OUTER = 1.5, 4.0  # Gaussian sigmas in pixels of the apertures whose ratio is the concentration
+_CORE = 4.0  # pixels about the centre that must be valid
+_LEAST_VALID = 0.75  # fraction of the stamp
+_CELL = 4  # pixels: side of the cells in which neighbours are looked for
+_NEIGHBOUR_SIGMA, _NEIGHBOUR_PART = 7.0, 0.1  # excess over the opposite cell, in noise and in central brightness
+_CLEAR = 8.0  # pixels from the centre beyond which a cell counts as a neighbour's
+_BRIGHTER = 2.0  # times the brightest training stamp
+
+
+@dataclass(frozen=True)
+class DomainLimits:
+    """What the training stamps are like."""
+
+    measured: bool = False
+    """False: nothing is flagged."""
+    faintest: float = 0.0
+    """Aperture S/N of the faintest."""
+    brightest: float = 0.0
+    """Aperture S/N of the brightest."""
+    most_concentrated: float = 0.0
+    """Concentration relative to the PSF's, of the smallest; 1 is a point source. 0: there was no PSF."""
+
+
+def measure_limits(image: Tensor, psf: Tensor | None = None) -> DomainLimits:
+    """Limits from some hundred training stamps, as the network sees them (arguments as for `domain_bits`).
+
+    Concentrations scatter with the noise: only the brighter half of the stamps is asked, and half of the way from
+    there to a point source is allowed.
+    """
+    snr = _snr(image)
+    concentrated = 0.0
+    if psf is not None:
+        bright = snr >= snr.median()
+        ratio = _concentration(image[bright]) / _concentration(psf[bright])
+        ratio = ratio[ratio.isfinite()]
+        if len(ratio):
+            concentrated = 0.5 * (1.0 + min(1.0, float(torch.quantile(ratio, 0.99))))
+    return DomainLimits(True, float(snr.min()), float(snr.max()), concentrated)
+
+
+def domain_bits(limits: DomainLimits, valid: Tensor, image: Tensor, psf: Tensor | None = None) -> Tensor:
+    """(n,) int32, OUT_OF_DOMAIN where a stamp should not be believed.
+
+    Fainter than any training stamp or much brighter, as concentrated as its PSF, with a bright neighbour, with bad
+    pixels in its core or too many in all.
+
+    Args:
+        limits: of the training set.
+        valid: (n, band, h, w) bool.
+        image: (n, band, h, w) as the network sees it, in units of the noise.
+        psf: (n, band, py, px) of unit sum, 0 where there is none; or None.
+    """
+    snr = _snr(image)
+    odd = (snr < limits.faintest) | (snr > _BRIGHTER * limits.brightest) | _has_neighbour(image)
+    if psf is not None and limits.most_concentrated > 0:
+        odd |= _concentration(image) > limits.most_concentrated * _concentration(psf)
+    if not bool(valid.all()):
+        core = valid & _disk(valid.shape[-1], valid.device)
+        wanted = int(_disk(valid.shape[-1], valid.device).sum()) * valid.shape[1]
+        odd |= (core.flatten(1).sum(1) < wanted) | (valid.flatten(1).float().mean(1) < _LEAST_VALID)
+    return odd.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
+
+
+@lru_cache(maxsize=16)
+def _aperture(size: int, sigma: float, device: torch.device) -> Tensor:
+    """(size²,) Gaussian about pixel size // 2."""
+    axis = torch.arange(size, dtype=torch.float32, device=device) - size // 2
+    profile = torch.exp(-0.5 * (axis / sigma).square())
+    return (profile[:, None] * profile).flatten()
+
+
+@lru_cache(maxsize=16)
+def _disk(size: int, device: torch.device) -> Tensor:
+    """(size, size) bool, the core."""
+    axis = torch.arange(size, device=device) - size // 2
+    return torch.hypot(axis[:, None].float(), axis.float()) <= _CORE
+
+
+def _within(image: Tensor, sigma: float) -> Tensor:
+    """(n,) light in a Gaussian aperture, all bands together."""
+    return (image.flatten(2) @ _aperture(image.shape[-1], sigma, image.device)).sum(1)
+
+
+def _snr(image: Tensor) -> Tensor:
+    """(n,) S/N in a fixed Gaussian aperture of an image in units of its noise."""
+    weight = _aperture(image.shape[-1], _APERTURE, image.device)
+    return _within(image, _APERTURE) / (weight.square().sum() * image.shape[1]).sqrt()
+
+
+def _concentration(image: Tensor) -> Tensor:
+    """(n,) light in the inner over that in the outer aperture."""
+    return _within(image, _INNER) / _within(image, _OUTER).clamp_min(1e-12)
+
+
+@lru_cache(maxsize=16)
+def _far_cells(cells: int, device: torch.device) -> Tensor:
+    """(cells, cells) bool: cells away from the centre."""
+    axis = (torch.arange(cells, dtype=torch.float32, device=device) - (cells - 1) / 2) * _CELL
+    return torch.hypot(axis[:, None], axis) > _CLEAR
+
+
+def _has_neighbour(image: Tensor) -> Tensor:
+    """(n,) bool: a cell away from the centre is much brighter than the one opposite to it."""
+    cells = torch.nn.functional.avg_pool2d(image, _CELL).sum(1) * (_CELL / image.shape[1] ** 0.5)  # in units of noise
+    excess = (cells - cells.flip((1, 2)))[:, _far_cells(cells.shape[-1], image.device)].amax(1)
+    return (excess > _NEIGHBOUR_SIGMA) & (excess > _NEIGHBOUR_PART * cells.flatten(1).amax(1))
