@@ -137,6 +137,8 @@ def _simulate(options: argparse.Namespace) -> int:
     settings = _chosen(options, *general.split(), settings="changes")
     with _quiet(), _client(options) as client, Reporter() as report:
         result = simulate(out=options.out, client=client, progress=report, **settings)
+    for unit, reason in result.failures.items():
+        _complain(f"{unit} failed: {reason}", SOME_FAILED)
     line = f"simulated {result.rows} objects in {result.units_done} units at {result.source} in {result.seconds:.1f} s"
     return _finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
 
@@ -189,8 +191,9 @@ def _infer(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from workflows.evaluate import evaluate
 
+    settings = _chosen(options, "band", "device", "baselines", "robustness")
     with _quiet():
-        result = evaluate(options.source, bundle=options.bundle, out=options.out)
+        result = evaluate(options.source, bundle=options.bundle, out=options.out, **settings)
     return _finish(options, result, f"evaluated {result.objects} objects into {result.out}")
 
 
@@ -415,6 +418,14 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("source", metavar="SOURCE", help="Stamps with labels")
     verb.add_argument("--bundle", required=True, metavar="BUNDLE")
     verb.add_argument("--out", required=True, metavar="DIR", help="metrics.json and figures go there")
+    verb.add_argument("--band", help="band for bundles that take any single one")
+    verb.add_argument(
+        "--baselines", type=_names, metavar="A,B,…", help="other methods on the same pixels, as hsm,moments"
+    )
+    verb.add_argument(
+        "--no-robustness", dest="robustness", action="store_false", default=None, help="no errors of PSF and background"
+    )
+    verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
 
 
 def _add_shear(verb: argparse.ArgumentParser) -> None:
