@@ -62,11 +62,11 @@ def measure(
 
 
 def columns(task: Task, network: nn.Module, cutouts: Cutouts) -> Columns:
-    """The catalog's columns of some stamps."""
+    """The catalog's columns of some stamps, `flags` too."""
     with torch.inference_mode():
-        inputs, flags = task.prepare(cutouts)
-        values, _ = task.predict(network(*inputs), cutouts, flags)
-    return values
+        inputs, prepared = task.prepare(cutouts)
+        values, flags = task.predict(network(*inputs), cutouts, prepared)
+    return {**values, "flags": flags | cutouts.flags.cpu().numpy()}
 
 
 def _perturbed(task: Task, network: nn.Module, change: Callable[[Cutouts], Cutouts]) -> Callable[[Cutouts], Columns]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,8 @@ def test_what_cannot_be_measured_is_nan(scene: tuple[np.ndarray, ...], method: s
 
 def test_processes_change_nothing(scene: tuple[np.ndarray, ...]) -> None:
     one = shapes.measure("moments", *scene, 0.2, chunk=1)  # type: ignore[call-arg, arg-type, misc]
-    two = shapes.measure("moments", *scene, 0.2, chunk=1, processes=2)  # type: ignore[call-arg, arg-type, misc]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        two = shapes.measure("moments", *scene, 0.2, chunk=1, pool=pool)  # type: ignore[call-arg, arg-type, misc]
     np.testing.assert_array_equal(one, two)
 
 
@@ -91,3 +94,8 @@ def test_unknown_methods_are_refused(scene: tuple[np.ndarray, ...]) -> None:
 def test_reduced_shear_of_a_distortion() -> None:
     np.testing.assert_allclose(shapes.reduced_shear(np.array([[0.6, 0.0]])), [[1 / 3, 0.0]])
     assert np.isnan(shapes.reduced_shear(np.array([[1.0, 0.0]]))).all()
+
+
+def test_aperture_snr_of_noise_is_that_of_a_unit_normal() -> None:
+    noise = np.random.default_rng(0).normal(0, 3, (2000, 32, 32))
+    assert shapes.aperture_snr(noise, np.full_like(noise, 9.0)).std() == pytest.approx(1, abs=0.05)

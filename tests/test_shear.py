@@ -154,6 +154,21 @@ def test_selection_response_from_a_calibration_with_other_seeds(tmp_path: Path) 
     assert better.selection_response == "calibration"
 
 
+def test_a_catalog_without_response_takes_all_of_it_from_the_calibration(tmp_path: Path) -> None:
+    nothing = {name: np.full(20_000, np.nan) for name in RESPONSE}
+    values, labels = branches(2000, m=0.0, c=0.0, alpha=0.0, seed=7)
+    others, theirs = branches(2000, m=0.0, c=0.0, alpha=0.0, seed=8)
+    test = catalog(tmp_path / "test", {**values, **nothing})
+    calibration = catalog(tmp_path / "calibration", {**others, **nothing})
+    with pytest.raises(InputError, match="20000 have no finite"):
+        shear(test)
+    found = shear(test, labels=labels, calibration=calibration, calibration_labels=theirs, bootstrap=100).total
+    assert found.bias is not None
+    assert close(found.bias.m1, 0.0)
+    assert found.selection_response is not None
+    assert found.selection_response[0][0] == pytest.approx(0.5, abs=0.05)
+
+
 def test_selection_response_from_columns(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     e = rng.normal(0, 0.2, (2, 60000)) + np.array([[0.03], [0.0]])

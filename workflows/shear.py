@@ -197,8 +197,9 @@ def shear(
         labels: truth by object_id: Stamps (path or URL), a Parquet file, or a table. `branch` and `set_id` with `g1`,
             `g2` give biases, `psf_e1`, `psf_e2` give the leakage.
         calibration: catalog of simulated branches with other seeds, measured by the same bundle, from which the
-            selection response is taken. Without it, columns such as `snr_1p, snr_1m, snr_2p, snr_2m` (what `snr` would
-            be under a shear of ±`step` in component 1 or 2) give it where the selection and bins use them.
+            selection response is taken (the whole response, where the catalog has none). Without it, columns such as
+            `snr_1p, snr_1m, snr_2p, snr_2m` (what `snr` would be under a shear of ±`step` in component 1 or 2) give it
+            where the selection and bins use them.
         calibration_labels: the labels of those.
         step: shear of the counterfactual columns.
         resample_by: column or SQL expression; objects that share it are resampled together (default set_id where there
@@ -213,13 +214,8 @@ def shear(
     started = time.perf_counter()
     if frame not in ("pixel", "sky"):
         raise InputError(f"frame {frame!r}: use pixel or sky")
-    options: dict[str, Any] = {
-        "where": where,
-        "weight": weight,
-        "frame": frame,
-        "prefix": prefix,
-        "resample_by": resample_by,
-    }
+    options: dict[str, Any] = {"where": where, "weight": weight, "frame": frame}
+    options |= {"prefix": prefix, "resample_by": resample_by, "calibrated": calibration is not None}
     sample = _sample(catalog, labels, **options)
     divided = _bins(sample, by, edges, bins)
     sums, rejected = _sums(sample, divided)
@@ -252,20 +248,23 @@ def _sample(
     frame: str,
     prefix: str,
     resample_by: str | None,
+    calibrated: bool,
 ) -> _Sample:
     """The columns, found; refused where they are not."""
     have = Catalog.open(catalog).schema.names
     head = f"{prefix}_" if prefix else ""
     tail = "_sky" if frame == "sky" else ""
     wanted = [f"{head}e1{tail}", f"{head}e2{tail}", *(f"{head}{name}" for name in _RESPONSE)]
-    missing = [name for name in wanted if name not in have]
+    missing = [name for name in (wanted[:2] if calibrated else wanted) if name not in have]
     if missing:
         raise InputError(
             f"{storage.redact(catalog)} has no column {', '.join(missing)}: a shear needs ellipticities and responses; "
             f"measure with a bundle that gives them, and name it (--prefix) where the catalog is of several"
         )
     columns = dict(zip(("e1", "e2", *_RESPONSE), (quoted(name) for name in wanted)))
-    if frame == "sky":
+    if calibrated and not _has_response(catalog, wanted[2:], have):
+        columns |= dict.fromkeys(_RESPONSE, "0.0")
+    elif frame == "sky":
         isotropic = f"({columns['r11']} + {columns['r22']}) / 2"
         columns |= {"r11": isotropic, "r22": isotropic, "r12": "0.0", "r21": "0.0"}
     table = None if labels is None else _labels(labels, have)
@@ -275,6 +274,14 @@ def _sample(
             columns[ours] = f"coalesce({quoted(theirs)}, 0)"
     key = resample_by or ("set_id" if "set_id" in names else "object_id")
     return _Sample(catalog, table, columns, names, where, key, weight or "1.0")
+
+
+def _has_response(catalog: str, names: Sequence[str], have: Sequence[str]) -> bool:
+    """Whether any object has a response: a bundle whose response was not fitted gives NaN."""
+    if any(name not in have for name in names):
+        return False
+    found = query(catalog, f"SELECT count(*) AS n FROM catalog WHERE isfinite({quoted(names[0])})")  # noqa: S608
+    return bool(found.to_arrow()["n"][0].as_py())
 
 
 def _labels(labels: Any, have: Sequence[str]) -> pa.Table:

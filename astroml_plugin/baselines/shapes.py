@@ -7,9 +7,8 @@ e2 > 0 along x = y); an object that a method cannot measure is NaN.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -186,6 +185,14 @@ def _ngmix_observation(
     )
 
 
+def aperture_snr(image: np.ndarray, variance: np.ndarray, sigma: float = 3.0) -> Float:
+    """(n,) S/N in a round Gaussian aperture of so many pixels about the centre: what a selection can be made on."""
+    x, y = _grid(image.shape)
+    weight = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
+    noise = np.sqrt((weight**2 * variance).sum((1, 2)))
+    return np.asarray((weight * image).sum((1, 2)) / noise, np.float64)
+
+
 METHODS: dict[str, Measure] = {"hsm": hsm, "moments": moments, "unweighted": unweighted_moments, "ngmix": ngmix}
 """By the name that `evaluate --baselines` takes."""
 
@@ -197,10 +204,15 @@ def measure(
     psf: np.ndarray,
     pixel_scale: float,
     *,
-    processes: int = 1,
+    pool: Executor | None = None,
     chunk: int = 256,
 ) -> Float:
-    """Run one of `METHODS` in chunks, in this process or several fresh ones.
+    """Run one of `METHODS` in chunks, in this process or in those of a pool.
+
+    Args:
+        image, variance: (n, h, w), background removed.
+        psf: (n, py, px).
+        pixel_scale: arcsec.
 
     Returns:
         (n, 2).
@@ -211,12 +223,10 @@ def measure(
     if method not in METHODS:
         raise InputError(f"no baseline {method!r}: use {', '.join(METHODS)}")
     parts = [slice(start, start + chunk) for start in range(0, len(image), chunk)]
-    work = partial(_measure_part, method, pixel_scale)
     pieces = [(image[part], variance[part], psf[part]) for part in parts]
-    if processes == 1:
-        return np.concatenate([work(piece) for piece in pieces]) if pieces else np.zeros((0, 2))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return np.concatenate(list(pool.map(work, pieces)))
+    work = partial(_measure_part, method, pixel_scale)
+    found = list(map(work, pieces) if pool is None else pool.map(work, pieces))
+    return np.concatenate(found) if found else np.zeros((0, 2))
 
 
 def _measure_part(method: str, pixel_scale: float, piece: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Float:
