@@ -17,6 +17,7 @@ from astroml_plugin.simulation.skies import SKY_POPULATION
 from astroml_plugin.stamps import Stamps
 from astroml_plugin.survey import Survey
 from workflows import simulate as module
+from workflows.cli import main
 from workflows.simulate import simulate
 
 
@@ -107,3 +108,60 @@ def test_wrong_settings_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         simulate(out=str(tmp_path / "file" / "deeper"), count=4)
+
+
+def test_presets_pairs_and_single_settings(tmp_path: Path, client) -> None:
+    made = simulate(
+        out=str(tmp_path / "sets"),
+        preset="field-varying",
+        pairs="shear",
+        shear=0.03,
+        count=5,
+        block=2,
+        client=client,
+        changes={"camera": {"sky_sigma": 5.0}, "population": {"sersic_n": [1.0, 1.0]}, "stamps": {"offset": 0.0}},
+    )
+    store = Stamps.open(made.source)
+    assert (made.rows, store.count, store.block) == (20, 20, 8)
+    labels = store.labels().to_pydict()
+    assert np.abs(np.add(labels["g1"], labels["g2"])) == pytest.approx(np.full(20, 0.03))
+    assert set(labels["sersic_n"]) == {1.0}
+    assert set(labels["offset_x"]) == {0.0}
+    assert store.read_block(0)[1].max() == 25.0
+    assert labels["set_id"] == sorted(labels["set_id"])
+    with pytest.raises(InputError, match="did you mean 'camera'"):
+        simulate(out=str(tmp_path / "wrong"), changes={"camra": {}}, client=client)
+    with pytest.raises(InputError, match="sky_sigma"):
+        simulate(out=str(tmp_path / "wrong"), changes={"camera": {"sky_sgma": 1.0}}, client=client)
+
+
+def test_a_survey_of_a_preset_has_all_kinds(tmp_path: Path, client) -> None:
+    settings = {"kind": "survey", "shape": (300, 300), "tile_size": 340, "halo": 20, "client": client}
+    result = simulate(out=str(tmp_path), preset="rich", density=60.0, bands=("g", "r"), **settings)
+    assert result.truth is not None
+    truth = pq.read_table(result.truth)
+    assert {"irregular", "star", "disk", "spheroid"} <= set(truth["class"].to_pylist())
+    assert {"g1", "psf_e1", "mag_g", "snr"} <= set(truth.column_names)
+    with pytest.raises(InputError, match="pairs are made of stamps"):
+        simulate(out=str(tmp_path / "no"), pairs="psf", **settings)
+
+
+def test_the_command_takes_presets_and_a_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tmp_path / "own.toml"
+    settings.write_text(
+        '[population]\nkinds = [{kind = "irregular", fraction = 1.0}]\n[camera]\npsf_fwhm = [0.9, 0.9]\n'
+    )
+    common = ["simulate", "--preset", "field-fixed", "--count", "4", "--threads", "1"]
+    given = ["--pairs", "psf", "--psf-leakage", "0.1", "--snr", "50,60", "--settings", str(settings)]
+    assert main([*common, *given, "--out", str(tmp_path / "a"), "--json"]) == 0
+    labels = Stamps.open(str(tmp_path / "a" / "stamps.zarr")).labels().to_pydict()
+    assert labels["branch"] == ["+psf", "-psf"] * 4
+    assert set(labels["class"]) == {"irregular"}
+    assert set(labels["psf_fwhm"]) == {0.9}
+    assert 49 < min(labels["snr"]) < max(labels["snr"]) < 62
+    assert main([*common[:2], "no-such", "--out", str(tmp_path / "b")]) == 2
+    assert "field-varying" in capsys.readouterr().err
+    for wrong in (["--snr", "5"], ["--settings", str(tmp_path / "absent.toml")]):
+        with pytest.raises(SystemExit) as stopped:
+            main([*common, *wrong, "--out", str(tmp_path / "c")])
+        assert stopped.value.code == 2

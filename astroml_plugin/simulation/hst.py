@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ Complex = NDArray[np.complex64]
 
 TEST_FRACTION = 0.4
 """Of the objects of a catalog: held out from training."""
+
+_READING = threading.Lock()
+"""One reader at a time: a catalog keeps its files open until it is closed."""
 
 _K_MAX = 50.0
 """rad/arcsec: beyond it ground-based PSFs (FWHM above 0.4 arcsec) let nothing through."""
@@ -137,9 +141,7 @@ def _catalog(table: str) -> Any:
 
 @lru_cache(maxsize=4096)
 def _restored(path: str, index: int) -> _Restored:
-    catalog = _catalog(path)
-    image, psf = (np.array(read(index).array, np.float64) for read in (catalog.getGalImage, catalog.getPSFImage))
-    scale = float(catalog.getGalImage(index).scale)
+    image, psf, scale = _read(path, index)
     side = 2 ** math.ceil(math.log2(_PADDING * max(*image.shape, *psf.shape)))
     step = 2 * math.pi / (side * scale)
     reach = min(math.ceil(_K_MAX / step), side // 2 - 1)
@@ -150,6 +152,19 @@ def _restored(path: str, index: int) -> _Restored:
     table /= table[reach, reach].real
     radius = max(image.shape) / 2 * scale
     return _Restored(table.astype(np.complex64), step, radius, _half_light_radius(image) * scale)
+
+
+def _read(path: str, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Image, PSF (y, x) and arcsec per pixel of one galaxy."""
+    catalog = _catalog(path)
+    with _READING:
+        try:
+            galaxy, psf = catalog.getGalImage(index), catalog.getPSFImage(index)
+        except OSError as error:
+            raise InputError(f"galaxy {index} of {path} cannot be read: {error}") from error
+        finally:
+            catalog.close()
+    return np.array(galaxy.array, np.float64), np.array(psf.array, np.float64), float(galaxy.scale)
 
 
 def _centred_transform(image: NDArray[np.float64], side: int, k: NDArray[np.int64]) -> NDArray[np.complex128]:

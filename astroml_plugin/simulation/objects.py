@@ -95,7 +95,8 @@ def as_parts(values: list[tuple[Part, ...]]) -> NDArray[np.object_]:
 def sheared_ellipticity(e1: Float, e2: Float, g1: Float, g2: Float) -> tuple[Float, Float]:
     """(e + g) / (1 + g* e): the ellipticity of round profiles of (e1, e2) after a shear (Seitz & Schneider 1997)."""
     e, g = e1 + 1j * e2, g1 + 1j * g2
-    sheared = (e + g) / (1 + np.conj(g) * e)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        sheared = (e + g) / (1 + np.conj(g) * e)
     return sheared.real, sheared.imag
 
 

@@ -299,6 +299,8 @@ class _Neighbours:
             x, y = (place[j] + self.middle).tolist()
             column, row = math.floor(x + 0.5), math.floor(y + 0.5)
             size = drawing.natural_size(objects, j, psf, self.camera)
+            if not -size // 2 <= min(column, row) <= max(column, row) < canvas.shape[-1] + size // 2:
+                continue
             stamp = drawing.draw(objects, j, psf, self.camera, x - column, y - row, size)
             drawing.add(canvas, stamp, column - size // 2, row - size // 2)
 
