@@ -233,7 +233,7 @@ class Knots:
     """Shares of the flux, sum 1."""
 
     def transform(self, matrix: Matrix, grid: Grid) -> NDArray[np.complex64]:
-        """As `Profile.transform`: the sum of phases (added up here: threads of a BLAS fight over so small a product)."""
+        """As `Profile.transform`: the sum of phases, added up here since a BLAS only starts threads for it."""
         x, y = matrix.apply(np.array(self.x), np.array(self.y))
         along_y = (np.array(self.weight)[:, None] * np.exp(-1j * y[:, None] * grid.ky)).astype(np.complex64)
         along_x = np.exp(-1j * x[:, None] * grid.kx).astype(np.complex64)
