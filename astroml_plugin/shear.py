@@ -11,7 +11,7 @@ rotated by 90 degrees (Nakajima & Bernstein 2007, AJ 133, 1763). Leakage is g_es
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,9 @@ FIELDS = (
 )
 """Last axis of every array of sums: objects, then sums of weight, and of weight times ellipticity, response, true
 shear, PSF ellipticity, products of two, and the binned quantity. What a sample does not have is 0."""
+
+LABELS = {"g1": ("shear_g1", "g1"), "g2": ("shear_g2", "g2"), "psf1": ("psf_e1",), "psf2": ("psf_e2",)}
+"""Names that label columns of true shear and PSF ellipticity go by."""
 
 _AT = {name: number for number, name in enumerate(FIELDS)}
 
@@ -245,6 +248,12 @@ def leakage(sums: Float, selection: Float | float = 0.0) -> Float:
         with np.errstate(invalid="ignore", divide="ignore"):
             found.append(np.where(variance > 1e-12 * spread, covariance / variance, np.nan) / response[..., i - 1])
     return np.stack(found, axis=-1)
+
+
+def label_columns(names: Iterable[str]) -> dict[str, str]:
+    """Which of `names` hold g1, g2, psf1, psf2."""
+    known = set(names)
+    return {ours: found for ours, theirs in LABELS.items() if (found := next((n for n in theirs if n in known), None))}
 
 
 def branch_places(branch: ArrayLike) -> NDArray[np.int64]:

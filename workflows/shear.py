@@ -194,8 +194,8 @@ def shear(
         frame: "pixel", or "sky" (+x West, +y North), where the response is its isotropic part (r11 + r22) / 2, the only
             one that survives the rotations of many images.
         prefix: of the columns, in a catalog of several bundles: the bundle's name.
-        labels: truth by object_id: Stamps (path or URL), a Parquet file, or a table. `branch` and `set_id` with `g1`,
-            `g2` give biases, `psf_e1`, `psf_e2` give the leakage.
+        labels: truth by object_id: Stamps (path or URL), a Parquet file, or a table. `branch` and `set_id` with
+            `shear_g1`, `shear_g2` (or g1, g2) give biases, `psf_e1`, `psf_e2` give the leakage.
         calibration: catalog of simulated branches with other seeds, measured by the same bundle, from which the
             selection response is taken (the whole response, where the catalog has none). Without it, columns such as
             `snr_1p, snr_1m, snr_2p, snr_2m` (what `snr` would be under a shear of ±`step` in component 1 or 2) give it
@@ -269,9 +269,7 @@ def _sample(
         columns |= {"r11": isotropic, "r22": isotropic, "r12": "0.0", "r21": "0.0"}
     table = None if labels is None else _labels(labels, have)
     names = (*have, *([] if table is None else [name for name in table.column_names if name != "object_id"]))
-    for ours, theirs in (("g1", "g1"), ("g2", "g2"), ("psf1", "psf_e1"), ("psf2", "psf_e2")):
-        if theirs in names:
-            columns[ours] = f"coalesce({quoted(theirs)}, 0)"
+    columns |= {ours: f"coalesce({quoted(name)}, 0)" for ours, name in formulas.label_columns(names).items()}
     key = resample_by or ("set_id" if "set_id" in names else "object_id")
     return _Sample(catalog, table, columns, names, where, key, weight or "1.0")
 
@@ -384,7 +382,7 @@ def _selection(
     if calibration is not None:
         if "branch" not in calibration.names or "g1" not in calibration.columns:
             raise InputError(
-                "the calibration has no labels branch, g1, g2: give the labels of its simulated branches "
+                "the calibration has no labels branch, shear_g1, shear_g2: give the labels of its simulated branches "
                 "(--calibration-labels)"
             )
         sums, _ = _sums(calibration, bins)

@@ -122,7 +122,7 @@ def shear_merit(columns: Mapping[str, np.ndarray], table: pa.Table, repeats: int
     e = np.stack([columns["e1"], columns["e2"]], axis=1).astype(np.float64)
     response = {name: columns[name] for name in ("r11", "r12", "r21", "r22") if name in columns}
     good = _finite_rows(e)
-    if {"branch", "set_id", "g1", "g2"} <= names and response:
+    if {"branch", "set_id"} <= names and response:
         good &= _finite_rows(np.stack(list(response.values()), axis=1))
         return _branch_merit(e, response, table, good, repeats)
     if not {"psf_e1", "psf_e2", "e1", "e2"} <= names:
@@ -150,9 +150,8 @@ def _placed(
     places: int,
 ) -> Float:
     columns = {"e1": e[:, 0], "e2": e[:, 1], **response}
-    for ours, theirs in (("g1", "g1"), ("g2", "g2"), ("psf1", "psf_e1"), ("psf2", "psf_e2")):
-        if theirs in table.column_names:
-            columns[ours] = np.nan_to_num(_label(table, theirs))
+    labels = shear.label_columns(table.column_names)
+    columns |= {ours: np.nan_to_num(_label(table, name)) for ours, name in labels.items()}
     key = table["set_id" if "set_id" in table.column_names else "object_id"].to_numpy()
     terms = shear.weighted({name: values[good] for name, values in columns.items()})
     sums = shear.block_sums(terms, shear.hashed_blocks(key[good]), place[good], places)

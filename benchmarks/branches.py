@@ -1,0 +1,124 @@
+"""Sums over simulated branches (±g at 0 and 90 degrees, ±e_PSF), block by block in processes: no pixel is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from astroml_plugin import shear, simulation
+from astroml_plugin.baselines import shapes
+from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.cutouts import from_stamps
+from astroml_plugin.evaluation import measure
+from astroml_plugin.simulation.postage import make_block
+from astroml_plugin.stream import Batch
+
+Float = NDArray[np.float64]
+
+BLOCK = 128
+"""Sets per unit of work, which is also what is resampled."""
+PLACES = 5
+"""+g1, -g1, +g2, -g2, ±psf."""
+LEAST_SNR = 15.0
+"""Measured aperture S/N above which a galaxy is used, cut in every branch by itself."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Sets of one simulation, measured in several ways."""
+
+    bundle: str
+    preset: str
+    pairs: str
+    """"shear" or "psf"."""
+    count: int
+    seed: int
+    perturbations: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    hst: str | None = None
+    """Catalog of the presets of real galaxies."""
+
+    def stamps(self) -> Any:
+        """The set of stamps."""
+        made = simulation.preset(self.preset, self.hst)
+        design = simulation.make_design(self.pairs)
+        return replace(made, count=self.count, seed=self.seed, block=BLOCK, design=design)
+
+
+@lru_cache(maxsize=2)
+def _model(url: str) -> tuple[Any, Any]:
+    torch.set_num_threads(1)
+    model = ModelBundle.load(url)
+    return model.task(), model.network(fused=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def block_sums(work: tuple[Sets, int]) -> dict[str, Float]:
+    """Way of measuring -> sums (place, field) of one block."""
+    sets, index = work
+    task, network = _model(sets.bundle)
+    block = make_block(sets.stamps(), index)
+    cutouts = from_stamps(block.image, block.variance, block.psf, bands=("r",), pixel_scale=0.2)
+    rows = np.arange(len(block.image))
+    batch = Batch(cutouts, torch.zeros(len(rows), 2), rows)
+    found, _ = measure(task, network, [batch], perturbations=sets.perturbations, baselines=sets.baselines)
+    chosen = shapes.aperture_snr(block.image[:, 0], block.variance[:, 0]) > LEAST_SNR
+    ways = {"": found.own, **found.perturbed, **found.baselines}
+    return {name: _sums(columns, block.table, chosen) for name, columns in ways.items()}
+
+
+def _sums(columns: Any, table: pa.Table, chosen: NDArray[np.bool_]) -> Float:
+    """(place, field); a measurement without responses has 0 there."""
+    names = ("e1", "e2", "r11", "r12", "r21", "r22")
+    values = {name: np.nan_to_num(np.asarray(columns[name], np.float64)) for name in names if name in columns}
+    for ours, theirs in shear.label_columns(table.column_names).items():
+        values[ours] = np.nan_to_num(table[theirs].to_numpy())
+    good = chosen & np.isfinite(columns["e1"]) & np.isfinite(columns["e2"])
+    terms = shear.weighted({name: value[good] for name, value in values.items()})
+    places = shear.branch_places(np.array(table["branch"].to_pylist(), str))[good]
+    return shear.block_sums(terms, np.zeros(int(good.sum()), int), places, PLACES)[0] if good.any() else _nothing()
+
+
+def _nothing() -> Float:
+    return np.zeros((PLACES, len(shear.FIELDS)))
+
+
+def sums(pool: Executor, sets: Sets) -> dict[str, Float]:
+    """Way -> sums (block, place, field)."""
+    work = [(sets, index) for index in range(sets.stamps().blocks)]
+    parts = list(pool.map(block_sums, work))
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def drawn(values: Float, repeats: int = 500, seed: int = 0) -> Float:
+    """The whole sample, then bootstrap samples: (1 + repeats, place, field)."""
+    return shear.resampled(values, repeats, seed)
+
+
+def signed(values: Float) -> Float:
+    """(..., component, sign, field) of (..., place, field)."""
+    return values[..., :4, :].reshape(*values.shape[:-2], 2, 2, values.shape[-1])
+
+
+def selection(calibration: Float) -> Float:
+    """R_S (1 + repeats, 2, 2) from resampled calibration sums; the whole response where a method has none."""
+    return shear.selection_from_branches(signed(calibration))
+
+
+def biases(values: Float, selected: Float) -> tuple[Sequence[shear.Estimate], Sequence[shear.Estimate]]:
+    """m and c of both components from resampled sums."""
+    m, c = shear.biases(signed(values), selected)
+    return [shear.Estimate.of(m[:, i]) for i in (0, 1)], [shear.Estimate.of(c[:, i]) for i in (0, 1)]
+
+
+def leakage(values: Float, selected: Float) -> Sequence[shear.Estimate]:
+    """alpha of both components from resampled sums."""
+    alpha = shear.leakage(values[:, 4], selected)
+    return [shear.Estimate.of(alpha[:, i]) for i in (0, 1)]
