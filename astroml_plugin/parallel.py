@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from astroml_plugin import errors
+
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -49,6 +51,12 @@ class Group:
         torch.distributed.broadcast(told, 0)
         return bool(told.item())
 
+    def own_device(self, device: str) -> str:
+        """This process's GPU where there are several; anything else as it is."""
+        if self.size == 1 or not device.startswith("cuda"):
+            return device
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+
     def share(self, rows: Any) -> Any:
         """This process's share of numbered objects."""
         return rows[self.rank :: self.size]
@@ -76,19 +84,35 @@ def joined_group(device: str) -> Iterator[Group]:
         torch.distributed.destroy_process_group()
 
 
-def spawn(processes: int, work: Callable[..., None], *arguments: Any) -> None:
+def spawn(processes: int, work: Callable[..., Any], *arguments: Any, watch: Callable[[], None] | None = None) -> None:
     """Run `work(*arguments)` in that many processes of this machine; each finds its place by `joined_group`.
 
+    Args:
+        processes: how many.
+        work: importable function.
+        arguments: picklable.
+        watch: called here about every second.
+
     Raises:
-        torch.multiprocessing.ProcessRaisedException: one of them failed; the others were stopped.
+        AstromlError: what the first that failed raised; the others were stopped.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_place, (processes, port, work, arguments), processes)
+    context = torch.multiprocessing.spawn(_place, (processes, port, work, arguments), processes, join=False)
+    try:
+        while not context.join(timeout=1.0):
+            if watch is not None:
+                watch()
+    except torch.multiprocessing.ProcessRaisedException as error:
+        kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
+        ours = getattr(errors, kind.rpartition(".")[2], None)
+        if not kind.startswith("astroml_plugin.errors.") or ours is None:
+            raise
+        raise ours(sentence) from None
 
 
-def _place(rank: int, processes: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _place(rank: int, processes: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """One spawned process."""
     values = (str(rank), str(processes), str(rank), "127.0.0.1", str(port))
     os.environ.update(zip(_VARIABLES, values))

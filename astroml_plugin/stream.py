@@ -18,9 +18,12 @@ from torch import Tensor
 from astroml_plugin import storage
 from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
 from astroml_plugin.errors import InputError
+from astroml_plugin.settings import refuse_choices
+from astroml_plugin.sky import HEALPIX_ORDER, healpix29
 from astroml_plugin.stamps import Stamps, open_source
 
 SPLITS = ("train", "validation", "test")
+_SAME_PLACE = np.radians(1 / 3600)
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,17 @@ class SplitSettings:
     seed: int = 0
     """Another seed gives another division."""
     column: str = "split"
-    """A label column with train, validation or test; where the data have none, ids are hashed."""
+    """A label column with train, validation or test; it goes first where the data have one."""
+    by: str = "object"
+    """"object" hashes ids; "sky" hashes regions of the sky, so that neighbours, and whatever varies slowly over a
+    survey, are on one side."""
+    region_order: int = 6
+    """HEALPix order of the regions: 6 is 0.9 degrees, each step up halves it."""
 
     def __post_init__(self) -> None:
+        refuse_choices(self, {"by": ("object", "sky")}, "split")
+        if not 0 <= self.region_order <= 29:
+            raise InputError(f"split region_order ({self.region_order}) is a HEALPix order of 0 to 29")
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise InputError(f"split fractions must be 0 or more and sum to 1, not {list(self.fractions)}")
 
@@ -124,17 +135,46 @@ class LabelledStamps:
         """Split name -> sorted row numbers of the usable objects (n,) bool.
 
         Raises:
-            InputError: the split column has other words, or one object on two sides.
+            InputError: the split column has other words, regions are asked of objects without positions, or one object
+                is on two sides: by its id within a source, or by its place on the sky.
         """
         if settings.column in self.labels.column_names:
             side = self._side_from_column(settings.column)
         else:
             edges = np.cumsum(settings.fractions)[:2]
-            side = np.searchsorted(edges, id_fractions(self._ids(), settings.seed), side="right")
+            keys = self._ids() if settings.by == "object" else self._regions(settings.region_order)
+            side = np.searchsorted(edges, id_fractions(keys, settings.seed), side="right")
+        self._refuse_leaks(side[usable], usable)
         return {name: np.flatnonzero((side == number) & usable) for number, name in enumerate(SPLITS)}
 
     def _ids(self) -> np.ndarray:
         return self.labels["object_id"].to_numpy()
+
+    def _positions(self) -> np.ndarray:
+        """(n, 2) float64 ra and dec in degrees, NaN where unknown."""
+        columns = [self.labels[name].cast(pa.float64()).to_numpy() for name in ("ra", "dec")]
+        return np.stack(columns, axis=1)
+
+    def _regions(self, order: int) -> np.ndarray:
+        """(n,) int64 HEALPix cells."""
+        position = self._positions()
+        unknown = int((~np.isfinite(position)).any(1).sum())
+        if unknown:
+            raise InputError(
+                f"{unknown} of {len(position)} objects have no ra and dec: split them by = 'object', not by sky region"
+            )
+        return healpix29(position[:, 0], position[:, 1]) >> 2 * (HEALPIX_ORDER - order)
+
+    def _refuse_leaks(self, side: np.ndarray, usable: np.ndarray) -> None:
+        """No place on the sky may be on two sides, whatever the ids that its objects have."""
+        position = self._positions()[usable]
+        known = np.isfinite(position).all(1)
+        shared = shared_places(position[known], side[known])
+        if shared:
+            raise InputError(
+                f"{shared} places on the sky have objects in more than one split (the same object under several ids): "
+                f"a leak, split by = 'sky' or remove the repeats"
+            )
 
     def _side_from_column(self, column: str) -> np.ndarray:
         words = np.array([{"val": "validation"}.get(word, word) for word in self.labels[column].to_pylist()], object)
@@ -153,6 +193,26 @@ class LabelledStamps:
                 f"{placed - objects} objects are in more than one split of column {column!r}: a leak, keep one"
             )
         return side
+
+
+def shared_places(position: np.ndarray, side: np.ndarray) -> int:
+    """How many places of about an arcsec have objects on more than one side.
+
+    Args:
+        position: (n, 2) ra, dec in degrees.
+        side: (n,) number of the split.
+    """
+    if len(position) == 0:
+        return 0
+    ra, dec = np.radians(position).T
+    unit = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+    most = 0
+    for shift in (0.0, 0.5):  # a pair that the cells of one grid part lies together in those of the other
+        cells = np.floor(unit / _SAME_PLACE + shift).astype(np.int64)
+        _, place = np.unique(cells, axis=0, return_inverse=True)
+        sides = np.unique(np.stack([place.ravel(), side]), axis=1)
+        most = max(most, sides.shape[1] - len(np.unique(sides[0])))
+    return most
 
 
 def _stamps(url: str) -> Stamps:

@@ -6,7 +6,8 @@ import torch
 from training_samples import ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.errors import InputError
-from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings, id_fractions
+from astroml_plugin.sky import healpix29
+from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings, id_fractions, shared_places
 from astroml_plugin.survey import Survey
 
 
@@ -121,3 +122,40 @@ def test_sample_and_digest(data: LabelledStamps) -> None:
     assert len(sample) == 20
     assert data.digest == LabelledStamps([source.url for source in data.sources]).digest
     assert data.digest != LabelledStamps([data.sources[0].url]).digest
+
+
+def placed_stamps(url: str, ra: np.ndarray, dec: np.ndarray, first: int = 0) -> str:
+    image = gaussians(np.zeros((len(ra), 2)), np.random.default_rng(0))
+    return write_stamps(url, image, {"ra": ra, "dec": dec}, object_id=first + np.arange(len(ra)))
+
+
+def test_split_by_regions_of_the_sky(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ra, dec = rng.uniform(0, 40, 400), rng.uniform(-20, 20, 400)
+    data = LabelledStamps([placed_stamps(str(tmp_path / "a.zarr"), ra, dec)])
+    rows = data.split(SplitSettings(by="sky", region_order=4, fractions=(0.5, 0.25, 0.25)), np.ones(400, bool))
+    cells = [set(healpix29(ra[chosen], dec[chosen]) >> 50) for chosen in rows.values()]
+    assert all(cells)
+    assert not cells[0] & cells[1]
+    assert not cells[0] & cells[2]
+    assert sum(len(chosen) for chosen in rows.values()) == 400
+    with pytest.raises(InputError, match="region_order"):
+        SplitSettings(region_order=40)
+    nowhere = LabelledStamps(
+        [write_stamps(str(tmp_path / "n.zarr"), gaussians(np.zeros((4, 2)), rng), {"e1": [0.0] * 4})]
+    )
+    with pytest.raises(InputError, match="4 of 4 objects have no ra and dec"):
+        nowhere.split(SplitSettings(by="sky"), np.ones(4, bool))
+
+
+def test_one_object_under_two_ids_on_two_sides_is_a_leak(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ra, dec = rng.uniform(10, 12, 200), rng.uniform(-1, 1, 200)
+    urls = [placed_stamps(str(tmp_path / f"{first}.zarr"), ra, dec + first * 1e-8, first) for first in (0, 1000)]
+    data, everything = LabelledStamps(urls), np.ones(400, bool)
+    with pytest.raises(InputError, match=r"\d+ places on the sky have objects in more than one split .* by = 'sky'"):
+        data.split(SplitSettings(), everything)
+    rows = data.split(SplitSettings(by="sky", region_order=8), everything)
+    assert sum(len(chosen) for chosen in rows.values()) == 400
+    assert shared_places(np.array([[10.0, 0.0], [10.0, 0.1 / 3600]]), np.array([0, 1])) == 1
+    assert shared_places(np.array([[10.0, 0.0], [10.0, 5 / 3600]]), np.array([0, 1])) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -16,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 import astroml_plugin
-from astroml_plugin import storage
+from astroml_plugin import parallel, storage
 from astroml_plugin.bundle import CARD, Card, ModelBundle
 from astroml_plugin.errors import InputError
 from astroml_plugin.settings import to_mapping
 from astroml_plugin.stream import SPLITS, BlockStream, LabelledStamps
 from astroml_plugin.tasks import pictures
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training import CHECKPOINT, FitResult, fit, outputs_of
+from astroml_plugin.training import CHECKPOINT, LOG, FitResult, fit, outputs_of
 from workflows.recipe import Recipe, read_recipe, to_toml
 
 Progress = Callable[..., None]
@@ -64,12 +65,12 @@ class _Plan:
     targets: dict[str, Tensor]
     identity: str
 
-    def stream(self, split: str) -> BlockStream:
+    def stream(self, split: str, group: parallel.Group = parallel.ALONE) -> BlockStream:
         training = self.recipe.training
         return BlockStream(
             self.data,
-            self.rows[split],
-            self.targets[split],
+            group.share(self.rows[split]),
+            group.share(self.targets[split]),
             bands=self.task.bands,
             batch_size=training.batch_size if split == "train" else max(256, training.batch_size),
             seed=training.seed,
@@ -88,10 +89,13 @@ def train(
     epochs: int | None = None,
     seed: int | None = None,
     device: str | None = None,
+    processes: int = 1,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a model and save it as a bundle; run again after an interruption, it continues.
+
+    Started by `torchrun` on several GPUs or nodes, all its processes train together.
 
     Args:
         recipe: a shipped name, the path of a TOML file, or a `Recipe`.
@@ -99,6 +103,8 @@ def train(
         out: folder or URL of the bundle; log.jsonl, recipe.toml and training.png are put beside it.
         epochs, seed: instead of the recipe's.
         device: torch device; default CUDA where there is one.
+        processes: processes of this machine that train together, each on its share of the data and, with CUDA, its own
+            GPU. A batch then has as many times `batch_size` objects.
         resume: False starts anew instead of continuing from a checkpoint.
         progress: told after every epoch.
 
@@ -109,32 +115,80 @@ def train(
     started = time.perf_counter()
     url = storage.absolute(str(out))
     chosen = _overridden(read_recipe(recipe), epochs, seed)
-    plan = _plan(chosen, [data] if isinstance(data, str) else list(data))
-    finished = _finished(url, plan.identity)
-    if finished is not None:
-        return _result(finished, started, skipped=True)
-    storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(chosen).encode())
+    urls = [data] if isinstance(data, str) else list(data)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if processes > 1:
+        watch = _LogWatch(url, chosen.training.epochs, progress)
+        parallel.spawn(processes, _train_here, chosen, urls, url, device, resume, watch=watch)
+        return _result(ModelBundle.load(url), started)
+    bundle, skipped = _train_here(chosen, urls, url, device, resume, progress)
+    return _result(bundle, started, skipped=skipped)
+
+
+def _train_here(
+    recipe: Recipe, urls: Sequence[str], url: str, device: str, resume: bool, progress: Progress | None = None
+) -> tuple[ModelBundle, bool]:
+    """Train in this process, alone or as one of a group; gives the bundle and whether it was there already."""
+    with parallel.joined_group(device) as group:
+        device = group.own_device(device)
+        plan = _plan(recipe, urls, group.size)
+        finished = _finished(url, plan.identity)
+        if finished is not None:
+            return finished, True
+        if group.first:
+            storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(recipe).encode())
+        result = fit(
+            plan.task,
+            _fresh_network(plan),
+            plan.stream("train", group),
+            plan.stream("validation"),
+            recipe.training,
+            out=url,
+            identity=plan.identity,
+            resume=resume,
+            report=_reporter(url, recipe.training.epochs, progress),
+            device=device,
+            group=group,
+        )
+        if group.first:
+            _finish(plan, result, url, device)
+        group.agree(True)
+        return ModelBundle.load(url), False
+
+
+def _reporter(url: str, epochs: int, progress: Progress | None) -> Callable[[dict[str, Any]], None]:
+    """Called with each epoch's record: draws the curves so far, tells the progress."""
 
     def report(record: dict[str, Any]) -> None:
-        if progress is not None:
-            note = f"loss {record['validation_loss']:.4f}, {record['objects_per_second']:,.0f} objects/s"
-            progress("trained", record["epoch"] + 1, chosen.training.epochs, note)
+        earlier = _log(url)[: record["epoch"]] if record["epoch"] else []
+        write_figure(storage.join(url, "training.png"), pictures.training_curves([*earlier, record]))
+        _tell(progress, record, epochs)
 
-    result = fit(
-        plan.task,
-        _fresh_network(plan),
-        plan.stream("train"),
-        plan.stream("validation"),
-        chosen.training,
-        out=url,
-        identity=plan.identity,
-        resume=resume,
-        report=report,
-        device=device,
-    )
-    bundle = _finish(plan, result, url, device)
-    return _result(bundle, started)
+    return report
+
+
+def _tell(progress: Progress | None, record: dict[str, Any], epochs: int) -> None:
+    if progress is not None:
+        note = f"loss {record['validation_loss']:.4f}, {record['objects_per_second']:,.0f} objects/s"
+        progress("trained", record["epoch"] + 1, epochs, note)
+
+
+def _log(url: str) -> list[dict[str, Any]]:
+    """The records of the epochs that a checkpoint holds."""
+    place = storage.join(url, LOG)
+    return [json.loads(line) for line in storage.read_bytes(place).splitlines()] if storage.exists(place) else []
+
+
+class _LogWatch:
+    """Tells the progress of other processes from their log."""
+
+    def __init__(self, url: str, epochs: int, progress: Progress | None) -> None:
+        self.url, self.epochs, self.progress, self.told = url, epochs, progress, len(_log(url))
+
+    def __call__(self) -> None:
+        for record in _log(self.url)[self.told :]:
+            _tell(self.progress, record, self.epochs)
+            self.told += 1
 
 
 def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
@@ -149,7 +203,7 @@ def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
     )
 
 
-def _plan(recipe: Recipe, urls: Sequence[str]) -> _Plan:
+def _plan(recipe: Recipe, urls: Sequence[str], processes: int = 1) -> _Plan:
     """Task, splits and targets, all refused before the first step if they cannot be used."""
     task = recipe.build_task()
     data = LabelledStamps(urls)
@@ -163,7 +217,8 @@ def _plan(recipe: Recipe, urls: Sequence[str]) -> _Plan:
     task = task.adapted(table, data.sample(rows["train"], _SAMPLE, recipe.training.seed))
     targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
     task.check_splits(targets)
-    identity = storage.digest(to_mapping(recipe), data.digest)
+    parts = [to_mapping(recipe), data.digest] + ([processes] if processes > 1 else [])
+    identity = storage.digest(*parts)
     return _Plan(recipe, task, data, rows, targets, identity)
 
 
@@ -238,7 +293,6 @@ def _finish(plan: _Plan, result: FitResult, url: str, device: str) -> ModelBundl
         description=plan.recipe.description,
         licence=plan.recipe.licence,
     )
-    write_figure(storage.join(url, "training.png"), pictures.training_curves(result.history))
     bundle = ModelBundle.save(url, result.network, card)
     storage.remove(storage.join(url, CHECKPOINT))
     return bundle
