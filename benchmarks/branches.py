@@ -23,12 +23,10 @@ from astroml_plugin.stream import Batch
 
 Float = NDArray[np.float64]
 
-BLOCK = 128
-"""Sets per unit of work, which is also what is resampled."""
 PLACES = 5
 """+g1, -g1, +g2, -g2, ±psf."""
 LEAST_SNR = 15.0
-"""Measured aperture S/N above which a galaxy is used, cut in every branch by itself."""
+"""Measured aperture S/N above which a galaxy is used if it has no flag; both judged in every branch by itself."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,16 @@ class Sets:
     hst: str | None = None
     """Catalog of the presets of real galaxies."""
 
+    @property
+    def block(self) -> int:
+        """Sets per unit of work, which is also what is resampled: at least 64 units, or errors mean nothing."""
+        return max(1, min(128, self.count // 64))
+
     def stamps(self) -> Any:
         """The set of stamps."""
         made = simulation.preset(self.preset, self.hst)
         design = simulation.make_design(self.pairs)
-        return replace(made, count=self.count, seed=self.seed, block=BLOCK, design=design)
+        return replace(made, count=self.count, seed=self.seed, block=self.block, design=design)
 
 
 @lru_cache(maxsize=2)
@@ -81,6 +84,8 @@ def _sums(columns: Any, table: pa.Table, chosen: NDArray[np.bool_]) -> Float:
     for ours, theirs in shear.label_columns(table.column_names).items():
         values[ours] = np.nan_to_num(table[theirs].to_numpy())
     good = chosen & np.isfinite(columns["e1"]) & np.isfinite(columns["e2"])
+    if "flags" in columns:
+        good &= np.asarray(columns["flags"]) == 0
     terms = shear.weighted({name: value[good] for name, value in values.items()})
     places = shear.branch_places(np.array(table["branch"].to_pylist(), str))[good]
     return shear.block_sums(terms, np.zeros(int(good.sum()), int), places, PLACES)[0] if good.any() else _nothing()

@@ -242,15 +242,14 @@ def _speed(url: str, bundle: str, pool: Executor, scale: Scale) -> tuple[str, di
 def _shear(bundle: str, pool: Executor, scale: Scale) -> list[tuple[str, dict[str, Any]]]:
     """Biases of <e> / <R> with the selection response of a calibration set."""
     base = Sets(bundle, "field-varying", "shear", scale.sets, SEEDS["shear"])
-    gathered = {"field-varying": branches.sums(pool, base)[""]}
+    gathered = {"field-varying": (base.count, branches.sums(pool, base)[""])}
     calibration = branches.sums(pool, replace(base, seed=SEEDS["calibration"]))[""]
     selected = branches.selection(branches.drawn(calibration, seed=1))
     few = replace(base, count=scale.others)
-    for name in ("shifted", "blended"):
-        gathered[name] = branches.sums(pool, replace(few, preset=name, seed=SEEDS[name]))[""]
     hst = _hst()
-    if hst is not None:
-        gathered["hst-test"] = branches.sums(pool, replace(few, preset="hst-test", seed=SEEDS["hst-test"], hst=hst))[""]
+    for name in ("shifted", "blended", *(["hst-test"] if hst else [])):
+        other = replace(few, preset=name, seed=SEEDS[name], hst=hst if name == "hst-test" else None)
+        gathered[name] = (other.count, branches.sums(pool, other)[""])
     psf = replace(base, pairs="psf", count=scale.pairs, seed=SEEDS["psf"])
     leak = branches.leakage(branches.drawn(branches.sums(pool, psf)[""]), selected)
     robust = branches.sums(pool, replace(few, seed=SEEDS["robust"], perturbations=tuple(USUAL)))
@@ -264,18 +263,23 @@ def _hst() -> str | None:
     return str(folder) if folder.exists() else None
 
 
-def _bias_table(gathered: dict[str, np.ndarray], selected: np.ndarray, leak: Any) -> tuple[str, dict[str, Any]]:
-    rows, data = [], {"leakage": [_plain(item) for item in leak]}
-    for name, sums in gathered.items():
+def _bias_table(
+    gathered: dict[str, tuple[int, np.ndarray]], selected: np.ndarray, leak: Any
+) -> tuple[str, dict[str, Any]]:
+    rows: list[list[str]] = []
+    data: dict[str, Any] = {"leakage": [_plain(item) for item in leak]}
+    for name, (sets, sums) in gathered.items():
         m, c = branches.biases(branches.drawn(sums), selected)
         data[name] = {"m": [_plain(item) for item in m], "c": [_plain(item) for item in c]}
-        sets = int(sums[..., 0].sum())
-        rows.append([name, f"{sets:,}", *(_text(item, 1e3) for item in m), *(_text(item, 1e4) for item in c)])
-    head = ["simulation", "galaxies used", "m1 / 1e-3", "m2 / 1e-3", "c1 / 1e-4", "c2 / 1e-4"]
+        used = sums[..., 0].sum() / (4 * sets)
+        data[name]["used"] = float(used)
+        estimates = [*(_text(item, 1e3) for item in m), *(_text(item, 1e4) for item in c)]
+        rows.append([name, f"{sets:,}", f"{used:.1%}", *estimates])
+    head = ["simulation", "sets", "used", "m1 / 1e-3", "m2 / 1e-3", "c1 / 1e-4", "c2 / 1e-4"]
     alpha = ", ".join(_text(item, 1e3) for item in leak)
     text = (
-        "### Shear\n\nSets of ±0.02 at 0 and 90 degrees, galaxies with measured aperture S/N above "
-        f"{branches.LEAST_SNR:g} in each branch by itself. The shear is <e> / (<R> + R_S) with R_S from a calibration "
+        "### Shear\n\nSets of ±0.02 at 0 and 90 degrees, galaxies without flags and with measured aperture S/N above "
+        f"{branches.LEAST_SNR:g}, in each branch by itself. The shear is <e> / (<R> + R_S) with R_S from a calibration "
         "of field-varying with another seed, also for the other populations. "
         f"PSF leakage from ±0.05: α = {alpha} (in 1e-3).\n\n"
     )
