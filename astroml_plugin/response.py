@@ -36,7 +36,7 @@ def fit_response(
         task: of the network.
         network: trained, in eval mode.
         data: stamps in sets, in the order of `table`.
-        table: their labels `set_id`, `branch` (+g1/0, -g1/0, +g2/90, …), `shear_g1`, `shear_g2`.
+        table: their labels `set_id`, `branch` (+g1/0, -g1/0, +g2/90, …), `g1`, `g2`.
         device: where the network is.
 
     Returns:
@@ -116,7 +116,7 @@ def _pairs(table: pa.Table, component: int) -> tuple[np.ndarray, np.ndarray, np.
         InputError: too few.
     """
     names = np.array([str(name) for name in label_texts(table, "branch")])
-    shear = np.asarray(table[f"shear_g{component + 1}"].to_numpy(), np.float64)
+    shear = np.asarray(table[f"g{component + 1}"].to_numpy(), np.float64)
     sets = np.asarray(table["set_id"].to_numpy(), np.int64)
     found: list[np.ndarray] = []
     for sign in "+-":

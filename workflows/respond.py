@@ -49,7 +49,7 @@ def respond(bundle: str | Path, *, data: str, out: str | Path | None = None, ban
         raise InputError(f"bundle {model.name} measures no ellipticity: it has no shear response")
     if sheared.first.id in [source["id"] for source in model.card.training.get("sources", [])]:
         raise InputError(f"{storage.redact(data)} was trained on: simulate a calibration set with another seed")
-    missing = {"set_id", "branch", "shear_g1", "shear_g2"} - set(sheared.labels.column_names)
+    missing = {"set_id", "branch", "g1", "g2"} - set(sheared.labels.column_names)
     if missing:
         raise InputError(
             f"{storage.redact(data)} lacks {', '.join(sorted(missing))}: make it with simulate --pairs shear"

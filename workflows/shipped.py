@@ -67,7 +67,7 @@ RESPONSE = TrainingSet("sheared", "field-varying", 16_384, 104, changes={"camera
 def ellipticity_recipe() -> Recipe:
     """The recipe `ellipticity`, trained for longer on more."""
     recipe = read_recipe("ellipticity")
-    training = replace(recipe.training, epochs=40, batch_size=512, learning_rate=0.003, ema=0.999, memory=8e9)
+    training = replace(recipe.training, epochs=36, batch_size=512, learning_rate=0.003, ema=0.999, memory=8e9)
     return replace(recipe, training=training, split=replace(recipe.split, fractions=(0.9, 0.05, 0.05)))
 
 
