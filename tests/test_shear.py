@@ -123,6 +123,14 @@ def test_bias_and_leakage_of_branches(tmp_path: Path) -> None:
     assert result.selection_response == "none"
 
 
+def test_the_true_shear_goes_by_two_names() -> None:
+    assert formulas.label_columns(["shear_g1", "g2", "psf_e1", "e1"]) == {
+        "g1": "shear_g1",
+        "g2": "g2",
+        "psf1": "psf_e1",
+    }
+
+
 def test_no_bias_and_no_leakage_where_there_is_none(tmp_path: Path) -> None:
     values, labels = branches(500, m=0.0, c=0.0, alpha=0.0, seed=4)
     total = shear(catalog(tmp_path / "c", values), labels=labels, bootstrap=200).total

@@ -87,12 +87,12 @@ def _sigma(cutouts: Cutouts) -> Tensor:
 
 USUAL: Mapping[str, Perturbation] = {
     "PSF FWHM +1 %": partial(psf_error, growth=0.01),
-    "PSF FWHM -1 %": partial(psf_error, growth=-0.01),
+    "PSF FWHM −1 %": partial(psf_error, growth=-0.01),
     "PSF e1 +0.005": partial(psf_error, e1=0.005),
     "PSF e2 +0.005": partial(psf_error, e2=0.005),
-    "background +0.1 sigma": partial(background_error, sigmas=0.1),
-    "background -0.1 sigma": partial(background_error, sigmas=-0.1),
-    "noise x sqrt 2, white": partial(more_noise, correlated=False),
-    "noise x sqrt 2, correlated": partial(more_noise, correlated=True),
+    "background +0.1 σ": partial(background_error, sigmas=0.1),
+    "background −0.1 σ": partial(background_error, sigmas=-0.1),
+    "noise × √2, white": partial(more_noise, correlated=False),
+    "noise × √2, correlated": partial(more_noise, correlated=True),
 }
 """By name; the last is to be compared with the one before it."""

@@ -110,7 +110,7 @@ def binned_panels(
         axis.set(xlabel=label, ylabel=text)
         if text.startswith("RMSE"):
             axis.set_yscale("log")
-            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter(NullFormatter())
         else:
@@ -148,8 +148,12 @@ def coverage_and_pull(
 def labelled_grid(
     values: np.ndarray, labels: tuple[str, str], ticks: tuple[Sequence[str], Sequence[str]], title: str
 ) -> Any:
-    """Numbers (row, column) as colours with the number in each cell; rows upwards."""
-    figure, (panel,) = _axes(1, 4.6)
+    """Numbers (row, column) as colours with the number in each cell; rows upwards. Empty rows and columns go."""
+    there = np.isfinite(values)
+    rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
+    values = values[np.ix_(rows, columns)]
+    ticks = ([ticks[0][k] for k in rows.tolist()], [ticks[1][k] for k in columns.tolist()])
+    figure, (panel,) = _axes(1)
     panel.set_facecolor("0.92")
     image = panel.imshow(values, origin="lower", cmap="viridis", aspect="auto")
     middle = float(np.nanmean(image.get_clim()))
