@@ -156,7 +156,7 @@ def _infer(options: argparse.Namespace) -> int:
     from astroml_plugin.objects import ObjectSettings
     from workflows.infer import dry_run, infer
 
-    shared = _chosen(options, "band", "pixel_scale_tolerance")
+    shared = _chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm")
     if options.dry_run:
         planned = dry_run(options.source, bundle=options.bundle, threads=options.threads, **shared)
         line = (
@@ -407,6 +407,12 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--band", help="band for bundles that take any single one")
     verb.add_argument(
         "--pixel-scale-tolerance", type=float, metavar="F", help="accept this relative difference of scale"
+    )
+    verb.add_argument(
+        "--assume-psf-fwhm",
+        type=float,
+        metavar="ARCSEC",
+        help="a Gaussian PSF for objects that have none (flag NO_PSF)",
     )
     verb.add_argument("--batch", type=int, metavar="N", help="stamps per forward (128)")
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -98,6 +99,7 @@ def infer(
     device: str | None = None,
     shard: tuple[int, int] | None = None,
     pixel_scale_tolerance: float | None = None,
+    assume_psf_fwhm: float = 0.0,
     progress: Progress | None = None,
     objects_progress: ObjectsProgress | None = None,
 ) -> InferResult:
@@ -118,6 +120,8 @@ def infer(
         device: torch device; default CUDA where there is one.
         shard: (I, N) does every N-th unit.
         pixel_scale_tolerance: accept this relative difference of pixel scales.
+        assume_psf_fwhm: arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag
+            NO_PSF). 0: a bundle that needs a PSF refuses a source without.
         progress: called with a `Tally` after every unit.
         objects_progress: called with (stage, rows done, rows in all or None) while objects are brought to their units.
 
@@ -135,6 +139,7 @@ def infer(
         batch=batch,
         device=device,
         pixel_scale_tolerance=pixel_scale_tolerance,
+        assume_psf_fwhm=assume_psf_fwhm,
         objects_progress=objects_progress,
     )
     with contextlib.ExitStack() as stack:
@@ -174,6 +179,7 @@ def prepare(
     batch: int = 128,
     device: str | None = None,
     pixel_scale_tolerance: float | None = None,
+    assume_psf_fwhm: float = 0.0,
     objects_progress: ObjectsProgress | None = None,
 ) -> Prepared:
     """Check everything that can be checked, bring the objects to their units and open the catalog.
@@ -185,7 +191,9 @@ def prepare(
     bundles = load_bundles(bundle)
     refs = tuple(ref for ref, _ in bundles)
     out = storage.absolute(out)
-    job = Job(storage.absolute(source), out, refs, band=band, batch=batch, device=device)
+    if not 0 <= assume_psf_fwhm < math.inf:
+        raise InputError(f"a PSF of FWHM {assume_psf_fwhm} arcsec cannot be assumed: give a number above 0")
+    job = Job(storage.absolute(source), out, refs, "", None, band, batch, device, assume_psf_fwhm)
     if isinstance(opened, Survey) and objects is None:
         raise InputError("a Survey needs objects to measure: give a table with --objects TABLE")
     if isinstance(opened, Stamps) and objects is not None:
@@ -195,7 +203,7 @@ def prepare(
     catalog = _create(out, inference.declared_schema(bundles), identity)
     place, unplaced = _bring_objects(opened, catalog, objects, objects_settings, objects_progress)
     run_id = catalog.start_run(_record(job, identity, objects))
-    job = Job(job.source, out, refs, run_id, place, band, batch, device)
+    job = replace(job, run=run_id, objects=place)
     return Prepared(opened, catalog, job, storage.digest(identity), unplaced)
 
 
@@ -256,7 +264,12 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
         "bundles": [{"name": ref.name, "url": storage.redact(ref.url), "sha256": ref.sha256} for ref in job.bundles],
         "objects": storage.redact(objects) if isinstance(objects, str) else type(objects).__name__,
         "identity": identity,
-        "settings": {"band": job.band, "batch": job.batch, "device": job.device},
+        "settings": {
+            "band": job.band,
+            "batch": job.batch,
+            "device": job.device,
+            "assumed_psf_fwhm": job.assumed_psf_fwhm,
+        },
         "versions": {"astroml-plugin": __version__, "python": platform.python_version()}
         | {name: version(name) for name in ("torch", "dask", "zarr", "numpy", "pyarrow", "astropy")},
         "host": platform.node(),
@@ -275,11 +288,12 @@ def dry_run(source: str, *, bundle: str | Sequence[str], threads: int | None = N
         source: path or URL of a Survey or Stamps.
         bundle: one or several bundles.
         threads: compute threads per worker, for the memory estimate.
-        settings: `band` and `pixel_scale_tolerance`, as for `infer`.
+        settings: `band`, `pixel_scale_tolerance` and `assume_psf_fwhm`, as for `infer`.
     """
     opened = open_source(source)
     bundles = load_bundles(bundle)
-    job = Job(source, "", tuple(ref for ref, _ in bundles), band=settings.get("band"))
+    assumed = settings.get("assume_psf_fwhm", 0.0)
+    job = Job(source, "", tuple(ref for ref, _ in bundles), band=settings.get("band"), assumed_psf_fwhm=assumed)
     inference.check_bundles(bundles, opened, job, settings.get("pixel_scale_tolerance"))
     if isinstance(opened, Survey):
         sizes, rows = [int(size) for size in opened.index_table()["bytes"].to_pylist()], None

@@ -20,7 +20,7 @@ from astroml_plugin.catalog.store import FAILURES_SCHEMA
 from astroml_plugin.cluster import run_window
 from astroml_plugin.errors import InputError
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
-from astroml_plugin.inference.reading import RepeatedIds
+from astroml_plugin.inference.reading import RepeatedIds, task_for
 from astroml_plugin.inference.resident import BundleRef, ResidentModels
 from astroml_plugin.inference.unit import run_unit
 from astroml_plugin.objects import ObjectBuckets
@@ -79,7 +79,7 @@ def check_bundles(
     if max(names.values()) > 1:
         raise InputError(f"two bundles are named {names.most_common(1)[0][0]}: rename the folder of one")
     for ref, bundle in bundles:
-        task = bundle.task()
+        task = task_for(job, bundle.task())
         if isinstance(source, Survey) and task.stamp_size > 2 * source.halo:
             raise InputError(
                 f"bundle {ref.name} needs a halo of {(task.stamp_size + 1) // 2} px for its "
@@ -118,10 +118,11 @@ def declared_schema(bundles: Sequence[tuple[BundleRef, ModelBundle]]) -> pa.Sche
 
 def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
     """What makes a catalog this one and no other: source, models and the settings that change rows."""
+    assumed = {"assumed_psf_fwhm": job.assumed_psf_fwhm} if job.assumed_psf_fwhm else {}
     return {
         "source": source.id,
         "bundles": {ref.name: ref.sha256 for ref in job.bundles},
-        "settings": {"band": job.band, "precision": "float32"},
+        "settings": {"band": job.band, "precision": "float32", **assumed},
         "schema": SCHEMA_VERSION,
     }
 

@@ -34,6 +34,8 @@ class Job:
     """Stamps per forward; does not change rows."""
     device: str | None = None
     """Torch device; None takes CUDA where there is one."""
+    assumed_psf_fwhm: float = 0.0
+    """Arcsec: the Gaussian PSF of objects that have none; 0 assumes none."""
 
 
 @dataclass(frozen=True)

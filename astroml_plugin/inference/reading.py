@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -174,7 +174,15 @@ def source_name(url: str) -> str:
 
 
 def model_of(job: Job, ref: BundleRef) -> ResidentModel:
-    return resident(ref, job.device or choose_device())
+    model = resident(ref, job.device or choose_device())
+    return replace(model, task=task_for(job, model.task)) if job.assumed_psf_fwhm else model
+
+
+def task_for(job: Job, task: Task) -> Task:
+    """The task as this run wants it."""
+    if not job.assumed_psf_fwhm or task.settings.psf == "none":
+        return task
+    return task.with_settings(assumed_psf_fwhm=job.assumed_psf_fwhm)
 
 
 def read_unit(unit: Unit) -> TileWork | BlockWork:

@@ -40,11 +40,12 @@ def measure_limits(image: Tensor, psf: Tensor | None = None) -> DomainLimits:
     Concentrations scatter with the noise: only the brighter half of the stamps is asked, and half of the way from
     there to a point source is allowed.
     """
-    snr = _snr(image)
+    light, _ = _light(image)
+    snr = _snr(light, image)
     concentrated = 0.0
     if psf is not None:
         bright = snr >= snr.median()
-        ratio = _concentration(image[bright]) / _concentration(psf[bright])
+        ratio = (_concentration(light) / _concentration(_light(psf)[0]))[bright]
         ratio = ratio[ratio.isfinite()]
         if len(ratio):
             concentrated = 0.5 * (1.0 + min(1.0, float(torch.quantile(ratio, 0.99))))
@@ -63,10 +64,11 @@ def domain_bits(limits: DomainLimits, valid: Tensor, image: Tensor, psf: Tensor 
         image: (n, band, h, w) as the network sees it, in units of the noise.
         psf: (n, band, py, px) of unit sum, 0 where there is none; or None.
     """
-    snr = _snr(image)
-    odd = (snr < limits.faintest) | (snr > _BRIGHTER * limits.brightest) | _has_neighbour(image)
+    light, cells = _light(image)
+    snr = _snr(light, image)
+    odd = (snr < limits.faintest) | (snr > _BRIGHTER * limits.brightest) | _has_neighbour(cells)
     if psf is not None and limits.most_concentrated > 0:
-        odd |= _concentration(image) > limits.most_concentrated * _concentration(psf)
+        odd |= _concentration(light) > limits.most_concentrated * _concentration(_light(psf)[0])
     if not bool(valid.all()):
         core = valid & _disk(valid.shape[-1], valid.device)
         wanted = int(_disk(valid.shape[-1], valid.device).sum()) * valid.shape[1]
@@ -75,11 +77,18 @@ def domain_bits(limits: DomainLimits, valid: Tensor, image: Tensor, psf: Tensor 
 
 
 @lru_cache(maxsize=16)
-def _aperture(size: int, sigma: float, device: torch.device) -> Tensor:
-    """(size²,) Gaussian about pixel size // 2."""
+def _sums(size: int, device: torch.device) -> Tensor:
+    """(size², 3 + cells²): Gaussians about pixel size // 2, then cells of `_CELL` pixels, in units of their noise."""
     axis = torch.arange(size, dtype=torch.float32, device=device) - size // 2
-    profile = torch.exp(-0.5 * (axis / sigma).square())
-    return (profile[:, None] * profile).flatten()
+    columns = []
+    for sigma in (_APERTURE, _INNER, _OUTER):
+        profile = torch.exp(-0.5 * (axis / sigma).square())
+        columns.append((profile[:, None] * profile).flatten())
+    cells = size // _CELL
+    place = torch.arange(size, device=device) // _CELL
+    member = (place[:, None] == torch.arange(cells, device=device)).float() / _CELL**0.5
+    grid = (member[:, None, :, None] * member[None, :, None, :]).reshape(size * size, cells * cells)
+    return torch.cat([torch.stack(columns, dim=1), grid], dim=1)
 
 
 @lru_cache(maxsize=16)
@@ -89,20 +98,23 @@ def _disk(size: int, device: torch.device) -> Tensor:
     return torch.hypot(axis[:, None].float(), axis.float()) <= _CORE
 
 
-def _within(image: Tensor, sigma: float) -> Tensor:
-    """(n,) light in a Gaussian aperture, all bands together."""
-    return (image.flatten(2) @ _aperture(image.shape[-1], sigma, image.device)).sum(1)
+def _light(image: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, 3) light in the apertures and (n, cells, cells) in the cells, all bands together, noise as of one band."""
+    cells = image.shape[-1] // _CELL
+    bands = image.shape[1]
+    together = image[:, 0] if bands == 1 else image.sum(1) / bands**0.5
+    found = together.flatten(1) @ _sums(image.shape[-1], image.device)
+    return found[:, :3], found[:, 3:].reshape(-1, cells, cells)
 
 
-def _snr(image: Tensor) -> Tensor:
+def _snr(light: Tensor, image: Tensor) -> Tensor:
     """(n,) S/N in a fixed Gaussian aperture of an image in units of its noise."""
-    weight = _aperture(image.shape[-1], _APERTURE, image.device)
-    return _within(image, _APERTURE) / (weight.square().sum() * image.shape[1]).sqrt()
+    return light[:, 0] / _sums(image.shape[-1], image.device)[:, 0].square().sum().sqrt()
 
 
-def _concentration(image: Tensor) -> Tensor:
+def _concentration(light: Tensor) -> Tensor:
     """(n,) light in the inner over that in the outer aperture."""
-    return _within(image, _INNER) / _within(image, _OUTER).clamp_min(1e-12)
+    return light[:, 1] / light[:, 2].clamp_min(1e-12)
 
 
 @lru_cache(maxsize=16)
@@ -112,8 +124,7 @@ def _far_cells(cells: int, device: torch.device) -> Tensor:
     return torch.hypot(axis[:, None], axis) > _CLEAR
 
 
-def _has_neighbour(image: Tensor) -> Tensor:
+def _has_neighbour(cells: Tensor) -> Tensor:
     """(n,) bool: a cell away from the centre is much brighter than the one opposite to it."""
-    cells = torch.nn.functional.avg_pool2d(image, _CELL).sum(1) * (_CELL / image.shape[1] ** 0.5)  # in units of noise
-    excess = (cells - cells.flip((1, 2)))[:, _far_cells(cells.shape[-1], image.device)].amax(1)
+    excess = (cells - cells.flip((1, 2)))[:, _far_cells(cells.shape[-1], cells.device)].amax(1)
     return (excess > _NEIGHBOUR_SIGMA) & (excess > _NEIGHBOUR_PART * cells.flatten(1).amax(1))
