@@ -40,6 +40,11 @@ def reach(objects: Objects, i: int, psf: Psf, camera: Camera) -> float:
     )
 
 
+def spread(objects: Objects, i: int, camera: Camera) -> float:
+    """Pixels from the centre of object `i` beyond which lies next to none of its light, the PSF's blur apart."""
+    return max(part.profile.spread * part.matrix.stretch() for part in objects.parts[i]) / camera.pixel_scale
+
+
 def draw(objects: Objects, i: int, psf: Psf, camera: Camera, dx: float, dy: float, size: int) -> Float:
     """Noiseless counts (band, size, size) of object `i`, centre at pixel (size/2 + dx, size/2 + dy).
 

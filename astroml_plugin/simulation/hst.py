@@ -86,6 +86,11 @@ class Picture:
         """Arcsec, of the circle around the centre that holds half the image's flux."""
         return _restored(self.path, self.index).half_light_radius
 
+    @property
+    def spread(self) -> float:
+        """As `profiles.Profile.spread`: to the edge of the image."""
+        return _restored(self.path, self.index).radius
+
     def transform(self, matrix: Matrix, grid: Grid) -> Complex:
         """As `profiles.Profile.transform`."""
         restored = _restored(self.path, self.index)

@@ -198,9 +198,7 @@ class _Scene:
     def __init__(self, stamps: StampSet, draws: _Draws, i: int) -> None:
         self.stamps, self.camera, self.draws, self.i = stamps, stamps.camera, draws, i
         self.psf = stamps.design.reference(draws.psfs[i])
-        half = stamps.size // 2
-        wanted = drawing.reach(draws.objects, i, self.psf, self.camera)
-        self.grid = grid_size(min(max(wanted, half + 4), 1.3 * stamps.size))
+        self.grid = grid_size(max(stamps.size // 2 + 4, self._wanted()))
         own = np.random.Generator(np.random.PCG64(int(draws.seeds[i])))
         self.neighbours = _Neighbours(stamps, own) if stamps.neighbours > 0 else None
         self.defects = masked_stamp(own, _side(stamps), stamps.masked, self.camera) if stamps.masked > 0 else None
@@ -216,6 +214,15 @@ class _Scene:
         self.variance = self.camera.variance(everything)
         self.noise = np.sqrt(self.variance) * draws.noise[i]
         self.everything = everything
+
+    def _wanted(self) -> float:
+        """Pixels from the centre that must be drawn; a star's or bright galaxy's wings reach far, and are cut."""
+        objects, i = self.draws.objects, self.i
+        wanted = drawing.spread(objects, i, self.camera)
+        if self.draws.target is None:
+            reach = drawing.reach(objects, i, self.psf, self.camera)
+            wanted = max(wanted, min(reach, 1.3 * self.stamps.size))
+        return wanted
 
     def observe(self, view: _View) -> tuple[Float, Float, float]:
         """Image, variance (band, y, x) and the galaxy's S/N in the reference band."""

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,14 @@ MOFFAT_BETA = 3.0
 _STEP = 0.01
 _LENGTH = 6001
 
-_FINE_PSF = 2.5
-"""FWHM in pixels from which wave numbers up to 1.5 times Nyquist suffice (what is left out is below 1e-4)."""
+_REACH_OF_PSF = 3.75
+"""FWHM in pixels times wave number in Nyquist from where a Moffat PSF with its pixels is below 2e-4: not drawn."""
 
-GRIDS = (32, 48, 64, 96, 128, 192, 256)
+FOLDED = 0.01
+"""Share of a galaxy's light that may lie beyond the grid of a stamp, from where it folds back: the response of broad
+moments to shear changes by less than 5e-5 in the mean of Sersic n 0.5-4 (measured against grids of 256 pixels)."""
+
+GRIDS = (32, 48, 64, 80, 96, 112, 128, 160, 192, 256)
 """Allowed sides of a drawn object in pixels."""
 
 
@@ -121,7 +125,7 @@ class Grid(NamedTuple):
 
 @lru_cache(maxsize=32)
 def make_grid(size: int, pixel_scale: float, oversampling: float = 2.0) -> Grid:
-    """Wave numbers up to `oversampling` (1.5 or 2) times Nyquist for an image of `size` pixels."""
+    """Wave numbers up to `oversampling` (1 to 2, in steps of 1/4) times Nyquist for an image of `size` pixels."""
     half = round(size * oversampling / 2)
     unit = 2 * math.pi / (size * pixel_scale)
     kx = unit * np.arange(half + 1)
@@ -135,7 +139,9 @@ def make_grid(size: int, pixel_scale: float, oversampling: float = 2.0) -> Grid:
 
 def grid_for(psf: Psf, size: int, pixel_scale: float) -> Grid:
     """The grid that what `psf` lets through needs."""
-    return make_grid(size, pixel_scale, 1.5 if psf.fwhm >= _FINE_PSF * pixel_scale else 2.0)
+    narrow = psf.fwhm * (1 - math.hypot(psf.e1, psf.e2)) / pixel_scale
+    steps = (step for step in (1.0, 1.25, 1.5) if narrow * step >= _REACH_OF_PSF)
+    return make_grid(size, pixel_scale, next(steps, 2.0))
 
 
 def to_image(transform: NDArray[Any], grid: Grid, dx: float, dy: float) -> Float:
@@ -182,6 +188,10 @@ class Blur(NamedTuple):
 class Profile(Protocol):
     """Light of unit flux around the origin."""
 
+    @property
+    def spread(self) -> float:
+        """Radius beyond which lies `FOLDED` of the light."""
+
     def transform(self, matrix: Matrix, grid: Grid) -> NDArray[Any]:
         """Its Fourier transform after `matrix`, real or complex, on the planes of `grid` or broadcast to them."""
 
@@ -192,6 +202,8 @@ class Profile(Protocol):
 @dataclass(frozen=True)
 class Point:
     """A point source."""
+
+    spread: ClassVar[float] = 0.0
 
     def transform(self, matrix: Matrix, grid: Grid) -> Float:
         """As `Profile.transform`."""
@@ -209,6 +221,11 @@ class Sersic:
 
     n: float
     """Index, a multiple of `SERSIC_STEP` from 0.3 to 6.2."""
+
+    @property
+    def spread(self) -> float:
+        """As `Profile.spread`."""
+        return _sersic_spread(self.n)
 
     def transform(self, matrix: Matrix, grid: Grid) -> Float:
         """As `Profile.transform`."""
@@ -231,6 +248,11 @@ class Knots:
     y: tuple[float, ...]
     weight: tuple[float, ...]
     """Shares of the flux, sum 1."""
+
+    @property
+    def spread(self) -> float:
+        """As `Profile.spread`: to the outermost knot."""
+        return max(math.hypot(x, y) for x, y in zip(self.x, self.y, strict=True))
 
     def transform(self, matrix: Matrix, grid: Grid) -> NDArray[np.complex64]:
         """As `Profile.transform`: the sum of phases, added up here since a BLAS only starts threads for it."""
@@ -266,6 +288,15 @@ def _sersic_table(tenths: int) -> Float:
     """Fourier transform of a Sersic profile of unit flux and half-light radius at k = 0, 0.01, ... 60."""
     galsim = load_galsim()
     return _radial(galsim.Sersic(tenths * SERSIC_STEP, half_light_radius=1.0))
+
+
+@lru_cache(maxsize=256)
+def _sersic_spread(n: float) -> float:
+    """Radius in half-light radii, from the light within r of exp(-b r^(1/n)), with x = b r^(1/n)."""
+    x = np.linspace(0, 60 + 10 * n, 20_000)
+    light = np.cumsum(x ** (2 * n - 1) * np.exp(-x))
+    half, most = np.interp([0.5, 1 - FOLDED], light / light[-1], x)
+    return float((most / half) ** n)
 
 
 @lru_cache(maxsize=8)
