@@ -26,7 +26,9 @@ Float = NDArray[np.float64]
 PLACES = 5
 """+g1, -g1, +g2, -g2, ±psf."""
 LEAST_SNR = 15.0
-"""Measured aperture S/N above which a galaxy is used if it has no flag; both judged in every branch by itself."""
+"""Measured aperture S/N above which a galaxy is used, judged in every branch by itself."""
+UNFLAGGED = "unflagged"
+"""Way of measuring: the model's own, of the objects without a flag in their branch."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Sets:
     seed: int
     perturbations: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
+    noise_correlation: float = 0.0
+    """Correlation of the noise of neighbouring pixels."""
     hst: str | None = None
     """Catalog of the presets of real galaxies."""
 
@@ -52,8 +56,9 @@ class Sets:
     def stamps(self) -> Any:
         """The set of stamps."""
         made = simulation.preset(self.preset, self.hst)
+        camera = replace(made.camera, noise_correlation=self.noise_correlation)
         design = simulation.make_design(self.pairs)
-        return replace(made, count=self.count, seed=self.seed, block=self.block, design=design)
+        return replace(made, camera=camera, count=self.count, seed=self.seed, block=self.block, design=design)
 
 
 @lru_cache(maxsize=2)
@@ -74,7 +79,9 @@ def block_sums(work: tuple[Sets, int]) -> dict[str, Float]:
     found, _ = measure(task, network, [batch], perturbations=sets.perturbations, baselines=sets.baselines)
     chosen = shapes.aperture_snr(block.image[:, 0], block.variance[:, 0]) > LEAST_SNR
     ways = {"": found.own, **found.perturbed, **found.baselines}
-    return {name: _sums(columns, block.table, chosen) for name, columns in ways.items()}
+    found_sums = {name: _sums(columns, block.table, chosen) for name, columns in ways.items()}
+    clean = np.asarray(found.own["flags"]) == 0
+    return {**found_sums, UNFLAGGED: _sums(found.own, block.table, chosen & clean)}
 
 
 def _sums(columns: Any, table: pa.Table, chosen: NDArray[np.bool_]) -> Float:
@@ -84,8 +91,6 @@ def _sums(columns: Any, table: pa.Table, chosen: NDArray[np.bool_]) -> Float:
     for ours, theirs in shear.label_columns(table.column_names).items():
         values[ours] = np.nan_to_num(table[theirs].to_numpy())
     good = chosen & np.isfinite(columns["e1"]) & np.isfinite(columns["e2"])
-    if "flags" in columns:
-        good &= np.asarray(columns["flags"]) == 0
     terms = shear.weighted({name: value[good] for name, value in values.items()})
     places = shear.branch_places(np.array(table["branch"].to_pylist(), str))[good]
     return shear.block_sums(terms, np.zeros(int(good.sum()), int), places, PLACES)[0] if good.any() else _nothing()

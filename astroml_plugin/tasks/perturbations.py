@@ -5,10 +5,12 @@ All take and give `Cutouts`, so that a measurement can be repeated on the same o
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,9 +62,10 @@ def background_error(cutouts: Cutouts, *, sigmas: float) -> Cutouts:
 def more_noise(cutouts: Cutouts, *, correlated: bool) -> Cutouts:
     """As much Gaussian noise again, white or correlated between neighbours; the variance says twice as much.
 
-    The same noise at every call: the difference between white and correlated is that of the correlation alone.
+    The noise depends on the stamps alone: white and correlated noise are made of the same deviates.
     """
-    generator = torch.Generator().manual_seed(int(cutouts.image.shape[0]))
+    seed = zlib.crc32(np.ascontiguousarray(cutouts.image[:1].cpu().numpy()).tobytes())
+    generator = torch.Generator().manual_seed(seed)
     height, width = cutouts.image.shape[-2:]
     noise = torch.randn((*cutouts.image.shape[:2], height + 2, width + 2), generator=generator)
     if correlated:
