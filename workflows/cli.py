@@ -146,7 +146,7 @@ def _simulate(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from workflows.train import train
 
-    settings = _chosen(options, "epochs", "seed", "device", "processes")
+    settings = _chosen(options, "epochs", "seed", "device", "processes", "response")
     with _quiet(), Reporter() as report:
         result = train(options.recipe, data=options.data, out=options.out, progress=report, **settings)
     return _finish(options, result, f"trained {result.bundle} in {result.epochs} epochs, {result.seconds:.0f} s")
@@ -389,6 +389,7 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=int, metavar="S", help="instead of the recipe's")
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
     verb.add_argument("--processes", type=int, metavar="N", help="processes here that train together (one per GPU)")
+    verb.add_argument("--response", metavar="SOURCE", help="sheared pairs of simulate --pairs shear: fits r11 ... r22")
 
 
 def _add_infer(verb: argparse.ArgumentParser) -> None:

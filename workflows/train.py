@@ -26,6 +26,7 @@ from astroml_plugin.tasks import pictures
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training import CHECKPOINT, LOG, FitResult, fit, outputs_of
 from workflows.recipe import Recipe, read_recipe, to_toml
+from workflows.respond import respond
 
 Progress = Callable[..., None]
 """Called as progress(what, done, total, note) after every epoch."""
@@ -90,6 +91,7 @@ def train(
     seed: int | None = None,
     device: str | None = None,
     processes: int = 1,
+    response: str | None = None,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> TrainResult:
@@ -105,6 +107,8 @@ def train(
         device: torch device; default CUDA where there is one.
         processes: processes of this machine that train together, each on its share of the data and, with CUDA, its own
             GPU. A batch then has as many times `batch_size` objects.
+        response: stamps of `simulate --pairs shear`, on which the shear response of an ellipticity bundle is fitted
+            after the training (see `workflows.respond`).
         resume: False starts anew instead of continuing from a checkpoint.
         progress: told after every epoch.
 
@@ -120,8 +124,11 @@ def train(
     if processes > 1:
         watch = _LogWatch(url, chosen.training.epochs, progress)
         parallel.spawn(processes, _train_here, chosen, urls, url, device, resume, watch=watch)
-        return _result(ModelBundle.load(url), started)
-    bundle, skipped = _train_here(chosen, urls, url, device, resume, progress)
+        bundle, skipped = ModelBundle.load(url), False
+    else:
+        bundle, skipped = _train_here(chosen, urls, url, device, resume, progress)
+    if response is not None and not bundle.card.settings.get("response"):
+        bundle = respond(url, data=response).bundle
     return _result(bundle, started, skipped=skipped)
 
 
