@@ -287,8 +287,8 @@ def _raw_box(file: FitsFile, hdu: Any, plane: int, box: Box) -> np.ndarray:
         return np.array(pixels[box.y0 : box.y1, box.x0 : box.x1])
     filesystem, path = storage.filesystem(file.url)
     first, last = start + box.y0 * width * kind.itemsize, start + box.y1 * width * kind.itemsize
-    rows = np.frombuffer(storage.retrying(filesystem.cat_file, path, first, last), kind).reshape(box.height, width)
-    return rows[:, box.x0 : box.x1]
+    data = storage.retrying(filesystem.cat_file, path, start=first, end=last)  # by name: s3fs has version_id in between
+    return np.frombuffer(data, kind).reshape(box.height, width)[:, box.x0 : box.x1]
 
 
 def _scaled(values: np.ndarray, header: Any) -> np.ndarray:
