@@ -43,8 +43,11 @@ def connect(scheduler: str = "local", *, workers: int | None = None, threads: in
         threads: compute threads per worker.
 
     Raises:
-        InputError: the scheduler cannot be reached, or what it needs is not installed.
+        InputError: the scheduler cannot be reached, what it needs is not installed, or a number is below 1.
     """
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number is not None and number < 1:
+            raise InputError(f"{number} {name}: give 1 or more, or leave it out")
     with contextlib.ExitStack() as stack:
         # On clusters of our own one death is enough to hand a unit back: the driver retries it alone.
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))

@@ -47,6 +47,14 @@ def absolute(url: str) -> str:
     return str(local_path(url).expanduser().resolve()) if is_local(url) else url.rstrip("/")
 
 
+def named(url: str) -> str:
+    """`absolute`, but a symbolic link keeps its own name: data managers link readable names to hashed files."""
+    path = local_path(url).expanduser() if is_local(url) else None
+    if path is None or path.name in ("", ".."):
+        return absolute(url)
+    return str(path.parent.resolve() / path.name)
+
+
 def join(url: str, *parts: str) -> str:
     """`url` with path parts appended."""
     return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])

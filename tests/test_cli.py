@@ -138,7 +138,9 @@ def test_a_damaged_shard_is_a_failed_unit(
     if damage == "flip":
         shard.write_bytes(bytes(data))
     assert main(infer(sky, tmp_path / "catalog", source=str(copy))) == 3
-    assert "1 failed" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "1 failed" in told.out
+    assert "field_r1_c1" in told.err
     failures = Catalog.open(str(tmp_path / "catalog")).failures().to_pylist()
     assert [row["unit"] for row in failures] == ["field_r1_c1"]
     shard.write_bytes((sky / "survey.zarr" / "image" / "c" / "5" / "0" / "0" / "0").read_bytes())
@@ -287,6 +289,17 @@ def test_an_unreachable_store_never_shows_credentials(
     assert time.monotonic() - started < 120
 
 
+@pytest.mark.parametrize("setting", [{"batch": "0"}, {"threads": "0"}, {"workers": "-1"}, {"device": "abacus"}])
+def test_settings_that_cannot_work(
+    sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: dict[str, str]
+) -> None:
+    refused(capsys, infer(sky, tmp_path / "c", **setting), *setting.values())
+
+
+def test_a_band_for_bundles_that_take_none(sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, infer(sky, tmp_path / "c", band="r"), "kind", "--band")
+
+
 # ---- bad input: FITS ---------------------------------------------------------------------------------------------
 
 
@@ -326,6 +339,17 @@ def test_a_wrong_query_is_one_sentence(sky: Path, tmp_path: Path, capsys: pytest
     assert main(infer(sky, tmp_path / "catalog")) == 0
     refused(capsys, ["query", str(tmp_path / "catalog"), "SELECT nothing FROM catalog"], "nothing")
     refused(capsys, ["query", str(tmp_path), "SELECT 1"], "no catalog at")
+
+
+def test_the_query_may_come_after_its_options(sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(infer(sky, tmp_path / "catalog")) == 0
+    capsys.readouterr()
+    cone = ["--cone", "150", "-2", "1"]
+    assert main(["query", str(tmp_path / "catalog"), *cone, "SELECT count(*) AS n FROM catalog", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 1
+    with pytest.raises(SystemExit) as stopped:
+        main(["query", str(tmp_path / "catalog"), *cone, "SELECT 1", "SELECT 2"])
+    assert stopped.value.code == 2
 
 
 def test_output_to_a_closed_pipe_is_no_error(sky: Path, tmp_path: Path) -> None:

@@ -360,3 +360,23 @@ def test_real_files_keep_their_positions_and_pixels(tmp_path: Path, client: Any,
     _, survey = run(client, files, tmp_path / "b.zarr", tile_size=128, halo=16, **patterns)
     for path in (Path(name) for name in files if "ooi" in name):
         check(survey, path.name.removesuffix(".fz").removesuffix(".fits"), path, 1)
+
+
+def test_linked_files_keep_the_names_that_people_gave_them(client: Any, tmp_path: Path) -> None:
+    """Data managers put the bytes into hashed files and link readable names to them."""
+    (tmp_path / "objects").mkdir()
+    for name, data in {"night_ooi": noise(), "night_oow": np.full((50, 70), 4.0, "f4")}.items():
+        write(tmp_path / "objects" / f"{hash(name):x}", data)
+        (tmp_path / f"{name}.fits").symlink_to(tmp_path / "objects" / f"{hash(name):x}")
+    given = [f"{tmp_path}/objects/../night_ooi.fits"]
+    result, survey = run(client, given, tmp_path / "s.zarr", weight_pattern="ooi=oow")
+    assert {info.image for info in survey.iter_tiles()} == {"night_ooi"}
+    assert (survey.read_tile(next(survey.iter_tiles())).variance[0, 10:30, 10:30] == 0.25).all()
+    again, _ = run(client, str(tmp_path / "night_ooi.fits"), tmp_path / "s.zarr", weight_pattern="ooi=oow")
+    assert (again.units_done, again.units_skipped) == (0, result.units_done)
+
+
+def test_one_file_by_two_names_is_one_file(client: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.fits", noise())
+    with pytest.raises(InputError, match="given twice"):
+        run(client, [file, f"{tmp_path}/./a.fits"], tmp_path / "s.zarr")

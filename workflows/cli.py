@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status of the contract."""
     # Threads of torch that spin at barriers starve each other where cores are shared; asked before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    options = _parser().parse_args(arguments)
+    options = _parsed(_parser(), arguments)
     with contextlib.suppress(ValueError):  # not in the main thread: signals stay the caller's
         signal.signal(signal.SIGTERM, _on_terminate)
     try:
@@ -63,6 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(
             f"unexpected failure: {type(error).__name__}: {error} (ASTROML_DEBUG=1 shows the trace)", UNEXPECTED
         )
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; the SQL of `query` may come after them too (argparse fills an optional argument only once)."""
+    options, left = parser.parse_known_args(arguments)
+    if options.verb == "query" and options.sql is None and len(left) == 1 and not left[0].startswith("-"):
+        options.sql = left.pop()
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def entry() -> NoReturn:
@@ -180,12 +190,23 @@ def _infer(options: argparse.Namespace) -> int:
     if result.unplaced:
         warn = f"warning: {result.unplaced} objects are on no tile or have no usable position; see the view `unplaced`"
         print(warn, file=sys.stderr)
+    if result.units_failed:
+        print(_why_failed(result.catalog), file=sys.stderr)
     rate = result.rows / result.seconds if result.seconds else 0.0
     line = (
         f"{result.rows} rows in {result.units_done} units ({result.units_skipped} done before, {result.units_failed} "
         f"failed) at {result.catalog} in {result.seconds:.1f} s, {rate:,.0f} objects/s"
     )
     return _finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
+
+
+def _why_failed(catalog: str) -> str:
+    """One failed unit's reason, and where the others are."""
+    from astroml_plugin.catalog import Catalog
+
+    first = Catalog.open(catalog).failures().slice(0, 1).to_pylist()
+    example = f", for example {first[0]['unit']}: {' '.join(first[0]['reason'].split())}" if first else ""
+    return f"warning: units failed{example}; see the view `failures`, the same command tries them again"
 
 
 def _evaluate(options: argparse.Namespace) -> int:

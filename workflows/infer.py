@@ -187,6 +187,10 @@ def prepare(
     Raises:
         InputError: wrong input or settings.
     """
+    if batch < 1:
+        raise InputError(f"batch {batch}: give 1 or more stamps per forward")
+    if device is not None:
+        inference.check_device(device)
     opened = open_source(source)
     bundles = load_bundles(bundle)
     refs = tuple(ref for ref, _ in bundles)

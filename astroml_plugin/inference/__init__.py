@@ -12,7 +12,7 @@ from astroml_plugin.inference.driver import (
     units_of,
 )
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
-from astroml_plugin.inference.resident import BundleRef
+from astroml_plugin.inference.resident import BundleRef, check_device
 from astroml_plugin.inference.unit import run_unit
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Unit",
     "UnitResult",
     "check_bundles",
+    "check_device",
     "declared_schema",
     "execute",
     "find_repeated_ids",

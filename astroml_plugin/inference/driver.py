@@ -73,8 +73,13 @@ def check_bundles(
         pixel_scale_tolerance: accept this relative difference of pixel scale, whatever the bundle says.
 
     Raises:
-        InputError: wrong bands, pixel scale, halo or stamp size.
+        InputError: wrong bands, pixel scale, halo or stamp size; a band chosen for bundles that take none.
     """
+    if job.band is not None and not any(_takes_any_band(bundle.task()) for _, bundle in bundles):
+        ref, bundle = bundles[0]
+        raise InputError(
+            f"bundle {ref.name} reads {', '.join(bundle.task().bands)}, no band can be chosen: leave --band away"
+        )
     names = Counter(ref.name for ref, _ in bundles)
     if max(names.values()) > 1:
         raise InputError(f"two bundles are named {names.most_common(1)[0][0]}: rename the folder of one")
@@ -88,18 +93,21 @@ def check_bundles(
         _check_source(task, source, job.band, pixel_scale_tolerance)
 
 
+def _takes_any_band(task: Task) -> bool:
+    return bool(task.settings.any_band and len(task.bands) == 1)
+
+
 def _check_source(task: Task, source: Survey | Stamps, band: str | None, tolerance: float | None) -> None:
     scale, trained = source.pixel_scale, task.pixel_scale
     if tolerance is not None and scale and trained and abs(scale / trained - 1) <= tolerance:
         scale = None
-    any_band = task.settings.any_band and len(task.bands) == 1
     task.check_source(
         bands=source.bands,
         pixel_scale=scale,
         size=source.size if isinstance(source, Stamps) else None,
         dtype=str(source.dtype) if isinstance(source, Stamps) else "float32",
         has_psf="psf" in source.array_names,
-        band=band if any_band else None,
+        band=band if _takes_any_band(task) else None,
     )
 
 

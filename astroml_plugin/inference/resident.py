@@ -71,6 +71,14 @@ def _load(ref: BundleRef, device: torch.device) -> ResidentModel:
     return ResidentModel(bundle, bundle.task(), network, device)
 
 
+def check_device(device: str) -> None:
+    """InputError unless `device` names a torch device (one that only the workers have is fine)."""
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is no torch device: use cpu, cuda or cuda:N") from error
+
+
 def choose_device() -> str:
     """ "cuda" where there is one, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -33,8 +33,9 @@ def expand(inputs: Sequence[str]) -> list[str]:
         if not found:
             raise InputError(f"{storage.redact(given)} names no FITS file: check the path")
         files += found
-    if len({*files} - {NO_FILE}) < len([file for file in files if file != NO_FILE]):
-        raise InputError(f"{max(files, key=files.count)} is given twice: name each file once")
+    places = [storage.named(file) for file in files if file != NO_FILE]
+    if len({*places}) < len(places):
+        raise InputError(f"{storage.redact(max(places, key=places.count))} is given twice: name each file once")
     return files
 
 

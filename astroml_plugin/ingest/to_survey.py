@@ -65,7 +65,7 @@ def ingest_fits(
         InputError: bad files, or settings other than the survey's.
     """
     start = time.monotonic()
-    urls = drop_companions([url if url == NO_FILE else storage.absolute(url) for url in urls], options)
+    urls = drop_companions([url if url == NO_FILE else storage.named(url) for url in urls], options)
     survey = Survey.open(out) if storage.exists(storage.join(storage.absolute(out), "zarr.json")) else None
     if survey is not None:
         bands = _agreed(survey, bands, tile_size, halo)
