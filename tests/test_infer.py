@@ -278,6 +278,20 @@ def test_tables_in_memory_are_objects_too(sky: Path, tmp_path: Path, client: obj
     assert run(sky, tmp_path / "astropy", client, objects=table).rows == 200
     assert run(sky, tmp_path / "pandas", client, objects=table.to_pandas()).rows == 200
     assert_same(rows(tmp_path / "astropy"), rows(tmp_path / "pandas"))
+    assert run(sky, tmp_path / "index", client, objects=table.to_pandas().set_index("object_id")).rows == 200
+
+
+def test_a_table_in_memory_keeps_its_units(sky: Path, tmp_path: Path, client: object) -> None:
+    from astropy import units as u
+    from astropy.table import QTable
+
+    table = QTable.read(sky / "objects.parquet")
+    for name in ("ra", "dec"):
+        table[name] = (np.asarray(table[name]) * u.deg).to(u.rad)
+    table["fluxes"] = np.zeros((len(table), 3))
+    assert run(sky, tmp_path / "catalog", client, objects=table).rows == 200
+    given = np.sort(table["ra"].to_value(u.deg))
+    np.testing.assert_allclose(np.sort(rows(tmp_path / "catalog")["ra"].to_numpy()), given, rtol=0, atol=1e-11)
 
 
 def test_wrong_settings_are_refused_before_anything_starts(sky: Path, tmp_path: Path, client: object) -> None:

@@ -252,13 +252,22 @@ def _bring_objects(
 
 def _stored(objects: Any, folder: str) -> str:
     """A table in memory, written where the units' objects are kept."""
-    if hasattr(objects, "to_pandas") and not isinstance(objects, pa.Table):  # astropy
-        objects = objects.to_pandas()
-    table = objects if isinstance(objects, pa.Table) else pa.Table.from_pandas(objects, preserve_index=False)
+    table = objects if isinstance(objects, pa.Table) else _arrow(objects)
     data = storage.encode_table(table)
     url = storage.join(folder, f"given-{storage.digest(data.hex())[:16]}.parquet")
     storage.write_atomic(url, data)
     return url
+
+
+def _arrow(objects: Any) -> pa.Table:
+    """An astropy table (units kept, columns of arrays left out) or a pandas frame (with a named index) as Arrow."""
+    if not hasattr(objects, "colnames"):
+        return pa.Table.from_pandas(objects, preserve_index=objects.index.name is not None)
+    flat = objects[[name for name in objects.colnames if objects[name].ndim == 1]]
+    table = pa.Table.from_pandas(flat.to_pandas(), preserve_index=False)
+    units = {name: str(unit) for name in flat.colnames if (unit := getattr(flat[name], "unit", None)) is not None}
+    fields = [f.with_metadata({"unit": units[f.name]}) if f.name in units else f for f in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
