@@ -14,7 +14,7 @@ _APERTURE = 3.0  # Gaussian sigma in pixels of the aperture that tells the S/N
 _INNER, _OUTER = 1.5, 4.0  # Gaussian sigmas in pixels of the apertures whose ratio is the concentration
 _CORE = 4.0  # pixels about the centre that must be valid
 _LEAST_VALID = 0.75  # fraction of the stamp
-_CELL = 4  # pixels: side of the cells in which neighbours are looked for
+_CELL = 5  # pixels: side of the cells in which neighbours are looked for; odd, with one about the object's pixel
 _NEIGHBOUR_SIGMA, _NEIGHBOUR_PART = 7.0, 0.1  # excess over the opposite cell, in noise and in central brightness
 _CLEAR = 8.0  # pixels from the centre beyond which a cell counts as a neighbour's
 _BRIGHTER = 2.0  # times the brightest training stamp
@@ -84,11 +84,17 @@ def _sums(size: int, device: torch.device) -> Tensor:
     for sigma in (_APERTURE, _INNER, _OUTER):
         profile = torch.exp(-0.5 * (axis / sigma).square())
         columns.append((profile[:, None] * profile).flatten())
-    cells = size // _CELL
-    place = torch.arange(size, device=device) // _CELL
+    cells = _cells(size)
+    place = torch.div(torch.arange(size, device=device) - size // 2 + cells * _CELL // 2, _CELL, rounding_mode="floor")
     member = (place[:, None] == torch.arange(cells, device=device)).float() / _CELL**0.5
     grid = (member[:, None, :, None] * member[None, :, None, :]).reshape(size * size, cells * cells)
     return torch.cat([torch.stack(columns, dim=1), grid], dim=1)
+
+
+def _cells(size: int) -> int:
+    """Cells along a side: an odd number about pixel size // 2, so that opposite cells are opposite about the object."""
+    whole = (2 * ((size + 1) // 2) - 1) // _CELL
+    return whole - 1 + whole % 2
 
 
 @lru_cache(maxsize=16)
@@ -100,7 +106,7 @@ def _disk(size: int, device: torch.device) -> Tensor:
 
 def _light(image: Tensor) -> tuple[Tensor, Tensor]:
     """(n, 3) light in the apertures and (n, cells, cells) in the cells, all bands together, noise as of one band."""
-    cells = image.shape[-1] // _CELL
+    cells = _cells(image.shape[-1])
     bands = image.shape[1]
     together = image[:, 0] if bands == 1 else image.sum(1) / bands**0.5
     found = together.flatten(1) @ _sums(image.shape[-1], image.device)
