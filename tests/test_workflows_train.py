@@ -12,6 +12,7 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.errors import InputError
 from astroml_plugin.stamps import Stamps
 from workflows.evaluate import evaluate
+from workflows.recalibrate import recalibrate
 from workflows.recipe import read_recipe, shipped, to_toml
 from workflows.train import train
 
@@ -223,3 +224,15 @@ def test_shipped_recipes_are_valid_and_survive_toml(name: str, tmp_path: Path) -
     text = to_toml(recipe)
     assert tomllib.loads(text)["task"] == recipe.task
     assert read_recipe(write(tmp_path / "r.toml", text)) == recipe
+
+
+def test_errors_can_be_calibrated_on_another_population(galaxies: str, trained: Path, tmp_path: Path) -> None:
+    other = ellipticity_stamps(str(tmp_path / "o.zarr"), 300, 12)
+    before = ModelBundle.load(trained)
+    made = recalibrate(trained, data=other, out=tmp_path / "shapes")
+    assert made.card.weights_sha256 == before.card.weights_sha256
+    assert made.card.settings["error_scale"] != before.card.settings["error_scale"]
+    merit = evaluate(other, bundle=tmp_path / "shapes", out=tmp_path / "e").metrics
+    np.testing.assert_allclose(np.mean(merit["coverage_683"]), 0.683, atol=0.03)
+    with pytest.raises(InputError, match="trained on: give stamps of another seed"):
+        recalibrate(trained, data=galaxies)

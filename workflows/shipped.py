@@ -16,6 +16,7 @@ from typing import Any
 from astroml_plugin import storage
 from astroml_plugin.bundle import ModelBundle
 from workflows.progress import Reporter
+from workflows.recalibrate import recalibrate
 from workflows.recipe import Recipe, read_recipe
 from workflows.simulate import simulate
 from workflows.train import train
@@ -63,6 +64,12 @@ RESPONSE = TrainingSet("sheared", "field-varying", 16_384, 104, changes={"camera
 """What its shear response is fitted on."""
 
 
+CALIBRATION = (
+    TrainingSet("calibration-fixed", "field-fixed", 16_384, 105, (10.0, 200.0)),
+    TrainingSet("calibration-varying", "field-varying", 16_384, 106, (10.0, 200.0)),
+)
+"""What its errors are calibrated on: above S/N 200 they are therefore a little too large."""
+
 _DESCRIPTION = (
     "Reduced shear of a galaxy in any one band at 0.2 arcsec per pixel, its PSF taken into account: posterior mean "
     "under the prior p(|e|) ~ |e| exp(-|e|/0.1), Sersic n 0.5-6, half-light radius 0.2-1.2 arcsec, S/N 8-400, PSF FWHM "
@@ -108,7 +115,7 @@ def make_ellipticity(
     sources = [simulated(data, scratch, scale, progress) for data in ELLIPTICITY]
     sheared = simulated(RESPONSE, scratch, scale, progress)
     train(recipe or ellipticity_recipe(), data=sources, out=out, response=sheared, progress=progress)
-    return ModelBundle.load(out)
+    return recalibrate(out, data=[simulated(data, scratch, scale, progress) for data in CALIBRATION])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
