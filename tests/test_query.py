@@ -111,7 +111,10 @@ def test_answers_go_to_files_that_others_read(catalog: Catalog, tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
-def test_a_cone_in_parquet_keeps_the_healpix_column_and_text_leaves_it_out(catalog: Catalog, tmp_path: Path) -> None:
+def test_a_cone_in_parquet_keeps_the_healpix_column_and_text_leaves_it_out(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     query(catalog.url, cone=(12.5, 0, 0.4), to=str(tmp_path / "a.parquet"))
     query(catalog.url, cone=(12.5, 0, 0.4), to=str(tmp_path / "a.fits"))
     stored = pq.read_table(tmp_path / "a.parquet")[HEALPIX].to_pylist()

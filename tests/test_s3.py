@@ -12,6 +12,7 @@ import pytest
 from astropy.io import fits
 
 from tests import universe
+from tests.test_cli import forget_stores
 from workflows.cli import main
 
 pytest.importorskip("s3fs")
@@ -35,10 +36,12 @@ def store() -> Iterator[fsspec.AbstractFileSystem]:
             "AWS_EC2_METADATA_DISABLED": "true",
         }.items():
             patch.setenv(name, value)
+        forget_stores()
         filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
         filesystem.mkdir("bucket")
         yield filesystem
         running.stop()
+        forget_stores()
 
 
 def test_the_whole_line_in_an_object_store(

@@ -35,3 +35,8 @@ def test_an_elongated_galaxy_alone_is_no_neighbour(size: int) -> None:
     for a, b in ((1.0, 0.0), (0.0, 1.0), (0.7, 0.7), (0.7, -0.7)):
         along, across = a * x + b * y, -b * x + a * y
         assert not flagged((300 * torch.exp(-(along**2) / 120 - across**2 / 18))[None, None])
+
+
+@pytest.mark.parametrize("size", [8, 16, 24])
+def test_a_stamp_too_small_for_neighbours_has_none(size: int) -> None:
+    assert not flagged(stamp(size, 0, 0, 0.0))

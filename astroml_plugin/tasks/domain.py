@@ -132,5 +132,8 @@ def _far_cells(cells: int, device: torch.device) -> Tensor:
 
 def _has_neighbour(cells: Tensor) -> Tensor:
     """(n,) bool: a cell away from the centre is much brighter than the one opposite to it."""
-    excess = (cells - cells.flip((1, 2)))[:, _far_cells(cells.shape[-1], cells.device)].amax(1)
+    far = _far_cells(cells.shape[-1], cells.device)
+    if not bool(far.any()):  # a stamp too small for neighbours
+        return torch.zeros(len(cells), dtype=torch.bool, device=cells.device)
+    excess = (cells - cells.flip((1, 2)))[:, far].amax(1)
     return (excess > _NEIGHBOUR_SIGMA) & (excess > _NEIGHBOUR_PART * cells.flatten(1).amax(1))
