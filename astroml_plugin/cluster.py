@@ -48,15 +48,22 @@ def connect(scheduler: str = "local", *, workers: int | None = None, threads: in
     for name, number in (("workers", workers), ("threads", threads)):
         if number is not None and number < 1:
             raise InputError(f"{number} {name}: give 1 or more, or leave it out")
-    with contextlib.ExitStack() as stack:
-        # On clusters of our own one death is enough to hand a unit back: the driver retries it alone.
-        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
+    # On clusters of our own one death is enough to hand a unit back: the driver retries it alone.
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), contextlib.ExitStack() as stack:
         if scheduler in _STARTERS:
-            cluster = stack.enter_context(_STARTERS[scheduler](workers, threads))
-            client = stack.enter_context(Client(cluster))
+            cluster = _STARTERS[scheduler](workers, threads)
+            stack.callback(_close, cluster)
+            client = Client(cluster)
         else:
-            client = stack.enter_context(_join(scheduler))
+            client = _join(scheduler)
+        stack.callback(_close, client)
         yield client
+
+
+def _close(started: Any) -> None:
+    """Stop a client or cluster; that it takes too long on a busy machine takes nothing from what was done."""
+    with contextlib.suppress(OSError, CommClosedError):  # a TimeoutError is an OSError
+        started.close()
 
 
 def _join(address: str) -> Client:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +139,20 @@ def release() -> None:
         pool.shutdown(wait=False)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+TRIM_EVERY = 8
+"""Units after which free pages go back to the system."""
+
+_units_seen = itertools.count(1)
+
+
+def give_back_memory() -> None:
+    """Every few units, return what the C library keeps of freed arrays: the heap of several threads only grows else."""
+    if next(_units_seen) % TRIM_EVERY:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library keeps its own house
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class ResidentModels(WorkerPlugin):  # type: ignore[misc]

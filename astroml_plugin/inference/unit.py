@@ -15,7 +15,7 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
 from astroml_plugin.inference.reading import BlockWork, Rows, TileWork, bundle_bands, model_of, opened, read_unit
-from astroml_plugin.inference.resident import ResidentModel, choose_device, on_forward_thread
+from astroml_plugin.inference.resident import ResidentModel, choose_device, give_back_memory, on_forward_thread
 
 
 def run_unit(unit: Unit) -> UnitResult:
@@ -38,6 +38,8 @@ def run_unit(unit: Unit) -> UnitResult:
                 f"the catalog cannot be written ({error.strerror or error}): free space or choose another --out, "
                 f"then run the same command again; finished units are kept"
             ) from error
+    del table, data
+    give_back_memory()
     return UnitResult(part, seconds)
 
 
