@@ -18,7 +18,9 @@ _SAFE = {
 
 def connect(**options: str) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB that never reaches for the network by itself."""
-    return duckdb.connect(config={**_SAFE, **options})
+    database = duckdb.connect(config={**_SAFE, **options})
+    database.execute("SET enable_progress_bar = false")  # it would draw on stdout, between the data
+    return database
 
 
 def lock(connection: duckdb.DuckDBPyConnection, folder: str, files: Sequence[str] = ()) -> None:
