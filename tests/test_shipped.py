@@ -13,7 +13,7 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.simulation import make_block, make_design, preset
 from astroml_plugin.simulation.postage import Block
-from workflows import shipped
+from workflows.shipped import ellipticity as making
 
 torch.set_num_threads(1)
 
@@ -81,11 +81,9 @@ def test_stars_and_noise_are_flagged() -> None:
 @pytest.mark.slow
 def test_the_command_makes_a_bundle(tmp_path: Path) -> None:
     pytest.importorskip("galsim")
-    recipe = shipped.ellipticity_recipe()
+    recipe = making.ellipticity_recipe()
     small = replace(recipe, training=replace(recipe.training, epochs=2, batch_size=64))
-    made = shipped.make_ellipticity(
-        out=str(tmp_path / "ellipticity"), scratch=str(tmp_path / "data"), scale=0.005, recipe=small
-    )
+    made = making.make(out=str(tmp_path / "ellipticity"), scratch=str(tmp_path / "data"), scale=0.005, recipe=small)
     assert made.name == "ellipticity"
     assert made.task().settings.response
     assert made.card.metrics["response"]["pairs"][0] > 64

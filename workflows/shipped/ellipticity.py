@@ -1,21 +1,12 @@
-"""How the bundles that ship with the package are made: simulate, train, fit the response, write what they can do.
-
-    python -m workflows.shipped ellipticity --out astroml_plugin/bundles/ellipticity --scratch DIR
-
-Everything is seeded; run again after an interruption, it continues.
-"""
+"""How the bundle `ellipticity` is made: simulate, train, fit the response, calibrate the errors."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from astroml_plugin import storage
 from astroml_plugin.bundle import ModelBundle
-from workflows.progress import Reporter
 from workflows.recalibrate import recalibrate
 from workflows.recipe import Recipe, read_recipe
 from workflows.simulate import simulate
@@ -100,7 +91,7 @@ def simulated(data: TrainingSet, scratch: str, scale: float = 1.0, progress: Any
     return made.source
 
 
-def make_ellipticity(
+def make(
     *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Any = None
 ) -> ModelBundle:
     """Make the bundle `ellipticity`.
@@ -116,21 +107,3 @@ def make_ellipticity(
     sheared = simulated(RESPONSE, scratch, scale, progress)
     train(recipe or ellipticity_recipe(), data=sources, out=out, response=sheared, progress=progress)
     return recalibrate(out, data=[simulated(data, scratch, scale, progress) for data in CALIBRATION])
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m workflows.shipped", description=__doc__)
-    parser.add_argument("bundle", choices=["ellipticity"])
-    parser.add_argument("--out", required=True, help="folder of the bundle")
-    parser.add_argument("--scratch", required=True, help="folder for simulated stamps, kept")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of galaxies")
-    options = parser.parse_args(arguments)
-    with Reporter() as report:
-        bundle = make_ellipticity(out=options.out, scratch=options.scratch, scale=options.scale, progress=report)
-    print(f"{bundle.name} at {bundle.url}: {bundle.card.metrics['test']}", file=sys.stderr)  # noqa: T201
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
