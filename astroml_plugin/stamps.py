@@ -197,13 +197,16 @@ class Stamps:
 
     def read_block(self, index: int) -> Pixels:
         """One block's pixels, each array with one whole-shard read; CorruptError for a missing or altered shard."""
-        rows = len(self._file(index)[0])
-        first = index * self.block
-        values = {
-            name: arrays.read_unit(self.url, name, self.array(name), index, first, first + rows)
-            for name in self.array_names
-        }
+        values = {name: self._read_array(index, name) for name in self.array_names}
         return values["image"], values.get("variance"), values.get("psf")
+
+    def read_images(self, index: int) -> np.ndarray:
+        """One block's images alone, (n, band, y, x), as `read_block`."""
+        return self._read_array(index, "image")
+
+    def _read_array(self, index: int, name: str) -> np.ndarray:
+        rows, first = len(self._file(index)[0]), index * self.block
+        return arrays.read_unit(self.url, name, self.array(name), index, first, first + rows)
 
     def read_rows(self, numbers: ArrayLike) -> Pixels:
         """Stamps by number, in the order given; reads only the inner chunks that hold them."""

@@ -6,9 +6,12 @@ trained on, and batches are drawn at random within the pool. What fits in memory
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +21,23 @@ from torch import Tensor
 from astroml_plugin import storage
 from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
 from astroml_plugin.errors import InputError
-from astroml_plugin.settings import refuse_choices
+from astroml_plugin.repeats import behind, pixel_hashes, place_groups
+from astroml_plugin.settings import refuse_choices, to_mapping
 from astroml_plugin.sky import HEALPIX_ORDER, healpix29
 from astroml_plugin.stamps import Stamps, open_source
 
 SPLITS = ("train", "validation", "test")
-_SAME_PLACE = np.radians(1 / 3600)
+_NOWHERE = len(SPLITS)
+"""The side of an object that is in no split."""
+_FOLD_SEED, _LIMIT_SEED = 1_000_003, 2_000_003
+_REMEDY = "a leak: remove the repeats, or let leaks = 'drop' in [split] keep each on its first side"
+_LEAKS = {
+    "id": "{count} objects are in more than one split of column {column!r}, " + _REMEDY,
+    "place": "{count} places on the sky have objects in more than one split (the same object under several ids), "
+    + _REMEDY
+    + ", or split by = 'sky'",
+    "pixels": "{count} stamps have the very pixels of a stamp in another split, " + _REMEDY,
+}
 
 
 @dataclass(frozen=True)
@@ -41,13 +55,42 @@ class SplitSettings:
     survey, are on one side."""
     region_order: int = 6
     """HEALPix order of the regions: 6 is 0.9 degrees, each step up halves it."""
+    folds: int = 0
+    """Cross-validation: the test side is one of so many equal parts; the fraction of validation, relative to that of
+    train, holds within the rest. 0: the fractions alone."""
+    fold: int = 0
+    """Which part is the test side, from 0."""
+    limit: int = 0
+    """Objects of the train side at most, and of validation in proportion: nested subsets. 0: all."""
+    limit_seed: int = 0
+    """Another seed draws other subsets."""
+    leaks: str = "refuse"
+    """What to do where one object (by id, place on the sky or pixels) is on two sides: "refuse"; "drop" keeps it on
+    the first of train, validation, test only."""
+    check_pixels: bool = True
+    """Whether stamps are compared by their pixels, at the cost of reading every block once."""
 
     def __post_init__(self) -> None:
-        refuse_choices(self, {"by": ("object", "sky")}, "split")
+        refuse_choices(self, {"by": ("object", "sky"), "leaks": ("refuse", "drop")}, "split")
+        if self.folds and not (self.folds > 1 and 0 <= self.fold < self.folds):
+            raise InputError(f"split folds ({self.folds}) must be 0 or 2 and more, and fold ({self.fold}) one of them")
+        if self.limit < 0 or self.limit_seed < 0:
+            raise InputError(f"split limit ({self.limit}) and limit_seed ({self.limit_seed}) must be 0 or more")
         if not 0 <= self.region_order <= 29:
             raise InputError(f"split region_order ({self.region_order}) is a HEALPix order of 0 to 29")
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise InputError(f"split fractions must be 0 or more and sum to 1, not {list(self.fractions)}")
+
+
+_FIRST_FIELDS = ("fractions", "seed", "column", "by", "region_order")
+
+
+def split_record(settings: SplitSettings) -> dict[str, Any]:
+    """Plain settings for cards and identities: those added later appear where they are not the default, so that what
+    was made before they existed keeps its identity."""
+    defaults = {item.name: item.default for item in fields(SplitSettings)}
+    plain = to_mapping(settings)
+    return {name: value for name, value in plain.items() if name in _FIRST_FIELDS or value != defaults[name]}
 
 
 @dataclass(frozen=True)
@@ -135,17 +178,51 @@ class LabelledStamps:
         """Split name -> sorted row numbers of the usable objects (n,) bool.
 
         Raises:
-            InputError: the split column has other words, regions are asked of objects without positions, or one object
-                is on two sides: by its id within a source, or by its place on the sky.
+            InputError: the split column has other words, regions are asked of objects without positions, or (unless
+                leaks are dropped) one object is on two sides: by its id within a source, by its place on the sky, or
+                by its pixels.
         """
+        side = np.where(usable, self._sides(settings), _NOWHERE)
+        side = self._without_leaks(side, settings)
+        rows = {name: np.flatnonzero(side == number) for number, name in enumerate(SPLITS)}
+        return self._limited(rows, settings)
+
+    def split_identity(self, rows: dict[str, np.ndarray]) -> dict[str, str]:
+        """Split name -> hex SHA-256 of its object ids, sorted: what a card keeps to tell one division from another."""
+        ids = self._ids().astype("<i8")
+        return {name: hashlib.sha256(np.sort(ids[chosen]).tobytes()).hexdigest() for name, chosen in rows.items()}
+
+    def _sides(self, settings: SplitSettings) -> np.ndarray:
+        """(n,) number of the split of every object."""
         if settings.column in self.labels.column_names:
-            side = self._side_from_column(settings.column)
-        else:
-            edges = np.cumsum(settings.fractions)[:2]
-            keys = self._ids() if settings.by == "object" else self._regions(settings.region_order)
-            side = np.searchsorted(edges, id_fractions(keys, settings.seed), side="right")
-        self._refuse_leaks(side[usable], usable)
-        return {name: np.flatnonzero((side == number) & usable) for number, name in enumerate(SPLITS)}
+            if settings.folds:
+                raise InputError(
+                    f"label column {settings.column!r} divides the data already: for folds, name another split column "
+                    f'(column = "" for none)'
+                )
+            return self._side_from_column(settings.column)
+        keys = self._ids() if settings.by == "object" else self._regions(settings.region_order)
+        place = id_fractions(keys, settings.seed)
+        if not settings.folds:
+            return np.searchsorted(np.cumsum(settings.fractions)[:2], place, side="right")
+        train, validation, _ = settings.fractions
+        again = id_fractions(keys, _FOLD_SEED * (settings.seed + 1) + settings.fold)
+        inner = (again < validation / max(train + validation, 1e-12)).astype(np.int64)
+        return np.where((place * settings.folds).astype(np.int64) == settings.fold, SPLITS.index("test"), inner)
+
+    def _limited(self, rows: dict[str, np.ndarray], settings: SplitSettings) -> dict[str, np.ndarray]:
+        """The nested subset of train and validation that the settings ask for."""
+        count = len(rows["train"])
+        if not settings.limit:
+            return rows
+        if settings.limit > count:
+            raise InputError(f"split limit ({settings.limit}) is more than the {count} objects of the train split")
+        wanted = {"train": settings.limit, "validation": -(-settings.limit * len(rows["validation"]) // count)}
+        ids = self._ids()
+        for name, number in wanted.items():
+            order = np.argsort(id_fractions(ids[rows[name]], _LIMIT_SEED + settings.limit_seed), kind="stable")
+            rows = {**rows, name: np.sort(rows[name][order[:number]])}
+        return rows
 
     def _ids(self) -> np.ndarray:
         return self.labels["object_id"].to_numpy()
@@ -165,16 +242,46 @@ class LabelledStamps:
             )
         return healpix29(position[:, 0], position[:, 1]) >> 2 * (HEALPIX_ORDER - order)
 
-    def _refuse_leaks(self, side: np.ndarray, usable: np.ndarray) -> None:
-        """No place on the sky may be on two sides, whatever the ids that its objects have."""
-        position = self._positions()[usable]
-        known = np.isfinite(position).all(1)
-        shared = shared_places(position[known], side[known])
-        if shared:
-            raise InputError(
-                f"{shared} places on the sky have objects in more than one split (the same object under several ids): "
-                f"a leak, split by = 'sky' or remove the repeats"
-            )
+    def _without_leaks(self, side: np.ndarray, settings: SplitSettings) -> np.ndarray:
+        """`side`, with repeats of an object on a later side sent nowhere, or refused."""
+        for what, rows, groups in self._repeats(side, settings):
+            late = np.zeros(len(rows), bool)
+            most = 0
+            for group in groups:
+                found, count = behind(group, side[rows])
+                late, most = late | found, max(most, count)
+            if most and settings.leaks == "refuse":
+                raise InputError(_LEAKS[what].format(count=most, column=settings.column))
+            side[rows[late]] = _NOWHERE
+        return side
+
+    def _repeats(
+        self, side: np.ndarray, settings: SplitSettings
+    ) -> Iterator[tuple[str, np.ndarray, tuple[np.ndarray, ...]]]:
+        """What tells objects apart, the rows that are in a split and have it, and its group numbers for them."""
+        rows = np.flatnonzero(side != _NOWHERE)
+        if settings.column in self.labels.column_names:
+            source = np.repeat(np.arange(len(self.sources)), [source.count for source in self.sources])
+            keys = np.stack([source[rows], self._ids()[rows]])
+            yield "id", rows, (np.unique(keys, axis=1, return_inverse=True)[1].ravel(),)
+        position = self._positions()
+        rows = np.flatnonzero((side != _NOWHERE) & np.isfinite(position).all(1))
+        if len(rows):
+            yield "place", rows, place_groups(position[rows])
+        if settings.check_pixels:
+            hashes = self.pixel_hashes
+            rows = np.flatnonzero((side != _NOWHERE) & (hashes != 0))
+            yield "pixels", rows, (hashes[rows],)
+
+    @cached_property
+    def pixel_hashes(self) -> np.ndarray:
+        """(n,) uint64 of every stamp's stored pixels, 0 where they are constant; whole blocks are read once."""
+        with ThreadPoolExecutor(2, "hash") as pool:
+            found = list(pool.map(self._hashed, self.blocks))
+        return np.concatenate(found)
+
+    def _hashed(self, block: _Block) -> np.ndarray:
+        return pixel_hashes(self.sources[block.source].read_images(block.index))
 
     def _side_from_column(self, column: str) -> np.ndarray:
         words = np.array([{"val": "validation"}.get(word, word) for word in self.labels[column].to_pylist()], object)
@@ -184,35 +291,7 @@ class LabelledStamps:
                 f"label column {column!r} has {int(unknown.sum())} values other than {', '.join(SPLITS)}, "
                 f"such as {words[unknown][0]!r}: correct them or name another split column"
             )
-        side = np.array([SPLITS.index(word) for word in words])
-        source = np.repeat(np.arange(len(self.sources)), [source.count for source in self.sources])
-        objects = np.unique(np.stack([source, self._ids()]), axis=1).shape[1]
-        placed = np.unique(np.stack([source, self._ids(), side]), axis=1).shape[1]
-        if placed > objects:
-            raise InputError(
-                f"{placed - objects} objects are in more than one split of column {column!r}: a leak, keep one"
-            )
-        return side
-
-
-def shared_places(position: np.ndarray, side: np.ndarray) -> int:
-    """How many places of about an arcsec have objects on more than one side.
-
-    Args:
-        position: (n, 2) ra, dec in degrees.
-        side: (n,) number of the split.
-    """
-    if len(position) == 0:
-        return 0
-    ra, dec = np.radians(position).T
-    unit = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-    most = 0
-    for shift in (0.0, 0.5):  # a pair that the cells of one grid part lies together in those of the other
-        cells = np.floor(unit / _SAME_PLACE + shift).astype(np.int64)
-        _, place = np.unique(cells, axis=0, return_inverse=True)
-        sides = np.unique(np.stack([place.ravel(), side]), axis=1)
-        most = max(most, sides.shape[1] - len(np.unique(sides[0])))
-    return most
+        return np.array([SPLITS.index(word) for word in words])
 
 
 def _stamps(url: str) -> Stamps:

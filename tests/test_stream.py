@@ -6,8 +6,10 @@ import torch
 from training_samples import ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.errors import InputError
+from astroml_plugin.repeats import shared_places
+from astroml_plugin.settings import from_mapping
 from astroml_plugin.sky import healpix29
-from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings, id_fractions, shared_places
+from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings, id_fractions, split_record
 from astroml_plugin.survey import Survey
 
 
@@ -159,3 +161,90 @@ def test_one_object_under_two_ids_on_two_sides_is_a_leak(tmp_path: Path) -> None
     assert sum(len(chosen) for chosen in rows.values()) == 400
     assert shared_places(np.array([[10.0, 0.0], [10.0, 0.1 / 3600]]), np.array([0, 1])) == 1
     assert shared_places(np.array([[10.0, 0.0], [10.0, 5 / 3600]]), np.array([0, 1])) == 0
+
+
+def folded(data: LabelledStamps, fold: int, **settings) -> dict[str, np.ndarray]:
+    return data.split(SplitSettings(folds=5, fold=fold, **settings), np.ones(data.labels.num_rows, bool))
+
+
+def test_folds_partition_the_objects_and_validation_lies_in_the_rest(data: LabelledStamps) -> None:
+    rows = [folded(data, fold, fractions=(0.6, 0.2, 0.2)) for fold in range(5)]
+    assert np.sort(np.concatenate([one["test"] for one in rows])).tolist() == list(range(300))
+    ids = data.labels["object_id"].to_numpy()
+    for one in rows:
+        assert sorted(np.concatenate(list(one.values()))) == list(range(300))
+        assert not set(ids[one["test"]]) & set(ids[np.concatenate([one["train"], one["validation"]])])
+        assert 0.15 < len(one["validation"]) / (300 - len(one["test"])) < 0.35
+    assert rows[0]["validation"].tolist() != rows[1]["validation"].tolist()
+    assert all((again["test"] == one["test"]).all() for again, one in zip([folded(data, 0)], rows))
+    with pytest.raises(InputError, match="folds"):
+        SplitSettings(folds=3, fold=3)
+
+
+def test_limits_are_nested_subsets_of_the_training_side(data: LabelledStamps) -> None:
+    whole, small, large = (folded(data, 1, limit=limit) for limit in (0, 40, 80))
+    assert [len(small["train"]), len(large["train"])] == [40, 80]
+    assert set(small["train"]) < set(large["train"]) < set(whole["train"])
+    assert set(small["validation"]) <= set(large["validation"]) <= set(whole["validation"])
+    assert len(large["validation"]) == -(-80 * len(whole["validation"]) // len(whole["train"]))
+    assert (small["test"] == whole["test"]).all()
+    assert set(small["train"]) != set(folded(data, 1, limit=40, limit_seed=1)["train"])
+    with pytest.raises(InputError, match=r"limit \(400\) is more than the \d+ objects"):
+        folded(data, 1, limit=400)
+
+
+def test_settings_that_are_not_used_leave_no_trace() -> None:
+    before = {"fractions": [0.8, 0.1, 0.1], "seed": 0, "column": "split", "by": "object", "region_order": 6}
+    assert split_record(SplitSettings()) == before
+    assert split_record(SplitSettings(folds=5, fold=2)) == {**before, "folds": 5, "fold": 2}
+    assert from_mapping(SplitSettings, before, "the card") == SplitSettings()
+
+
+def repeated_stamps(url: str) -> str:
+    """200 stamps whose second half has the pixels of the first, of which 40 are constant."""
+    image = gaussians(np.zeros((100, 2)), np.random.default_rng(3))
+    image[:20] = 7.0
+    return write_stamps(url, np.concatenate([image, image]), {"e1": np.zeros(200)}, object_id=5 + np.arange(200))
+
+
+def test_same_pixels_on_two_sides_are_a_leak(tmp_path: Path) -> None:
+    data, everything = LabelledStamps([repeated_stamps(str(tmp_path / "a.zarr"))]), np.ones(200, bool)
+    unchecked = data.split(SplitSettings(fractions=(0.5, 0.2, 0.3), check_pixels=False), everything)
+    side = np.concatenate([np.full(len(rows), number) for number, rows in enumerate(unchecked.values())])
+    side = side[np.argsort(np.concatenate(list(unchecked.values())))]
+    across = int((side[20:100] != side[120:]).sum())
+    assert across > 10
+    with pytest.raises(InputError, match=f"{across} stamps have the very pixels .* leaks = 'drop'"):
+        data.split(SplitSettings(fractions=(0.5, 0.2, 0.3)), everything)
+    rows = data.split(SplitSettings(fractions=(0.5, 0.2, 0.3), leaks="drop"), everything)
+    assert sum(len(chosen) for chosen in rows.values()) == 200 - across
+    assert rows["train"].tolist() == unchecked["train"].tolist()
+    originals = [set((chosen[chosen % 100 >= 20] % 100).tolist()) for chosen in rows.values()]
+    assert not originals[0] & originals[1] | originals[0] & originals[2] | originals[1] & originals[2]
+
+
+def test_dropped_leaks_of_place_and_of_the_split_column(tmp_path: Path) -> None:
+    ra = np.tile(np.linspace(10, 12, 50), 2)
+    data = LabelledStamps([placed_stamps(str(tmp_path / "a.zarr"), ra, np.zeros(100))])
+    rows = data.split(SplitSettings(fractions=(0.5, 0.25, 0.25), leaks="drop"), np.ones(100, bool))
+    assert (
+        shared_places(
+            np.stack([ra, np.zeros(100)], 1)[np.concatenate(list(rows.values()))],
+            np.repeat([0, 1, 2], [len(chosen) for chosen in rows.values()]),
+        )
+        == 0
+    )
+    words = ["train", "test", "test", "validation"]
+    image = gaussians(np.zeros((4, 2)), np.random.default_rng(0))
+    url = write_stamps(str(tmp_path / "b.zarr"), image, {"split": words}, object_id=np.array([1, 1, 2, 3]))
+    rows = LabelledStamps([url]).split(SplitSettings(leaks="drop"), np.ones(4, bool))
+    assert [chosen.tolist() for chosen in rows.values()] == [[0], [3], [2]]
+    with pytest.raises(InputError, match="divides the data already"):
+        LabelledStamps([url]).split(SplitSettings(folds=2), np.ones(4, bool))
+
+
+def test_identity_of_a_split_is_its_ids(data: LabelledStamps) -> None:
+    everything = np.ones(300, bool)
+    first = data.split_identity(data.split(SplitSettings(), everything))
+    assert first == data.split_identity(data.split(SplitSettings(), everything))
+    assert not set(first.values()) & set(data.split_identity(data.split(SplitSettings(seed=1), everything)).values())

@@ -21,7 +21,7 @@ from astroml_plugin import parallel, storage
 from astroml_plugin.bundle import CARD, Card, ModelBundle
 from astroml_plugin.errors import InputError
 from astroml_plugin.settings import to_mapping
-from astroml_plugin.stream import SPLITS, BlockStream, LabelledStamps
+from astroml_plugin.stream import SPLITS, BlockStream, LabelledStamps, split_record
 from astroml_plugin.tasks import pictures
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training import CHECKPOINT, LOG, FitResult, fit, outputs_of
@@ -224,7 +224,8 @@ def _plan(recipe: Recipe, urls: Sequence[str], processes: int = 1) -> _Plan:
     task = task.adapted(table, data.sample(rows["train"], _SAMPLE, recipe.training.seed))
     targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
     task.check_splits(targets)
-    parts = [to_mapping(recipe), data.digest] + ([processes] if processes > 1 else [])
+    plain = {**to_mapping(recipe), "split": split_record(recipe.split)}
+    parts = [plain, data.digest] + ([processes] if processes > 1 else [])
     identity = storage.digest(*parts)
     return _Plan(recipe, task, data, rows, targets, identity)
 
@@ -316,7 +317,8 @@ def _training_record(plan: _Plan, result: FitResult) -> dict[str, Any]:
         "digest": plan.data.digest,
         "identity": plan.identity,
         "objects": {name: len(rows) for name, rows in plan.rows.items()},
-        "split": to_mapping(plan.recipe.split),
+        "split": split_record(plan.recipe.split),
+        "split_ids": plan.data.split_identity(plan.rows),
         "settings": to_mapping(plan.recipe.training),
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,

@@ -1,0 +1,63 @@
+"""The same object twice: by pixels, by place on the sky, by id. Pure arrays, for splits that must not share objects."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+_SAME_PLACE = np.radians(1 / 3600)
+
+
+def pixel_hashes(image: np.ndarray) -> np.ndarray:
+    """(n,) uint64 of the bytes of each stamp (n, band, h, w); 0 for a stamp whose every band is constant.
+
+    Two different stamps share a hash with probability 2⁻⁶⁴ (BLAKE2b, RFC 7693, of 8 bytes).
+    """
+    stamps = np.ascontiguousarray(image)
+    if len(stamps) == 0:
+        return np.zeros(0, np.uint64)
+    words = stamps.view(f"u{stamps.itemsize}").reshape(len(stamps), stamps.shape[1], -1)
+    rows = words.reshape(len(stamps), -1)
+    found = np.frombuffer(b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64).copy()
+    suspects = np.flatnonzero((words[:, :, words.shape[2] // 2] == words[:, :, 0]).all(1))
+    flat = (words[suspects] == words[suspects, :, :1]).all((1, 2))
+    found[suspects[flat]] = 0
+    return found
+
+
+def place_groups(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two (n,) int64 group numbers for ra, dec (n, 2) in degrees: places of about an arcsec.
+
+    A pair that the cells of one grid part lies together in those of the other.
+    """
+    ra, dec = np.radians(position).T
+    unit = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+    cells = [np.floor(unit / _SAME_PLACE + shift).astype(np.int64) for shift in (0.0, 0.5)]
+    first, second = (np.unique(cell, axis=0, return_inverse=True)[1].ravel() for cell in cells)
+    return first, second
+
+
+def behind(group: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, int]:
+    """Which members of a group (n,) lie on a later side than its first member.
+
+    Returns:
+        (n,) bool, and how many groups have members on more than one side, counted once for each further side.
+    """
+    if len(group) == 0:
+        return np.zeros(0, bool), 0
+    names, number = np.unique(group, return_inverse=True)
+    first = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(first, number, side)
+    pairs = np.unique(np.stack([number, side]), axis=1).shape[1]
+    return side > first[number], pairs - len(names)
+
+
+def shared_places(position: np.ndarray, side: np.ndarray) -> int:
+    """How many places of about an arcsec have objects on more than one side.
+
+    Args:
+        position: (n, 2) ra, dec in degrees.
+        side: (n,) number of the split.
+    """
+    return max((behind(group, side)[1] for group in place_groups(position)), default=0) if len(position) else 0
