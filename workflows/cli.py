@@ -384,7 +384,7 @@ def _add_simulate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--kind", choices=["survey", "stamps"], help="tiles of a sky, or stamps (default)")
     verb.add_argument("--count", type=int, metavar="N", help="stamps, or tiles of the survey")
     verb.add_argument("--seed", type=int, metavar="S", help="of everything (1)")
-    verb.add_argument("--size", type=int, metavar="PX", help="side of a stamp (48)")
+    verb.add_argument("--size", type=int, metavar="PX", help="side of a stamp (48; lenses 64)")
     verb.add_argument("--bands", type=_names, metavar="A,B,…", help="band names")
     verb.add_argument("--tile-size", type=int, metavar="PX", help="outer side of a tile (1024)")
     verb.add_argument("--halo", type=int, metavar="PX", help="border shared with the neighbours (128)")
@@ -397,7 +397,7 @@ def _add_simulate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--shear", type=float, metavar="G", help="|g| of the sets of --pairs shear (0.02)")
     verb.add_argument("--psf-leakage", type=float, metavar="E", help="|e_PSF| of the pairs of --pairs psf (0.05)")
     verb.add_argument("--snr", type=_pair, metavar="LOW,HIGH", help="signal-to-noise of stamps, log-uniform (10,200)")
-    verb.add_argument("--block", type=int, metavar="N", help="galaxies per unit of stamps (1024; 256 sets)")
+    verb.add_argument("--block", type=int, metavar="N", help="galaxies per unit of stamps (1024; 256 sets; 512 lenses)")
     verb.add_argument("--settings", type=_toml, metavar="TOML", help="any other setting of the simulation")
     _add_cluster(verb)
 

@@ -15,6 +15,7 @@ from astroml_plugin import __version__, cluster, simulation, storage
 from astroml_plugin.errors import AstromlError, InputError
 from astroml_plugin.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.simulation.camera import Camera
+from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.profiles import load_galsim
@@ -65,7 +66,7 @@ def simulate(
     kind: str = "stamps",
     count: int | None = None,
     seed: int = 1,
-    size: int = 48,
+    size: int | None = None,
     bands: tuple[str, ...] | None = None,
     tile_size: int = 1024,
     halo: int = 128,
@@ -93,15 +94,15 @@ def simulate(
         count: stamps or sets of stamps (default 10,000), or tiles of a survey (default 4), laid out in a near-square
             grid.
         seed: of everything; any unit is the same whoever makes it.
-        size: side of a stamp in pixels.
+        size: side of a stamp in pixels (default: the preset's, else 48).
         bands: band names (default r for stamps; g, r, i for a survey).
         tile_size, halo: tiles of a survey, as in `ingest`.
         shape: (height, width) of a survey's image, instead of `count`.
         density: objects per arcmin^2 of a survey (default 30); for stamps, neighbours per arcmin^2 (default: the
             preset's, else 0).
         population, camera: what there is and what sees it, instead of the preset's; `bands` overrides the camera's.
-        snr: S/N range of stamps, log-uniform; None takes magnitudes from the population.
-        block: galaxies per unit (default 1024; 256 sets).
+        snr: S/N range of stamps, log-uniform; None takes magnitudes from the population. Not for lenses.
+        block: galaxies per unit (default 1024; 256 sets; 512 lenses).
         psf_size: side of the PSF images in pixels.
         preset: a name of `simulation.PRESETS`: its population and camera.
         hst: catalog of real galaxies (RealGalaxyCatalog), for the presets that need one.
@@ -120,17 +121,23 @@ def simulate(
     with ExitStack() as stack:
         plan: _Plan
         if kind == "stamps":
-            stamps = replace(
-                simulation.preset(preset, hst) if preset else StampSet(1),
-                **_given(population=population, camera=camera, neighbours=density),
-                seed=seed,
-                size=size,
-                psf_size=psf_size,
-                snr=snr,
-                count=10_000 if count is None else count,
-                block=block or (1024 if pairs is None else 256),
-                design=simulation.make_design(pairs, shear=shear, psf_ellipticity=psf_leakage),
-            )
+            common = {
+                **_given(seed=seed, size=size, block=block, psf_size=psf_size),
+                "count": 10_000 if count is None else count,
+            }
+            stamps = simulation.preset(preset, hst) if preset else StampSet(1)
+            if isinstance(stamps, StampSet):
+                stamps = replace(
+                    stamps,
+                    **_given(population=population, camera=camera, neighbours=density),
+                    **{"block": 1024 if pairs is None else 256, **common},
+                    snr=snr,
+                    design=simulation.make_design(pairs, shear=shear, psf_ellipticity=psf_leakage),
+                )
+            elif population or camera or pairs:
+                raise InputError("lenses have their own galaxies and camera, and no pairs: change single settings")
+            else:
+                stamps = replace(stamps, **_given(galaxies=density), **common)
             stamps = _changed(stamps, bands, changes, "stamps")
             plan = _StampsPlan(storage.absolute(out), stamps)
         elif kind == "survey":
@@ -161,10 +168,12 @@ def _preset_sky(preset: str | None, hst: str | None, height: int, width: int) ->
     if preset is None:
         return Sky(height, width)
     stamps = simulation.preset(preset, hst)
+    if not isinstance(stamps, StampSet):
+        raise InputError(f"the preset {preset!r} makes stamps, not a survey: use --kind stamps")
     return Sky(height, width, population=stamps.population, camera=stamps.camera)
 
 
-_S = TypeVar("_S", StampSet, Sky)
+_S = TypeVar("_S", bound=StampSet | LensSet | Sky)
 
 
 def _changed(settings: _S, bands: tuple[str, ...] | None, changes: Mapping[str, Any] | None, own: str) -> _S:
@@ -174,8 +183,10 @@ def _changed(settings: _S, bands: tuple[str, ...] | None, changes: Mapping[str, 
     if bands:
         changes["camera"] = {**changes.get("camera", {}), "bands": list(bands)}
     values: dict[str, Any] = {**to_mapping(settings), **changes.get(own, {})}
-    for name in ("population", "camera"):
-        values[name] = {**values[name], **changes.get(name, {})}
+    for name in set(changes) - {own}:
+        if name not in values:
+            raise InputError(f"this simulation has no table {name!r}: leave it out")
+        values[name] = {**values[name], **changes[name]}
     return from_mapping(type(settings), values, f"[{own}]")
 
 
@@ -262,7 +273,7 @@ class _StampsPlan(_Plan):
     kind = "stamps"
     function = staticmethod(write_block)
 
-    def __init__(self, out: str, stamps: StampSet) -> None:
+    def __init__(self, out: str, stamps: StampSet | LensSet) -> None:
         super().__init__(out, {"stamps": to_mapping(stamps)})
         self.stamps = stamps
 

@@ -4,6 +4,7 @@ from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import PsfPairs, ShearSets, Single
 from astroml_plugin.simulation.fits_files import write_fits
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
+from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.objects import CLASSES
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet, make_block
@@ -16,6 +17,7 @@ __all__ = [
     "Camera",
     "Composite",
     "Irregular",
+    "LensSet",
     "Population",
     "PsfPairs",
     "RealGalaxies",

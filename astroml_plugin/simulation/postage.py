@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +56,8 @@ class StampSet:
     """Fraction of the pixels under bad columns and cosmic rays; they have garbage for values and variance 0."""
     design: Design = field(default_factory=Single)
     """What is made of every galaxy: one stamp, or a set of stamps for measuring biases."""
+    variance: ClassVar[bool] = True
+    """Whether variance images are stored."""
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.block < 1 or self.seed < 0:
@@ -83,14 +85,18 @@ class StampSet:
         """Galaxies (sets) in block `index`; the last may be shorter."""
         return min(self.block, self.count - index * self.block)
 
+    def make(self, index: int) -> Block:
+        """Block `index`, from its own seed."""
+        return make_block(self, index)
+
 
 class Block(NamedTuple):
     """Pixels and truth of one block."""
 
     image: Float
     """(n, band, y, x)"""
-    variance: Float
-    """(n, band, y, x)"""
+    variance: Float | None
+    """(n, band, y, x); None where the set stores none."""
     psf: Float
     """(n, band, psf_y, psf_x), pixel response included, sum about 1."""
     table: pa.Table

@@ -9,6 +9,7 @@ from astroml_plugin.errors import InputError
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import Design, PsfPairs, ShearSets, Single
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
+from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
 
@@ -44,7 +45,7 @@ def _real(part: str, rotations: int) -> Callable[[str | None], StampSet]:
     return make
 
 
-PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet]]] = {
+PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet]]] = {
     "field-fixed": (
         "isolated Sersic galaxies, n 0.5-4, half-light radius 0.3-1.0 arcsec, S/N log-uniform 10-200, Moffat PSF of "
         "FWHM 0.7 arcsec, constant noise",
@@ -80,6 +81,10 @@ PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet]]] = {
         ),
     ),
     "hst-train": ("60 % of the real galaxies at any angle, under the PSFs of field-varying", _real("train", 0)),
+    "lenses": (
+        "strong lenses and what is mistaken for them (docs/lenses.md): g, r, i of LSST's ten years, 64 pixels",
+        lambda hst: LensSet(1),
+    ),
     "hst-test": ("the held-out 40 %, each at 12 angles", _real("test", 12)),
 }
 """Name -> (what it is, a function of the HST catalog's path that makes it with a count of 1)."""
@@ -88,7 +93,7 @@ PAIRS: tuple[str, ...] = ("shear", "psf")
 """Designs by name, for `make_design`."""
 
 
-def preset(name: str, hst: str | None = None) -> StampSet:
+def preset(name: str, hst: str | None = None) -> StampSet | LensSet:
     """The stamps of a preset, to be completed with `dataclasses.replace(..., count=, seed=)`.
 
     Args:

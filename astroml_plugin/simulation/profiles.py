@@ -337,7 +337,11 @@ def _radial_at(table: Float, matrix: Matrix, grid: Grid) -> Float:
 @lru_cache(maxsize=32)
 def psf_transform(psf: Psf, size: int, pixel_scale: float) -> Float:
     """Fourier transform of `psf` times the pixel response on `grid_for(psf, size, pixel_scale)`."""
-    grid = grid_for(psf, size, pixel_scale)
+    return response(psf, grid_for(psf, size, pixel_scale))
+
+
+def response(psf: Psf, grid: Grid) -> Float:
+    """Fourier transform of `psf` times the pixel response on `grid`."""
     return _radial_at(_psf_table(psf.profile), ellipse(psf.e1, psf.e2, psf.fwhm), grid) * grid.pixel
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from astroml_plugin import storage
-from astroml_plugin.simulation.postage import StampSet, make_block
+from astroml_plugin.simulation.lenses import LensSet
+from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.sky import TileGeometry
 from astroml_plugin.stamps import Stamps
@@ -22,7 +23,7 @@ class BlockUnit:
     """One block of stamps to write; its index on disk is its index in the set."""
 
     url: str
-    stamps: StampSet
+    stamps: StampSet | LensSet
     index: int
 
 
@@ -41,7 +42,7 @@ class TileUnit:
     """Tiles of the whole sky."""
 
 
-def create_stamps(url: str, stamps: StampSet) -> Stamps:
+def create_stamps(url: str, stamps: StampSet | LensSet) -> Stamps:
     """An empty store with room for every block of `stamps`."""
     return Stamps.create(
         url,
@@ -50,13 +51,13 @@ def create_stamps(url: str, stamps: StampSet) -> Stamps:
         block=stamps.rows,
         pixel_scale=stamps.camera.pixel_scale,
         psf_size=(stamps.psf_size, stamps.psf_size),
-        variance=True,
+        variance=stamps.variance,
     )
 
 
 def write_block(unit: BlockUnit) -> int:
     """Make and write one block; gives its number of stamps."""
-    block = make_block(unit.stamps, unit.index)
+    block = unit.stamps.make(unit.index)
     store = Stamps.open(unit.url)
     checksum = store.write_block(unit.index, block.image, block.variance, block.psf)
     store.commit_objects(unit.index, block.table, checksum)

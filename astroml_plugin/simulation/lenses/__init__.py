@@ -1,0 +1,6 @@
+"""Strong lenses and what is mistaken for them: g, r, i stamps of LSST's ten-year depth (extra `sim`)."""
+
+from astroml_plugin.simulation.lenses.bodies import HARD, PAINTERS
+from astroml_plugin.simulation.lenses.stamps import LensCamera, LensSet
+
+__all__ = ["HARD", "PAINTERS", "LensCamera", "LensSet"]

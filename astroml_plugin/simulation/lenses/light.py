@@ -1,0 +1,142 @@
+"""Shapes of light on a fine grid around a deflector: sources, spiral arms, rings, tidal tails, disks on edge.
+
+Every function gives surface brightness per square arcsec, for a total flux of about 1, at positions in arcsec.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.float64]
+
+FINE = 3
+"""Samples per pixel along each axis."""
+
+FIELD = 48
+"""Side in pixels of the square that such light is sampled on; 4.8 arcsec around the deflector at 0.2 arcsec."""
+
+_FAR = 30.0
+"""Sersic exponents beyond this are darkness."""
+
+
+def positions(pixel_scale: float) -> tuple[Plane, Plane]:
+    """x and y in arcsec of the samples, (FIELD * FINE)² each."""
+    side = FIELD * FINE
+    axis = (np.arange(side) - (side - 1) / 2) * pixel_scale / FINE
+    x, y = np.meshgrid(axis, axis)
+    return x, y
+
+
+@dataclass(frozen=True)
+class Source:
+    """A small galaxy: a Sersic profile, and perhaps clumps in it."""
+
+    x: float
+    """Arcsec from the deflector."""
+    y: float
+    half_light_radius: float
+    """Arcsec, sqrt(ab)."""
+    sersic_n: float
+    axis_ratio: float
+    angle: float
+    """Of the major axis from +x towards +y, radians."""
+    clumps: tuple[tuple[float, float, float, float], ...] = ()
+    """x, y (half-light radii along and across the major axis), Gaussian sigma (arcsec), share of the flux."""
+
+    def at(self, x: Plane, y: Plane) -> Plane:
+        """Brightness at positions of the source plane."""
+        along, across = turned(x - self.x, y - self.y, self.angle)
+        root = math.sqrt(self.axis_ratio)
+        smooth = 1 - sum(clump[3] for clump in self.clumps)
+        light = smooth * sersic(np.hypot(along * root, across / root), self.half_light_radius, self.sersic_n)
+        for u, v, sigma, share in self.clumps:
+            u, v = u * self.half_light_radius / root, v * self.half_light_radius * root
+            light += share * gaussian(along - u, across - v, sigma)
+        return light
+
+
+def turned(x: Plane, y: Plane, angle: float) -> tuple[Plane, Plane]:
+    """Coordinates along and across a direction."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return cosine * x + sine * y, cosine * y - sine * x
+
+
+def sersic(radius: Plane, half_light_radius: float, n: float) -> Plane:
+    """A round Sersic profile of unit flux (b to 1e-3 from n 0.5 up: Ciotti & Bertin 1999)."""
+    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n * n)
+    total = 2 * math.pi * n * half_light_radius**2 * b ** (-2 * n) * math.gamma(2 * n)
+    return np.exp(-np.minimum(b * (radius / half_light_radius) ** (1 / n), _FAR)) / total
+
+
+def gaussian(x: Plane, y: Plane, sigma: float) -> Plane:
+    """A round Gaussian of unit flux."""
+    return np.exp(-(x * x + y * y) / (2 * sigma**2)) / (2 * math.pi * sigma**2)
+
+
+def spiral(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
+    """Blue arms: logarithmic spirals on an inclined exponential disk, brightest near `radius`, with knots in them."""
+    along, across = turned(x, y, rng.uniform(0, math.pi))
+    r, phi = np.hypot(along, across / rng.uniform(0.45, 1.0)) + 1e-3, np.arctan2(across, along)
+    arms = int(rng.choice([1, 2, 2, 2, 3, 4]))
+    winding = 1 / math.tan(math.radians(rng.uniform(8, 28)))
+    phase = arms * (phi - rng.choice([-1, 1]) * winding * np.log(r / radius) - rng.uniform(0, 2 * math.pi))
+    inner, scale = rng.uniform(0.3, 0.7) * radius, rng.uniform(0.3, 0.6) * radius
+    light = np.exp(rng.uniform(1.0, 4.0) * (np.cos(phase) - 1) - r / scale) * r**2 / (r**2 + inner**2)
+    light *= 1 + rng.uniform(0, 0.8) * np.cos(phi - rng.uniform(0, 2 * math.pi))
+    return _knotted(light, x, y, rng, (0, 14))
+
+
+def ring(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
+    """A ring of star formation, inclined, uneven and knotted."""
+    off, angle = rng.uniform(-0.08, 0.08, 2) * radius, rng.uniform(0, math.pi)
+    along, across = turned(x - off[0], y - off[1], angle)
+    r, phi = np.hypot(along, across / rng.uniform(0.5, 1.0)), np.arctan2(across, along)
+    width = max(0.1, rng.uniform(0.1, 0.3) * radius)
+    light = np.exp(-((r - radius) ** 2) / (2 * width**2))
+    light *= 1 + rng.uniform(0, 0.9) * np.cos(int(rng.integers(1, 3)) * phi - rng.uniform(0, 2 * math.pi))
+    return _knotted(light, x, y, rng, (0, 8))
+
+
+def tail(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
+    """A tidal tail: a widening, fading part of a spiral around the centre."""
+    start, length = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(50, 200))
+    r, phi = np.hypot(x, y) + 1e-3, (np.arctan2(y, x) * rng.choice([-1, 1]) - start) % (2 * math.pi)
+    way = np.minimum(phi / length, 1.5)
+    middle = radius * np.exp(math.tan(math.radians(rng.uniform(0, 30))) * phi)
+    width = rng.uniform(0.12, 0.3) * (1 + way)
+    light = np.exp(-((r - middle) ** 2) / (2 * width**2) - 1.5 * way) / (1 + np.exp((way - 1) * 12))
+    light *= 1 / (1 + np.exp(-(phi - 0.15) * 15))
+    return _knotted(light, x, y, rng, (0, 4))
+
+
+def edge_on(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
+    """An exponential disk seen from its side."""
+    along, across = turned(x, y, rng.uniform(0, math.pi))
+    length, height = rng.uniform(0.4, 1.1), rng.uniform(0.06, 0.18)
+    height_factor = 1 / np.cosh(np.minimum(np.abs(across) / height, 20.0)) ** 2
+    return _scaled(np.exp(-np.abs(along) / length) * height_factor, x)
+
+
+def _knotted(light: Plane, x: Plane, y: Plane, rng: np.random.Generator, number: tuple[int, int]) -> Plane:
+    """Unit flux, part of it in knots where the light is."""
+    light = _scaled(light, x)
+    count = int(rng.integers(number[0], number[1] + 1))
+    if count == 0:
+        return light
+    reach = np.cumsum(light.ravel())
+    places = np.searchsorted(reach, rng.random(count) * reach[-1]).clip(0, light.size - 1)
+    share = rng.uniform(0.05, 0.5) * rng.dirichlet(np.ones(count))
+    light = light * (1 - share.sum())
+    for place, part in zip(places.tolist(), share.tolist(), strict=True):
+        light += part * gaussian(x - x.flat[place], y - y.flat[place], rng.uniform(0.05, 0.15))
+    return light
+
+
+def _scaled(light: Plane, x: Plane) -> Plane:
+    """Of unit flux on this grid."""
+    step = float(x[0, 1] - x[0, 0])
+    return light / (light.sum() * step * step)
