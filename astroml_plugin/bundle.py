@@ -149,7 +149,9 @@ class ModelBundle:
         Raises:
             InputError: the weights are no safetensors, or belong to another network.
         """
-        network = self.task().build_network(self.card.network, self.card.network_arguments)
+        given = self.card.network_arguments
+        own = {**given, "pretrained": False} if given.get("pretrained") else given  # nothing is fetched for its weights
+        network = self.task().build_network(self.card.network, own)
         try:
             network.load_state_dict(safetensors.torch.load(self.weights))
         except SafetensorError as error:

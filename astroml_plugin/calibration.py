@@ -235,7 +235,7 @@ class Curve:
                 f"({np.isnan(p).sum()} without probability): give labelled objects of both"
             )
         values, group = np.unique(-p, return_inverse=True)
-        both = [np.cumsum(np.bincount(group, kind, len(values))) for kind in (true, ~true)]
+        both = [np.cumsum(np.bincount(group, kind, len(values))).astype(np.float64) for kind in (true, ~true)]
         return cls(-values, both[0], both[1], int(true.sum()), int((~true).sum()))
 
     def to_json(self, most: int = 500) -> dict[str, Any]:

@@ -1,9 +1,18 @@
+import sys
+import types
+from pathlib import Path
+
 import pytest
 import torch
 
+from astroml_plugin.bundle import Card, ModelBundle
+from astroml_plugin.errors import InputError
+from astroml_plugin.networks.mlp import MLP
 from astroml_plugin.networks.multipole_mlp import TURNS, MultipoleMLP, multipoles
 from astroml_plugin.networks.residual_cnn import ResidualCNN
 from astroml_plugin.networks.strided_cnn import StridedCNN, fuse
+from astroml_plugin.networks.timm import TimmNetwork
+from astroml_plugin.plugins import TASKS, load
 from astroml_plugin.tasks.base import transform
 
 
@@ -104,3 +113,118 @@ def test_multipole_network_reads_its_own_features_and_refuses_what_does_not_fit(
         MultipoleMLP(1, 5, heads=2)
     with pytest.raises(ValueError, match="must be one of relu"):
         MultipoleMLP(1, 4, activation="cube")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize("stem_pooling", ["none", "mean", "max"])
+def test_residual_network_pools_as_asked(pooling: str, stem_pooling: str) -> None:
+    network = ResidualCNN(1, 2, pooling=pooling, stem_pooling=stem_pooling).eval()
+    seen = []
+    network.features.register_forward_hook(lambda module, given, found: seen.append(found))
+    image = torch.randn(2, 1, 64, 64)
+    found = network(image)
+    assert seen[0].shape[-1] == (8 if stem_pooling == "none" else 4)
+    pooled = seen[0].flatten(2).mean(2) if pooling == "mean" else seen[0].flatten(2).max(2).values
+    torch.testing.assert_close(found, network.head(pooled))
+
+
+def test_weights_of_residual_network_keep_their_names() -> None:
+    names = list(ResidualCNN(1, 2).state_dict())
+    assert names[0] == "features.0.weight"
+    assert "features.3.body.0.weight" in names
+    assert names[-2:] == ["head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"pooling": "grid"}, "pooling must be one of mean, max"),
+        ({"stem_pooling": "min"}, "stem_pooling must be one of none, max, mean"),
+        ({"activation": "cube"}, "must be one of relu"),
+        ({"dropout": 1.0}, "dropout must be a fraction"),
+    ],
+)
+def test_residual_network_refuses_unknown_choices(argument: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ResidualCNN(1, 2, **argument)
+
+
+@pytest.mark.parametrize("hidden", [(), (32,), (64, 32, 16)])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_dense_network_from_perceptron_to_deep(hidden: tuple[int, ...], batch_norm: bool) -> None:
+    network = MLP(3, 4, size=21, binning=2, hidden=hidden, batch_norm=batch_norm, dropout=0.2, activation="elu").eval()
+    dense = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    assert [module.in_features for module in dense] == [300, *hidden]
+    assert network(torch.randn(2, 3, 21, 21)).shape == (2, 4)
+
+
+def test_perceptron_sees_averages_of_pixels_and_the_psf() -> None:
+    network = MLP(1, 1, psf=True, size=4, psf_size=3, hidden=(), binning=2).eval()
+    image, psf = torch.rand(1, 1, 4, 4), torch.rand(1, 1, 3, 3)
+    means = torch.stack([image[0, 0, y : y + 2, x : x + 2].mean() for y in (0, 2) for x in (0, 2)])
+    layer = network.layers[0]
+    expected = layer.weight[0] @ torch.cat([means, 100 * psf.flatten()]) + layer.bias[0]
+    torch.testing.assert_close(network(image, psf)[0, 0], expected)
+    with pytest.raises(ValueError, match="second input"):
+        network(image)
+    with pytest.raises(ValueError, match="stamps of 4 px"):
+        network(torch.rand(1, 1, 5, 5), psf)
+
+
+@pytest.mark.parametrize("argument", [{"binning": 0}, {"binning": 49}, {"hidden": (8, 0)}, {"dropout": -0.1}])
+def test_dense_network_refuses_what_has_no_sense(argument: dict) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        MLP(1, 2, **argument)
+
+
+class _Backbone(torch.nn.Module):
+    """What timm gives for num_classes = 0: features."""
+
+    num_features = 6
+
+    def __init__(self, in_chans: int) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(in_chans, 6, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.stem(image).mean((2, 3))
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """A module in timm's place that keeps what it was asked for."""
+    asked: list[dict] = []
+
+    def create_model(name: str, **arguments: object) -> torch.nn.Module:
+        asked.append({"name": name, **arguments})
+        return _Backbone(arguments["in_chans"])  # type: ignore[arg-type]
+
+    timm = types.SimpleNamespace(list_models=lambda: ["resnet18", "resnet50"], create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    return asked
+
+
+def test_timm_backbone_by_name_fetches_nothing_unless_asked(stand_in: list[dict]) -> None:
+    network = TimmNetwork(5, 3, psf=True, name="resnet50", options={"img_size": 40}).eval()
+    assert stand_in == [{"name": "resnet50", "pretrained": False, "in_chans": 5, "num_classes": 0, "img_size": 40}]
+    assert network(torch.randn(2, 5, 40, 40), torch.rand(2, 5, 25, 25)).shape == (2, 3)
+    TimmNetwork(5, 3, pretrained=True)
+    assert stand_in[-1]["pretrained"] is True
+    with pytest.raises(InputError, match="near are resnet18"):
+        TimmNetwork(1, 2, name="resnet19")
+
+
+def test_bundle_of_a_pretrained_backbone_fetches_nothing(stand_in: list[dict], tmp_path: Path) -> None:
+    settings = {"bands": ["r"], "stamp_size": 32, "classes": ["a", "b"]}
+    task = load(TASKS, "classify").from_settings(settings)
+    arguments = {"name": "resnet18", "pretrained": True}
+    network = task.build_network("timm", arguments)
+    made = ModelBundle.save(str(tmp_path / "b"), network, Card("b", "classify", task.to_settings(), "timm", arguments))
+    torch.testing.assert_close(made.network().state_dict()["head.weight"], network.state_dict()["head.weight"])
+    assert [call["pretrained"] for call in stand_in] == [True, False]
+
+
+def test_timm_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match="pip install timm"):
+        TimmNetwork(1, 2)

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin.networks.strided_cnn import ACTIVATIONS
+from astroml_plugin.networks.layers import ACTIVATIONS
 
 TURNS = 4
 """Orientations that the network gives in evaluation: quarter turns of the stamp."""

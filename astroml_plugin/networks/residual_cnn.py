@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from astroml_plugin.networks.strided_cnn import ACTIVATIONS, PSF_FEATURES, PSF_GAIN, convolution, psf_branch
+from astroml_plugin.networks.layers import (
+    PSF_FEATURES,
+    activation_of,
+    check_choice,
+    check_fraction,
+    convolution,
+    psf_branch,
+    with_psf,
+)
+
+_STEM_POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d}
 
 
 class ResidualBlock(nn.Module):
@@ -31,8 +40,8 @@ class ResidualBlock(nn.Module):
 class ResidualCNN(nn.Module):
     """Stamps (and optionally their PSFs) to one row of numbers each.
 
-    The defaults are a small network for survey stamps; widths (64, 128, 256, 512) with 2 blocks are a ResNet-18 whose
-    stem has no pooling after it.
+    The defaults are a small network for survey stamps; widths (64, 128, 256, 512) with 2 blocks and stem_pooling "max"
+    are a ResNet-18.
 
     Args:
         bands: channels of the image.
@@ -41,11 +50,13 @@ class ResidualCNN(nn.Module):
         widths: channels of the stages; the stem and every stage but the first halve the resolution.
         blocks: residual blocks per stage.
         activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        pooling: "mean" or "max" of each channel over what is left of the stamp.
+        stem_pooling: "none", or "max" or "mean" over 3 x 3 pixels behind the stem, which halves the resolution again.
         dropout: fraction of pooled features dropped while training.
         batch_norm: normalise over the batch after each convolution.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: an unknown activation or pooling, or a dropout that is no fraction.
     """
 
     def __init__(
@@ -57,14 +68,20 @@ class ResidualCNN(nn.Module):
         widths: Sequence[int] = (16, 32, 64),
         blocks: int = 1,
         activation: str = "relu",
+        pooling: str = "mean",
+        stem_pooling: str = "none",
         dropout: float = 0.0,
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-        act = ACTIVATIONS[activation]
+        act = activation_of(activation)
+        check_choice("pooling", pooling, ("mean", "max"))
+        check_choice("stem_pooling", stem_pooling, ("none", *_STEM_POOLINGS))
+        check_fraction("dropout", dropout)
+        self.pooling = pooling
         layers: list[nn.Module] = convolution(bands, widths[0], 7, 2, act, batch_norm)
+        if stem_pooling != "none":
+            layers.append(_STEM_POOLINGS[stem_pooling](3, stride=2, padding=1))
         before = widths[0]
         for stage, width in enumerate(widths):
             for block in range(blocks):
@@ -77,9 +94,6 @@ class ResidualCNN(nn.Module):
 
     def forward(self, image: Tensor, psf: Tensor | None = None) -> Tensor:
         """(n, outputs) from image (n, bands, h, w) and, where taken, psf (n, bands, py, px) of unit sum."""
-        found = self.features(image).mean((2, 3))
-        if self.psf_features is not None:
-            if psf is None:
-                raise ValueError("this network takes the PSF as its second input")
-            found = torch.cat([found, self.psf_features(psf * PSF_GAIN)], dim=1)
-        return self.head(self.dropout(found))
+        found = self.features(image)
+        pooled = found.mean((2, 3)) if self.pooling == "mean" else found.amax((2, 3))
+        return self.head(self.dropout(with_psf(pooled, self.psf_features, psf)))

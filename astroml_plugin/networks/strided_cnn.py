@@ -8,20 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+from astroml_plugin.networks.layers import PSF_FEATURES, activation_of, check_choice, convolution, psf_branch, with_psf
+
 _POOLINGS = ("mean", "max", "grid")
-PSF_GAIN = 100.0  # a PSF of unit sum has pixels of 0.01-0.1: bring them to order 1
-PSF_FEATURES = 32
 
 
 class StridedCNN(nn.Module):
@@ -61,11 +52,8 @@ class StridedCNN(nn.Module):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-        if pooling not in _POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(_POOLINGS)}, not {pooling!r}")
-        act = ACTIVATIONS[activation]
+        act = activation_of(activation)
+        check_choice("pooling", pooling, _POOLINGS)
         layers: list[nn.Module] = convolution(bands, widths[0], 5, 2, act, batch_norm)
         for before, after in pairwise(widths):
             layers += convolution(before, after, 3, 2, act, batch_norm)
@@ -88,33 +76,7 @@ class StridedCNN(nn.Module):
     def forward(self, image: Tensor, psf: Tensor | None = None) -> Tensor:
         """(n, outputs) from image (n, bands, h, w) and, where taken, psf (n, bands, py, px) of unit sum."""
         found = self.pool(self.features(image)).flatten(1)
-        if self.psf_features is not None:
-            if psf is None:
-                raise ValueError("this network takes the PSF as its second input")
-            found = torch.cat([found, self.psf_features(psf * PSF_GAIN)], dim=1)
-        return self.head(found)
-
-
-def convolution(
-    before: int, after: int, size: int, stride: int, act: type[nn.Module], batch_norm: bool
-) -> list[nn.Module]:
-    """One convolution with its normalisation and activation."""
-    layers: list[nn.Module] = [nn.Conv2d(before, after, size, stride, size // 2, bias=not batch_norm)]
-    if batch_norm:
-        layers.append(nn.BatchNorm2d(after))
-    return [*layers, act()]
-
-
-def psf_branch(bands: int, act: type[nn.Module], batch_norm: bool) -> nn.Sequential:
-    """PSF (n, bands, py, px) to `PSF_FEATURES` numbers."""
-    return nn.Sequential(
-        *convolution(bands, 8, 5, 2, act, batch_norm),
-        *convolution(8, 16, 3, 2, act, batch_norm),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(1),
-        nn.Linear(256, PSF_FEATURES),
-        act(),
-    )
+        return self.head(with_psf(found, self.psf_features, psf))
 
 
 def fuse(network: nn.Module) -> nn.Module:

@@ -1,0 +1,84 @@
+"""Layers and checks that the networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+PSF_GAIN = 100.0  # a PSF of unit sum has pixels of 0.01-0.1: bring them to order 1
+PSF_FEATURES = 32
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse an argument that is none of a few words.
+
+    Raises:
+        ValueError: names them.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def activation_of(name: str) -> type[nn.Module]:
+    """The activation of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    check_choice("activation", name, tuple(ACTIVATIONS))
+    return ACTIVATIONS[name]
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Refuse a fraction that is not from 0 to below 1.
+
+    Raises:
+        ValueError: says so.
+    """
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be a fraction from 0 to below 1, not {value}")
+
+
+def convolution(
+    before: int, after: int, size: int, stride: int, act: type[nn.Module], batch_norm: bool
+) -> list[nn.Module]:
+    """One convolution with its normalisation and activation."""
+    layers: list[nn.Module] = [nn.Conv2d(before, after, size, stride, size // 2, bias=not batch_norm)]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(after))
+    return [*layers, act()]
+
+
+def psf_branch(bands: int, act: type[nn.Module], batch_norm: bool) -> nn.Sequential:
+    """PSF (n, bands, py, px) to `PSF_FEATURES` numbers."""
+    return nn.Sequential(
+        *convolution(bands, 8, 5, 2, act, batch_norm),
+        *convolution(8, 16, 3, 2, act, batch_norm),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(1),
+        nn.Linear(256, PSF_FEATURES),
+        act(),
+    )
+
+
+def with_psf(found: Tensor, branch: nn.Module | None, psf: Tensor | None) -> Tensor:
+    """Features of the image (n, f), followed by those of the PSF where the network has a branch for it.
+
+    Raises:
+        ValueError: it has one and there is no PSF.
+    """
+    if branch is None:
+        return found
+    if psf is None:
+        raise ValueError("this network takes the PSF as its second input")
+    return torch.cat([found, branch(psf * PSF_GAIN)], dim=1)
