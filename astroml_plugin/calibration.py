@@ -32,12 +32,15 @@ _Z95 = 1.959963984540054
 # ---- temperature -------------------------------------------------------------------------------------------------
 
 
-def fit_temperature(logits: ArrayLike, targets: ArrayLike, *, independent: bool = False) -> float:
-    """The temperature within `TEMPERATURES` at which logits / temperature describe the targets best.
+def fit_temperature(
+    logits: ArrayLike, targets: ArrayLike, *, offset: ArrayLike = 0.0, independent: bool = False
+) -> float:
+    """The temperature within `TEMPERATURES` at which logits / temperature + offset describe the targets best.
 
     Args:
         logits: (n, class).
         targets: (n, class): how much each object belongs to each class: 0 and 1, fractions, or numbers of votes.
+        offset: (class,) what is added to the scaled logits.
         independent: classes do not exclude each other: targets are 0 to 1, NaN where unknown.
 
     Returns:
@@ -46,7 +49,7 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike, *, independent: bool 
     z, t = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
 
     def surprise(log_temperature: float) -> float:
-        scaled = z / np.exp(log_temperature)
+        scaled = z / np.exp(log_temperature) + offset
         if independent:
             return float(np.nansum(np.logaddexp(0, scaled) - t * scaled))
         top = scaled.max(1, keepdims=True)

@@ -47,7 +47,12 @@ def confusion(true: ArrayLike, predicted: ArrayLike, count: int, weight: ArrayLi
 
 
 def classification(
-    probabilities: ArrayLike, targets: ArrayLike, repeats: int = 500, seed: int = 0
+    probabilities: ArrayLike,
+    targets: ArrayLike,
+    repeats: int = 500,
+    seed: int = 0,
+    *,
+    weight: ArrayLike | None = None,
 ) -> dict[str, Interval]:
     """Figures of merit of class probabilities.
 
@@ -60,6 +65,7 @@ def classification(
         targets: (n,) class numbers.
         repeats: bootstrap samples of the objects.
         seed: of the bootstrap.
+        weight: (n,) how much each object counts, as where classes are rarer in the survey; alike if not given.
 
     Returns:
         Name -> value, low and high: the figure of the whole sample and its 95 % percentile interval.
@@ -72,7 +78,8 @@ def classification(
     count = len(true)
     rng = np.random.default_rng(seed)
     even = np.full(count, 1 / count)
-    return _intervals(figures(np.ones(count)), (figures(rng.multinomial(count, even)) for _ in range(repeats)))
+    w = np.ones(count) if weight is None else np.asarray(weight, np.float64)
+    return _intervals(figures(w), (figures(w * rng.multinomial(count, even)) for _ in range(repeats)))
 
 
 def _checked(probabilities: ArrayLike, targets: ArrayLike) -> tuple[Float, NDArray[np.int64]]:
@@ -127,9 +134,74 @@ def macro_f1(counts: ArrayLike) -> float:
     return float((2 * matrix.diagonal()[either > 0] / either[either > 0]).mean())
 
 
+def multi_label(probabilities: ArrayLike, targets: ArrayLike, repeats: int = 500, seed: int = 0) -> dict[str, Interval]:
+    """Figures of merit of probabilities of classes that do not exclude each other.
+
+    accuracy (of all known entries, at a probability of 0.5); macro_f1 (mean over classes of F1 at 0.5); mean_auroc
+    (mean over classes); ece (`BINS` equal-width bins of the probability, all known entries); brier (mean squared
+    difference per entry, 0 to 1); nll (per entry).
+
+    Args:
+        probabilities: (n, class).
+        targets: (n, class) 0 to 1 (above 0.5 is positive), NaN where unknown.
+        repeats: bootstrap samples of the objects.
+        seed: of the bootstrap.
+
+    Returns:
+        As `classification`.
+
+    Raises:
+        InputError: no known entry, shapes that differ, or probabilities that are not finite.
+    """
+    p, t = np.asarray(probabilities, np.float64), np.asarray(targets, np.float64)
+    known = ~np.isnan(t)
+    if p.shape != t.shape or not known.any() or not np.isfinite(p).all():
+        raise InputError(
+            f"scores need finite probabilities (n, class) and targets alike, not {p.shape} and {t.shape} with "
+            f"{known.sum()} known entries"
+        )
+
+    def figures(rows: NDArray[np.int64]) -> dict[str, float]:
+        return _multi_label_figures(p[rows], t[rows], known[rows])
+
+    rng = np.random.default_rng(seed)
+    count = len(p)
+    samples = (figures(rng.integers(0, count, count)) for _ in range(repeats))
+    return _intervals(figures(np.arange(count)), samples)
+
+
+def _multi_label_figures(p: Float, t: Float, known: NDArray[np.bool_]) -> dict[str, float]:
+    said, true = p[known], t[known]
+    bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
+    f1, areas = [], []
+    for column in range(p.shape[1]):
+        rows = known[:, column]
+        wanted, passed = t[rows, column] > 0.5, p[rows, column] >= 0.5
+        if wanted.any() or passed.any():
+            f1.append(2 * (wanted & passed).sum() / (wanted.sum() + passed.sum()))
+        if wanted.any() and not wanted.all():
+            areas.append(auroc(p[rows, column], wanted))
+    surprise = -(true * np.log(np.maximum(said, _LEAST)) + (1 - true) * np.log(np.maximum(1 - said, _LEAST)))
+    return {
+        "accuracy": float(((said >= 0.5) == (true > 0.5)).mean()),
+        "macro_f1": float(np.mean(f1)) if f1 else float("nan"),
+        "mean_auroc": float(np.mean(areas)) if areas else float("nan"),
+        "ece": float(np.abs(np.bincount(bins, true - said, BINS)).sum() / len(said)),
+        "brier": float(((said - true) ** 2).mean()),
+        "nll": float(surprise.mean()),
+    }
+
+
 def auroc(score: ArrayLike, positive: ArrayLike) -> float:
     """Probability that a positive scores higher than a negative, ties counted half: the area below the ROC curve."""
     return _Ranked(score, positive).auroc()
+
+
+def average_precision(score: ArrayLike, positive: ArrayLike) -> float:
+    """Area below the precision-recall curve: the mean precision over positives, at the threshold that each needs."""
+    ranked = _Ranked(score, positive)
+    passed = np.cumsum(ranked.counts[True])
+    return float(ranked.counts[True] @ (passed / (passed + np.cumsum(ranked.counts[False]))) / ranked.positives)
 
 
 def tpr_before(score: ArrayLike, positive: ArrayLike, false_positives: int) -> float:
@@ -168,26 +240,26 @@ class _Ranked:
         found, group = np.unique(-values, return_inverse=True)
         self._groups = len(found)
         self._group = {True: group[self._positive], False: group[~self._positive]}
-        self._counts = {kind: np.bincount(where, minlength=self._groups) for kind, where in self._group.items()}
+        self.counts = {kind: np.bincount(where, minlength=self._groups) for kind, where in self._group.items()}
 
     def resampled(self, rng: np.random.Generator) -> _Ranked:
         """As many positives and as many negatives, each drawn with replacement."""
         other = object.__new__(_Ranked)
         other.positives, other.negatives, other._groups = self.positives, self.negatives, self._groups
         other._group = self._group
-        other._counts = {
+        other.counts = {
             kind: np.bincount(where[rng.integers(0, len(where), len(where))], minlength=self._groups)
             for kind, where in self._group.items()
         }
         return other
 
     def auroc(self) -> float:
-        before = np.cumsum(self._counts[True]) - 0.5 * self._counts[True]
-        return float(self._counts[False] @ before / (self.positives * self.negatives))
+        before = np.cumsum(self.counts[True]) - 0.5 * self.counts[True]
+        return float(self.counts[False] @ before / (self.positives * self.negatives))
 
     def tpr(self, allowed: int) -> float:
-        passed = int(np.searchsorted(np.cumsum(self._counts[False]), allowed, side="right"))
-        return float(self._counts[True][:passed].sum() / self.positives)
+        passed = int(np.searchsorted(np.cumsum(self.counts[False]), allowed, side="right"))
+        return float(self.counts[True][:passed].sum() / self.positives)
 
     def figures(self) -> dict[str, float]:
         rates = {name: self.tpr(_allowed(fpr, self.negatives)) for name, fpr in RATES.items()}
@@ -265,6 +337,7 @@ def _intervals(whole: dict[str, float], samples: Any) -> dict[str, Interval]:
     drawn = list(samples)
     found = {}
     for name, value in whole.items():
-        low, high = np.percentile([one[name] for one in drawn], _LEVELS) if drawn else (np.nan, np.nan)
+        values = np.array([one[name] for one in drawn])
+        low, high = np.percentile(values[np.isfinite(values)], _LEVELS) if np.isfinite(values).any() else [np.nan] * 2
         found[name] = {"value": value, "low": float(low), "high": float(high)}
     return found
