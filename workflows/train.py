@@ -56,17 +56,24 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Everything known before the first step."""
 
     recipe: Recipe
+    """As given."""
     task: Task
+    """Fitted to the data and adapted to the training split."""
     data: LabelledStamps
+    """The objects."""
     rows: dict[str, np.ndarray]
+    """Split -> (n,) row numbers."""
     targets: dict[str, Tensor]
+    """Split -> (n, ...) what to learn."""
     identity: str
+    """Of recipe and data."""
 
     def stream(self, split: str, group: parallel.Group = parallel.ALONE) -> BlockStream:
+        """Batches of a split, or of a process's share of it."""
         training = self.recipe.training
         return BlockStream(
             self.data,
@@ -79,6 +86,7 @@ class _Plan:
         )
 
     def table(self, rows: np.ndarray) -> pa.Table:
+        """All label columns of some objects."""
         return self.data.labels.take(pa.array(rows))
 
 
@@ -138,7 +146,7 @@ def _train_here(
     """Train in this process, alone or as one of a group; gives the bundle and whether it was there already."""
     with parallel.joined_group(device) as group:
         device = group.own_device(device)
-        plan = _plan(recipe, urls, group.size)
+        plan = planned(recipe, LabelledStamps(urls), group.size)
         finished = _finished(url, plan.identity)
         if finished is not None:
             return finished, True
@@ -210,10 +218,13 @@ def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
     )
 
 
-def _plan(recipe: Recipe, urls: Sequence[str], processes: int = 1) -> _Plan:
-    """Task, splits and targets, all refused before the first step if they cannot be used."""
+def planned(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> Plan:
+    """Task, splits and targets, all refused before the first step if they cannot be used.
+
+    Raises:
+        InputError: recipe, labels or splits that cannot be used.
+    """
     task = recipe.build_task()
-    data = LabelledStamps(urls)
     task = _fitted_to(task, data)
     rows = data.split(recipe.split, task.usable(data.labels))
     if len(rows["train"]) == 0:
@@ -227,7 +238,7 @@ def _plan(recipe: Recipe, urls: Sequence[str], processes: int = 1) -> _Plan:
     plain = {**to_mapping(recipe), "split": split_record(recipe.split)}
     parts = [plain, data.digest] + ([processes] if processes > 1 else [])
     identity = storage.digest(*parts)
-    return _Plan(recipe, task, data, rows, targets, identity)
+    return Plan(recipe, task, data, rows, targets, identity)
 
 
 def _fitted_to(task: Task, data: LabelledStamps) -> Task:
@@ -255,7 +266,7 @@ def _fitted_to(task: Task, data: LabelledStamps) -> Task:
     return task.with_settings(bands=chosen)
 
 
-def _fresh_network(plan: _Plan) -> nn.Module:
+def _fresh_network(plan: Plan) -> nn.Module:
     """The network with weights drawn from the recipe's seed; the caller's random numbers are left alone."""
     with torch.random.fork_rng():
         torch.manual_seed(plan.recipe.training.seed)
@@ -282,7 +293,7 @@ def _finished(url: str, identity: str) -> ModelBundle | None:
     return bundle
 
 
-def _finish(plan: _Plan, result: FitResult, url: str, device: str) -> ModelBundle:
+def _finish(plan: Plan, result: FitResult, url: str, device: str) -> ModelBundle:
     """Calibrate on the validation split, score once on the test split, write the bundle, drop the checkpoint."""
     outputs, targets, rows = outputs_of(plan.task, result.network, plan.stream("validation"), device)
     task = plan.task.calibrated(outputs, targets)
@@ -306,7 +317,7 @@ def _finish(plan: _Plan, result: FitResult, url: str, device: str) -> ModelBundl
     return bundle
 
 
-def _training_record(plan: _Plan, result: FitResult) -> dict[str, Any]:
+def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
     """What the card says of the training; sources by their last name only, since paths mean nothing elsewhere."""
     sources = [
         {"name": source.url.rstrip("/").rpartition("/")[2], "id": source.id, "objects": source.count}
