@@ -43,8 +43,9 @@ def source_plane(deflector: Deflector, x: Plane, y: Plane) -> tuple[Plane, Plane
     """Where the light at image positions (arcsec from the deflector) comes from."""
     mass = {"theta_E": deflector.theta_e, "e1": deflector.mass_e1, "e2": deflector.mass_e2}
     shear = {"gamma1": deflector.gamma1, "gamma2": deflector.gamma2, "ra_0": 0.0, "dec_0": 0.0}
-    found = lens_model().ray_shooting(x.ravel(), y.ravel(), [{**mass, "center_x": 0.0, "center_y": 0.0}, shear])
-    return found[0].reshape(x.shape), found[1].reshape(x.shape)
+    at = (x.ravel().astype(np.float64), y.ravel().astype(np.float64))
+    found = lens_model().ray_shooting(*at, [{**mass, "center_x": 0.0, "center_y": 0.0}, shear])
+    return found[0].astype(np.float32).reshape(x.shape), found[1].astype(np.float32).reshape(x.shape)
 
 
 class Lens(NamedTuple):
@@ -134,7 +135,7 @@ def companions(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tupl
     for share in shares.tolist():
         r = float(lens.mag[1] - 2.5 * math.log10(lens.magnification * share))
         place = _beside(rng, 0.6, 3.0)
-        plane += share * draw_source(rng, min(r, 25.0), place["x"], place["y"]).at(*xy)
+        plane += np.float32(share) * draw_source(rng, min(r, 25.0), place["x"], place["y"]).at(*xy)
     flux = _blue(lens, rng, zero_point)
     if rng.random() < 0.3:
         g_r, r_i = red_colours(lens.deflector.redshift)

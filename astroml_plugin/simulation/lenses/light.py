@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.float64]
+Plane = NDArray[np.float32]
 
 FINE = 3
 """Samples per pixel along each axis."""
@@ -26,7 +27,7 @@ _FAR = 30.0
 def positions(pixel_scale: float) -> tuple[Plane, Plane]:
     """x and y in arcsec of the samples, (FIELD * FINE)² each."""
     side = FIELD * FINE
-    axis = (np.arange(side) - (side - 1) / 2) * pixel_scale / FINE
+    axis = ((np.arange(side) - (side - 1) / 2) * pixel_scale / FINE).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
     return x, y
 
@@ -52,7 +53,8 @@ class Source:
         along, across = turned(x - self.x, y - self.y, self.angle)
         root = math.sqrt(self.axis_ratio)
         smooth = 1 - sum(clump[3] for clump in self.clumps)
-        light = smooth * sersic(np.hypot(along * root, across / root), self.half_light_radius, self.sersic_n)
+        squared = (along * root) ** 2 + (across / root) ** 2
+        light = smooth * sersic(squared, self.half_light_radius, self.sersic_n)
         for u, v, sigma, share in self.clumps:
             u, v = u * self.half_light_radius / root, v * self.half_light_radius * root
             light += share * gaussian(along - u, across - v, sigma)
@@ -65,20 +67,21 @@ def turned(x: Plane, y: Plane, angle: float) -> tuple[Plane, Plane]:
     return cosine * x + sine * y, cosine * y - sine * x
 
 
-def sersic(radius: Plane, half_light_radius: float, n: float) -> Plane:
-    """A round Sersic profile of unit flux (b to 1e-3 from n 0.5 up: Ciotti & Bertin 1999)."""
+def sersic(squared: Plane, half_light_radius: float, n: float) -> Plane:
+    """A round Sersic profile of unit flux at squared radii (b to 1e-3 from n 0.5 up: Ciotti & Bertin 1999)."""
     b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n * n)
     total = 2 * math.pi * n * half_light_radius**2 * b ** (-2 * n) * math.gamma(2 * n)
-    return np.exp(-np.minimum(b * (radius / half_light_radius) ** (1 / n), _FAR)) / total
+    depth = np.minimum(b * (squared / half_light_radius**2) ** (0.5 / n), _FAR)
+    return np.divide(np.exp(-depth), total, dtype=np.float32)
 
 
 def gaussian(x: Plane, y: Plane, sigma: float) -> Plane:
     """A round Gaussian of unit flux."""
-    return np.exp(-(x * x + y * y) / (2 * sigma**2)) / (2 * math.pi * sigma**2)
+    return np.exp(-np.minimum((x * x + y * y) / (2 * sigma**2), _FAR)) / (2 * math.pi * sigma**2)
 
 
 def spiral(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
-    """Blue arms: logarithmic spirals on an inclined exponential disk, brightest near `radius`, with knots in them."""
+    """Blue arms: logarithmic spirals on an inclined exponential disk, brightest near `radius`, knots and a disk."""
     along, across = turned(x, y, rng.uniform(0, math.pi))
     r, phi = np.hypot(along, across / rng.uniform(0.45, 1.0)) + 1e-3, np.arctan2(across, along)
     arms = int(rng.choice([1, 2, 2, 2, 3, 4]))
@@ -87,17 +90,21 @@ def spiral(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane
     inner, scale = rng.uniform(0.3, 0.7) * radius, rng.uniform(0.3, 0.6) * radius
     light = np.exp(rng.uniform(1.0, 4.0) * (np.cos(phase) - 1) - r / scale) * r**2 / (r**2 + inner**2)
     light *= 1 + rng.uniform(0, 0.8) * np.cos(phi - rng.uniform(0, 2 * math.pi))
+    between = rng.uniform(0.1, 0.5)
+    light = (1 - between) * _scaled(light, x) + between * _scaled(np.exp(-r / scale), x)
     return _knotted(light, x, y, rng, (0, 14))
 
 
 def ring(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
-    """A ring of star formation, inclined, uneven and knotted."""
+    """A ring of star formation around a disk, inclined, uneven and knotted."""
     off, angle = rng.uniform(-0.08, 0.08, 2) * radius, rng.uniform(0, math.pi)
     along, across = turned(x - off[0], y - off[1], angle)
     r, phi = np.hypot(along, across / rng.uniform(0.5, 1.0)), np.arctan2(across, along)
     width = max(0.1, rng.uniform(0.1, 0.3) * radius)
     light = np.exp(-((r - radius) ** 2) / (2 * width**2))
     light *= 1 + rng.uniform(0, 0.9) * np.cos(int(rng.integers(1, 3)) * phi - rng.uniform(0, 2 * math.pi))
+    inside = rng.uniform(0.1, 0.5)
+    light = (1 - inside) * _scaled(light, x) + inside * _scaled(np.exp(-2 * r / radius), x)
     return _knotted(light, x, y, rng, (0, 8))
 
 
@@ -121,7 +128,7 @@ def edge_on(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
     return _scaled(np.exp(-np.abs(along) / length) * height_factor, x)
 
 
-def _knotted(light: Plane, x: Plane, y: Plane, rng: np.random.Generator, number: tuple[int, int]) -> Plane:
+def _knotted(light: NDArray[Any], x: Plane, y: Plane, rng: np.random.Generator, number: tuple[int, int]) -> Plane:
     """Unit flux, part of it in knots where the light is."""
     light = _scaled(light, x)
     count = int(rng.integers(number[0], number[1] + 1))
@@ -136,7 +143,7 @@ def _knotted(light: Plane, x: Plane, y: Plane, rng: np.random.Generator, number:
     return light
 
 
-def _scaled(light: Plane, x: Plane) -> Plane:
+def _scaled(light: NDArray[Any], x: Plane) -> Plane:
     """Of unit flux on this grid."""
     step = float(x[0, 1] - x[0, 0])
-    return light / (light.sum() * step * step)
+    return np.divide(light, light.sum() * step * step, dtype=np.float32)

@@ -59,8 +59,10 @@ class Canvas:
 
     def sampled(self, plane: Plane) -> Spectrum:
         """(rows, columns) of finely sampled light of the square `light.FIELD` around the middle of the scene."""
+        from scipy import fft  # comes with lenstronomy, twice as fast as numpy's
+
         step, half = self.grid.pixel_scale / FINE, len(self.grid.ky) // 2
-        full = np.fft.rfft2(plane.astype(np.float32) * np.float32(step * step), s=(self.drawn * FINE,) * 2)
+        full = fft.rfft2(plane * np.float32(step * step), s=(self.drawn * FINE,) * 2)
         kept = np.concatenate([full[:half, : half + 1], full[-half:, : half + 1]])
         start = -(FIELD * FINE - 1) / 2 * step
         phase = [np.exp(-1j * start * k).astype(np.complex64) for k in (self.grid.ky, self.grid.kx)]

@@ -88,25 +88,25 @@ class LensSet:
     camera: LensCamera = field(default_factory=LensCamera)
     lens_fraction: float = 0.5
     """Stamps that are lenses."""
-    unlensed: float = 0.30
+    unlensed: float = 0.27
     """Of the negatives: the same deflector and source, not lensed. The next ones are shares of the negatives too."""
-    spiral: float = 0.17
+    spiral: float = 0.14
     """Blue-armed spirals."""
-    ring: float = 0.08
+    ring: float = 0.05
     """Rings."""
-    merger: float = 0.10
+    merger: float = 0.09
     """Mergers."""
-    companions: float = 0.15
+    companions: float = 0.12
     """Small galaxies around the deflector."""
-    edge_on: float = 0.08
+    edge_on: float = 0.11
     """Disks on edge."""
-    plain: float = 0.12
+    plain: float = 0.22
     """Deflectors alone."""
     theta_e: tuple[float, float] = (0.7, 2.0)
     """Einstein radii in arcsec, log-uniform before lenses are accepted."""
     source_mag: tuple[float, float] = (21.5, 25.0)
     """Unlensed r magnitudes of sources."""
-    source_slope: float = 0.3
+    source_slope: float = 0.1
     """dN/dm proportional to 10^(slope m)."""
     arc_snr: float = 20.0
     """Least S/N of the arcs: their flux over its noise in the pixels above 1 sigma, in the best band."""
@@ -214,7 +214,7 @@ class _Stamp:
         stamps, camera = self.stamps, self.camera
         deflector = draw_deflector(rng, stamps.theta_e)
         mag = blue_magnitudes(rng, draw_magnitude(rng, stamps.source_mag, stamps.source_slope))
-        radius, angle = deflector.theta_e * math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi)
+        radius, angle = deflector.theta_e * rng.random(), rng.uniform(0, 2 * math.pi)
         source = draw_source(rng, float(mag[1]), radius * math.cos(angle), radius * math.sin(angle))
         x, y = _positions(camera)
         plane = source.at(*source_plane(deflector, x, y))
