@@ -72,12 +72,16 @@ def sersic(squared: Plane, half_light_radius: float, n: float) -> Plane:
     b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n * n)
     total = 2 * math.pi * n * half_light_radius**2 * b ** (-2 * n) * math.gamma(2 * n)
     depth = np.minimum(b * (squared / half_light_radius**2) ** (0.5 / n), _FAR)
-    return np.divide(np.exp(-depth), total, dtype=np.float32)
+    light: Plane = np.exp(-depth)
+    light /= total
+    return light
 
 
 def gaussian(x: Plane, y: Plane, sigma: float) -> Plane:
     """A round Gaussian of unit flux."""
-    return np.exp(-np.minimum((x * x + y * y) / (2 * sigma**2), _FAR)) / (2 * math.pi * sigma**2)
+    light: Plane = np.exp(-np.minimum((x * x + y * y) / (2 * sigma**2), _FAR))
+    light /= 2 * math.pi * sigma**2
+    return light
 
 
 def spiral(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
