@@ -82,7 +82,8 @@ class StridedCNN(nn.Module):
 def fuse(network: nn.Module) -> nn.Module:
     """Fold each batch normalisation into the convolution before it, in place, for inference.
 
-    Same function up to float32 rounding, a third fewer memory passes on CPUs. The network must be in eval mode.
+    A layer with a method `folded` (such as `SymmetricConvolution`) says itself what it becomes. Same function up to
+    float32 rounding, a third fewer memory passes on CPUs. The network must be in eval mode.
     """
     for module in network.modules():
         if isinstance(module, nn.Sequential):
@@ -91,6 +92,9 @@ def fuse(network: nn.Module) -> nn.Module:
 
 
 def _fuse_chain(chain: nn.Sequential) -> None:
+    for index, layer in enumerate(chain):
+        if hasattr(layer, "folded"):
+            chain[index] = layer.folded()
     for index in range(len(chain) - 1):
         convolution, norm = chain[index], chain[index + 1]
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
