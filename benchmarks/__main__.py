@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.harness import Section, machine
 
 SHORT = ("startup", "engine", "cutting", "memory", "query")
-LONG = ("ellipticity",)
+LONG = ("ellipticity", "lens")
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "dask", "zarr", "numpy", "pyarrow", "duckdb")
 
