@@ -150,7 +150,9 @@ def test_classes_from_two_bands_of_bytes(tmp_path: Path) -> None:
     assert model.stamp_size == 24
     assert result.metrics["test"]["accuracy"] > 0.9
     found = evaluate(source, bundle=tmp_path / "kinds", out=tmp_path / "e")
-    assert set(found.figures) == {"confusion.png", "reliability.png"}
+    assert set(found.figures) == {"confusion.png", "reliability.png", "curves.png"}
+    assert model.card.training["left_out"] == 0
+    assert sum(model.card.settings["training_prior"]) == pytest.approx(1)
     assert {"accuracy", "balanced_accuracy", "ece", "confusion"} <= set(found.metrics)
 
 

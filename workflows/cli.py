@@ -166,7 +166,7 @@ def _infer(options: argparse.Namespace) -> int:
     from astroml_plugin.objects import ObjectSettings
     from workflows.infer import dry_run, infer
 
-    shared = _chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm")
+    shared = _chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm", "prior", "symmetries")
     if options.dry_run:
         planned = dry_run(options.source, bundle=options.bundle, threads=options.threads, **shared)
         line = (
@@ -216,6 +216,36 @@ def _evaluate(options: argparse.Namespace) -> int:
     with _quiet():
         result = evaluate(options.source, bundle=options.bundle, out=options.out, **settings)
     return _finish(options, result, f"evaluated {result.objects} objects into {result.out}")
+
+
+def _respond(options: argparse.Namespace) -> int:
+    from workflows.respond import respond
+
+    settings = _chosen(options, "out", "band", "method", "psf_pairs", "draws", "seed")
+    with _quiet():
+        result = respond(options.bundle, data=options.data, **settings)
+    used = result.report.get("images") or sum(result.report["pairs"])
+    line = f"response of {result.bundle.name} fitted on {used} {result.report['from']}: {result.bundle.url}"
+    return _finish(options, {"bundle": result.bundle.url, **result.report}, f"{line}, {result.seconds:.0f} s")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from workflows.compare import compare
+
+    settings = _chosen(options, "folds", "methods", "bundle", "device")
+    with _quiet(), Reporter() as report:
+        result = compare(options.recipe, data=options.data, out=options.out, progress=report, **settings)
+    line = f"compared {len(result.table)} methods on {result.objects} objects into {result.out}"
+    return _finish(options, result, f"{result.text}{line}")
+
+
+def _learning_curve(options: argparse.Namespace) -> int:
+    from workflows.learning_curve import learning_curve
+
+    settings = _chosen(options, "sizes", "methods", "metric", "target", "seeds", "device")
+    with _quiet(), Reporter() as report:
+        result = learning_curve(options.recipe, data=options.data, out=options.out, progress=report, **settings)
+    return _finish(options, result, "\n".join(result.answers.values()))
 
 
 def _shear(options: argparse.Namespace) -> int:
@@ -297,11 +327,29 @@ def _floats(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is no number or list of numbers such as 30,30.5") from None
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    values = _floats(text)
+    if any(value != int(value) for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 100,200,400")
+    return tuple(int(value) for value in values)
+
+
 def _pair(text: str) -> tuple[float, float]:
     values = _floats(text)
     if len(values) != 2:
         raise argparse.ArgumentTypeError(f"{text!r} is no range: write LOW,HIGH, for example 10,200")
     return values[0], values[1]
+
+
+def _fractions(text: str) -> dict[str, float]:
+    pairs = [part.partition("=") for part in _names(text)]
+    try:
+        found = {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        found = {}
+    if not found or len(found) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is no prior: write CLASS=FRACTION,…, for example lens=0.001")
+    return found
 
 
 def _toml(path: str) -> dict[str, Any]:
@@ -436,11 +484,19 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
         metavar="ARCSEC",
         help="a Gaussian PSF for objects that have none (flag NO_PSF)",
     )
+    _add_classes_options(verb)
     verb.add_argument("--batch", type=int, metavar="N", help="stamps per forward (128)")
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
     verb.add_argument("--shard", type=_shard, metavar="I/N", help="every N-th unit, for array jobs")
     verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")
     _add_cluster(verb)
+
+
+def _add_classes_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--prior", type=_fractions, metavar="CLASS=F,…", help="class fractions of the survey, as lens=0.001"
+    )
+    verb.add_argument("--symmetries", type=int, choices=[1, 2, 4, 8], help="average class probabilities over so many")
 
 
 def _add_evaluate(verb: argparse.ArgumentParser) -> None:
@@ -455,6 +511,49 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
         "--no-robustness", dest="robustness", action="store_false", default=None, help="no errors of PSF and background"
     )
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
+
+
+def _add_respond(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundle", metavar="BUNDLE", help="of ellipticities")
+    verb.add_argument(
+        "--data", required=True, nargs="+", metavar="SOURCE", help="Stamps: sheared pairs, or any galaxies"
+    )
+    verb.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the new bundle")
+    verb.add_argument(
+        "--from",
+        dest="method",
+        choices=["images", "pairs"],
+        help="counterfactuals of the stamps themselves, no truth needed; or simulate --pairs shear (what the data are)",
+    )
+    verb.add_argument("--psf-pairs", nargs="+", metavar="SOURCE", help="simulate --pairs psf: mends PSF leakage first")
+    verb.add_argument("--band", metavar="NAME", help="of the data, for a bundle that takes any")
+    verb.add_argument("--draws", type=int, metavar="N", help="of noise per image (1)")
+    verb.add_argument("--seed", type=int, metavar="S", help="of that noise (0)")
+
+
+def _add_compare(verb: argparse.ArgumentParser) -> None:
+    _add_labelled(verb)
+    verb.add_argument("--folds", type=int, metavar="K", help="cross-validation (5); 0: the recipe's own split")
+    verb.add_argument("--methods", type=_names, metavar="A,B,…", help="network and classical ones (all)")
+    verb.add_argument("--bundle", action="append", metavar="BUNDLE", help="judge a finished bundle as well; repeatable")
+
+
+def _add_learning_curve(verb: argparse.ArgumentParser) -> None:
+    _add_labelled(verb)
+    verb.add_argument(
+        "--sizes", type=_counts, metavar="N,M,…", help="training objects (six, each twice the one before)"
+    )
+    verb.add_argument("--methods", type=_names, metavar="A,B,…", help="network,random_forest,svm_both unless given")
+    verb.add_argument("--metric", help="accuracy, balanced_accuracy, macro_f1, ece, brier, nll or auroc (accuracy)")
+    verb.add_argument("--target", type=float, metavar="X", help="value of the metric to reach (half of the best error)")
+    verb.add_argument("--seeds", type=int, metavar="N", help="subsets of each size (3)")
+
+
+def _add_labelled(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe", metavar="RECIPE", help="a shipped recipe or a TOML file, of a task that classifies")
+    verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps with labels")
+    verb.add_argument("--out", required=True, metavar="DIR", help="where table, figure and predictions go")
+    verb.add_argument("--device", help="torch device of networks (default: CUDA where there is one)")
 
 
 def _add_shear(verb: argparse.ArgumentParser) -> None:
@@ -521,6 +620,24 @@ _VERBS: dict[str, _Verb] = {
         "Measure how good a bundle is on labelled stamps.",
         "test.zarr --bundle bundles/shapes --out report",
         _add_evaluate,
+    ),
+    "respond": (
+        _respond,
+        "Fit the shear response of an ellipticity bundle to your galaxies, no truth needed.",
+        "ellipticity --data stamps.zarr --out my-shapes",
+        _add_respond,
+    ),
+    "compare": (
+        _compare,
+        "Networks and classical methods on the same folds (needs the extra classical).",
+        "classify --data galaxies.zarr --out comparison --folds 5",
+        _add_compare,
+    ),
+    "learning-curve": (
+        _learning_curve,
+        "How many labels does a target need?",
+        "classify --data galaxies.zarr --out curve --target 0.9",
+        _add_learning_curve,
     ),
     "shear": (
         _shear,

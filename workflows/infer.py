@@ -6,7 +6,7 @@ import contextlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +23,7 @@ from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult,
 from astroml_plugin.objects import ObjectBuckets, ObjectSettings
 from astroml_plugin.stamps import Stamps, open_source
 from astroml_plugin.survey import Survey
+from astroml_plugin.tasks.symmetry import check_count
 
 ObjectsProgress = Callable[[str, int, int | None], None]
 
@@ -100,6 +101,8 @@ def infer(
     shard: tuple[int, int] | None = None,
     pixel_scale_tolerance: float | None = None,
     assume_psf_fwhm: float = 0.0,
+    prior: Mapping[str, float] | None = None,
+    symmetries: int | None = None,
     progress: Progress | None = None,
     objects_progress: ObjectsProgress | None = None,
 ) -> InferResult:
@@ -122,6 +125,10 @@ def infer(
         pixel_scale_tolerance: accept this relative difference of pixel scales.
         assume_psf_fwhm: arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag
             NO_PSF). 0: a bundle that needs a PSF refuses a source without.
+        prior: class -> fraction of the survey's objects; probabilities of classes then hold for these fractions, and
+            classes that are not given share the rest as in training. Changes rows: part of the run's identity.
+        symmetries: average class probabilities over 1, 2, 4 or 8 symmetries of the square, at as many forwards; the
+            bundle's own number if not given. Part of the identity too.
         progress: called with a `Tally` after every unit.
         objects_progress: called with (stage, rows done, rows in all or None) while objects are brought to their units.
 
@@ -140,6 +147,8 @@ def infer(
         device=device,
         pixel_scale_tolerance=pixel_scale_tolerance,
         assume_psf_fwhm=assume_psf_fwhm,
+        prior=prior,
+        symmetries=symmetries,
         objects_progress=objects_progress,
     )
     with contextlib.ExitStack() as stack:
@@ -180,6 +189,8 @@ def prepare(
     device: str | None = None,
     pixel_scale_tolerance: float | None = None,
     assume_psf_fwhm: float = 0.0,
+    prior: Mapping[str, float] | None = None,
+    symmetries: int | None = None,
     objects_progress: ObjectsProgress | None = None,
 ) -> Prepared:
     """Check everything that can be checked, bring the objects to their units and open the catalog.
@@ -197,7 +208,8 @@ def prepare(
     out = storage.absolute(out)
     if not 0 <= assume_psf_fwhm < math.inf:
         raise InputError(f"a PSF of FWHM {assume_psf_fwhm} arcsec cannot be assumed: give a number above 0")
-    job = Job(storage.absolute(source), out, refs, "", None, band, batch, device, assume_psf_fwhm)
+    changed = _class_options(prior, symmetries)
+    job = Job(storage.absolute(source), out, refs, "", None, band, batch, device, assume_psf_fwhm, **changed)
     if isinstance(opened, Survey) and objects is None:
         raise InputError("a Survey needs objects to measure: give a table with --objects TABLE")
     if isinstance(opened, Stamps) and objects is not None:
@@ -209,6 +221,14 @@ def prepare(
     run_id = catalog.start_run(_record(job, identity, objects))
     job = replace(job, run=run_id, objects=place)
     return Prepared(opened, catalog, job, storage.digest(identity), unplaced)
+
+
+def _class_options(prior: Mapping[str, float] | None, symmetries: int | None) -> dict[str, Any]:
+    """What a job keeps of a prior and a number of symmetries."""
+    if symmetries is not None:
+        check_count(symmetries)
+    fractions = tuple(sorted((str(name), float(value)) for name, value in (prior or {}).items()))
+    return {"prior": fractions, "symmetries": symmetries or 0}
 
 
 def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
@@ -282,6 +302,8 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
             "batch": job.batch,
             "device": job.device,
             "assumed_psf_fwhm": job.assumed_psf_fwhm,
+            "prior": dict(job.prior),
+            "symmetries": job.symmetries,
         },
         "versions": {"astroml-plugin": __version__, "python": platform.python_version()}
         | {name: version(name) for name in ("torch", "dask", "zarr", "numpy", "pyarrow", "astropy")},
@@ -301,12 +323,14 @@ def dry_run(source: str, *, bundle: str | Sequence[str], threads: int | None = N
         source: path or URL of a Survey or Stamps.
         bundle: one or several bundles.
         threads: compute threads per worker, for the memory estimate.
-        settings: `band`, `pixel_scale_tolerance` and `assume_psf_fwhm`, as for `infer`.
+        settings: `band`, `pixel_scale_tolerance`, `assume_psf_fwhm`, `prior` and `symmetries`, as for `infer`.
     """
     opened = open_source(source)
     bundles = load_bundles(bundle)
     assumed = settings.get("assume_psf_fwhm", 0.0)
-    job = Job(source, "", tuple(ref for ref, _ in bundles), band=settings.get("band"), assumed_psf_fwhm=assumed)
+    changed = _class_options(settings.get("prior"), settings.get("symmetries"))
+    refs = tuple(ref for ref, _ in bundles)
+    job = Job(source, "", refs, band=settings.get("band"), assumed_psf_fwhm=assumed, **changed)
     inference.check_bundles(bundles, opened, job, settings.get("pixel_scale_tolerance"))
     if isinstance(opened, Survey):
         sizes, rows = [int(size) for size in opened.index_table()["bytes"].to_pylist()], None

@@ -24,6 +24,7 @@ from astroml_plugin.settings import to_mapping
 from astroml_plugin.stream import SPLITS, BlockStream, LabelledStamps, split_record
 from astroml_plugin.tasks import pictures
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.symmetry import averaged
 from astroml_plugin.training import CHECKPOINT, LOG, FitResult, fit, outputs_of
 from workflows.recipe import Recipe, read_recipe, to_toml
 from workflows.respond import respond
@@ -295,10 +296,11 @@ def _finished(url: str, identity: str) -> ModelBundle | None:
 
 def _finish(plan: Plan, result: FitResult, url: str, device: str) -> ModelBundle:
     """Calibrate on the validation split, score once on the test split, write the bundle, drop the checkpoint."""
-    outputs, targets, rows = outputs_of(plan.task, result.network, plan.stream("validation"), device)
+    network = averaged(plan.task, result.network)
+    outputs, targets, rows = outputs_of(plan.task, network, plan.stream("validation"), device)
     task = plan.task.calibrated(outputs, targets)
     metrics = {"validation": task.metrics(outputs, targets, plan.table(rows))}
-    outputs, targets, rows = outputs_of(task, result.network, plan.stream("test"), device)
+    outputs, targets, rows = outputs_of(task, network, plan.stream("test"), device)
     metrics["test"] = task.metrics(outputs, targets, plan.table(rows))
     card = Card(
         name=url.rstrip("/").rpartition("/")[2],
@@ -328,6 +330,7 @@ def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
         "digest": plan.data.digest,
         "identity": plan.identity,
         "objects": {name: len(rows) for name, rows in plan.rows.items()},
+        "left_out": plan.data.labels.num_rows - sum(len(rows) for rows in plan.rows.values()),
         "split": split_record(plan.recipe.split),
         "split_ids": plan.data.split_identity(plan.rows),
         "settings": to_mapping(plan.recipe.training),

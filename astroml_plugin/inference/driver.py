@@ -27,6 +27,7 @@ from astroml_plugin.objects import ObjectBuckets
 from astroml_plugin.stamps import Stamps
 from astroml_plugin.survey import Survey
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.classify import ClassifyTask
 
 SCHEMA_VERSION = 1
 """Part of every unit's digest: raised when the meaning of a row changes."""
@@ -80,6 +81,7 @@ def check_bundles(
         raise InputError(
             f"bundle {ref.name} reads {', '.join(bundle.task().bands)}, no band can be chosen: leave --band away"
         )
+    _check_class_options([bundle.task() for _, bundle in bundles], job)
     names = Counter(ref.name for ref, _ in bundles)
     if max(names.values()) > 1:
         raise InputError(f"two bundles are named {names.most_common(1)[0][0]}: rename the folder of one")
@@ -91,6 +93,18 @@ def check_bundles(
                 f"{task.stamp_size} px stamps, the survey has {source.halo}: ingest again with a larger --halo"
             )
         _check_source(task, source, job.band, pixel_scale_tolerance)
+
+
+def _check_class_options(tasks: Sequence[Task], job: Job) -> None:
+    """A prior and a number of symmetries must mean something to a bundle."""
+    if job.symmetries and not any(hasattr(task.settings, "symmetries") for task in tasks):
+        raise InputError("no bundle here averages over symmetries: leave --symmetries away")
+    classes = [task.settings.classes for task in tasks if isinstance(task, ClassifyTask)]
+    if job.prior and not classes:
+        raise InputError("no bundle here gives classes: leave --prior away")
+    if job.prior and len(tasks) > 1 and not any({name for name, _ in job.prior} <= set(names) for names in classes):
+        told = "; ".join(", ".join(names) for names in classes)
+        raise InputError(f"no bundle has all classes of the prior ({', '.join(name for name, _ in job.prior)}): {told}")
 
 
 def _takes_any_band(task: Task) -> bool:
@@ -126,11 +140,13 @@ def declared_schema(bundles: Sequence[tuple[BundleRef, ModelBundle]]) -> pa.Sche
 
 def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
     """What makes a catalog this one and no other: source, models and the settings that change rows."""
-    assumed = {"assumed_psf_fwhm": job.assumed_psf_fwhm} if job.assumed_psf_fwhm else {}
+    changed: dict[str, Any] = {"assumed_psf_fwhm": job.assumed_psf_fwhm} if job.assumed_psf_fwhm else {}
+    changed |= {"prior": dict(job.prior)} if job.prior else {}
+    changed |= {"symmetries": job.symmetries} if job.symmetries else {}
     return {
         "source": source.id,
         "bundles": {ref.name: ref.sha256 for ref in job.bundles},
-        "settings": {"band": job.band, "precision": "float32", **assumed},
+        "settings": {"band": job.band, "precision": "float32", **changed},
         "schema": SCHEMA_VERSION,
     }
 

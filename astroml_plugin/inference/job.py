@@ -36,6 +36,10 @@ class Job:
     """Torch device; None takes CUDA where there is one."""
     assumed_psf_fwhm: float = 0.0
     """Arcsec: the Gaussian PSF of objects that have none; 0 assumes none."""
+    prior: tuple[tuple[str, float], ...] = ()
+    """Class and its fraction in the survey, by name; empty: probabilities hold for the bundle's own fractions."""
+    symmetries: int = 0
+    """Symmetries of the square that class probabilities are averaged over; 0: the bundle's own."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from astroml_plugin.sky import Wcs
 from astroml_plugin.stamps import Stamps
 from astroml_plugin.survey import Survey, TileInfo
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.classify import ClassifyTask
+from astroml_plugin.tasks.symmetry import averaged
 
 
 @lru_cache(maxsize=16)
@@ -175,14 +177,28 @@ def source_name(url: str) -> str:
 
 def model_of(job: Job, ref: BundleRef) -> ResidentModel:
     model = resident(ref, job.device or choose_device())
-    return replace(model, task=task_for(job, model.task)) if job.assumed_psf_fwhm else model
+    task = task_for(job, model.task)
+    return replace(model, task=task, network=averaged(task, model.network))
 
 
 def task_for(job: Job, task: Task) -> Task:
-    """The task as this run wants it."""
-    if not job.assumed_psf_fwhm or task.settings.psf == "none":
-        return task
-    return task.with_settings(assumed_psf_fwhm=job.assumed_psf_fwhm)
+    """The task as this run wants it.
+
+    Raises:
+        InputError: a prior or a number of symmetries that the task refuses.
+    """
+    if job.assumed_psf_fwhm and task.settings.psf != "none":
+        task = task.with_settings(assumed_psf_fwhm=job.assumed_psf_fwhm)
+    if job.symmetries and hasattr(task.settings, "symmetries"):
+        task = task.with_settings(symmetries=job.symmetries)
+    if job.prior and isinstance(task, ClassifyTask) and takes_prior(job, task):
+        task = task.with_prior(dict(job.prior))
+    return task
+
+
+def takes_prior(job: Job, task: Task) -> bool:
+    """Whether the run's prior speaks of this task's classes; with one bundle, it must."""
+    return len(job.bundles) == 1 or {name for name, _ in job.prior} <= set(getattr(task.settings, "classes", ()))
 
 
 def read_unit(unit: Unit) -> TileWork | BlockWork:
