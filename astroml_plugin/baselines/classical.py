@@ -122,7 +122,8 @@ class Classifier:
     """One of `METHODS`, fitted to a training and calibrated on a validation part.
 
     Probabilities: of `svm` by a logistic regression of the decision values (Platt 1999, for several classes), of the
-    others tempered by one number (Guo et al. 2017), both fitted to the validation part.
+    others tempered by one number (Guo et al. 2017), both fitted to the validation part. They hold for the class
+    fractions of the training part: weights of classes are undone.
 
     Args:
         name: of the method.
@@ -160,7 +161,7 @@ class Classifier:
         weight = np.asarray(weights, np.float64) if len(weights) else np.ones(classes)
         self._estimator = _fitted(chosen.make(seed), x, y, weight[y], held, seed)
         scale = _tempered if hasattr(self._estimator, "predict_proba") else _platt
-        self._scale = scale(self._scores(held[0]), held[1], weight[held[1]], classes)
+        self._scale = scale(self._scores(held[0]), held[1], np.log(weight))
         self._classes = classes
 
     def probabilities(self, table: Table) -> Float:
@@ -196,7 +197,8 @@ class _Columns:
     def __init__(self, kinds: Sequence[str], table: Table, seed: int) -> None:
         from sklearn.decomposition import PCA
 
-        self.kinds, self._pca = kinds, None
+        self.kinds = kinds
+        self._pca: Any = None
         if "pixels" in kinds:
             pixels = table["pixels"][_part(len(table["pixels"]), _PCA_SAMPLE, seed)]
             count = min(_COMPONENTS, *pixels.shape)
@@ -209,7 +211,7 @@ class _Columns:
         self._scatter = np.where(scatter > 0, scatter, 1)
 
     def _raw(self, table: Table) -> Float:
-        parts = [table[kind] if kind != "pixels" else self._pca.transform(table[kind]) for kind in self.kinds]  # type: ignore[attr-defined]
+        parts = [table[kind] if kind != "pixels" else self._pca.transform(table[kind]) for kind in self.kinds]
         return np.concatenate(parts, axis=1).astype(np.float64)
 
     def _filled(self, raw: Float) -> Float:
@@ -256,26 +258,28 @@ def _fitted_by_epochs(
     return best
 
 
-def _tempered(
-    scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], weight: Float, classes: int
-) -> Scale:
-    """Probabilities, drawn together or apart by one number."""
+def _tempered(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], offset: Float) -> Scale:
+    """Probabilities drawn together or apart by one number, less what weights added to their logarithms (classes,)."""
     known, found = scores
     inside = np.isin(targets, known)
-    logits, place = np.log(np.maximum(found[inside], _FLOOR)), np.searchsorted(known, targets[inside])
+    place = np.searchsorted(known, targets[inside])
+
+    def scaled(values: Float, temperature: float) -> Float:
+        return _softmax(np.log(np.maximum(values, _FLOOR)) / temperature - offset[known])
+
     grid = np.logspace(-1, 1, 101)
-    losses = [-np.log(_softmax(logits / value)[np.arange(len(place)), place]).sum() for value in grid]
+    losses = [-np.log(scaled(found[inside], value)[np.arange(len(place)), place]).sum() for value in grid]
     temperature = float(grid[int(np.argmin(losses))]) if len(place) else 1.0
-    return lambda given: (given[0], _softmax(np.log(np.maximum(given[1], _FLOOR)) / temperature))
+    return lambda given: (given[0], scaled(given[1], temperature))
 
 
-def _platt(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], weight: Float, classes: int) -> Scale:
+def _platt(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], offset: Float) -> Scale:
     """Logistic regression of the decision values."""
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(targets)) < 2:
         raise InputError(f"the {len(targets)} validation objects have one class: probabilities need two or more")
-    model = LogisticRegression(C=1.0, max_iter=5000).fit(scores[1], targets, sample_weight=weight)
+    model = LogisticRegression(C=1.0, max_iter=5000).fit(scores[1], targets)
     return lambda given: (np.asarray(model.classes_), model.predict_proba(given[1]))
 
 

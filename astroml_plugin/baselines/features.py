@@ -274,8 +274,14 @@ def _box(image: Float, side: int) -> Float:
     half = side // 2
     padded = np.pad(image, ((0, 0), (half, half), (half, half)), mode="edge")
     height, width = image.shape[1:]
-    rows = sum(padded[:, k : k + height] for k in range(side))
-    return sum(rows[:, :, k : k + width] for k in range(side)) / np.float32(side * side)
+    rows = padded[:, :height].copy()
+    for k in range(1, side):
+        rows += padded[:, k : k + height]
+    found = rows[:, :, :width].copy()
+    for k in range(1, side):
+        found += rows[:, :, k : k + width]
+    found *= np.float32(1 / side**2)
+    return found
 
 
 def _gini_m20(light: Float, used: Float) -> dict[str, Float]:
@@ -386,7 +392,7 @@ def _modes(light: Float, seen: _Profile, rings: _Rings) -> dict[str, Float]:
     sums = (light.reshape(len(light), -1) @ rings.waves).reshape(len(light), _ORDERS, 2, rings.last)
     grown = np.cumsum(sums[:, :, 0] + 1j * sums[:, :, 1], axis=2)
     grown = np.concatenate([np.zeros((len(light), _ORDERS, 1)), grown], axis=2)
-    columns = {}
+    columns: dict[str, Float] = {}
     light_at = [_at(seen.grown, part * seen.petrosian) for part in (0.0, *_RADII)]
     rings_light = np.stack([b - a for a, b in pairwise(light_at)], axis=1)
     for order in range(1, _ORDERS + 1):
@@ -482,7 +488,7 @@ def _gabor_part(cutouts: Cutouts) -> dict[str, Float]:
     planes = {"mean": np.mean(stretched, axis=0)}
     if len(stretched) > 1:
         planes["difference"] = stretched[0] - stretched[-1]
-    columns = {}
+    columns: dict[str, Float] = {}
     for name, plane in planes.items():
         for number, wavelength in enumerate(_WAVELENGTHS):
             binned = _halved(plane, number)
@@ -499,7 +505,8 @@ def _halved(plane: Float, times: int) -> Float:
 
 
 def _gabor_columns(plane: Float, wavelength: float, name: str) -> dict[str, Float]:
-    size, columns = plane.shape[1:], {}
+    size = plane.shape[1:]
+    columns: dict[str, Float] = {}
     turned = torch.fft.rfft2(torch.from_numpy(np.ascontiguousarray(plane)))
     found = torch.fft.irfft2(turned[:, None] * _gabor_bank(size, wavelength), s=size).abs().flatten(2)
     radius, fourth = _rings(size).radius.reshape(-1), min(size) / 4
