@@ -29,6 +29,7 @@ from astroml_plugin.parallel import ALONE, Group
 from astroml_plugin.settings import refuse_choices
 from astroml_plugin.stream import Batch
 from astroml_plugin.tasks.base import SYMMETRIES, Task, transform
+from astroml_plugin.tasks.warping import Warp
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 
@@ -71,7 +72,12 @@ class TrainingSettings:
     patience: int = 8
     """Epochs without a better validation loss after which it stops; 0 never stops."""
     augment: bool = True
-    """Random rotations and mirrorings of each object in each epoch."""
+    """Random quarter turns and mirrorings of each object in each epoch."""
+    warp: Warp = field(default_factory=Warp)
+    """Further random changes of each object in each epoch: any angle, shifts, brightness."""
+    mixup: float = 0.0
+    """Batches are blended with themselves in another order, by parts drawn from Beta(mixup, mixup), and so are their
+    losses (Zhang et al. 2018); 0 for none. A regulariser for small training sets."""
     seed: int = 0
     """Of weights, order and augmentation."""
     memory: float = 2e9
@@ -88,6 +94,10 @@ class TrainingSettings:
         )
         if not 0 <= self.ema < 1:
             raise InputError(f"training ema ({self.ema}) is a decay per step: 0 for none, else below 1, such as 0.999")
+        if self.mixup < 0 or (self.cache and (self.warp or self.mixup)):
+            raise InputError(
+                f"training mixup ({self.mixup}) must be 0 or more, and with a cache there is neither warp nor mixup"
+            )
         if self.epochs < 1 or self.batch_size < 2 or self.learning_rate <= 0 or self.seed < 0:
             raise InputError(
                 f"training needs epochs of 1 or more ({self.epochs}), batch_size of 2 or more ({self.batch_size}), "
@@ -198,6 +208,8 @@ def fit(
         DivergedError: the loss is no longer finite; the last good checkpoint is kept.
         InputError: the checkpoint belongs to another training, or a cache is asked of a network without a stem.
     """
+    if settings.warp.turn and type(task).transform_targets is not Task.transform_targets:
+        raise InputError("training warp turn is for tasks whose labels a turn does not change: use augment alone")
     loop = _loop(task, network, settings, out, device, group)
     state = _restore(out, identity, loop) if resume else None
     state = state or _State(identity)
@@ -259,15 +271,37 @@ def _one_epoch(loop: _Loop, train: Batches, epoch: int) -> dict[str, Any]:
             seen += len(batch.rows)
             if len(targets) < 2:  # batch normalisation has no width of one object
                 continue
-            if settings.augment and not isinstance(batch, StemBatch):
-                inputs, targets = loop.task.augment(inputs, targets, generator)
-            loss = _step(loop, inputs, targets, rate)
+            if not isinstance(batch, StemBatch):
+                inputs, targets = _changed(loop, inputs, targets, generator)
+            loss = _step(loop, *_mixed(settings, inputs, targets, generator), rate)
             if not math.isfinite(loss):
                 raise _diverged(loop, loss, epoch, seen, rate)
             total, used = total + loss * len(targets), used + len(targets)
     if used == 0:
         raise InputError(f"none of the {seen} training stamps has a valid pixel: check the images and their masks")
     return {"train_loss": total / used, "learning_rate": rate, "unusable": seen - used}
+
+
+def _changed(
+    loop: _Loop, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """A batch as this epoch shows it."""
+    if loop.settings.augment:
+        inputs, targets = loop.task.augment(inputs, targets, generator)
+    return (loop.settings.warp.apply(inputs, generator) if loop.settings.warp else inputs), targets
+
+
+def _mixed(
+    settings: TrainingSettings, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
+) -> tuple[tuple[Tensor, ...], list[tuple[float, Tensor]]]:
+    """Inputs, and targets with their parts of the loss."""
+    if not settings.mixup:
+        return inputs, [(1.0, targets)]
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    part = float(np.random.default_rng(seed).beta(settings.mixup, settings.mixup))
+    order = torch.randperm(len(targets), generator=generator).to(targets.device)
+    mixed = tuple(part * item + (1 - part) * item[order] for item in inputs)
+    return mixed, [(part, targets), (1 - part, targets[order])]
 
 
 def _seed(*parts: int) -> int:
@@ -283,14 +317,14 @@ def _diverged(loop: _Loop, loss: float, epoch: int, seen: int, rate: float) -> D
     )
 
 
-def _step(loop: _Loop, inputs: tuple[Tensor, ...], targets: Tensor, rate: float) -> float:
-    """One gradient step; gives the loss, without stepping when it is not finite."""
+def _step(loop: _Loop, inputs: tuple[Tensor, ...], targets: list[tuple[float, Tensor]], rate: float) -> float:
+    """One gradient step; gives the loss, a sum of parts, without stepping when it is not finite."""
     for group in loop.optimizer.param_groups:
         group["lr"] = rate
     loop.optimizer.zero_grad(set_to_none=True)
     with loop.autocast():
         outputs = loop.wrapped(*inputs)
-    loss = loop.task.loss(outputs.float(), targets)
+    loss = torch.stack([part * loop.task.loss(outputs.float(), wanted) for part, wanted in targets]).sum()
     value = float(loss.detach())
     if not math.isfinite(value):
         return value
