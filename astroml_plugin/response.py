@@ -1,16 +1,18 @@
-"""The shear response of each object, from a calibration set of sheared stamps that no one else uses.
+"""The shear response of each object as a linear readout of the network, and what its PSF's ellipticity leaves in it.
 
 The response R_ij = d e_i / d g_j of a measured ellipticity cannot be seen in one image, but its expectation given that
-image can be learned: sets of simulated galaxies of the same noise under +g and -g give (e(+g) - e(-g)) / 2g, and a
-linear readout of the network's last features is fitted to it by least squares. Since a least-squares mean is unbiased,
-<e> / <R> recovers the shear of any sample that is chosen by what the features know; it costs nothing at inference.
-The pairs are those of Pujol et al. (2019, A&A 621, A2).
+image can be learned: a linear readout of the network's last features is fitted by least squares, so that <e> / <R>
+recovers the shear of any sample of the same population that is chosen by what the features know; it costs nothing at
+inference. It is fitted either on *pairs*, simulated galaxies of the same noise under +g and -g, where
+(e(+g) - e(-g)) / 2g is seen (Pujol et al. 2019, A&A 621, A2), or on *images* of any galaxies, no truth known, by what
+`counterfactual` makes of them: noisier by far per stamp, but right for the population that a survey really has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,19 +20,57 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin import counterfactual
+from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.errors import InputError
+from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.stream import BlockStream
 from astroml_plugin.tasks.base import label_texts
 from astroml_plugin.tasks.ellipticity import EllipticityTask
+from astroml_plugin.tasks.normalisation import border_pixels, robust_width
 from astroml_plugin.training import Batches, ready
 
 _RIDGE = 1e-6  # of the mean square of the features
-_FEWEST = 64  # pairs per component
+_FEWEST = 64  # pairs per component, or images
+_FAILED = int(ObjectFlag.NONFINITE | ObjectFlag.NO_PSF)
+_LEVELS = 6  # of the measured error, in each of which the PSF's ellipticity is to leave nothing
+
+
+class _Sums:
+    """What a linear fit of k numbers to f features needs of any number of objects."""
+
+    def __init__(self) -> None:
+        self.objects = 0
+        self.normal: np.ndarray | float = 0.0
+        self.cross: np.ndarray | float = 0.0
+
+    def add(self, features: np.ndarray, wanted: np.ndarray, spared: np.ndarray | float = 0.0) -> None:
+        """Objects with features (n, f), the last of them 1, and estimates (n, k).
+
+        Args:
+            spared: (f, k), what is too much in the sum of features times `wanted`.
+        """
+        self.objects += len(features)
+        self.normal = self.normal + features.T @ features
+        self.cross = self.cross + features.T @ wanted - spared
+
+    def solve(self) -> np.ndarray:
+        """(f, k) weights of the least squares."""
+        return _ridged(np.asarray(self.normal) / self.objects, np.asarray(self.cross) / self.objects)
+
+
+def _ridged(normal: np.ndarray, cross: np.ndarray, free: bool = True) -> np.ndarray:
+    """Slightly regularised least squares; `free`: but for the last weight, the constant's."""
+    ridge = _RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
+    if free:
+        ridge[-1, -1] = 0.0
+    return np.linalg.solve(normal + ridge, cross)
 
 
 def fit_response(
     task: EllipticityTask, network: nn.Module, data: Batches, table: pa.Table, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Fit the network's response outputs in place.
+    """Fit the network's response outputs in place, on pairs.
 
     Args:
         task: of the network.
@@ -40,25 +80,231 @@ def fit_response(
         device: where the network is.
 
     Returns:
-        Plain JSON: pairs used, mean response, and what part of its variance the readout explains.
+        Plain JSON: pairs per component, mean response, and what part of its variance the readout explains.
 
     Raises:
         InputError: columns or pairs that are missing, or a network whose last layers are not linear.
     """
     heads = _last_layers(task, network)
-    features, means = _observed(task, network, heads, data, device)
-    report: dict[str, Any] = {"pairs": [], "mean": [], "explained": []}
+    features, means, _ = _observed(task, network, heads, data, device)
+    weights = np.empty((features.shape[1], 4))
+    report: dict[str, Any] = {"from": "pairs", "pairs": [], "mean": [], "explained": []}
     for component in (0, 1):
         plus, minus, shear = _pairs(table, component)
+        sums, seen = _Sums(), 0.5 * (features[plus].astype(np.float64) + features[minus])
         wanted = (means[plus] - means[minus]) / (2 * shear[:, None])
-        seen = 0.5 * (features[plus] + features[minus])
-        weights = _least_squares(seen, wanted)
-        _write(task, heads, weights, component)
-        residual = wanted - seen @ weights
+        sums.add(seen, wanted)
+        weights[:, component::2] = sums.solve()
+        residual = (wanted - seen @ weights[:, component::2])[:, component]
         report["pairs"].append(len(plus))
         report["mean"].append([float(value) for value in wanted.mean(0)])
-        report["explained"].append(float(1 - residual[:, component].var() / wanted[:, component].var()))
+        report["explained"].append(float(1 - residual.var() / wanted[:, component].var()))
+    _write(task, heads, weights)
     return report
+
+
+def fit_response_from_images(
+    task: EllipticityTask,
+    network: nn.Module,
+    data: BlockStream,
+    device: str = "cpu",
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Fit the network's response outputs in place, on images of any galaxies, their noise Gaussian and white.
+
+    Stamps with a pixel that cannot be used, or without PSF, are left out. No other choice may be made among them by
+    what their pixels show: the noise's part of the response would no longer cancel.
+
+    Args:
+        task: of the network, which takes the PSF.
+        network: trained, in eval mode.
+        data: stamps with PSF and variance.
+        device: where the network is.
+        draws: of noise per object.
+        seed: of the noise.
+        progress: told how many objects are done.
+
+    Returns:
+        Plain JSON: images used and left out, mean response with its standard error.
+
+    Raises:
+        InputError: too few images, no PSF, or a network whose last layers are not linear.
+    """
+    if task.settings.psf == "none":
+        raise InputError("a response from images needs a model that takes the PSF: fit it on simulated pairs")
+    heads = _last_layers(task, network)
+    generator = torch.Generator().manual_seed(seed)
+    sums, left_out = _Sums(), 0
+    spread = np.zeros((2, 4))
+    for batch in data.ordered():
+        whole = _whole(task, batch.cutouts)
+        left_out += len(batch.cutouts) - len(whole)
+        if len(whole) == 0:
+            continue
+        wanted, features, spared = _imagined(task, network, heads, _moved(whole, device), generator, draws)
+        sums.add(features, wanted, spared)
+        spread += [wanted.sum(0), (wanted**2).sum(0)]
+        if progress is not None:
+            progress(sums.objects)
+    if sums.objects < _FEWEST:
+        raise InputError(
+            f"{sums.objects} stamps have all pixels and a PSF ({left_out} have not): a response needs thousands"
+        )
+    _write(task, heads, sums.solve())
+    mean = spread[0] / sums.objects
+    error = np.sqrt((spread[1] / sums.objects - mean**2) / sums.objects)
+    found = {"images": sums.objects, "left_out": left_out, "mean": mean.tolist(), "error": error.tolist()}
+    return {"from": "images", **found}
+
+
+def _whole(task: EllipticityTask, cutouts: Cutouts) -> Cutouts:
+    """Stamps at the model's size with every pixel and a PSF, the noise of each known."""
+    chosen = task.fitted_stamps(cutouts)
+    if chosen.psf is None:
+        raise InputError("the stamps have no PSF: ingest them with one, a response from images cannot do without")
+    _, flags = task.prepare(chosen)
+    good = chosen.valid.flatten(1).all(1) & ((flags & _FAILED) == 0)
+    chosen = chosen.take(torch.nonzero(good).flatten())
+    if chosen.variance is None:
+        width = robust_width(border_pixels(chosen.image, None, task.settings.normalisation.border))
+        chosen = replace(chosen, variance=width.square()[..., None, None].expand_as(chosen.image).contiguous())
+    return chosen
+
+
+def _moved(cutouts: Cutouts, device: str) -> Cutouts:
+    """Pixels on the device; the jacobian stays."""
+    names = ("image", "variance", "valid", "psf", "flags")
+    return replace(cutouts, **{name: getattr(cutouts, name).to(device) for name in names})
+
+
+def _imagined(
+    task: EllipticityTask,
+    network: nn.Module,
+    heads: list[nn.Linear],
+    cutouts: Cutouts,
+    generator: torch.Generator,
+    draws: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Estimates of R11, R12, R21, R22 (n, 4), features (n, f), and what is too much in their products (f, 4)."""
+    with _listening(heads) as heard, torch.inference_mode():
+
+        def measured(image: Tensor) -> Tensor:
+            outputs = network(*task.inputs(replace(cutouts, image=image)))
+            return task.intervals(outputs.float().cpu()).mean.double()
+
+        def features(image: Tensor) -> Tensor:
+            measured(image)
+            return _features(heard, len(image)).double()
+
+        image, variance, psf = cutouts.image, cutouts.variance, cutouts.psf
+        assert variance is not None
+        assert psf is not None
+        shearing = counterfactual.Shearing(psf, image.shape[-1], counterfactual.centres(image, variance))
+        found = counterfactual.responses(measured, image, variance, shearing, generator, features=features, draws=draws)
+        spared = found.product.sum(0).flatten(0, 1).T
+        return found.own.flatten(1).numpy(), features(image).numpy(), spared.numpy()
+
+
+def fit_leakage(
+    task: EllipticityTask, network: nn.Module, data: Batches, table: pa.Table, device: str = "cpu"
+) -> dict[str, Any]:
+    """Take out of the network's means, in place, what follows the PSF's ellipticity; fit the response afterwards.
+
+    The smallest change of the last layers, in the mean square of what it adds to each member and orientation, after
+    which the same galaxies under PSFs of opposite ellipticity have the same mean ellipticity, at every level of the
+    measured error.
+
+    Args:
+        task: of the network.
+        network: trained, in eval mode.
+        data: stamps in pairs, in the order of `table`.
+        table: their labels `set_id`, `branch` (+psf, -psf), `psf_e1`, `psf_e2`.
+        device: where the network is.
+
+    Returns:
+        Plain JSON: pairs, slope of (e1, e2) against the PSF's before and after, root mean square of the change.
+
+    Raises:
+        InputError: columns or pairs that are missing, or a network whose last layers are not linear.
+    """
+    heads = _last_layers(task, network)
+    signs = torch.tensor([1.0, -1.0] * 2)
+    spread = [_Spread() for _ in heads]
+    features, means, widths = _observed(task, network, heads, data, device, signs, spread)
+    plus, minus = _psf_pairs(table)
+    psf = np.stack([table[name].to_numpy()[plus] - table[name].to_numpy()[minus] for name in ("psf_e1", "psf_e2")], 1)
+    moved, change = means[plus] - means[minus], (features[plus].astype(np.float64) - features[minus])[:, :-1]
+    width = np.log(widths[plus] * widths[minus]).sum(1)
+    level = np.searchsorted(np.quantile(width, np.arange(1, _LEVELS) / _LEVELS), width)
+    share = np.stack([(level == number) / max(1, (level == number).sum()) for number in range(_LEVELS)], axis=1)
+    drivers = np.concatenate([share * psf[:, j : j + 1] for j in (0, 1)], axis=1)
+    ends = np.cumsum([head.in_features for head in heads])[:-1]
+    wanted = np.split(change.T @ drivers, ends)
+    inverse = np.concatenate([_ridged(one.covariance, part, free=False) for one, part in zip(spread, wanted)])
+    weights = -inverse @ np.linalg.lstsq(drivers.T @ change @ inverse, drivers.T @ moved, rcond=1e-6)[0]
+    parts = np.split(weights, ends)
+    _add_to_means(task, heads, parts, [-one.mean @ part for one, part in zip(spread, parts)])
+    slopes = [
+        [float((e[:, i] * psf[:, i]).sum() / (psf[:, i] ** 2).sum()) for i in (0, 1)]
+        for e in (moved, moved + change @ weights)
+    ]
+    square = [np.trace(part.T @ one.covariance @ part) for one, part in zip(spread, parts)]
+    rms = float(np.sqrt(len(heads) * np.sum(square) / 2))
+    return {"pairs": len(plus), "before": slopes[0], "after": slopes[1], "rms": rms}
+
+
+class _Spread:
+    """Mean and covariance of the features of one layer, orientations counted one by one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total: np.ndarray | float = 0.0
+        self.square: np.ndarray | float = 0.0
+
+    def add(self, features: np.ndarray) -> None:
+        """(n, f) more."""
+        self.count += len(features)
+        self.total = self.total + features.sum(0)
+        self.square = self.square + features.T @ features
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(f,)"""
+        return np.asarray(self.total) / self.count
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(f, f)"""
+        return np.asarray(self.square) / self.count - np.outer(self.mean, self.mean)
+
+
+def _psf_pairs(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Rows under +psf and, of the same sets, under -psf."""
+    missing = {"set_id", "branch", "psf_e1", "psf_e2"} - set(table.column_names)
+    names = np.array([] if missing else [str(name) for name in label_texts(table, "branch")])
+    plus, minus = (np.flatnonzero(names == name) for name in ("+psf", "-psf"))
+    if len(plus) < _FEWEST or len(plus) != len(minus):
+        raise InputError(
+            f"there are {len(plus)} stamps under +psf and {len(minus)} under -psf, and {_FEWEST} pairs are needed: "
+            f"simulate with pairs = 'psf'"
+        )
+    sets = np.asarray(table["set_id"].to_numpy(), np.int64)
+    return plus[np.argsort(sets[plus], kind="stable")], minus[np.argsort(sets[minus], kind="stable")]
+
+
+def _add_to_means(
+    task: EllipticityTask, heads: list[nn.Linear], weights: list[np.ndarray], constants: list[np.ndarray]
+) -> None:
+    """Add readouts (f, 2) and constants (2,) of each layer to the means of every member; members are averaged."""
+    with torch.no_grad():
+        for head, readout, constant in zip(heads, weights, constants):
+            for member in range(head.out_features // task.per_member):
+                rows = slice(member * task.per_member, member * task.per_member + 2)
+                head.weight[rows] += len(heads) * torch.from_numpy(readout.T).to(head.weight)
+                head.bias[rows] += len(heads) * torch.from_numpy(constant).to(head.bias)
 
 
 def _last_layers(task: EllipticityTask, network: nn.Module) -> list[nn.Linear]:
@@ -91,22 +337,43 @@ def _listening(layers: list[nn.Linear]) -> Iterator[dict[int, Tensor]]:
 
 
 def _observed(
-    task: EllipticityTask, network: nn.Module, heads: list[nn.Linear], data: Batches, device: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, f + 1), averaged over the orientations the network gives, the last of them 1; and means (n, 2)."""
-    features, means = [], []
+    task: EllipticityTask,
+    network: nn.Module,
+    heads: list[nn.Linear],
+    data: Batches,
+    device: str,
+    signs: Tensor | None = None,
+    spread: Sequence[_Spread] = (),
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (n, f + 1) as of `_features`, means (n, 2), and half-widths (n, 2); `spread` is told of each layer."""
+    features, means, widths = [], [], []
     with _listening(heads) as heard, torch.inference_mode():
         for batch in data.ordered():
             inputs, _, rows = ready(task, batch, device)
             if len(rows) != len(batch.rows):
                 raise InputError("the calibration set has stamps without a valid pixel: simulate it without masks")
-            outputs = network(*inputs).float().cpu()
-            means.append(task.intervals(outputs).mean.double().numpy())
-            layers = [item.reshape(-1, len(rows), item.shape[-1]).mean(0) for item in heard.values()]
-            features.append(
-                torch.cat([*layers, torch.ones(len(rows), 1, device=layers[0].device)], dim=1).cpu().numpy()
-            )
-    return np.concatenate(features).astype(np.float64), np.concatenate(means)
+            found = task.intervals(network(*inputs).float().cpu())
+            means.append(found.mean.double().numpy())
+            widths.append(found.narrow.double().numpy())
+            features.append(_features(heard, len(rows), signs).numpy())
+            for one, layer in zip(spread, heard.values()):
+                one.add(layer.double().cpu().numpy())
+    return np.concatenate(features), np.concatenate(means), np.concatenate(widths)
+
+
+def _features(heard: dict[int, Tensor], count: int, signs: Tensor | None = None) -> Tensor:
+    """(n, f + 1) of `count` objects on the CPU, averaged over the orientations the network gives, the last of them 1.
+
+    Args:
+        heard: what each last layer was given, (orientations x n, f).
+        count: n.
+        signs: (orientations,) factors in the average; default 1.
+    """
+    layers = [item.float().cpu().reshape(-1, count, item.shape[-1]) for item in heard.values()]
+    if signs is not None:
+        layers = [layer * signs[: len(layer), None, None] for layer in layers]
+    constant = 1.0 if signs is None else float(signs[: len(layers[0])].mean())
+    return torch.cat([*(layer.mean(0) for layer in layers), torch.full((count, 1), constant)], dim=1)
 
 
 def _pairs(table: pa.Table, component: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,24 +398,15 @@ def _pairs(table: pa.Table, component: int) -> tuple[np.ndarray, np.ndarray, np.
     return plus, minus, shear[plus]
 
 
-def _least_squares(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(f, 2) weights of a slightly regularised linear fit; the last feature, the constant, is free."""
-    normal = features.T @ features
-    ridge = _RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
-    ridge[-1, -1] = 0.0
-    return np.linalg.solve(normal + ridge, features.T @ wanted)
-
-
-def _write(task: EllipticityTask, heads: list[nn.Linear], weights: np.ndarray, component: int) -> None:
-    """Put the readout of d e / d g_component into the response rows of every member; members are averaged."""
+def _write(task: EllipticityTask, heads: list[nn.Linear], weights: np.ndarray) -> None:
+    """Put the readout (f, 4) of R11, R12, R21, R22 into the response rows of every member; members are averaged."""
     values = torch.from_numpy(weights).float()
     start = 0
     with torch.no_grad():
         for head in heads:
             stop = start + head.in_features
             for member in range(head.out_features // task.per_member):
-                for e in (0, 1):
-                    row = (member + 1) * task.per_member - task.extra + 2 * e + component
-                    head.weight[row] = len(heads) * values[start:stop, e].to(head.weight)
-                    head.bias[row] = values[-1, e].to(head.bias)
+                last = (member + 1) * task.per_member
+                head.weight[last - task.extra : last] = len(heads) * values[start:stop].T.to(head.weight)
+                head.bias[last - task.extra : last] = values[-1].to(head.bias)
             start = stop

@@ -13,7 +13,7 @@ from workflows.respond import respond
 from workflows.train import train
 
 torch.set_num_threads(1)
-SHEAR = 0.04
+SHEAR, LEAK = 0.04, 0.3
 RECIPE = """
 task = "ellipticity"
 network = "NETWORK"
@@ -44,7 +44,12 @@ NETWORKS = {
 }
 
 
-def sheared_stamps(url: str, sets: int, seed: int) -> str:
+POINT = np.zeros((1, 1, 9, 9), np.float32)
+POINT[..., 4, 4] = 1.0
+"""A PSF that blurs nothing."""
+
+
+def sheared_stamps(url: str, sets: int, seed: int, psf: bool = False) -> str:
     """Sets of +g/0, -g/0, +g/90, -g/90 of noisy Gaussians, the components of the shear in turn."""
     rng = np.random.default_rng(seed)
     e = rng.normal(0, 0.15, sets) + 1j * rng.normal(0, 0.15, sets)
@@ -63,7 +68,28 @@ def sheared_stamps(url: str, sets: int, seed: int) -> str:
     found = {name: np.stack([np.asarray(item) for item in values], 1) for name, values in rows.items()}
     labels = {name: found[name].ravel() for name in ("g1", "g2")}
     labels |= {"branch": found["branch"].ravel().tolist(), "set_id": np.repeat(np.arange(sets), 4)}
-    return write_stamps(url, np.ascontiguousarray(found["image"].reshape(-1, 1, 24, 24)), labels)
+    image = np.ascontiguousarray(found["image"].reshape(-1, 1, 24, 24))
+    return write_stamps(url, image, labels, psf=np.repeat(POINT, len(image), 0) if psf else None)
+
+
+def galaxies(url: str, count: int, seed: int) -> str:
+    """Noisy Gaussians under `POINT`, their ellipticities those of `sheared_stamps`, no truth."""
+    rng = np.random.default_rng(seed)
+    image = gaussians(np.clip(rng.normal(0, 0.15, (count, 2)), -0.6, 0.6), rng, 0.1)
+    return write_stamps(url, image, {}, psf=np.repeat(POINT, count, 0))
+
+
+def psf_pairs(url: str, pairs: int, seed: int) -> str:
+    """The same Gaussians twice; what the label says of the PSF is added to them, as a leaking model would see it."""
+    rng = np.random.default_rng(seed)
+    e, angle = rng.normal(0, 0.15, (pairs, 2)), rng.uniform(0, 2 * np.pi, pairs)
+    psf = 0.05 * np.stack([np.cos(angle), np.sin(angle)], 1)
+    noise = rng.normal(0, 0.1, (pairs, 1, 24, 24))
+    images = [gaussians(np.clip(e + sign * LEAK * psf, -0.6, 0.6), rng, 0.0) + noise for sign in (1, -1)]
+    labels = {"branch": ["+psf"] * pairs + ["-psf"] * pairs, "set_id": np.tile(np.arange(pairs), 2)}
+    labels |= {f"psf_e{j + 1}": np.concatenate([psf[:, j], -psf[:, j]]) for j in (0, 1)}
+    image = np.concatenate(images).astype(np.float32)
+    return write_stamps(url, image, labels, psf=np.repeat(POINT, len(image), 0))
 
 
 @pytest.mark.parametrize("network", list(NETWORKS))
@@ -89,6 +115,71 @@ def test_mean_ellipticity_over_mean_response_is_the_shear(network: str, tmp_path
         assert abs(response[chosen, 1:3].mean()) < 0.1
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that takes the PSF, trained on Gaussians."""
+    folder = tmp_path_factory.mktemp("shapes")
+    recipe = folder / "r.toml"
+    recipe.write_text(NETWORKS["multipole_mlp"].replace("NETWORK", "multipole_mlp").replace('"none"', '"required"'))
+    e = np.random.default_rng(0).uniform(-0.4, 0.4, (500, 2))
+    image = gaussians(e, np.random.default_rng(1), 0.05)
+    labels = {"e1": e[:, 0], "e2": e[:, 1]}
+    source = write_stamps(str(folder / "s.zarr"), image, labels, psf=np.repeat(POINT, 500, 0))
+    train(recipe, data=source, out=folder / "b")
+    return folder / "b"
+
+
+def measured(bundle: Path, source: str) -> tuple[np.ndarray, np.ndarray, LabelledStamps]:
+    """Mean ellipticities (n, 2), responses (n, 4) and the stamps."""
+    model, data = ModelBundle.load(bundle), LabelledStamps([source])
+    task, count = model.task(), data.labels.num_rows
+    stream = BlockStream(data, np.arange(count), torch.zeros(count, 2), bands=("r",))
+    outputs, _, _ = outputs_of(task, model.network(fused=True), stream)
+    return task.intervals(outputs).mean.numpy(), task.response(outputs).numpy(), data
+
+
+def test_images_without_truth_give_the_response_that_pairs_give(shapes: Path, tmp_path: Path) -> None:
+    own = respond(shapes, data=galaxies(str(tmp_path / "g.zarr"), 1500, 3), out=tmp_path / "own", seed=1)
+    assert own.report["from"] == "images"
+    assert own.report["images"] == 1500
+    again = respond(shapes, data=str(tmp_path / "g.zarr"), out=tmp_path / "again", seed=1)
+    assert again.report == own.report
+    sets = sheared_stamps(str(tmp_path / "t.zarr"), 400, 6, psf=True)
+    e, response, data = measured(tmp_path / "own", sets)
+    g = np.stack([data.labels["g1"].to_numpy(), data.labels["g2"].to_numpy()], 1)
+    for component, place in ((0, 0), (1, 3)):
+        chosen = g[:, component] != 0
+        slope = np.mean(e[chosen, component] * np.sign(g[chosen, component])) / SHEAR
+        assert slope / response[chosen, place].mean() == pytest.approx(1.0, abs=0.06)
+    paired = respond(
+        shapes, data=[sets, sheared_stamps(str(tmp_path / "u.zarr"), 100, 7, psf=True)], out=tmp_path / "p"
+    )
+    assert paired.report["pairs"] == [500, 500]
+    _, theirs, _ = measured(tmp_path / "p", sets)
+    assert response[:, [0, 3]].mean() == pytest.approx(theirs[:, [0, 3]].mean(), rel=0.05)
+
+
+def test_leakage_is_taken_out_and_little_else_changes(shapes: Path, tmp_path: Path) -> None:
+    pairs, sets = (
+        psf_pairs(str(tmp_path / "p.zarr"), 600, 4),
+        sheared_stamps(str(tmp_path / "s.zarr"), 200, 5, psf=True),
+    )
+    found = respond(shapes, data=sets, psf_pairs=pairs, out=tmp_path / "mended").report["leakage"]
+    assert found["before"] == pytest.approx([LEAK, LEAK], rel=0.4)
+    fresh = psf_pairs(str(tmp_path / "q.zarr"), 600, 8)
+    before, _, data = measured(shapes, fresh)
+    after, _, _ = measured(tmp_path / "mended", fresh)
+    psf = np.stack([data.labels[name].to_numpy() for name in ("psf_e1", "psf_e2")], 1)
+    slopes = [(e * psf).sum(0) / (psf**2).sum(0) for e in (before, after)]
+    assert (np.abs(slopes[1]) < 0.1 * np.abs(slopes[0])).all()
+    assert np.isfinite(after).all()
+
+
+def test_a_survey_of_few_galaxies_or_none_with_all_pixels_is_refused(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"20 stamps have all pixels and a PSF \(0 have not\)"):
+        respond(shapes, data=galaxies(str(tmp_path / "g.zarr"), 20, 3), out=tmp_path / "b")
+
+
 def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(NETWORKS["strided_cnn"].replace("NETWORK", "strided_cnn").replace("epochs = 10", "epochs = 1"))
@@ -96,8 +187,15 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     train(recipe, data=source, out=tmp_path / "b")
     with pytest.raises(InputError, match="was trained on: simulate a calibration set"):
         respond(tmp_path / "b", data=source)
+    others = ellipticity_stamps(str(tmp_path / "o.zarr"), 20, 3)
     with pytest.raises(InputError, match="lacks branch, g1, g2, set_id: make it with simulate --pairs shear"):
-        respond(tmp_path / "b", data=ellipticity_stamps(str(tmp_path / "o.zarr"), 20, 3))
+        respond(tmp_path / "b", data=others, method="pairs")
+    with pytest.raises(InputError, match="needs a model that takes the PSF: fit it on simulated pairs"):
+        respond(tmp_path / "b", data=others)
+    with pytest.raises(InputError, match="from pairs or images, not 'truth'"):
+        respond(tmp_path / "b", data=others, method="truth")
+    with pytest.raises(InputError, match=r"0 stamps under \+psf and 0 under -psf, and 64 pairs are needed"):
+        respond(tmp_path / "b", data=others, psf_pairs=others)
     with pytest.raises(InputError, match=r"has 20 stamps under \+g1 and 20 under -g1, and 64 pairs"):
         respond(tmp_path / "b", data=sheared_stamps(str(tmp_path / "few.zarr"), 20, 3))
     kinds = tmp_path / "k.toml"

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from astroml_plugin.baselines.shapes import aperture_snr
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.ellipticity import EllipticityTask, position_angle, to_sky
@@ -103,7 +104,7 @@ def test_columns_hold_the_contract() -> None:
     outputs[:, :2] = torch.tensor([[0.3, 0.0], [0.0, 1e-9], [3.0, 0.0], [0.1, 0.1]])
     columns, _ = one.predict(outputs, given, torch.zeros(4, dtype=torch.int32))
     names = ["e1", "e2", "e1_err", "e2_err", "e1_err95", "e2_err95", "e1_sky", "e2_sky", "position_angle"]
-    names += ["r11", "r12", "r21", "r22"]
+    names += ["r11", "r12", "r21", "r22", "snr"]
     assert list(columns) == names == [column.name for column in one.columns()]
     assert all(values.dtype == np.float32 for values in columns.values())
     assert (np.hypot(columns["e1"], columns["e2"]) < 1).all()
@@ -112,6 +113,25 @@ def test_columns_hold_the_contract() -> None:
     assert np.isnan(columns["e1_sky"]).tolist() == [False, False, False, True]
     assert np.isnan(columns["position_angle"]).tolist() == [False, False, False, True]
     assert np.isnan(columns["r11"]).all()  # nobody fitted a response
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_measured_snr_is_that_of_the_aperture_above_the_border(known: bool) -> None:
+    rng = np.random.default_rng(4)
+    clean = 40 * gaussian(0.1, 0.0, 48).numpy()[None]
+    image = (clean + 7 + rng.normal(0, 2.0, (3, 48, 48))).astype(np.float32)
+    variance = np.full_like(image, 4.0)
+    one = EllipticityTask.from_settings({"bands": ["r"], "psf": "none"})
+    given = from_stamps(image[:, None], variance[:, None] if known else None, None, bands="r")
+    found = one.snr(given).numpy()
+    np.testing.assert_allclose(found, aperture_snr(image - 7, variance), rtol=0.02 if known else 0.1)
+    bad = given.valid.clone()
+    bad[0, 0, 20:23, 20:30] = False
+    image[0, 20:23, 20:30] = 1e6
+    dirty = from_stamps(image[:, None], variance[:, None] if known else None, None, bands="r")
+    holed = one.snr(replace(dirty, valid=bad)).numpy()
+    assert 0.5 * found[0] < holed[0] < found[0]
+    np.testing.assert_allclose(holed[1:], found[1:], rtol=1e-5)
 
 
 def test_calibration_meets_both_contents() -> None:

@@ -76,6 +76,38 @@ def domain_bits(limits: DomainLimits, valid: Tensor, image: Tensor, psf: Tensor 
     return odd.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
 
 
+def aperture_snr(image: Tensor, level: Tensor, variance: Tensor, valid: Tensor) -> Tensor:
+    """(n,) S/N in a round Gaussian aperture of sigma 3 px about pixel size // 2, all bands together.
+
+    The S/N of `baselines.shapes.aperture_snr` with the background removed and without the pixels that are not valid.
+
+    Args:
+        image: (n, band, h, w).
+        level: (n, band) background.
+        variance: (n, band, h, w), or (n, band, 1, 1) where it is the same in all pixels.
+        valid: (n, band, h, w) bool.
+    """
+    weight = _aperture(int(image.shape[-2]), int(image.shape[-1]), image.device)
+    square = weight.square()
+    if bool(valid.all()):
+        light, area = image.flatten(2) @ weight, weight.sum()
+        noise = variance.flatten(2) @ square if variance.shape[-1] > 1 else variance.flatten(1) * square.sum()
+    else:
+        used = valid.flatten(2).to(torch.float32)
+        light, area = torch.where(valid, image, 0.0).flatten(2) @ weight, used @ weight
+        noise = torch.where(valid, variance, 0.0).flatten(2) @ square
+    seen = noise > 0
+    each = torch.where(seen, (light - level * area) / noise.clamp_min(1e-30).sqrt(), 0.0)
+    return each.sum(1) / seen.sum(1).clamp_min(1).sqrt()
+
+
+@lru_cache(maxsize=16)
+def _aperture(height: int, width: int, device: torch.device) -> Tensor:
+    """(height * width,) the Gaussian of the S/N about the centre pixel."""
+    y, x = (torch.arange(side, dtype=torch.float32, device=device) - side // 2 for side in (height, width))
+    return torch.exp(-0.5 * (y[:, None].square() + x.square()) / _APERTURE**2).flatten()
+
+
 @lru_cache(maxsize=16)
 def _sums(size: int, device: torch.device) -> Tensor:
     """(size², 3 + cells²): Gaussians about pixel size // 2, then cells of `_CELL` pixels, in units of their noise."""

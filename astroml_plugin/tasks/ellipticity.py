@@ -24,9 +24,9 @@ from astroml_plugin.errors import InputError
 from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.tasks import perturbations, pictures, shape_merit
 from astroml_plugin.tasks.base import Measurements, Task, float_labels
-from astroml_plugin.tasks.domain import DomainLimits, domain_bits, measure_limits
+from astroml_plugin.tasks.domain import DomainLimits, aperture_snr, domain_bits, measure_limits
 from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
-from astroml_plugin.tasks.normalisation import Normalisation, normalise_psf
+from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels, normalise_psf, robust_width
 
 _LARGEST = 0.999  # a reduced shear is below 1
 _SCATTER_QUANTILE = 0.999  # of the validation split, above which the members disagree too much
@@ -67,7 +67,7 @@ class EllipticityTask(IntervalTask):
         return tuple(self.settings.targets)
 
     def columns(self) -> list[Column]:
-        """Ellipticities of both frames, their errors, position angle and shear response; all float32."""
+        """Ellipticities of both frames, their errors, position angle, shear response and S/N; all float32."""
         return [Column(name, "float32", unit, ucd, text) for name, unit, ucd, text in _COLUMNS]
 
     def targets(self, table: pa.Table) -> Tensor:
@@ -95,6 +95,18 @@ class EllipticityTask(IntervalTask):
             return torch.full((len(outputs), 4), torch.nan)
         return self.members(outputs)[..., -self.extra :].mean(1)
 
+    def snr(self, cutouts: Cutouts) -> Tensor:
+        """(n,) measured S/N as of `domain.aperture_snr`, on the CPU; the border tells what the stamps do not know."""
+        chosen, scaling = self.fitted_stamps(cutouts), self.settings.normalisation
+        image, variance = chosen.image.to(torch.float32), chosen.variance
+        known = None if bool(chosen.valid.all()) else chosen.valid
+        level = border_level(image, known, scaling.border)
+        if scaling.background == "none":
+            level = torch.zeros_like(level)
+        if variance is None:
+            variance = robust_width(border_pixels(image, known, scaling.border)).square()[..., None, None]
+        return aperture_snr(image, level, variance, chosen.valid).cpu()
+
     def scatter(self, outputs: Tensor) -> Tensor:
         """(n,) standard deviation of the members' means over the 68.3 % half-width, the larger of both components."""
         mean = self.members(outputs)[..., :2]
@@ -113,6 +125,10 @@ class EllipticityTask(IntervalTask):
         task = super().calibrated(outputs, targets)
         scatter = task.scatter(outputs)  # type: ignore[attr-defined]
         return task.with_settings(largest_scatter=1.5 * float(torch.quantile(scatter, _SCATTER_QUANTILE)))
+
+    def inputs(self, cutouts: Cutouts) -> tuple[Tensor, ...]:
+        """The network's inputs of `prepare`, without asking what is odd about the stamps."""
+        return super().prepare(cutouts)[0]
 
     def prepare(self, cutouts: Cutouts) -> tuple[tuple[Tensor, ...], Tensor]:
         """As in `Task`; OUT_OF_DOMAIN too for what `domain_bits` finds."""
@@ -135,7 +151,8 @@ class EllipticityTask(IntervalTask):
         sky = to_sky(found.mean.double().numpy(), cutouts.jacobian.numpy())
         angle = position_angle(sky).astype(np.float32)
         angle[angle >= 180] = 0.0  # rounding of 179.9999999
-        parts = [found.mean, found.narrow, found.wide, sky, angle[:, None], self.response(outputs)]
+        snr = self.snr(cutouts)[:, None]
+        parts = [found.mean, found.narrow, found.wide, sky, angle[:, None], self.response(outputs), snr]
         values = np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
         return {name: values[:, number] for number, (name, *_) in enumerate(_COLUMNS)}
 
@@ -219,4 +236,10 @@ _COLUMNS = (
     ("r12", "", _RESPONSE, "Shear response d e1 / d g2, pixel frame"),
     ("r21", "", _RESPONSE, "Shear response d e2 / d g1, pixel frame"),
     ("r22", "", _RESPONSE, "Shear response d e2 / d g2, pixel frame"),
+    (
+        "snr",
+        "",
+        "stat.snr",
+        "Measured S/N in a round Gaussian aperture of sigma 3 px, background of the border removed",
+    ),
 )

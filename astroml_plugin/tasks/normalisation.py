@@ -128,6 +128,11 @@ def border_pixels(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
     return wider
 
 
+def border_level(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
+    """(n, band) median of the border of `border_pixels`, the background of each stamp."""
+    return _median(border_pixels(pixels, valid, width))
+
+
 def robust_width(values: Tensor) -> Tensor:
     """(n, band) Gaussian width from the median absolute deviation of values (n, band, k).
 
