@@ -248,6 +248,17 @@ def _learning_curve(options: argparse.Namespace) -> int:
     return _finish(options, result, "\n".join(result.answers.values()))
 
 
+def _respond(options: argparse.Namespace) -> int:
+    from workflows.respond import respond
+
+    settings = _chosen(options, "out", "band", "method", "psf_pairs", "draws", "seed")
+    with _quiet():
+        result = respond(options.bundle, data=options.data, **settings)
+    used = result.report.get("images") or sum(result.report["pairs"])
+    line = f"response of {result.bundle.name} fitted on {used} {result.report['from']}: {result.bundle.url}"
+    return _finish(options, {"bundle": result.bundle.url, **result.report}, f"{line}, {result.seconds:.0f} s")
+
+
 def _shear(options: argparse.Namespace) -> int:
     from workflows.shear import shear, show
 
@@ -556,6 +567,22 @@ def _add_labelled(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--device", help="torch device of networks (default: CUDA where there is one)")
 
 
+def _add_respond(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundle", metavar="BUNDLE", help="of ellipticities")
+    verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps: sheared pairs, or any galaxies")
+    verb.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the new bundle")
+    verb.add_argument(
+        "--from",
+        dest="method",
+        choices=["images", "pairs"],
+        help="counterfactuals of the stamps themselves, no truth needed; or simulate --pairs shear (what the data are)",
+    )
+    verb.add_argument("--psf-pairs", nargs="+", metavar="SOURCE", help="simulate --pairs psf: mends PSF leakage first")
+    verb.add_argument("--band", metavar="NAME", help="of the data, for a bundle that takes any")
+    verb.add_argument("--draws", type=int, metavar="N", help="of noise per image (1)")
+    verb.add_argument("--seed", type=int, metavar="S", help="of that noise (0)")
+
+
 def _add_shear(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("catalog", metavar="CATALOG", help="with e1, e2 and the responses r11, r12, r21, r22")
     verb.add_argument("--by", metavar="SQL", help="column or expression to bin by")
@@ -638,6 +665,12 @@ _VERBS: dict[str, _Verb] = {
         "How many labels does a target need?",
         "classify --data galaxies.zarr --out curve --target 0.9",
         _add_learning_curve,
+    ),
+    "respond": (
+        _respond,
+        "Fit the shear response of an ellipticity bundle to your galaxies, no truth needed.",
+        "ellipticity --data stamps.zarr --out my-shapes",
+        _add_respond,
     ),
     "shear": (
         _shear,
