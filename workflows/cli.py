@@ -210,12 +210,20 @@ def _why_failed(catalog: str) -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from workflows.evaluate import evaluate
+    from workflows.evaluate import evaluate, show
 
-    settings = _chosen(options, "band", "device", "baselines", "robustness")
+    settings = _chosen(options, "band", "device", "baselines", "robustness", "prior", "symmetries")
     with _quiet():
         result = evaluate(options.source, bundle=options.bundle, out=options.out, **settings)
-    return _finish(options, result, f"evaluated {result.objects} objects into {result.out}")
+    return _finish(options, result, show(result))
+
+
+def _classes(options: argparse.Namespace) -> int:
+    from workflows.classes import classes, show
+
+    settings = _chosen(options, "top", "prior", "where", "to", "purity", name="class_name")
+    result = classes(options.catalog, evaluation=options.evaluation, **settings)
+    return _finish(options, result, show(result))
 
 
 def _respond(options: argparse.Namespace) -> int:
@@ -246,17 +254,6 @@ def _learning_curve(options: argparse.Namespace) -> int:
     with _quiet(), Reporter() as report:
         result = learning_curve(options.recipe, data=options.data, out=options.out, progress=report, **settings)
     return _finish(options, result, "\n".join(result.answers.values()))
-
-
-def _respond(options: argparse.Namespace) -> int:
-    from workflows.respond import respond
-
-    settings = _chosen(options, "out", "band", "method", "psf_pairs", "draws", "seed")
-    with _quiet():
-        result = respond(options.bundle, data=options.data, **settings)
-    used = result.report.get("images") or sum(result.report["pairs"])
-    line = f"response of {result.bundle.name} fitted on {used} {result.report['from']}: {result.bundle.url}"
-    return _finish(options, {"bundle": result.bundle.url, **result.report}, f"{line}, {result.seconds:.0f} s")
 
 
 def _shear(options: argparse.Namespace) -> int:
@@ -521,6 +518,7 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--no-robustness", dest="robustness", action="store_false", default=None, help="no errors of PSF and background"
     )
+    _add_classes_options(verb)
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
 
 
@@ -567,20 +565,17 @@ def _add_labelled(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--device", help="torch device of networks (default: CUDA where there is one)")
 
 
-def _add_respond(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("bundle", metavar="BUNDLE", help="of ellipticities")
-    verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps: sheared pairs, or any galaxies")
-    verb.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the new bundle")
+def _add_classes(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("catalog", metavar="CATALOG", help="with p_<class> and label")
     verb.add_argument(
-        "--from",
-        dest="method",
-        choices=["images", "pairs"],
-        help="counterfactuals of the stamps themselves, no truth needed; or simulate --pairs shear (what the data are)",
+        "--evaluation", required=True, metavar="JSON", help="metrics.json of evaluate with the same bundle"
     )
-    verb.add_argument("--psf-pairs", nargs="+", metavar="SOURCE", help="simulate --pairs psf: mends PSF leakage first")
-    verb.add_argument("--band", metavar="NAME", help="of the data, for a bundle that takes any")
-    verb.add_argument("--draws", type=int, metavar="N", help="of noise per image (1)")
-    verb.add_argument("--seed", type=int, metavar="S", help="of that noise (0)")
+    verb.add_argument("--class", dest="name", metavar="CLASS", help="the only class to choose thresholds for")
+    verb.add_argument("--purity", type=_floats, metavar="P,…", help="expected purity of at least this (0.5 ... 0.99)")
+    verb.add_argument("--top", type=int, metavar="N", help="instead: the N most probable objects")
+    verb.add_argument("--prior", type=_fractions, metavar="CLASS=F,…", help="class fractions instead of the catalog's")
+    verb.add_argument("--where", metavar="SQL", help="which objects (all that could be measured)")
+    verb.add_argument("--to", metavar="FILE", help=".parquet, .csv, .fits or .vot for the thresholds")
 
 
 def _add_shear(verb: argparse.ArgumentParser) -> None:
@@ -666,11 +661,11 @@ _VERBS: dict[str, _Verb] = {
         "classify --data galaxies.zarr --out curve --target 0.9",
         _add_learning_curve,
     ),
-    "respond": (
-        _respond,
-        "Fit the shear response of an ellipticity bundle to your galaxies, no truth needed.",
-        "ellipticity --data stamps.zarr --out my-shapes",
-        _add_respond,
+    "classes": (
+        _classes,
+        "Class fractions of a catalog and thresholds with the purity and completeness that they give.",
+        "catalog --evaluation report/metrics.json --class lens --purity 0.9 --prior lens=0.001",
+        _add_classes,
     ),
     "shear": (
         _shear,

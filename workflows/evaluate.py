@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,19 @@ from astroml_plugin import storage
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.errors import InputError
 from astroml_plugin.evaluation import measure
+from astroml_plugin.inference.driver import check_class_options
+from astroml_plugin.inference.job import Job
+from astroml_plugin.inference.reading import task_for
+from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.settings import from_mapping
 from astroml_plugin.stamps import Stamps
 from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings
+from astroml_plugin.tasks import class_merit, class_pictures
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.classify import ClassifyTask, most_votes
+from astroml_plugin.tasks.symmetry import COUNTS, averaged
 from astroml_plugin.training import outputs_of
+from workflows.infer import class_options
 from workflows.train import finite, write_figure
 
 USUAL_BASELINES = {"hsm": "galsim", "moments": None}
@@ -55,6 +63,8 @@ def evaluate(
     device: str | None = None,
     baselines: Sequence[str] | None = None,
     robustness: bool = True,
+    prior: Mapping[str, float] | None = None,
+    symmetries: int | None = None,
 ) -> EvaluateResult:
     """Score a bundle on labelled stamps; where it was trained on them, only on those of its test split.
 
@@ -67,13 +77,17 @@ def evaluate(
         baselines: other methods to measure the same pixels with (of ellipticity: hsm, moments, unweighted, ngmix);
             default those of `USUAL_BASELINES` that the task knows and the installed packages allow.
         robustness: also measure with errors of PSF model, background and noise, where the task knows some.
+        prior: of a bundle of classes, class -> fraction of the survey, as for `infer`: what is said of the catalog
+            columns then holds for these fractions.
+        symmetries: of a bundle of classes, average over so many, as for `infer`, and say what that costs and gains.
 
     Raises:
         InputError: source and bundle do not fit, labels are missing, or no object is left.
     """
     started = time.perf_counter()
     model = ModelBundle.load(bundle)
-    task, data = model.task(), LabelledStamps([source])
+    data = LabelledStamps([source])
+    own, task = _tasks(model, prior, symmetries)
     first = data.first
     bands = task.check_source(
         bands=first.bands,
@@ -86,13 +100,18 @@ def evaluate(
     rows, split = _rows(model, data, task.usable(data.labels))
     stream = BlockStream(data, rows, task.targets(data.labels.take(pa.array(rows))), bands=bands, batch_size=256)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network = model.network(fused=True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    single = model.network(fused=True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = averaged(task, single)
     outputs, targets, measured = outputs_of(task, network, stream, device)
     table = data.labels.take(pa.array(measured))
-    metrics = {**task.metrics(outputs, targets, table), "failures": len(rows) - len(measured)}
-    drawn = task.figures(outputs, targets, table)
+    metrics = {**own.metrics(outputs, targets, table), "failures": len(rows) - len(measured)}
+    drawn = own.figures(outputs, targets, table)
     assessed, more = _assess(task, network, stream, data, device, _chosen_baselines(task, first, baselines), robustness)
-    metrics, drawn = finite({**metrics, **assessed}), {**drawn, **more}
+    metrics, drawn = {**metrics, **assessed}, {**drawn, **more}
+    if symmetries is not None and symmetries > 1 and isinstance(own, ClassifyTask) and not own.settings.multi_label:
+        metrics["symmetries"] = _symmetries(own, single, stream, device, symmetries)
+        drawn["symmetries"] = class_pictures.symmetry(metrics["symmetries"], _COMPARED)
+    metrics = finite(metrics)
     url = storage.absolute(str(out))
     for name, figure in drawn.items():
         write_figure(storage.join(url, f"{name}.png"), figure)
@@ -103,11 +122,40 @@ def evaluate(
         "source": {"id": first.id, "digest": data.digest},
         "split": split,
         "objects": len(rows),
+        "prior": dict(prior or {}),
+        "symmetries": symmetries or 0,
         "metrics": metrics,
     }
     storage.write_json(storage.join(url, "metrics.json"), record)
     figures = [f"{name}.png" for name in drawn]
     return EvaluateResult(url, len(rows), split, metrics, figures, time.perf_counter() - started)
+
+
+_COMPARED = ("accuracy", "balanced_accuracy", "nll", "ece")
+"""Figures of which the gain by averaging is drawn."""
+
+
+def _tasks(model: ModelBundle, prior: Mapping[str, float] | None, symmetries: int | None) -> tuple[Task, Task]:
+    """The bundle's task with the number of symmetries asked for, and the same for the class fractions asked for."""
+    task, changed = model.task(), class_options(prior, symmetries)
+    job = Job("", "", (BundleRef(model.name, model.url, model.sha256),), **changed)
+    check_class_options([task], job)
+    return task_for(replace(job, prior=()), task), task_for(job, task)
+
+
+def _symmetries(
+    task: ClassifyTask, network: torch.nn.Module, stream: BlockStream, device: str, most: int
+) -> list[dict[str, Any]]:
+    """What averaging over up to `most` symmetries costs and gains on the same stamps."""
+    probabilities, seconds, truth = {}, {}, np.zeros(0, np.int64)
+    for count in [number for number in COUNTS if number <= most]:
+        chosen = task.with_settings(symmetries=count)
+        started = time.perf_counter()
+        outputs, targets, _ = outputs_of(chosen, averaged(chosen, network), stream, device)
+        seconds[count] = time.perf_counter() - started
+        probabilities[count] = task.probabilities(outputs).double().numpy()
+        truth = most_votes(targets).numpy()
+    return class_merit.compared(probabilities, truth, seconds)
 
 
 def _chosen_baselines(task: Task, source: Stamps, asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -160,3 +208,54 @@ def _rows(model: ModelBundle, data: LabelledStamps, usable: np.ndarray) -> tuple
     if len(rows) == 0:
         raise InputError(f"no object of {storage.redact(data.first.url)} is left to evaluate on (split {split})")
     return rows, split
+
+
+def show(result: EvaluateResult) -> str:
+    """What was found, for a terminal: the line of the outcome, and the scores where the bundle gives classes."""
+    lines = [f"evaluated {result.objects} objects into {result.out}"]
+    found = result.metrics.get("catalog", {})
+    if "scores" in found:
+        lines += [f"{name.replace('_', ' '):>20}  {_interval(value)}" for name, value in found["scores"].items()]
+    if "search" in found:
+        lines += ["", *_show_search(found["search"])]
+    for row in result.metrics.get("symmetries", []):
+        gain = row["accuracy_gain"]
+        lines.append(
+            f"{row['symmetries']} symmetries: {row['cost']:.2f} times the time, {row['objects_per_second']:,.0f} "
+            f"objects/s, accuracy {row['accuracy']:.4f} ({gain['value']:+.4f}, 95 % {gain['low']:+.4f} to "
+            f"{gain['high']:+.4f}), NLL {row['nll']:.4f}, ECE {row['ece']:.4f}"
+        )
+    return "\n".join(lines)
+
+
+_SEARCH = {
+    "auroc": "AUROC",
+    "tpr0": "TPR0",
+    "tpr10": "TPR10",
+    "tpr_fpr_1e-3": "TPR at FPR 1e-3",
+    "tpr_fpr_1e-4": "TPR at FPR 1e-4",
+}
+
+
+def _show_search(found: Mapping[str, Any]) -> list[str]:
+    """The table of the strong-lens challenge, bins of the positives and kinds of negatives below."""
+    rows = [("all", found)]
+    for name, bins in found.get("bins", {}).items():
+        rows += [(f"{name} {row['low']:.3g}-{row['high']:.3g}", row) for row in bins]
+    rows += [(f"against {kind}", row) for kind, row in found.get("kinds", {}).items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [
+        f"{found['class']:<{width}}  positives  negatives  " + "  ".join(f"{text:>15}" for text in _SEARCH.values())
+    ]
+    for name, row in rows:
+        values = "  ".join(f"{row[key]['value']:>15.4f}" for key in _SEARCH)
+        lines.append(f"{name:<{width}}  {row['positives']:>9}  {row['negatives']:>9}  {values}")
+    for row in found["purity_at_completeness"]:
+        purity = ", ".join(f"{value:.3g} at a fraction of {prior}" for prior, value in row["purity"].items())
+        lines.append(f"completeness {row['completeness']:.2f}: p >= {row['threshold']:.4g}, expected purity {purity}")
+    return lines
+
+
+def _interval(value: Mapping[str, float | None]) -> str:
+    low, high = value["low"], value["high"]
+    return f"{value['value']:.4f}" + ("" if low is None or high is None else f"  ({low:.4f}-{high:.4f})")

@@ -208,7 +208,7 @@ def prepare(
     out = storage.absolute(out)
     if not 0 <= assume_psf_fwhm < math.inf:
         raise InputError(f"a PSF of FWHM {assume_psf_fwhm} arcsec cannot be assumed: give a number above 0")
-    changed = _class_options(prior, symmetries)
+    changed = class_options(prior, symmetries)
     job = Job(storage.absolute(source), out, refs, "", None, band, batch, device, assume_psf_fwhm, **changed)
     if isinstance(opened, Survey) and objects is None:
         raise InputError("a Survey needs objects to measure: give a table with --objects TABLE")
@@ -223,7 +223,7 @@ def prepare(
     return Prepared(opened, catalog, job, storage.digest(identity), unplaced)
 
 
-def _class_options(prior: Mapping[str, float] | None, symmetries: int | None) -> dict[str, Any]:
+def class_options(prior: Mapping[str, float] | None, symmetries: int | None) -> dict[str, Any]:
     """What a job keeps of a prior and a number of symmetries."""
     if symmetries is not None:
         check_count(symmetries)
@@ -328,7 +328,7 @@ def dry_run(source: str, *, bundle: str | Sequence[str], threads: int | None = N
     opened = open_source(source)
     bundles = load_bundles(bundle)
     assumed = settings.get("assume_psf_fwhm", 0.0)
-    changed = _class_options(settings.get("prior"), settings.get("symmetries"))
+    changed = class_options(settings.get("prior"), settings.get("symmetries"))
     refs = tuple(ref for ref, _ in bundles)
     job = Job(source, "", refs, band=settings.get("band"), assumed_psf_fwhm=assumed, **changed)
     inference.check_bundles(bundles, opened, job, settings.get("pixel_scale_tolerance"))

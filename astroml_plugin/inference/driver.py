@@ -81,7 +81,7 @@ def check_bundles(
         raise InputError(
             f"bundle {ref.name} reads {', '.join(bundle.task().bands)}, no band can be chosen: leave --band away"
         )
-    _check_class_options([bundle.task() for _, bundle in bundles], job)
+    check_class_options([bundle.task() for _, bundle in bundles], job)
     names = Counter(ref.name for ref, _ in bundles)
     if max(names.values()) > 1:
         raise InputError(f"two bundles are named {names.most_common(1)[0][0]}: rename the folder of one")
@@ -95,8 +95,12 @@ def check_bundles(
         _check_source(task, source, job.band, pixel_scale_tolerance)
 
 
-def _check_class_options(tasks: Sequence[Task], job: Job) -> None:
-    """A prior and a number of symmetries must mean something to a bundle."""
+def check_class_options(tasks: Sequence[Task], job: Job) -> None:
+    """A prior and a number of symmetries must mean something to a bundle.
+
+    Raises:
+        InputError: no bundle has classes, or those of the prior, or averages.
+    """
     if job.symmetries and not any(hasattr(task.settings, "symmetries") for task in tasks):
         raise InputError("no bundle here averages over symmetries: leave --symmetries away")
     classes = [task.settings.classes for task in tasks if isinstance(task, ClassifyTask)]

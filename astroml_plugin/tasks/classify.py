@@ -342,7 +342,7 @@ class ClassifyTask(Task):
         if self.settings.multi_label:
             figures = scores.multi_label(probabilities, targets.numpy(), repeats=0)
             return {**found, **_values(figures), **classes}
-        true = _most(targets).numpy()
+        true = most_votes(targets).numpy()
         figures = scores.classification(probabilities, true, repeats=0)
         confusion = scores.confusion(true, probabilities.argmax(1), self.outputs)
         return {**found, **_values(figures), **classes, "confusion": confusion.tolist()}
@@ -360,7 +360,7 @@ class ClassifyTask(Task):
             return class_merit.assess_independent(probabilities, targets.numpy(), settings.classes)
         search = class_merit.Search(settings.positive, settings.search_bins, settings.negative_kind)
         return class_merit.assess(
-            probabilities, _most(targets).numpy(), settings.classes, search=search, table=table, prior=prior
+            probabilities, most_votes(targets).numpy(), settings.classes, search=search, table=table, prior=prior
         )
 
 
@@ -368,6 +368,6 @@ def _values(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: figure["value"] for name, figure in figures.items()}
 
 
-def _most(targets: Tensor) -> Tensor:
+def most_votes(targets: Tensor) -> Tensor:
     """(n,) class numbers; of votes the class that has most."""
     return targets if targets.ndim == 1 else targets.argmax(1)
