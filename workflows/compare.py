@@ -19,8 +19,9 @@ from workflows.pieces import NETWORK, Piece, Pieces, Progress
 from workflows.recipe import Recipe
 from workflows.train import finite, write_figure
 
-FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
-"""Figures of `scores.classification` in the table."""
+FIGURES = ("accuracy", "balanced_accuracy", "balanced_accuracy_even", "macro_f1", "ece", "nll")
+"""Figures of `scores.classification` in the table; `balanced_accuracy_even` is that of the class that is most probable
+where all classes are equally frequent (probabilities divided by the fractions among the objects judged)."""
 
 SEARCH = ("auroc", "tpr0", "tpr10", *scores.RATES)
 """Figures of `scores.ranking` in the table, where the recipe names a positive class."""
@@ -162,6 +163,9 @@ def _record(
 ) -> dict[str, Any]:
     """One line of the table."""
     figures: dict[str, Any] = dict(scores.classification(pooled.probabilities, pooled.truth, repeats))
+    even = pooled.probabilities / np.maximum(np.bincount(pooled.truth, minlength=len(classes)), 1)
+    even = even / even.sum(1, keepdims=True)
+    figures["balanced_accuracy_even"] = scores.classification(even, pooled.truth, repeats)["balanced_accuracy"]
     if positive in classes:
         place = list(classes).index(positive)
         figures |= scores.ranking(pooled.probabilities[:, place], pooled.truth == place, repeats)

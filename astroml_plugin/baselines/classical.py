@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,14 @@ class Method:
     """The estimator of scikit-learn, from a seed."""
     largest: int = 0
     """Training objects at most, a random part of more (time grows with their square); 0: all."""
+    choices: tuple[tuple[str, float], ...] = ()
+    """Settings of the estimator, of which the one that is best on the validation part is kept."""
 
 
 def _cart(seed: int) -> Any:
     from sklearn.tree import DecisionTreeClassifier
 
-    return DecisionTreeClassifier(min_samples_leaf=15, random_state=seed)
+    return DecisionTreeClassifier(random_state=seed)
 
 
 def _random_forest(seed: int) -> Any:
@@ -75,11 +77,11 @@ def _mlp(seed: int) -> Any:
 def _logistic(seed: int) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=1e-3, max_iter=2000, random_state=seed)
+    return LogisticRegression(max_iter=2000, random_state=seed)
 
 
 _MAKERS = {
-    "cart": Method((), _cart),
+    "cart": Method((), _cart, choices=(("min_samples_leaf", 10), ("min_samples_leaf", 20), ("min_samples_leaf", 40))),
     "random_forest": Method((), _random_forest),
     "gradient_boosting": Method((), _gradient_boosting),
     "svm": Method((), _svm, largest=20_000),
@@ -89,12 +91,12 @@ _SEEN = {"": ("features",), "_pca": ("pixels",), "_both": ("features", "pixels")
 
 METHODS: dict[str, Method] = {
     **{
-        f"{name}{suffix}": Method(inputs, method.make, method.largest)
+        f"{name}{suffix}": replace(method, inputs=inputs)
         for suffix, inputs in _SEEN.items()
         for name, method in _MAKERS.items()
     },
     "gabor_svm": Method(("gabor",), _svm, largest=20_000),
-    "edges_logistic": Method(("edges",), _logistic),
+    "edges_logistic": Method(("edges",), _logistic, choices=(("C", 1e-4), ("C", 1e-3), ("C", 1e-2), ("C", 1e-1))),
 }
 """cart (Breiman et al. 1984), random_forest (Breiman 2001), gradient_boosting (Friedman 2001, on histograms), svm
 (radial basis functions), mlp (one layer of 64) on shape features, `…_pca` on 50 principal components of the pixels,
@@ -159,7 +161,7 @@ class Classifier:
         x, y = self._columns(train, rows), np.asarray(targets)[rows]
         held = self._columns(validation), np.asarray(validation_targets)
         weight = np.asarray(weights, np.float64) if len(weights) else np.ones(classes)
-        self._estimator = _fitted(chosen.make(seed), x, y, weight[y], held, seed)
+        self._estimator = _best(chosen, x, y, weight[y], held, seed)
         scale = _tempered if hasattr(self._estimator, "predict_proba") else _platt
         self._scale = scale(self._scores(held[0]), held[1], np.log(weight))
         self._classes = classes
@@ -223,6 +225,31 @@ class _Columns:
         return np.clip(scaled, -6, 6).astype(np.float32)
 
 
+def _best(
+    chosen: Method, x: Float, y: NDArray[np.int64], weight: Float, held: tuple[Float, NDArray[np.int64]], seed: int
+) -> Any:
+    """The fitted estimator, with the choice that gives the validation part the highest likelihood."""
+    tried = [
+        _fitted(chosen.make(seed).set_params(**{name: value}), x, y, weight, held, seed)
+        for name, value in chosen.choices
+    ]
+    return (
+        min(tried, key=lambda made: _loss(made, held))
+        if tried
+        else _fitted(chosen.make(seed), x, y, weight, held, seed)
+    )
+
+
+def _loss(estimator: Any, held: tuple[Float, NDArray[np.int64]]) -> float:
+    """Mean of -ln p over objects of classes that the estimator knows; 0 without any."""
+    known = np.asarray(estimator.classes_)
+    inside = np.isin(held[1], known)
+    if not inside.any():
+        return 0.0
+    found = estimator.predict_proba(held[0][inside])[np.arange(inside.sum()), np.searchsorted(known, held[1][inside])]
+    return float(-np.log(np.maximum(found, _FLOOR)).mean())
+
+
 def _fitted(
     estimator: Any, x: Float, y: NDArray[np.int64], weight: Float, held: tuple[Float, NDArray[np.int64]], seed: int
 ) -> Any:
@@ -241,15 +268,12 @@ def _fitted_by_epochs(
     rng = np.random.default_rng(seed)
     even = bool((weight == weight[0]).all())
     classes = np.unique(y)
-    inside = np.isin(held[1], classes)
-    known = np.searchsorted(classes, held[1][inside])
     best, lowest, age = estimator, np.inf, 0
     estimator.set_params(batch_size=min(estimator.batch_size, len(y)))
     for _ in range(_EPOCHS):
         drawn = rng.permutation(len(y)) if even else rng.choice(len(y), len(y), p=weight / weight.sum())
         estimator.partial_fit(x[drawn], y[drawn], classes=classes)
-        found = estimator.predict_proba(held[0][inside])[np.arange(len(known)), known]
-        loss = -np.log(np.maximum(found, 1e-12)).mean() if len(known) else 0.0
+        loss = _loss(estimator, held)
         age += 1
         if loss < lowest:
             best, lowest, age = copy.deepcopy(estimator), loss, 0

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts import Cutouts, from_stamps
 
 Float = NDArray[Any]
 
@@ -69,11 +69,16 @@ def shape_features(cutouts: Cutouts) -> Features:
     Args:
         cutouts: n stamps of one size, raw pixels.
     """
-    parts = [_shape_part(cutouts.take(slice(start, start + _CHUNK))) for start in range(0, len(cutouts), _CHUNK)]
-    return _joined(parts or [_shape_part(cutouts)])
+    return _in_parts(cutouts, _shape_part)
 
 
-def _joined(parts: Sequence[dict[str, Float]]) -> Features:
+def _in_parts(cutouts: Cutouts, measure: Callable[[Cutouts], dict[str, Float]]) -> Features:
+    """The table of a few stamps at a time; what is not finite becomes NaN."""
+    if len(cutouts) == 0:
+        blank = np.zeros((1, *cutouts.image.shape[1:]), np.float32)
+        found = _in_parts(from_stamps(blank, None, None, bands=cutouts.bands), measure)
+        return Features(found.names, found.values[:0])
+    parts = [measure(cutouts.take(slice(start, start + _CHUNK))) for start in range(0, len(cutouts), _CHUNK)]
     names = tuple(parts[0])
     values = np.concatenate([np.stack([part[name] for name in names], axis=1) for part in parts]).astype(np.float32)
     return Features(names, np.where(np.isfinite(values), values, np.float32(np.nan)))
@@ -109,23 +114,32 @@ def _cleaned(cutouts: Cutouts) -> tuple[Float, Float]:
     edge = max(2, min(height, width) // 16)
     frame = np.ones((height, width), bool)
     frame[edge:-edge, edge:-edge] = False
-    border = pixels[:, :, frame]
     valid = cutouts.valid.numpy()
-    if not valid.all():
-        border = np.where(valid[:, :, frame], border, np.nan)
-        low, middle, high = np.nanpercentile(border, (15.87, 50, 84.13), axis=2)
-        middle = np.nan_to_num(middle)
-        return np.where(valid, pixels - middle[:, :, None, None], 0), np.nan_to_num((high - low) / 2)
-    low, middle, high = _quantiles(border)
-    return pixels - middle[:, :, None, None], (high - low) / 2
+    if valid.all():
+        low, middle, high = _quantiles(pixels[:, :, frame])
+        return pixels - middle[:, :, None, None], (high - low) / 2
+    low, middle, high = _valid_quantiles(pixels[:, :, frame], valid[:, :, frame])
+    return np.where(valid, pixels - middle[:, :, None, None], np.float32(0)), (high - low) / 2
+
+
+_QUANTILES = (0.1587, 0.5, 0.8413)
 
 
 def _quantiles(border: Float) -> tuple[Float, Float, Float]:
     """16, 50 and 84 % along the last axis."""
-    count = border.shape[-1]
-    places = [int(0.1587 * count), count // 2, int(0.8413 * count)]
+    places = [int(part * border.shape[-1]) for part in _QUANTILES]
     found = np.partition(border, places, axis=-1)
     return found[..., places[0]], found[..., places[1]], found[..., places[2]]
+
+
+def _valid_quantiles(border: Float, valid: Float) -> tuple[Float, Float, Float]:
+    """The same of valid pixels; 0 where there are none."""
+    ranked = np.sort(np.where(valid, border, np.inf), axis=-1)
+    count = valid.sum(-1)
+    places = [(part * count).astype(int)[..., None] for part in _QUANTILES]
+    found = [np.take_along_axis(ranked, np.minimum(place, ranked.shape[-1] - 1), -1)[..., 0] for place in places]
+    low, middle, high = (np.where(count > 0, values, np.float32(0)) for values in found)
+    return low, middle, high
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,11 @@ class _Rings:
     """(h w, 2 orders rings) cosine and sine of each order within each ring."""
     inward: tuple[tuple[Float, Float], ...]
     """Per ring from 1 px on: its pixels, and for each the next one on the way to the centre."""
+
+    @property
+    def area(self) -> Float:
+        """(rings,) pi ((k + 1)^2 - k^2) pixels."""
+        return np.pi * (2 * np.arange(self.last) + 1)
 
     @property
     def last(self) -> int:
@@ -176,8 +195,8 @@ def _rings(shape: tuple[int, int]) -> _Rings:
 
 
 def _ring_sums(image: Float, rings: _Rings) -> Float:
-    """(n, rings) light in each ring."""
-    return image.reshape(len(image), -1) @ rings.member
+    """(n, rings) light in each ring: the mean of its pixels times its area."""
+    return (image.reshape(len(image), -1) @ rings.member) * (rings.area / rings.count)
 
 
 class _Profile:
@@ -190,12 +209,12 @@ class _Profile:
     def __init__(self, light: Float, sigma: Float, rings: _Rings) -> None:
         self.sums = _ring_sums(light, rings)
         self.grown = np.concatenate([np.zeros((len(light), 1)), np.cumsum(self.sums, 1)], axis=1)
-        self.mean = self.sums / rings.count
+        self.mean = self.sums / rings.area
         both = _ring_sums(np.minimum(light, light[:, ::-1, ::-1]), rings) + rings.count * sigma[:, None] / np.sqrt(
             np.pi
         )
-        inside = np.cumsum(both, 1) / np.cumsum(rings.count)
-        self.petrosian = _first_below(both / rings.count / inside, 0.2, start=2) + 0.5
+        inside = np.cumsum(both, 1) / np.cumsum(rings.area)
+        self.petrosian = _first_below(both / rings.area / inside, 0.2, start=2) + 0.5
         self.edge = np.minimum(1.5 * self.petrosian, rings.last)
         self.total = _at(self.grown, self.edge)
         self.r20, self.r50, self.r80 = (_reaches(self.grown, part * self.total) for part in (0.2, 0.5, 0.8))
@@ -459,8 +478,7 @@ def gabor_features(cutouts: Cutouts) -> Features:
     Args:
         cutouts: n stamps of 16 px or more, raw pixels.
     """
-    parts = [_gabor_part(cutouts.take(slice(start, start + _CHUNK))) for start in range(0, len(cutouts), _CHUNK)]
-    return _joined(parts or [_gabor_part(cutouts)])
+    return _in_parts(cutouts, _gabor_part)
 
 
 _WAVELENGTHS = (3.0, 6.0, 12.0)
@@ -491,17 +509,19 @@ def _gabor_part(cutouts: Cutouts) -> dict[str, Float]:
     columns: dict[str, Float] = {}
     for name, plane in planes.items():
         for number, wavelength in enumerate(_WAVELENGTHS):
-            binned = _halved(plane, number)
-            columns |= _gabor_columns(binned, wavelength / 2**number, f"gabor_{name}_{wavelength:g}")
+            binned, step = _halved(plane, number)
+            columns |= _gabor_columns(binned, wavelength / step, f"gabor_{name}_{wavelength:g}")
     return columns
 
 
-def _halved(plane: Float, times: int) -> Float:
-    """Images (n, h, w) averaged in 2 x 2 pixels so many times."""
-    for _ in range(times):
+def _halved(plane: Float, times: int) -> tuple[Float, int]:
+    """Images (n, h, w) averaged in 2 x 2 pixels up to so many times, while 16 px remain; and pixels per pixel."""
+    step = 1
+    while step < 2**times and min(plane.shape[1:]) >= 32:
         height, width = plane.shape[1] // 2, plane.shape[2] // 2
         plane = plane[:, : 2 * height, : 2 * width].reshape(len(plane), height, 2, width, 2).mean((2, 4))
-    return plane
+        step *= 2
+    return plane, step
 
 
 def _gabor_columns(plane: Float, wavelength: float, name: str) -> dict[str, Float]:
@@ -536,8 +556,7 @@ def edge_features(cutouts: Cutouts) -> Features:
     Args:
         cutouts: n stamps of 16 px or more, raw pixels.
     """
-    parts = [_edge_part(cutouts.take(slice(start, start + _CHUNK))) for start in range(0, len(cutouts), _CHUNK)]
-    return _joined(parts or [_edge_part(cutouts)])
+    return _in_parts(cutouts, _edge_part)
 
 
 _CELLS, _BINS = 8, 9
@@ -572,12 +591,10 @@ def pixel_features(cutouts: Cutouts, side: int = 32) -> Features:
         cutouts: n stamps, raw pixels.
         side: stamps of twice the side or more are averaged in whole pixels.
     """
-    parts = [_pixel_part(cutouts.take(slice(start, start + _CHUNK)), side) for start in range(0, len(cutouts), _CHUNK)]
-    values = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-    return Features(tuple(f"pixel_{number}" for number in range(values.shape[1])), values)
+    return _in_parts(cutouts, lambda part: _pixel_part(part, side))
 
 
-def _pixel_part(cutouts: Cutouts, side: int) -> Float:
+def _pixel_part(cutouts: Cutouts, side: int) -> dict[str, Float]:
     pixels, noise = _cleaned(cutouts)
     count, bands, height, width = pixels.shape
     step = max(1, min(height, width) // side)
@@ -585,7 +602,8 @@ def _pixel_part(cutouts: Cutouts, side: int) -> Float:
     cut = pixels[:, :, top : top + height // step * step, left : left + width // step * step]
     binned = cut.reshape(count, bands, height // step, step, width // step, step).mean((3, 5))
     flat = binned.reshape(count * bands, *binned.shape[2:])
-    return _stretched(flat, noise.reshape(-1) / step).reshape(count, -1)
+    values = _stretched(flat, noise.reshape(-1) / step).reshape(count, -1)
+    return {f"pixel_{number}": values[:, number] for number in range(values.shape[1])}
 
 
 INPUTS: dict[str, Callable[[Cutouts], Features]] = {
