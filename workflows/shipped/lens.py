@@ -17,7 +17,7 @@ from workflows.recipe import Recipe, read_recipe
 from workflows.simulate import simulate
 from workflows.train import train
 
-COUNT = 45_056
+COUNT = 40_960
 """Stamps of the training set, half of them lenses; one tenth is kept for validation and test."""
 
 SEED = 401
@@ -48,7 +48,7 @@ def lens_recipe() -> Recipe:
     network = {"widths": [16, 32, 64, 128], "blocks": 1, "activation": "relu", "dropout": 0.1}
     training = replace(
         recipe.training,
-        epochs=16,
+        epochs=12,
         batch_size=128,
         learning_rate=0.004,
         weight_decay=0.001,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from astroml_plugin.errors import InputError
 from astroml_plugin.simulation.lenses import light
-from astroml_plugin.simulation.lenses.galaxies import Component, Deflector, blue_magnitudes, draw_source, red_colours
+from astroml_plugin.simulation.lenses.galaxies import Component, Deflector, draw_source, nearby_magnitudes, red_colours
 from astroml_plugin.simulation.lenses.light import Plane, Source
 from astroml_plugin.simulation.profiles import Sersic, ellipse
 
@@ -180,8 +180,8 @@ def _shape(rng: np.random.Generator, smallest: float) -> tuple[float, float]:
 
 
 def _blue(lens: Lens, rng: np.random.Generator, zero_point: float) -> Float:
-    """(band,) flux as bright as the arcs, in colours drawn like those of sources."""
-    mag = blue_magnitudes(rng, float(lens.mag[1]))
+    """(band,) flux as bright as the arcs, blue as nearer galaxies are."""
+    mag = nearby_magnitudes(rng, float(lens.mag[1]))
     return lens.magnification * rng.uniform(0.7, 1.3) * 10 ** (0.4 * (zero_point - mag))
 
 

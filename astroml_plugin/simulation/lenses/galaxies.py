@@ -101,8 +101,8 @@ def red_colours(z: float) -> tuple[float, float]:
 
 
 def draw_deflector(rng: np.random.Generator, theta_e: tuple[float, float]) -> Deflector:
-    """A deflector with an Einstein radius log-uniform in `theta_e`."""
-    radius = math.exp(rng.uniform(math.log(theta_e[0]), math.log(theta_e[1])))
+    """A deflector with an Einstein radius uniform in `theta_e`."""
+    radius = rng.uniform(*theta_e)
     z = 0.2 + 0.7 * rng.beta(2.2, 2.2)
     z_source = rng.uniform(max(1.0, z + 0.4), 3.0)
     to_lens, to_source = comoving_distance(z), comoving_distance(z_source)
@@ -140,12 +140,20 @@ def _axis_ratio(e1: float, e2: float) -> float:
 def draw_magnitude(rng: np.random.Generator, limits: tuple[float, float], slope: float) -> float:
     """dN/dm proportional to 10^(slope m)."""
     rate = slope * math.log(10)
+    if rate == 0:
+        return rng.uniform(*limits)
     return limits[0] + math.log1p(rng.random() * math.expm1(rate * (limits[1] - limits[0]))) / rate
 
 
 def blue_magnitudes(rng: np.random.Generator, r: float) -> Float:
     """g, r, i of a star-forming galaxy far away."""
     g_r, r_i = np.clip(rng.normal(0.3, 0.22), -0.2, 1.1), np.clip(rng.normal(0.18, 0.15), -0.2, 0.7)
+    return np.array([r + g_r, r, r - r_i])
+
+
+def nearby_magnitudes(rng: np.random.Generator, r: float) -> Float:
+    """g, r, i of young stars at the redshifts of deflectors: arms, rings, companions."""
+    g_r, r_i = np.clip(rng.normal(0.5, 0.22), -0.1, 1.2), np.clip(rng.normal(0.28, 0.15), -0.2, 0.8)
     return np.array([r + g_r, r, r - r_i])
 
 

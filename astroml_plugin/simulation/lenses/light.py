@@ -133,8 +133,8 @@ def edge_on(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
 
 
 def _knotted(light: NDArray[Any], x: Plane, y: Plane, rng: np.random.Generator, number: tuple[int, int]) -> Plane:
-    """Unit flux, part of it in knots where the light is."""
-    light = _scaled(light, x)
+    """Unit flux, part of it in knots where the light is; it fades before the edge of the grid."""
+    light = _scaled(light / (1 + np.exp((np.hypot(x, y) - 0.85 * float(x[0, -1])) / 0.12)), x)
     count = int(rng.integers(number[0], number[1] + 1))
     if count == 0:
         return light

@@ -96,18 +96,18 @@ class LensSet:
     """Rings."""
     merger: float = 0.09
     """Mergers."""
-    companions: float = 0.12
+    companions: float = 0.10
     """Small galaxies around the deflector."""
     edge_on: float = 0.11
     """Disks on edge."""
-    plain: float = 0.22
+    plain: float = 0.24
     """Deflectors alone."""
     theta_e: tuple[float, float] = (0.7, 2.0)
-    """Einstein radii in arcsec, log-uniform before lenses are accepted."""
+    """Einstein radii in arcsec, uniform before lenses are accepted."""
     source_mag: tuple[float, float] = (21.5, 25.0)
     """Unlensed r magnitudes of sources."""
-    source_slope: float = 0.1
-    """dN/dm proportional to 10^(slope m)."""
+    source_slope: float = 0.0
+    """dN/dm proportional to 10^(slope m); as many bright as faint ones by default, to learn from and to be binned."""
     arc_snr: float = 20.0
     """Least S/N of the arcs: their flux over its noise in the pixels above 1 sigma, in the best band."""
     arc_pixels: int = 20
