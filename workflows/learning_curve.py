@@ -21,7 +21,7 @@ from workflows.train import finite, write_figure
 USUAL_METHODS = (NETWORK, "random_forest", "svm_both")
 """Methods that are drawn unless told otherwise."""
 
-_RATES = np.geomspace(0.05, 2.0, 80)
+_RATES = np.geomspace(0.05, 2.0, 150)
 """Exponents c of a + b N^-c that are tried."""
 _FAR = 10.0
 """Times the largest subset, beyond which an answer is called an extrapolation."""

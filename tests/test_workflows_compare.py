@@ -1,0 +1,224 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from training_samples import class_stamps, ellipticity_stamps, gaussians, write_stamps
+
+from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.errors import InputError
+from astroml_plugin.stream import LabelledStamps, SplitSettings
+from workflows import pieces
+from workflows.cli import main
+from workflows.compare import compare
+from workflows.learning_curve import Curve, _Judge, answer, fit_power_laws, learning_curve
+from workflows.train import train
+
+pytest.importorskip("sklearn")
+torch.set_num_threads(1)
+
+RECIPE = """
+task = "classify"
+[settings]
+label = "kind"
+names = { 1 = "galaxy", 2 = "star" }
+positive = "star"
+[network_arguments]
+widths = [4, 8]
+hidden = 8
+[training]
+epochs = 3
+batch_size = 32
+learning_rate = 0.005
+"""
+OTHER = RECIPE.replace("0.005", "0.004").replace('"galaxy"', '"nebula"')
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return class_stamps(str(tmp_path_factory.mktemp("data") / "kinds.zarr"), 240)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipes") / "kinds.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared(data: str, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compared") / "out"
+    told: list[tuple] = []
+    result = compare(
+        recipe,
+        data=data,
+        out=out,
+        folds=2,
+        methods=["network", "cart", "svm_both"],
+        repeats=50,
+        progress=lambda *note: told.append(note),
+    )
+    assert [note[:3] for note in told] == [("compared", number, 6) for number in range(1, 7)]
+    assert result.objects == 240
+    return out
+
+
+def test_every_object_is_judged_once_by_every_method_on_the_same_side(compared: Path, data: str) -> None:
+    table = pq.read_table(compared / "predictions.parquet").to_pandas()
+    assert table.groupby("method").size().to_dict() == {"network": 240, "cart": 240, "svm_both": 240}
+    stamps = LabelledStamps([data])
+    for fold in (0, 1):
+        test = stamps.split(SplitSettings(folds=2, fold=fold), np.ones(240, bool))["test"]
+        for _, chosen in table[table.fold == fold].groupby("method"):
+            assert sorted(chosen.row) == test.tolist()
+    kind = stamps.labels["kind"].to_numpy()
+    assert (table.truth == np.where(kind[table.row] == 1, "galaxy", "star")).all()
+    np.testing.assert_allclose(table.p_galaxy + table.p_star, 1, atol=1e-5)
+
+
+def test_table_figure_and_record(compared: Path) -> None:
+    record = json.loads((compared / "compare.json").read_text())
+    assert record["classes"].keys() == {"galaxy", "star"}
+    assert sum(record["classes"].values()) == record["objects"] == 240
+    assert record["left_out"] == {"network": 0, "cart": 0, "svm_both": 0}
+    best = [line["accuracy"]["value"] for line in record["table"]]
+    assert best == sorted(best, reverse=True)
+    for line in record["table"]:
+        assert line["accuracy"]["low"] <= line["accuracy"]["value"] <= line["accuracy"]["high"]
+        assert np.sum(line["confusion"]) == 240
+        assert line["train_seconds"] > 0
+        assert line["objects_per_second"] > 0
+        assert {"macro_f1", "ece", "nll", "auroc", "tpr0", "tpr10", "tpr_fpr_1e-3"} <= set(line)
+    assert next(line for line in record["table"] if line["method"] == "svm_both")["accuracy"]["value"] > 0.9
+    text = (compared / "table.md").read_text()
+    assert text.count("\n") == 5
+    assert "| svm_both" in text
+    assert (compared / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_finished_is_not_done_again(
+    compared: Path, data: str, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args, **_settings):
+        raise AssertionError("this was done before")
+
+    monkeypatch.setattr(pieces, "train", refuse)
+    monkeypatch.setattr(pieces.classical, "Classifier", refuse)
+    again = compare(recipe, data=data, out=compared, folds=2, methods=["network", "cart", "svm_both"], repeats=50)
+    assert len(again.table) == 3
+    (compared / "pieces" / "cart" / "fold_1.parquet").rename(compared / "kept")
+    with pytest.raises(AssertionError):
+        compare(recipe, data=data, out=compared, folds=2, methods=["network", "cart"], repeats=50)
+    (compared / "kept").rename(compared / "pieces" / "cart" / "fold_1.parquet")
+
+
+def test_other_recipes_tasks_methods_and_outputs_are_refused(
+    compared: Path, data: str, recipe: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other.toml").write_text(OTHER)
+    with pytest.raises(InputError, match="made with another recipe, seed, split or data"):
+        compare(tmp_path / "other.toml", data=data, out=compared, folds=2, methods=["cart"])
+    with pytest.raises(InputError, match="no method 'forest' to compare: there are network, cart"):
+        compare(recipe, data=data, out=tmp_path / "a", methods=["forest"])
+    with pytest.raises(InputError, match="holds a store"):
+        compare(recipe, data=data, out=data, methods=["cart"])
+    shapes = ellipticity_stamps(str(tmp_path / "shapes.zarr"), 60)
+    (tmp_path / "shapes.toml").write_text('task = "ellipticity"')
+    with pytest.raises(InputError, match="task 'ellipticity' that does not give one class"):
+        compare(tmp_path / "shapes.toml", data=shapes, out=tmp_path / "b", methods=["cart"])
+
+
+def test_ordinary_split_and_a_finished_bundle(data: str, recipe: Path, tmp_path: Path) -> None:
+    train(recipe, data=data, out=tmp_path / "blobs")
+    result = compare(recipe, data=data, out=tmp_path / "c", folds=0, methods=["cart"], bundle=tmp_path / "blobs")
+    card = ModelBundle.load(tmp_path / "blobs").card
+    assert result.objects == card.training["objects"]["test"]
+    line = next(line for line in result.table if line["method"] == "blobs")
+    assert line["accuracy"]["value"] == pytest.approx(card.metrics["test"]["accuracy"])
+    with pytest.raises(InputError, match="trained on objects of these data with another split"):
+        compare(recipe, data=data, out=tmp_path / "d", folds=3, methods=["cart"], bundle=[tmp_path / "blobs"])
+
+
+def test_leaks_stop_a_comparison_and_memory_is_bounded(recipe: Path, data: str, tmp_path: Path) -> None:
+    image = gaussians(np.zeros((60, 2)), np.random.default_rng(0))
+    kind = np.tile([1, 2], 60)
+    twice = write_stamps(str(tmp_path / "t.zarr"), np.concatenate([image, image]), {"kind": kind})
+    with pytest.raises(InputError, match="very pixels"):
+        compare(recipe, data=twice, out=tmp_path / "a", methods=["cart"])
+    (tmp_path / "small.toml").write_text(RECIPE + "memory = 100_000.0\n")
+    with pytest.raises(InputError, match=r"pixels of 240 objects take .* without them, cart, random_forest"):
+        compare(tmp_path / "small.toml", data=data, out=tmp_path / "b", folds=2, methods=["svm_pca"])
+
+
+# ---- learning curve ----------------------------------------------------------------------------------------------
+
+
+def test_power_laws_are_found() -> None:
+    sizes = np.array([100, 200, 400, 800, 1600, 3200], float)
+    wanted = np.array([[0.05, 3.0, 0.6], [0.0, 1.0, 0.3], [0.2, 0.0, 0.0]])
+    errors = np.stack([a + b * sizes**-c for a, b, c in wanted])
+    found = fit_power_laws(sizes, errors, np.full(6, 0.01))
+    refit = np.stack([a + b * sizes**-c for a, b, c in found])
+    np.testing.assert_allclose(refit, errors, atol=5e-4)
+    np.testing.assert_allclose(found[:2, 0], wanted[:2, 0], atol=0.02)
+    falling = fit_power_laws(sizes, errors[:, ::-1], np.full(6, 0.01))
+    assert (falling[:2, 1] == 0).all()
+
+
+def curve(floor: float, spread: float) -> Curve:
+    rng = np.random.default_rng(0)
+    samples = np.stack([np.abs(rng.normal(floor, spread, 400)), np.full(400, 3.0), np.full(400, 0.5)], axis=1)
+    return Curve(floor, 3.0, 0.5, samples)
+
+
+def test_the_answer_is_a_number_with_an_interval_or_an_honest_no() -> None:
+    class Settings:
+        classes = ("a", "b")
+
+    judge = _Judge("accuracy", Settings())
+    found = curve(0.05, 0.005)
+    assert found.needed(0.08)[0] == pytest.approx((3 / 0.03) ** 2)
+    text = answer("svm", found, judge, 0.92, 2000, 0.0)
+    assert text.startswith("svm: to reach accuracy 0.92 you need about 8,000 more labels (95 %: ")
+    assert "extrapolation" in answer("svm", found, judge, 0.94, 2000, 0.0)
+    assert "levels off at 0.950" in answer("svm", found, judge, 0.97, 2000, 0.0)
+    assert "are enough (95 %" in answer("svm", found, judge, 0.85, 2000, 0.0)
+    assert "no upper bound" in answer("svm", curve(0.05, 0.02), judge, 0.92, 2000, 0.0)
+    assert "fewer than three" in answer("svm", None, judge, 0.92, 2000, 0.0)
+    assert "about 9,000 more" in answer("svm", found, judge, 0.92, 2000, 0.125)
+
+
+def test_learning_curve_from_end_to_end(
+    data: str, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"data": data, "out": tmp_path / "lc", "sizes": [24, 48, 96], "repeats": 30, "seeds": 2}
+    result = learning_curve(recipe, methods=["cart"], **settings)
+    assert [(point["method"], point["size"]) for point in result.points] == [("cart", 24), ("cart", 48), ("cart", 96)]
+    assert all(point["low"] <= point["value"] <= point["high"] for point in result.points)
+    assert result.answers["cart"].startswith("cart: to reach accuracy")
+    record = json.loads((tmp_path / "lc" / "learning_curve.json").read_text())
+    assert record["curves"]["cart"]["floor"]["low"] >= 0
+    assert (tmp_path / "lc" / "learning_curve.png").exists()
+    made = sorted(path.name for path in (tmp_path / "lc" / "pieces" / "cart").iterdir())
+    assert made == [f"n{size}_s{seed}.parquet" for size in (24, 48, 96) for seed in (0, 1)]
+    rows = [set(pq.read_table(tmp_path / "lc" / "pieces" / "cart" / name)["row"].to_pylist()) for name in made]
+    assert all(one == rows[0] for one in rows)
+    monkeypatch.setattr(pieces.classical, "Classifier", None)
+    assert learning_curve(recipe, methods=["cart"], **settings).points == result.points
+    for wrong, words in (({"sizes": [24, 5000]}, "sizes must lie"), ({"metric": "luck"}, "no metric 'luck'")):
+        with pytest.raises(InputError, match=words):
+            learning_curve(recipe, methods=["cart"], **{**settings, **wrong})
+
+
+def test_verbs(data: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = [str(recipe), "--data", data]
+    assert main(["compare", *common, "--out", str(tmp_path / "c"), "--folds", "2", "--methods", "cart"]) == 0
+    assert "| cart" in capsys.readouterr().out
+    options = ["--sizes", "24,48,96", "--methods", "network", "--seeds", "1", "--target", "0.9"]
+    assert main(["learning-curve", *common, "--out", str(tmp_path / "l"), *options]) == 0
+    assert "network: to reach accuracy 0.9" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main(["learning-curve", *common, "--out", str(tmp_path / "l"), "--sizes", "2.5"])
