@@ -10,7 +10,9 @@ from training_samples import class_stamps, ellipticity_stamps, gaussians, write_
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.errors import InputError
+from astroml_plugin.settings import from_mapping
 from astroml_plugin.stamps import Stamps
+from astroml_plugin.stream import LabelledStamps, SplitSettings
 from workflows.evaluate import evaluate
 from workflows.recalibrate import recalibrate
 from workflows.recipe import read_recipe, shipped, to_toml
@@ -66,6 +68,9 @@ def test_bundle_tells_how_it_was_made(galaxies: str, trained: Path) -> None:
     assert card.settings["pixel_scale"] == 0.2
     assert card.training["sources"] == [{"name": "galaxies.zarr", "id": Stamps.open(galaxies).id, "objects": 400}]
     assert sum(card.training["objects"].values()) == 400
+    data = LabelledStamps([galaxies])
+    settings = from_mapping(SplitSettings, card.training["split"], "the card")
+    assert card.training["split_ids"] == data.split_identity(data.split(settings, np.ones(400, bool)))
     assert card.metrics["test"]["count"] == card.training["objects"]["test"]
     assert max(card.metrics["test"]["rmse"]) < 0.1
     assert str(trained.parent) not in json.dumps(card.training)
