@@ -94,6 +94,21 @@ def test_real_galaxies_are_taken_in_turn(shared_data: Path) -> None:
     assert third.matrix == pytest.approx(profiles.rotation(np.radians(60)))
 
 
+def test_resized_real_galaxies_have_the_sizes_of_the_population(shared_data: Path) -> None:
+    path = str(shared_data / "cosmos_real26")
+    kind, places = RealGalaxies(path, part="test", rotations=12, resized=True), np.zeros(1)
+    plain = replace(kind, resized=False)
+    rng = np.random.default_rng(0)
+    for number, radius in enumerate((0.3, 0.5, 1.0) * 4):
+        own, seen = (one.make(Draw(number, radius, 0, 0, places), rng) for one in (kind, plain))
+        assert own.half_light_radius == pytest.approx(min(radius, 3 * seen.half_light_radius))
+        assert own.parts[0].matrix.stretch() == pytest.approx(own.half_light_radius / seen.half_light_radius)
+    block = make_block(replace(preset("hst-test-resized", path), count=40, block=40), 0)
+    assert np.isfinite(block.image).all()
+    observed = make_block(replace(preset("hst-test", path), count=40, block=40), 0).table
+    assert np.median(block.table["half_light_radius"]) > 1.5 * np.median(observed["half_light_radius"])
+
+
 def test_a_folder_without_a_catalog_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no RealGalaxyCatalog"):
         hst.HstGalaxies.open(str(tmp_path))

@@ -20,6 +20,8 @@ from astroml_plugin.simulation.profiles import SERSIC_STEP, Knots, Sersic, ellip
 
 Float = NDArray[np.float64]
 
+_ENLARGED = 3.0  # the most that a real galaxy is
+
 
 class Draw(NamedTuple):
     """What every galaxy is given, whatever its kind."""
@@ -109,7 +111,8 @@ class Composite:
 class RealGalaxies:
     """Galaxies seen by HST in GalSim's `RealGalaxyCatalog` layout, without HST's PSF; e1 and e2 are NaN.
 
-    The pixels' own noise belongs to the galaxy and is sheared with it. Sizes stay as observed.
+    The pixels' own noise belongs to the galaxy and is sheared with it. Sizes stay as observed, and most galaxies that
+    are faint for HST are hardly resolved from the ground, unless `resized`.
     """
 
     path: str
@@ -120,6 +123,9 @@ class RealGalaxies:
     """train, test or all: a seeded 60 : 40 split of the objects."""
     rotations: int = 0
     """0: any galaxy at any angle; else every galaxy in turn at this many equal steps of 360 degrees."""
+    resized: bool = False
+    """Whether galaxies take the half-light radii that the population draws, enlarged at most threefold: the resolution
+    of HST is then still finer than a ground-based PSF."""
     split_seed: int = 1
     """Of the split; the same seed never gives one object to both parts."""
     kind: str = "real"
@@ -139,8 +145,12 @@ class RealGalaxies:
         else:
             which, angle = int(rng.integers(len(chosen))), rng.uniform(0, 2 * math.pi)
         picture = Picture(galaxies.path, int(chosen[which]))
-        part = Part(picture, rotation(angle), np.ones(len(draw.positions)))
-        return Galaxy("real", (part,), math.nan, picture.half_light_radius, math.nan, math.nan)
+        radius, matrix = picture.half_light_radius, rotation(angle)
+        if self.resized:
+            factor = min(draw.half_light_radius / radius, _ENLARGED)
+            radius, matrix = factor * radius, ellipse(0.0, 0.0, factor).after(matrix)
+        part = Part(picture, matrix, np.ones(len(draw.positions)))
+        return Galaxy("real", (part,), math.nan, radius, math.nan, math.nan)
 
 
 Kind = Irregular | Composite | RealGalaxies

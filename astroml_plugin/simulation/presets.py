@@ -35,11 +35,11 @@ def _of(population: Population, camera: Camera, **settings: float) -> Callable[[
     return lambda hst: StampSet(1, population=population, camera=camera, **settings)  # type: ignore[arg-type]
 
 
-def _real(part: str, rotations: int) -> Callable[[str | None], StampSet]:
+def _real(part: str, rotations: int, resized: bool = False) -> Callable[[str | None], StampSet]:
     def make(hst: str | None) -> StampSet:
         if not hst:
             raise InputError("real galaxies need their catalog: give the path of a RealGalaxyCatalog (--hst PATH)")
-        kinds = (RealGalaxies(hst, part=part, rotations=rotations),)
+        kinds = (RealGalaxies(hst, part=part, rotations=rotations, resized=resized),)
         return StampSet(1, population=replace(_GALAXIES, kinds=kinds), camera=_VARYING)
 
     return make
@@ -86,6 +86,10 @@ PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet]]] = {
         lambda hst: LensSet(1),
     ),
     "hst-test": ("the held-out 40 %, each at 12 angles", _real("test", 12)),
+    "hst-test-resized": (
+        "the same morphologies at the half-light radii of field-varying, enlarged at most threefold",
+        _real("test", 12, resized=True),
+    ),
 }
 """Name -> (what it is, a function of the HST catalog's path that makes it with a count of 1)."""
 
