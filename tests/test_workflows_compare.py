@@ -208,7 +208,8 @@ def test_learning_curve_from_end_to_end(
     assert all(one == rows[0] for one in rows)
     monkeypatch.setattr(pieces.classical, "Classifier", None)
     assert learning_curve(recipe, methods=["cart"], **settings).points == result.points
-    for wrong, words in (({"sizes": [24, 5000]}, "sizes must lie"), ({"metric": "luck"}, "no metric 'luck'")):
+    few = ({"sizes": [4, 48, 96]}, "a subset of 4 training objects cannot be used: the validation split lacks a class")
+    for wrong, words in (few, ({"sizes": [24, 5000]}, "sizes must lie"), ({"metric": "luck"}, "no metric 'luck'")):
         with pytest.raises(InputError, match=words):
             learning_curve(recipe, methods=["cart"], **{**settings, **wrong})
 

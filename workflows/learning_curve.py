@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from astroml_plugin import scores, storage
 from astroml_plugin.errors import InputError
-from astroml_plugin.stream import split_record
+from astroml_plugin.stream import SplitSettings, split_record
 from workflows.pieces import NETWORK, Float, Piece, Pieces, Progress
 from workflows.recipe import Recipe
 from workflows.train import finite, write_figure
@@ -105,7 +105,8 @@ def learning_curve(
         recipe: a shipped name, the path of a TOML file, or a `Recipe`, of a task that classifies.
         data: one or several `Stamps` with label columns.
         out: folder or URL of the results.
-        sizes: training objects of each subset; default six, each twice the one before, up to all.
+        sizes: training objects of each subset; default six, each twice the one before, up to all, without those that
+            lack a class.
         methods: "network" and names of `baselines.classical.METHODS`.
         metric: accuracy, balanced_accuracy, macro_f1, ece, brier or nll; auroc where the recipe names a positive class.
         target: value of the metric to reach; default halfway from the best point to perfection.
@@ -122,13 +123,16 @@ def learning_curve(
     pieces.check(methods)
     split = pieces.recipe.split
     plan = pieces.plan(replace(split, limit=0))
-    chosen = _sizes(sizes, len(plan.rows["train"]), len(plan.task.settings.classes))
     judge = _Judge(metric, plan.task.settings)
-    work = [(method, size, seed) for size in chosen for seed in range(_seeds(seeds)) for method in methods]
+    subsets = {
+        size: [_subset(split, size, seed) for seed in range(_seeds(seeds))]
+        for size in _sizes(sizes, len(plan.rows["train"]), len(plan.task.settings.classes))
+    }
+    chosen = _with_all_classes(pieces, subsets, given=sizes is not None)
+    work = [(method, size, seed) for size in chosen for seed in range(seeds) for method in methods]
     found: dict[tuple[str, int], list[Piece]] = {}
     for number, (method, size, seed) in enumerate(work):
-        part = replace(split, limit=size, limit_seed=split.limit_seed + seed)
-        piece = pieces.get(method, part, f"n{size}_s{seed}", seed)
+        piece = pieces.get(method, subsets[size][seed], f"n{size}_s{seed}", seed)
         found.setdefault((method, size), []).append(piece)
         if progress is not None:
             progress("trained", number + 1, len(work), f"{method} on {size}")
@@ -171,6 +175,29 @@ def _sizes(sizes: Sequence[int] | None, most: int, classes: int) -> list[int]:
         raise InputError(
             f"sizes must lie between {2 * classes} and the {most} training objects of the split, not {list(sizes)}"
         )
+    return chosen
+
+
+def _subset(split: SplitSettings, size: int, seed: int) -> SplitSettings:
+    return replace(split, limit=size, limit_seed=split.limit_seed + seed)
+
+
+def _with_all_classes(pieces: Pieces, subsets: dict[int, list[SplitSettings]], *, given: bool) -> list[int]:
+    """The sizes whose subsets all have every class for training and validation.
+
+    Raises:
+        InputError: a size that was asked for has not, or none of the usual ones has.
+    """
+    chosen = list(subsets)
+    while chosen:
+        try:
+            for part in subsets[chosen[0]]:  # subsets are nested: the smallest decides
+                pieces.plan(part)
+            return chosen
+        except InputError as error:
+            if given or len(chosen) == 1:
+                raise InputError(f"a subset of {chosen[0]} training objects cannot be used: {error}") from None
+            chosen = chosen[1:]
     return chosen
 
 
