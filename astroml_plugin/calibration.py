@@ -154,8 +154,8 @@ def reliability(
         weight: (n,) how much each object counts; the same for all if not given.
 
     Returns:
-        Lists over the bins that hold objects: low, high (edges), count, said (mean probability), found (fraction that
-        happened), found_low, found_high (95 %, Wilson 1927, for the effective number of objects).
+        Lists over the bins that hold objects: low, high (edges), count, weight (sum), said (mean probability), found
+        (fraction that happened), found_low, found_high (95 %, Wilson 1927, for the effective number of objects).
     """
     p, true = np.asarray(probability, np.float64), np.asarray(happened, np.float64)
     w = np.ones(len(p)) if weight is None else np.asarray(weight, np.float64)
@@ -169,6 +169,7 @@ def reliability(
         "low": (seen / bins).tolist(),
         "high": ((seen + 1) / bins).tolist(),
         "count": count[seen].tolist(),
+        "weight": total[seen].tolist(),
         "said": (np.bincount(place, w * p, bins)[seen] / total[seen]).tolist(),
         "found": found.tolist(),
         "found_low": low.tolist(),

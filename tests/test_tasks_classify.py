@@ -389,7 +389,8 @@ def test_assessment_of_a_search() -> None:
     assert {row["prior"] for row in search["thresholds"]} >= {1e-3, 1e-4}
     fractions = found["class_fractions"]
     assert abs(fractions["value"][1] - fractions["true"][1]) < 4 * fractions["error"][1]
-    assert set(drawn) == {"reliability", "confusion", "curves", "purity"}
+    assert search["ece"]["value"] < 0.04
+    assert set(drawn) == {"reliability", "reliability_search", "confusion", "curves", "purity"}
 
 
 def test_assessment_under_another_prior_counts_objects_accordingly() -> None:
@@ -415,3 +416,16 @@ def test_assessment_of_several_labels() -> None:
     assert found["scores"]["ece"]["value"] < 0.05
     assert found["scores"]["mean_auroc"]["value"] == pytest.approx(5 / 6, abs=0.02)
     assert set(drawn) == {"reliability", "curves"}
+
+
+def test_assessment_of_one_class_only_and_of_nothing() -> None:
+    given, _, table = measured(500)
+    found, drawn = task(classes=["none", "lens"], positive="lens").assess(
+        given, torch.zeros(500, dtype=torch.int64), table
+    )
+    assert found["per_class"] == {}
+    assert "search" not in found
+    assert set(drawn) == {"reliability", "confusion"}
+    nothing = Measurements({name: np.full(500, np.nan) for name in ("p_none", "p_lens")})
+    with pytest.raises(InputError, match="none of the 500 objects could be measured"):
+        task(classes=["none", "lens"]).assess(nothing, torch.zeros(500, dtype=torch.int64), table)

@@ -308,7 +308,8 @@ def _pure(ask: _Ask, name: str, curve: Curve, purity: float, fraction: float | N
         raise InputError(f"purity {purity:g} must lie between 0 and 1")
     known = _usable(fraction)
     if known is None:
-        return Selection(name, wanted, "", 0, None, None, "none are left after the correction: give its --prior")
+        told = "is not known" if fraction is None else f"is {fraction:g} after the correction"
+        return Selection(name, wanted, "", 0, None, None, f"its fraction in the catalog {told}: give its --prior")
     try:
         choice = curve.for_purity(purity, known)
     except InputError as error:

@@ -94,7 +94,7 @@ def assess(
         result["class_fractions"] = halves(t, chosen, classes)
     if search.positive and search.positive in result["per_class"]:
         number = list(classes).index(search.positive)
-        result["search"] = _searched(p[:, number], t == number, search, labels, repeats)
+        result["search"] = _searched(p[:, number], t == number, search, labels, weight, repeats)
     return result, class_pictures.figures(result)
 
 
@@ -134,12 +134,17 @@ def halves(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: Sequence
     return {**found, "true": (np.bincount(true[second], minlength=len(classes)) / len(second)).tolist()}
 
 
-def _searched(p: Float, positive: NDArray[np.bool_], search: Search, table: pa.Table, repeats: int) -> dict[str, Any]:
+def _searched(
+    p: Float, positive: NDArray[np.bool_], search: Search, table: pa.Table, weight: Float | None, repeats: int
+) -> dict[str, Any]:
     """Figures of the search for one class: ranking, thresholds, bins and kinds."""
-    curve = Curve.of(p, positive)
+    curve, said = Curve.of(p, positive), calibration.reliability(p, positive, scores.BINS, weight)
+    gap = np.abs(np.subtract(said["said"], said["found"]))
     found = {
         "class": search.positive,
         **scores.ranking(p, positive, repeats),
+        "reliability": said,
+        "ece": {"value": float(np.dot(said["weight"], gap) / np.sum(said["weight"]))},
         "rank_weighted_score": scores.rank_weighted_score(p, positive),
         "thresholds": thresholds(curve),
         "purity_at_completeness": purities(curve),

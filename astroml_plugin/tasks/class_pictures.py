@@ -10,6 +10,7 @@ import numpy as np
 from astroml_plugin.calibration import RARE, Curve
 
 _COLOURS = ("#1b4f72", "#c0392b", "#7d8b3a", "#6c3483", "#e59866", "#117a65", "#7b7d7d", "#b7950b")
+_TEXTS = {"balanced_accuracy": "balanced accuracy", "nll": "NLL", "ece": "ECE"}
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -22,6 +23,8 @@ def figures(result: Mapping[str, Any]) -> dict[str, Any]:
     search = result.get("search")
     if search:
         curves = {search["class"]: curves[search["class"]]}
+        said = f"probability of {search['class']}"
+        drawn["reliability_search"] = reliability(search["reliability"], search["ece"], said)
         drawn["purity"] = purity(curves[search["class"]], search["class"])
     if curves:
         areas = {name: result["per_class"][name] for name in curves}
@@ -68,8 +71,8 @@ def reliability(bins: Mapping[str, Any], ece: Mapping[str, float], said: str) ->
     above.plot([0, 1], [0, 1], color="0.5", linewidth=1, label="perfect")
     style = {"color": _COLOURS[0], "markersize": 4, "capsize": 2, "linewidth": 1}
     above.errorbar(x, y, error, fmt="o", label="found, 95 % interval", **style)
-    text = f"ECE {ece['value']:.4f} ({ece['low']:.4f}–{ece['high']:.4f})"
-    above.set(ylabel="fraction that is right", xlim=(0, 1), ylim=(0, 1.02), title=text)
+    text = f"ECE {ece['value']:.4f}" + (f" ({ece['low']:.4f}–{ece['high']:.4f})" if "low" in ece else "")
+    above.set(ylabel="fraction that is", xlim=(0, 1), ylim=(0, 1.02), title=text)
     above.title.set_fontsize(10)
     above.legend(fontsize=8, frameon=False, loc="upper left")
     low, high = np.array(bins["low"]), np.array(bins["high"])
@@ -120,7 +123,7 @@ def purity(curve: Curve, name: str) -> Any:
         panel.plot(x, y, color=colour, linewidth=1.4, label=f"{name} fraction {text}")
         panel.fill_between(x, low, y, color=colour, alpha=0.15, linewidth=0)
     panel.set(xlabel="completeness", ylabel="expected purity", xlim=(0, 1), ylim=(0, 1.02))
-    panel.legend(fontsize=8, frameon=False, loc="lower left")
+    figure.legend(fontsize=8, frameon=False, loc="outside upper center")
     return figure
 
 
@@ -136,6 +139,6 @@ def symmetry(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
         panel.set_xscale("log", base=2)
         panel.set_xticks(cost, [f"{row['symmetries']}" for row in rows])
         panel.minorticks_off()
-        panel.set(xlabel="symmetries (at their relative cost)", title=f"change of {name.replace('_', ' ')}")
+        panel.set(xlabel="symmetries (at their relative cost)", title=f"change of {_TEXTS.get(name, name)}")
         panel.title.set_fontsize(10)
     return figure

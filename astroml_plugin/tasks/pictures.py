@@ -27,35 +27,6 @@ def true_against_measured(truth: np.ndarray, measured: np.ndarray, names: Sequen
     return figure
 
 
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Any:
-    """Counts (true, predicted), coloured by the fraction of each true class."""
-    figure, (panel,) = _axes(1, 1.5 + 0.8 * len(classes))
-    panel.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), vmin=0, vmax=1, cmap="Blues")
-    for row, column in np.ndindex(*counts.shape):
-        panel.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8)
-    ticks = range(len(classes))
-    panel.set_xticks(ticks, classes, rotation=45, ha="right")
-    panel.set_yticks(ticks, classes)
-    panel.set(xlabel="predicted", ylabel="true")
-    return figure
-
-
-def reliability_diagram(confidence: np.ndarray, right: np.ndarray, bins: int) -> Any:
-    """Accuracy against confidence of the most probable class, in equal-width bins."""
-    figure, (panel,) = _axes(1)
-    number = np.minimum((confidence * bins).astype(int), bins - 1)
-    count = np.bincount(number, minlength=bins)
-    seen = count > 0
-    panel.plot([0, 1], [0, 1], "k-", linewidth=1)
-    panel.plot(
-        np.bincount(number, confidence, bins)[seen] / count[seen],
-        np.bincount(number, right.astype(float), bins)[seen] / count[seen],
-        "o-",
-    )
-    panel.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    return figure
-
-
 def training_curves(records: Sequence[dict[str, Any]]) -> Any:
     """Training and validation loss of each epoch."""
     figure, (panel,) = _axes(1)
