@@ -17,7 +17,7 @@ def sample(
     rng = np.random.default_rng(seed)
     truth = rng.choice(len(shares), count, p=shares)
     table = {}
-    for number, kind in enumerate(("features", "pixels", "gabor", "edges")):
+    for number, kind in enumerate(("features", "pixels", "gabor", "edges", "simple")):
         values = rng.normal(0, 1, (count, 60)).astype(np.float32)
         values[:, 0] += 2.5 * truth
         values[:, 1] -= 2.0 * (truth == 1)

@@ -36,7 +36,9 @@ def test_radii_and_concentration_of_a_gaussian() -> None:
     assert found["concentration"][0] == pytest.approx(5 * np.log10(np.sqrt(np.log(0.2) / np.log(0.8))), rel=0.03)
     assert found["flux_r"][0] == pytest.approx(4, abs=0.02)
     assert found["petrosian"][0] == pytest.approx(2.307 * 5, rel=0.03)  # eta = 0.2 of a Gaussian
-    assert found["sersic"][0] > measured(exponential(4.0))["sersic"][0]
+    growth = np.log(2.5) / np.log(1.177 / 0.668) / (np.log(1.6) / np.log(1.794 / 1.177))
+    assert found["growth_ratio"][0] == pytest.approx(growth, rel=0.05)
+    assert measured(exponential(3.0))["growth_ratio"][0] > found["growth_ratio"][0]
 
 
 def test_gini_is_that_of_the_definition() -> None:
@@ -157,6 +159,16 @@ def test_every_kind_of_stamp_gives_finite_numbers_or_nan_and_the_same_columns(me
     assert not np.isinf(again.values).any()
     np.testing.assert_allclose(again.values[2], found.values[2], rtol=1e-5)
     assert measure(from_stamps(image[:0], None, None, bands=names)).values.shape[0] == 0
+
+
+def test_simple_features_are_columns_of_the_shape_features() -> None:
+    stamps = cutouts(
+        np.stack([gaussian(3.0), gaussian(4.0)]), np.stack([gaussian(2.0), gaussian(5.0)]), bands=("g", "i")
+    )
+    whole, simple = shape_features(stamps), features.simple_features(stamps)
+    assert set(simple.names) == {"flux_g", "flux_i", "colour_gradient_g_i", "asymmetry", "asymmetry_quarter"}
+    for name, values in zip(simple.names, simple.values.T):
+        np.testing.assert_array_equal(values, whole.values[:, whole.names.index(name)])
 
 
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,8 +68,8 @@ def compare(
         data: one or several `Stamps` with label columns.
         out: folder or URL of the results.
         folds: 0 takes the recipe's own split.
-        methods: "network" and names of `baselines.classical.METHODS`; default all of them (gabor_svm and
-            edges_logistic where there are two classes).
+        methods: "network" and names of `baselines.classical.METHODS`; default all of them (simple_forest,
+            gabor_svm and edges_logistic where there are two classes).
         bundle: finished bundles to judge as well; one that was trained on these data only with its own split.
         device: torch device of networks; default CUDA where there is one.
         repeats: bootstrap samples.
@@ -122,8 +122,8 @@ def _splits(split: SplitSettings, folds: int) -> list[SplitSettings]:
 
 
 def _usual(classes: int) -> tuple[str, ...]:
-    """All methods; those of the lens challenge only where one class is told from another."""
-    rare = ("gabor_svm", "edges_logistic")
+    """All methods; those of lens searches only where one class is told from another."""
+    rare = ("simple_forest", "gabor_svm", "edges_logistic")
     return NETWORK, *(name for name in classical.METHODS if classes == 2 or name not in rare)
 
 

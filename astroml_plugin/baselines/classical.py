@@ -95,12 +95,14 @@ METHODS: dict[str, Method] = {
         for suffix, inputs in _SEEN.items()
         for name, method in _MAKERS.items()
     },
+    "simple_forest": Method(("simple",), _random_forest),
     "gabor_svm": Method(("gabor",), _svm, largest=20_000),
     "edges_logistic": Method(("edges",), _logistic, choices=(("C", 1e-4), ("C", 1e-3), ("C", 1e-2), ("C", 1e-1))),
 }
 """cart (Breiman et al. 1984), random_forest (Breiman 2001), gradient_boosting (Friedman 2001, on histograms), svm
 (radial basis functions), mlp (one layer of 64) on shape features, `…_pca` on 50 principal components of the pixels,
-`…_both` on both; gabor_svm and edges_logistic as in the strong-lens finding challenge."""
+`…_both` on both; simple_forest on fluxes, asymmetry and the colour of the centre against its surroundings; gabor_svm
+and edges_logistic as in the strong-lens finding challenge."""
 
 
 def method(name: str) -> Method:

@@ -55,13 +55,16 @@ def shape_features(cutouts: Cutouts) -> Features:
       AJ 128, 163).
     - `ellipticity` = (a - b) / (a + b), `size` (fourth root of the determinant, pixels), `thickness` (rms width across,
       pixels) and `edge_on` = 1 - b / a of the area, not weighted by light, from second moments of those pixels.
-    - `slope_…`: logarithmic slope of the profile in annuli; `sersic` index that r80 / r20 and r50 / r20 suggest through
-      the slope of the cumulative profile (Graham & Driver 2005, PASA 22, 118: concentration grows with it).
-    - `mode<m>_<k>`: relative amplitude of the Fourier mode m in annulus k, `twist<m>`: how little its phase keeps
-      (Elmegreen, Elmegreen & Montenegro 1992, ApJS 79, 37: arms turn with radius, bars and disks seen from the edge do
-      not); `handed` how alike the twist is in the annuli, whichever its sense.
-    - `second_source`: flux of the brightest other peak over that of the centre, in 5 x 5 pixels; `offset` of the centre
-      of light, pixels; `area`, `snr` of the light, `surface` lg of the mean brightness.
+    - `slope_…`: lg of the ratio of surface brightness from one annulus to the next; `light_…`: fractions within parts of
+      the Petrosian radius; `growth_ratio`: logarithmic slope of the growth curve inside r50 over that outside, which
+      grows with the Sersic index (growth curves: Graham & Driver 2005, PASA 22, 118); `peak`: lg of the central
+      brightness over the mean within r50.
+    - `mode<m>_<k>`: relative amplitude of the Fourier mode m in annulus k (Considere & Athanassoula 1988, A&AS 76,
+      365); `twist<m>`: how little its phase keeps over the annuli, since arms turn with radius, bars and disks seen from
+      the edge do not; `winding`: by how much mode 2 turns, `handed`: how much of that in one sense, whichever it is.
+    - `second_source`: flux of the brightest other peak over that of the centre, in 5 x 5 pixels, `second_distance` in
+      pixels, `sources`: peaks of a tenth of the centre or more; `offset` of the centre of light, `area` (square root),
+      both in pixels; `snr` (lg); `surface`: lg of the brightness at the Petrosian radius.
 
     For every band `flux_<band>` (lg), `r50_<band>`, `concentration_<band>`; for neighbouring bands `colour_<a>_<b>` =
     -2.5 lg(a / b) and `colour_gradient_<a>_<b>`, that within r50 less that from there to the edge.
@@ -232,7 +235,7 @@ class _Profile:
             "r50": self.r50,
             "r80": self.r80,
             "concentration": 5 * np.log10(self.r80 / self.r20),
-            "sersic": curve,
+            "growth_ratio": curve,
             "peak": _lg(self.mean[:, 0] / (self.total / (np.pi * self.r50**2))),
             "snr": _lg(self.total / (sigma * np.sqrt(np.pi) * self.edge)),
             **fractions,
@@ -606,8 +609,19 @@ def _pixel_part(cutouts: Cutouts, side: int) -> dict[str, Float]:
     return {f"pixel_{number}": values[:, number] for number in range(values.shape[1])}
 
 
+def simple_features(cutouts: Cutouts) -> Features:
+    """Those of `shape_features` that anyone would look at first: fluxes, colour of the centre less that around it,
+    asymmetry. A search that these solve is too easy to tell classifiers apart."""
+    whole = shape_features(cutouts)
+    chosen = [number for number, name in enumerate(whole.names) if name.startswith(_SIMPLE)]
+    return Features(tuple(whole.names[number] for number in chosen), whole.values[:, chosen])
+
+
+_SIMPLE = ("flux_", "colour_gradient_", "asymmetry")
+
 INPUTS: dict[str, Callable[[Cutouts], Features]] = {
     "features": shape_features,
+    "simple": simple_features,
     "pixels": pixel_features,
     "gabor": gabor_features,
     "edges": edge_features,
