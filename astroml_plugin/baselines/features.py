@@ -55,13 +55,13 @@ def shape_features(cutouts: Cutouts) -> Features:
       AJ 128, 163).
     - `ellipticity` = (a - b) / (a + b), `size` (fourth root of the determinant, pixels), `thickness` (rms width across,
       pixels) and `edge_on` = 1 - b / a of the area, not weighted by light, from second moments of those pixels.
-    - `slope_…`: lg of the ratio of surface brightness from one annulus to the next; `light_…`: fractions within parts of
-      the Petrosian radius; `growth_ratio`: logarithmic slope of the growth curve inside r50 over that outside, which
+    - `slope_…`: lg of the ratio of surface brightness from one annulus to the next; `light_…`: fractions within parts
+      of the Petrosian radius; `growth_ratio`: logarithmic slope of the growth curve inside r50 over that outside, which
       grows with the Sersic index (growth curves: Graham & Driver 2005, PASA 22, 118); `peak`: lg of the central
       brightness over the mean within r50.
     - `mode<m>_<k>`: relative amplitude of the Fourier mode m in annulus k (Considere & Athanassoula 1988, A&AS 76,
-      365); `twist<m>`: how little its phase keeps over the annuli, since arms turn with radius, bars and disks seen from
-      the edge do not; `winding`: by how much mode 2 turns, `handed`: how much of that in one sense, whichever it is.
+      365); `twist<m>`: how little its phase keeps over the annuli, since arms turn with radius, bars and disks seen
+      from the edge do not; `winding`: by how much mode 2 turns, `handed`: how much of that in one sense, whichever.
     - `second_source`: flux of the brightest other peak over that of the centre, in 5 x 5 pixels, `second_distance` in
       pixels, `sources`: peaks of a tenth of the centre or more; `offset` of the centre of light, `area` (square root),
       both in pixels; `snr` (lg); `surface`: lg of the brightness at the Petrosian radius.
