@@ -31,7 +31,9 @@ from astroml_plugin.tasks.normalisation import border_pixels, robust_width
 from astroml_plugin.training import Batches, ready
 
 _RIDGE = 1e-6  # of the mean square of the features
-_FEWEST = 64  # pairs per component, or images
+_RIDGES = tuple(10.0**power for power in range(-6, 1))  # to choose from, where what is fitted is noisy
+_PARTS = 4  # that ridges are judged on in turn
+_FEWEST = 64  # pairs per component, or images per part
 _FAILED = int(ObjectFlag.NONFINITE | ObjectFlag.NO_PSF)
 _LEVELS = 6  # of the measured error, in each of which the PSF's ellipticity is to leave nothing
 
@@ -54,17 +56,39 @@ class _Sums:
         self.normal = self.normal + features.T @ features
         self.cross = self.cross + features.T @ wanted - spared
 
-    def solve(self) -> np.ndarray:
+    def __add__(self, other: _Sums) -> _Sums:
+        """Of the objects of both."""
+        both = _Sums()
+        both.objects = self.objects + other.objects
+        both.normal, both.cross = self.normal + other.normal, self.cross + other.cross
+        return both
+
+    def solve(self, ridge: float = _RIDGE) -> np.ndarray:
         """(f, k) weights of the least squares."""
-        return _ridged(np.asarray(self.normal) / self.objects, np.asarray(self.cross) / self.objects)
+        return _ridged(np.asarray(self.normal) / self.objects, np.asarray(self.cross) / self.objects, ridge)
+
+    def loss(self, weights: np.ndarray) -> float:
+        """Mean square of what weights (f, k) leave, but for a constant."""
+        square = np.einsum("fk,fg,gk->", weights, np.asarray(self.normal), weights)
+        return float(square - 2 * (weights * self.cross).sum()) / self.objects
 
 
-def _ridged(normal: np.ndarray, cross: np.ndarray, free: bool = True) -> np.ndarray:
-    """Slightly regularised least squares; `free`: but for the last weight, the constant's."""
-    ridge = _RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
+def _ridged(normal: np.ndarray, cross: np.ndarray, ridge: float = _RIDGE, free: bool = True) -> np.ndarray:
+    """Least squares with a ridge in units of the mean square; `free`: but for the last weight, the constant's."""
+    added = ridge * np.trace(normal) / len(normal) * np.eye(len(normal))
     if free:
-        ridge[-1, -1] = 0.0
-    return np.linalg.solve(normal + ridge, cross)
+        added[-1, -1] = 0.0
+    return np.linalg.solve(normal + added, cross)
+
+
+def _best_ridge(parts: list[_Sums]) -> float:
+    """The ridge under which each part is best described by the fit to the others."""
+
+    def loss(ridge: float) -> float:
+        left = [sum((other for other in parts if other is not part), _Sums()) for part in parts]
+        return sum(part.loss(rest.solve(ridge)) for part, rest in zip(parts, left))
+
+    return min(_RIDGES, key=loss)
 
 
 def fit_response(
@@ -137,27 +161,29 @@ def fit_response_from_images(
         raise InputError("a response from images needs a model that takes the PSF: fit it on simulated pairs")
     heads = _last_layers(task, network)
     generator = torch.Generator().manual_seed(seed)
-    sums, left_out = _Sums(), 0
+    parts, left_out = [_Sums() for _ in range(_PARTS)], 0
     spread = np.zeros((2, 4))
-    for batch in data.ordered():
+    for number, batch in enumerate(data.ordered()):
         whole = _whole(task, batch.cutouts)
         left_out += len(batch.cutouts) - len(whole)
         if len(whole) == 0:
             continue
         wanted, features, spared = _imagined(task, network, heads, _moved(whole, device), generator, draws)
-        sums.add(features, wanted, spared)
+        parts[number % _PARTS].add(features, wanted, spared)
         spread += [wanted.sum(0), (wanted**2).sum(0)]
         if progress is not None:
-            progress(sums.objects)
-    if sums.objects < _FEWEST:
+            progress(sum(part.objects for part in parts))
+    sums = sum(parts, _Sums())
+    if min(part.objects for part in parts) < _FEWEST:
         raise InputError(
             f"{sums.objects} stamps have all pixels and a PSF ({left_out} have not): a response needs thousands"
         )
-    _write(task, heads, sums.solve())
+    ridge = _best_ridge(parts)
+    _write(task, heads, sums.solve(ridge))
     mean = spread[0] / sums.objects
     error = np.sqrt((spread[1] / sums.objects - mean**2) / sums.objects)
     found = {"images": sums.objects, "left_out": left_out, "mean": mean.tolist(), "error": error.tolist()}
-    return {"from": "images", **found}
+    return {"from": "images", **found, "ridge": ridge}
 
 
 def _whole(task: EllipticityTask, cutouts: Cutouts) -> Cutouts:

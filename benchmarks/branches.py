@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from astroml_plugin import shear, simulation
-from astroml_plugin.baselines import shapes
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.evaluation import measure
@@ -26,7 +25,7 @@ Float = NDArray[np.float64]
 PLACES = 5
 """+g1, -g1, +g2, -g2, ±psf."""
 LEAST_SNR = 15.0
-"""Measured aperture S/N above which a galaxy is used, judged in every branch by itself."""
+"""Measured S/N (the catalog's column `snr`) above which a galaxy is used, judged in every branch by itself."""
 UNFLAGGED = "unflagged"
 """Way of measuring: the model's own, of the objects without a flag in their branch."""
 
@@ -77,7 +76,7 @@ def block_sums(work: tuple[Sets, int]) -> dict[str, Float]:
     rows = np.arange(len(block.image))
     batch = Batch(cutouts, torch.zeros(len(rows), 2), rows)
     found, _ = measure(task, network, [batch], perturbations=sets.perturbations, baselines=sets.baselines)
-    chosen = shapes.aperture_snr(block.image[:, 0], block.variance[:, 0]) > LEAST_SNR
+    chosen = np.asarray(found.own["snr"]) > LEAST_SNR
     ways = {"": found.own, **found.perturbed, **found.baselines}
     found_sums = {name: _sums(columns, block.table, chosen) for name, columns in ways.items()}
     clean = np.asarray(found.own["flags"]) == 0

@@ -87,3 +87,10 @@ def test_the_command_makes_a_bundle(tmp_path: Path) -> None:
     assert made.name == "ellipticity"
     assert made.task().settings.response
     assert made.card.metrics["response"]["pairs"][0] > 64
+    assert made.card.metrics["response"]["leakage"]["pairs"] > 64
+    again = making.make(out=str(tmp_path / "ellipticity"), scratch=str(tmp_path / "data"), scale=0.005, recipe=small)
+    assert again.sha256 == made.sha256
+    weights = making.make(
+        out=str(tmp_path / "other"), scratch=str(tmp_path / "data"), scale=0.005, weights=str(tmp_path / "ellipticity")
+    )
+    assert weights.card.training["sources"] == made.card.training["sources"]

@@ -1,7 +1,8 @@
-"""How the bundle `ellipticity` is made: simulate, train, fit the response, calibrate the errors."""
+"""How the bundle `ellipticity` is made: simulate, train, mend PSF leakage, fit the response, calibrate the errors."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from astroml_plugin import storage
 from astroml_plugin.bundle import ModelBundle
 from workflows.recalibrate import recalibrate
 from workflows.recipe import Recipe, read_recipe
+from workflows.respond import respond
 from workflows.simulate import simulate
 from workflows.train import train
 
@@ -51,9 +53,19 @@ ELLIPTICITY = (
 )
 """What `ellipticity` is trained on."""
 
-RESPONSE = TrainingSet("sheared", "field-varying", 16_384, 104, changes={"camera": _ANY_PSF}, pairs="shear")
+RESPONSE = (
+    TrainingSet("sheared-fixed", "field-fixed", 24_576, 107, (10.0, 200.0), pairs="shear"),
+    TrainingSet("sheared-varying", "field-varying", 24_576, 108, (10.0, 200.0), pairs="shear"),
+    TrainingSet("sheared", "field-varying", 16_384, 104, changes={"camera": _ANY_PSF}, pairs="shear"),
+)
 """What its shear response is fitted on."""
 
+LEAKAGE = (
+    TrainingSet(
+        "psf-pairs", "field-varying", 32_768, 109, (10.0, 400.0), {"camera": {"psf_fwhm": [0.5, 1.05]}}, pairs="psf"
+    ),
+)
+"""What PSF leakage is taken out on."""
 
 CALIBRATION = (
     TrainingSet("calibration-fixed", "field-fixed", 16_384, 105, (10.0, 200.0)),
@@ -91,19 +103,36 @@ def simulated(data: TrainingSet, scratch: str, scale: float = 1.0, progress: Any
     return made.source
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command beside those of all bundles."""
+    parser.add_argument("--weights", metavar="BUNDLE", help="a trained bundle: fit its response and errors anew")
+
+
 def make(
-    *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Any = None
+    *,
+    out: str,
+    scratch: str,
+    scale: float = 1.0,
+    recipe: Recipe | None = None,
+    weights: str | None = None,
+    progress: Any = None,
 ) -> ModelBundle:
     """Make the bundle `ellipticity`.
 
     Args:
         out: folder of the bundle.
-        scratch: folder for some 5 GB of simulated stamps.
+        scratch: folder for some 12 GB of simulated stamps.
         scale: factor on the number of galaxies; tests take a small part.
         recipe: another than `ellipticity_recipe`.
+        weights: a trained bundle to start from instead of training one.
         progress: told of each unit and epoch.
     """
-    sources = [simulated(data, scratch, scale, progress) for data in ELLIPTICITY]
-    sheared = simulated(RESPONSE, scratch, scale, progress)
-    train(recipe or ellipticity_recipe(), data=sources, out=out, response=sheared, progress=progress)
-    return recalibrate(out, data=[simulated(data, scratch, scale, progress) for data in CALIBRATION])
+
+    def made(sets: tuple[TrainingSet, ...]) -> list[str]:
+        return [simulated(data, scratch, scale, progress) for data in sets]
+
+    if weights is None:
+        train(recipe or ellipticity_recipe(), data=made(ELLIPTICITY), out=out, progress=progress)
+    if weights is not None or "leakage" not in ModelBundle.load(out).card.training:
+        respond(weights or out, data=made(RESPONSE), psf_pairs=made(LEAKAGE), out=out)
+    return recalibrate(out, data=made(CALIBRATION))
