@@ -178,7 +178,7 @@ class ClassifyTask(Task):
                 f"a classifier needs two classes or more, and the {table.num_rows} objects have only "
                 f"{', '.join(classes) or 'none'}"
             )
-        task = ClassifyTask(replace(self.settings, classes=classes, training_prior=(), prior={}))
+        task = type(self)(replace(self.settings, classes=classes, training_prior=(), prior={}))
         shares = task.class_shares(task.targets(table))
         changes: dict[str, Any] = {"training_prior": tuple(float(value) for value in shares)}
         if self.settings.class_weights == "balanced":
@@ -197,7 +197,8 @@ class ClassifyTask(Task):
             lists = class_labels.class_lists(table, settings.label, {})
             return tuple(sorted({name for found in lists if found is not None for name in found}))
         names = class_labels.class_names(table, settings.label, {})
-        return tuple(sorted({name for name in names if name is not None}))
+        class_labels.refuse_missing(np.array([name is None for name in names], bool), settings.label)
+        return tuple(sorted(set(names)))
 
     def class_shares(self, targets: Tensor) -> np.ndarray:
         """(class,) float64 fraction of the objects (of the votes, of the known entries) that have each class."""
@@ -241,7 +242,7 @@ class ClassifyTask(Task):
         """
         settings = self.settings
         calibration.full_prior(prior, settings.classes, settings.training_prior, independent=settings.multi_label)
-        return ClassifyTask(replace(settings, prior=dict(prior)))
+        return type(self)(replace(settings, prior=dict(prior)))
 
     # ---- loss --------------------------------------------------------------------------------------------------
 
