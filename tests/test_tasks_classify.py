@@ -268,6 +268,20 @@ def test_splits_need_objects_with_and_without_each_class() -> None:
         soft.check_splits({"test": torch.tensor([[1.0, 0], [2, 0]])})
 
 
+def test_labels_that_are_ids_are_not_told_one_by_one() -> None:
+    names = [str(number) for number in range(500)]
+    with pytest.raises(InputError, match="499 of 500 classes in all") as caught:
+        task(classes=names).check_splits({"test": torch.tensor([3, 3])})
+    assert len(str(caught.value)) < 300
+
+
+def test_focal_loss_of_several_labels_by_hand() -> None:
+    outputs, targets = torch.tensor([[np.log(3.0), np.log(3.0)]]), torch.tensor([[1.0, 0.0]])
+    expected = -(0.25 * np.log(0.75) + 0.75 * np.log(0.25)) / 2  # (1 - p) log p of what is true
+    one = task(classes=["a", "b"], multi_label=True, focal=1.0)
+    assert float(one.loss(outputs, targets)) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -119,6 +119,22 @@ def test_probabilities_for_the_surveys_fractions(made: tuple[Path, np.ndarray], 
     assert scores["accuracy"]["value"] > 0.95
 
 
+def test_columns_of_one_bundle_among_several_and_objects_without_class(
+    made: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    source, _ = stamps(str(tmp_path / "s.zarr"), 3000, 0.3, seed=5)
+    image = np.full((4, 1, SIDE, SIDE), np.nan, np.float32)
+    write_stamps(str(tmp_path / "bad.zarr"), image, {"label": np.array(["other"] * 4)})
+    both = [str(made[0] / "lens"), bundle(tmp_path / "another")]
+    infer(source, bundle=both, out=str(tmp_path / "c"))
+    found = classes(str(tmp_path / "c"), evaluation=str(made[0] / "report"), purity=0.8)
+    assert found.selections[0].sql.startswith('"lens_p_lens" BETWEEN')
+    assert found.objects == 3000
+    infer(str(tmp_path / "bad.zarr"), bundle=str(made[0] / "lens"), out=str(tmp_path / "n"))
+    with pytest.raises(InputError, match=r"no object .* has a class where TRUE \(4 have none\)"):
+        classes(str(tmp_path / "n"), evaluation=str(made[0] / "report"))
+
+
 def test_several_labels_are_counted_each(tmp_path: Path) -> None:
     model = bundle(tmp_path / "both", multi_label=True)
     labelled, _ = stamps(str(tmp_path / "l.zarr"), 4000, 0.5, seed=3)

@@ -191,8 +191,8 @@ def _prefix(catalog: Catalog, record: Mapping[str, Any]) -> str:
             f"another training: evaluate the bundle that made the catalog"
         )
     settings = catalog.identity["settings"]
-    for name, missing in (("prior", {}), ("symmetries", 0)):
-        there, here = settings.get(name, missing), record.get(name, missing)
+    for name, own in (("prior", {}), ("symmetries", record.get("bundle_symmetries", 1))):
+        there, here = settings.get(name, own), record.get(name, own)
         if there != here:
             raise InputError(
                 f"the catalog was made with {name} {there or 'of the bundle'} and the evaluation with "

@@ -123,7 +123,8 @@ def evaluate(
         "split": split,
         "objects": len(rows),
         "prior": dict(prior or {}),
-        "symmetries": symmetries or 0,
+        "symmetries": getattr(task.settings, "symmetries", 1),
+        "bundle_symmetries": getattr(model.task().settings, "symmetries", 1),
         "metrics": metrics,
     }
     storage.write_json(storage.join(url, "metrics.json"), record)

@@ -27,6 +27,8 @@ from astroml_plugin.tasks.base import Measurements, Task, TaskSettings
 from astroml_plugin.tasks.normalisation import Normalisation
 from astroml_plugin.tasks.symmetry import check_count
 
+_MOST_TOLD = 12
+
 
 @dataclass(frozen=True)
 class ClassifySettings(TaskSettings):
@@ -216,14 +218,19 @@ class ClassifyTask(Task):
         for name, values in targets.items():
             counts = self._examples(values)
             if counts.min() == 0:
-                told = ", ".join(
-                    f"{label} {'/'.join(str(int(one)) for one in count)}"
-                    for label, count in zip(self.settings.classes, counts)
-                )
-                what = " (with/without)" if self.settings.multi_label else ""
                 raise InputError(
-                    f"the {name} split lacks a class ({told}{what}): give more objects or other split fractions"
+                    f"the {name} split lacks a class ({self._told(counts)}): give more objects or other split fractions"
                 )
+
+    def _told(self, counts: np.ndarray) -> str:
+        """Examples of every class (class, 1 or 2); of many classes only of some that are lacking."""
+        classes = self.settings.classes
+        shown, rest = range(len(classes)), ""
+        if len(classes) > _MOST_TOLD:
+            lacking = np.flatnonzero(counts.min(1) == 0)
+            shown, rest = lacking[:_MOST_TOLD].tolist(), f", {len(lacking)} of {len(classes)} classes in all"
+        told = ", ".join(f"{classes[k]} {'/'.join(str(int(one)) for one in counts[k])}" for k in shown)
+        return told + (" (with/without)" if self.settings.multi_label else "") + rest
 
     def _examples(self, targets: Tensor) -> np.ndarray:
         """(class, 1) objects of each class, or (class, 2) with and without it."""
