@@ -56,7 +56,7 @@ ELLIPTICITY = (
 RESPONSE = (
     TrainingSet("sheared-fixed", "field-fixed", 24_576, 107, (10.0, 200.0), pairs="shear"),
     TrainingSet("sheared-varying", "field-varying", 24_576, 108, (10.0, 200.0), pairs="shear"),
-    TrainingSet("sheared", "field-varying", 16_384, 104, changes={"camera": _ANY_PSF}, pairs="shear"),
+    TrainingSet("sheared", "field-varying", 32_768, 104, changes={"camera": _ANY_PSF}, pairs="shear"),
 )
 """What its shear response is fitted on."""
 

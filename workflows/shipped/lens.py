@@ -117,7 +117,7 @@ def make(
     Raises:
         InputError: the simulated set is too easy, or an extra is not installed.
     """
-    source = simulated(scratch, max(256, int(COUNT * scale)), SEED, progress)
+    source = simulated(scratch, max(128, int(COUNT * scale)), SEED, progress)
     found = easiness(source)
     if found > EASIEST:
         raise InputError(f"three plain numbers tell these lenses with an AUROC of {found:.3f}: harden the negatives")
