@@ -227,14 +227,15 @@ class LabelledStamps:
     def _ids(self) -> np.ndarray:
         return self.labels["object_id"].to_numpy()
 
-    def _positions(self) -> np.ndarray:
+    @property
+    def positions(self) -> np.ndarray:
         """(n, 2) float64 ra and dec in degrees, NaN where unknown."""
         columns = [self.labels[name].cast(pa.float64()).to_numpy() for name in ("ra", "dec")]
         return np.stack(columns, axis=1)
 
     def _regions(self, order: int) -> np.ndarray:
         """(n,) int64 HEALPix cells."""
-        position = self._positions()
+        position = self.positions
         unknown = int((~np.isfinite(position)).any(1).sum())
         if unknown:
             raise InputError(
@@ -264,7 +265,7 @@ class LabelledStamps:
             source = np.repeat(np.arange(len(self.sources)), [source.count for source in self.sources])
             keys = np.stack([source[rows], self._ids()[rows]])
             yield "id", rows, (np.unique(keys, axis=1, return_inverse=True)[1].ravel(),)
-        position = self._positions()
+        position = self.positions
         rows = np.flatnonzero((side != _NOWHERE) & np.isfinite(position).all(1))
         if len(rows):
             yield "place", rows, place_groups(position[rows])

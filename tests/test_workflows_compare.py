@@ -153,6 +153,17 @@ def test_leaks_stop_a_comparison_and_memory_is_bounded(recipe: Path, data: str, 
         compare(tmp_path / "small.toml", data=data, out=tmp_path / "b", folds=2, methods=["svm_pca"])
 
 
+def test_fresh_objects_instead_of_a_test_side(data: str, recipe: Path, tmp_path: Path) -> None:
+    fresh = class_stamps(str(tmp_path / "fresh.zarr"), 100, seed=7)
+    result = compare(recipe, data=data, test=fresh, out=tmp_path / "c", methods=["network", "svm"], repeats=20)
+    assert (result.objects, result.folds) == (100, 0)
+    table = pq.read_table(tmp_path / "c" / "predictions.parquet").to_pandas()
+    kind = LabelledStamps([fresh]).labels["kind"].to_numpy()
+    assert (table.truth == np.where(kind[table.row] == 1, "galaxy", "star")).all()
+    with pytest.raises(InputError, match=r"\d+ test objects have the pixels of an object that is learned from"):
+        compare(recipe, data=data, test=data, out=tmp_path / "d", methods=["cart"])
+
+
 # ---- learning curve ----------------------------------------------------------------------------------------------
 
 

@@ -67,12 +67,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; the SQL of `query` may come after them too (argparse fills an optional argument only once)."""
-    options, left = parser.parse_known_args(arguments)
+    given = [_plain_number(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    options, left = parser.parse_known_args(given)
     if options.verb == "query" and options.sql is None and len(left) == 1 and not left[0].startswith("-"):
         options.sql = left.pop()
     if left:
         parser.error(f"unrecognized arguments: {' '.join(left)}")
     return options
+
+
+def _plain_number(word: str) -> str:
+    """Negative numbers such as -1e-5 without their exponent: argparse takes them for options before Python 3.14."""
+    if not word.startswith("-") or "e" not in word.lower():
+        return word
+    with contextlib.suppress(ValueError):
+        return f"{float(word):.17f}"
+    return word
 
 
 def entry() -> NoReturn:
@@ -133,6 +143,9 @@ def _ingest(options: argparse.Namespace) -> int:
         f"ingested {result.units_done} units ({result.units_skipped} there already), {result.rows} {what}, "
         f"{result.bytes / 1e6:.1f} MB into {result.source} in {result.seconds:.1f} s"
     )
+    if result.left_out:
+        left = ", ".join(result.left_out)
+        _complain(f"warning: arrays that do not belong to the stamps were left out: {left} (see --npz-map)", DONE)
     for unit, reason in result.failed:
         _complain(f"{unit} failed: {reason}", SOME_FAILED)
     if result.failed and not result.units_done + result.units_skipped:
@@ -240,7 +253,7 @@ def _respond(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from workflows.compare import compare
 
-    settings = _chosen(options, "folds", "methods", "bundle", "device")
+    settings = _chosen(options, "folds", "methods", "test", "bundle", "device")
     with _quiet(), Reporter() as report:
         result = compare(options.recipe, data=options.data, out=options.out, progress=report, **settings)
     line = f"compared {len(result.table)} methods on {result.objects} objects into {result.out}"
@@ -250,7 +263,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _learning_curve(options: argparse.Namespace) -> int:
     from workflows.learning_curve import learning_curve
 
-    settings = _chosen(options, "sizes", "methods", "metric", "target", "seeds", "device")
+    settings = _chosen(options, "sizes", "methods", "metric", "target", "seeds", "test", "device")
     with _quiet(), Reporter() as report:
         result = learning_curve(options.recipe, data=options.data, out=options.out, progress=report, **settings)
     return _finish(options, result, "\n".join(result.answers.values()))
@@ -562,6 +575,7 @@ def _add_labelled(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("recipe", metavar="RECIPE", help="a shipped recipe or a TOML file, of a task that classifies")
     verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps with labels")
     verb.add_argument("--out", required=True, metavar="DIR", help="where table, figure and predictions go")
+    verb.add_argument("--test", nargs="+", metavar="SOURCE", help="judge on these instead of a test side of the data")
     verb.add_argument("--device", help="torch device of networks (default: CUDA where there is one)")
 
 

@@ -53,6 +53,7 @@ def compare(
     out: str | Path,
     folds: int = 5,
     methods: Sequence[str] | None = None,
+    test: str | Sequence[str] = (),
     bundle: str | Path | Sequence[str | Path] = (),
     device: str | None = None,
     repeats: int = 500,
@@ -70,6 +71,7 @@ def compare(
         folds: 0 takes the recipe's own split.
         methods: "network" and names of `baselines.classical.METHODS`; default all of them (simple_forest,
             gabor_svm and edges_logistic where there are two classes).
+        test: sources to judge on instead of a test side of the data, all of them at once and without folds.
         bundle: finished bundles to judge as well; one that was trained on these data only with its own split.
         device: torch device of networks; default CUDA where there is one.
         repeats: bootstrap samples.
@@ -80,7 +82,9 @@ def compare(
     """
     started = time.perf_counter()
     given = [bundle] if isinstance(bundle, str | Path) else list(bundle)
-    pieces = Pieces(recipe, data, out, bundles=given, device=device)
+    fresh = [test] if isinstance(test, str) else list(test)
+    folds = 0 if fresh else folds
+    pieces = Pieces(recipe, data, out, test=fresh, bundles=given, device=device)
     splits = _splits(pieces.recipe.split, folds)
     plan = pieces.plan(splits[0])
     chosen = [*(_usual(len(plan.task.settings.classes)) if methods is None else methods), *pieces.bundles]
@@ -103,6 +107,7 @@ def compare(
         "split": split_record(pieces.recipe.split),
         "folds": folds,
         "data": {"digest": pieces.data.digest, "ids": [source.id for source in pieces.data.sources]},
+        "judged": {"digest": pieces.judged.digest, "ids": [source.id for source in pieces.judged.sources]},
         "classes": {name: int((truth == number).sum()) for number, name in enumerate(classes)},
         "objects": len(truth),
         "left_out": left_out,
@@ -183,7 +188,7 @@ def _record(
 
 def _predictions(pieces: Pieces, found: dict[str, list[Piece]], classes: Sequence[str]) -> pa.Table:
     """Every probability: method, fold, row, object_id, truth, p_<class>."""
-    ids = pieces.data.labels["object_id"]
+    ids = pieces.judged.labels["object_id"]
     tables = []
     for method, parts in found.items():
         for fold, piece in enumerate(parts):

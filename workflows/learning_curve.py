@@ -91,6 +91,7 @@ def learning_curve(
     metric: str = "accuracy",
     target: float | None = None,
     seeds: int = 3,
+    test: str | Sequence[str] = (),
     device: str | None = None,
     repeats: int = 200,
     progress: Progress | None = None,
@@ -111,6 +112,7 @@ def learning_curve(
         metric: accuracy, balanced_accuracy, macro_f1, ece, brier or nll; auroc where the recipe names a positive class.
         target: value of the metric to reach; default halfway from the best point to perfection.
         seeds: subsets (and initial weights) of each size.
+        test: sources to judge on instead of the test side of the data.
         device: torch device of networks; default CUDA where there is one.
         repeats: bootstrap samples.
         progress: told after every piece.
@@ -119,7 +121,7 @@ def learning_curve(
         InputError: recipe, labels, sizes or methods that cannot be used, or `out` holds something else.
     """
     started = time.perf_counter()
-    pieces = Pieces(recipe, data, out, device=device)
+    pieces = Pieces(recipe, data, out, test=[test] if isinstance(test, str) else list(test), device=device)
     pieces.check(methods)
     split = pieces.recipe.split
     plan = pieces.plan(replace(split, limit=0))
@@ -147,7 +149,7 @@ def learning_curve(
         "settings": pieces.recipe.settings,
         "split": split_record(split),
         "data": {"digest": pieces.data.digest, "ids": [source.id for source in pieces.data.sources]},
-        "test_objects": len(plan.rows["test"]),
+        "test_objects": len(found[methods[0], chosen[0]][0].rows),
         "metric": metric,
         "target": goal,
         "points": points,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from astroml_plugin import storage
 from astroml_plugin.baselines import classical, features
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.errors import InputError
+from astroml_plugin.repeats import shared_places
 from astroml_plugin.settings import to_mapping
 from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings, split_record
 from astroml_plugin.tasks.base import Task
@@ -61,6 +61,7 @@ class Pieces:
         recipe: of a task that classifies.
         data: sources of labelled stamps.
         out: folder or URL.
+        test: sources to judge on, none of whose objects may be among the data; default the test side of the split.
         bundles: finished bundles to judge beside the methods, by name.
         device: torch device of the network.
         progress: told of the network's epochs.
@@ -75,6 +76,7 @@ class Pieces:
         data: str | Sequence[str],
         out: str | Path,
         *,
+        test: Sequence[str] = (),
         bundles: Sequence[str | Path] = (),
         device: str | None = None,
         progress: Progress | None = None,
@@ -86,9 +88,10 @@ class Pieces:
         _refuse_stores(self.out)
         _refuse_other_tasks(self.recipe.build_task(), self.recipe.task)
         self.data = LabelledStamps(self.urls)
+        self.test = LabelledStamps(test) if test else None
         self.bundles = {model.name: model for model in (ModelBundle.load(bundle) for bundle in bundles)}
         self._plans: dict[str, Plan] = {}
-        self._tables: dict[str, tuple[Float, float]] = {}
+        self._tables: dict[tuple[bool, str], _Table] = {}
 
     def check(self, methods: Sequence[str]) -> None:
         """Refuse unknown methods before any work.
@@ -109,7 +112,29 @@ class Pieces:
         key = storage.digest(split_record(split))
         if key not in self._plans:
             self._plans[key] = planned(replace(self.recipe, split=split), self.data)
+            if self.test is not None:
+                _refuse_shared(self._plans[key], self.test)
         return self._plans[key]
+
+    @property
+    def judged(self) -> LabelledStamps:
+        """Where the objects that methods are judged on lie."""
+        return self.data if self.test is None else self.test
+
+    def _side(self, plan: Plan) -> tuple[NDArray[np.int64], torch.Tensor, tuple[str, ...]]:
+        """Rows in `judged`, their targets and the bands to read."""
+        source = self.judged.first
+        bands = plan.task.check_source(
+            bands=source.bands,
+            pixel_scale=source.pixel_scale,
+            size=source.size,
+            dtype=source.dtype.name,
+            has_psf=source.has_psf,
+        )
+        if self.test is None:
+            return plan.rows["test"], plan.targets["test"], bands
+        rows = np.flatnonzero(plan.task.usable(self.test.labels))
+        return rows, plan.task.targets(self.test.labels.take(pa.array(rows))), bands
 
     def get(self, method: str, split: SplitSettings, name: str, seed: int = 0) -> Piece:
         """The piece of that name, made unless it is there.
@@ -136,6 +161,8 @@ class Pieces:
 
     def _identity(self, method: str, split: SplitSettings, seed: int) -> str:
         plain = {"split": split_record(split), "data": self.data.digest, "method": method, "seed": seed}
+        if self.test is not None:
+            plain["test"] = self.test.digest
         if method == NETWORK:
             whole = to_mapping(self.recipe)
             return storage.digest(plain, {name: value for name, value in whole.items() if name != "split"})
@@ -158,7 +185,7 @@ class Pieces:
 
     def _bundle(self, method: str, plan: Plan, name: str, seed: int) -> Piece:
         model = self.bundles[method]
-        _refuse_seen(model, self.data, plan)
+        _refuse_seen(model, self.judged, None if self.test is not None else plan)
         return self._judged(model, plan, {"trained": model.card.training.get("objects", {}).get("train", 0)})
 
     def _judged(self, model: ModelBundle, plan: Plan, about: dict[str, Any]) -> Piece:
@@ -166,17 +193,9 @@ class Pieces:
         classes = tuple(plan.task.settings.classes)
         if tuple(getattr(task.settings, "classes", ())) != classes:
             raise InputError(f"bundle {model.name} does not have the classes {', '.join(classes)} in that order")
-        source = self.data.first
-        bands = task.check_source(
-            bands=source.bands,
-            pixel_scale=source.pixel_scale,
-            size=source.size,
-            dtype=source.dtype.name,
-            has_psf=source.has_psf,
-        )
-        rows = plan.rows["test"]
+        rows, wanted, bands = self._side(replace(plan, task=task))
         memory = self.recipe.training.memory
-        stream = BlockStream(self.data, rows, plan.targets["test"], bands=bands, batch_size=256, memory=memory)
+        stream = BlockStream(self.judged, rows, wanted, bands=bands, batch_size=256, memory=memory)
         network = model.network(fused=True).to(self.device)
         started = time.perf_counter()
         outputs, targets, measured = outputs_of(task, network, stream, self.device)
@@ -186,54 +205,46 @@ class Pieces:
 
     def _classical(self, method: str, plan: Plan, name: str, seed: int) -> Piece:
         kinds = classical.method(method).inputs
-        tables = {kind: self._table(kind, plan.task) for kind in kinds}
-
-        def part(split: str) -> dict[str, Float]:
-            return {kind: tables[kind][0][self._place[plan.rows[split]]] for kind in kinds}
-
+        learned = {kind: self._table(self.data, kind, plan.task) for kind in kinds}
+        judged = {kind: self._table(self.judged, kind, plan.task) for kind in kinds}
         targets = {split: class_numbers(values) for split, values in plan.targets.items()}
+        rows, wanted, _ = self._side(plan)
+        each = sum(table.seconds for table in learned.values())
         started = time.perf_counter()
         fitted = classical.Classifier(
             method,
-            part("train"),
+            _rows_of(learned, plan.rows["train"]),
             targets["train"],
-            part("validation"),
+            _rows_of(learned, plan.rows["validation"]),
             targets["validation"],
             classes=len(plan.task.settings.classes),
             weights=plan.task.settings.weights,
             seed=self.recipe.training.seed + seed,
         )
-        trained = time.perf_counter() - started
-        trained += sum(tables[kind][1] for kind in kinds) * (len(targets["train"]) + len(targets["validation"]))
+        trained = time.perf_counter() - started + each * (len(targets["train"]) + len(targets["validation"]))
         started = time.perf_counter()
-        probabilities = fitted.probabilities(part("test"))
-        rows = plan.rows["test"]
-        seconds = time.perf_counter() - started + sum(tables[kind][1] for kind in kinds) * len(rows)
+        probabilities = fitted.probabilities(_rows_of(judged, rows))
+        seconds = time.perf_counter() - started + sum(table.seconds for table in judged.values()) * len(rows)
         about = {"trained": fitted.trained, "train_seconds": trained, "seconds": seconds, "objects": len(rows)}
-        return Piece(rows, targets["test"], probabilities, about)
+        return Piece(rows, class_numbers(wanted), probabilities, about)
 
-    @cached_property
-    def _place(self) -> NDArray[np.int64]:
-        """(all objects,) place in the tables of those that are usable."""
-        usable = self.recipe.build_task().usable(self.data.labels)
-        return np.cumsum(usable) - 1
-
-    def _table(self, kind: str, task: Task) -> tuple[Float, float]:
-        """One kind of input of all usable objects, and the seconds that one object took."""
-        if kind not in self._tables:
-            usable = np.flatnonzero(task.usable(self.data.labels))
+    def _table(self, data: LabelledStamps, kind: str, task: Task) -> _Table:
+        """One kind of input of all usable objects."""
+        key = (data is self.data, kind)
+        if key not in self._tables:
+            usable = np.flatnonzero(task.usable(data.labels))
             parts, spent = [], 0.0
-            for block in self.data.blocks:
+            for block in data.blocks:
                 rows = usable[(usable >= block.start) & (usable < block.stop)]
                 if len(rows) == 0:
                     continue
-                cutouts = task.fitted_stamps(self.data.read(block, rows, task.bands))
+                cutouts = task.fitted_stamps(data.read(block, rows, task.bands))
                 started = time.perf_counter()
                 parts.append(features.INPUTS[kind](cutouts).values)
                 spent += time.perf_counter() - started
                 self._refuse_large(kind, len(usable), parts[0].shape[1])
-            self._tables[kind] = np.concatenate(parts), spent / len(usable)
-        return self._tables[kind]
+            self._tables[key] = _Table(usable, np.concatenate(parts), spent / len(usable))
+        return self._tables[key]
 
     def _refuse_large(self, kind: str, count: int, columns: int) -> None:
         size, most = 4.0 * count * columns, self.recipe.training.memory
@@ -243,6 +254,22 @@ class Pieces:
                 f"the {kind} of {count} objects take {size / 1e9:.1f} GB and memory in [training] of the recipe is "
                 f"{most / 1e9:.1f} GB: raise it, or compare only methods without them, {without}"
             )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One kind of input."""
+
+    rows: NDArray[np.int64]
+    """(n,) sorted numbers of the objects."""
+    values: Float
+    """(n, columns)"""
+    seconds: float
+    """That one object took."""
+
+
+def _rows_of(tables: Mapping[str, _Table], rows: NDArray[np.int64]) -> dict[str, Float]:
+    return {kind: table.values[np.searchsorted(table.rows, rows)] for kind, table in tables.items()}
 
 
 def class_numbers(targets: torch.Tensor) -> NDArray[np.int64]:
@@ -264,16 +291,36 @@ def _refuse_stores(url: str) -> None:
             raise InputError(f"{storage.redact(url)} holds a store, catalog or bundle: choose another output")
 
 
-def _refuse_seen(model: ModelBundle, data: LabelledStamps, plan: Plan) -> None:
-    """A bundle that was trained on these data may only be judged on its own test side."""
+def _refuse_seen(model: ModelBundle, data: LabelledStamps, plan: Plan | None) -> None:
+    """A bundle that was trained on these data may only be judged on its own test side, that of the plan."""
     training = model.card.training
     ids = {source.id for source in data.sources} & {source["id"] for source in training.get("sources", [])}
-    seen = bool(ids) or training.get("digest") == data.digest
-    if seen and (training.get("digest") != data.digest or training.get("split") != split_record(plan.recipe.split)):
+    if not ids and training.get("digest") != data.digest:
+        return
+    same = plan is not None and training.get("split") == split_record(plan.recipe.split)
+    if not same or training.get("digest") != data.digest:
         raise InputError(
             f"bundle {model.name} was trained on objects of these data with another split: judge it on other data, or "
             f"with the split of its recipe (--folds 0)"
         )
+
+
+def _refuse_shared(plan: Plan, test: LabelledStamps) -> None:
+    """No stamp to be judged on may have the pixels or the place on the sky of one that is learned from."""
+    learned = np.concatenate([plan.rows["train"], plan.rows["validation"]])
+    found = {}
+    if plan.recipe.split.check_pixels:
+        hashes = test.pixel_hashes
+        found["the pixels"] = int(np.isin(hashes[hashes != 0], plan.data.pixel_hashes[learned]).sum())
+    position = np.concatenate([plan.data.positions[learned], test.positions])
+    side = np.repeat([0, 1], [len(learned), test.labels.num_rows])
+    known = np.isfinite(position).all(1)
+    found["the place on the sky"] = shared_places(position[known], side[known])
+    for what, count in found.items():
+        if count:
+            raise InputError(
+                f"{count} test objects have {what} of an object that is learned from, a leak: remove them from one side"
+            )
 
 
 # ---- files -------------------------------------------------------------------------------------------------------

@@ -97,7 +97,9 @@ METHODS: dict[str, Method] = {
     },
     "simple_forest": Method(("simple",), _random_forest),
     "gabor_svm": Method(("gabor",), _svm, largest=20_000),
-    "edges_logistic": Method(("edges",), _logistic, choices=(("C", 1e-4), ("C", 1e-3), ("C", 1e-2), ("C", 1e-1))),
+    "edges_logistic": Method(
+        ("edges",), _logistic, largest=20_000, choices=(("C", 1e-4), ("C", 1e-3), ("C", 1e-2), ("C", 1e-1))
+    ),
 }
 """cart (Breiman et al. 1984), random_forest (Breiman 2001), gradient_boosting (Friedman 2001, on histograms), svm
 (radial basis functions), mlp (one layer of 64) on shape features, `…_pca` on 50 principal components of the pixels,
@@ -209,14 +211,14 @@ class _Columns:
             self._pca = PCA(count, svd_solver="randomized", random_state=seed).fit(pixels)
         raw = self._raw(table)
         blank = np.isnan(raw).all(0)
-        self._middle = np.nanmedian(np.where(blank, 0, raw), axis=0)
+        self._middle = np.nanmedian(np.where(blank, np.float32(0), raw), axis=0)
         filled = self._filled(raw)
-        self._mean, scatter = filled.mean(0), filled.std(0)
-        self._scatter = np.where(scatter > 0, scatter, 1)
+        self._mean, scatter = filled.mean(0, dtype=np.float64), filled.std(0, dtype=np.float64)
+        self._mean, self._scatter = self._mean.astype(np.float32), np.where(scatter > 0, scatter, 1).astype(np.float32)
 
     def _raw(self, table: Table) -> Float:
         parts = [table[kind] if kind != "pixels" else self._pca.transform(table[kind]) for kind in self.kinds]
-        return np.concatenate(parts, axis=1).astype(np.float64)
+        return np.concatenate(parts, axis=1).astype(np.float32)
 
     def _filled(self, raw: Float) -> Float:
         return np.where(np.isfinite(raw), raw, self._middle)
@@ -224,7 +226,7 @@ class _Columns:
     def __call__(self, table: Table, rows: NDArray[np.int64] | None = None) -> Float:
         chosen = table if rows is None else {kind: table[kind][rows] for kind in self.kinds}
         scaled = (self._filled(self._raw(chosen)) - self._mean) / self._scatter
-        return np.clip(scaled, -6, 6).astype(np.float32)
+        return np.clip(scaled, -6, 6)
 
 
 def _best(
