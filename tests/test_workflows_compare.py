@@ -13,6 +13,7 @@ from astroml_plugin.stream import LabelledStamps, SplitSettings
 from workflows import pieces
 from workflows.cli import main
 from workflows.compare import compare
+from workflows.ingest import ingest
 from workflows.learning_curve import Curve, _Judge, answer, fit_power_laws, learning_curve
 from workflows.train import train
 
@@ -162,6 +163,22 @@ def test_fresh_objects_instead_of_a_test_side(data: str, recipe: Path, tmp_path:
     assert (table.truth == np.where(kind[table.row] == 1, "galaxy", "star")).all()
     with pytest.raises(InputError, match=r"\d+ test objects have the pixels of an object that is learned from"):
         compare(recipe, data=data, test=data, out=tmp_path / "d", methods=["cart"])
+
+
+@pytest.mark.shared_data
+def test_real_galaxies_are_told_apart_by_shape_features(shared_data: Path, tmp_path: Path) -> None:
+    archive = shared_data / "gz1_sdss_rgb64_dev.npz"
+    keys = "images=x,label=y,object_id=objid"
+    source = ingest([str(archive)], npz_map=keys, layout="nyxc", bands="R,G,B", out=str(tmp_path / "gz.zarr")).source
+    (tmp_path / "gz.toml").write_text(
+        'task = "classify"\n[settings]\nnames = { 0 = "elliptical", 1 = "spiral", 2 = "spiral", 3 = "edge_on" }\n'
+        "leave_out = { label = [4, 5] }\n[split]\nfolds = 5\n"
+    )
+    result = compare(tmp_path / "gz.toml", data=source, out=tmp_path / "c", folds=0, methods=["svm"], repeats=100)
+    assert result.objects > 500
+    assert result.table[0]["accuracy"]["value"] > 0.80
+    assert result.table[0]["balanced_accuracy_even"]["value"] > 0.73
+    assert result.table[0]["ece"]["value"] < 0.06
 
 
 # ---- learning curve ----------------------------------------------------------------------------------------------
