@@ -33,6 +33,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_counts(workers: int | None, threads: int | None) -> None:
+    """Raise InputError where a number of workers or threads is below 1; for callers that work before they connect."""
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number is not None and number < 1:
+            raise InputError(f"{number} {name}: give 1 or more, or leave it out")
+
+
 @contextlib.contextmanager
 def connect(scheduler: str = "local", *, workers: int | None = None, threads: int | None = None) -> Iterator[Client]:
     """A Dask client for `scheduler`; what was started here is stopped at the end, what was there stays.
@@ -45,9 +52,7 @@ def connect(scheduler: str = "local", *, workers: int | None = None, threads: in
     Raises:
         InputError: the scheduler cannot be reached, what it needs is not installed, or a number is below 1.
     """
-    for name, number in (("workers", workers), ("threads", threads)):
-        if number is not None and number < 1:
-            raise InputError(f"{number} {name}: give 1 or more, or leave it out")
+    check_counts(workers, threads)
     # On clusters of our own one death is enough to hand a unit back: the driver retries it alone.
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}), contextlib.ExitStack() as stack:
         if scheduler in _STARTERS:

@@ -355,6 +355,9 @@ def test_the_query_may_come_after_its_options(sky: Path, tmp_path: Path, capsys:
     cone = ["--cone", "150", "-2", "1"]
     assert main(["query", str(tmp_path / "catalog"), *cone, "SELECT count(*) AS n FROM catalog", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 1
+    near = ["--cone", "150", "-1e-5", "3"]
+    assert main(["query", str(tmp_path / "catalog"), *near, "SELECT count(*) AS n FROM catalog", "--json"]) == 0
+    capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
         main(["query", str(tmp_path / "catalog"), *cone, "SELECT 1", "SELECT 2"])
     assert stopped.value.code == 2

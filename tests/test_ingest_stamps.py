@@ -90,6 +90,17 @@ def test_bad_archives_are_one_clear_sentence(tmp_path: Path, arrays: Any, option
         ingest(str(tmp_path / "a.npz"), out=str(tmp_path / "s.zarr"), **options)
 
 
+def test_arrays_that_belong_to_no_stamp_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from workflows.cli import main
+
+    scene = {"images": np.ones((5, 12, 10), np.float32), "mask": np.zeros((5, 12, 10), int), "notes": np.arange(7)}
+    np.savez(tmp_path / "a.npz", **scene)
+    result = ingest([str(tmp_path / "a.npz")], out=str(tmp_path / "s.zarr"))
+    assert result.left_out == ("mask (5, 12, 10)", "notes (7,)")
+    assert main(["ingest", str(tmp_path / "a.npz"), "--out", str(tmp_path / "t.zarr")]) == 0
+    assert "left out: mask (5, 12, 10), notes (7,)" in capsys.readouterr().err
+
+
 def test_damaged_and_absent_archives(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK no")
     for name in ("a.npz", "b.npz"):

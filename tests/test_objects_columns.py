@@ -103,6 +103,13 @@ def test_columns_in_radians_become_degrees(tmp_path: Path) -> None:
     assert table["dec"].to_pylist() == pytest.approx([np.degrees(0.5)])
 
 
+def test_right_ascensions_in_hours_become_degrees(tmp_path: Path) -> None:
+    table = Table({"id": [1], "ra": [10.5], "dec": [-2.0]})
+    table["ra"].unit, table["dec"].unit = "h", u.deg
+    table.write(tmp_path / "t.fits")
+    assert read(tmp_path / "t.fits")["ra"].to_pylist() == pytest.approx([157.5])
+
+
 @pytest.mark.parametrize(("settings", "shift"), [({}, 1), ({"pixel_origin": 0}, 0), ({"pixel_origin": 1}, 1)])
 def test_image_names_start_at_one_unless_told(tmp_path: Path, settings: dict[str, int], shift: int) -> None:
     pq.write_table(pa.table({"NUMBER": [1], "X_IMAGE": [10.0], "Y_IMAGE": [20.5]}), tmp_path / "t.parquet")

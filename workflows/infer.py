@@ -17,7 +17,7 @@ from distributed import Client
 from astroml_plugin import __version__, inference, storage
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.cluster import IO_LANES, connect, cores
+from astroml_plugin.cluster import IO_LANES, check_counts, connect, cores
 from astroml_plugin.errors import InputError
 from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
 from astroml_plugin.objects import ObjectBuckets, ObjectSettings
@@ -136,6 +136,7 @@ def infer(
         InputError: wrong input or settings; nothing already written is lost.
     """
     started = time.perf_counter()
+    check_counts(workers, threads)
     ready = prepare(
         source,
         bundle=bundle,

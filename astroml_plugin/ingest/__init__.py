@@ -73,4 +73,6 @@ def ingest_stamps(
         return ingest_pictures(folder, table, client=client, **common)
     results = [ingest_npz(url, npz_map=npz_map, layout=layout, **common) for url in inputs]
     sums = {name: sum(getattr(r, name) for r in results) for name in ("units_done", "units_skipped", "rows", "bytes")}
-    return IngestResult(results[0].source, results[0].kind, seconds=sum(r.seconds for r in results), **sums)
+    left_out = tuple(dict.fromkeys(name for r in results for name in r.left_out))
+    seconds = sum(r.seconds for r in results)
+    return IngestResult(results[0].source, results[0].kind, seconds=seconds, left_out=left_out, **sums)

@@ -33,6 +33,8 @@ class IngestResult:
     """Wall time."""
     failed: tuple[tuple[str, str], ...] = ()
     """(unit, reason) of what could not be read; the next run tries it again."""
+    left_out: tuple[str, ...] = ()
+    """Arrays of an archive that are no part of its stamps, with their shapes."""
 
     @property
     def units_failed(self) -> int:

@@ -20,7 +20,8 @@ from astroml_plugin.ingest.plans import file_identity
 from astroml_plugin.ingest.result import IngestResult, Progress, as_client
 from astroml_plugin.stamps import Stamps, block_name
 
-_KNOWN = ("images", "psf", "variance", "bands", "pixel_scale", "object_id", "ra", "dec")
+_PARTS = ("images", "psf", "variance", "bands", "pixel_scale")
+_KNOWN = (*_PARTS, "object_id", "ra", "dec")
 _INT64 = np.iinfo(np.int64)
 
 
@@ -100,6 +101,8 @@ class _Content:
     pixel_scale: float | None
     columns: dict[str, NpzArray]
     """Per-object arrays: ids, positions, labels."""
+    left_out: tuple[str, ...] = ()
+    """What is none of these, with its shape."""
 
     @property
     def count(self) -> int:
@@ -153,6 +156,11 @@ class _Content:
             bands=_band_names(url, parts, images.shape[layout.index("c")] if "c" in layout else 1, bands),
             pixel_scale=None if scale is None else float(np.ravel(scale)[0]),
             columns={name: array for name, array in columns.items() if len(array.shape) <= 2},
+            left_out=tuple(
+                f"{name} {array.shape}"
+                for name, array in parts.items()
+                if name not in _PARTS and (name not in columns or len(array.shape) > 2)
+            ),
         )
 
     def create(self, out: str, block: int | None) -> Stamps:
@@ -222,7 +230,8 @@ def _stream(
                 progress("ingest", number + 1, record["blocks"])
     done = len(missing)
     seconds = time.monotonic() - start
-    return IngestResult(stamps.url, stamps.kind, done, record["blocks"] - done, rows, size, seconds)
+    skipped = record["blocks"] - done
+    return IngestResult(stamps.url, stamps.kind, done, skipped, rows, size, seconds, left_out=content.left_out)
 
 
 def _write_block(stamps: Stamps, content: _Content, index: int, first: int, values: dict[str, np.ndarray]) -> None:

@@ -213,6 +213,8 @@ def _degrees(unit: str | None) -> float:
     """Degrees in a column's unit (degrees when none is given or it is no angle)."""
     if unit is None or unit.lower() in ("deg", "degree", "degrees", ""):
         return 1.0
+    if unit.lower() in ("h", "hr", "hour", "hours", "hourangle"):
+        return 15.0
     parsed = u.Unit(unit, parse_strict="silent")
     return float(parsed.to(u.deg)) if parsed.is_equivalent(u.deg) else 1.0
 
