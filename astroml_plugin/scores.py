@@ -77,9 +77,13 @@ def classification(
     figures = _class_figures(p, true)
     count = len(true)
     rng = np.random.default_rng(seed)
-    even = np.full(count, 1 / count)
     w = np.ones(count) if weight is None else np.asarray(weight, np.float64)
-    return _intervals(figures(w), (figures(w * rng.multinomial(count, even)) for _ in range(repeats)))
+    return _intervals(figures(w), (figures(w * _times(rng, count)) for _ in range(repeats)))
+
+
+def _times(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """(count,) how often each of `count` objects is in one sample drawn with replacement."""
+    return np.bincount(rng.integers(0, count, count), minlength=count)
 
 
 def _checked(probabilities: ArrayLike, targets: ArrayLike) -> tuple[Float, NDArray[np.int64]]:
