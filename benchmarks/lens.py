@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +39,7 @@ SEEDS = (950, 951, 952, 953, 954)
 POSITIVES = 960
 BASELINES = 450
 """What the classical methods learn from; not one of the seeds that are quoted."""
-METHODS = ("random_forest", "gradient_boosting", "gabor_svm", "edges_logistic")
+METHODS = ("random_forest", "gradient_boosting", "gabor_svm", "edges_logistic", "simple_forest")
 EASY = "three_numbers"
 """A random forest on total flux, centre-to-annulus colour and asymmetry: how easy the set is."""
 THETA_E = (0.7, 1.0, 1.4, 2.0)
@@ -48,7 +48,7 @@ FRACTIONS = (1e-3, 1e-4)
 """Lenses among galaxies, at which purity is quoted."""
 TARGETS = {"auroc": 0.98, "tpr0": 0.25, "tpr10": 0.50}
 """What issue 4 asks for."""
-_PARTS = ("features", "gabor", "edges")
+_PARTS = ("features", "gabor", "edges", "simple")
 _VERSION = 1
 _KEPT = ("kind", "theta_e", "arc_snr", "source_mag", "magnification")
 
@@ -74,14 +74,16 @@ QUICK = Scale(negatives=400, positives=400, learned=1_200, draws=2, block=100)
 class Sample:
     """What is kept of simulated stamps."""
 
-    network: np.ndarray
-    """(n,) ln(p_lens / p_other) of the bundle, which ranks like p_lens and does not saturate."""
+    scores: dict[str, np.ndarray]
+    """Method -> (n,). Of the network ln(p_lens / p_other), which ranks like p_lens and does not saturate."""
     probability: np.ndarray
-    """(n,) p_lens."""
-    inputs: dict[str, np.ndarray]
-    """Kind of features -> (n, columns)."""
+    """(n,) p_lens of the network."""
     labels: dict[str, np.ndarray]
     """Label column -> (n,)."""
+
+
+Judges = dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]]
+"""Method -> a function from features (n, columns) by kind to scores (n,)."""
 
 
 def run(scale: Scale | None = None) -> Section:
@@ -90,12 +92,11 @@ def run(scale: Scale | None = None) -> Section:
     bundle = bundle_url()
     model = ModelBundle.load(bundle)
     with ProcessPoolExecutor(scale.processes, mp_context=get_context("spawn")) as pool:
-        learned = _sample(_set(BASELINES, scale.learned, 0.5, scale), bundle, pool)
-        positives = _sample(_set(POSITIVES, scale.positives, 1.0, scale), bundle, pool)
-        draws = [_sample(_set(seed, scale.negatives, 0.0, scale), bundle, pool) for seed in SEEDS[: scale.draws]]
-    found = {"network": (positives.network, [draw.network for draw in draws])}
-    for name, judge in _classical(learned).items():
-        found[name] = (judge(positives.inputs), [judge(draw.inputs) for draw in draws])
+        judges = _classical(_joined(_blocks(_set(BASELINES, scale.learned, 0.5, scale), bundle, pool)))
+        positives = _sample(_set(POSITIVES, scale.positives, 1.0, scale), bundle, pool, judges)
+        sets = [_set(seed, scale.negatives, 0.0, scale) for seed in SEEDS[: scale.draws]]
+        draws = [_sample(one, bundle, pool, judges) for one in sets]
+    found = {name: (values, [draw.scores[name] for draw in draws]) for name, values in positives.scores.items()}
     parts = [_challenge(found), _hard(found, draws), _kinds(found, draws), _bins(found, positives)]
     parts += [_calibration(positives, draws, found)]
     hard = float(np.mean(np.isin(draws[0].labels["kind"], HARD)))
@@ -125,20 +126,35 @@ def _set(seed: int, count: int, fraction: float, scale: Scale) -> LensSet:
     return LensSet(count, seed=seed, block=min(scale.block, count), lens_fraction=fraction, variance=False)
 
 
-def _sample(stamps: LensSet, bundle: str, pool: Executor) -> Sample:
-    """Scores, features and truth of a set, block by block in several processes; kept for the next run."""
+def _blocks(stamps: LensSet, bundle: str, pool: Executor) -> Iterator[dict[str, np.ndarray]]:
+    """The blocks of a set, simulated and scored in several processes, in order."""
+    return pool.map(_block, [stamps] * stamps.blocks, range(stamps.blocks), [bundle] * stamps.blocks)
+
+
+def _sample(stamps: LensSet, bundle: str, pool: Executor, judges: Judges) -> Sample:
+    """Scores and truth of a set, block by block; kept for the next run."""
     model = ModelBundle.load(bundle)
-    text = f"{_VERSION} {classical.VERSION} {model.sha256} {stamps}"
+    text = f"{_VERSION} {classical.VERSION} {sorted(judges)} {model.sha256} {stamps}"
     store = scratch() / f"lens-{stamps.seed}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
-    if store.exists():
-        with np.load(store) as kept:
-            return _unpacked(dict(kept))
-    blocks = pool.map(_block, [stamps] * stamps.blocks, range(stamps.blocks), [bundle] * stamps.blocks)
-    packed = _joined(blocks)
-    part = store.with_suffix(".part.npz")
-    np.savez(part, **packed)  # type: ignore[arg-type]
-    part.rename(store)
-    return _unpacked(packed)
+    if not store.exists():
+        part = store.with_suffix(".part.npz")
+        packed = _joined(_judged(block, judges) for block in _blocks(stamps, bundle, pool))
+        np.savez(part, **packed)  # type: ignore[arg-type]
+        part.rename(store)
+    with np.load(store) as kept:
+        values = dict(kept)
+    named = {
+        kind: {name.partition(" ")[2]: value for name, value in values.items() if name.startswith(kind)}
+        for kind in ("score", "label")
+    }
+    return Sample(named["score"], values["probability"], named["label"])
+
+
+def _judged(block: dict[str, np.ndarray], judges: Judges) -> dict[str, np.ndarray]:
+    """The block with scores instead of features."""
+    inputs = {name.partition(" ")[2]: value for name, value in block.items() if name.startswith("input")}
+    kept = {name: value for name, value in block.items() if not name.startswith("input")}
+    return kept | {f"score {name}": judge(inputs) for name, judge in judges.items()}
 
 
 def _block(stamps: LensSet, index: int, bundle: str) -> dict[str, np.ndarray]:
@@ -149,7 +165,7 @@ def _block(stamps: LensSet, index: int, bundle: str) -> dict[str, np.ndarray]:
     cutouts = from_stamps(made.image, None, None, bands=stamps.camera.bands, pixel_scale=stamps.camera.pixel_scale)
     found = evaluation.columns(task, network, cutouts)
     lens, other = (np.maximum(found[f"p_{name}"].astype(np.float64), 1e-300) for name in ("lens", "other"))
-    values = {"network": np.log(lens / other), "probability": lens}
+    values = {"score network": np.log(lens / other), "probability": lens}
     values |= {f"input {kind}": features.INPUTS[kind](cutouts).values for kind in _PARTS}
     values[f"input {EASY}"] = easy_features(made.image, stamps.camera.pixel_scale)
     return values | {f"label {name}": _plain(made.table[name]) for name in ("class", *_KEPT)}
@@ -171,35 +187,28 @@ def _joined(blocks: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _unpacked(values: dict[str, np.ndarray]) -> Sample:
-    inputs = {name.partition(" ")[2]: value for name, value in values.items() if name.startswith("input ")}
-    labels = {name.partition(" ")[2]: value for name, value in values.items() if name.startswith("label ")}
-    return Sample(values["network"], values["probability"], inputs, labels)
-
-
 # ---- classical methods -------------------------------------------------------------------------------------------
 
 
-def _classical(learned: Sample) -> dict[str, Any]:
-    """Name -> a function from inputs to scores, fitted to stamps of another seed."""
-    target = (learned.labels["class"] == "lens").astype(np.int64)
+def _classical(learned: dict[str, np.ndarray]) -> Judges:
+    """Methods fitted to stamps of another seed."""
+    inputs = {name.partition(" ")[2]: value for name, value in learned.items() if name.startswith("input")}
+    target = (learned["label class"] == "lens").astype(np.int64)
     held = np.arange(len(target)) % 6 == 0
-    judges: dict[str, Any] = {}
+    train, validation = ({kind: value[part] for kind, value in inputs.items()} for part in (~held, held))
+    judges: Judges = {}
     for name in METHODS:
-        fitted = classical.Classifier(
-            name,
-            {kind: value[~held] for kind, value in learned.inputs.items()},
-            target[~held],
-            {kind: value[held] for kind, value in learned.inputs.items()},
-            target[held],
-            classes=2,
-        )
-        judges[name] = lambda inputs, fitted=fitted: fitted.probabilities(inputs)[:, 1]
-    judges[EASY] = _three_numbers(learned.inputs[EASY], target)
+        fitted = classical.Classifier(name, train, target[~held], validation, target[held], classes=2)
+        judges[name] = _judge(fitted)
+    judges[EASY] = _three_numbers(inputs[EASY], target)
     return judges
 
 
-def _three_numbers(values: np.ndarray, target: np.ndarray) -> Any:
+def _judge(fitted: classical.Classifier) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    return lambda inputs: fitted.probabilities(inputs)[:, 1]
+
+
+def _three_numbers(values: np.ndarray, target: np.ndarray) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     from sklearn.ensemble import RandomForestClassifier
 
     forest = RandomForestClassifier(300, min_samples_leaf=3, random_state=0).fit(values, target)
