@@ -1,4 +1,4 @@
-"""Draws docs/figures/lenses.png: simulated lenses and the negatives of each kind. python docs/figures/draw_lenses.py"""
+"""Draws docs/figures/lenses.jpg: simulated lenses and the negatives of each kind. python docs/figures/draw_lenses.py"""
 
 from io import BytesIO
 from pathlib import Path
@@ -39,8 +39,8 @@ def main() -> None:
         for panel in line:
             panel.set(xticks=[], yticks=[])
     drawn = BytesIO()
-    figure.savefig(drawn, dpi=72)
-    Image.open(drawn).convert("RGB").quantize(128).save(Path(__file__).with_name("lenses.png"), optimize=True)
+    figure.savefig(drawn, dpi=90)
+    Image.open(drawn).convert("RGB").save(Path(__file__).with_name("lenses.jpg"), quality=90)
 
 
 if __name__ == "__main__":
