@@ -27,9 +27,9 @@ def symmetric(image: torch.Tensor, swap: int, flip_x: int, flip_y: int) -> torch
     return turned.flip([axis for axis, flipped in ((-1, flip_x), (-2, flip_y)) if flipped])
 
 
-@pytest.mark.parametrize("size", [33, 41])
-def test_turned_and_mirrored_stamps_give_the_same_answer(size: int) -> None:
-    network = trained()
+@pytest.mark.parametrize(("size", "arguments"), [(33, {}), (41, {"halve_first": True})])
+def test_turned_and_mirrored_stamps_give_the_same_answer(size: int, arguments: dict) -> None:
+    network = trained(**arguments)
     image = torch.randn(4, 2, size, size)
     with torch.inference_mode():
         expected = network(image)

@@ -93,8 +93,9 @@ class EquivariantCNN(nn.Module):
         bands: channels of the image.
         outputs: numbers per object.
         psf: not taken: True is refused.
-        widths: channels per orientation of the stages (eight times as many in all); the stem and every stage halve the
-            resolution.
+        widths: channels per orientation of the stages (eight times as many in all); the stem and every stage but the
+            first halve the resolution.
+        halve_first: the first stage does so too, at a third of the cost.
         blocks: residual blocks per stage.
         hidden: units of the dense layer.
         activation: relu, leaky_relu, elu, gelu, silu or tanh.
@@ -111,6 +112,7 @@ class EquivariantCNN(nn.Module):
         *,
         psf: bool = False,
         widths: Sequence[int] = (3, 6, 12),
+        halve_first: bool = False,
         blocks: int = 1,
         hidden: int = 64,
         activation: str = "silu",
@@ -123,11 +125,12 @@ class EquivariantCNN(nn.Module):
         act = activation_of(activation)
         layers: list[nn.Module] = [SymmetricConvolution(bands, widths[0], 5, 2, plain=True), act()]
         before = widths[0]
-        for width in widths:
+        for stage, width in enumerate(widths):
             for block in range(blocks):
-                layers.append(SymmetricBlock(before, width, 1 if block else 2, act))
+                halves = not block and (stage > 0 or halve_first)
+                layers.append(SymmetricBlock(before, width, 2 if halves else 1, act))
                 before = width
-        self.unit = 2 ** (1 + len(widths))
+        self.unit = 2 ** (len(widths) + halve_first)
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * before, hidden), act(), nn.Linear(hidden, outputs))
 
