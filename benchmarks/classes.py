@@ -1,0 +1,74 @@
+"""Stored stamps of 64 px in three bands to classified rows of a catalog, per network."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from astroml_plugin.bundle import ModelBundle, shipped
+from astroml_plugin.stamps import Stamps
+from benchmarks import skies
+from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
+from workflows.infer import infer
+
+COUNT, SIZE = 40_960, 64
+TARGET = 4000
+"""Objects per second on two cores that issue 4 asks for."""
+
+
+def run() -> Section:
+    """Start-up of Dask included; `infer` as anyone calls it, on stamps of noise with a blob."""
+    bundles = {"strided_cnn, as in the recipe `classify`": (skies.bundle("classes", SIZE), "float32", skies.BANDS)}
+    for name in ("morphology", "lens"):
+        if name in shipped():
+            task = ModelBundle.load(name).task()
+            bundles[f"shipped `{name}`"] = (name, task.settings.dtype, task.bands)
+    arms = {
+        label: partial(_rate, label, bundle, str(_stamps(dtype, bands)))
+        for label, (bundle, dtype, bands) in bundles.items()
+    }
+    rates = interleave(arms)
+    rows = [[label, median_iqr(rates[label], 0)] for label in arms]
+    rows.append(["canary, s", median_iqr(rates["canary"])])
+    text = (
+        f"{run.__doc__} {COUNT:,} stamps, arms interleaved, {REPEATS} repeats, median (quartiles); {TARGET:,} "
+        "objects/s are asked for.\n\n" + table(["network", "objects/s"], rows)
+    )
+    return Section("Classification speed", text, {"rates": rates})
+
+
+def _stamps(dtype: str, bands: tuple[str, ...]) -> Path:
+    """Stamps of noise around a blob, made once."""
+    folder = scratch() / f"classes-{dtype}-{'-'.join(bands)}-{COUNT}.zarr"
+    if folder.exists():
+        return folder
+    making = folder.with_suffix(".making")
+    shutil.rmtree(making, ignore_errors=True)
+    rng = np.random.default_rng(3)
+    scale = None if dtype == "uint8" else skies.SCALE
+    store = Stamps.create(str(making), bands=bands, size=(SIZE, SIZE), dtype=dtype, pixel_scale=scale)
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    blob = 100 * np.exp(-(x**2 + y**2) / 60.0)
+    blocks = -(-COUNT // store.block)
+    first = store.reserve(blocks)
+    for number in range(blocks):
+        count = min(store.block, COUNT - number * store.block)
+        image = rng.normal(20, 3, (count, len(bands), SIZE, SIZE)) + blob
+        checksum = store.write_block(first + number, np.clip(image, 0, 255).astype(dtype), None, None)
+        ids = np.arange(count) + number * store.block
+        store.commit_objects(first + number, pa.table({"object_id": ids}), checksum)
+    return making.rename(folder)
+
+
+def _rate(label: str, bundle: str, source: str) -> float:
+    """Objects per second of one run into an empty catalog."""
+    out = scratch() / f"classes-catalog-{''.join(filter(str.isalnum, label))}"
+    shutil.rmtree(out, ignore_errors=True)
+    result = infer(source, bundle=bundle, out=str(out))
+    if result.rows != COUNT:
+        raise RuntimeError(f"{result.rows} rows of {COUNT}")
+    return result.rows / result.seconds
