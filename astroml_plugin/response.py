@@ -163,13 +163,15 @@ def fit_response_from_images(
     generator = torch.Generator().manual_seed(seed)
     parts, left_out = [_Sums() for _ in range(_PARTS)], 0
     spread = np.zeros((2, 4))
-    for number, batch in enumerate(data.ordered()):
+    for batch in data.ordered():
         whole = _whole(task, batch.cutouts)
         left_out += len(batch.cutouts) - len(whole)
         if len(whole) == 0:
             continue
         wanted, features, spared = _imagined(task, network, heads, _moved(whole, device), generator, draws)
-        parts[number % _PARTS].add(features, wanted, spared)
+        for number, part in enumerate(parts):
+            rows = slice(number, None, _PARTS)
+            part.add(features[rows], wanted[rows], spared[rows].sum(0))
         spread += [wanted.sum(0), (wanted**2).sum(0)]
         if progress is not None:
             progress(sum(part.objects for part in parts))
@@ -214,7 +216,7 @@ def _imagined(
     generator: torch.Generator,
     draws: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Estimates of R11, R12, R21, R22 (n, 4), features (n, f), and what is too much in their products (f, 4)."""
+    """Estimates of R11, R12, R21, R22 (n, 4), features (n, f), and what is too much in their products (n, f, 4)."""
     with _listening(heads) as heard, torch.inference_mode():
 
         def measured(image: Tensor) -> Tensor:
@@ -230,7 +232,7 @@ def _imagined(
         assert psf is not None
         shearing = counterfactual.Shearing(psf, image.shape[-1], counterfactual.centres(image, variance))
         found = counterfactual.responses(measured, image, variance, shearing, generator, features=features, draws=draws)
-        spared = found.product.sum(0).flatten(0, 1).T
+        spared = found.product.flatten(1, 2).transpose(1, 2)
         return found.own.flatten(1).numpy(), features(image).numpy(), spared.numpy()
 
 

@@ -87,7 +87,7 @@ class Scale:
 
 
 QUICK = Scale(
-    galaxies=1_024, sets=1_024, pairs=512, others=256, images=512, scatter=480, training=2_048, ngmix=100, repeats=2
+    galaxies=1_024, sets=1_024, pairs=512, others=256, images=1_024, scatter=480, training=2_048, ngmix=100, repeats=2
 )
 
 
