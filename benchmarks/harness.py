@@ -36,6 +36,13 @@ def scratch() -> Path:
     return folder
 
 
+def shared_data(name: str) -> Path | None:
+    """A file or folder of the real images: of ASTROML_TEST_DATA, or beside the project; None where it is not there."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    path = Path(os.environ.get("ASTROML_TEST_DATA", default)) / name
+    return path if path.exists() else None
+
+
 def machine() -> str:
     """The machine in words."""
     model = next(
