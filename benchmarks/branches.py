@@ -117,8 +117,9 @@ def signed(values: Float) -> Float:
 
 
 def selection(calibration: Float) -> Float:
-    """R_S (1 + repeats, 2, 2) from resampled calibration sums; the whole response where a method has none."""
-    return shear.selection_from_branches(signed(calibration))
+    """R_S (1 + repeats, 2, 2) from resampled calibration sums: its isotropic part, half as noisy as its components."""
+    found = shear.selection_from_branches(signed(calibration))
+    return np.eye(2) * np.trace(found, axis1=-2, axis2=-1)[..., None, None] / 2
 
 
 def biases(values: Float, selected: Float) -> tuple[Sequence[shear.Estimate], Sequence[shear.Estimate]]:

@@ -53,7 +53,7 @@ SEEDS = {"field-fixed": 910, "field-varying": 911, "shear": 920, "calibration": 
 SEEDS |= {"blended": 924, "hst-test": 925, "robust": 926, "correlated": 927, "hst-test-resized": 928}
 SEEDS |= {"fixed": 929, "fixed-calibration": 930, "hst-psf": 931, "scatter": 932}
 """Of 900 and above: never trained or tuned on."""
-OWN_IMAGES = {"shifted": 801, "hst-test": 802}
+OWN_IMAGES = {"shifted": 801, "hst-test": 802, "hst-test-resized": 803}
 """Populations that a response is also fitted to, on images without truth, and the seeds of those."""
 CORRELATION = 0.2
 """Of the noise of neighbouring pixels, in one of the simulations."""
@@ -68,11 +68,11 @@ class Scale:
 
     galaxies: int = 22_528
     """Per PSF; 23 % of them in the smallest S/N bin: 5,000 and more."""
-    sets: int = 40_064
+    sets: int = 96_000
     """Sets of four of field-fixed and of field-varying, and as many of each for the calibration of the selection."""
     pairs: int = 24_064
     """Pairs of PSFs."""
-    others: int = 12_032
+    others: int = 8_064
     """Sets of each other population, of the errors of the input, and pairs of PSFs of real galaxies."""
     images: int = 24_576
     """Images without truth that a response is fitted to."""
@@ -311,8 +311,7 @@ def _shear(bundle: str, pool: Executor, scale: Scale) -> list[tuple[str, dict[st
     ]
     if hst:
         rows += [_Row(name, _population(few, name, hst), selected) for name in ("hst-test", "hst-test-resized")]
-    for name in OWN_IMAGES if hst else ("shifted",):
-        own = _own_response(bundle, name, hst, scale)
+    for name, own in _own_responses(bundle, hst, pool, scale).items():
         rows.append(_Row(f"{name}, response from images", replace(_population(few, name, hst), bundle=own), selected))
     correlated = replace(few, seed=SEEDS["correlated"], noise_correlation=CORRELATION)
     rows.append(_Row(f"field-varying, noise correlated by {CORRELATION:g}", correlated, selected))
@@ -349,13 +348,22 @@ def _selected(pool: Executor, calibration: Sets) -> dict[str, np.ndarray]:
     }
 
 
-def _own_response(bundle: str, name: str, hst: str | None, scale: Scale) -> str:
-    """The bundle with its response fitted to images of a population, made without truth and with a seed of its own."""
-    folder = scratch() / f"ellipticity-images-{name}-{scale.images}"
-    made = simulate(out=str(folder), preset=name, count=scale.images, seed=OWN_IMAGES[name], hst=hst)
-    out = scratch() / f"ellipticity-own-{name}"
-    shutil.rmtree(out, ignore_errors=True)
-    return respond(bundle, data=made.source, out=str(out), method="images").bundle.url
+def _own_responses(bundle: str, hst: str | None, pool: Executor, scale: Scale) -> dict[str, str]:
+    """Bundles whose response was fitted to images of a population, made without truth and with a seed of its own."""
+    work = {}
+    for name in OWN_IMAGES if hst else ("shifted",):
+        folder = scratch() / f"ellipticity-images-{name}-{scale.images}"
+        made = simulate(out=str(folder), preset=name, count=scale.images, seed=OWN_IMAGES[name], hst=hst)
+        out = scratch() / f"ellipticity-own-{name}"
+        shutil.rmtree(out, ignore_errors=True)
+        work[name] = (bundle, made.source, str(out))
+    return dict(zip(work, pool.map(_responded, work.values())))
+
+
+def _responded(work: tuple[str, str, str]) -> str:
+    torch.set_num_threads(1)
+    bundle, source, out = work
+    return respond(bundle, data=source, out=out, method="images").bundle.url
 
 
 def _hst() -> str | None:
