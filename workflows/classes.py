@@ -221,7 +221,7 @@ def _wanted_classes(found: _Evaluation, class_name: str | None, prior: Mapping[s
 
 @dataclass(frozen=True)
 class _Ask:
-    """Probabilities of a catalog."""
+    """Probabilities of a catalog. Conditions name isfinite: a comparison alone lets objects without one (NaN) pass."""
 
     catalog: str
     prefix: str
@@ -232,7 +232,7 @@ class _Ask:
 
     def passing(self, name: str, threshold: float) -> tuple[str, int, float | None]:
         """The condition that selects, how many pass, and their mean probability."""
-        condition = f"{self.column(name)} BETWEEN {threshold!r} AND 1"  # NaN is above every number in SQL
+        condition = f"isfinite({self.column(name)}) AND {self.column(name)} >= {threshold!r}"
         statement = (
             f"SELECT count(*) AS n, avg({self.column(name)}) AS p FROM catalog "  # noqa: S608
             f'WHERE "primary" AND ({self.where}) AND {condition}'
