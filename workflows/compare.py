@@ -89,6 +89,7 @@ def compare(
     plan = pieces.plan(splits[0])
     chosen = [*(_usual(len(plan.task.settings.classes)) if methods is None else methods), *pieces.bundles]
     pieces.check(chosen)
+    pieces.refuse_seen(plan)
     found: dict[str, list[Piece]] = {method: [] for method in chosen}
     for number, (fold, method) in enumerate((fold, method) for fold in range(len(splits)) for method in chosen):
         found[method].append(pieces.get(method, splits[fold], f"fold_{fold}" if folds else "test"))
@@ -123,6 +124,8 @@ def compare(
 def _splits(split: SplitSettings, folds: int) -> list[SplitSettings]:
     if folds == 0:
         return [split]
+    if folds < 2:
+        raise InputError(f"folds ({folds}) must be 2 or more, or 0 for the recipe's own split")
     return [replace(split, folds=folds, fold=fold) for fold in range(folds)]
 
 

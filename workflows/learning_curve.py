@@ -126,6 +126,7 @@ def learning_curve(
     split = pieces.recipe.split
     plan = pieces.plan(replace(split, limit=0))
     judge = _Judge(metric, plan.task.settings)
+    _refuse_target(target, judge)
     subsets = {
         size: [_subset(split, size, seed) for seed in range(_seeds(seeds))]
         for size in _sizes(sizes, len(plan.rows["train"]), len(plan.task.settings.classes))
@@ -143,7 +144,8 @@ def learning_curve(
     points = [point for method in methods for point in _points(method, chosen, *drawn[method], judge, seeds)]
     goal = _goal(target, judge, points)
     extra = len(plan.rows["validation"]) / len(plan.rows["train"])
-    answers = {method: answer(method, curves[method], judge, goal, chosen[-1], extra) for method in methods}
+    span = (chosen[0], chosen[-1])
+    answers = {method: answer(method, curves[method], judge, goal, span, extra) for method in methods}
     record = {
         "task": pieces.recipe.task,
         "settings": pieces.recipe.settings,
@@ -298,16 +300,23 @@ def fit_power_laws(sizes: Float, errors: Float, spread: Float) -> Float:
     return kept
 
 
+def _refuse_target(target: float | None, judge: _Judge) -> None:
+    if target is None:
+        return
+    if judge.metric in ("brier", "nll") and target <= 0:
+        raise InputError(f"target ({target}) of {judge.metric} must be above 0")
+    if judge.metric not in ("brier", "nll") and not 0 < target < 1:
+        raise InputError(f"target ({target}) of {judge.metric} must lie between 0 and 1")
+
+
 def _goal(target: float | None, judge: _Judge, points: Sequence[dict[str, Any]]) -> float:
     if target is not None:
-        if judge.rising and not 0 < target < 1:
-            raise InputError(f"target ({target}) of {judge.metric} must lie between 0 and 1")
         return target
     best = min(judge.turned(point["value"]) for point in points)
     return judge.turned(best / 2)
 
 
-def answer(method: str, curve: Curve | None, judge: _Judge, goal: float, most: int, extra: float) -> str:
+def answer(method: str, curve: Curve | None, judge: _Judge, goal: float, span: tuple[int, int], extra: float) -> str:
     """The sentence that says how many more labels a target needs.
 
     Args:
@@ -315,10 +324,13 @@ def answer(method: str, curve: Curve | None, judge: _Judge, goal: float, most: i
         curve: fitted to its errors; None where there are too few sizes.
         judge: the metric.
         goal: value of the metric to reach.
-        most: training objects of the largest subset.
+        span: training objects of the smallest and of the largest subset.
         extra: validation objects that come with each of them.
     """
     start = f"{method}: to reach {judge.metric.replace('_', ' ')} {goal:.3g}"
+    least, most = span
+    if judge.turned(goal) <= 0:
+        return f"{start} cannot be asked: the test objects show no error; judge on more of them or give a target."
     if curve is None:
         return f"{start} cannot be answered from fewer than three sizes."
     error = judge.turned(goal)
@@ -331,14 +343,16 @@ def answer(method: str, curve: Curve | None, judge: _Judge, goal: float, most: i
             f"({reached:.0%} of the bootstrap samples ever reach it); improve the method, the images or the labels."
         )
     above = "no upper bound" if not np.isfinite(high) else _count(high)
+    if best <= least:
+        return f"{start} the smallest subset, {_count(least)} training objects, is enough."
     if best <= most:
         return f"{start} about {_count(best)} training objects are enough (95 %: {_count(low)} to {above})."
     more = (best - most) * (1 + extra)
-    span = f"{_count(max(0.0, low - most) * (1 + extra))} to "
-    span += above if not np.isfinite(high) else _count((high - most) * (1 + extra))
+    told = f"{_count(max(0.0, low - most) * (1 + extra))} to "
+    told += above if not np.isfinite(high) else _count((high - most) * (1 + extra))
     far = f" That is beyond {_FAR:.0f} times these data: an extrapolation." if best > _FAR * most else ""
     return (
-        f"{start} you need about {_count(more)} more labels (95 %: {span}) beside the {_count(most * (1 + extra))} "
+        f"{start} you need about {_count(more)} more labels (95 %: {told}) beside the {_count(most * (1 + extra))} "
         f"of training and validation.{far}"
     )
 

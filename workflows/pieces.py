@@ -89,16 +89,20 @@ class Pieces:
         _refuse_other_tasks(self.recipe.build_task(), self.recipe.task)
         self.data = LabelledStamps(self.urls)
         self.test = LabelledStamps(test) if test else None
-        self.bundles = {model.name: model for model in (ModelBundle.load(bundle) for bundle in bundles)}
+        self.bundles = _by_name([ModelBundle.load(bundle) for bundle in bundles])
         self._plans: dict[str, Plan] = {}
         self._tables: dict[tuple[bool, str], _Table] = {}
 
     def check(self, methods: Sequence[str]) -> None:
-        """Refuse unknown methods before any work.
+        """Refuse unknown and repeated methods, or none, before any work.
 
         Raises:
             InputError: names those there are.
         """
+        repeated = sorted({name for name in methods if list(methods).count(name) > 1})
+        if repeated or not methods:
+            told = f"{', '.join(repeated)} more than once" if repeated else "none"
+            raise InputError(f"of methods to compare {told} was given: name each one once, such as {NETWORK},svm")
         for name in methods:
             if name == NETWORK or name in self.bundles:
                 continue
@@ -115,6 +119,15 @@ class Pieces:
             if self.test is not None:
                 _refuse_shared(self._plans[key], self.test)
         return self._plans[key]
+
+    def refuse_seen(self, plan: Plan) -> None:
+        """Refuse bundles that were trained on what they are to be judged on.
+
+        Raises:
+            InputError: names the bundle.
+        """
+        for model in self.bundles.values():
+            _refuse_seen(model, self.judged, None if self.test is not None else plan)
 
     @property
     def judged(self) -> LabelledStamps:
@@ -134,7 +147,9 @@ class Pieces:
         if self.test is None:
             return plan.rows["test"], plan.targets["test"], bands
         rows = np.flatnonzero(plan.task.usable(self.test.labels))
-        return rows, plan.task.targets(self.test.labels.take(pa.array(rows))), bands
+        targets = plan.task.targets(self.test.labels.take(pa.array(rows)))
+        plan.task.check_splits({"test": targets})
+        return rows, targets, bands
 
     def get(self, method: str, split: SplitSettings, name: str, seed: int = 0) -> Piece:
         """The piece of that name, made unless it is there.
@@ -275,6 +290,18 @@ def _rows_of(tables: Mapping[str, _Table], rows: NDArray[np.int64]) -> dict[str,
 def class_numbers(targets: torch.Tensor) -> NDArray[np.int64]:
     """(n,) classes; where the labels are votes, the one with most."""
     return np.asarray(targets.argmax(1) if targets.ndim == 2 else targets, np.int64)
+
+
+def _by_name(models: Sequence[ModelBundle]) -> dict[str, ModelBundle]:
+    """Bundles by name, each of its own and none that of a method."""
+    names = [model.name for model in models]
+    taken = sorted({name for name in names if names.count(name) > 1 or name == NETWORK or name in classical.METHODS})
+    if taken:
+        raise InputError(
+            f"the table cannot tell bundles by the name {', '.join(taken)}, which is that of another bundle or of a "
+            f"method: compare them one at a time, or train under another name"
+        )
+    return dict(zip(names, models))
 
 
 def _refuse_other_tasks(task: Task, name: str) -> None:
