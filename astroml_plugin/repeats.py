@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import product
 
 import numpy as np
 
 _SAME_PLACE = np.radians(1 / 3600)
+_CELLS = 1 << 20
+"""More than there are cells along an axis of space: three numbers of them make one of 60 bits."""
 
 
 def pixel_hashes(image: np.ndarray) -> np.ndarray:
@@ -26,16 +29,18 @@ def pixel_hashes(image: np.ndarray) -> np.ndarray:
     return found
 
 
-def place_groups(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two (n,) int64 group numbers for ra, dec (n, 2) in degrees: places of about an arcsec.
+def place_groups(position: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Eight (n,) int64 group numbers for ra, dec (n, 2) in degrees: cells of an arcsec, and those moved by half
+    a cell along each axis of space.
 
-    A pair that the cells of one grid part lies together in those of the other.
+    Places within half an arcsec share a cell of at least one of them, places beyond 1.8 arcsec of none.
     """
     ra, dec = np.radians(position).T
-    unit = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-    cells = [np.floor(unit / _SAME_PLACE + shift).astype(np.int64) for shift in (0.0, 0.5)]
-    first, second = (np.unique(cell, axis=0, return_inverse=True)[1].ravel() for cell in cells)
-    return first, second
+    unit = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1) / _SAME_PLACE
+    halves = [np.floor(unit + shift).astype(np.int64) + _CELLS // 2 for shift in (0.0, 0.5)]
+    return tuple(
+        (halves[i][:, 0] * _CELLS + halves[j][:, 1]) * _CELLS + halves[k][:, 2] for i, j, k in product((0, 1), repeat=3)
+    )
 
 
 def behind(group: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, int]:

@@ -6,7 +6,7 @@ import torch
 from training_samples import ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.errors import InputError
-from astroml_plugin.repeats import shared_places
+from astroml_plugin.repeats import place_groups, shared_places
 from astroml_plugin.settings import from_mapping
 from astroml_plugin.sky import healpix29
 from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings, id_fractions, split_record
@@ -161,6 +161,17 @@ def test_one_object_under_two_ids_on_two_sides_is_a_leak(tmp_path: Path) -> None
     assert sum(len(chosen) for chosen in rows.values()) == 400
     assert shared_places(np.array([[10.0, 0.0], [10.0, 0.1 / 3600]]), np.array([0, 1])) == 1
     assert shared_places(np.array([[10.0, 0.0], [10.0, 5 / 3600]]), np.array([0, 1])) == 0
+
+
+@pytest.mark.parametrize(("arcsec", "same"), [(0.1, True), (0.49, True), (1.8, False)])
+def test_places_are_the_same_wherever_they_lie(arcsec: float, same: bool) -> None:
+    rng = np.random.default_rng(3)
+    ra, dec, way = rng.uniform(0, 360, 4000), np.degrees(np.arcsin(rng.uniform(-1, 1, 4000))), rng.uniform(0, 7, 4000)
+    step = arcsec / 3600
+    there = np.stack([ra + step * np.sin(way) / np.cos(np.radians(dec)), dec + step * np.cos(way)], axis=1)
+    groups = place_groups(np.concatenate([np.stack([ra, dec], axis=1), there]))
+    together = np.any([group[:4000] == group[4000:] for group in groups], axis=0)
+    assert together.all() if same else not together.any()
 
 
 def folded(data: LabelledStamps, fold: int, **settings) -> dict[str, np.ndarray]:

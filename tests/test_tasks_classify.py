@@ -8,7 +8,7 @@ import torch
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.tasks import class_merit
+from astroml_plugin.tasks import class_labels, class_merit
 from astroml_plugin.tasks.base import Measurements, transform
 from astroml_plugin.tasks.classify import ClassifyTask
 from astroml_plugin.tasks.symmetry import ORDER, averaged
@@ -443,3 +443,12 @@ def test_assessment_of_one_class_only_and_of_nothing() -> None:
     nothing = Measurements({name: np.full(500, np.nan) for name in ("p_none", "p_lens")})
     with pytest.raises(InputError, match="none of the 500 objects could be measured"):
         task(classes=["none", "lens"]).assess(nothing, torch.zeros(500, dtype=torch.int64), table)
+
+
+def test_refusals_of_many_classes_stay_short() -> None:
+    known = [str(number) for number in range(5000)]
+    with pytest.raises(
+        InputError, match=r"'x' 1 times; are 0, 1, .* and 4988 more: extend `classes`"
+    ) as told:
+        class_labels.refuse_unknown_labels(["x", "3"], known, "classes")
+    assert len(str(told.value)) < 200

@@ -18,6 +18,7 @@ SEPARATOR = ";"
 
 _SPLIT = re.compile(r"[;|]")
 _ROUNDING = 1e-3
+_MOST_TOLD = 12
 
 
 def class_names(table: pa.Table, column: str, names: Mapping[str, str]) -> np.ndarray:
@@ -59,13 +60,16 @@ def refuse_unknown_labels(found: Sequence[str], known: Sequence[str], setting: s
     Raises:
         InputError: names them with counts, and the classes.
     """
-    unknown = [one for one in found if one not in set(known)]
+    classes = set(known)
+    unknown = [one for one in found if one not in classes]
     if not unknown:
         return
     values, counts = np.unique(np.array(unknown, str), return_counts=True)
     told = ", ".join(f"{str(value)!r} {count} times" for value, count in list(zip(values, counts))[:10])
+    rest = f" and {len(known) - _MOST_TOLD} more" if len(known) > _MOST_TOLD else ""
     raise InputError(
-        f"labels that are no class: {told}; the classes are {', '.join(known)}: extend `{setting}` or leave_out"
+        f"labels that are no class: {told}; the classes are {', '.join(known[:_MOST_TOLD])}{rest}: "
+        f"extend `{setting}` or leave_out"
     )
 
 
