@@ -6,7 +6,7 @@ so the object's pixel has index s // 2. Pixels that cannot be used are 0 and not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -18,6 +18,9 @@ from astroml_plugin.flags import INFORMATIONAL, MaskBit, ObjectFlag
 
 _PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
 _BAD = 0xFFFFFFFF & ~int(INFORMATIONAL | MaskBit.NO_DATA | MaskBit.SATURATED | MaskBit.UNMASKED_NAN)
+
+Move = Callable[[np.ndarray], Tensor]
+"""Takes an array to a device as it is."""
 
 
 @dataclass(frozen=True)
@@ -151,33 +154,74 @@ def _mark(bits: np.ndarray, where: np.ndarray, flag: ObjectFlag) -> None:
         bits |= where.view(np.uint8) * np.uint8(flag)
 
 
+def device_bits(image: Tensor, variance: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    """`pixel_bits` where the pixels are; None when all can be used.
+
+    Args:
+        image: any shape, number.
+        variance: same shape, or None.
+        mask: same shape, `MaskBit` as int32, or None.
+    """
+    bits = torch.zeros(image.shape, dtype=torch.uint8, device=image.device)
+    if image.is_floating_point():
+        bits |= (~image.isfinite()).to(torch.uint8) * int(ObjectFlag.NONFINITE)
+    if variance is not None:
+        bits |= (~((variance > 0) & (variance < torch.inf))).to(torch.uint8) * int(ObjectFlag.MASKED)
+    if mask is not None:
+        bits |= ((mask & _signed(_BAD)) != 0).to(torch.uint8) * int(ObjectFlag.MASKED)
+        bits |= ((mask & _signed(MaskBit.SATURATED)) != 0).to(torch.uint8) * int(ObjectFlag.SATURATED)
+        bits.masked_fill_((mask & _signed(MaskBit.NO_DATA)) != 0, int(ObjectFlag.EDGE))
+    return bits if bool(bits.any()) else None
+
+
+def _signed(bits: int) -> int:
+    """32 bits as the int32 that has them."""
+    return int(np.uint32(bits).view(np.int32))
+
+
 def to_device(
-    tile: Tile, bands: Sequence[str], device: torch.device | str = "cpu", pixel_scale: float | None = None
+    tile: Tile,
+    bands: Sequence[str],
+    device: torch.device | str = "cpu",
+    pixel_scale: float | None = None,
+    move: Move | None = None,
 ) -> DeviceTile:
-    """Move a tile to the device once; its unusable pixels become 0 there."""
-    device = torch.device(device)
-    marked = pixel_bits(tile.image, tile.variance, tile.mask)
-    bits = _move(marked, device) if marked.any() else None
+    """Move a tile to the device once; its unusable pixels become 0 there.
 
-    def cleaned(array: np.ndarray) -> Tensor:
-        moved = _move(array, device)
-        return moved if bits is None else moved.masked_fill(bits != 0, 0.0)
-
-    return DeviceTile(
-        image=cleaned(tile.image),
-        variance=None if tile.variance is None else cleaned(tile.variance),
-        bits=bits,
-        psf=None if tile.psf is None else _move(tile.psf, device),
-        bands=tuple(bands),
-        pixel_scale=pixel_scale,
-    )
+    Args:
+        tile: pixels.
+        bands: names of the band axis.
+        device: where to.
+        pixel_scale: arcsec per pixel, or None.
+        move: takes arrays there; the default leaves them where they are on a CPU.
+    """
+    image, variance, bits = _usable(tile.image, tile.variance, tile.mask, torch.device(device), move)
+    psf = None if tile.psf is None else _moved(tile.psf, torch.device(device), move)
+    return DeviceTile(image, variance, bits, psf, tuple(bands), pixel_scale)
 
 
-def _move(array: np.ndarray, device: torch.device) -> Tensor:
+def _usable(
+    image: np.ndarray, variance: np.ndarray | None, mask: np.ndarray | None, device: torch.device, move: Move | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Image and variance on the device, 0 where they cannot be used, and the bits that say why (None: all can)."""
+    pixels = _moved(image, device, move)
+    spread = None if variance is None else _moved(variance, device, move)
+    if device.type == "cpu" and move is None:
+        marked = pixel_bits(image, variance, mask)
+        bits = torch.from_numpy(marked) if marked.any() else None
+    else:
+        bits = device_bits(pixels, spread, None if mask is None else _moved(mask.view(np.int32), device, move))
+    if bits is None:
+        return pixels, spread, None
+    unusable = bits != 0
+    return pixels.masked_fill(unusable, 0), None if spread is None else spread.masked_fill(unusable, 0.0), bits
+
+
+def _moved(array: np.ndarray, device: torch.device, move: Move | None) -> Tensor:
+    if move is not None:
+        return move(array)
     tensor = torch.from_numpy(np.ascontiguousarray(array) if array.flags.writeable else array.copy())
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def around(
@@ -280,6 +324,7 @@ def from_stamps(
     bands: Sequence[str],
     pixel_scale: float | None = None,
     device: torch.device | str = "cpu",
+    move: Move | None = None,
 ) -> Cutouts:
     """Stored stamps on the device.
 
@@ -290,20 +335,14 @@ def from_stamps(
         bands: names of the band axis.
         pixel_scale: arcsec per pixel, or None.
         device: where to.
+        move: takes arrays there; the default leaves them where they are on a CPU.
     """
-    device = torch.device(device)
-    marked = pixel_bits(image, variance, None)
-    bits = _move(marked, device) if marked.any() else None
-    pixels = _move(image, device)
-    spread = None if variance is None else _move(variance, device)
-    if bits is not None:
-        pixels = pixels.masked_fill(bits != 0, 0)
-        spread = None if spread is None else spread.masked_fill(bits != 0, 0.0)
+    pixels, spread, bits = _usable(image, variance, None, torch.device(device), move)
     return Cutouts(
         image=pixels,
         variance=spread,
         valid=_all_valid(pixels) if bits is None else bits == 0,
-        psf=None if psf is None else _move(psf, device),
+        psf=None if psf is None else _moved(psf, torch.device(device), move),
         jacobian=torch.full((len(image), 2, 2), torch.nan, dtype=torch.float64),
         flags=_no_flags(pixels) if bits is None else reduce_bits(bits),
         bands=tuple(bands),

@@ -19,8 +19,9 @@ from astroml_plugin import inference
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.cluster import connect, cores
+from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import read_unit
-from astroml_plugin.inference.unit import _measured
+from astroml_plugin.inference.unit import measured
 from astroml_plugin.survey import Survey
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
@@ -137,7 +138,7 @@ class _Alone:
         few = self.units[: 4 * cores()]
         self.works = [read_unit(unit) for unit in few]
         self.inputs = list(self.pool.map(self._prepare, self.works))
-        self.tables = list(self.pool.map(lambda unit: _measured(unit, {}), few))
+        self.tables = list(self.pool.map(lambda unit: measured(unit, Meter()), few))
 
     def _core_seconds(self, function: Callable[[Any], Any], items: Sequence[Any]) -> float:
         def alone(item: Any) -> None:

@@ -190,6 +190,7 @@ def _infer(options: argparse.Namespace) -> int:
         return _finish(options, planned, line)
     settings = ObjectSettings(**_chosen(options, "columns", "frame", "pixel_origin", objects_format="format"))
     shared |= _chosen(options, "objects", "scheduler", "workers", "threads", "batch", "device", "shard")
+    shared |= _chosen(options, "precision", "compiling")
     with _quiet(), Reporter() as report:
         result = infer(
             options.source,
@@ -335,6 +336,10 @@ def _quiet() -> Iterator[None]:
     if not os.environ.get("ASTROML_DEBUG"):
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
     yield
+
+
+def _batch(text: str) -> int | None:
+    return None if text == "auto" else int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -506,8 +511,17 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
         help="a Gaussian PSF for objects that have none (flag NO_PSF)",
     )
     _add_classes_options(verb)
-    verb.add_argument("--batch", type=int, metavar="N", help="stamps per forward (128)")
+    verb.add_argument(
+        "--batch", type=_batch, metavar="N", help="stamps per forward (auto: 128 on a CPU, on CUDA what memory holds)"
+    )
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
+    verb.add_argument("--precision", choices=["float32", "auto"], help="auto: half precision on CUDA; changes rows")
+    verb.add_argument(
+        "--compile",
+        dest="compiling",
+        choices=["auto", "always", "never"],
+        help="networks by torch.compile (auto: in long runs on CUDA)",
+    )
     verb.add_argument("--shard", type=_shard, metavar="I/N", help="every N-th unit, for array jobs")
     verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")
     _add_cluster(verb)

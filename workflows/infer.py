@@ -18,9 +18,11 @@ from astroml_plugin import __version__, inference, storage
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.cluster import IO_LANES, check_counts, connect, cores
+from astroml_plugin.device import COMPILING, PRECISIONS
 from astroml_plugin.errors import InputError
 from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
 from astroml_plugin.objects import ObjectBuckets, ObjectSettings
+from astroml_plugin.settings import refuse_choices
 from astroml_plugin.stamps import Stamps, open_source
 from astroml_plugin.survey import Survey
 from astroml_plugin.tasks.symmetry import check_count
@@ -96,8 +98,10 @@ def infer(
     workers: int | None = None,
     threads: int | None = None,
     band: str | None = None,
-    batch: int = 128,
+    batch: int | None = None,
     device: str | None = None,
+    precision: str = "float32",
+    compiling: str = "auto",
     shard: tuple[int, int] | None = None,
     pixel_scale_tolerance: float | None = None,
     assume_psf_fwhm: float = 0.0,
@@ -119,8 +123,13 @@ def infer(
         workers: worker processes of a cluster that is started here.
         threads: threads per worker.
         band: band for bundles that take any single one.
-        batch: stamps per forward.
+        batch: stamps per forward; default 128 on a CPU, on CUDA what a look at the network says that its memory holds.
+            Where it does not after all, the batch is halved.
         device: torch device; default CUDA where there is one.
+        precision: "float32", or "auto": half precision on CUDA (bfloat16, float16 on GPUs before 2020). Changes rows:
+            part of the run's identity.
+        compiling: "auto" compiles networks on CUDA once they have seen some hundred batches, "always" at once and on
+            CPUs too, "never" not at all.
         shard: (I, N) does every N-th unit.
         pixel_scale_tolerance: accept this relative difference of pixel scales.
         assume_psf_fwhm: arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag
@@ -146,6 +155,8 @@ def infer(
         band=band,
         batch=batch,
         device=device,
+        precision=precision,
+        compiling=compiling,
         pixel_scale_tolerance=pixel_scale_tolerance,
         assume_psf_fwhm=assume_psf_fwhm,
         prior=prior,
@@ -172,6 +183,7 @@ def infer(
         {
             "result": {key: value for key, value in vars(result).items() if key != "catalog"},
             "stages": {name: round(value, 3) for name, value in tally.stages.items()},
+            "bytes": dict(tally.bytes),
             "shard": list(shard) if shard else None,
         },
     )
@@ -186,8 +198,10 @@ def prepare(
     objects: Any = None,
     objects_settings: ObjectSettings | None = None,
     band: str | None = None,
-    batch: int = 128,
+    batch: int | None = None,
     device: str | None = None,
+    precision: str = "float32",
+    compiling: str = "auto",
     pixel_scale_tolerance: float | None = None,
     assume_psf_fwhm: float = 0.0,
     prior: Mapping[str, float] | None = None,
@@ -199,7 +213,7 @@ def prepare(
     Raises:
         InputError: wrong input or settings.
     """
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise InputError(f"batch {batch}: give 1 or more stamps per forward")
     if device is not None:
         inference.check_device(device)
@@ -209,8 +223,9 @@ def prepare(
     out = storage.absolute(out)
     if not 0 <= assume_psf_fwhm < math.inf:
         raise InputError(f"a PSF of FWHM {assume_psf_fwhm} arcsec cannot be assumed: give a number above 0")
-    changed = class_options(prior, symmetries)
+    changed = class_options(prior, symmetries) | {"precision": precision, "compiling": compiling}
     job = Job(storage.absolute(source), out, refs, "", None, band, batch, device, assume_psf_fwhm, **changed)
+    refuse_choices(job, {"precision": PRECISIONS, "compiling": COMPILING}, "infer's")
     if isinstance(opened, Survey) and objects is None:
         raise InputError("a Survey needs objects to measure: give a table with --objects TABLE")
     if isinstance(opened, Stamps) and objects is not None:
@@ -302,6 +317,8 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
             "band": job.band,
             "batch": job.batch,
             "device": job.device,
+            "precision": job.precision,
+            "compiling": job.compiling,
             "assumed_psf_fwhm": job.assumed_psf_fwhm,
             "prior": dict(job.prior),
             "symmetries": job.symmetries,
@@ -350,7 +367,8 @@ def plan(
     Args:
         source, bundle, out: as for `infer`.
         npartitions: yield that many `dask.delayed` groups instead of units.
-        settings: `objects`, `objects_settings`, `band`, `batch`, `device`, `pixel_scale_tolerance` as for `infer`.
+        settings: `objects`, `objects_settings`, `band`, `batch`, `device`, `precision`, `compiling`,
+            `pixel_scale_tolerance` as for `infer`.
 
     Yields:
         Picklable units for `run_unit`; or delayed groups, each computing a list of `UnitResult`. Run `infer` with the

@@ -58,11 +58,11 @@ class Reporter:
             self(f"objects: {stage}", done, total or done)
 
     def tally(self, tally: Any) -> None:
-        """An inference `Tally`: units, objects per second, the stage that takes longest."""
+        """An inference `Tally`: units, objects per second, the stage that holds up the others now."""
         rate = tally.rows / tally.seconds if tally.seconds > 0 else 0.0
         note = f"{rate:,.0f} objects/s"
-        if tally.stages:
-            note += f", mostly {max(tally.stages, key=tally.stages.get)}"
+        if tally.bottleneck:
+            note += f", mostly {tally.bottleneck}"
         if tally.failed:
             note += f", {tally.failed} {_FAILURES_SHOWN}"
         self("measured", tally.done + tally.skipped + tally.failed, tally.units, note)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from astroml_plugin.catalog.store import FAILURES_SCHEMA
 from astroml_plugin.cluster import run_window
 from astroml_plugin.errors import InputError
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
+from astroml_plugin.inference.meter import bottleneck
 from astroml_plugin.inference.reading import RepeatedIds, task_for
 from astroml_plugin.inference.resident import BundleRef, ResidentModels
 from astroml_plugin.inference.unit import run_unit
@@ -34,6 +36,9 @@ SCHEMA_VERSION = 1
 
 FLUSH_SECONDS = 5.0
 """How often finished parts are written to the manifest while a run goes on."""
+
+RECENT_UNITS = 32
+"""Units that the present bottleneck is judged by."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Tally:
     """Wall seconds since the first unit was submitted."""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Wall seconds by stage, summed over the units."""
+    bytes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes by stage, summed over the units."""
+    bottleneck: str | None = None
+    """The stage that the last units spent most time in."""
 
 
 Progress = Callable[[Tally], None]
@@ -150,7 +159,7 @@ def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
     return {
         "source": source.id,
         "bundles": {ref.name: ref.sha256 for ref in job.bundles},
-        "settings": {"band": job.band, "precision": "float32", **changed},
+        "settings": {"band": job.band, "precision": job.precision, **changed},
         "schema": SCHEMA_VERSION,
     }
 
@@ -220,6 +229,7 @@ class _Run:
     parts: list[PartInfo] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     superseded: list[tuple[str, str]] = field(default_factory=list)
+    recent: deque[Mapping[str, float]] = field(default_factory=partial(deque, maxlen=RECENT_UNITS))
 
     def to_do(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Units that no part holds yet; the others are counted as skipped."""
@@ -240,9 +250,15 @@ class _Run:
 
     def finished(self, unit: Unit, result: UnitResult) -> None:
         self.parts.append(result.part)
-        stages = Counter(self.tally.stages)
+        stages, moved = Counter(self.tally.stages), Counter(self.tally.bytes)
         stages.update(result.seconds)
-        self.update(done=self.tally.done + 1, rows=self.tally.rows + result.part.rows, stages=stages)
+        moved.update(result.bytes)
+        self.recent.append(result.seconds)
+        lately: Counter[str] = Counter()
+        for seconds in self.recent:
+            lately.update(seconds)
+        done, rows = self.tally.done + 1, self.tally.rows + result.part.rows
+        self.update(done=done, rows=rows, stages=stages, bytes=moved, bottleneck=bottleneck(lately))
 
     def failed(self, unit: Unit, error: BaseException, attempts: int) -> None:
         reason = storage.redact(f"{type(error).__name__}: {error}")

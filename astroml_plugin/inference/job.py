@@ -30,8 +30,8 @@ class Job:
     """Survey: folder of the objects bucketed by unit. Stamps: table of repeated ids, None when there are none."""
     band: str | None = None
     """Band for bundles that accept any single one."""
-    batch: int = 128
-    """Stamps per forward; does not change rows."""
+    batch: int | None = None
+    """Stamps per forward, None: 128 on a CPU, on CUDA what memory holds; does not change rows."""
     device: str | None = None
     """Torch device; None takes CUDA where there is one."""
     assumed_psf_fwhm: float = 0.0
@@ -40,6 +40,10 @@ class Job:
     """Class and its fraction in the survey, by name; empty: probabilities hold for the bundle's own fractions."""
     symmetries: int = 0
     """Symmetries of the square that class probabilities are averaged over; 0: the bundle's own."""
+    precision: str = "float32"
+    """One of `device.PRECISIONS`; changes rows."""
+    compiling: str = "auto"
+    """One of `device.COMPILING`; does not change rows."""
 
 
 @dataclass(frozen=True)
@@ -69,4 +73,6 @@ class UnitResult:
     part: PartInfo
     """Its manifest row."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall seconds by stage: read, wait, forward, encode, write."""
+    """Wall seconds by stage: `meter.STAGES`, and wait."""
+    bytes: dict[str, int] = field(default_factory=dict)
+    """Bytes by stage: read as stored, decode as arrays, copy to the device, encode as rows, write as Parquet."""

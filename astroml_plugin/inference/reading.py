@@ -55,11 +55,18 @@ class TileWork:
     def __len__(self) -> int:
         return len(self.jacobian)
 
-    def place(self, device: str) -> cut.DeviceTile | None:
-        """The tile on the device, once for all bundles; None without objects."""
-        return None if self.tile is None else cut.to_device(self.tile, self.bands, device, self.pixel_scale)
+    @property
+    def nbytes(self) -> int:
+        """Decoded bytes of its pixels."""
+        return 0 if self.tile is None else self.tile.nbytes
 
-    def cutouts(self, placed: cut.DeviceTile | None, size: int, batch: int, device: str) -> Iterator[Cutouts]:
+    def place(self, device: str, move: cut.Move | None = None) -> cut.DeviceTile | None:
+        """The tile on the device, taken there by `move`, once for all bundles; None without objects."""
+        return None if self.tile is None else cut.to_device(self.tile, self.bands, device, self.pixel_scale, move)
+
+    def cutouts(
+        self, placed: cut.DeviceTile | None, size: int, batch: int, device: str, move: cut.Move | None = None
+    ) -> Iterator[Cutouts]:
         """Batches of stamps of side `size`, gathered on the device."""
         if placed is None:
             return
@@ -84,11 +91,18 @@ class BlockWork:
     def __len__(self) -> int:
         return len(self.image)
 
-    def place(self, device: str) -> None:
+    @property
+    def nbytes(self) -> int:
+        """Decoded bytes of its pixels."""
+        return sum(array.nbytes for array in (self.image, self.variance, self.psf) if array is not None)
+
+    def place(self, device: str, move: cut.Move | None = None) -> None:
         """Nothing: stamps go to the device batch by batch."""
 
-    def cutouts(self, placed: None, size: int, batch: int, device: str) -> Iterator[Cutouts]:
-        """Batches of stamps as stored; the task fits them to its own size."""
+    def cutouts(
+        self, placed: None, size: int, batch: int, device: str, move: cut.Move | None = None
+    ) -> Iterator[Cutouts]:
+        """Batches of stamps as stored, taken to the device by `move`; the task fits them to its own size."""
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
             yield cut.from_stamps(
@@ -98,6 +112,7 @@ class BlockWork:
                 bands=self.bands,
                 pixel_scale=self.pixel_scale,
                 device=device,
+                move=move,
             )
 
 

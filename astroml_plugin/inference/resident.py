@@ -50,7 +50,8 @@ class ResidentModel:
 
 _lock = threading.Lock()
 _models: dict[tuple[str, str], ResidentModel] = {}
-_forward: ThreadPoolExecutor | None = None
+_kept: dict[Any, Any] = {}
+_forward: dict[bool, ThreadPoolExecutor] = {}
 
 
 def resident(ref: BundleRef, device: str) -> ResidentModel:
@@ -72,6 +73,15 @@ def _load(ref: BundleRef, device: torch.device) -> ResidentModel:
         raise InputError(f"bundle {ref.name} changed since the run was planned: run again with another output")
     network = bundle.network(fused=True).to(device, memory_format=torch.channels_last)
     return ResidentModel(bundle, bundle.task(), network, device)
+
+
+def kept(key: Any, make: Callable[[], T]) -> T:
+    """What `make` gave at its first use in this process; dropped with the models."""
+    with _lock:
+        if key not in _kept:
+            _kept[key] = make()
+        value: T = _kept[key]
+        return value
 
 
 def check_device(device: str) -> None:
@@ -110,32 +120,35 @@ def share_of(nthreads: int, workers_here: int) -> Share:
 _share = share_of(cores(), 1)
 
 
-def on_forward_thread(device: str, work: Callable[[], T]) -> T:
-    """Run `work` on one of the process's dedicated forward threads and wait for it; on CUDA there is one."""
+def on_forward_thread(device: str, work: Callable[[], T], *, single: bool = False) -> T:
+    """Run `work` on one of the process's dedicated forward threads and wait for it.
+
+    On CUDA there is one thread, and also where the network is compiled (`single`).
+    """
     while True:
         try:
-            future = _forward_pool(device).submit(work)
+            future = _forward_pool(single or device != "cpu").submit(work)
         except RuntimeError:  # another run on the same workers has just ended and closed the pool
             continue
         return future.result()
 
 
-def _forward_pool(device: str) -> ThreadPoolExecutor:
-    global _forward
+def _forward_pool(single: bool) -> ThreadPoolExecutor:
     with _lock:
-        if _forward is None:
-            lanes, threads = (_share.lanes, _share.threads) if device == "cpu" else (1, cores())
-            _forward = ThreadPoolExecutor(lanes, "forward", initializer=partial(torch.set_num_threads, threads))
-        return _forward
+        if single not in _forward:
+            lanes, threads = (1, _share.lanes * _share.threads) if single else (_share.lanes, _share.threads)
+            _forward[single] = ThreadPoolExecutor(lanes, "forward", initializer=partial(torch.set_num_threads, threads))
+        return _forward[single]
 
 
 def release() -> None:
     """Drop all models and forward threads of this process."""
-    global _forward
     with _lock:
         _models.clear()
-        pool, _forward = _forward, None
-    if pool is not None:
+        _kept.clear()
+        pools = list(_forward.values())
+        _forward.clear()
+    for pool in pools:
         pool.shutdown(wait=False)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,0 +1,364 @@
+"""Running a network on a device: precision, compilation, copies and batches made ahead. Needs torch and NumPy only."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Item = TypeVar("Item")
+Output = TypeVar("Output")
+Done = TypeVar("Done")
+
+PRECISIONS = ("float32", "auto")
+"""What a network calculates in: float32, or on CUDA autocast to half precision ("auto"; float32 on a CPU)."""
+
+COMPILING = ("auto", "always", "never")
+"""Whether a network is compiled: on CUDA once it has been forwarded `COMPILE_AFTER` times, at once, or not at all."""
+
+COMPILE_AFTER = 100
+"""Batches after which compiling, a matter of a minute, begins to pay on CUDA."""
+
+PLAIN_BATCH = 128
+"""Stamps per forward on a CPU, and where memory cannot be foreseen."""
+
+LARGEST_BATCH = 2048
+"""Beyond it no network of stamps gets faster."""
+
+AHEAD = 2
+"""Batches that are prepared before the network is ready for them."""
+
+CHUNK_BYTES = 16 * 2**20
+"""Size of one pinned buffer."""
+
+_STAMP_BYTES = 32
+"""Per pixel of a batch: image, variance, what is valid, and the steps of normalisation."""
+
+_SAFETY = 2
+"""Workspaces of convolutions, and what the allocator cannot use."""
+
+
+def half_type(device: torch.device) -> torch.dtype | None:
+    """What `auto` casts to: bfloat16 on GPUs that have it, float16 on older ones; None (float32) on a CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+class Forward:
+    """A network in eval mode on its device, called batch by batch.
+
+    A compiled network must always be called by one and the same thread.
+
+    Args:
+        network: on `device`, weights channels_last.
+        device: where to.
+        precision: one of `PRECISIONS`.
+        compiling: one of `COMPILING`.
+        dtype: cast to this type instead of the one that `precision` means on this device.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device | str,
+        *,
+        precision: str = "float32",
+        compiling: str = "auto",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.network = network
+        self.device = torch.device(device)
+        self.dtype = dtype or (half_type(self.device) if precision == "auto" else None)
+        self.compile_after: float = {"always": 0, "never": float("inf")}.get(
+            compiling, COMPILE_AFTER if self.device.type == "cuda" else float("inf")
+        )
+        self.calls = 0
+        self._compiled: Callable[..., Tensor] | None = None
+
+    def __call__(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
+        """(n, outputs) from inputs of n <= `batch` objects; compiled networks are given `batch`, padded with zeros."""
+        self.calls += 1
+        if self.device.type == "cuda":
+            inputs = [_channels_last(item) for item in inputs]
+        with torch.inference_mode(), self._arithmetic():
+            if self.calls > self.compile_after:
+                return self._call_compiled(inputs, batch)
+            return self.network(*inputs)
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.dtype is not None:
+            return torch.autocast(self.device.type, self.dtype)
+        return _exact() if self.device.type == "cuda" else nullcontext()
+
+    def _call_compiled(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
+        try:
+            if self._compiled is None:
+                self._compiled = torch.compile(self.network, dynamic=False)
+            return self._compiled(*(padded(item, batch) for item in inputs))[: len(inputs[0])]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a missing compiler, an unsupported layer: eager does all of them
+            self.compile_after, self._compiled = float("inf"), None
+            reason = next(iter(str(error).splitlines()), "")
+            warnings.warn(f"not compiled ({type(error).__name__}: {reason}): runs eager", RuntimeWarning, stacklevel=2)
+            return self.network(*inputs)
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """Convolutions in float32 proper: torch would use TF32, ten bits of mantissa."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _channels_last(item: Tensor) -> Tensor:
+    return item.contiguous(memory_format=torch.channels_last) if item.ndim == 4 else item
+
+
+def padded(item: Tensor, rows: int) -> Tensor:
+    """`item` (n, …) with zeros after it, `rows` in all and in its memory format."""
+    if len(item) == rows:
+        return item
+    whole = item.new_zeros((rows, *item.shape[1:]))
+    if item.ndim == 4 and item.is_contiguous(memory_format=torch.channels_last):
+        whole = whole.contiguous(memory_format=torch.channels_last)
+    whole[: len(item)] = item
+    return whole
+
+
+class Copier:
+    """Moves arrays to a device in their own dtype through two buffers, reused: pinned on CUDA.
+
+    While one buffer travels the other is filled, so that neither the array nor the bus waits, and what is pinned stays
+    small. Copies are made in the caller's current stream; several threads take turns.
+
+    Args:
+        device: where to.
+        chunk: bytes of a buffer.
+    """
+
+    def __init__(self, device: torch.device | str, chunk: int = CHUNK_BYTES) -> None:
+        self.device = torch.device(device)
+        self.cuda = self.device.type == "cuda"
+        self.bytes = 0
+        """Moved so far."""
+        self._buffers = [torch.empty(chunk, dtype=torch.uint8, pin_memory=self.cuda) for _ in range(2)]
+        self._free: list[torch.cuda.Event | None] = [None, None]
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, array: np.ndarray) -> Tensor:
+        """The array on the device, without waiting for its last bytes."""
+        source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        target = torch.empty(array.shape, dtype=kind, device=self.device)
+        flat = target.view(-1).view(torch.uint8)
+        with self._lock:
+            chunk = len(self._buffers[0])
+            for start in range(0, source.size, chunk):
+                self._send(source[start : start + chunk], flat[start : start + chunk])
+            self.bytes += source.size
+        return target
+
+    def _send(self, source: np.ndarray, target: Tensor) -> None:
+        number, self._next = self._next, 1 - self._next
+        event = self._free[number]
+        if event is not None:
+            event.synchronize()
+        buffer = self._buffers[number][: source.size]
+        np.copyto(buffer.numpy(), source)
+        target.copy_(buffer, non_blocking=True)
+        self._free[number] = mark(self.device)
+
+
+@lru_cache(maxsize=16)
+def copier(device: str) -> Copier:
+    """The process's copier for a device."""
+    return Copier(device)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """CUDA streams of a process beside the one that its network runs in; None beside CUDA."""
+
+    copying: Any = None
+    """Tiles on their way."""
+    feeding: Any = None
+    """Stamps copied, cut and prepared."""
+    finishing: Any = None
+    """Answers taken."""
+
+
+@lru_cache(maxsize=16)
+def streams(device: str) -> Streams:
+    """The process's streams of a device."""
+    if torch.device(device).type != "cuda":
+        return Streams()
+    return Streams(*(torch.cuda.Stream(device) for _ in range(3)))
+
+
+def on(stream: Any) -> AbstractContextManager[Any]:
+    """Work of this thread goes into `stream`; into the usual one for None."""
+    return nullcontext() if stream is None else torch.cuda.stream(stream)
+
+
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """The present end of the current stream; None beside CUDA."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def after(event: torch.cuda.Event | None, device: torch.device) -> None:
+    """What is put into the current stream from now on waits for `event`; this thread does not."""
+    if event is not None:
+        torch.cuda.current_stream(device).wait_event(event)
+
+
+_END = object()
+
+
+def pipelined(
+    items: Iterator[Item],
+    forward: Callable[[Item], Output],
+    finish: Callable[[Item, Output], Done],
+    *,
+    device: torch.device | str,
+    overlap: bool | None = None,
+) -> list[Done]:
+    """What `finish` made of every item, in order.
+
+    Overlapped, items are taken by a thread of their own, `AHEAD` in advance and in a stream of their own, and finished
+    by another, so that neither copies and normalisation nor copies back ever keep the network waiting. Otherwise
+    everything is done here, one item after the other. `forward` is always called by this thread.
+
+    Args:
+        items: batches, copied and prepared as they are taken.
+        forward: runs the network.
+        finish: takes the answer to the CPU.
+        device: of the network.
+        overlap: default: on CUDA. On a CPU there is nothing to overlap with.
+    """
+    device = torch.device(device)
+    if not (device.type == "cuda" if overlap is None else overlap):
+        return [finish(item, forward(item)) for item in items]
+    beside = streams(str(device))
+
+    def take() -> tuple[Any, torch.cuda.Event | None]:
+        with torch.inference_mode(), on(beside.feeding):
+            return next(items, _END), mark(device)
+
+    def end(item: Item, output: Output, ready: torch.cuda.Event | None) -> Done:
+        with torch.inference_mode(), on(beside.finishing):
+            after(ready, device)
+            done = finish(item, output)
+            if beside.finishing is not None:
+                beside.finishing.synchronize()  # from here on its memory may be used again
+            return done
+
+    done: list[Done] = []
+    going: deque[Any] = deque()
+    with ThreadPoolExecutor(1, "feed") as feeder, ThreadPoolExecutor(1, "finish") as finisher:
+        coming = deque(feeder.submit(take) for _ in range(AHEAD))
+        while True:
+            item, ready = coming.popleft().result()
+            if item is _END:
+                break
+            coming.append(feeder.submit(take))
+            after(ready, device)
+            output = forward(item)
+            going.append(finisher.submit(end, item, output, mark(device)))
+            del item, output
+            if len(going) > AHEAD:
+                done.append(going.popleft().result())
+        done += [future.result() for future in going]
+    return done
+
+
+def stamps_per_forward(network: nn.Module, shapes: Sequence[tuple[int, ...]], device: torch.device | str) -> int:
+    """A batch that fits the device, foreseen from what the network keeps in memory.
+
+    Args:
+        network: in eval mode.
+        shapes: of the inputs of one object.
+        device: `PLAIN_BATCH` on a CPU; on CUDA half of the memory that is free now may be used.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        return PLAIN_BATCH
+    return fitting_batch(network, shapes, torch.cuda.mem_get_info(device)[0] // 2)
+
+
+def fitting_batch(network: nn.Module, shapes: Sequence[tuple[int, ...]], budget: int) -> int:
+    """The largest power of two of objects, up to `LARGEST_BATCH`, that `budget` bytes hold; at least 1."""
+    try:
+        activations = activation_bytes(network, shapes)
+    except (RuntimeError, NotImplementedError):  # a layer that must see numbers
+        return PLAIN_BATCH
+    stamps = sum(int(np.prod(shape)) for shape in shapes) * _STAMP_BYTES * (2 * AHEAD + 1)
+    fits = int(min(LARGEST_BATCH, max(1, budget // (_SAFETY * activations + stamps))))
+    return 1 << (fits.bit_length() - 1)
+
+
+def activation_bytes(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Bytes per object of what is in memory at once, at the most, while the network runs in float32.
+
+    Inputs count, weights do not. The network runs on tensors without data: nothing is computed, nothing is allocated.
+    """
+    rows = 8
+    light = copy.deepcopy(network).to("meta").eval()
+    with torch.inference_mode(), _Peak() as peak:
+        light(*(torch.empty((rows, *shape), device="meta") for shape in shapes))
+    return -(-peak.highest // rows)
+
+
+class _Peak(TorchDispatchMode):
+    """Follows the bytes of all tensors that operations make, while they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.highest = 0
+        self._users: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for item in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(item, Tensor):
+                self._follow(item)
+        return result
+
+    def _follow(self, item: Tensor) -> None:
+        storage = item.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._users:
+            self._users[key] = 0
+            self.now += size
+            self.highest = max(self.highest, self.now)
+        self._users[key] += 1
+        weakref.finalize(item, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._users[key] -= 1
+        if not self._users[key]:
+            del self._users[key]
+            self.now -= size

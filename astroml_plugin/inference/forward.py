@@ -1,0 +1,229 @@
+"""The one place where a model runs over the objects of a unit, batch by batch."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from astroml_plugin.cutouts import Cutouts, Move
+from astroml_plugin.device import Forward, copier, on, pipelined, stamps_per_forward, streams
+from astroml_plugin.inference.job import Job
+from astroml_plugin.inference.meter import Meter
+from astroml_plugin.inference.reading import BlockWork, TileWork, bundle_bands
+from astroml_plugin.inference.resident import ResidentModel, kept
+
+Columns = tuple[dict[str, pa.Array], np.ndarray, np.ndarray]
+"""Columns, flags of the cut and flags of the task, each of length n."""
+
+PLACED = 2
+"""Tiles on a GPU at once: one is worked on, the next is on its way."""
+
+_places = threading.BoundedSemaphore(PLACED)
+
+
+def overlaps(device: str) -> bool:
+    """Whether copies, network and answers go on side by side: on CUDA; a CPU has other units for its other cores."""
+    return torch.device(device).type == "cuda"
+
+
+def mover(device: str) -> Move | None:
+    """What takes arrays to the device; None where they stay."""
+    return copier(device) if overlaps(device) else None
+
+
+@dataclass
+class Runner:
+    """A model's network in this process, and the batch it has memory for."""
+
+    forward: Forward
+    batch: int
+    """Objects per forward; halved for good when the device's memory does not hold them."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def halve(self, tried: int) -> None:
+        """Give `tried` up, unless another thread has already done so."""
+        with self._lock:
+            if self.batch != tried:
+                return
+            self.batch = max(1, tried // 2)
+        warnings.warn(
+            f"the device has no memory for {tried} stamps at once: {self.batch} from now on",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def runner_of(job: Job, model: ResidentModel) -> Runner:
+    """The process's runner of a model as this run wants it, made at its first use."""
+    averaged = getattr(model.task.settings, "symmetries", 1)
+    key = (model.bundle.sha256, str(model.device), averaged, job.precision, job.compiling, job.batch)
+
+    def make() -> Runner:
+        forward = Forward(model.network, model.device, precision=job.precision, compiling=job.compiling)
+        batch = job.batch or stamps_per_forward(model.network, _shapes(model.task), model.device)
+        return Runner(forward, batch)
+
+    runner: Runner = kept(key, make)
+    return runner
+
+
+def _shapes(task: Any) -> list[tuple[int, int, int]]:
+    """Shapes of the inputs of one object."""
+    bands, size, psf = len(task.bands), task.stamp_size, task.settings.psf_size
+    return [(bands, size, size), *([(bands, psf, psf)] if task.settings.psf != "none" else [])]
+
+
+def apply(
+    job: Job, model: ResidentModel, work: TileWork | BlockWork, placed: Any, device: str, meter: Meter
+) -> Columns:
+    """One model over all objects of a unit.
+
+    Where the device's memory does not hold a batch, the batch is halved, for this process, and the unit begun again.
+
+    Args:
+        job: the run's settings.
+        model: resident on `device`.
+        work: the unit's pixels and objects.
+        placed: its tile on the device.
+        device: torch device.
+        meter: takes times and bytes.
+
+    Raises:
+        torch.OutOfMemoryError: not even one stamp fits.
+    """
+    runner = runner_of(job, model)
+    while True:
+        batch = runner.batch
+        try:
+            return _over_batches(job, model, runner.forward, batch, work, placed, device, meter)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+        runner.halve(batch)  # only here has the failed attempt let go of its memory
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    stamps: Cutouts
+    inputs: tuple[Tensor, ...]
+    prepared: Tensor
+
+
+def _over_batches(
+    job: Job,
+    model: ResidentModel,
+    forward: Forward,
+    batch: int,
+    work: TileWork | BlockWork,
+    placed: Any,
+    device: str,
+    meter: Meter,
+) -> Columns:
+    bands = bundle_bands(model.task, work.bands, job.band)
+    cut: Iterator[Cutouts] = work.cutouts(placed, model.task.stamp_size, batch, device, _metered(mover(device), meter))
+
+    def prepared() -> Iterator[_Batch]:
+        for whole in cut:
+            stamps = whole.select(bands)
+            with torch.inference_mode():
+                batch_made = _Batch(stamps, *model.task.prepare(stamps))
+            yield batch_made
+
+    def finish(item: _Batch, outputs: Tensor) -> tuple[dict[str, pa.Array], np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            values, task_flags = model.task.predict(outputs, item.stamps, item.prepared)
+        flags = item.stamps.flags.cpu().numpy()
+        return {name: _arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
+
+    found = pipelined(
+        meter.each("prepare", prepared()),
+        meter.timed("forward", lambda item: forward(item.inputs, batch)),
+        meter.timed("forward", finish),
+        device=device,
+        overlap=overlaps(device),
+    )
+    return _joined(model, found)
+
+
+def _metered(move: Move | None, meter: Meter) -> Move | None:
+    """`move`, whose bytes are counted as those of `copy`; the time is that of what it is part of."""
+    if move is None:
+        return None
+
+    def counted(array: np.ndarray, move: Callable[[np.ndarray], Tensor] = move) -> Tensor:
+        meter.add("copy", count=array.nbytes)
+        return move(array)
+
+    return counted
+
+
+def _joined(model: ResidentModel, found: list[Columns]) -> Columns:
+    """The batches one after the other."""
+    if not found:
+        empty = {c.name: pa.array([], _arrow_type(c.type)) for c in model.task.columns()}
+        return empty, np.zeros(0, np.int32), np.zeros(0, np.int32)
+    columns = {name: pa.concat_arrays([part[0][name] for part in found]) for name in found[0][0]}
+    return columns, np.concatenate([part[1] for part in found]), np.concatenate([part[2] for part in found])
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    if values.dtype.kind in "OU":
+        return pa.array(values.tolist(), pa.large_string())
+    return pa.array(values)
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    return pa.large_string() if name == "string" else pa.type_for_alias(name)
+
+
+class Placing:
+    """A unit's pixels on their way to the device: ahead of its turn on CUDA, at its turn on a CPU.
+
+    Use as a context around the unit's turn: on CUDA no more than `PLACED` units have pixels there.
+    """
+
+    def __init__(self, work: TileWork | BlockWork, device: str, meter: Meter) -> None:
+        self.work, self.device, self.meter = work, device, meter
+        self._early = overlaps(device) and isinstance(work, TileWork)
+        self._placed: Any = None
+
+    def __enter__(self) -> Placing:
+        if self._early:
+            _places.acquire()
+            try:
+                self._placed = self._place()
+            except torch.OutOfMemoryError:  # it waits for the unit before it, then
+                self._placed = None
+            except BaseException:
+                _places.release()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._placed = None
+        if self._early:
+            _places.release()
+
+    def here(self) -> Any:
+        """The pixels on the device."""
+        if self._placed is None:
+            self._placed = self._place()
+        return self._placed
+
+    def _place(self) -> Any:
+        stream = streams(self.device).copying
+        with self.meter.stage("copy"), on(stream):
+            placed = self.work.place(self.device, _metered(mover(self.device), self.meter))
+            if stream is not None:
+                stream.synchronize()
+            return placed

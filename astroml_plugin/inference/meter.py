@@ -1,0 +1,73 @@
+"""What a unit spends on each stage: wall seconds and bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+STAGES = ("read", "decode", "copy", "prepare", "forward", "encode", "write")
+"""In the order of the work: bytes from the store, to arrays, to the device, cut and normalised, through the network and
+to columns, to Parquet, to the catalog. `wait`, beside them, is the time a unit stood before the forward threads."""
+
+
+@dataclass
+class Meter:
+    """Seconds and bytes of one unit by stage; several threads may add to it."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, stage: str, seconds: float = 0.0, count: int = 0) -> None:
+        """Seconds and bytes more."""
+        with self._lock:
+            if seconds:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+            if count:
+                self.bytes[stage] = self.bytes.get(stage, 0) + count
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """What happens inside counts as `name`."""
+        started = time.perf_counter()
+        yield
+        self.add(name, time.perf_counter() - started)
+
+    def timed(self, name: str, function: Callable[..., T]) -> Callable[..., T]:
+        """`function`, whose calls count as `name`."""
+
+        def call(*arguments: object) -> T:
+            with self.stage(name):
+                return function(*arguments)
+
+        return call
+
+    def each(self, name: str, items: Iterator[T]) -> Iterator[T]:
+        """`items`; what making each of them takes counts as `name`."""
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            self.add(name, time.perf_counter() - started)
+            yield item
+
+
+def bottleneck(seconds: Mapping[str, float]) -> str | None:
+    """The stage that units spend most time in; a unit that stands before the forward threads waits for the network.
+
+    Args:
+        seconds: by stage, over any time.
+    """
+    spent = {name: seconds.get(name, 0.0) for name in STAGES}
+    slowest = "prepare" if spent["prepare"] > spent["forward"] else "forward"
+    spent[slowest] += seconds.get("wait", 0.0)
+    largest = max(spent, key=lambda name: spent[name])
+    return largest if spent[largest] > 0 else None

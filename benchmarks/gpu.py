@@ -1,0 +1,480 @@
+"""What a GPU gives: `python benchmarks/gpu.py [--out FILE.json] [--quick]` on any machine with torch and NumPy.
+
+The resident parts need nothing else; what needs the whole package is left out with its reason where it is not there.
+Without CUDA the same table is made on the CPU and says that it is no figure of a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from astroml_plugin import __version__
+from astroml_plugin import cutouts as cut
+from astroml_plugin.device import Copier, Forward, activation_bytes, on, pipelined, streams
+from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
+from astroml_plugin.networks.multipole_mlp import MultipoleMLP
+from astroml_plugin.networks.residual_cnn import ResidualCNN
+from astroml_plugin.networks.strided_cnn import StridedCNN, fuse
+from astroml_plugin.tasks.normalisation import Normalisation
+
+BANDS = ("g", "r", "i")
+OUTPUTS = 3
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "strided_cnn": lambda size: StridedCNN(len(BANDS), OUTPUTS),
+    "resnet18": lambda size: ResidualCNN(len(BANDS), OUTPUTS, widths=(64, 128, 256, 512), blocks=2, stem_pooling="max"),
+    "equivariant_cnn": lambda size: EquivariantCNN(len(BANDS), OUTPUTS),
+    "multipole_mlp": lambda size: MultipoleMLP(len(BANDS), OUTPUTS, size=size),
+}
+"""`strided_cnn`, `equivariant_cnn` and `multipole_mlp` with the arguments of the recipes; by size of the stamps."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    sizes: tuple[int, ...]
+    """Sides of stamps, pixels."""
+    batch: int
+    """Objects per forward, at most."""
+    objects: int
+    """Of one tile."""
+    tile: int
+    """Its side, pixels."""
+    repeats: int
+    seconds: float
+    """Least time of one measurement of the network."""
+    transfer: int
+    """Bytes of one measurement of the bus."""
+    memory: int
+    """Bytes of stamps that are kept on the CPU, at most."""
+
+
+FULL = Plan((48, 64, 128), 1024, 30_720, 4096, 5, 1.0, 2**30, 4 * 2**30)
+QUICK = Plan((16, 24), 16, 64, 128, 2, 0.0, 2**16, 2**22)
+QUICK_NETWORKS = ("strided_cnn", "multipole_mlp")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/gpu.py", description=__doc__)
+    parser.add_argument("--out", metavar="FILE.json", help="all figures")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it works, not how fast")
+    parser.add_argument("--device", help="torch device (default: CUDA where there is one)")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), metavar="NAME", help="these only")
+    parser.add_argument("--sizes", nargs="+", type=int, metavar="PX", help="these stamp sizes only")
+    parser.add_argument("--no-infer", action="store_true", help="leave the whole command out")
+    options = parser.parse_args(arguments)
+    plan = QUICK if options.quick else FULL
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    names = options.networks or (QUICK_NETWORKS if options.quick else tuple(NETWORKS))
+    sizes = tuple(options.sizes or plan.sizes)
+    report: dict[str, Any] = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "plan": vars(plan)}
+    print(headline(device, quick=options.quick), flush=True)
+    report["bus"] = bus(device, plan)
+    print(bus_lines(report["bus"]), flush=True)
+    report["networks"] = []
+    print(row(HEAD), flush=True)
+    for name in names:
+        for size in sizes:
+            found = one_network(name, size, device, plan)
+            report["networks"].append(found)
+            print(row(cells(found)), flush=True)
+            for reason in found["left_out"].values():
+                print(f"  left out: {reason}", flush=True)
+    report["infer"] = {"left_out": "asked for"} if options.no_infer else whole(device, plan, quick=options.quick)
+    print(infer_lines(report["infer"]), flush=True)
+    if options.out:
+        Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+# ---- what is measured --------------------------------------------------------------------------------------------
+
+
+def bus(device: torch.device, plan: Plan) -> dict[str, Any]:
+    """GB/s from arrays to the device: pageable, pinned, and from pageable arrays through the engine's two buffers."""
+    if device.type != "cuda":
+        return {"left_out": "there is no CUDA device: nothing travels"}
+    array = np.random.default_rng(0).integers(0, 255, plan.transfer, np.uint8)
+    plain, pinned = torch.from_numpy(array), torch.from_numpy(array).pin_memory()
+    target, copier = torch.empty(plan.transfer, dtype=torch.uint8, device=device), Copier(device)
+    arms: dict[str, Callable[[], Any]] = {
+        "pageable": lambda: target.copy_(plain),
+        "pinned": lambda: target.copy_(pinned, non_blocking=True),
+        "buffered": lambda: copier(array),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(plan.repeats + 1):
+        for name, arm in arms.items():
+            seconds = timed(arm, device)
+            if turn:  # the first round warms up
+                rates[name].append(plan.transfer / seconds / 1e9)
+    return {name: spread(values) for name, values in rates.items()}
+
+
+def one_network(name: str, size: int, device: torch.device, plan: Plan) -> dict[str, Any]:
+    """All figures of one network at one stamp size; arms interleaved, medians and quartiles of the repeats."""
+    torch.manual_seed(0)
+    network = fuse(NETWORKS[name](size).eval()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = plan.batch
+    stamps = Stream(size, min(plan.objects, max(batch, plan.memory // (len(BANDS) * size * size * 4))), batch)
+    tile = Tile(plan.tile, size, plan.objects, batch)
+    eager = Forward(network, device, precision="auto", compiling="never")
+    compiled = Forward(network, device, precision="auto", compiling="always")
+    ready = torch.randn(batch, len(BANDS), size, size, device=device)
+    left_out = warm(compiled, ready, batch) if device.type == "cuda" else "compiled forward: there is no CUDA device"
+    best = eager if left_out else compiled
+    arms: dict[str, Callable[[], dict[str, float]]] = {
+        "eager": partial(resident, eager, ready, plan),
+        "resident": partial(resident, best, ready, plan),
+        "stamps": partial(end_to_end, best, stamps, device, batch),
+        "tiles": partial(end_to_end, best, tile, device, batch),
+    }
+    for arm in arms.values():
+        arm()
+    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
+    for _ in range(plan.repeats):
+        for arm, measure in arms.items():
+            found[arm].append(measure())
+    figures = {f"{arm}_per_s": spread([one["rate"] for one in many]) for arm, many in found.items()}
+    for arm in ("stamps", "tiles"):
+        ratios = [one["rate"] / best_one["rate"] for one, best_one in zip(found[arm], found["resident"])]
+        figures[f"{arm}_ratio"] = spread(ratios)
+        figures[f"{arm}_busy"] = spread([one["busy"] for one in found[arm]])
+        figures[f"{arm}_slowest"] = max(("feed", "network", "finish"), key=lambda part: found[arm][-1][part])  # type: ignore[assignment]
+    return {
+        "network": name,
+        "size": size,
+        "batch": batch,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "activation_bytes": activation_bytes(network, [(len(BANDS), size, size)]),
+        "precision": str(eager.dtype or torch.float32).removeprefix("torch."),
+        "compiled": not left_out,
+        "left_out": {"compiled": left_out} if left_out else {},
+        **figures,
+    }
+
+
+def warm(compiled: Forward, ready: Tensor, batch: int) -> str:
+    """Compile; why it cannot be done, empty where it can."""
+    import warnings
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        compiled([ready], batch)
+    refused = [str(one.message) for one in told if "runs eager" in str(one.message)]
+    return f"compiled forward: {refused[0]}" if refused else ""
+
+
+def resident(forward: Forward, ready: Tensor, plan: Plan) -> dict[str, float]:
+    """Objects per second of the network on a batch that lies on the device."""
+    batch, device = len(ready), forward.device
+
+    def once() -> None:
+        forward([ready], batch)
+
+    rounds = max(2, int(plan.seconds / max(timed(once, device), 1e-6)))
+    seconds = timed(lambda: [once() for _ in range(rounds)], device)
+    return {"rate": rounds * batch / seconds}
+
+
+class Stream:
+    """Stamps in memory, as read from a store: image and variance, sent batch by batch."""
+
+    def __init__(self, size: int, count: int, batch: int) -> None:
+        rng = np.random.default_rng(1)
+        self.image = rng.normal(0, 2.5, (count, len(BANDS), size, size)).astype(np.float32)
+        self.variance = np.full_like(self.image, 6.25)
+        self.batch, self.count = batch, count
+
+    def batches(self, device: torch.device, move: Copier | None, beside: ThreadPoolExecutor) -> Iterator[cut.Cutouts]:
+        """On the device."""
+        for start in range(0, self.count, self.batch):
+            part = slice(start, start + self.batch)
+            yield cut.from_stamps(self.image[part], self.variance[part], None, bands=BANDS, device=device, move=move)
+
+
+class Tile:
+    """A tile in memory and positions on it: sent once, stamps gathered on the device; several, one after the other.
+
+    As in the engine, the next tile is sent while the network works on one. The first is there before the clock starts,
+    and one more is sent than worked on: as many are sent in the measured time as are measured.
+    """
+
+    rounds = 3
+
+    def __init__(self, side: int, size: int, count: int, batch: int) -> None:
+        rng = np.random.default_rng(2)
+        image = rng.normal(0, 2.5, (len(BANDS), side, side)).astype(np.float32)
+        self.tile = cut.Tile(image, np.full_like(image, 6.25), np.zeros(image.shape, np.uint32))
+        self.x, self.y = rng.uniform(size, side - size, (2, count))
+        self.size, self.batch, self.count = size, batch, count * self.rounds
+
+    def place(self, device: torch.device, move: Copier | None) -> cut.DeviceTile:
+        """The tile on the device, in a stream of its own."""
+        stream = streams(str(device)).copying
+        with on(stream):
+            placed = cut.to_device(self.tile, BANDS, device, move=move)
+            if stream is not None:
+                stream.synchronize()
+            return placed
+
+    def batches(self, device: torch.device, move: Copier | None, beside: ThreadPoolExecutor) -> Iterator[cut.Cutouts]:
+        """On the device; returns when the first tile is there."""
+        return self._batches(self.place(device, move), lambda: beside.submit(self.place, device, move))
+
+    def _batches(self, placed: cut.DeviceTile, send: Callable[[], Future[cut.DeviceTile]]) -> Iterator[cut.Cutouts]:
+        for _ in range(self.rounds):
+            coming = send()
+            for start in range(0, len(self.x), self.batch):
+                part = slice(start, start + self.batch)
+                jacobian = np.full((len(self.x[part]), 2, 2), np.nan)
+                yield cut.around(placed, self.x[part], self.y[part], self.size, origin=(0, 0), jacobian=jacobian)
+            placed = coming.result()
+
+
+def end_to_end(forward: Forward, source: Stream | Tile, device: torch.device, batch: int) -> dict[str, float]:
+    """Arrays in memory to answers in memory through the engine's own pipeline.
+
+    Returns:
+        rate: objects per second. busy: the network's share of the wall clock, by CUDA events (by the clock on a CPU).
+        feed, network, finish: seconds that each part was at work.
+    """
+    normalise = Normalisation(unit="noise", stretch="asinh")
+    move = Copier(device) if device.type == "cuda" else None
+    spent = {"feed": 0.0, "network": 0.0, "finish": 0.0}
+    events: list[tuple[Any, Any]] = []
+
+    def fed() -> Iterator[Tensor]:
+        for stamps in stream:
+            with torch.inference_mode():
+                image = normalise.apply(stamps.image, stamps.variance, stamps.valid)[0]
+            yield image
+
+    def fed_timed() -> Iterator[Tensor]:
+        items = fed()
+        while True:
+            started = time.perf_counter()
+            image = next(items, None)
+            spent["feed"] += time.perf_counter() - started
+            if image is None:
+                return
+            yield image
+
+    def run(image: Tensor) -> Tensor:
+        started, begin = time.perf_counter(), timer(device)
+        output = forward([image], batch)
+        events.append((begin, timer(device)))
+        spent["network"] += time.perf_counter() - started
+        return output
+
+    def finish(_: Tensor, output: Tensor) -> int:
+        started = time.perf_counter()
+        answer = output.float().cpu()
+        spent["finish"] += time.perf_counter() - started
+        return len(answer)
+
+    with ThreadPoolExecutor(1) as beside:
+        stream = source.batches(device, move, beside)
+        settle(device)
+        started = time.perf_counter()
+        count = sum(pipelined(fed_timed(), run, finish, device=device))
+        settle(device)
+        wall = time.perf_counter() - started
+    if count != source.count:
+        raise RuntimeError(f"{count} answers to {source.count} objects")
+    if device.type == "cuda":
+        spent["network"] = sum(begin.elapsed_time(end) for begin, end in events) / 1e3
+        spent["finish"] = 0.0  # it waits for the network
+    return {"rate": count / wall, "busy": spent["network"] / wall, **spent}
+
+
+def whole(device: torch.device, plan: Plan, *, quick: bool) -> dict[str, Any]:
+    """`infer` from a survey on disk to a catalog, where the whole package is there."""
+    try:
+        skies, workflow = importlib.import_module("benchmarks.skies"), importlib.import_module("workflows.infer")
+        importlib.import_module("torch._dynamo") if device.type == "cuda" else None
+    except ImportError as error:
+        return {"left_out": f"the whole package cannot be imported here ({error})"}
+    import shutil
+
+    from benchmarks.harness import scratch
+
+    size = 16 if quick else 64
+    tiles_side = 1 if quick else 4
+    name = "strided_cnn" if quick else "residual_cnn"
+    arguments = {} if quick else {"widths": [64, 128, 256, 512], "blocks": 2, "stem_pooling": "max"}
+    folder = skies.noise_survey(tiles_side, plan.tile, 32 if quick else 128, plan.objects)
+    bundle = skies.bundle(f"gpu-{name}", size, name, **arguments)
+    rates: dict[str, list[float]] = {"float32": [], "auto": []}
+    stages: dict[str, Any] = {}
+    for turn in range(2 if quick else 1 + plan.repeats):
+        for precision, found in rates.items():
+            out = scratch() / f"gpu-infer-{precision}"
+            shutil.rmtree(out, ignore_errors=True)
+            result = workflow.infer(
+                str(folder / "survey.zarr"),
+                bundle=bundle,
+                out=str(out),
+                objects=str(folder / "objects.parquet"),
+                device=str(device),
+                precision=precision,
+                batch=plan.batch,
+            )
+            record = json.loads((out / "run.json").read_text())
+            if result.rows != tiles_side**2 * plan.objects or result.units_failed:
+                raise RuntimeError(f"the run is wrong: {result}")
+            stages[precision] = {"seconds": record["stages"], "bytes": record["bytes"]}
+            if turn:
+                found.append(result.rows / result.seconds)
+    return {
+        "network": name,
+        "size": size,
+        "tiles": tiles_side**2,
+        "objects_per_tile": plan.objects,
+        "stages": stages,
+        **{f"{precision}_per_s": spread(found) for precision, found in rates.items()},
+    }
+
+
+# ---- how ---------------------------------------------------------------------------------------------------------
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has done what it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timer(device: torch.device) -> Any:
+    """A moment in the current stream that can be subtracted from others; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def timed(function: Callable[[], Any], device: torch.device) -> float:
+    """Wall seconds until the device has done it."""
+    settle(device)
+    started = time.perf_counter()
+    function()
+    settle(device)
+    return time.perf_counter() - started
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, middle, high = np.percentile(np.asarray(values, float), [25, 50, 75])
+    return {"median": float(middle), "q25": float(low), "q75": float(high), "repeats": len(values)}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where this was measured."""
+    found: dict[str, Any] = {
+        "device": str(device),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "astroml-plugin": __version__,
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"gpu": properties.name, "memory": properties.total_memory, "cuda": torch.version.cuda}
+    return found
+
+
+# ---- said --------------------------------------------------------------------------------------------------------
+
+HEAD = [
+    "network",
+    "px",
+    "type",
+    "eager/s",
+    "compiled/s",
+    "stamps ÷",
+    "tiles ÷",
+    "busy stamps",
+    "busy tiles",
+    "slowest stamps",
+    "slowest tiles",
+]
+_WIDTHS = (16, 4, 9, 10, 11, 9, 8, 12, 11, 15, 14)
+
+
+def headline(device: torch.device, *, quick: bool) -> str:
+    """What the figures below are, and are not."""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, no CUDA device: no GPU figure"
+    size = "; --quick: sizes too small for any figure" if quick else ""
+    return (
+        f"{where}{size}\n"
+        "eager, compiled: objects/s of the network on a batch that lies on the device; stamps ÷, tiles ÷: end to end\n"
+        "(arrays in memory, copied, normalised, forwarded, answers back) ÷ compiled (eager without); busy: the network's\n"
+        "share of the time"
+    )
+
+
+def bus_lines(found: dict[str, Any]) -> str:
+    """GB/s."""
+    if "left_out" in found:
+        return f"copies to the device: left out: {found['left_out']}"
+    told = ", ".join(f"{name} {values['median']:.1f}" for name, values in found.items())
+    return f"copies to the device, GB/s: {told}"
+
+
+def cells(found: dict[str, Any]) -> list[str]:
+    """One row of the table."""
+    compiled = f"{found['resident_per_s']['median']:,.0f}" if found["compiled"] else "-"
+    return [
+        found["network"],
+        str(found["size"]),
+        found["precision"],
+        f"{found['eager_per_s']['median']:,.0f}",
+        compiled,
+        *(f"{found[key]['median']:.3f}" for key in ("stamps_ratio", "tiles_ratio", "stamps_busy", "tiles_busy")),
+        found["stamps_slowest"],
+        found["tiles_slowest"],
+    ]
+
+
+def row(values: list[str]) -> str:
+    """Columns of fixed width."""
+    return "  ".join(
+        value.rjust(width) if at else value.ljust(width) for at, (value, width) in enumerate(zip(values, _WIDTHS))
+    )
+
+
+def infer_lines(found: dict[str, Any]) -> str:
+    """The whole command."""
+    if "left_out" in found:
+        return f"infer: left out: {found['left_out']}"
+    told = ", ".join(f"{name} {found[f'{name}_per_s']['median']:,.0f} objects/s" for name in ("float32", "auto"))
+    return (
+        f"infer, {found['tiles']} tiles of {found['objects_per_tile']:,} objects, {found['network']} at "
+        f"{found['size']} px, start-up included: {told}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

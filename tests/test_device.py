@@ -1,0 +1,322 @@
+"""What runs a network on a device: the same numbers however batches are copied, padded, compiled or overlapped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from astroml_plugin import cutouts as cut
+from astroml_plugin import device as dev
+from astroml_plugin.cutouts import Tile, device_bits, pixel_bits
+from astroml_plugin.device import AHEAD, Copier, Forward, activation_bytes, fitting_batch, padded, pipelined
+from astroml_plugin.flags import MaskBit
+from astroml_plugin.networks.residual_cnn import ResidualCNN
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(1), nn.LazyLinear(3)).eval()
+
+
+def stamps(count: int) -> Tensor:
+    return torch.randn(count, 2, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("chunk", [64, 1000, 1 << 20])
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int32", "float64"])
+def test_arrays_arrive_as_they_are_whatever_the_buffer(chunk: int, dtype: str) -> None:
+    array = (100 * np.random.default_rng(0).normal(size=(5, 7, 11))).astype(dtype)
+    copier = Copier("cpu", chunk)
+    for sent in (array, array[:, ::2], array[:0], np.asfortranarray(array)):
+        arrived = copier(sent)
+        assert arrived.shape == sent.shape
+        np.testing.assert_array_equal(arrived.numpy(), sent)
+        assert arrived.numpy().dtype == sent.dtype
+    assert copier.bytes == 2 * array.nbytes + array[:, ::2].nbytes
+
+
+def test_what_arrived_stays_when_the_buffers_are_used_again() -> None:
+    copier = Copier("cpu", 128)
+    first = copier(np.full(1000, 1, np.float32))
+    copier(np.full(1000, 2, np.float32))
+    assert bool((first == 1).all())
+
+
+def test_several_threads_may_copy() -> None:
+    copier, arrived = Copier("cpu", 256), {}
+
+    def send(value: int) -> None:
+        arrived[value] = copier(np.full(5000, value, np.int32))
+
+    threads = [threading.Thread(target=send, args=(value,)) for value in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(bool((arrived[value] == value).all()) for value in range(8))
+
+
+def bad_pixels() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(2)
+    image = rng.normal(size=(2, 40, 40)).astype(np.float32)
+    variance = np.ones_like(image)
+    image[rng.random(image.shape) < 0.1] = np.nan
+    image[0, 0, :2] = np.inf, -np.inf
+    variance[0, 1, :4] = 0, -1, np.nan, np.inf
+    bits = np.array([0, *(int(bit) for bit in MaskBit)], np.uint32)
+    return image, variance, rng.choice(bits, image.shape)
+
+
+@pytest.mark.parametrize("without", ["nothing", "variance", "mask"])
+def test_bad_pixels_are_marked_alike_on_the_device(without: str) -> None:
+    image, variance, mask = bad_pixels()
+    spread, bits = None if without == "variance" else variance, None if without == "mask" else mask
+    found = device_bits(
+        torch.from_numpy(image),
+        None if spread is None else torch.from_numpy(spread),
+        None if bits is None else torch.from_numpy(bits.view(np.int32)),
+    )
+    assert found is not None
+    np.testing.assert_array_equal(found.numpy(), pixel_bits(image, spread, bits))
+
+
+def test_a_clean_tile_has_no_bits_on_the_device() -> None:
+    clean = torch.ones(2, 8, 8)
+    assert device_bits(clean, clean, torch.full((2, 8, 8), int(MaskBit.DETECTED), dtype=torch.int32)) is None
+    assert device_bits(torch.zeros(2, 8, 8, dtype=torch.uint8), None, None) is None
+
+
+def test_a_tile_that_was_copied_gives_the_same_stamps() -> None:
+    image, variance, mask = bad_pixels()
+    tile = Tile(image, variance, mask, np.ones((2, 1, 1, 5, 5), np.float32))
+    x, y, jacobian = np.array([10.2, 30.0]), np.array([20.0, 11.7]), np.full((2, 2, 2), np.nan)
+    plain, copied = (
+        cut.around(placed, x, y, 16, origin=(0, 0), jacobian=jacobian)
+        for placed in (cut.to_device(tile, "gr"), cut.to_device(tile, "gr", move=Copier("cpu", 999)))
+    )
+    for name in ("image", "variance", "valid", "psf", "flags"):
+        assert torch.equal(getattr(plain, name), getattr(copied, name)), name
+
+
+def test_stored_stamps_that_were_copied_are_the_same() -> None:
+    image, variance, _ = bad_pixels()
+    image, variance = image.reshape(2, 2, 20, 40), variance.reshape(2, 2, 20, 40)
+    plain, copied = (
+        cut.from_stamps(image, variance, None, bands="gr", move=move) for move in (None, Copier("cpu", 999))
+    )
+    for name in ("image", "variance", "valid", "flags"):
+        assert torch.equal(getattr(plain, name), getattr(copied, name)), name
+
+
+def test_padding_adds_zeros_and_keeps_the_memory_format() -> None:
+    image = stamps(3).contiguous(memory_format=torch.channels_last)
+    whole = padded(image, 5)
+    assert torch.equal(whole[:3], image)
+    assert not whole[3:].any()
+    assert whole.is_contiguous(memory_format=torch.channels_last)
+    assert padded(image, 3) is image
+
+
+def test_precision_means_nothing_on_a_cpu() -> None:
+    net, image = network(), stamps(4)
+    with torch.inference_mode():
+        expected = net(image)
+    assert torch.equal(Forward(net, "cpu", precision="auto")([image], 4), expected)
+    assert torch.equal(Forward(net, "cpu")([image], 128), expected)
+
+
+def test_half_precision_is_close_and_not_the_same() -> None:
+    net, image = network(), stamps(16)
+    exact = Forward(net, "cpu")([image], 16)
+    half = Forward(net, "cpu", dtype=torch.bfloat16)([image], 16).float()
+    assert not torch.equal(half, exact)
+    torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)
+
+
+def test_a_compiled_network_sees_one_shape_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network()
+    expected = {count: Forward(net, "cpu")([stamps(count)], 8) for count in (8, 3)}
+    shapes: list[tuple[int, ...]] = []
+
+    def compiled(given: nn.Module, *, dynamic: bool) -> object:
+        assert dynamic is False
+
+        def call(image: Tensor) -> Tensor:
+            shapes.append(tuple(image.shape))
+            return given(image)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    forward = Forward(net, "cpu", compiling="always")
+    for count, wanted in expected.items():
+        torch.testing.assert_close(forward([stamps(count)], 8), wanted)
+    assert shapes == [(8, 2, 12, 12)] * 2
+
+
+def test_compiling_waits_until_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "compile", lambda given, dynamic: asked.append(forward.calls) or given)
+    forward = Forward(network(), "cpu", compiling="auto")
+    for _ in range(3):
+        forward([stamps(2)], 2)
+    assert asked == []
+    forward.compile_after = 5  # as on CUDA, where it is COMPILE_AFTER
+    for _ in range(4):
+        forward([stamps(2)], 2)
+    assert asked == [6]
+
+
+def test_what_cannot_be_compiled_runs_eager_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(given: nn.Module, dynamic: bool) -> object:
+        def call(image: Tensor) -> Tensor:
+            raise RuntimeError("no C compiler here\nand more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    net = network()
+    forward = Forward(net, "cpu", compiling="always")
+    with pytest.warns(RuntimeWarning, match="no C compiler here\\): runs eager"):
+        first = forward([stamps(5)], 8)
+    second = forward([stamps(5)], 8)  # a second warning would be an error
+    expected = Forward(net, "cpu")([stamps(5)], 8)
+    assert torch.equal(first, expected)
+    assert torch.equal(second, expected)
+
+
+@pytest.mark.slow
+def test_torch_compiles_a_residual_network() -> None:
+    torch.manual_seed(0)
+    net = ResidualCNN(2, 3, widths=(8, 16)).eval()
+    forward = Forward(net, "cpu", compiling="always")
+    for count in (8, 3):
+        torch.testing.assert_close(
+            forward([stamps(count)], 8), Forward(net, "cpu")([stamps(count)], 8), rtol=1e-4, atol=1e-5
+        )
+    assert forward.compile_after == 0
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_every_batch_is_finished_once_and_in_order(overlap: bool, count: int) -> None:
+    done = pipelined(
+        iter(range(count)), lambda item: 10 * item, lambda item, out: (item, out), device="cpu", overlap=overlap
+    )
+    assert done == [(item, 10 * item) for item in range(count)]
+
+
+def test_overlapped_the_network_stays_on_its_thread_and_few_batches_are_alive() -> None:
+    made, finished, threads, most = 0, 0, set(), 0
+
+    def items() -> Iterator[int]:
+        nonlocal made
+        for item in range(30):
+            made += 1
+            yield item
+
+    def forward(item: int) -> int:
+        nonlocal most
+        threads.add(threading.get_ident())
+        most = max(most, made - finished)
+        return item
+
+    def finish(item: int, output: int) -> int:
+        nonlocal finished
+        assert torch.is_inference_mode_enabled()
+        finished += 1
+        return output
+
+    assert pipelined(items(), forward, finish, device="cpu", overlap=True) == list(range(30))
+    assert threads == {threading.get_ident()}
+    assert most <= 2 * AHEAD + 2
+
+
+@pytest.mark.parametrize("stage", ["feed", "forward", "finish"])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_an_error_anywhere_is_the_error_of_the_whole(stage: str, overlap: bool) -> None:
+    def fail(at: str, item: int) -> int:
+        if at == stage and item == 3:
+            raise torch.OutOfMemoryError("none left")
+        return item
+
+    with pytest.raises(torch.OutOfMemoryError, match="none left"):
+        pipelined(
+            (fail("feed", item) for item in range(9)),
+            lambda item: fail("forward", item),
+            lambda item, _: fail("finish", item),
+            device="cpu",
+            overlap=overlap,
+        )
+
+
+def test_memory_is_foreseen_to_the_byte_for_a_chain() -> None:
+    chain = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1))
+    assert activation_bytes(chain, [(1, 16, 16)]) == 16 * 16 * 4 * (1 + 4 + 8)  # image, ReLU, answer
+
+
+def test_foreseeing_memory_leaves_the_network_as_it_was() -> None:
+    net = ResidualCNN(3, 2, psf=True, widths=(8, 16)).eval()
+    assert activation_bytes(net, [(3, 32, 32), (3, 15, 15)]) > 4 * 3 * (32**2 + 15**2)
+    assert {parameter.device.type for parameter in net.parameters()} == {"cpu"}
+
+
+def test_batches_follow_the_memory() -> None:
+    net = ResidualCNN(3, 2, widths=(8, 16)).eval()
+    sizes = [fitting_batch(net, [(3, 64, 64)], budget) for budget in (1, 10**7, 10**8, 10**9, 10**12)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 1
+    assert sizes[-1] == dev.LARGEST_BATCH
+    assert all(size & (size - 1) == 0 for size in sizes)
+
+
+def test_a_network_that_must_see_numbers_gets_the_plain_batch() -> None:
+    class Counting(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image[image.mean((1, 2, 3)) > 0]
+
+    assert fitting_batch(Counting(), [(1, 8, 8)], 10**9) == dev.PLAIN_BATCH
+
+
+def test_torch_and_numpy_are_enough() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('dask', 'distributed', 'zarr', 'pyarrow', 'astropy', 'fsspec', 'ray', 'pandas'):\n"
+        "    sys.modules[name] = None\n"
+        "import astroml_plugin.device, astroml_plugin.cutouts, astroml_plugin.tasks.normalisation\n"
+        "from astroml_plugin.networks import strided_cnn, residual_cnn, equivariant_cnn, multipole_mlp\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_copies_arrive_and_batches_overlap() -> None:
+    array = np.random.default_rng(0).normal(size=(64, 2, 12, 12)).astype(np.float32)
+    copier, net = Copier("cuda", 1 << 12), network()
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(array))
+    forward = Forward(net.to("cuda"), "cuda")
+    found = pipelined(
+        (copier(array[start : start + 8]) for start in range(0, 64, 8)),
+        lambda image: forward([image], 8),
+        lambda _, out: out.cpu(),
+        device="cuda",
+    )
+    torch.testing.assert_close(torch.cat(found), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_auto_is_half_precision_and_close() -> None:
+    net = network().to("cuda")
+    exact, half = (Forward(net, "cuda", precision=p)([stamps(16).cuda()], 16).float() for p in ("float32", "auto"))
+    assert not torch.equal(exact, half)
+    torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)
