@@ -344,7 +344,7 @@ def answer(method: str, curve: Curve | None, judge: _Judge, goal: float, span: t
         )
     above = "no upper bound" if not np.isfinite(high) else _count(high)
     if best <= least:
-        return f"{start} the smallest subset, {_count(least)} training objects, is enough."
+        return f"{start} the smallest subset, {least:,} training objects, is enough."
     if best <= most:
         return f"{start} about {_count(best)} training objects are enough (95 %: {_count(low)} to {above})."
     more = (best - most) * (1 + extra)
