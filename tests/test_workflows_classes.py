@@ -163,12 +163,13 @@ def test_objects_without_a_probability_are_never_selected(made: tuple[Path, np.n
 
 def test_several_labels_are_counted_each(tmp_path: Path) -> None:
     model = bundle(tmp_path / "both", multi_label=True)
-    labelled, _ = stamps(str(tmp_path / "l.zarr"), 1500, 0.5, seed=3)
+    labelled, truth = stamps(str(tmp_path / "l.zarr"), 1500, 0.5, seed=3)
     evaluate(labelled, bundle=model, out=tmp_path / "r")
     infer(labelled, bundle=model, out=str(tmp_path / "c"))
     found = classes(str(tmp_path / "c"), evaluation=str(tmp_path / "r"), class_name="lens", purity=0.9)
     lens = {one.name: one for one in found.counts}["lens"]
     assert lens.fraction == pytest.approx(0.5, abs=4 * lens.error)
+    assert lens.fraction == pytest.approx(truth.mean(), abs=1e-9)  # the very objects of the evaluation
     assert found.counts[0].fraction is None  # the model says 0.5 of `other`, always: nothing is told apart
     assert found.selections[0].choice.purity >= 0.9
 

@@ -94,6 +94,8 @@ class _Evaluation:
     classes: tuple[str, ...]
     confusion: np.ndarray | None
     curves: Mapping[str, Curve]
+    alone: Mapping[str, np.ndarray]
+    """Class -> (2, 2) confusion of having it (first) and not, by the label."""
     positive: str
     multi_label: bool
 
@@ -178,7 +180,8 @@ def _evaluation(record: Mapping[str, Any], url: str) -> _Evaluation:
     curves = {name: Curve.from_json(one["curve"]) for name, one in found["per_class"].items()}
     confusion = np.array(found["confusion"]) if "confusion" in found else None
     positive = found.get("search", {}).get("class", "")
-    return _Evaluation(tuple(found["classes"]), confusion, curves, positive, bool(found.get("multi_label")))
+    alone = {name: np.array(one["confusion"]) for name, one in found["per_class"].items() if "confusion" in one}
+    return _Evaluation(tuple(found["classes"]), confusion, curves, alone, positive, bool(found.get("multi_label")))
 
 
 def _prefix(catalog: Catalog, record: Mapping[str, Any]) -> str:
@@ -271,19 +274,16 @@ def _counts(found: _Evaluation, counted: Mapping[str, Any]) -> list[ClassCount]:
     """Fractions with the correction that the evaluation allows."""
     counts, objects = counted["counts"], counted["objects"]
     if found.multi_label or found.confusion is None:
-        return [_independent(name, counts[name], objects, found.curves.get(name)) for name in found.classes]
+        return [_independent(name, counts[name], objects, found.alone.get(name)) for name in found.classes]
     labelled = [counts[name] for name in found.classes]
     corrected = _corrected(labelled, found.confusion)
     return [_count(name, labelled[number], objects, corrected, number) for number, name in enumerate(found.classes)]
 
 
-def _independent(name: str, count: int, objects: int, curve: Curve | None) -> ClassCount:
+def _independent(name: str, count: int, objects: int, matrix: np.ndarray | None) -> ClassCount:
     """One class that excludes no other, corrected by its own rates at a probability of 0.5."""
-    if curve is None:
+    if matrix is None:
         return _count(name, count, objects, None, 0)
-    passed = int(np.searchsorted(-curve.threshold, -0.5, side="right")) - 1
-    true, false = (int(v[passed]) if passed >= 0 else 0 for v in (curve.true_positives, curve.false_positives))
-    matrix = np.array([[true, curve.positives - true], [false, curve.negatives - false]])
     return _count(name, count, objects, _corrected([count, objects - count], matrix), 0)
 
 

@@ -111,6 +111,7 @@ def _one_class(p: Float, positive: NDArray[np.bool_], chosen: NDArray[np.bool_])
     return {
         "precision": both / chosen.sum() if chosen.any() else None,
         "recall": both / positive.sum(),
+        "confusion": scores.confusion(~positive, ~chosen, 2).tolist(),
         "f1": 2 * both / (positive.sum() + chosen.sum()),
         "auroc": scores.auroc(p, positive),
         "average_precision": scores.average_precision(p, positive),
