@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-all lint format bench bench-long clean
+.PHONY: help demo test test-all lint format bench bench-gpu bench-long clean
 
 help:
 	@echo "make demo      the main job on a small sky, start to end (own environment)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  everything"
 	@echo "make lint      ruff, mypy, import layers"
 	@echo "make bench     the figures of benchmarks/RESULTS.md"
+	@echo "make bench-gpu those of this machine's GPU (PYTHON with torch and NumPy is enough)"
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +49,9 @@ format: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
+
+bench-gpu:
+	$(PYTHON) benchmarks/gpu.py --out gpu.json
 
 bench-long: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --long

@@ -312,7 +312,6 @@ def whole(device: torch.device, plan: Plan, *, quick: bool) -> dict[str, Any]:
     """`infer` from a survey on disk to a catalog, where the whole package is there."""
     try:
         skies, workflow = importlib.import_module("benchmarks.skies"), importlib.import_module("workflows.infer")
-        importlib.import_module("torch._dynamo") if device.type == "cuda" else None
     except ImportError as error:
         return {"left_out": f"the whole package cannot be imported here ({error})"}
     import shutil
@@ -430,8 +429,8 @@ def headline(device: torch.device, *, quick: bool) -> str:
     return (
         f"{where}{size}\n"
         "eager, compiled: objects/s of the network on a batch that lies on the device; stamps ÷, tiles ÷: end to end\n"
-        "(arrays in memory, copied, normalised, forwarded, answers back) ÷ compiled (eager without); busy: the network's\n"
-        "share of the time"
+        "(arrays in memory, copied, normalised, forwarded, answers back) ÷ compiled (eager without); busy:\n"
+        "the network's share of the time"
     )
 
 

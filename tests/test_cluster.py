@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+from distributed import LocalCluster
 
 from astroml_plugin.cluster import WorkerDiedError, connect, run_window
 from astroml_plugin.errors import InputError
@@ -67,6 +70,31 @@ def test_a_poisoned_unit_takes_no_innocent_with_it() -> None:
 
 def test_an_unknown_scheduler_is_refused() -> None:
     with pytest.raises(InputError, match="neither one of local"), connect("nowhere"):
+        pass
+
+
+def test_cuda_starts_one_process_per_gpu_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def started(**settings: object) -> LocalCluster:
+        asked.update(settings)
+        return LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=started))
+    with connect("cuda", threads=2) as client:
+        assert client.submit(double, 4).result() == 8
+    assert (asked["n_workers"], asked["threads_per_worker"], asked["host"]) == (None, 2, "127.0.0.1")
+
+
+def test_without_a_gpu_cuda_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver(**settings: object) -> None:
+        raise RuntimeError("NVML Shared Library Not Found")
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=no_driver))
+    with pytest.raises(InputError, match=r"no CUDA cluster.*astroml-plugin\[cuda\]"), connect("cuda"):
+        pass
+    monkeypatch.setitem(sys.modules, "dask_cuda", None)
+    with pytest.raises(InputError, match=r"no CUDA cluster.*astroml-plugin\[cuda\]"), connect("cuda"):
         pass
 
 

@@ -210,7 +210,7 @@ class Placing:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._placed = None
+        self.drop()
         if self._early:
             _places.release()
 
@@ -219,6 +219,10 @@ class Placing:
         if self._placed is None:
             self._placed = self._place()
         return self._placed
+
+    def drop(self) -> None:
+        """Let the pixels go."""
+        self._placed = None
 
     def _place(self) -> Any:
         stream = streams(self.device).copying

@@ -75,4 +75,4 @@ class UnitResult:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by stage: `meter.STAGES`, and wait."""
     bytes: dict[str, int] = field(default_factory=dict)
-    """Bytes by stage: read as stored, decode as arrays, copy to the device, encode as rows, write as Parquet."""
+    """Bytes by stage: read as arrays, copy to another device, encode as rows, write as Parquet."""

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-STAGES = ("read", "decode", "copy", "prepare", "forward", "encode", "write")
-"""In the order of the work: bytes from the store, to arrays, to the device, cut and normalised, through the network and
-to columns, to Parquet, to the catalog. `wait`, beside them, is the time a unit stood before the forward threads."""
+STAGES = ("read", "copy", "prepare", "forward", "encode", "write")
+"""In the order of the work: from the store to arrays (Zarr decodes as it reads), to the device, cut and normalised,
+through the network and to columns, to Parquet, to the catalog. `wait`, beside them, is the time a unit stood before
+the forward threads."""
 
 
 @dataclass

@@ -50,7 +50,7 @@ def measured(unit: Unit, meter: Meter) -> pa.Table:
     device = job.device or choose_device()
     with meter.stage("read"):
         work = read_unit(unit)
-    meter.add("decode", count=work.nbytes)
+    meter.add("read", count=work.nbytes)
     with Placing(work, device, meter) as placing:
         started = time.perf_counter()
         columns, spent = on_forward_thread(
@@ -78,6 +78,7 @@ def _measure(
             columns[f"{prefix}flags"] = pa.array(cut_flags | task_flags, pa.int32())
         else:
             common |= task_flags
+    placing.drop()  # here, so that the next unit has room
     common |= np.where(work.rows.duplicate, int(ObjectFlag.DUPLICATE_ID), 0).astype(np.int32)
     return {"flags": pa.array(common, pa.int32()), **columns}, time.perf_counter() - started
 
