@@ -27,10 +27,10 @@ def main() -> None:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     names = options.only or (*SHORT, *(LONG if options.long else ()))
     store = HERE / "results.json"
-    results = json.loads(store.read_text()) if store.exists() else {}
     for name in names:
         print(f"{name} …", flush=True)
         section: Section = importlib.import_module(f"benchmarks.{name}").run()
+        results = json.loads(store.read_text()) if store.exists() else {}  # another run may have written meanwhile
         results[name] = {
             "title": section.title,
             "text": section.text,
