@@ -95,9 +95,18 @@ class Forward:
         if self.device.type == "cuda":
             inputs = [_channels_last(item) for item in inputs]
         with torch.inference_mode(), self._arithmetic():
-            if self.calls > self.compile_after:
-                return self._call_compiled(inputs, batch)
-            return self.network(*inputs)
+            compiled = self.calls > self.compile_after
+            outputs = self._call_compiled(inputs, batch) if compiled else self.network(*inputs)
+        return self._mended(outputs, inputs) if self.dtype is torch.float16 else outputs
+
+    def _mended(self, outputs: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+        """Answers, those that float16 has no room for in float32."""
+        lost = ~outputs.flatten(1).isfinite().all(1)
+        whole = outputs.float()
+        if bool(lost.any()):
+            with torch.inference_mode():
+                whole = whole.index_put((lost,), self.network(*(item[lost] for item in inputs)))
+        return whole
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.dtype is not None:
@@ -167,24 +176,23 @@ class Copier:
 
     def __call__(self, array: np.ndarray) -> Tensor:
         """The array on the device, without waiting for its last bytes."""
-        source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
-        target = torch.empty(array.shape, dtype=kind, device=self.device)
-        flat = target.view(-1).view(torch.uint8)
+        whole = torch.from_numpy(np.ascontiguousarray(array) if array.flags.writeable else array.copy())
+        target = torch.empty(array.shape, dtype=whole.dtype, device=self.device)
+        source, flat = whole.view(-1).view(torch.uint8), target.view(-1).view(torch.uint8)
         with self._lock:
             chunk = len(self._buffers[0])
-            for start in range(0, source.size, chunk):
+            for start in range(0, len(source), chunk):
                 self._send(source[start : start + chunk], flat[start : start + chunk])
-            self.bytes += source.size
+            self.bytes += len(source)
         return target
 
-    def _send(self, source: np.ndarray, target: Tensor) -> None:
+    def _send(self, source: Tensor, target: Tensor) -> None:
         number, self._next = self._next, 1 - self._next
         event = self._free[number]
         if event is not None:
             event.synchronize()
-        buffer = self._buffers[number][: source.size]
-        np.copyto(buffer.numpy(), source)
+        buffer = self._buffers[number][: len(source)]
+        buffer.copy_(source)
         target.copy_(buffer, non_blocking=True)
         self._free[number] = mark(self.device)
 

@@ -68,6 +68,9 @@ class Plan:
 
 FULL = Plan((48, 64, 128), 1024, 30_720, 4096, 5, 1.0, 2**30, 4 * 2**30)
 QUICK = Plan((16, 24), 16, 64, 128, 2, 0.0, 2**16, 2**22)
+LONG = 6.0
+"""Seconds that a measurement from end to end may take, about."""
+
 QUICK_NETWORKS = ("strided_cnn", "multipole_mlp")
 
 
@@ -84,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     plan = QUICK if options.quick else FULL
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     names = options.networks or (QUICK_NETWORKS if options.quick else tuple(NETWORKS))
     sizes = tuple(options.sizes or plan.sizes)
@@ -135,14 +139,19 @@ def one_network(name: str, size: int, device: torch.device, plan: Plan) -> dict[
     """All figures of one network at one stamp size; arms interleaved, medians and quartiles of the repeats."""
     torch.manual_seed(0)
     network = fuse(NETWORKS[name](size).eval()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cuda":
+        torch.compiler.reset()
     batch = plan.batch
-    stamps = Stream(size, min(plan.objects, max(batch, plan.memory // (len(BANDS) * size * size * 4))), batch)
-    tile = Tile(plan.tile, size, plan.objects, batch)
     eager = Forward(network, device, precision="auto", compiling="never")
     compiled = Forward(network, device, precision="auto", compiling="always")
-    ready = torch.randn(batch, len(BANDS), size, size, device=device)
+    with torch.inference_mode():
+        ready = torch.randn(batch, len(BANDS), size, size, device=device)
     left_out = warm(compiled, ready, batch) if device.type == "cuda" else "compiled forward: there is no CUDA device"
     best = eager if left_out else compiled
+    rate = resident(best, ready, plan)["rate"]
+    room = plan.memory // (len(BANDS) * size * size * 4)
+    stamps = Stream(size, min(plan.objects, max(batch, min(room, int(rate * LONG)))), batch)
+    tile = Tile(plan.tile, size, plan.objects, batch, rounds=3 if rate * LONG > 3 * plan.objects else 1)
     arms: dict[str, Callable[[], dict[str, float]]] = {
         "eager": partial(resident, eager, ready, plan),
         "resident": partial(resident, best, ready, plan),
@@ -202,7 +211,8 @@ class Stream:
 
     def __init__(self, size: int, count: int, batch: int) -> None:
         rng = np.random.default_rng(1)
-        self.image = rng.normal(0, 2.5, (count, len(BANDS), size, size)).astype(np.float32)
+        few = rng.normal(0, 2.5, (min(count, batch), len(BANDS), size, size)).astype(np.float32)
+        self.image = np.concatenate([few] * -(-count // len(few)))[:count]
         self.variance = np.full_like(self.image, 6.25)
         self.batch, self.count = batch, count
 
@@ -220,10 +230,9 @@ class Tile:
     and one more is sent than worked on: as many are sent in the measured time as are measured.
     """
 
-    rounds = 3
-
-    def __init__(self, side: int, size: int, count: int, batch: int) -> None:
+    def __init__(self, side: int, size: int, count: int, batch: int, rounds: int) -> None:
         rng = np.random.default_rng(2)
+        self.rounds = rounds
         image = rng.normal(0, 2.5, (len(BANDS), side, side)).astype(np.float32)
         self.tile = cut.Tile(image, np.full_like(image, 6.25), np.zeros(image.shape, np.uint32))
         self.x, self.y = rng.uniform(size, side - size, (2, count))

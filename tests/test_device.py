@@ -34,12 +34,14 @@ def stamps(count: int) -> Tensor:
 def test_arrays_arrive_as_they_are_whatever_the_buffer(chunk: int, dtype: str) -> None:
     array = (100 * np.random.default_rng(0).normal(size=(5, 7, 11))).astype(dtype)
     copier = Copier("cpu", chunk)
-    for sent in (array, array[:, ::2], array[:0], np.asfortranarray(array)):
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    for sent in (array, array[:, ::2], array[:0], np.asfortranarray(array), frozen):
         arrived = copier(sent)
         assert arrived.shape == sent.shape
         np.testing.assert_array_equal(arrived.numpy(), sent)
         assert arrived.numpy().dtype == sent.dtype
-    assert copier.bytes == 2 * array.nbytes + array[:, ::2].nbytes
+    assert copier.bytes == 3 * array.nbytes + array[:, ::2].nbytes
 
 
 def test_what_arrived_stays_when_the_buffers_are_used_again() -> None:
@@ -192,7 +194,20 @@ def test_what_cannot_be_compiled_runs_eager_and_says_so_once(monkeypatch: pytest
     assert torch.equal(second, expected)
 
 
+def test_what_float16_has_no_room_for_is_calculated_in_float32() -> None:
+    class Square(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return (image @ torch.full((4, 2), 300.0)) ** 2
+
+    image = torch.tensor([[0.1] * 4, [1.0] * 4, [0.2] * 4])
+    answers = Forward(Square(), "cpu", dtype=torch.float16)([image], 3)
+    assert answers.dtype == torch.float32
+    torch.testing.assert_close(answers, Square()(image), rtol=5e-3, atol=0)
+    assert answers[1, 0] == 1200.0**2  # beyond 65504
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
 def test_torch_compiles_a_residual_network() -> None:
     torch.manual_seed(0)
     net = ResidualCNN(2, 3, widths=(8, 16)).eval()
