@@ -27,7 +27,7 @@ from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.stream import BlockStream
 from astroml_plugin.tasks.base import label_texts
 from astroml_plugin.tasks.ellipticity import EllipticityTask
-from astroml_plugin.tasks.normalisation import border_pixels, robust_width
+from astroml_plugin.tasks.normalisation import border_pixels, centred_psf, robust_width
 from astroml_plugin.training import Batches, ready
 
 _RIDGE = 1e-6  # of the mean square of the features
@@ -196,6 +196,8 @@ def _whole(task: EllipticityTask, cutouts: Cutouts) -> Cutouts:
     _, flags = task.prepare(chosen)
     good = chosen.valid.flatten(1).all(1) & ((flags & _FAILED) == 0)
     chosen = chosen.take(torch.nonzero(good).flatten())
+    assert chosen.psf is not None
+    chosen = replace(chosen, psf=centred_psf(chosen.psf))
     if chosen.variance is None:
         width = robust_width(border_pixels(chosen.image, None, task.settings.normalisation.border))
         chosen = replace(chosen, variance=width.square()[..., None, None].expand_as(chosen.image).contiguous())

@@ -257,3 +257,24 @@ def test_float_labels_refuse_what_cannot_be_learned() -> None:
 def test_normalisation_refuses_nonsense() -> None:
     with pytest.raises(InputError, match=r"softening \(0\) must be above 0"):
         Normalisation(softening=0)
+
+
+@pytest.mark.parametrize("size", [24, 25])
+@pytest.mark.parametrize("by", [(-0.5, -0.5), (0.5, -0.5), (0.1, 0.3), (-1.0, 0.0)])
+def test_psf_beside_its_pixel_is_moved_onto_it(size: int, by: tuple[float, float]) -> None:
+    def drawn(side: int, x: float, y: float) -> torch.Tensor:
+        axis = torch.arange(side, dtype=torch.float32) - side // 2
+        along_x, along_y = (axis - x)[None, :], (axis - y)[:, None]
+        return torch.exp(-0.5 * (along_x**2 / 1.4**2 + along_y**2 / 1.7**2 + 0.1 * along_x * along_y))[None, None]
+
+    exact, _ = normalise_psf(drawn(25, 0, 0), 25)
+    moved, missing = normalise_psf(7 * drawn(size, *by), 25)
+    assert not missing.any()
+    torch.testing.assert_close(moved, exact, atol=2e-5, rtol=0)
+    torch.testing.assert_close(exact, drawn(25, 0, 0) / drawn(25, 0, 0).sum(), atol=0, rtol=1e-6)
+
+
+def test_psf_far_from_its_pixel_is_left_there() -> None:
+    psf = torch.zeros(1, 1, 25, 25)
+    psf[..., 12, 17] = 1
+    torch.testing.assert_close(normalise_psf(psf, 25)[0], psf)

@@ -14,6 +14,9 @@ from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.settings import refuse_choices
 
 _MAD_TO_SIGMA = 1.482602218505602
+_CENTRED = 0.003  # pixels within which a PSF is where it belongs: measurements follow its centre closely
+_FARTHEST = 1.5  # pixels from there, in x or y, beyond which a PSF is left where it is
+_CENTRE_SIGMA, _STEPS, _GAIN = 2.0, 12, 1.3  # Gaussian weight in pixels, and iterations, of a PSF's centre
 _FEW = 16  # border pixels below which the whole stamp is asked instead
 
 
@@ -184,14 +187,15 @@ def normalise_psf(psf: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         (n, band, size, size) float32, cut or padded with 0 about the centre pixel (index size // 2), 0 where there is
-        no usable PSF; and (n,) bool, true where one band or more has none (a sum that is not above 0, or NaN).
+        no usable PSF; and (n,) bool, true where one band or more has none (a sum that is not above 0, or NaN). PSFs
+        whose centre lies within 1.5 pixels of that pixel, as between two pixels of an even size, are moved onto it.
     """
     pixels = psf.to(torch.float32)
     total = pixels.sum((2, 3))
     good = total.isfinite() & (total > 0)
     safe = torch.where(good, total, torch.ones_like(total))
     unit = torch.where(good[..., None, None], pixels / safe[..., None, None], torch.zeros_like(pixels))
-    return _fit(unit, size), ~good.all(1)
+    return _fit(centred_psf(unit), size), ~good.all(1)
 
 
 def gaussian_psf(fwhm: float, size: int) -> Tensor:
@@ -200,6 +204,47 @@ def gaussian_psf(fwhm: float, size: int) -> Tensor:
     profile = torch.exp(-4 * math.log(2) * (axis / fwhm).square())
     image = profile[:, None] * profile
     return image / image.sum()
+
+
+def centred_psf(psf: Tensor) -> Tensor:
+    """PSFs (n, band, py, px) moved onto pixel size // 2; left alone where they are on it or over 1.5 pixels away."""
+    flat = psf.flatten(0, 1)
+    off = (_light_centre(flat, torch.zeros_like(flat[:, 0, :2])).abs().amax(1) > _CENTRED).nonzero().flatten()
+    if not len(off):
+        return psf
+    chosen = flat[off]
+    place = torch.zeros(len(off), 2, dtype=psf.dtype, device=psf.device)
+    for _ in range(_STEPS):
+        place = place + _GAIN * _light_centre(chosen, place)
+    near = (place.abs() <= _FARTHEST).all(1)
+    if not bool(near.any()):
+        return psf
+    moved = flat.clone()
+    moved[off[near]] = _shifted(chosen[near], -place[near])
+    return moved.reshape(psf.shape)
+
+
+def _light_centre(image: Tensor, about: Tensor) -> Tensor:
+    """(n, 2) mean x, y relative to `about` (n, 2; pixels from pixel size // 2) under a Gaussian there; 0 of nothing."""
+    y, x = (
+        torch.arange(side, dtype=image.dtype, device=image.device) - side // 2 - about[:, axis, None]
+        for side, axis in zip(image.shape[1:], (1, 0))
+    )
+    along_y, along_x = (torch.exp(-0.5 * (offset / _CENTRE_SIGMA).square()) for offset in (y, x))
+    columns = torch.einsum("nyx,ny->nx", image, along_y)
+    total = (columns * along_x).sum(1)
+    rows = torch.einsum("nyx,nx->ny", image, along_x)
+    found = torch.stack([(columns * along_x * x).sum(1), (rows * along_y * y).sum(1)], dim=1)
+    return torch.where(total[:, None] > 0, found / total.clamp_min(1e-30)[:, None], 0.0).clamp(-1.0, 1.0)
+
+
+def _shifted(image: Tensor, by: Tensor) -> Tensor:
+    """Images (n, h, w) moved by (n, 2) pixels x, y, band-limited."""
+    height, width = int(image.shape[1]), int(image.shape[2])
+    ky = 2 * math.pi * torch.fft.fftfreq(height, device=image.device)
+    kx = 2 * math.pi * torch.fft.rfftfreq(width, device=image.device)
+    phase = by[:, 1, None, None] * ky[:, None] + by[:, 0, None, None] * kx
+    return torch.fft.irfft2(torch.fft.rfft2(image) * torch.exp(-1j * phase), s=(height, width))
 
 
 def _fit(pixels: Tensor, size: int) -> Tensor:
