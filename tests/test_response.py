@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,23 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     train(kinds, data=class_stamps(str(tmp_path / "k.zarr")), out=tmp_path / "kinds")
     with pytest.raises(InputError, match="measures no ellipticity"):
         respond(tmp_path / "kinds", data=source)
+
+
+def test_a_response_is_never_written_over_something_else(shapes: Path, tmp_path: Path) -> None:
+    source = galaxies(str(tmp_path / "g.zarr"), 20, 3)
+    with pytest.raises(InputError, match="holds a store or catalog"):
+        respond(shapes, data=source, out=source)
+    other = ModelBundle.load(shapes)
+    changed = replace(other.card, training={**other.card.training, "identity": "another"})
+    ModelBundle.save(tmp_path / "other", other.network(), changed)
+    with pytest.raises(InputError, match="holds another bundle"):
+        respond(shapes, data=source, out=tmp_path / "other")
+    refitted = replace(other.card, training={**other.card.training, "response": {"from": "pairs"}})
+    ModelBundle.save(tmp_path / "refitted", other.network(), refitted)
+    with pytest.raises(InputError, match="a response needs thousands"):
+        respond(shapes, data=source, out=tmp_path / "refitted")
+
+
+def test_no_draws_of_noise_are_refused(shapes: Path) -> None:
+    with pytest.raises(InputError, match="give 1 or more"):
+        respond(shapes, data="nothing", draws=0)

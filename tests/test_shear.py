@@ -249,3 +249,18 @@ def test_a_catalog_without_responses_is_refused(tmp_path: Path) -> None:
     made, _ = small_catalog(tmp_path / "c")
     with pytest.raises(InputError, match="r11"):
         shear(made.url)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"by": "snr", "bins": 0}, {"by": "snr", "bins": -2}, {"bootstrap": 0}, {"bootstrap": 1}]
+)
+def test_numbers_that_give_no_bins_or_errors_are_refused(tmp_path: Path, wrong: dict) -> None:
+    made = catalog(tmp_path / "c", {"e1": np.linspace(-0.1, 0.1, 30), "snr": np.arange(30.0)})
+    with pytest.raises(InputError, match="--bootstrap, --bins"):
+        shear(made, **wrong)
+
+
+def test_sky_frame_without_world_coordinates_is_told(tmp_path: Path) -> None:
+    made = catalog(tmp_path / "c", {"e1": np.linspace(-0.1, 0.1, 30), "e1_sky": np.full(30, np.nan)})
+    with pytest.raises(InputError, match="no world coordinates"):
+        shear(made, frame="sky")

@@ -7,6 +7,7 @@ import torch
 
 from astroml_plugin.baselines.shapes import aperture_snr
 from astroml_plugin.cutouts import from_stamps
+from astroml_plugin.errors import InputError
 from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.ellipticity import EllipticityTask, position_angle, to_sky
 
@@ -174,3 +175,9 @@ def test_metrics_per_snr_bin_report_slope_and_offset() -> None:
     np.testing.assert_allclose(merit["snr_bins"]["10-20"]["slope"], -0.2, atol=1e-5)
     np.testing.assert_allclose(merit["offset"], 0.01, atol=0.01)
     assert EllipticityTask().figures(outputs, targets)["ellipticity"].axes
+
+
+def test_labels_that_are_no_reduced_shears_are_refused_with_their_number() -> None:
+    table = pa.table({"e1": [0.1, 1.2, 0.8, -0.9], "e2": [0.0, 0.0, 0.7, 0.3]})
+    with pytest.raises(InputError, match=r"e1 and e2 have \|e\| of 1 or more for 2 of 4 objects"):
+        EllipticityTask.from_settings({"bands": ["r"]}).targets(table)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.bundle import CARD, ModelBundle
 from astroml_plugin.errors import InputError
 from astroml_plugin.response import fit_leakage, fit_response, fit_response_from_images
 from astroml_plugin.stream import BlockStream, LabelledStamps
@@ -21,6 +21,9 @@ from astroml_plugin.tasks.ellipticity import EllipticityTask
 
 METHODS = ("pairs", "images")
 """What a response is fitted on: simulated sets of sheared stamps, or stamps of any galaxies."""
+
+_LATER = ("response", "leakage", "calibration")
+"""What a card's record of the training says of later fits."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,20 @@ def respond(
         progress: told how many images are done.
 
     Raises:
-        InputError: another kind of bundle, data that were trained on, that hold no pairs, or too few images.
+        InputError: another kind of bundle, data that were trained on, that hold no pairs, too few images, or an `out`
+            that holds something else.
     """
     started = time.perf_counter()
+    if draws < 1:
+        raise InputError(f"{draws} draws of noise per image: give 1 or more")
     if method is not None and method not in METHODS:
         raise InputError(f"a response is fitted from {' or '.join(METHODS)}, not {method!r}")
     model = ModelBundle.load(bundle)
     task = model.task()
     if not isinstance(task, EllipticityTask):
         raise InputError(f"bundle {model.name} measures no ellipticity: it has no shear response")
+    url = str(out or model.url)
+    _refuse_other(url, model)
     network, record = model.network(), dict(model.card.training)
     report: dict[str, Any] = {}
     if psf_pairs:
@@ -91,7 +99,22 @@ def respond(
         training={**record, "response": {**_identity(stamps), "from": chosen}},
         metrics={**model.card.metrics, "response": report},
     )
-    return RespondResult(ModelBundle.save(str(out or model.url), network, card), report, time.perf_counter() - started)
+    return RespondResult(ModelBundle.save(url, network, card), report, time.perf_counter() - started)
+
+
+def _refuse_other(url: str, model: ModelBundle) -> None:
+    """Refuse to write over anything but this model, its response old or new."""
+    for name in ("zarr.json", "schema.json"):
+        if storage.exists(storage.join(url, name)):
+            raise InputError(f"{storage.redact(url)} holds a store or catalog: choose another output for the bundle")
+    if storage.exists(storage.join(url, CARD)) and _trained(ModelBundle.load(url)) != _trained(model):
+        raise InputError(f"{storage.redact(url)} holds another bundle: choose another output or remove it")
+
+
+def _trained(model: ModelBundle) -> tuple[str, dict[str, Any]]:
+    """Task and training of a bundle, without what was fitted afterwards."""
+    record = model.card.training
+    return model.card.task, {name: record[name] for name in record if name not in _LATER}
 
 
 def _stamps(model: ModelBundle, data: str | Sequence[str]) -> LabelledStamps:

@@ -214,6 +214,10 @@ def shear(
     started = time.perf_counter()
     if frame not in ("pixel", "sky"):
         raise InputError(f"frame {frame!r}: use pixel or sky")
+    if bootstrap < 2 or (bins is not None and bins < 1):
+        raise InputError(
+            "give 2 bootstrap samples or more and 1 bin or more (--bootstrap, --bins)"
+        )
     options: dict[str, Any] = {"where": where, "weight": weight, "frame": frame}
     options |= {"prefix": prefix, "resample_by": resample_by, "calibrated": calibration is not None}
     sample = _sample(catalog, labels, **options)
@@ -223,7 +227,8 @@ def shear(
     if objects == 0:
         raise InputError(
             f"no object of {storage.redact(catalog)} is left where {where}: {rejected} have no finite ellipticity and "
-            f"response, or lie in no bin (a bundle whose response was never fitted gives NaN)"
+            f"response, or lie in no bin (a bundle whose response was never fitted gives NaN, and so does "
+            f"--frame sky where the images have no world coordinates)"
         )
     drawn = formulas.resampled(_with_total(sums), bootstrap, seed)
     other = None if calibration is None else _sample(calibration, calibration_labels, **options)

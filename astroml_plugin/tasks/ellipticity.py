@@ -71,8 +71,19 @@ class EllipticityTask(IntervalTask):
         return [Column(name, "float32", unit, ucd, text) for name, unit, ucd, text in _COLUMNS]
 
     def targets(self, table: pa.Table) -> Tensor:
-        """True (e1, e2), (n, 2) float32."""
-        return torch.from_numpy(float_labels(table, self.labels))
+        """True (e1, e2), (n, 2) float32.
+
+        Raises:
+            InputError: labels that are missing, no numbers, or no reduced shears.
+        """
+        values = float_labels(table, self.labels)
+        beyond = int((np.hypot(values[:, 0], values[:, 1]) >= 1).sum())
+        if beyond:
+            raise InputError(
+                f"labels {' and '.join(self.labels)} have |e| of 1 or more for {beyond} of {len(values)} objects: "
+                f"give reduced shears, |e| = (a - b) / (a + b)"
+            )
+        return torch.from_numpy(values)
 
     def members(self, outputs: Tensor) -> Tensor:
         """As in `IntervalTask`; means from a stamp that was turned by 90 or 270 degrees are turned back."""
