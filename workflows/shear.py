@@ -215,9 +215,7 @@ def shear(
     if frame not in ("pixel", "sky"):
         raise InputError(f"frame {frame!r}: use pixel or sky")
     if bootstrap < 2 or (bins is not None and bins < 1):
-        raise InputError(
-            "give 2 bootstrap samples or more and 1 bin or more (--bootstrap, --bins)"
-        )
+        raise InputError("give 2 bootstrap samples or more and 1 bin or more (--bootstrap, --bins)")
     options: dict[str, Any] = {"where": where, "weight": weight, "frame": frame}
     options |= {"prefix": prefix, "resample_by": resample_by, "calibrated": calibration is not None}
     sample = _sample(catalog, labels, **options)
