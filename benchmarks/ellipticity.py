@@ -70,13 +70,15 @@ class Scale:
 
     galaxies: int = 22_528
     """Per PSF; 23 % of them in the smallest S/N bin: 5,000 and more."""
-    sets: int = 96_000
+    sets: int = 160_000
     """Sets of four of field-fixed and of field-varying, and as many of each for the calibration of the selection."""
     pairs: int = 24_064
     """Pairs of PSFs."""
+    shifted: int = 16_128
+    """Sets of the shifted population."""
     others: int = 4_032
     """Sets of each other population, of the errors of the input, and pairs of PSFs of real galaxies."""
-    images: int = 16_384
+    images: int = 24_576
     """Images without truth that a response is fitted to."""
     scatter: int = 3_840
     """Real galaxies whose scatter is measured: the held-out objects at 12 angles, 8 times."""
@@ -89,7 +91,16 @@ class Scale:
 
 
 QUICK = Scale(
-    galaxies=1_024, sets=1_024, pairs=512, others=256, images=1_024, scatter=480, training=2_048, ngmix=100, repeats=2
+    galaxies=1_024,
+    sets=1_024,
+    pairs=512,
+    shifted=256,
+    others=256,
+    images=1_024,
+    scatter=480,
+    training=2_048,
+    ngmix=100,
+    repeats=2,
 )
 
 
@@ -318,12 +329,15 @@ def _shear(bundle: str, pool: Executor, scale: Scale) -> list[tuple[str, dict[st
     rows = [
         _Row("field-fixed", fixed, _selected(pool, replace(fixed, seed=SEEDS["fixed-calibration"]))),
         _Row("field-varying", varying, selected),
-        *(_Row(name, _population(few, name, hst), selected) for name in ("shifted", "blended")),
+        _Row("shifted", _population(replace(few, count=scale.shifted), "shifted", hst), selected),
+        _Row("blended", _population(few, "blended", hst), selected),
     ]
     if hst:
         rows += [_Row(name, _population(few, name, hst), selected) for name in ("hst-test", "hst-test-resized")]
     for name, own in _own_responses(bundle, hst, pool, scale).items():
-        rows.append(_Row(f"{name}, response from images", replace(_population(few, name, hst), bundle=own), selected))
+        count = scale.shifted if name == "shifted" else scale.others
+        sets = replace(_population(few, name, hst), bundle=own, count=count)
+        rows.append(_Row(f"{name}, response from images", sets, selected))
     correlated = replace(few, seed=SEEDS["correlated"], noise_correlation=CORRELATION)
     rows.append(_Row(f"field-varying, noise correlated by {CORRELATION:g}", correlated, selected))
     measured = [(row, branches.sums(pool, row.sets)) for row in rows]
