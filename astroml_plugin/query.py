@@ -33,7 +33,7 @@ from astroml_plugin import storage
 from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, sql
 from astroml_plugin.catalog.merge import publishing
 from astroml_plugin.catalog.parts import is_merged, with_metadata
-from astroml_plugin.catalog.schema import Column, is_text, reader_metadata, text_lengths
+from astroml_plugin.catalog.schema import Column, is_text, is_vector, matrix, reader_metadata, text_lengths
 from astroml_plugin.errors import CorruptError, InputError
 from astroml_plugin.sky import HEALPIX_ORDER, separation
 
@@ -262,7 +262,7 @@ def _create_views(
     cone: Cone | None,
 ) -> None:
     folder = sql.root(database, catalog.url)
-    columns = sql.names(catalog.schema.names)
+    columns = sql.typed_names(catalog.schema)
     if paths:
         scanned = sql.scan([f"{folder}/{path}" for path in paths])
         where = "" if cone is None else _cone_sql(cone)
@@ -370,11 +370,39 @@ def _write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: P
 
 def _write_csv(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
     rows = 0
-    with pacsv.CSVWriter(path, schema) as writer:
+    flat = _flat_schema(schema)
+    with pacsv.CSVWriter(path, flat) as writer:
         for batch in batches:
-            writer.write_batch(batch)
+            writer.write_batch(_flat(batch, flat))
             rows += batch.num_rows
     return rows
+
+
+def _flat_schema(schema: pa.Schema) -> pa.Schema:
+    """`schema` with a column for each element of a vector: latent_0, latent_1, …; CSV has no vectors.
+
+    Raises:
+        InputError: a column of lists, which have no length of their own.
+    """
+    fields: list[pa.Field] = []
+    for item in schema:
+        if is_vector(item.type):
+            fields += [pa.field(f"{item.name}_{k}", item.type.value_type) for k in range(item.type.list_size)]
+        elif pa.types.is_nested(item.type):
+            raise InputError(f"column '{item.name}' is a {item.type}: CSV cannot hold it, use .parquet or leave it out")
+        else:
+            fields.append(item)
+    return pa.schema(fields)
+
+
+def _flat(batch: pa.RecordBatch, flat: pa.Schema) -> pa.RecordBatch:
+    arrays: list[pa.Array] = []
+    for column in batch.columns:
+        if is_vector(column.type):
+            arrays += [pc.list_element(column, k) for k in range(column.type.list_size)]
+        else:
+            arrays.append(column)
+    return pa.RecordBatch.from_arrays(arrays, schema=flat)
 
 
 def _write_astropy(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
@@ -411,6 +439,8 @@ def _numpy(column: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.bool_] | N
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         mask = np.asarray(pc.is_null(column).to_numpy()) if column.null_count else None
         return np.array(pc.fill_null(column, False if pa.types.is_boolean(kind) else 0).to_numpy()), mask
+    if is_vector(kind):
+        return matrix(column), None
     if pa.types.is_decimal(kind):
         return np.array(pc.cast(column, pa.float64()).to_numpy()), None
     return np.array([str(value) for value in column.to_pylist()]), None

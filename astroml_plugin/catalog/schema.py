@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -31,7 +32,7 @@ class Column:
     name: str
     """Name, unique in the catalog."""
     type: str
-    """Arrow type as text: int64, int32, float64, float32, bool, string, …"""
+    """Arrow type as text: int64, int32, float64, float32, bool, string, …; float32[16]: vectors of 16 numbers."""
     unit: str = ""
     """VOUnit string; empty for a plain number."""
     ucd: str = ""
@@ -56,15 +57,23 @@ COMMON_COLUMNS: tuple[Column, ...] = (
     Column("flags", "int32", "", "meta.code.qual", "Bits, see the flags map in the metadata"),
 )
 HEALPIX_COLUMN = Column(HEALPIX, "int64", "", "pos.healpix", "HEALPix index of ra, dec: order 29, nested")
+_VECTOR = re.compile(r"(\w+)\[(\d+)\]")
 TEXT_LENGTH = "table::len::"
 """Prefix of astropy's Parquet metadata keys for the length of text columns."""
 
+_LONGEST_VECTOR = 4096
 REQUIRED = ("object_id", "image", "tile", "primary", "flags")
 """Columns that are never null."""
 
 
 def arrow_type(text: str) -> pa.DataType:
-    """The Arrow type named `text`; strings are large ones, so that no column stops at 2 GB."""
+    """The Arrow type named `text`; strings are large ones, so that no column stops at 2 GB.
+
+    "float32[16]" is a fixed-size list: a vector of 16 numbers in each row, or null.
+    """
+    vector = _VECTOR.fullmatch(text)
+    if vector is not None:
+        return pa.list_(_number_type(vector[1], text), _length(vector[2], text))
     if text in ("string", "str", "utf8", "large_string"):
         return pa.large_string()
     try:
@@ -73,9 +82,54 @@ def arrow_type(text: str) -> pa.DataType:
         raise InputError(f"'{text}' is no Arrow type that a catalog column can have") from error
 
 
+def _number_type(name: str, text: str) -> pa.DataType:
+    kind = arrow_type(name)
+    if type_name(kind) not in _VOTABLE_TYPES or is_text(kind) or pa.types.is_boolean(kind):
+        raise InputError(f"'{text}' is no vector column: its elements must be numbers, as in float32[16]")
+    return kind
+
+
+def _length(digits: str, text: str) -> int:
+    if not 1 <= int(digits) <= _LONGEST_VECTOR:
+        raise InputError(f"'{text}' is no vector column: its length must be 1 to {_LONGEST_VECTOR}")
+    return int(digits)
+
+
 def type_name(kind: pa.DataType) -> str:
     """The text form of an Arrow type, the inverse of `arrow_type`."""
+    if is_vector(kind):
+        return f"{type_name(kind.value_type)}[{kind.list_size}]"
     return "string" if is_text(kind) else {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds vectors of one length."""
+    return bool(pa.types.is_fixed_size_list(kind))
+
+
+def vectors(values: np.ndarray) -> pa.FixedSizeListArray:
+    """A vector column from numbers (n, k)."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
+
+
+def matrix(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Numbers (n, k) of a vector column; null vectors and null elements are NaN where the elements are floats.
+
+    Raises:
+        InputError: nulls in vectors of whole numbers, which have no NaN.
+    """
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    first, count, size = whole.offset, len(whole), whole.type.list_size
+    flat = whole.values.slice(first * size, count * size)  # `flatten` would leave null vectors out
+    floating = pa.types.is_floating(flat.type)
+    if not floating and (whole.null_count or flat.null_count):
+        raise InputError(f"a vector column of {flat.type} has nulls: only vectors of floats may, as NaN")
+    values = np.array((pc.fill_null(flat, float("nan")) if floating else flat).to_numpy(zero_copy_only=False))
+    values = values.reshape(count, size)
+    if whole.null_count:
+        values[np.asarray(pc.is_null(whole).to_numpy(zero_copy_only=False))] = np.nan
+    return values
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -161,7 +215,7 @@ def _astropy_yaml(columns: tuple[Column, ...]) -> str:
 
     empty = [
         AstropyColumn(
-            np.zeros(0, "U1" if is_text(arrow_type(column.type)) else arrow_type(column.type).to_pandas_dtype()),
+            _empty(arrow_type(column.type)),
             name=column.name,
             unit=column.unit or None,
             description=column.description or None,
@@ -170,6 +224,13 @@ def _astropy_yaml(columns: tuple[Column, ...]) -> str:
         for column in columns
     ]
     return "\n".join(get_yaml_from_table(Table(empty)))
+
+
+def _empty(kind: pa.DataType) -> np.ndarray:
+    """No values of an Arrow type, shape (0,) or (0, k) for vectors."""
+    if is_vector(kind):
+        return np.zeros((0, kind.list_size), kind.value_type.to_pandas_dtype())
+    return np.zeros(0, "U1" if is_text(kind) else kind.to_pandas_dtype())
 
 
 _VOTABLE_TYPES = {
@@ -187,9 +248,12 @@ def _votable(columns: tuple[Column, ...], lengths: dict[str, int]) -> str:
     table = TableElement(document, name="catalog")
     resource.tables.append(table)
     for column in columns:
-        kind = type_name(arrow_type(column.type))
-        options: dict[str, Any] = {"arraysize": str(lengths.get(column.name, 1))} if kind == "string" else {}
-        field = Field(document, name=column.name, ID=column.name, datatype=_VOTABLE_TYPES.get(kind, "long"), **options)
+        kind = arrow_type(column.type)
+        options: dict[str, Any] = {"arraysize": str(lengths.get(column.name, 1))} if is_text(kind) else {}
+        if is_vector(kind):
+            kind, options = kind.value_type, {"arraysize": str(kind.list_size)}
+        datatype = _VOTABLE_TYPES.get(type_name(kind), "long")
+        field = Field(document, name=column.name, ID=column.name, datatype=datatype, **options)
         field.unit, field.ucd = column.unit or None, column.ucd or None
         field.description = column.description or None
         table.fields.append(field)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import duckdb
+import pyarrow as pa
 
 from astroml_plugin import storage
 
@@ -61,6 +62,23 @@ def quote(text: str) -> str:
 def name(column: str) -> str:
     """A SQL name."""
     return '"' + column.replace('"', '""') + '"'
+
+
+_NUMBERS = {
+    "uint8": "UTINYINT", "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
+    "float": "FLOAT", "double": "DOUBLE",
+}  # fmt: skip
+
+
+def typed_names(schema: pa.Schema) -> str:
+    """SQL names of all columns; vectors as arrays of their length, which array_distance and the like need."""
+    return ", ".join(_typed(field.name, field.type) for field in schema)
+
+
+def _typed(column: str, kind: pa.DataType) -> str:
+    if not pa.types.is_fixed_size_list(kind):
+        return name(column)
+    return f"{name(column)}::{_NUMBERS[str(kind.value_type)]}[{kind.list_size}] AS {name(column)}"
 
 
 def names(columns: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from astroml_plugin.catalog.schema import arrow_type, vectors
 from astroml_plugin.cutouts import Cutouts, Move
 from astroml_plugin.device import Forward, copier, on, pipelined, stamps_per_forward, streams
 from astroml_plugin.inference.job import Job
@@ -170,7 +171,7 @@ def _metered(move: Move | None, meter: Meter) -> Move | None:
 def _joined(model: ResidentModel, found: list[Columns]) -> Columns:
     """The batches one after the other."""
     if not found:
-        empty = {c.name: pa.array([], _arrow_type(c.type)) for c in model.task.columns()}
+        empty = {c.name: pa.array([], arrow_type(c.type)) for c in model.task.columns()}
         return empty, np.zeros(0, np.int32), np.zeros(0, np.int32)
     columns = {name: pa.concat_arrays([part[0][name] for part in found]) for name in found[0][0]}
     return columns, np.concatenate([part[1] for part in found]), np.concatenate([part[2] for part in found])
@@ -179,11 +180,7 @@ def _joined(model: ResidentModel, found: list[Columns]) -> Columns:
 def _arrow(values: np.ndarray) -> pa.Array:
     if values.dtype.kind in "OU":
         return pa.array(values.tolist(), pa.large_string())
-    return pa.array(values)
-
-
-def _arrow_type(name: str) -> pa.DataType:
-    return pa.large_string() if name == "string" else pa.type_for_alias(name)
+    return pa.array(values) if values.ndim == 1 else vectors(values)
 
 
 class Placing:

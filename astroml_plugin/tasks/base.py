@@ -144,7 +144,7 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
-        """Column name -> (n,) values from network outputs on the CPU (n, outputs) float32."""
+        """Column name -> values (n,), or (n, k) for vectors, from network outputs on the CPU (n, outputs) float32."""
 
     # ---- what a task may say -----------------------------------------------------------------------------------
 
@@ -352,9 +352,9 @@ class Task(ABC):
             flags: (n,) int32 from `prepare`.
 
         Returns:
-            Column name -> (n,) array, exactly `columns()` in that order: float32, or object (str or None) for text;
-            NaN and None where the stamp has no usable pixel or the network gave no number. And the task's flags
-            (n,) int32.
+            Column name -> (n,) array, exactly `columns()` in that order: float32, or object (str or None) for text, or
+            (n, k) for a column of vectors (type "float32[k]"); NaN and None where the stamp has no usable pixel or the
+            network gave no number. And the task's flags (n,) int32.
         """
         bits = flags.cpu().numpy().astype(np.int32)
         values = outputs.detach().float().cpu()
