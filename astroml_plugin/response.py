@@ -104,7 +104,8 @@ def fit_response(
         device: where the network is.
 
     Returns:
-        Plain JSON: pairs per component, mean response, and what part of its variance the readout explains.
+        Plain JSON: pairs per component, mean response with its standard error, and what part of its variance the
+        readout explains.
 
     Raises:
         InputError: columns or pairs that are missing, or a network whose last layers are not linear.
@@ -112,7 +113,7 @@ def fit_response(
     heads = _last_layers(task, network)
     features, means, _ = _observed(task, network, heads, data, device)
     weights = np.empty((features.shape[1], 4))
-    report: dict[str, Any] = {"from": "pairs", "pairs": [], "mean": [], "explained": []}
+    report: dict[str, Any] = {"from": "pairs", "pairs": [], "mean": [], "error": [], "explained": []}
     for component in (0, 1):
         plus, minus, shear = _pairs(table, component)
         sums, seen = _Sums(), 0.5 * (features[plus].astype(np.float64) + features[minus])
@@ -122,6 +123,7 @@ def fit_response(
         residual = (wanted - seen @ weights[:, component::2])[:, component]
         report["pairs"].append(len(plus))
         report["mean"].append([float(value) for value in wanted.mean(0)])
+        report["error"].append([float(value) for value in wanted.std(0) / len(wanted) ** 0.5])
         report["explained"].append(float(1 - residual.var() / wanted[:, component].var()))
     _write(task, heads, weights)
     return report

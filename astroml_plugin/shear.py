@@ -197,7 +197,8 @@ def selection_from_branches(sums: Float) -> Float:
     sheared = np.stack([g[..., j, 0, j] - g[..., j, 1, j] for j in (0, 1)], axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         total = np.moveaxis((e[..., 0, :] - e[..., 1, :]) / sheared[..., None], -2, -1)
-    selection = total - mean_response(sums.sum((-3, -2)))
+    own = mean_response(sums.sum(-2))  # of the same galaxies: that of the other component's would add their scatter
+    selection = total - np.stack([own[..., j, :, j] for j in (0, 1)], axis=-1)
     missing = np.atleast_1d(~np.isfinite(selection).all(-2))
     for j in (0, 1):
         alone = missing[..., j] & ~missing[..., 1 - j]

@@ -1,4 +1,7 @@
-"""Sums over simulated branches (±g at 0 and 90 degrees, ±e_PSF), block by block in processes: no pixel is stored."""
+"""Sums over simulated branches (±g at 0 and 90 degrees, ±e_PSF), block by block in processes: no pixel is stored.
+
+Finished parts of a simulation are kept: what was interrupted goes on, and more sets are added to those there are.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,11 @@ from benchmarks.harness import scratch
 
 Float = NDArray[np.float64]
 
-_VERSION = 1
+_VERSION = 2
 """Of what is kept: another simulation or way of measuring gets another number."""
 _OWN = "_own"
+_PART = 64
+"""Blocks that are kept together."""
 
 PLACES = 5
 """+g1, -g1, +g2, -g2, ±psf."""
@@ -34,6 +39,8 @@ LEAST_SNR = 15.0
 """Measured S/N (the catalog's column `snr`) above which a galaxy is used, judged in every branch by itself."""
 UNFLAGGED = "unflagged"
 """Way of measuring: the model's own, of the objects without a flag in their branch."""
+EVERY = "all S/N"
+"""Way of measuring: the model's own, of all objects: no selection, so that the response stands alone."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,8 @@ def block_sums(work: tuple[Sets, int]) -> dict[str, Float]:
     ways = {"": found.own, **found.perturbed, **found.baselines}
     found_sums = {name: _sums(columns, block.table, chosen) for name, columns in ways.items()}
     clean = np.asarray(found.own["flags"]) == 0
-    return {**found_sums, UNFLAGGED: _sums(found.own, block.table, chosen & clean)}
+    every = _sums(found.own, block.table, np.ones(len(rows), bool))
+    return {**found_sums, UNFLAGGED: _sums(found.own, block.table, chosen & clean), EVERY: every}
 
 
 def _sums(columns: Any, table: pa.Table, chosen: NDArray[np.bool_]) -> Float:
@@ -106,25 +114,28 @@ def _nothing() -> Float:
 
 
 def sums(pool: Executor, sets: Sets) -> dict[str, Float]:
-    """Way -> sums (block, place, field); kept below the scratch folder, since they depend on nothing but the seeds."""
+    """Way -> sums (block, place, field)."""
+    blocks = range(sets.stamps().blocks)
+    parts = [_kept(pool, sets, blocks[start : start + _PART]) for start in blocks[::_PART]]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _kept(pool: Executor, sets: Sets, blocks: range) -> dict[str, Float]:
+    """The same of some blocks, kept below the scratch folder: they depend on nothing but the seeds."""
     what = {**asdict(sets), "bundle": ModelBundle.load(sets.bundle).sha256, "hst": bool(sets.hst), "version": _VERSION}
+    lengths = [sets.stamps().block_length(index) for index in blocks]
+    what = {**what, "count": None, "blocks": [sets.block, blocks[0], *lengths]}
     kept = scratch() / "branches" / f"{storage.digest(what)[:24]}.npz"
     if kept.exists():
         with np.load(kept) as found:
             return {"" if name == _OWN else name: found[name] for name in found}
-    made = _summed(pool, sets)
+    parts = list(pool.map(block_sums, [(sets, index) for index in blocks]))
+    made = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     kept.parent.mkdir(exist_ok=True)
     sink = io.BytesIO()
     np.savez(sink, **{name or _OWN: values for name, values in made.items()})
     storage.write_atomic(str(kept), sink.getvalue())
     return made
-
-
-def _summed(pool: Executor, sets: Sets) -> dict[str, Float]:
-    """The same, measured now."""
-    work = [(sets, index) for index in range(sets.stamps().blocks)]
-    parts = list(pool.map(block_sums, work))
-    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
 
 def drawn(values: Float, repeats: int = 500, seed: int = 0) -> Float:

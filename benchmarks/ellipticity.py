@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import shutil
 import tempfile
@@ -70,7 +69,7 @@ class Scale:
 
     galaxies: int = 22_528
     """Per PSF; 23 % of them in the smallest S/N bin: 5,000 and more."""
-    sets: int = 160_000
+    sets: int = 102_400
     """Sets of four of field-fixed and of field-varying, and as many of each for the calibration of the selection."""
     pairs: int = 24_064
     """Pairs of PSFs."""
@@ -129,13 +128,8 @@ def run(scale: Scale | None = None) -> Section:
 
 
 def _sheared(bundle: str, pool: Executor, scale: Scale) -> list[tuple[str, dict[str, Any]]]:
-    """The sections of shear and scatter, kept below the scratch folder: they do not depend on the machine's mood."""
-    key = storage.digest(ModelBundle.load(bundle).sha256, vars(scale), SEEDS)[:16]
-    kept = scratch() / f"ellipticity-shear-{key}.json"
-    if not kept.exists():
-        parts = [*_shear(bundle, pool, scale), *([_scatter(bundle, pool, scale)] if _hst() else [])]
-        storage.write_json(str(kept), parts)
-    return [(text, data) for text, data in json.loads(kept.read_text())]
+    """The sections of shear and scatter; what they took is kept: it does not depend on the machine's mood."""
+    return [*_shear(bundle, pool, scale), *([_scatter(bundle, pool, scale)] if _hst() else [])]
 
 
 def bundle_url() -> str:
@@ -374,21 +368,26 @@ def _selected(pool: Executor, calibration: Sets) -> dict[str, np.ndarray]:
 
 
 def _own_responses(bundle: str, hst: str | None, pool: Executor, scale: Scale) -> dict[str, str]:
-    """Bundles whose response was fitted to images of a population, made without truth and with a seed of its own."""
+    """Bundles whose response was fitted to images of a population, made without truth and with a seed of its own.
+
+    They are kept below the scratch folder.
+    """
     work = {}
     for name in OWN_IMAGES if hst else ("shifted",):
         folder = scratch() / f"ellipticity-images-{name}-{scale.images}"
         made = simulate(out=str(folder), preset=name, count=scale.images, seed=OWN_IMAGES[name], hst=hst)
-        out = scratch() / f"ellipticity-own-{name}"
-        shutil.rmtree(out, ignore_errors=True)
-        work[name] = (bundle, made.source, str(out))
+        key = storage.digest(ModelBundle.load(bundle).sha256, scale.images, OWN_IMAGES[name])[:12]
+        work[name] = (bundle, made.source, str(scratch() / f"ellipticity-own-{name}-{key}"))
     return dict(zip(work, pool.map(_responded, work.values())))
 
 
 def _responded(work: tuple[str, str, str]) -> str:
     torch.set_num_threads(1)
     bundle, source, out = work
-    return respond(bundle, data=source, out=out, method="images").bundle.url
+    if not Path(out).exists():
+        respond(bundle, data=source, out=f"{out}.partial", method="images")
+        Path(f"{out}.partial").rename(out)
+    return out
 
 
 def _hst() -> str | None:

@@ -102,6 +102,7 @@ def test_mean_ellipticity_over_mean_response_is_the_shear(network: str, tmp_path
     assert not ModelBundle.load(bundle).card.settings["response"]
     result = respond(bundle, data=sheared_stamps(str(tmp_path / "c.zarr"), 400, 5), out=tmp_path / "calibrated")
     assert result.report["pairs"] == [400, 400]
+    assert 0 < result.precision < 0.02
     model = ModelBundle.load(tmp_path / "calibrated")
     task, built = model.task(), model.network(fused=True)
     data = LabelledStamps([sheared_stamps(str(tmp_path / "t.zarr"), 400, 6)])
@@ -143,6 +144,7 @@ def test_images_without_truth_give_the_response_that_pairs_give(shapes: Path, tm
     own = respond(shapes, data=galaxies(str(tmp_path / "g.zarr"), 1500, 3), out=tmp_path / "own", seed=1)
     assert own.report["from"] == "images"
     assert own.report["images"] == 1500
+    assert 0 < own.precision < 0.1
     again = respond(shapes, data=str(tmp_path / "g.zarr"), out=tmp_path / "again", seed=1)
     assert again.report == own.report
     sets = sheared_stamps(str(tmp_path / "t.zarr"), 400, 6, psf=True)

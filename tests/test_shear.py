@@ -24,7 +24,7 @@ COLUMNS = tuple(Column(name, "float32") for name in (*SHAPES, *RESPONSE, *SELECT
 def catalog(folder: Path, values: dict[str, np.ndarray], units: int = 3) -> str:
     """A catalog of the values; what is not given is 0, responses 0.5 on the diagonal."""
     count = len(values["e1"])
-    made = Catalog.create(str(folder), schema(COLUMNS), {"source": "s"})
+    made = Catalog.create(str(folder), schema(COLUMNS), {"source": folder.name})
     run = made.start_run({"kind": "infer"})
     filled = {column.name: np.zeros(count) for column in COLUMNS} | {
         "r11": np.full(count, 0.5),
@@ -162,6 +162,26 @@ def test_selection_response_from_a_calibration_with_other_seeds(tmp_path: Path) 
     assert better.selection_response == "calibration"
 
 
+def test_a_sample_does_not_calibrate_itself(tmp_path: Path) -> None:
+    test, labels = selected_branches(tmp_path / "test", 1)
+    with pytest.raises(InputError, match="the same stamps as the catalog: simulate its branches with another seed"):
+        shear(test, labels=labels, calibration=test, calibration_labels=labels)
+
+
+def test_selection_response_is_of_each_components_own_galaxies() -> None:
+    names = ("e1", "e2", *RESPONSE, "g1", "g2")
+    sums = np.zeros((2, 2, len(formulas.FIELDS)))
+    own = ((0.8, 0.1, 0.2, 0.7), (0.6, 0.3, 0.4, 0.5))  # R11, R12, R21, R22 of the galaxies sheared along 1, along 2
+    for component, response in enumerate(own):
+        for sign in (0, 1):
+            g = np.zeros(2)
+            g[component] = 0.02 - 0.04 * sign
+            e = (np.reshape(response, (2, 2)) + 0.05) @ g  # what is selected responds with 0.05 more
+            values = {name: np.full(3, value) for name, value in zip(names, (*e, *response, *g))}
+            sums[component, sign] = formulas.weighted(values).sum(0)
+    np.testing.assert_allclose(formulas.selection_from_branches(sums), 0.05, atol=1e-12)
+
+
 def test_a_catalog_without_response_takes_all_of_it_from_the_calibration(tmp_path: Path) -> None:
     nothing = {name: np.full(20_000, np.nan) for name in RESPONSE}
     values, labels = branches(2000, m=0.0, c=0.0, alpha=0.0, seed=7)
@@ -236,7 +256,10 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     e = np.random.default_rng(0).normal(0.01, 0.1, 600)
     made = catalog(tmp_path / "c", {"e1": e, "e2": e, "snr": np.linspace(10, 100, 600)})
     assert main(["shear", made, "--by", "snr", "--bins", "3", "--bootstrap", "50"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert main(["shear", made, "--by", "-snr / 3e7", "--bins", "3", "--bootstrap", "50"]) == 0  # long names
+    assert len({len(line) for line in capsys.readouterr().out.splitlines()}) == 1
     assert main(["shear", made, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["objects"] == 600
     assert main(["shear", made, "--where", "nonsense > 1"]) == 2

@@ -78,6 +78,61 @@ def test_stars_and_noise_are_flagged() -> None:
     assert np.isfinite(columns["e1"]).all()
 
 
+def test_one_galaxy_under_two_psfs_is_one_galaxy() -> None:
+    pairs = block("field-varying", 512, snr=(60.0, 60.0), design=make_design("psf"))
+    columns, _ = measured(pairs)
+    for e in ("e1", "e2"):
+        change = (columns[e][::2] - columns[e][1::2]) / columns[f"{e}_err"][::2]
+        assert np.abs(change).mean() < 0.2  # under PSFs of ellipticity +-0.05 that move raw moments by several errors
+
+
+@pytest.mark.parametrize(
+    ("damage", "finite", "flag"),
+    [
+        ("stamp of NaN", False, ObjectFlag.NONFINITE),
+        ("variance of 0", False, ObjectFlag.NONFINITE),
+        ("negative variance", False, ObjectFlag.NONFINITE),
+        ("half off the tile", True, ObjectFlag.OUT_OF_DOMAIN),
+        ("masked core", True, ObjectFlag.OUT_OF_DOMAIN),
+        ("no PSF", True, ObjectFlag.NO_PSF),
+        ("not square, too narrow", True, ObjectFlag.EDGE),
+        ("not square, too high", True, ObjectFlag(0)),
+        ("PSF of 24 pixels, any sum", True, ObjectFlag(0)),
+        ("other units", True, ObjectFlag(0)),
+    ],
+)
+def test_what_is_wrong_with_a_stamp_is_flagged(damage: str, finite: bool, flag: ObjectFlag) -> None:
+    made = block("field-varying", 64, snr=(50.0, 100.0))
+    image, variance, psf = (np.array(plane) for plane in (made.image, made.variance, made.psf))
+    usual, flags = measured(made)
+    assert not flags.any()
+    if damage == "stamp of NaN":
+        image[:] = np.nan
+    elif "variance" in damage:
+        variance *= 0 if "0" in damage else -1
+    elif damage == "half off the tile":
+        variance[..., 24:] = 0
+    elif damage == "masked core":
+        variance[..., 23:26, 23:26] = 0
+    elif damage == "no PSF":
+        psf[:] = 0
+    elif "narrow" in damage:
+        image, variance = image[..., 6:42], variance[..., 6:42]
+    elif "high" in damage:
+        image, variance = (np.pad(x, ((0, 0), (0, 0), (6, 6), (0, 0)), mode="edge") for x in (image, variance))
+    elif "PSF of 24" in damage:
+        psf = 321.0 * psf[..., 1:, 1:]
+    elif damage == "other units":
+        image, variance = 1e5 * image + 1e7, 1e10 * variance
+    columns, flags = measured(Block(image, variance, psf, made.table))
+    assert np.isfinite(columns["e1"]).all() == finite
+    assert np.isfinite(columns["e1"]).any() == finite
+    assert (flags & int(flag) == int(flag)).mean() > 0.95
+    if not flag:
+        assert not flags.any()
+        np.testing.assert_allclose(columns["e1"], usual["e1"], atol=0.01)
+
+
 @pytest.mark.slow
 def test_the_command_makes_a_bundle(tmp_path: Path) -> None:
     pytest.importorskip("galsim")

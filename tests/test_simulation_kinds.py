@@ -115,6 +115,8 @@ def test_a_folder_without_a_catalog_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "catalog.fits").write_text("no table")
     with pytest.raises(InputError, match="cannot be read"):
         hst.HstGalaxies.open(str(tmp_path))
+    with pytest.raises(InputError, match="nowhere cannot be read"):
+        preset("hst-test", str(tmp_path / "nowhere"))
 
 
 def test_true_ellipticity_only_where_all_parts_share_one_shear() -> None:

@@ -177,6 +177,10 @@ def test_labels_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
     recipe = write(tmp_path / "r.toml", ELLIPTICITY)
     with pytest.raises(InputError, match=r"'e1' is NaN, infinite or null for \d+ of \d+ objects"):
         train(recipe, data=source, out=tmp_path / "b")
+    alike = {"e1": np.full(40, 0.1), "e2": labels["e2"]}
+    constant = write_stamps(str(tmp_path / "d.zarr"), gaussians(np.zeros((40, 2)), rng), alike)
+    with pytest.raises(InputError, match=r"'e1' is 0.1 for all \d+ objects"):
+        train(recipe, data=constant, out=tmp_path / "b")
     with pytest.raises(InputError, match="label column 'kind' is missing"):
         train(write(tmp_path / "k.toml", CLASSES), data=source, out=tmp_path / "b")
     needs_psf = write(tmp_path / "p.toml", ELLIPTICITY.replace('psf = "none"', 'psf = "required"'))

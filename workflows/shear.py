@@ -229,7 +229,7 @@ def shear(
             f"--frame sky where the images have no world coordinates)"
         )
     drawn = formulas.resampled(_with_total(sums), bootstrap, seed)
-    other = None if calibration is None else _sample(calibration, calibration_labels, **options)
+    other = None if calibration is None else _calibration(catalog, calibration, calibration_labels, options)
     selection, source = _selection(sample, other, divided, step, bootstrap, seed)
     found = [_bin(divided, number, drawn, selection) for number in range(len(divided) + 1)]
     shown = () if by is None else tuple(found[:-1])
@@ -275,6 +275,16 @@ def _sample(
     columns |= {ours: f"coalesce({quoted(name)}, 0)" for ours, name in formulas.label_columns(names).items()}
     key = resample_by or ("set_id" if "set_id" in names else "object_id")
     return _Sample(catalog, table, columns, names, where, key, weight or "1.0")
+
+
+def _calibration(catalog: str, calibration: str, labels: Any, options: Mapping[str, Any]) -> _Sample:
+    """The simulated branches; refused where they are what is measured: such a bias would be 0 whatever the shapes."""
+    if Catalog.open(catalog).identity.get("source") == Catalog.open(calibration).identity.get("source"):
+        raise InputError(
+            f"the calibration {storage.redact(calibration)} was measured on the same stamps as the catalog: "
+            f"simulate its branches with another seed"
+        )
+    return _sample(calibration, labels, **options)
 
 
 def _has_response(catalog: str, names: Sequence[str], have: Sequence[str]) -> bool:
@@ -494,17 +504,19 @@ def _flat(item: ShearBin) -> dict[str, Any]:
 
 def show(result: ShearResult) -> str:
     """The bins as text, one line each."""
-    lines = [f"{'bin':>16} {'objects':>10} {'g1':>20} {'g2':>20} {'R':>7} {'R_S':>8}"]
-    for item in (*result.bins, result.total):
+    shown = (*result.bins, result.total)
+    wide = max(16, *(len(item.name) for item in shown))
+    lines = [f"{'bin':>{wide}} {'objects':>10} {'g1':>20} {'g2':>20} {'R':>7} {'R_S':>8}"]
+    for item in shown:
         own = (item.response[0][0] + item.response[1][1]) / 2
         selected = item.selection_response
         chosen = "-" if selected is None else f"{(selected[0][0] + selected[1][1]) / 2:+.4f}"
-        lines.append(f"{item.name:>16} {item.count:>10} {item.g1!s:>20} {item.g2!s:>20} {own:>7.4f} {chosen:>8}")
+        lines.append(f"{item.name:>{wide}} {item.count:>10} {item.g1!s:>20} {item.g2!s:>20} {own:>7.4f} {chosen:>8}")
         if item.bias is not None:
             bias = item.bias
-            lines.append(f"{'':>16} m1 {bias.m1}  m2 {bias.m2}  c1 {bias.c1}  c2 {bias.c2}")
+            lines.append(f"{'':>{wide}} m1 {bias.m1}  m2 {bias.m2}  c1 {bias.c1}  c2 {bias.c2}")
         if item.leakage is not None:
-            lines.append(f"{'':>16} alpha1 {item.leakage[0]}  alpha2 {item.leakage[1]}")
+            lines.append(f"{'':>{wide}} alpha1 {item.leakage[0]}  alpha2 {item.leakage[1]}")
     if result.rejected:
         lines.append(f"{result.rejected} selected objects are in no bin or have no finite ellipticity and response")
     return "\n".join(lines)

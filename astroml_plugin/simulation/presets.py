@@ -8,6 +8,7 @@ from dataclasses import replace
 from astroml_plugin.errors import InputError
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import Design, PsfPairs, ShearSets, Single
+from astroml_plugin.simulation.hst import HstGalaxies
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
 from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.population import Population
@@ -39,6 +40,7 @@ def _real(part: str, rotations: int, resized: bool = False) -> Callable[[str | N
     def make(hst: str | None) -> StampSet:
         if not hst:
             raise InputError("real galaxies need their catalog: give the path of a RealGalaxyCatalog (--hst PATH)")
+        HstGalaxies.open(hst)  # refused now, not by every unit
         kinds = (RealGalaxies(hst, part=part, rotations=rotations, resized=resized),)
         return StampSet(1, population=replace(_GALAXIES, kinds=kinds), camera=_VARYING)
 
