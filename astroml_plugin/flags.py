@@ -17,6 +17,7 @@ class ObjectFlag(IntFlag):
     DUPLICATE_ID = 64  # the object's id occurs more than once in the input
     TRUNCATED = 128  # the object is larger than the stamp or halo
     OUT_OF_DOMAIN = 256  # input outside what the model was trained for
+    BLENDED = 512  # the object shares its patch of light with another
 
 
 class MaskBit(IntFlag):

@@ -31,6 +31,7 @@ BLOCK_LARGEST = 8192
 _INNER_BYTES = 1_000_000
 _OBJECTS = re.compile(r"block_(\d+)-(\d+)-([0-9a-f]+)\.parquet$")
 _POSITION = ("object_id", "ra", "dec")
+_DIMENSIONS = {"psf": ("object", "band", "psf_y", "psf_x"), "truth": ("object", "layer", "y", "x")}
 
 Pixels = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 """image (n, band, y, x) as stored, variance (same shape, float32) or None, psf (n, band, y, x) float32 or None."""
@@ -80,6 +81,9 @@ class Stamps:
         self.pixel_scale: float | None = metadata["pixel_scale"]
         self.has_variance = "variance" in metadata["arrays"]
         self.has_psf = "psf" in metadata["arrays"]
+        self.has_truth = "truth" in metadata["arrays"]
+        self.layers: tuple[str, ...] = tuple(metadata.get("layers", ()))
+        """Names of the layers of the truth of every pixel, for tasks that learn maps; empty where there is none."""
         self.array_names: tuple[str, ...] = tuple(metadata["arrays"])
         self._opened: dict[tuple[str, bool], zarr.Array] = {}
 
@@ -95,8 +99,12 @@ class Stamps:
         pixel_scale: float | None = None,
         psf_size: tuple[int, int] | None = None,
         variance: bool = False,
+        layers: Sequence[str] = (),
     ) -> Stamps:
-        """An empty store of stamps of `size` (height, width); `block` stamps a unit (default: about 32 MB)."""
+        """An empty store of stamps of `size` (height, width); `block` stamps a unit (default: about 32 MB).
+
+        With `layers`, every stamp has the truth of its pixels, (layer, y, x) float16, NaN where it is unknown.
+        """
         if len(set(bands)) != len(bands) or not bands:
             raise InputError(f"bands {list(bands)} must be different names, at least one")
         url = storage.absolute(url)
@@ -108,15 +116,18 @@ class Stamps:
         shapes = {"image": (len(bands), *size)}
         shapes |= {"variance": (len(bands), *size)} if variance else {}
         shapes |= {"psf": (len(bands), *psf_size)} if psf_size else {}
+        shapes |= {"truth": (len(layers), *size)} if layers else {}
+        types = {"image": dtype, "truth": "float16"}
         try:
             for name, shape in shapes.items():
-                _create_array(url, name, shape, block, chunk, dtype if name == "image" else "float32")
+                _create_array(url, name, shape, block, chunk, types.get(name, "float32"))
         except OSError as error:
             raise InputError(f"{storage.redact(url)} cannot be written: {storage.redact(str(error))}") from error
         metadata = {
             **{"kind": cls.kind, "id": uuid.uuid4().hex, "bands": list(bands), "size": list(size)},
             **{"dtype": np.dtype(dtype).name, "block": block, "pixel_scale": pixel_scale, "arrays": list(shapes)},
         }
+        metadata |= {"layers": list(layers)} if layers else {}
         arrays.create_group(url, metadata, folders=["objects"])
         return cls.open(url)
 
@@ -197,8 +208,25 @@ class Stamps:
 
     def read_block(self, index: int) -> Pixels:
         """One block's pixels, each array with one whole-shard read; CorruptError for a missing or altered shard."""
-        values = {name: self._read_array(index, name) for name in self.array_names}
+        values = {name: self._read_array(index, name) for name in self._pixel_names}
         return values["image"], values.get("variance"), values.get("psf")
+
+    @property
+    def _pixel_names(self) -> list[str]:
+        return [name for name in self.array_names if name != "truth"]
+
+    def read_truth(self, index: int) -> np.ndarray:
+        """One block's truth of pixels, (n, layer, y, x) float16, as `read_block`.
+
+        Raises:
+            InputError: these stamps have none.
+        """
+        if not self.has_truth:
+            raise InputError(
+                f"{storage.redact(self.url)} has no truth of its pixels: simulate fields (--preset fields) or give "
+                f"label maps (ingest with labels)"
+            )
+        return self._read_array(index, "truth")
 
     def read_images(self, index: int) -> np.ndarray:
         """One block's images alone, (n, band, y, x), as `read_block`."""
@@ -217,7 +245,7 @@ class Stamps:
         owner = np.searchsorted([block.stop for block in blocks], wanted, side="right")
         out = {
             name: np.empty((wanted.size, *self.array(name).shape[1:]), self.array(name).dtype)
-            for name in self.array_names
+            for name in self._pixel_names
         }
         for number in np.unique(owner):
             block, chosen = blocks[number], np.flatnonzero(owner == number)
@@ -248,10 +276,17 @@ class Stamps:
         return first
 
     def write_block(
-        self, index: int, image: np.ndarray, variance: np.ndarray | None = None, psf: np.ndarray | None = None
+        self,
+        index: int,
+        image: np.ndarray,
+        variance: np.ndarray | None = None,
+        psf: np.ndarray | None = None,
+        truth: np.ndarray | None = None,
     ) -> str:
         """Write one reserved block's pixels and return their checksum; it exists once `commit_objects` lists it."""
         given = {"image": image, "variance": variance, "psf": psf}
+        if truth is not None or self.has_truth:
+            given["truth"] = truth
         for name, values in given.items():
             if (values is not None) != (name in self.array_names):
                 raise InputError(f"these stamps were created {'with' if values is None else 'without'} {name}")
@@ -291,7 +326,7 @@ def _create_array(url: str, name: str, shape: Sequence[int], block: int, chunk: 
         chunk=(chunk, *shape),
         dtype=dtype,
         fill=0,
-        dimensions=("object", "band", "psf_y", "psf_x") if name == "psf" else ("object", "band", "y", "x"),
+        dimensions=_DIMENSIONS.get(name, ("object", "band", "y", "x")),
     )
 
 

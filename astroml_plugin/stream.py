@@ -163,6 +163,20 @@ class LabelledStamps:
             pixel_scale=source.pixel_scale,
         )
 
+    def read_truth(self, block: _Block, rows: np.ndarray, layers: Sequence[str]) -> Tensor:
+        """(n, layer, y, x) float16 truth of the pixels of the same stamps.
+
+        Raises:
+            InputError: the source has none, or lacks a layer.
+        """
+        source = self.sources[block.source]
+        truth = source.read_truth(block.index)
+        missing = [name for name in layers if name not in source.layers]
+        if missing:
+            raise InputError(f"the truth of {storage.redact(source.url)} lacks {missing}: it has {list(source.layers)}")
+        chosen = np.ix_(_within(rows, block) - block.start, np.array([source.layers.index(name) for name in layers]))
+        return torch.from_numpy(truth[chosen])
+
     def sample(self, rows: np.ndarray, count: int, seed: int) -> Cutouts:
         """At most `count` stamps drawn from `rows`, all bands, for what is measured before training."""
         chosen = np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
@@ -306,7 +320,7 @@ def _stamps(url: str) -> Stamps:
 
 
 def _refuse_differences(sources: Sequence[Stamps]) -> None:
-    for name in ("bands", "size", "dtype", "has_psf", "has_variance", "pixel_scale"):
+    for name in ("bands", "size", "dtype", "has_psf", "has_variance", "pixel_scale", "layers"):
         values = [getattr(source, name) for source in sources]
         if any(value != values[0] for value in values):
             told = ", ".join(str(value) for value in values)
@@ -340,6 +354,17 @@ def joined(parts: Sequence[Cutouts]) -> Cutouts:
     return replace(parts[0], **tensors)
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """Decoded stamps of some blocks."""
+
+    stamps: Cutouts
+    rows: np.ndarray
+    """(n,) sorted."""
+    truth: Tensor | None
+    """(n, layer, y, x) float16 where pixels are learned."""
+
+
 class BlockStream:
     """Batches of some objects of a `LabelledStamps`, shuffled per epoch or in order.
 
@@ -351,6 +376,7 @@ class BlockStream:
         batch_size: stamps per batch; batches of a pool differ by one at most, so that none is tiny.
         seed: with the epoch's number it sets the order.
         memory: bytes of decoded stamps to hold; two pools fit in it, or everything, once.
+        layers: of the stamps' truth of pixels: they are then the targets, (n, layer, y, x).
     """
 
     def __init__(
@@ -363,13 +389,14 @@ class BlockStream:
         batch_size: int = 128,
         seed: int = 0,
         memory: float = 2e9,
+        layers: Sequence[str] = (),
     ) -> None:
         order = np.argsort(rows, kind="stable")
         self.rows, self.targets = rows[order], targets[torch.from_numpy(order)]
         self.data, self.bands = data, tuple(bands)
-        self.batch_size, self.seed, self.memory = batch_size, seed, memory
+        self.batch_size, self.seed, self.memory, self.layers = batch_size, seed, memory, tuple(layers)
         self._blocks = [block for block in data.blocks if len(_within(self.rows, block))]
-        self._whole: Cutouts | None = None
+        self._whole: _Pool | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -378,26 +405,27 @@ class BlockStream:
         """Every object once, in an order that depends on (seed, number) only."""
         random = np.random.default_rng([self.seed, number])
         order = [self._blocks[index] for index in random.permutation(len(self._blocks))]
-        for pool, rows in self._pools(order):
-            yield from self._batches(pool, rows, random.permutation(len(rows)))
+        for pool in self._pools(order):
+            yield from self._batches(pool, random.permutation(len(pool.rows)))
 
     def ordered(self) -> Iterator[Batch]:
         """Every object once, in row order."""
-        for pool, rows in self._pools(self._blocks):
-            yield from self._batches(pool, rows, np.arange(len(rows)))
+        for pool in self._pools(self._blocks):
+            yield from self._batches(pool, np.arange(len(pool.rows)))
 
-    def _batches(self, pool: Cutouts, rows: np.ndarray, order: np.ndarray) -> Iterator[Batch]:
-        places = torch.from_numpy(np.searchsorted(self.rows, rows))
+    def _batches(self, pool: _Pool, order: np.ndarray) -> Iterator[Batch]:
+        places = torch.from_numpy(np.searchsorted(self.rows, pool.rows))
         for part in np.array_split(order, max(1, -(-len(order) // self.batch_size))):
             index = torch.from_numpy(part)
-            yield Batch(pool.take(index), self.targets[places[index]], rows[part])
+            targets = self.targets[places[index]] if pool.truth is None else pool.truth[index]
+            yield Batch(pool.stamps.take(index), targets, pool.rows[part])
 
-    def _pools(self, order: Sequence[_Block]) -> Iterator[tuple[Cutouts, np.ndarray]]:
+    def _pools(self, order: Sequence[_Block]) -> Iterator[_Pool]:
         """Pools of stamps with their rows; the next one is decoded while the last is in use."""
         if self._stamp_bytes() * len(self.rows) <= self.memory:
             if self._whole is None:
-                self._whole, _ = self._load(self._blocks)
-            yield self._whole, self.rows
+                self._whole = self._load(self._blocks)
+            yield self._whole
             return
         groups = self._grouped(order)
         with ThreadPoolExecutor(1, "decode") as decoder:
@@ -421,12 +449,14 @@ class BlockStream:
             filled += size
         return groups
 
-    def _load(self, blocks: Sequence[_Block]) -> tuple[Cutouts, np.ndarray]:
+    def _load(self, blocks: Sequence[_Block]) -> _Pool:
         stamps = joined([self.data.read(block, self.rows, self.bands) for block in blocks])
-        return stamps, np.concatenate([_within(self.rows, block) for block in blocks])
+        truth = [self.data.read_truth(block, self.rows, self.layers) for block in blocks] if self.layers else []
+        rows = np.concatenate([_within(self.rows, block) for block in blocks])
+        return _Pool(stamps, rows, torch.cat(truth) if truth else None)
 
     def _stamp_bytes(self) -> int:
         """Bytes of one decoded stamp: pixels, validity, variance."""
         source = self.data.first
         per_pixel = source.dtype.itemsize + 1 + 4 * source.has_variance
-        return len(self.bands) * source.size[0] * source.size[1] * per_pixel
+        return source.size[0] * source.size[1] * (len(self.bands) * per_pixel + 2 * len(self.layers))

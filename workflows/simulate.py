@@ -15,6 +15,7 @@ from astroml_plugin import __version__, cluster, simulation, storage
 from astroml_plugin.errors import AstromlError, InputError
 from astroml_plugin.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.simulation.camera import Camera
+from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
@@ -134,8 +135,13 @@ def simulate(
                     snr=snr,
                     design=simulation.make_design(pairs, shear=shear, psf_ellipticity=psf_leakage),
                 )
-            elif population or camera or pairs:
-                raise InputError("lenses have their own galaxies and camera, and no pairs: change single settings")
+            elif pairs:
+                raise InputError("pairs are made of single galaxies: take another preset")
+            elif isinstance(stamps, FieldSet):
+                span = None if density is None else (density, density)
+                stamps = replace(stamps, **_given(population=population, camera=camera, density=span), **common)
+            elif population or camera:
+                raise InputError("lenses have their own galaxies and camera: change single settings")
             else:
                 stamps = replace(stamps, **_given(galaxies=density), **common)
             stamps = _changed(stamps, bands, changes, "stamps")
@@ -168,12 +174,15 @@ def _preset_sky(preset: str | None, hst: str | None, height: int, width: int) ->
     if preset is None:
         return Sky(height, width)
     stamps = simulation.preset(preset, hst)
+    if isinstance(stamps, FieldSet):
+        density = sum(stamps.density) / 2
+        return Sky(height, width, density=density, population=stamps.population, camera=stamps.camera)
     if not isinstance(stamps, StampSet):
         raise InputError(f"the preset {preset!r} makes stamps, not a survey: use --kind stamps")
     return Sky(height, width, population=stamps.population, camera=stamps.camera)
 
 
-_S = TypeVar("_S", bound=StampSet | LensSet | Sky)
+_S = TypeVar("_S", bound=StampSet | LensSet | FieldSet | Sky)
 
 
 def _changed(settings: _S, bands: tuple[str, ...] | None, changes: Mapping[str, Any] | None, own: str) -> _S:
@@ -273,7 +282,7 @@ class _StampsPlan(_Plan):
     kind = "stamps"
     function = staticmethod(write_block)
 
-    def __init__(self, out: str, stamps: StampSet | LensSet) -> None:
+    def __init__(self, out: str, stamps: StampSet | LensSet | FieldSet) -> None:
         super().__init__(out, {"stamps": to_mapping(stamps)})
         self.stamps = stamps
 

@@ -32,6 +32,9 @@ from workflows.respond import respond
 Progress = Callable[..., None]
 """Called as progress(what, done, total, note) after every epoch."""
 
+_VALIDATED_PIXELS = 256 * 96**2
+"""Pixels of a band in a batch without gradients, at most."""
+
 _SAMPLE = 512
 """Training stamps from which scales are measured."""
 
@@ -76,14 +79,16 @@ class Plan:
     def stream(self, split: str, group: parallel.Group = parallel.ALONE) -> BlockStream:
         """Batches of a split, or of a process's share of it."""
         training = self.recipe.training
+        judged = max(8, min(256, _VALIDATED_PIXELS // max(1, self.task.stamp_size**2)))
         return BlockStream(
             self.data,
             group.share(self.rows[split]),
             group.share(self.targets[split]),
             bands=self.task.bands,
-            batch_size=training.batch_size if split == "train" else max(256, training.batch_size),
+            batch_size=training.batch_size if split == "train" else max(judged, training.batch_size),
             seed=training.seed,
             memory=training.memory,
+            layers=self.task.layers,
         )
 
     def table(self, rows: np.ndarray) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import PsfPairs, ShearSets, Single
+from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.fits_files import write_fits
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
 from astroml_plugin.simulation.lenses import LensSet
@@ -16,6 +17,7 @@ __all__ = [
     "PRESETS",
     "Camera",
     "Composite",
+    "FieldSet",
     "Irregular",
     "LensSet",
     "Population",

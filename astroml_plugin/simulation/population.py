@@ -29,6 +29,8 @@ class Population:
     """Galaxies' magnitudes in the reference band, dN/dm proportional to 10^(slope m)."""
     slope: float = 0.35
     """Slope of the number counts."""
+    tail: float = 0.0
+    """Magnitudes beyond the faint limit over which the counts fall to 0 in a straight line; 0 for a sharp limit."""
     star_magnitude: tuple[float, float] = (17.0, 25.3)
     """Stars' magnitudes, uniform; the brightest saturate."""
     star_fraction: float = 0.1
@@ -65,6 +67,8 @@ class Population:
             raise InputError(f"ellipticity is one of {', '.join(_ELLIPTICITIES)}, ellipticity_max below 1")
         if sum(kind.fraction for kind in self.kinds) > 1 + 1e-9:
             raise InputError("the fractions of the kinds of galaxies add up to more than 1")
+        if not 0 <= self.tail <= 5:
+            raise InputError(f"a tail of {self.tail} magnitudes lies outside 0 to 5")
         if math.hypot(*self.shear) >= 0.5:
             raise InputError(f"a shear of {self.shear} is not weak: keep |g| below 0.5")
 
@@ -143,12 +147,25 @@ def _ellipticities(rng: np.random.Generator, count: int, population: Population)
 
 
 def _counts(rng: np.random.Generator, count: int, population: Population) -> Float:
-    """Magnitudes with dN/dm proportional to 10^(slope m), by inversion."""
+    """Magnitudes with dN/dm proportional to 10^(slope m), by inversion; some of them in the tail beyond."""
     low, high = population.magnitude
     u, rate = rng.random(count), population.slope * math.log(10)
     if rate == 0 or high == low:
-        return low + u * (high - low)
-    return low + np.log1p(u * math.expm1(rate * (high - low))) / rate
+        drawn = low + u * (high - low)
+    else:
+        drawn = low + np.log1p(u * math.expm1(rate * (high - low))) / rate
+    if population.tail > 0:
+        faint = rng.random(count) < tail_fraction(population)
+        drawn = np.where(faint, high + population.tail * (1 - np.sqrt(rng.random(count))), drawn)
+    return drawn
+
+
+def tail_fraction(population: Population) -> float:
+    """Part of the galaxies that lies in the tail: the counts go on without a step at the faint limit."""
+    low, high = population.magnitude
+    rate = population.slope * math.log(10)
+    main = high - low if rate == 0 else -math.expm1(-rate * (high - low)) / rate
+    return population.tail / 2 / (population.tail / 2 + main)
 
 
 def _colours(rng: np.random.Generator, kind: NDArray[np.int64]) -> Float:

@@ -101,6 +101,8 @@ class Block(NamedTuple):
     """(n, band, psf_y, psf_x), pixel response included, sum about 1."""
     table: pa.Table
     """object_id, ra, dec (null) and the labels; sets add `set_id` and `branch`."""
+    truth: NDArray[np.float16] | None = None
+    """(n, layer, y, x) of fields; None for stamps of single objects."""
 
 
 def make_block(stamps: StampSet, index: int) -> Block:

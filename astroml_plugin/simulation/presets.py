@@ -8,6 +8,7 @@ from dataclasses import replace
 from astroml_plugin.errors import InputError
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import Design, PsfPairs, ShearSets, Single
+from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.hst import HstGalaxies
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
 from astroml_plugin.simulation.lenses import LensSet
@@ -47,7 +48,7 @@ def _real(part: str, rotations: int, resized: bool = False) -> Callable[[str | N
     return make
 
 
-PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet]]] = {
+PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldSet]]] = {
     "field-fixed": (
         "isolated Sersic galaxies, n 0.5-4, half-light radius 0.3-1.0 arcsec, S/N log-uniform 10-200, Moffat PSF of "
         "FWHM 0.7 arcsec, constant noise",
@@ -88,6 +89,11 @@ PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet]]] = {
         lambda hst: LensSet(1),
     ),
     "hst-test": ("the held-out 40 %, each at 12 angles", _real("test", 12)),
+    "fields": (
+        "pieces of crowded sky, 256 pixels, with the truth of every pixel (docs/segmentation.md): galaxies of 20-25.3 "
+        "mag and a tail to 26, stars of 17-25.3, 35-60 objects per square arcminute, PSFs of FWHM 0.5-1.0 arcsec",
+        lambda hst: FieldSet(1),
+    ),
     "hst-test-resized": (
         "the same morphologies at the half-light radii of field-varying, enlarged at most threefold",
         _real("test", 12, resized=True),
@@ -99,7 +105,7 @@ PAIRS: tuple[str, ...] = ("shear", "psf")
 """Designs by name, for `make_design`."""
 
 
-def preset(name: str, hst: str | None = None) -> StampSet | LensSet:
+def preset(name: str, hst: str | None = None) -> StampSet | LensSet | FieldSet:
     """The stamps of a preset, to be completed with `dataclasses.replace(..., count=, seed=)`.
 
     Args:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -120,8 +121,11 @@ class Sky:
 
     # --- pixels ---------------------------------------------------------------------------------------------------
 
-    def model(self, box: Box) -> tuple[Float, pa.Table]:
-        """Noiseless counts (band, y, x) of `box` (which may reach beyond the image) and its objects' truth."""
+    def model(self, box: Box, ledger: Ledger | None = None) -> tuple[Float, pa.Table]:
+        """Noiseless counts (band, y, x) of `box` (which may reach beyond the image) and its objects' truth.
+
+        A `ledger` is told of every object that is drawn.
+        """
         canvas = np.zeros((len(self.camera.bands), box.height, box.width), np.float32)
         image = Box(0, 0, self.width, self.height)
         tables = []
@@ -129,11 +133,11 @@ class Sky:
             inside = box.contains(cell.x, cell.y) & image.contains(cell.x, cell.y)
             snr = np.full(len(cell.x), np.nan)
             for i in range(len(cell.x)):
-                snr[i] = self._draw(canvas, cell, i, box, bool(inside[i]))
+                snr[i] = self._draw(canvas, cell, i, box, bool(inside[i]), ledger)
             tables.append(self._truth(cell, snr, inside))
         return canvas, pa.concat_tables(tables)
 
-    def _draw(self, canvas: Float, cell: SkyObjects, i: int, box: Box, measure: bool) -> float:
+    def _draw(self, canvas: Float, cell: SkyObjects, i: int, box: Box, measure: bool, ledger: Ledger | None) -> float:
         """Add one object where it reaches the box; gives its S/N when asked."""
         x, y, size = float(cell.x[i]), float(cell.y[i]), int(cell.size[i])
         column, row = math.floor(x + 0.5), math.floor(y + 0.5)
@@ -142,6 +146,8 @@ class Sky:
             return math.nan
         stamp = drawing.draw(cell.objects, i, self.psf_at(x, y), self.camera, x - column, y - row, size)
         drawing.add(canvas, stamp, x0 - box.x0, y0 - box.y0)
+        if ledger is not None:
+            ledger.note(stamp, x0 - box.x0, y0 - box.y0, cell, i, box)
         return drawing.signal_to_noise(stamp[self.camera.reference], self.camera) if measure else math.nan
 
     def _truth(self, cell: SkyObjects, snr: NDArray[np.float64], keep: NDArray[np.bool_]) -> pa.Table:
@@ -160,13 +166,13 @@ class Sky:
             columns[f"psf_{name}"] = pa.array([getattr(psf, name) for psf in psfs], pa.float64())
         return pa.table(columns)
 
-    def render(self, box: Box, psf_size: int | None = None) -> tuple[Tile, pa.Table]:
-        """Observed pixels of `box` and the truth of the objects centred in it.
+    def render(self, box: Box, psf_size: int | None = None, ledger: Ledger | None = None) -> tuple[Tile, pa.Table]:
+        """Observed pixels of `box` and the truth of the objects centred in it; `ledger` as in `model`.
 
         `Tile.image` and `variance` (band, y, x) float32, NaN beyond the image; `mask` with NO_DATA there; `psf` the
         PSF at the box's centre on (band, 1, 1, psf_size, psf_size), None without `psf_size`.
         """
-        model, truth = self.model(box)
+        model, truth = self.model(box, ledger)
         mask = np.zeros(model.shape, np.uint32)
         saturated = model >= self.camera.saturation
         np.minimum(model, np.float32(self.camera.saturation), out=model)
@@ -240,6 +246,13 @@ class Sky:
             y, x = track(rng, NOISE_BLOCK)
             rays[band, y, x] = rng.uniform(50, 500)
         return rays, bad
+
+
+class Ledger(Protocol):
+    """Takes note of who gave which light."""
+
+    def note(self, stamp: Float, x: int, y: int, cell: SkyObjects, i: int, box: Box) -> None:
+        """Object `i` of a cell was drawn: `stamp` (band, n, n), its first pixel at (x, y) of the box."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from astroml_plugin import storage
+from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.skies import Sky
@@ -23,7 +24,7 @@ class BlockUnit:
     """One block of stamps to write; its index on disk is its index in the set."""
 
     url: str
-    stamps: StampSet | LensSet
+    stamps: StampSet | LensSet | FieldSet
     index: int
 
 
@@ -42,7 +43,7 @@ class TileUnit:
     """Tiles of the whole sky."""
 
 
-def create_stamps(url: str, stamps: StampSet | LensSet) -> Stamps:
+def create_stamps(url: str, stamps: StampSet | LensSet | FieldSet) -> Stamps:
     """An empty store with room for every block of `stamps`."""
     return Stamps.create(
         url,
@@ -52,6 +53,7 @@ def create_stamps(url: str, stamps: StampSet | LensSet) -> Stamps:
         pixel_scale=stamps.camera.pixel_scale,
         psf_size=(stamps.psf_size, stamps.psf_size),
         variance=stamps.variance,
+        layers=stamps.layers if isinstance(stamps, FieldSet) else (),
     )
 
 
@@ -59,7 +61,7 @@ def write_block(unit: BlockUnit) -> int:
     """Make and write one block; gives its number of stamps."""
     block = unit.stamps.make(unit.index)
     store = Stamps.open(unit.url)
-    checksum = store.write_block(unit.index, block.image, block.variance, block.psf)
+    checksum = store.write_block(unit.index, block.image, block.variance, block.psf, block.truth)
     store.commit_objects(unit.index, block.table, checksum)
     return len(block.table)
 

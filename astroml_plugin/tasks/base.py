@@ -93,6 +93,8 @@ class Task(ABC):
     """Model input, loss, metrics and catalog columns of one kind of measurement."""
 
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
+    layers: ClassVar[tuple[str, ...]] = ()
+    """Layers of the truth of pixels that are learned instead of `targets`: tasks that give maps."""
 
     def __init__(self, settings: TaskSettings | None = None) -> None:
         self.settings: Any = settings or self.Settings()

@@ -1,0 +1,131 @@
+"""From maps to objects: peaks of the map of centres, and to which of them each lit pixel belongs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+Float = NDArray[np.float32]
+Index = NDArray[np.int64]
+
+SEPARATION = 2
+"""Two peaks are more than so many pixels apart, in x or in y."""
+
+_APART = 1e5
+"""Pixels between two patches of light where pixels look for their peak: they never find one of another patch."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The lit pixels of n objects, m of them, row by row."""
+
+    row: Index
+    """(m,)"""
+    column: Index
+    """(m,)"""
+    owner: Index
+    """(m,) number of the object."""
+    other: Index
+    """(m,) number of the nearest other object of the same patch of light; -1 where there is none."""
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Who is where."""
+
+    labels: NDArray[np.int32]
+    """(h, w): 0 background, else the object's number plus 1."""
+    pixels: Pixels
+    patch: Index
+    """(n,) number of the patch of light that the object is in; objects without light have one of their own."""
+
+
+def find_peaks(centre: Float, near: Float, least_centre: float, least_near: float) -> tuple[Index, Index]:
+    """Rows and columns (n,), (n,) of the peaks of a map, row by row; NaN is nothing.
+
+    A pixel is a peak where none within `SEPARATION` is higher, and of equal ones the first.
+
+    Args:
+        centre: (h, w), whose peaks are looked for.
+        near: (h, w), which says whether there is something.
+        least_centre, least_near: what a peak exceeds in both.
+    """
+    width = centre.shape[1] + 2 * SEPARATION
+    padded = np.pad(centre, SEPARATION, constant_values=-np.inf).ravel()
+    row, column = np.nonzero((centre > least_centre) & (near > least_near))
+    place = (row + SEPARATION) * width + column + SEPARATION
+    value = padded[place]
+    kept = np.ones(len(place), bool)
+    for down in range(-SEPARATION, SEPARATION + 1):
+        for right in range(-SEPARATION, SEPARATION + 1):
+            step = down * width + right
+            if step:
+                beside = padded[place + step]
+                kept &= ~(beside >= value) if step < 0 else ~(beside > value)
+    return row[kept], column[kept]
+
+
+def outline(lit: NDArray[np.bool_], offset_x: Float, offset_y: Float, peak: tuple[Index, Index]) -> Outlines:
+    """Give each lit pixel to a peak.
+
+    In a patch of light (8-connected) with one peak, all pixels are its own; in one with several, each belongs to the
+    peak nearest to where its offset points. A patch without a peak is nothing. A peak in the dark has its pixel.
+
+    Args:
+        lit: (h, w) foreground.
+        offset_x, offset_y: (h, w) from the pixel to the centre of its object, pixels.
+        peak: rows and columns of n peaks.
+    """
+    patches, count = ndimage.label(lit, np.ones((3, 3), bool))
+    number = np.arange(len(peak[0]))
+    patch = patches[peak].astype(np.int64)
+    peaks_of = np.bincount(patch, minlength=count + 1)
+    first = np.full(count + 1, -1, np.int64)
+    first[patch[::-1]] = number[::-1]
+    first[0], peaks_of[0] = -1, 0
+    row, column = np.nonzero((peaks_of > 0)[patches])
+    inside = patches[row, column]
+    owner, other = first[inside], np.full(len(row), -1, np.int64)
+    shared = np.flatnonzero(peaks_of[inside] > 1)
+    if len(shared):
+        where = row[shared], column[shared]
+        owner[shared], other[shared] = _voted(where, inside[shared], (offset_x[where], offset_y[where]), peak, patch)
+    dark = patch == 0
+    patch[dark] = count + 1 + np.flatnonzero(dark)
+    labels = np.zeros(lit.shape, np.int32)
+    labels[row, column] = owner + 1
+    labels[peak] = number + 1
+    return Outlines(labels, _with_peaks(Pixels(row, column, owner, other), labels, peak, dark), patch)
+
+
+def _voted(
+    where: tuple[Index, Index],
+    inside: NDArray,
+    offset: tuple[Float, Float],
+    peak: tuple[Index, Index],
+    patch: Index,
+) -> tuple[Index, Index]:
+    """Owner and nearest other of pixels in patches with several peaks."""
+    chosen = np.flatnonzero(np.isin(patch, inside) & (patch > 0))
+    tree = KDTree(np.stack([peak[1][chosen], peak[0][chosen], patch[chosen] * _APART], axis=1))
+    across, up = (np.nan_to_num(item.astype(np.float64)) for item in offset)
+    votes = np.stack([where[1] + across, where[0] + up, inside * _APART], axis=1)
+    owner = tree.query(votes)[1]
+    two = tree.query(np.stack([where[1], where[0], inside * _APART], axis=1), k=2)[1]
+    other = np.where(two[:, 0] == owner, two[:, 1], two[:, 0])
+    return chosen[owner], chosen[other]
+
+
+def _with_peaks(pixels: Pixels, labels: NDArray[np.int32], peak: tuple[Index, Index], dark: NDArray) -> Pixels:
+    """The pixels with those of peaks in the dark, and every peak's pixel its own."""
+    row, column = (np.concatenate([a, b[dark]]) for a, b in zip((pixels.row, pixels.column), peak))
+    owner = labels[row, column].astype(np.int64) - 1
+    other = np.concatenate([pixels.other, np.full(int(dark.sum()), -1, np.int64)])
+    before = np.concatenate([pixels.owner, owner[len(pixels.owner) :]])
+    other = np.where((owner != before) & (other == owner), before, other)
+    order = np.lexsort((column, row))
+    return Pixels(row[order], column[order], owner[order], other[order])
