@@ -1,4 +1,4 @@
-"""Cutouts in memory: put a tile on the device once, gather stamps there, hand them over in batches.
+"""Stamps in memory, gathered around objects of a tile or taken as stored, and handed over in batches.
 
 Origins follow the contract: a stamp of side s around (x, y) begins at floor(x + 0.5) - s // 2 in the parent image,
 so the object's pixel has index s // 2. Pixels that cannot be used are 0 and not `valid`.
@@ -6,40 +6,18 @@ so the object's pixel has index s // 2. Pixels that cannot be used are 0 and not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from astroml_plugin.cutouts.pixels import DeviceTile, Move, band_index, moved, usable
 from astroml_plugin.errors import InputError
-from astroml_plugin.flags import INFORMATIONAL, MaskBit, ObjectFlag
+from astroml_plugin.flags import ObjectFlag
 
 _PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
-_BAD = 0xFFFFFFFF & ~int(INFORMATIONAL | MaskBit.NO_DATA | MaskBit.SATURATED | MaskBit.UNMASKED_NAN)
-
-Move = Callable[[np.ndarray], Tensor]
-"""Takes an array to a device as it is."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Pixels of one tile as read from a Survey, on the CPU."""
-
-    image: np.ndarray
-    """(band, y, x) float32, in the tile's units."""
-    variance: np.ndarray | None = None
-    """(band, y, x) float32, in units²; None where the survey has none."""
-    mask: np.ndarray | None = None
-    """(band, y, x) uint32 of `MaskBit`; None where the survey has none."""
-    psf: np.ndarray | None = None
-    """(band, cell_y, cell_x, psf_y, psf_x) float32; None where the survey has none."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(array.nbytes for array in (self.image, self.variance, self.mask, self.psf) if array is not None)
 
 
 @dataclass(frozen=True)
@@ -90,138 +68,6 @@ class Cutouts:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, bands=tuple(bands), **picked)
-
-
-def band_index(have: Sequence[str], want: Sequence[str]) -> list[int]:
-    """Positions of the bands `want` among `have`, matched by name.
-
-    Raises:
-        InputError: a band is missing; names what there is.
-    """
-    missing = [band for band in want if band not in have]
-    if missing:
-        raise InputError(
-            f"band {', '.join(missing)} is missing: the source has {', '.join(have)}; "
-            f"use a bundle trained on those bands or ingest the missing ones"
-        )
-    return [list(have).index(band) for band in want]
-
-
-@dataclass(frozen=True)
-class DeviceTile:
-    """A tile on the device, ready to be cut."""
-
-    image: Tensor
-    """(band, y, x) float32; unusable pixels are 0."""
-    variance: Tensor | None
-    """(band, y, x) float32; unusable pixels are 0."""
-    bits: Tensor | None
-    """(band, y, x) uint8: EDGE, MASKED, NONFINITE, SATURATED of each pixel; None when all pixels can be used."""
-    psf: Tensor | None
-    """(band, cell_y, cell_x, psf_y, psf_x) float32."""
-    bands: tuple[str, ...]
-    """Names of the band axis."""
-    pixel_scale: float | None = None
-    """Arcsec per pixel."""
-
-
-def pixel_bits(image: np.ndarray, variance: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
-    """What is wrong with each pixel.
-
-    Args:
-        image: any shape, number.
-        variance: same shape, or None.
-        mask: same shape, uint32 of `MaskBit`, or None.
-
-    Returns:
-        Same shape, uint8 of `ObjectFlag` (EDGE, MASKED, NONFINITE, SATURATED); 0 where the pixel can be used.
-    """
-    bits = np.zeros(image.shape, np.uint8)
-    if image.dtype.kind == "f":
-        _mark(bits, ~np.isfinite(image), ObjectFlag.NONFINITE)
-    if variance is not None:
-        _mark(bits, ~((variance > 0) & (variance < np.inf)), ObjectFlag.MASKED)
-    if mask is not None and mask.any():
-        _mark(bits, (mask & np.uint32(_BAD)) != 0, ObjectFlag.MASKED)
-        _mark(bits, (mask & np.uint32(MaskBit.SATURATED)) != 0, ObjectFlag.SATURATED)
-        bits[(mask & np.uint32(MaskBit.NO_DATA)) != 0] = int(ObjectFlag.EDGE)
-    return bits
-
-
-def _mark(bits: np.ndarray, where: np.ndarray, flag: ObjectFlag) -> None:
-    """Set a flag in place; nothing to do is the usual case and costs one look."""
-    if where.any():
-        bits |= where.view(np.uint8) * np.uint8(flag)
-
-
-def device_bits(image: Tensor, variance: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """`pixel_bits` where the pixels are; None when all can be used.
-
-    Args:
-        image: any shape, number.
-        variance: same shape, or None.
-        mask: same shape, `MaskBit` as int32, or None.
-    """
-    bits = torch.zeros(image.shape, dtype=torch.uint8, device=image.device)
-    if image.is_floating_point():
-        bits |= (~image.isfinite()).to(torch.uint8) * int(ObjectFlag.NONFINITE)
-    if variance is not None:
-        bits |= (~((variance > 0) & (variance < torch.inf))).to(torch.uint8) * int(ObjectFlag.MASKED)
-    if mask is not None:
-        bits |= ((mask & _signed(_BAD)) != 0).to(torch.uint8) * int(ObjectFlag.MASKED)
-        bits |= ((mask & _signed(MaskBit.SATURATED)) != 0).to(torch.uint8) * int(ObjectFlag.SATURATED)
-        bits.masked_fill_((mask & _signed(MaskBit.NO_DATA)) != 0, int(ObjectFlag.EDGE))
-    return bits if bool(bits.any()) else None
-
-
-def _signed(bits: int) -> int:
-    """32 bits as the int32 that has them."""
-    return int(np.uint32(bits).view(np.int32))
-
-
-def to_device(
-    tile: Tile,
-    bands: Sequence[str],
-    device: torch.device | str = "cpu",
-    pixel_scale: float | None = None,
-    move: Move | None = None,
-) -> DeviceTile:
-    """Move a tile to the device once; its unusable pixels become 0 there.
-
-    Args:
-        tile: pixels.
-        bands: names of the band axis.
-        device: where to.
-        pixel_scale: arcsec per pixel, or None.
-        move: takes arrays there; the default leaves them where they are on a CPU.
-    """
-    image, variance, bits = _usable(tile.image, tile.variance, tile.mask, torch.device(device), move)
-    psf = None if tile.psf is None else _moved(tile.psf, torch.device(device), move)
-    return DeviceTile(image, variance, bits, psf, tuple(bands), pixel_scale)
-
-
-def _usable(
-    image: np.ndarray, variance: np.ndarray | None, mask: np.ndarray | None, device: torch.device, move: Move | None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Image and variance on the device, 0 where they cannot be used, and the bits that say why (None: all can)."""
-    pixels = _moved(image, device, move)
-    spread = None if variance is None else _moved(variance, device, move)
-    if device.type == "cpu" and move is None:
-        marked = pixel_bits(image, variance, mask)
-        bits = torch.from_numpy(marked) if marked.any() else None
-    else:
-        bits = device_bits(pixels, spread, None if mask is None else _moved(mask.view(np.int32), device, move))
-    if bits is None:
-        return pixels, spread, None
-    unusable = bits != 0
-    return pixels.masked_fill(unusable, 0), None if spread is None else spread.masked_fill(unusable, 0.0), bits
-
-
-def _moved(array: np.ndarray, device: torch.device, move: Move | None) -> Tensor:
-    if move is not None:
-        return move(array)
-    tensor = torch.from_numpy(np.ascontiguousarray(array) if array.flags.writeable else array.copy())
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def around(
@@ -337,12 +183,12 @@ def from_stamps(
         device: where to.
         move: takes arrays there; the default leaves them where they are on a CPU.
     """
-    pixels, spread, bits = _usable(image, variance, None, torch.device(device), move)
+    pixels, spread, bits = usable(image, variance, None, torch.device(device), move)
     return Cutouts(
         image=pixels,
         variance=spread,
         valid=_all_valid(pixels) if bits is None else bits == 0,
-        psf=None if psf is None else _moved(psf, torch.device(device), move),
+        psf=None if psf is None else moved(psf, torch.device(device), move),
         jacobian=torch.full((len(image), 2, 2), torch.nan, dtype=torch.float64),
         flags=_no_flags(pixels) if bits is None else reduce_bits(bits),
         bands=tuple(bands),

@@ -1,0 +1,37 @@
+"""Cutouts in memory: put a tile on the device once, gather stamps there, hand them over in batches."""
+
+from astroml_plugin.cutouts.pixels import (
+    DeviceTile,
+    Move,
+    Tile,
+    band_index,
+    device_bits,
+    pixel_bits,
+    to_device,
+)
+from astroml_plugin.cutouts.stamps import (
+    Cutouts,
+    around,
+    batches,
+    crop,
+    from_stamps,
+    reduce_bits,
+    stamp_origin,
+)
+
+__all__ = [
+    "Cutouts",
+    "DeviceTile",
+    "Move",
+    "Tile",
+    "around",
+    "band_index",
+    "batches",
+    "crop",
+    "device_bits",
+    "from_stamps",
+    "pixel_bits",
+    "reduce_bits",
+    "stamp_origin",
+    "to_device",
+]
