@@ -14,22 +14,27 @@ from astroml_plugin.cutouts.stamps import (
     around,
     batches,
     crop,
+    cut,
     from_stamps,
     reduce_bits,
     stamp_origin,
 )
+from astroml_plugin.cutouts.windows import Grid, grid
 
 __all__ = [
     "Cutouts",
     "DeviceTile",
+    "Grid",
     "Move",
     "Tile",
     "around",
     "band_index",
     "batches",
     "crop",
+    "cut",
     "device_bits",
     "from_stamps",
+    "grid",
     "pixel_bits",
     "reduce_bits",
     "stamp_origin",

@@ -71,7 +71,14 @@ class Cutouts:
 
 
 def around(
-    tile: DeviceTile, x: np.ndarray, y: np.ndarray, size: int, *, origin: tuple[int, int], jacobian: np.ndarray
+    tile: DeviceTile,
+    x: np.ndarray,
+    y: np.ndarray,
+    size: int,
+    *,
+    origin: tuple[int, int],
+    jacobian: np.ndarray,
+    padded: bool = False,
 ) -> Cutouts:
     """Stamps around objects, gathered on the device.
 
@@ -81,35 +88,58 @@ def around(
         size: stamp side in pixels.
         origin: parent pixel (x0, y0) of the tile's first pixel.
         jacobian: (n, 2, 2) float64, see `Cutouts.jacobian`.
+        padded: stamps may leave the tile; their pixels outside are unusable and flagged EDGE.
 
     Returns:
         n stamps. Each lies inside the tile, because a unit owns only objects of its inner box and the halo is at
-        least half a stamp.
+        least half a stamp; but for objects that are owned by their peak, whose centre may lie elsewhere.
 
     Raises:
-        InputError: a stamp would leave the tile.
+        InputError: a stamp would leave the tile and is not `padded`.
     """
     left = stamp_origin(x, size) - origin[0]
     top = stamp_origin(y, size) - origin[1]
     height, width = tile.image.shape[-2:]
-    if len(x) and (left.min() < 0 or top.min() < 0 or left.max() + size > width or top.max() + size > height):
+    if not padded and _leaves(left, top, size, height, width):
         raise InputError(
             f"a stamp of {size} px leaves its tile of {width} x {height} px: the survey's halo is too small"
         )
-    device = tile.image.device
-    corner = (torch.from_numpy(top).to(device), torch.from_numpy(left).to(device))
-    image = _gather(tile.image, corner, size)
-    bits = None if tile.bits is None else _gather(tile.bits, corner, size)
+    return cut(tile, left, top, size, jacobian)
+
+
+def cut(tile: DeviceTile, left: np.ndarray, top: np.ndarray, size: int, jacobian: np.ndarray | None = None) -> Cutouts:
+    """Squares of a tile, gathered on the device; pixels outside the tile are 0, not valid and flagged EDGE.
+
+    Args:
+        tile: the tile on the device.
+        left, top: (n,) int64, first pixel of each square in the tile.
+        size: side in pixels.
+        jacobian: (n, 2, 2) float64, see `Cutouts.jacobian`; NaN where it is not given.
+    """
+    height, width = tile.image.shape[-2:]
+    image = _gather(tile.image, left, top, size)
+    bits = None if tile.bits is None else _gather(tile.bits, left, top, size, int(ObjectFlag.EDGE))
+    if bits is None and _leaves(left, top, size, height, width):
+        inside = tile.image.new_zeros((1, height, width), dtype=torch.uint8)
+        bits = _gather(inside, left, top, size, int(ObjectFlag.EDGE)).expand(image.shape)
     centre_x, centre_y = left + size // 2, top + size // 2
+    unknown = np.full((len(left), 2, 2), np.nan)
     return Cutouts(
         image=image,
-        variance=None if tile.variance is None else _gather(tile.variance, corner, size),
+        variance=None if tile.variance is None else _gather(tile.variance, left, top, size),
         valid=_all_valid(image) if bits is None else bits == 0,
         psf=None if tile.psf is None else _psf_cells(tile.psf, centre_x / width, centre_y / height),
-        jacobian=torch.from_numpy(jacobian),
+        jacobian=torch.from_numpy(unknown if jacobian is None else jacobian),
         flags=_no_flags(image) if bits is None else reduce_bits(bits),
         bands=tile.bands,
         pixel_scale=tile.pixel_scale,
+    )
+
+
+def _leaves(left: np.ndarray, top: np.ndarray, size: int, height: int, width: int) -> bool:
+    """Whether any square has a pixel outside."""
+    return bool(
+        len(left) and (left.min() < 0 or top.min() < 0 or left.max() + size > width or top.max() + size > height)
     )
 
 
@@ -128,19 +158,37 @@ def stamp_origin(position: np.ndarray, size: int) -> np.ndarray:
     return np.floor(np.asarray(position, np.float64) + 0.5).astype(np.int64) - size // 2
 
 
-def _gather(plane: Tensor, corner: tuple[Tensor, Tensor], size: int) -> Tensor:
-    """(n, band, size, size) windows of a (band, y, x) plane.
+def _gather(plane: Tensor, left: np.ndarray, top: np.ndarray, size: int, outside: int = 0) -> Tensor:
+    """(n, band, size, size) squares of a (band, y, x) plane, `outside` beyond it.
 
     On a GPU through a strided view, one kernel and no index per pixel; on a CPU plain copies are ten times faster.
     """
     if plane.is_cuda:
-        windows = plane.unfold(1, size, 1).unfold(2, size, 1)
-        return windows[:, corner[0], corner[1]].transpose(0, 1).contiguous()
+        return _unfolded(plane, left, top, size, outside)
     source = plane.numpy()
-    stamps = np.empty((len(corner[0]), len(source), size, size), source.dtype)
-    for stamp, y, x in zip(stamps, corner[0].tolist(), corner[1].tolist()):
-        stamp[...] = source[:, y : y + size, x : x + size]
+    stamps = np.empty((len(left), len(source), size, size), source.dtype)
+    for stamp, y, x in zip(stamps, top.tolist(), left.tolist()):
+        part = source[:, max(0, y) : max(0, y + size), max(0, x) : max(0, x + size)]
+        if part.shape == stamp.shape:
+            stamp[...] = part
+        else:
+            stamp[...] = outside
+            from_y, from_x = max(0, -y), max(0, -x)
+            stamp[:, from_y : from_y + part.shape[1], from_x : from_x + part.shape[2]] = part
     return torch.from_numpy(stamps)
+
+
+def _unfolded(plane: Tensor, left: np.ndarray, top: np.ndarray, size: int, outside: int) -> Tensor:
+    """`_gather` of a strided view; a plane that is too small is padded first."""
+    height, width = plane.shape[-2:]
+    if _leaves(left, top, size, height, width):
+        before_x, before_y = max(0, -int(left.min())), max(0, -int(top.min()))
+        after_x, after_y = max(0, int(left.max()) + size - width), max(0, int(top.max()) + size - height)
+        plane = torch.nn.functional.pad(plane, (before_x, after_x, before_y, after_y), value=outside)
+        left, top = left + before_x, top + before_y
+    windows = plane.unfold(1, size, 1).unfold(2, size, 1)
+    row, column = torch.from_numpy(top).to(plane.device), torch.from_numpy(left).to(plane.device)
+    return windows[:, row, column].transpose(0, 1).contiguous()
 
 
 def _psf_cells(psf: Tensor, across: np.ndarray, up: np.ndarray) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one place where a model runs over the objects of a unit, batch by batch."""
+"""The one place where a model runs over the stamps or windows of a unit, batch by batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,8 @@ from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import BlockWork, TileWork, bundle_bands
 from astroml_plugin.inference.resident import ResidentModel, kept
+
+Done = TypeVar("Done")
 
 Columns = tuple[dict[str, pa.Array], np.ndarray, np.ndarray]
 """Columns, flags of the cut and flags of the task, each of length n."""
@@ -46,7 +48,7 @@ class Runner:
 
     forward: Forward
     batch: int
-    """Objects per forward; halved for good when the device's memory does not hold them."""
+    """Stamps or windows per forward; halved for good when the device's memory does not hold them."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def halve(self, tried: int) -> None:
@@ -82,12 +84,92 @@ def _shapes(task: Any) -> list[tuple[int, int, int]]:
     return [(bands, size, size), *([(bands, psf, psf)] if task.settings.psf != "none" else [])]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Stamps or windows ready for the network."""
+
+    first: int
+    """Number of the first one in the unit."""
+    cutouts: Cutouts
+    """The model's bands of them."""
+    inputs: tuple[Tensor, ...]
+    """What the network takes."""
+    flags: Tensor
+    """(n,) int32, added by `Task.prepare`."""
+
+
+def over_batches(
+    job: Job,
+    model: ResidentModel,
+    bands: tuple[str, ...],
+    cut: Callable[[int], Iterator[Cutouts]],
+    finish: Callable[[Batch, Tensor], Done],
+    meter: Meter,
+) -> list[Done]:
+    """A model over all that `cut` gives, in order.
+
+    Where the device's memory does not hold a batch, the batch is halved, for this process, and all is begun again.
+
+    Args:
+        job: the run's settings.
+        model: resident on its device.
+        bands: what the model reads.
+        cut: gives all stamps or windows of the unit, in batches of at most so many.
+        finish: makes of a batch and the network's answer (on the device) what is returned.
+        meter: takes times.
+
+    Raises:
+        torch.OutOfMemoryError: not even one fits.
+    """
+    runner = runner_of(job, model)
+    while True:
+        batch = runner.batch
+        try:
+            return _once(runner.forward, batch, model, bands, cut(batch), finish, meter)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+        runner.halve(batch)  # only here has the failed attempt let go of its memory
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _once(
+    forward: Forward,
+    batch: int,
+    model: ResidentModel,
+    bands: tuple[str, ...],
+    cut: Iterator[Cutouts],
+    finish: Callable[[Batch, Tensor], Done],
+    meter: Meter,
+) -> list[Done]:
+    def prepared() -> Iterator[Batch]:
+        first = 0
+        for whole in cut:
+            chosen = whole.select(bands)
+            with torch.inference_mode():
+                made = Batch(first, chosen, *model.task.prepare(chosen))
+            yield made
+            first += len(chosen)
+
+    def finished(item: Batch, outputs: Tensor) -> Done:
+        with torch.inference_mode():
+            return finish(item, outputs)
+
+    device = str(model.device)
+    return pipelined(
+        meter.each("prepare", prepared()),
+        meter.timed("forward", lambda item: forward(item.inputs, batch)),
+        meter.timed("forward", finished),
+        device=device,
+        overlap=overlaps(device),
+    )
+
+
 def apply(
     job: Job, model: ResidentModel, work: TileWork | BlockWork, placed: Any, device: str, meter: Meter
 ) -> Columns:
     """One model over all objects of a unit.
-
-    Where the device's memory does not hold a batch, the batch is halved, for this process, and the unit begun again.
 
     Args:
         job: the run's settings.
@@ -100,63 +182,21 @@ def apply(
     Raises:
         torch.OutOfMemoryError: not even one stamp fits.
     """
-    runner = runner_of(job, model)
-    while True:
-        batch = runner.batch
-        try:
-            return _over_batches(job, model, runner.forward, batch, work, placed, device, meter)
-        except torch.OutOfMemoryError:
-            if batch == 1:
-                raise
-        runner.halve(batch)  # only here has the failed attempt let go of its memory
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    size, move = model.task.stamp_size, metered(mover(device), meter)
 
+    def finish(item: Batch, outputs: Tensor) -> Columns:
+        values, task_flags = model.task.predict(outputs, item.cutouts, item.flags)
+        flags = item.cutouts.flags.cpu().numpy()
+        return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
-@dataclass(frozen=True)
-class _Batch:
-    stamps: Cutouts
-    inputs: tuple[Tensor, ...]
-    prepared: Tensor
-
-
-def _over_batches(
-    job: Job,
-    model: ResidentModel,
-    forward: Forward,
-    batch: int,
-    work: TileWork | BlockWork,
-    placed: Any,
-    device: str,
-    meter: Meter,
-) -> Columns:
     bands = bundle_bands(model.task, work.bands, job.band)
-    cut: Iterator[Cutouts] = work.cutouts(placed, model.task.stamp_size, batch, device, _metered(mover(device), meter))
-
-    def prepared() -> Iterator[_Batch]:
-        for whole in cut:
-            stamps = whole.select(bands)
-            with torch.inference_mode():
-                batch_made = _Batch(stamps, *model.task.prepare(stamps))
-            yield batch_made
-
-    def finish(item: _Batch, outputs: Tensor) -> tuple[dict[str, pa.Array], np.ndarray, np.ndarray]:
-        with torch.inference_mode():
-            values, task_flags = model.task.predict(outputs, item.stamps, item.prepared)
-        flags = item.stamps.flags.cpu().numpy()
-        return {name: _arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
-
-    found = pipelined(
-        meter.each("prepare", prepared()),
-        meter.timed("forward", lambda item: forward(item.inputs, batch)),
-        meter.timed("forward", finish),
-        device=device,
-        overlap=overlaps(device),
+    found = over_batches(
+        job, model, bands, lambda batch: work.cutouts(placed, size, batch, device, move), finish, meter
     )
     return _joined(model, found)
 
 
-def _metered(move: Move | None, meter: Meter) -> Move | None:
+def metered(move: Move | None, meter: Meter) -> Move | None:
     """`move`, whose bytes are counted as those of `copy`; the time is that of what it is part of."""
     if move is None:
         return None
@@ -177,7 +217,8 @@ def _joined(model: ResidentModel, found: list[Columns]) -> Columns:
     return columns, np.concatenate([part[1] for part in found]), np.concatenate([part[2] for part in found])
 
 
-def _arrow(values: np.ndarray) -> pa.Array:
+def arrow(values: np.ndarray) -> pa.Array:
+    """A task's values as Arrow; text is a large string."""
     if values.dtype.kind in "OU":
         return pa.array(values.tolist(), pa.large_string())
     return pa.array(values) if values.ndim == 1 else vectors(values)
@@ -224,7 +265,7 @@ class Placing:
     def _place(self) -> Any:
         stream = streams(self.device).copying
         with self.meter.stage("copy"), on(stream):
-            placed = self.work.place(self.device, _metered(mover(self.device), self.meter))
+            placed = self.work.place(self.device, metered(mover(self.device), self.meter))
             if stream is not None:
                 stream.synchronize()
             return placed
