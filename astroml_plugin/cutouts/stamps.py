@@ -100,33 +100,36 @@ def around(
     left = stamp_origin(x, size) - origin[0]
     top = stamp_origin(y, size) - origin[1]
     height, width = tile.image.shape[-2:]
-    if not padded and _leaves(left, top, size, height, width):
+    if not padded and _leaves(left, top, (size, size), height, width):
         raise InputError(
             f"a stamp of {size} px leaves its tile of {width} x {height} px: the survey's halo is too small"
         )
-    return cut(tile, left, top, size, jacobian)
+    return cut(tile, left, top, (size, size), jacobian)
 
 
-def cut(tile: DeviceTile, left: np.ndarray, top: np.ndarray, size: int, jacobian: np.ndarray | None = None) -> Cutouts:
-    """Squares of a tile, gathered on the device; pixels outside the tile are 0, not valid and flagged EDGE.
+def cut(
+    tile: DeviceTile, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], jacobian: np.ndarray | None = None
+) -> Cutouts:
+    """Rectangles of a tile, gathered on the device; pixels outside the tile are 0, not valid and flagged EDGE.
 
     Args:
         tile: the tile on the device.
-        left, top: (n,) int64, first pixel of each square in the tile.
-        size: side in pixels.
+        left, top: (n,) int64, first pixel of each in the tile.
+        shape: (height, width) in pixels.
         jacobian: (n, 2, 2) float64, see `Cutouts.jacobian`; NaN where it is not given.
     """
     height, width = tile.image.shape[-2:]
-    image = _gather(tile.image, left, top, size)
-    bits = None if tile.bits is None else _gather(tile.bits, left, top, size, int(ObjectFlag.EDGE))
-    if bits is None and _leaves(left, top, size, height, width):
+    outside = int(ObjectFlag.EDGE)
+    image = _gather(tile.image, left, top, shape)
+    bits = None if tile.bits is None else _gather(tile.bits, left, top, shape, outside)
+    if bits is None and _leaves(left, top, shape, height, width):
         inside = tile.image.new_zeros((1, height, width), dtype=torch.uint8)
-        bits = _gather(inside, left, top, size, int(ObjectFlag.EDGE)).expand(image.shape)
-    centre_x, centre_y = left + size // 2, top + size // 2
+        bits = _gather(inside, left, top, shape, outside).expand(image.shape)
+    centre_x, centre_y = left + shape[1] // 2, top + shape[0] // 2
     unknown = np.full((len(left), 2, 2), np.nan)
     return Cutouts(
         image=image,
-        variance=None if tile.variance is None else _gather(tile.variance, left, top, size),
+        variance=None if tile.variance is None else _gather(tile.variance, left, top, shape),
         valid=_all_valid(image) if bits is None else bits == 0,
         psf=None if tile.psf is None else _psf_cells(tile.psf, centre_x / width, centre_y / height),
         jacobian=torch.from_numpy(unknown if jacobian is None else jacobian),
@@ -136,11 +139,12 @@ def cut(tile: DeviceTile, left: np.ndarray, top: np.ndarray, size: int, jacobian
     )
 
 
-def _leaves(left: np.ndarray, top: np.ndarray, size: int, height: int, width: int) -> bool:
-    """Whether any square has a pixel outside."""
-    return bool(
-        len(left) and (left.min() < 0 or top.min() < 0 or left.max() + size > width or top.max() + size > height)
-    )
+def _leaves(left: np.ndarray, top: np.ndarray, shape: tuple[int, int], height: int, width: int) -> bool:
+    """Whether any rectangle has a pixel outside."""
+    if not len(left):
+        return False
+    right, bottom = left.max() + shape[1], top.max() + shape[0]
+    return bool(left.min() < 0 or top.min() < 0 or right > width or bottom > height)
 
 
 def _all_valid(image: Tensor) -> Tensor:
@@ -158,17 +162,17 @@ def stamp_origin(position: np.ndarray, size: int) -> np.ndarray:
     return np.floor(np.asarray(position, np.float64) + 0.5).astype(np.int64) - size // 2
 
 
-def _gather(plane: Tensor, left: np.ndarray, top: np.ndarray, size: int, outside: int = 0) -> Tensor:
-    """(n, band, size, size) squares of a (band, y, x) plane, `outside` beyond it.
+def _gather(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: int = 0) -> Tensor:
+    """(n, band, *shape) rectangles of a (band, y, x) plane, `outside` beyond it.
 
     On a GPU through a strided view, one kernel and no index per pixel; on a CPU plain copies are ten times faster.
     """
     if plane.is_cuda:
-        return _unfolded(plane, left, top, size, outside)
+        return _unfolded(plane, left, top, shape, outside)
     source = plane.numpy()
-    stamps = np.empty((len(left), len(source), size, size), source.dtype)
+    stamps = np.empty((len(left), len(source), *shape), source.dtype)
     for stamp, y, x in zip(stamps, top.tolist(), left.tolist()):
-        part = source[:, max(0, y) : max(0, y + size), max(0, x) : max(0, x + size)]
+        part = source[:, max(0, y) : max(0, y + shape[0]), max(0, x) : max(0, x + shape[1])]
         if part.shape == stamp.shape:
             stamp[...] = part
         else:
@@ -178,15 +182,15 @@ def _gather(plane: Tensor, left: np.ndarray, top: np.ndarray, size: int, outside
     return torch.from_numpy(stamps)
 
 
-def _unfolded(plane: Tensor, left: np.ndarray, top: np.ndarray, size: int, outside: int) -> Tensor:
+def _unfolded(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: int) -> Tensor:
     """`_gather` of a strided view; a plane that is too small is padded first."""
     height, width = plane.shape[-2:]
-    if _leaves(left, top, size, height, width):
+    if _leaves(left, top, shape, height, width):
         before_x, before_y = max(0, -int(left.min())), max(0, -int(top.min()))
-        after_x, after_y = max(0, int(left.max()) + size - width), max(0, int(top.max()) + size - height)
+        after_x, after_y = max(0, int(left.max()) + shape[1] - width), max(0, int(top.max()) + shape[0] - height)
         plane = torch.nn.functional.pad(plane, (before_x, after_x, before_y, after_y), value=outside)
         left, top = left + before_x, top + before_y
-    windows = plane.unfold(1, size, 1).unfold(2, size, 1)
+    windows = plane.unfold(1, shape[0], 1).unfold(2, shape[1], 1)
     row, column = torch.from_numpy(top).to(plane.device), torch.from_numpy(left).to(plane.device)
     return windows[:, row, column].transpose(0, 1).contiguous()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,6 +76,21 @@ class Placer:
         radius = separation(ra, dec, ra[0], dec[0]).max()
         return (ra[0], dec[0], float(1.02 * radius) + 1e-4) if np.isfinite(radius) else (0.0, 0.0, np.inf)
 
+    def overlapping(self) -> Iterator[tuple[ParentImage, list[ParentImage]]]:
+        """Every image that may overlap others on the sky, with those, by name."""
+        pairs: set[tuple[int, int]] = set()
+        for number, image in enumerate(self.images):
+            wcs = self._wcs_of(number)
+            if wcs is None:
+                continue
+            ra, dec = wcs.to_sky(*_outline(*image.shape))
+            usable = np.flatnonzero(np.isfinite(ra))
+            for other, _ in self._index.candidates(usable, ra, dec):
+                if other != number:
+                    pairs |= {(number, other), (other, number)}
+        for number, group in itertools.groupby(sorted(pairs), key=operator.itemgetter(0)):
+            yield self.images[number], [self.images[other] for _, other in group]
+
     def place(self, objects: pa.Table, start: int) -> tuple[pa.Table, pa.Table]:
         """(placed, unplaced) rows of a chunk of objects (OBJECT_SCHEMA) whose first input row is `start`.
 
@@ -139,7 +156,7 @@ class Placer:
     def _primary(self, which: Int, number: Int, x: Float, y: Float) -> NDArray[np.bool_]:
         """True on the row of each object that is farthest from its image's edge."""
         shapes = np.array([image.shape for image in self.images], float).reshape(-1, 2)[number]
-        edge = np.minimum.reduce([x + 0.5, shapes[:, 1] - 0.5 - x, y + 0.5, shapes[:, 0] - 0.5 - y])
+        edge = edge_distance(shapes[:, 0], shapes[:, 1], x, y)
         order = np.lexsort([number, -edge, which])
         first = np.ones(len(order), bool)
         first[1:] = which[order][1:] != which[order][:-1]
@@ -160,6 +177,11 @@ class Placer:
             known = pc.is_in(left["image"], value_set=pa.array(self._number, pa.string()))
             reason[~np.asarray(known.to_numpy()) & finite] = NO_IMAGE
         return left.append_column("reason", pa.array(reason, pa.string()))
+
+
+def edge_distance(height: Any, width: Any, x: Float, y: Float) -> Float:
+    """Pixels from each position to the nearest edge of its image."""
+    return np.asarray(np.minimum.reduce([x + 0.5, width - 0.5 - x, y + 0.5, height - 0.5 - y]))
 
 
 def _outline(height: int, width: int) -> tuple[Float, Float]:
