@@ -14,7 +14,8 @@ from astroml_plugin.bundle import Card, ModelBundle
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.plugins import TASKS, load
 from astroml_plugin.sky import cut_tiles, tile_step
-from astroml_plugin.survey import Survey, TileInfo, tile_name
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import TileInfo, tile_name
 from benchmarks.harness import scratch
 
 BANDS = ("g", "r", "i")

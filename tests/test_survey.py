@@ -16,7 +16,8 @@ from astroml_plugin import arrays
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.errors import CorruptError, InputError
 from astroml_plugin.sky import Wcs, cut_tiles
-from astroml_plugin.survey import Survey, TileInfo, tile_name
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import TileInfo, tile_name
 
 HEADER = "\n".join(
     [

@@ -16,7 +16,8 @@ from astroml_plugin.flags import MaskBit
 from astroml_plugin.plugins import TASKS, load
 from astroml_plugin.sky import Wcs, cut_tiles
 from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey, TileInfo, tile_name
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import TileInfo, tile_name
 
 SCALE = 0.2
 """Arcsec per pixel."""

@@ -31,7 +31,8 @@ from astroml_plugin.simulation.units import (
 )
 from astroml_plugin.sky import cut_tiles, tile_step
 from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey, TileInfo, tile_name
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import TileInfo, tile_name
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done, units done, units in all)."""

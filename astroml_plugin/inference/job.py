@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from astroml_plugin.catalog import PartInfo
 from astroml_plugin.errors import InputError
 from astroml_plugin.inference.resident import BundleRef
-from astroml_plugin.survey import TileInfo
+from astroml_plugin.tiles import TileInfo
 
 
 class OutputError(InputError):

@@ -19,10 +19,11 @@ from astroml_plugin.inference.resident import BundleRef, ResidentModel, choose_d
 from astroml_plugin.objects import ObjectBuckets
 from astroml_plugin.sky import Wcs
 from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey, TileInfo
+from astroml_plugin.survey import Survey
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.classify import ClassifyTask
 from astroml_plugin.tasks.symmetry import averaged
+from astroml_plugin.tiles import TileInfo
 
 
 @lru_cache(maxsize=16)

@@ -16,7 +16,7 @@ from astroml_plugin.errors import InputError
 from astroml_plugin.ingest.fits import FitsImage, Plane, list_images, stem_of
 from astroml_plugin.ingest.masks import MaskMap, mask_map
 from astroml_plugin.sky import Wcs, separation
-from astroml_plugin.survey import check_name
+from astroml_plugin.tiles import check_name
 
 NO_FILE = "-"
 """Stands in the list of inputs for a band that a field does not have."""

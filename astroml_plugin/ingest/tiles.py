@@ -16,7 +16,8 @@ from astroml_plugin.ingest.fits import FitsFile, Plane, open_fits, read_box, rea
 from astroml_plugin.ingest.masks import variance_of_weight
 from astroml_plugin.ingest.plans import BandPlan, ImagePlan
 from astroml_plugin.sky import Box, TileGeometry, Wcs
-from astroml_plugin.survey import Survey, TileInfo, tile_name
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import TileInfo, tile_name
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from astroml_plugin.ingest.plans import (
 from astroml_plugin.ingest.result import IngestResult, Progress, as_client
 from astroml_plugin.ingest.tiles import TileTask, cached_psf, write_tiles
 from astroml_plugin.sky import TileGeometry, cut_tiles
-from astroml_plugin.survey import Survey, TileInfo, tile_name
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import TileInfo, tile_name
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Who detected objects are: ids that do not depend on the tiling, and which of two overlapping images shows one best."""
+"""Who detected objects are: ids that do not depend on the tiling, and which of several images shows one best."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from astroml_plugin import storage
 from astroml_plugin.objects.placing import Placer, edge_distance
 from astroml_plugin.sky import Wcs, healpix29
-from astroml_plugin.survey import ParentImage, Survey, TileInfo
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import ParentImage, TileInfo
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

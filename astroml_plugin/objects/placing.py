@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from astroml_plugin.errors import InputError
 from astroml_plugin.sky import HEALPIX_ORDER, Wcs, healpix29, separation
-from astroml_plugin.survey import ParentImage, Survey
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import ParentImage
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

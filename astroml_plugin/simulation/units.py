@@ -13,7 +13,8 @@ from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.sky import TileGeometry
 from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey, TileInfo, tile_name
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import TileInfo, tile_name
 
 UNIT = "ct"
 """Unit of simulated pixels (counts with the camera's zero point)."""

@@ -19,7 +19,8 @@ from astroml_plugin.flags import INFORMATIONAL
 from astroml_plugin.ingest.fits import list_images
 from astroml_plugin.objects import ObjectSettings, read_chunks
 from astroml_plugin.peaks import find_peaks
-from astroml_plugin.survey import Survey, TileInfo
+from astroml_plugin.survey import Survey
+from astroml_plugin.tiles import TileInfo
 from workflows.demo.models import DemoModel, train_model
 from workflows.demo.pictures import Field, Snapshot, cut, images_picture
 from workflows.demo.steps import DemoResult, Steps, shown
