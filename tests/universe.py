@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +59,23 @@ def make_survey(
     seed: int = 3,
     wcs: bool = True,
     dec: float = 2.0,
+    variance: bool = True,
+    change: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
 ) -> Survey:
-    """A survey of one parent image; called again with another name, it adds an image."""
+    """A survey of one parent image; called again with another name, it adds an image.
+
+    `change` may alter the parent's image, variance and mask in place.
+    """
     psf = _psf(len(bands))
     try:
         survey = Survey.open(url)
     except Exception:
-        survey = Survey.create(url, bands=bands, tile_size=tile_size, halo=halo, psf_shape=(1, 1, *psf.shape[-2:]))
+        psf_shape = (1, 1, *psf.shape[-2:])
+        survey = Survey.create(url, bands=bands, tile_size=tile_size, halo=halo, psf_shape=psf_shape, variance=variance)
     image = field(*shape, len(bands), seed)
+    spread, marks = np.ones_like(image), np.zeros(image.shape, np.uint32)
+    if change is not None:
+        change(image, spread, marks)
     cards = header(*shape, dec=dec) if wcs else None
     cuts = cut_tiles(*shape, tile_size, halo)
     first = survey.reserve(len(cuts))
@@ -73,6 +83,7 @@ def make_survey(
     for index, geometry in enumerate(cuts, first):
         box = geometry.outer
         padded = np.full((len(bands), tile_size, tile_size), np.nan, np.float32)
+        noise = padded.copy()
         mask = np.full(padded.shape, int(MaskBit.NO_DATA), np.uint32)
         inside = box.clipped(*shape)
         there = (
@@ -80,9 +91,9 @@ def make_survey(
             slice(inside.y0 - box.y0, inside.y1 - box.y0),
             slice(inside.x0 - box.x0, inside.x1 - box.x0),
         )
-        padded[there] = image[:, inside.y0 : inside.y1, inside.x0 : inside.x1]
-        mask[there] = 0
-        tile = Tile(padded, np.where(mask == 0, 1, np.nan).astype(np.float32), mask, psf)
+        of = (slice(None), slice(inside.y0, inside.y1), slice(inside.x0, inside.x1))
+        padded[there], noise[there], mask[there] = image[of], spread[of], marks[of]
+        tile = Tile(padded, noise if variance else None, mask, psf)
         checksum = survey.write_tile(index, tile)
         rows.append(
             TileInfo(
@@ -98,7 +109,7 @@ def make_survey(
                 units=dict.fromkeys(bands, "nJy"),
                 zero_points=dict.fromkeys(bands, 31.4),
                 has_band=dict.fromkeys(bands, True),
-                has_variance=True,
+                has_variance=variance,
                 has_mask=True,
                 has_psf=True,
                 source=f"{name}.fits",

@@ -179,7 +179,7 @@ def _infer(options: argparse.Namespace) -> int:
     from astroml_plugin.objects import ObjectSettings
     from workflows.infer import dry_run, infer
 
-    shared = _chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm", "prior", "symmetries")
+    shared = _chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm", "prior", "symmetries", "objects")
     if options.dry_run:
         planned = dry_run(options.source, bundle=options.bundle, threads=options.threads, **shared)
         line = (
@@ -187,10 +187,12 @@ def _infer(options: argparse.Namespace) -> int:
             f" about {planned.memory / 1e9:.2f} GB of memory "
             f"per worker; nothing was written"
         )
+        if planned.detecting:
+            line += f"; how many objects there are is known when {planned.detecting} has found them"
         return _finish(options, planned, line)
     settings = ObjectSettings(**_chosen(options, "columns", "frame", "pixel_origin", objects_format="format"))
-    shared |= _chosen(options, "objects", "scheduler", "workers", "threads", "batch", "device", "shard")
-    shared |= _chosen(options, "precision", "compiling")
+    shared |= _chosen(options, "scheduler", "workers", "threads", "batch", "device", "shard")
+    shared |= _chosen(options, "precision", "compiling", "labels")
     with _quiet(), Reporter() as report:
         result = infer(
             options.source,
@@ -292,6 +294,16 @@ def _query(options: argparse.Namespace) -> int:
     else:
         print(show(result))
     return DONE
+
+
+def _labels(options: argparse.Namespace) -> int:
+    from workflows.labels import labels
+
+    box = tuple(options.box) if options.box else None
+    result = labels(options.catalog, to=options.to, box=box, **_chosen(options, "tile", "image"))
+    for name in result.missing:
+        _complain(f"warning: tile {name} has no label map yet, its objects are left out", DONE)
+    return _finish(options, result, f"{result.objects} objects on {result.width} x {result.height} px in {result.to}")
 
 
 def _compact(options: argparse.Namespace) -> int:
@@ -494,7 +506,7 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
         "--bundle", action="append", required=True, metavar="BUNDLE", help="path, URL or name; repeatable"
     )
     verb.add_argument("--out", required=True, metavar="CATALOG", help="folder of the catalog")
-    verb.add_argument("--objects", metavar="TABLE", help="what to measure in a Survey")
+    verb.add_argument("--objects", metavar="TABLE", help="what to measure in a Survey, unless a bundle finds it")
     verb.add_argument("--objects-format", choices=["parquet", "csv", "fits", "votable", "sextractor"])
     verb.add_argument("--columns", metavar="K=COLUMN,…", help="as object_id=NUMBER,ra=ALPHA_J2000 (#row: row number)")
     verb.add_argument(
@@ -522,6 +534,9 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
         dest="compiling",
         choices=["auto", "always", "never"],
         help="networks by torch.compile (auto: in long runs on CUDA)",
+    )
+    verb.add_argument(
+        "--no-labels", dest="labels", action="store_false", default=None, help="no label maps of objects that are found"
     )
     verb.add_argument("--shard", type=_shard, metavar="I/N", help="every N-th unit, for array jobs")
     verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")
@@ -634,6 +649,16 @@ def _add_query(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--limit", type=int, metavar="N", help="rows at most")
 
 
+def _add_labels(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("catalog", metavar="CATALOG", help="of an infer run with a bundle that finds objects")
+    verb.add_argument("--tile", metavar="NAME", help="a tile's outer box")
+    verb.add_argument("--image", metavar="NAME", help="instead: a parent image (the only one)")
+    verb.add_argument(
+        "--box", nargs=4, type=int, metavar=("X0", "Y0", "X1", "Y1"), help="pixels [x0, x1) x [y0, y1) of it (all)"
+    )
+    verb.add_argument("--to", required=True, metavar="FILE.fits", help="labels with WCS, and the objects as a table")
+
+
 def _add_compact(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("catalog", metavar="CATALOG")
     verb.add_argument("--target-bytes", type=int, metavar="N", help="size of the merged files (512 MB)")
@@ -707,6 +732,12 @@ _VERBS: dict[str, _Verb] = {
         "Ask a catalog: SQL, a cone, or both.",
         'catalog "SELECT object_id, e1, e2 FROM catalog WHERE flags = 0" --cone 150.1 2.2 0.05 --to near.fits',
         _add_query,
+    ),
+    "labels": (
+        _labels,
+        "Label maps of found objects as FITS: a tile, or any box of an image.",
+        "catalog --tile field_r0_c0 --to labels.fits",
+        _add_labels,
     ),
     "compact": (_compact, "Merge finished parts into large files.", "catalog", _add_compact),
 }

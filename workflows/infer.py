@@ -17,11 +17,13 @@ from distributed import Client
 from astroml_plugin import __version__, inference, storage
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.cluster import IO_LANES, check_counts, connect, cores
 from astroml_plugin.device import COMPILING, PRECISIONS
 from astroml_plugin.errors import InputError
 from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
 from astroml_plugin.objects import ObjectBuckets, ObjectSettings
+from astroml_plugin.objects.detected import Overlaps
 from astroml_plugin.settings import refuse_choices
 from astroml_plugin.stamps import Stamps, open_source
 from astroml_plugin.survey import Survey
@@ -63,7 +65,9 @@ class InferPlan:
     memory: int
     """Estimated peak bytes per worker: units in flight times the bytes of the largest."""
     rows: int | None
-    """Stamps to measure; None for a Survey, whose objects are not counted before the run."""
+    """Stamps to measure; None for a Survey, whose objects are not counted, or not yet found, before the run."""
+    detecting: str = ""
+    """The bundle that will find the objects; empty where they are given."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Prepared:
     """Digest of source, bundles and settings."""
     unplaced: int
     """Objects that no unit owns."""
+    labels: LabelMaps | None = None
+    """Where label maps go; None where there are none."""
 
     def units(self, shard: tuple[int, int] | None = None) -> Iterator[Unit]:
         """Its units, lazily."""
@@ -107,6 +113,7 @@ def infer(
     assume_psf_fwhm: float = 0.0,
     prior: Mapping[str, float] | None = None,
     symmetries: int | None = None,
+    labels: bool = True,
     progress: Progress | None = None,
     objects_progress: ObjectsProgress | None = None,
 ) -> InferResult:
@@ -114,9 +121,11 @@ def infer(
 
     Args:
         source: path or URL of a Survey or Stamps.
-        bundle: one or several bundles (path, URL or shipped name).
+        bundle: one or several bundles (path, URL or shipped name). One of them may find the objects of a Survey; the
+            others then measure what it finds.
         out: folder of the catalog, a path or URL.
-        objects: what to measure in a Survey: path or URL of a table, or an astropy, pandas or Arrow table.
+        objects: what to measure in a Survey: path or URL of a table, or an astropy, pandas or Arrow table. Not with a
+            bundle that finds objects.
         objects_settings: format, columns and frame of the table.
         client: Dask client to use; its workers are not restarted, models are dropped at the end.
         scheduler: without a client: "local", "processes", "cuda", "slurm" or an address.
@@ -138,6 +147,7 @@ def infer(
             classes that are not given share the rest as in training. Changes rows: part of the run's identity.
         symmetries: average class probabilities over 1, 2, 4 or 8 symmetries of the square, at as many forwards; the
             bundle's own number if not given. Part of the identity too.
+        labels: write the label maps of a bundle that finds objects (`read_labels` reads them).
         progress: called with a `Tally` after every unit.
         objects_progress: called with (stage, rows done, rows in all or None) while objects are brought to their units.
 
@@ -161,6 +171,7 @@ def infer(
         assume_psf_fwhm=assume_psf_fwhm,
         prior=prior,
         symmetries=symmetries,
+        labels=labels,
         objects_progress=objects_progress,
     )
     with contextlib.ExitStack() as stack:
@@ -172,6 +183,7 @@ def infer(
             ready.catalog,
             run_id=ready.job.run,
             total=_count(ready.source, shard),
+            labels=ready.labels,
             progress=progress,
         )
     seconds = time.perf_counter() - started
@@ -206,6 +218,7 @@ def prepare(
     assume_psf_fwhm: float = 0.0,
     prior: Mapping[str, float] | None = None,
     symmetries: int | None = None,
+    labels: bool = True,
     objects_progress: ObjectsProgress | None = None,
 ) -> Prepared:
     """Check everything that can be checked, bring the objects to their units and open the catalog.
@@ -224,19 +237,30 @@ def prepare(
     if not 0 <= assume_psf_fwhm < math.inf:
         raise InputError(f"a PSF of FWHM {assume_psf_fwhm} arcsec cannot be assumed: give a number above 0")
     changed = class_options(prior, symmetries) | {"precision": precision, "compiling": compiling}
+    changed |= inference.detecting_bundle(bundles, opened, band)
     job = Job(storage.absolute(source), out, refs, "", None, band, batch, device, assume_psf_fwhm, **changed)
     refuse_choices(job, {"precision": PRECISIONS, "compiling": COMPILING}, "infer's")
-    if isinstance(opened, Survey) and objects is None:
-        raise InputError("a Survey needs objects to measure: give a table with --objects TABLE")
-    if isinstance(opened, Stamps) and objects is not None:
-        raise InputError("Stamps carry their own objects: leave --objects away, or give a Survey")
+    _check_objects(opened, job, objects)
     inference.check_bundles(bundles, opened, job, pixel_scale_tolerance)
     identity = inference.identity(job, opened)
-    catalog = _create(out, inference.declared_schema(bundles), identity)
-    place, unplaced = _bring_objects(opened, catalog, objects, objects_settings, objects_progress)
+    catalog = _create(out, inference.declared_schema(bundles, job), identity)
+    place, unplaced = _bring_objects(opened, catalog, job, objects, objects_settings, objects_progress)
+    maps = LabelMaps.create(out, opened) if job.detecting and labels and isinstance(opened, Survey) else None
     run_id = catalog.start_run(_record(job, identity, objects))
-    job = replace(job, run=run_id, objects=place)
-    return Prepared(opened, catalog, job, storage.digest(identity), unplaced)
+    job = replace(job, run=run_id, objects=place, labels=maps is not None)
+    return Prepared(opened, catalog, job, storage.digest(identity), unplaced, maps)
+
+
+def _check_objects(source: Survey | Stamps, job: Job, objects: Any) -> None:
+    """Objects come from a table, from stamps or from a bundle, and from one of them only."""
+    if isinstance(source, Stamps) and objects is not None:
+        raise InputError("Stamps carry their own objects: leave --objects away, or give a Survey")
+    if job.detecting and objects is not None:
+        raise InputError(f"bundle {job.detecting} finds the objects itself: leave --objects away, or that bundle")
+    if isinstance(source, Survey) and objects is None and not job.detecting:
+        raise InputError(
+            "a Survey needs objects to measure: give a table with --objects TABLE, or a bundle that finds them"
+        )
 
 
 def class_options(prior: Mapping[str, float] | None, symmetries: int | None) -> dict[str, Any]:
@@ -271,14 +295,17 @@ def load_bundles(bundle: str | Sequence[str]) -> list[tuple[BundleRef, ModelBund
 def _bring_objects(
     source: Survey | Stamps,
     catalog: Catalog,
+    job: Job,
     objects: Any,
     settings: ObjectSettings | None,
     progress: ObjectsProgress | None,
 ) -> tuple[str | None, int]:
-    """Where the units find their objects, and how many objects no unit owns."""
+    """Where the units find their objects (or what they need to find them), and how many objects no unit owns."""
     folder = storage.join(catalog.url, "objects")
     if isinstance(source, Stamps):
         return inference.find_repeated_ids(source, folder), 0
+    if job.detecting:
+        return Overlaps.build(source, folder).url, 0
     table = objects if isinstance(objects, str) else _stored(objects, folder)
     buckets = ObjectBuckets.build(table, source, folder, settings=settings or ObjectSettings(), progress=progress)
     unplaced = buckets.unplaced()
@@ -311,7 +338,7 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
     return {
         "source": storage.redact(job.source),
         "bundles": [{"name": ref.name, "url": storage.redact(ref.url), "sha256": ref.sha256} for ref in job.bundles],
-        "objects": storage.redact(objects) if isinstance(objects, str) else type(objects).__name__,
+        "objects": storage.redact(objects) if isinstance(objects, str) else _told(job, objects),
         "identity": identity,
         "settings": {
             "band": job.band,
@@ -329,6 +356,10 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
     }
 
 
+def _told(job: Job, objects: Any) -> str:
+    return f"found by {job.detecting}" if job.detecting else type(objects).__name__
+
+
 def _count(source: Survey | Stamps, shard: tuple[int, int] | None) -> int:
     total = len(source) if isinstance(source, Survey) else len(source.units())
     return total if shard is None else len(range(shard[0] % shard[1], total, shard[1]))
@@ -341,22 +372,27 @@ def dry_run(source: str, *, bundle: str | Sequence[str], threads: int | None = N
         source: path or URL of a Survey or Stamps.
         bundle: one or several bundles.
         threads: compute threads per worker, for the memory estimate.
-        settings: `band`, `pixel_scale_tolerance`, `assume_psf_fwhm`, `prior` and `symmetries`, as for `infer`.
+        settings: `objects` (may be left away), `band`, `pixel_scale_tolerance`, `assume_psf_fwhm`, `prior` and
+            `symmetries`, as for `infer`.
     """
     opened = open_source(source)
     bundles = load_bundles(bundle)
     assumed = settings.get("assume_psf_fwhm", 0.0)
     changed = class_options(settings.get("prior"), settings.get("symmetries"))
+    changed |= inference.detecting_bundle(bundles, opened, settings.get("band"))
     refs = tuple(ref for ref, _ in bundles)
     job = Job(source, "", refs, band=settings.get("band"), assumed_psf_fwhm=assumed, **changed)
+    if settings.get("objects") is not None:
+        _check_objects(opened, job, settings["objects"])
     inference.check_bundles(bundles, opened, job, settings.get("pixel_scale_tolerance"))
     if isinstance(opened, Survey):
         sizes, rows = [int(size) for size in opened.index_table()["bytes"].to_pylist()], None
     else:
         units = list(inference.units_of(job, opened, ""))
-        sizes, rows = [unit.nbytes for unit in units], sum(unit.rows for unit in units)
+        sizes, rows = [unit.nbytes for unit in units], sum(unit.rows or 0 for unit in units)
     lanes = (threads or cores()) + IO_LANES
-    return InferPlan(len(sizes), sum(sizes), lanes * max(sizes, default=0), rows)
+    largest = max(sizes, default=0) + inference.map_bytes(bundles, opened)
+    return InferPlan(len(sizes), sum(sizes), lanes * largest, rows, job.detecting)
 
 
 def plan(
@@ -368,11 +404,12 @@ def plan(
         source, bundle, out: as for `infer`.
         npartitions: yield that many `dask.delayed` groups instead of units.
         settings: `objects`, `objects_settings`, `band`, `batch`, `device`, `precision`, `compiling`,
-            `pixel_scale_tolerance` as for `infer`.
+            `pixel_scale_tolerance`, `labels` as for `infer`.
 
     Yields:
-        Picklable units for `run_unit`; or delayed groups, each computing a list of `UnitResult`. Run `infer` with the
-        same arguments afterwards to write the manifest and see what is missing: it skips what is done.
+        Picklable units for `run_unit`, whose `rows` are None where the objects are yet to be found; or delayed groups,
+        each computing a list of `UnitResult`. Run `infer` with the same arguments afterwards to write the manifest and
+        see what is missing: it skips what is done.
     """
     ready = prepare(source, bundle=bundle, out=out, **settings)
     if npartitions is None:

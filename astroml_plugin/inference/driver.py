@@ -17,19 +17,23 @@ from astroml_plugin import __version__, storage
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog, Column, PartInfo
 from astroml_plugin.catalog import schema as catalog_schema
+from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.store import FAILURES_SCHEMA
 from astroml_plugin.cluster import run_window
 from astroml_plugin.errors import InputError
+from astroml_plugin.inference.detecting import LABEL
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
 from astroml_plugin.inference.meter import bottleneck
 from astroml_plugin.inference.reading import RepeatedIds, task_for
 from astroml_plugin.inference.resident import BundleRef, ResidentModels
 from astroml_plugin.inference.unit import run_unit
 from astroml_plugin.objects import ObjectBuckets
+from astroml_plugin.objects.detected import Overlaps
 from astroml_plugin.stamps import Stamps
 from astroml_plugin.survey import Survey
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.classify import ClassifyTask
+from astroml_plugin.tasks.detecting import DetectingTask
 
 SCHEMA_VERSION = 1
 """Part of every unit's digest: raised when the meaning of a row changes."""
@@ -85,7 +89,7 @@ def check_bundles(
     Raises:
         InputError: wrong bands, pixel scale, halo or stamp size; a band chosen for bundles that take none.
     """
-    if job.band is not None and not any(_takes_any_band(bundle.task()) for _, bundle in bundles):
+    if job.band is not None and not any(takes_any_band(bundle.task()) for _, bundle in bundles):
         ref, bundle = bundles[0]
         raise InputError(
             f"bundle {ref.name} reads {', '.join(bundle.task().bands)}, no band can be chosen: leave --band away"
@@ -96,12 +100,55 @@ def check_bundles(
         raise InputError(f"two bundles are named {names.most_common(1)[0][0]}: rename the folder of one")
     for ref, bundle in bundles:
         task = task_for(job, bundle.task())
-        if isinstance(source, Survey) and task.stamp_size > 2 * source.halo:
+        if isinstance(task, DetectingTask):
+            _check_detecting(ref, task, source)
+        elif isinstance(source, Survey) and task.stamp_size > 2 * source.halo:
             raise InputError(
                 f"bundle {ref.name} needs a halo of {(task.stamp_size + 1) // 2} px for its "
                 f"{task.stamp_size} px stamps, the survey has {source.halo}: ingest again with a larger --halo"
             )
         _check_source(task, source, job.band, pixel_scale_tolerance)
+
+
+def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamps) -> None:
+    if isinstance(source, Stamps):
+        raise InputError(
+            f"bundle {ref.name} finds objects in the tiles of a survey, and these are stamps of objects that are "
+            f"known: give a survey, or other bundles"
+        )
+    if source.halo < task.reach:
+        raise InputError(
+            f"bundle {ref.name} needs a halo of {task.reach} px, so that objects at the border of a tile are found "
+            f"whole, and the survey has {source.halo}: ingest again with --halo {task.reach} or more"
+        )
+
+
+def detecting_bundle(
+    bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey | Stamps, band: str | None
+) -> dict[str, Any]:
+    """What a job keeps of the bundle that finds the objects; nothing where they are given.
+
+    Raises:
+        InputError: two bundles find objects, or the bands do not fit.
+    """
+    found = [(ref, task) for ref, bundle in bundles if isinstance(task := bundle.task(), DetectingTask)]
+    if not found:
+        return {}
+    if len(found) > 1:
+        names = " and ".join(ref.name for ref, _ in found)
+        raise InputError(f"bundles {names} both find objects: give one of them, the others measure what it finds")
+    ref, task = found[0]
+    return {
+        "detecting": ref.name,
+        "field_bands": task.choose_bands(source.bands, band if takes_any_band(task) else None),
+    }
+
+
+def map_bytes(bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey | Stamps) -> int:
+    """Bytes that detection adds to a unit: the network's maps, labels as found and as written."""
+    tasks = [bundle.task() for _, bundle in bundles]
+    channels = max((task.channels + 2 for task in tasks if isinstance(task, DetectingTask)), default=0)
+    return 4 * channels * source.tile_size**2 if isinstance(source, Survey) else 0
 
 
 def check_class_options(tasks: Sequence[Task], job: Job) -> None:
@@ -120,7 +167,8 @@ def check_class_options(tasks: Sequence[Task], job: Job) -> None:
         raise InputError(f"no bundle has all classes of the prior ({', '.join(name for name, _ in job.prior)}): {told}")
 
 
-def _takes_any_band(task: Task) -> bool:
+def takes_any_band(task: Task) -> bool:
+    """Whether a band can be chosen for it."""
     return bool(task.settings.any_band and len(task.bands) == 1)
 
 
@@ -134,17 +182,18 @@ def _check_source(task: Task, source: Survey | Stamps, band: str | None, toleran
         size=source.size if isinstance(source, Stamps) else None,
         dtype=str(source.dtype) if isinstance(source, Stamps) else "float32",
         has_psf="psf" in source.array_names,
-        band=band if _takes_any_band(task) else None,
+        band=band if takes_any_band(task) else None,
     )
 
 
-def declared_schema(bundles: Sequence[tuple[BundleRef, ModelBundle]]) -> pa.Schema:
+def declared_schema(bundles: Sequence[tuple[BundleRef, ModelBundle]], job: Job) -> pa.Schema:
     """The catalog's schema: task columns bare for one bundle, prefixed `<bundle>_` for several."""
+    columns: list[Column] = [LABEL] if job.detecting else []
     if len(bundles) == 1:
-        return catalog_schema(bundles[0][1].task().columns())
-    columns: list[Column] = []
+        return catalog_schema([*columns, *task_for(job, bundles[0][1].task()).columns()])
     for ref, bundle in bundles:
-        columns += [replace(column, name=f"{ref.name}_{column.name}") for column in bundle.task().columns()]
+        own = task_for(job, bundle.task()).columns()
+        columns += [replace(column, name=f"{ref.name}_{column.name}") for column in own]
         columns.append(
             Column(f"{ref.name}_flags", "int32", "", "meta.code.qual", f"Bits of {ref.name}, see the flags map")
         )
@@ -200,6 +249,9 @@ def find_repeated_ids(stamps: Stamps, folder: str) -> str | None:
 
 
 def _tiles(job: Job, survey: Survey, identity_digest: str) -> Iterator[Unit]:
+    if job.detecting:
+        yield from _fields(job, survey, identity_digest)
+        return
     if job.objects is None:
         raise InputError("a Survey needs objects to measure: give --objects TABLE")
     counts = ObjectBuckets.open(job.objects).units()
@@ -207,6 +259,14 @@ def _tiles(job: Job, survey: Survey, identity_digest: str) -> Iterator[Unit]:
         rows, objects = counts.get(info.name, (0, ""))
         digest = storage.digest(identity_digest, info.checksum, objects)[:24]
         yield Unit(job, info.name, info.index, digest, rows, info.bytes if rows else 0, info)
+
+
+def _fields(job: Job, survey: Survey, identity_digest: str) -> Iterator[Unit]:
+    """Tiles whose objects are yet to be found; which of them are primary depends on the images that overlap."""
+    overlaps = Overlaps.open(job.objects).digests
+    for info in survey.iter_tiles():
+        digest = storage.digest(identity_digest, info.checksum, overlaps.get(info.image, ""))[:24]
+        yield Unit(job, info.name, info.index, digest, None, info.bytes, info)
 
 
 def select_shard(units: Iterable[Unit], shard: tuple[int, int] | None) -> Iterator[Unit]:
@@ -229,16 +289,18 @@ class _Run:
     parts: list[PartInfo] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     superseded: list[tuple[str, str]] = field(default_factory=list)
+    mapped: set[int] | None = None
+    """Units whose label map exists; None where none are wanted."""
     recent: deque[Mapping[str, float]] = field(default_factory=partial(deque, maxlen=RECENT_UNITS))
 
     def to_do(self, units: Iterable[Unit]) -> Iterator[Unit]:
-        """Units that no part holds yet; the others are counted as skipped."""
+        """Units that no part (or no label map) holds yet; the others are counted as skipped."""
         done = self.catalog.listed()
         for unit in units:
             there = done.get(unit.name, set())
             if there - {unit.digest}:
                 self.superseded.append((unit.name, unit.digest))
-            if unit.digest in there:
+            if unit.digest in there and (self.mapped is None or unit.index in self.mapped):
                 self.update(skipped=self.tally.skipped + 1)
             else:
                 yield unit
@@ -285,6 +347,7 @@ def execute(
     *,
     run_id: str,
     total: int,
+    labels: LabelMaps | None = None,
     progress: Progress | None = None,
 ) -> Tally:
     """Run all units that are not done yet, through the bounded window, and keep the catalog's books.
@@ -295,6 +358,7 @@ def execute(
         catalog: where parts go.
         run_id: of `catalog.start_run`.
         total: number of units, for progress.
+        labels: where label maps go; None where none are wanted.
         progress: called with a `Tally` after every unit.
 
     Raises:
@@ -302,7 +366,8 @@ def execute(
         InputError: the workers run another version of this package.
     """
     _prepare_workers(client)
-    run = _Run(catalog, run_id, progress, Tally(total))
+    mapped = None if labels is None else labels.present()
+    run = _Run(catalog, run_id, progress, Tally(total), mapped=mapped)
     try:
         for outcome in run_window(client, run_unit, run.to_do(units)):
             if isinstance(outcome.error, OutputError):

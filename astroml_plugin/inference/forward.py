@@ -14,17 +14,21 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.catalog.schema import arrow_type, vectors
-from astroml_plugin.cutouts import Cutouts, Move
-from astroml_plugin.device import Forward, copier, on, pipelined, stamps_per_forward, streams
+from astroml_plugin.cutouts import Cutouts, Move, Tile, cut, to_device
+from astroml_plugin.device import PLAIN_BATCH, Forward, copier, on, pipelined, stamps_per_forward, streams
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import BlockWork, TileWork, bundle_bands
 from astroml_plugin.inference.resident import ResidentModel, kept
+from astroml_plugin.tasks.detecting import DetectingTask
 
 Done = TypeVar("Done")
 
 Columns = tuple[dict[str, pa.Array], np.ndarray, np.ndarray]
 """Columns, flags of the cut and flags of the task, each of length n."""
+
+STAMP_SIDE = 48
+"""Side of a usual stamp: as many windows go through a network at once as have the pixels of a batch of these."""
 
 PLACED = 2
 """Tiles on a GPU at once: one is worked on, the next is on its way."""
@@ -49,6 +53,8 @@ class Runner:
     forward: Forward
     batch: int
     """Stamps or windows per forward; halved for good when the device's memory does not hold them."""
+    what: str = "stamps"
+    """What there is a batch of."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def halve(self, tried: int) -> None:
@@ -58,7 +64,7 @@ class Runner:
                 return
             self.batch = max(1, tried // 2)
         warnings.warn(
-            f"the device has no memory for {tried} stamps at once: {self.batch} from now on",
+            f"the device has no memory for {tried} {self.what} at once: {self.batch} from now on",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -71,14 +77,31 @@ def runner_of(job: Job, model: ResidentModel) -> Runner:
 
     def make() -> Runner:
         forward = Forward(model.network, model.device, precision=job.precision, compiling=job.compiling)
-        batch = job.batch or stamps_per_forward(model.network, _shapes(model.task), model.device)
-        return Runner(forward, batch)
+        if isinstance(model.task, DetectingTask):
+            return Runner(forward, _windows_per_forward(job, model), "windows")
+        return Runner(forward, job.batch or stamps_per_forward(model.network, _shapes(model.task), model.device))
 
     runner: Runner = kept(key, make)
     return runner
 
 
-def _shapes(task: Any) -> list[tuple[int, int, int]]:
+def _windows_per_forward(job: Job, model: ResidentModel) -> int:
+    """Windows with no more pixels than a batch of stamps; on CUDA what memory holds, unless the run says how many."""
+    window = model.task.window
+    if job.batch is None and model.device.type == "cuda":
+        return stamps_per_forward(model.network, _window_shapes(model.task), model.device)
+    return max(1, (job.batch or PLAIN_BATCH) * STAMP_SIDE**2 // window**2)
+
+
+def _window_shapes(task: DetectingTask) -> list[tuple[int, ...]]:
+    """Shapes of the network's inputs of one window, as `prepare` makes them."""
+    empty = Tile(np.zeros((len(task.bands), task.stride, task.stride), np.float32))
+    corner = np.zeros(1, np.int64)
+    inputs, _ = task.prepare(cut(to_device(empty, task.bands), corner, corner, (task.stride, task.stride)))
+    return [(item.shape[1], task.window, task.window) for item in inputs]
+
+
+def _shapes(task: Any) -> list[tuple[int, ...]]:
     """Shapes of the inputs of one object."""
     bands, size, psf = len(task.bands), task.stamp_size, task.settings.psf_size
     return [(bands, size, size), *([(bands, psf, psf)] if task.settings.psf != "none" else [])]
@@ -102,11 +125,11 @@ def over_batches(
     job: Job,
     model: ResidentModel,
     bands: tuple[str, ...],
-    cut: Callable[[int], Iterator[Cutouts]],
+    pieces: Callable[[int], Iterator[Cutouts]],
     finish: Callable[[Batch, Tensor], Done],
     meter: Meter,
 ) -> list[Done]:
-    """A model over all that `cut` gives, in order.
+    """A model over all that `pieces` gives, in order.
 
     Where the device's memory does not hold a batch, the batch is halved, for this process, and all is begun again.
 
@@ -114,7 +137,7 @@ def over_batches(
         job: the run's settings.
         model: resident on its device.
         bands: what the model reads.
-        cut: gives all stamps or windows of the unit, in batches of at most so many.
+        pieces: gives all stamps or windows of the unit, in batches of at most so many.
         finish: makes of a batch and the network's answer (on the device) what is returned.
         meter: takes times.
 
@@ -125,7 +148,7 @@ def over_batches(
     while True:
         batch = runner.batch
         try:
-            return _once(runner.forward, batch, model, bands, cut(batch), finish, meter)
+            return _once(runner.forward, batch, model, bands, pieces(batch), finish, meter)
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise
@@ -139,13 +162,13 @@ def _once(
     batch: int,
     model: ResidentModel,
     bands: tuple[str, ...],
-    cut: Iterator[Cutouts],
+    pieces: Iterator[Cutouts],
     finish: Callable[[Batch, Tensor], Done],
     meter: Meter,
 ) -> list[Done]:
     def prepared() -> Iterator[Batch]:
         first = 0
-        for whole in cut:
+        for whole in pieces:
             chosen = whole.select(bands)
             with torch.inference_mode():
                 made = Batch(first, chosen, *model.task.prepare(chosen))

@@ -27,7 +27,8 @@ class Job:
     run: str = ""
     """The run's id: stores opened for another run are not reused."""
     objects: str | None = None
-    """Survey: folder of the objects bucketed by unit. Stamps: table of repeated ids, None when there are none."""
+    """Survey: folder of the objects bucketed by unit; where they are detected, table of the images that overlap, None
+    when none do. Stamps: table of repeated ids, None when there are none."""
     band: str | None = None
     """Band for bundles that accept any single one."""
     batch: int | None = None
@@ -44,6 +45,12 @@ class Job:
     """One of `device.PRECISIONS`; changes rows."""
     compiling: str = "auto"
     """One of `device.COMPILING`; does not change rows."""
+    detecting: str = ""
+    """Name of the bundle that finds the objects; empty where they are given."""
+    field_bands: tuple[str, ...] = ()
+    """Bands that it looks at."""
+    labels: bool = False
+    """Whether label maps are written."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ class Unit:
     """Index in the source."""
     digest: str
     """Hex digest of all that decides its rows."""
-    rows: int
-    """Objects it will write."""
+    rows: int | None
+    """Objects it will write; None where they are yet to be found."""
     nbytes: int
     """Decoded bytes it will read."""
     tile: TileInfo | None = None

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-STAGES = ("read", "copy", "prepare", "forward", "encode", "write")
+STAGES = ("read", "copy", "prepare", "forward", "detect", "encode", "write")
 """In the order of the work: from the store to arrays (Zarr decodes as it reads), to the device, cut and normalised,
-through the network and to columns, to Parquet, to the catalog. `wait`, beside them, is the time a unit stood before
-the forward threads."""
+through the network and to columns, from maps to objects, to Parquet, to the catalog. `wait`, beside them, is the time a
+unit stood before the forward threads."""
 
 
 @dataclass

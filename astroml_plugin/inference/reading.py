@@ -22,6 +22,7 @@ from astroml_plugin.stamps import Stamps
 from astroml_plugin.survey import Survey
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.classify import ClassifyTask
+from astroml_plugin.tasks.detecting import DetectingTask
 from astroml_plugin.tasks.symmetry import averaged
 from astroml_plugin.tiles import TileInfo
 
@@ -52,9 +53,15 @@ class TileWork:
     rows: Rows
     jacobian: np.ndarray
     pixel_scale: float | None
+    detected: bool = False
+    """Whether the objects are owned by their peaks: their stamps may leave the tile."""
 
     def __len__(self) -> int:
         return len(self.jacobian)
+
+    def with_objects(self, rows: Rows, jacobian: np.ndarray) -> TileWork:
+        """The tile with the objects that were detected in it."""
+        return replace(self, rows=rows, jacobian=jacobian, detected=True)
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +82,8 @@ class TileWork:
         corner = (self.info.outer.x0, self.info.outer.y0)
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
-            yield cut.around(placed, x[part], y[part], size, origin=corner, jacobian=self.jacobian[part])
+            jacobian = self.jacobian[part]
+            yield cut.around(placed, x[part], y[part], size, origin=corner, jacobian=jacobian, padded=self.detected)
 
 
 @dataclass(frozen=True)
@@ -132,31 +140,46 @@ def _degrees(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def read_tile(unit: Unit) -> TileWork:
+    """A tile and the objects that it owns; their positions on the sky where the table gives none."""
     if unit.tile is None or unit.job.objects is None:
         raise AstromlError(f"unit {unit.name} has no tile or no objects")
-    survey: Survey = opened(Survey, unit.job.source, unit.job.run)
-    info = unit.tile
+    info, wcs = unit.tile, unit.tile.wcs()
     buckets: ObjectBuckets = opened(ObjectBuckets, unit.job.objects, unit.job.run)
     objects = buckets.read(unit.name)
     x, y = (np.asarray(objects[name], np.float64) for name in ("x", "y"))
     ra, dec = _degrees(objects["ra"]), _degrees(objects["dec"])
-    jacobian = np.full((len(x), 2, 2), np.nan)
-    scale = survey.pixel_scale
-    if info.header is not None and len(x):
-        wcs = Wcs.from_header(info.header)
-        local_x, local_y = x - info.outer.x0, y - info.outer.y0
-        jacobian = wcs.jacobian(local_x, local_y)
-        lacking = ~np.isfinite(ra)
-        if lacking.any():
-            ra[lacking], dec[lacking] = wcs.to_sky(local_x[lacking], local_y[lacking])
-        scale = wcs.pixel_scale
+    found_ra, found_dec, jacobian = on_sky(info, wcs, x, y)
+    ra, dec = np.where(np.isfinite(ra), ra, found_ra), np.where(np.isfinite(ra), dec, found_dec)
+    common = {"object_id": objects["object_id"], "image": info.image, "tile": info.name}
+    common |= {"x": x, "y": y, "ra": ra, "dec": dec, "primary": objects["primary"]}
+    rows = Rows(common, np.asarray(objects["duplicate"]))
+    return _work(unit, wcs, rows, jacobian, pixels=len(x) > 0)
+
+
+def read_field(unit: Unit) -> TileWork:
+    """A tile whose objects are yet to be found."""
+    if unit.tile is None:
+        raise AstromlError(f"unit {unit.name} has no tile")
+    return _work(unit, unit.tile.wcs(), Rows({}, np.zeros(0, bool)), np.zeros((0, 2, 2)), pixels=True)
+
+
+def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixels: bool) -> TileWork:
+    assert unit.tile is not None
+    survey: Survey = opened(Survey, unit.job.source, unit.job.run)
     tasks = [model_of(unit.job, ref).task for ref in unit.job.bundles]
     wanted = {name for task in tasks for name in bundle_bands(task, survey.bands, unit.job.band)}
     bands = tuple(name for name in survey.bands if name in wanted)
-    tile = survey.read_tile(info, bands) if len(x) else None
-    common = {"object_id": objects["object_id"], "image": info.image, "tile": info.name}
-    common |= {"x": x, "y": y, "ra": ra, "dec": dec, "primary": objects["primary"]}
-    return TileWork(tile, info, bands, Rows(common, np.asarray(objects["duplicate"])), jacobian, scale)
+    scale = survey.pixel_scale if wcs is None or not pixels else wcs.pixel_scale
+    tile = survey.read_tile(unit.tile, bands) if pixels else None
+    return TileWork(tile, unit.tile, bands, rows, jacobian, scale)
+
+
+def on_sky(info: TileInfo, wcs: Wcs | None, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right ascension, declination (n,) in degrees and `Cutouts.jacobian` of parent pixels; NaN without a WCS."""
+    if wcs is None or not len(x):
+        return np.full(len(x), np.nan), np.full(len(x), np.nan), np.full((len(x), 2, 2), np.nan)
+    local_x, local_y = x - info.outer.x0, y - info.outer.y0
+    return *wcs.to_sky(local_x, local_y), wcs.jacobian(local_x, local_y)
 
 
 def read_block(unit: Unit) -> BlockWork:
@@ -203,6 +226,8 @@ def task_for(job: Job, task: Task) -> Task:
     Raises:
         InputError: a prior or a number of symmetries that the task refuses.
     """
+    if isinstance(task, DetectingTask) and job.field_bands:
+        return task.for_bands(job.field_bands)
     if job.assumed_psf_fwhm and task.settings.psf != "none":
         task = task.with_settings(assumed_psf_fwhm=job.assumed_psf_fwhm)
     if job.symmetries and hasattr(task.settings, "symmetries"):
@@ -223,4 +248,6 @@ def read_unit(unit: Unit) -> TileWork | BlockWork:
     Raises:
         AstromlError, OSError: they cannot be read.
     """
-    return read_block(unit) if unit.tile is None else read_tile(unit)
+    if unit.tile is None:
+        return read_block(unit)
+    return read_field(unit) if unit.job.detecting else read_tile(unit)

@@ -1,37 +1,45 @@
-"""One unit of inference: read its pixels, run every model over its objects, write one part."""
+"""One unit of inference: read its pixels, find its objects or take those given, run every model, write one part."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.inference.detecting import COMMON, LABEL, Found, detected
 from astroml_plugin.inference.forward import Placing, apply
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import BlockWork, Rows, TileWork, model_of, opened, read_unit
 from astroml_plugin.inference.resident import choose_device, give_back_memory, on_forward_thread
 
+T = TypeVar("T")
+
 
 def run_unit(unit: Unit) -> UnitResult:
     """Do one unit, here and now: the work of a Dask task, of a pipeline's own node, of a test.
 
     Raises:
-        OutputError: the part cannot be written.
+        OutputError: the part or the label map cannot be written.
         AstromlError, OSError: the unit's pixels or objects cannot be read.
     """
     meter = Meter()
-    table = measured(unit, meter)
+    table, labels = measured(unit, meter)
     catalog: Catalog = opened(Catalog, unit.job.catalog, unit.job.run)
     with meter.stage("encode"):
         part, data = catalog.encode_part(table, unit.name, unit.digest)
     meter.add("encode", count=table.nbytes)
     with meter.stage("write"):
         try:
+            if unit.job.labels and labels is not None:  # first: a unit whose part is there is done
+                label_maps: LabelMaps = opened(LabelMaps, unit.job.catalog, unit.job.run)
+                label_maps.write(unit.index, labels)
             catalog.put_part(part, data)
         except OSError as error:
             raise OutputError(
@@ -39,48 +47,63 @@ def run_unit(unit: Unit) -> UnitResult:
                 f"then run the same command again; finished units are kept"
             ) from error
     meter.add("write", count=len(data))
-    del table, data
+    del table, data, labels
     give_back_memory()
     return UnitResult(part, meter.seconds, meter.bytes)
 
 
-def measured(unit: Unit, meter: Meter) -> pa.Table:
-    """The unit's rows; its pixels are let go on return."""
+def measured(unit: Unit, meter: Meter) -> tuple[pa.Table, np.ndarray | None]:
+    """The unit's rows, and its label map where it detects them; its pixels are let go on return."""
     job = unit.job
     device = job.device or choose_device()
     with meter.stage("read"):
         work = read_unit(unit)
     meter.add("read", count=work.nbytes)
+
+    def turn(do: Callable[[], T]) -> T:
+        """Do something on the forward thread; what it stands there before its turn is waiting."""
+        began: list[float] = []
+
+        def act() -> T:
+            began.append(time.perf_counter())
+            return do()
+
+        asked = time.perf_counter()
+        done = on_forward_thread(device, act, single=job.compiling == "always")
+        meter.add("wait", began[-1] - asked)
+        return done
+
+    found: Found | None = None
     with Placing(work, device, meter) as placing:
-        started = time.perf_counter()
-        columns, spent = on_forward_thread(
-            device, lambda: _measure(job, work, placing, device, meter), single=job.compiling == "always"
-        )
-        meter.add("wait", time.perf_counter() - started - spent)
-    return _table(work.rows, columns)
+        if job.detecting and isinstance(work, TileWork):
+            work, found = detected(job, work, placing.here, turn, meter)
+        columns = turn(lambda: _measure(job, work, found, placing, device, meter))
+    return _table(work.rows, columns), None if found is None else found.labels
 
 
 def _measure(
-    job: Job, work: TileWork | BlockWork, placing: Placing, device: str, meter: Meter
-) -> tuple[dict[str, pa.Array], float]:
-    """All task columns and flags of a unit, and the seconds it took."""
-    started = time.perf_counter()
-    columns: dict[str, pa.Array] = {}
+    job: Job, work: TileWork | BlockWork, found: Found | None, placing: Placing, device: str, meter: Meter
+) -> dict[str, pa.Array]:
+    """All task columns and flags of a unit."""
+    columns: dict[str, pa.Array] = {} if found is None else {LABEL.name: found.label_ids}
     common = np.zeros(len(work), np.int32)
     single = len(job.bundles) == 1
     placed = placing.here()
     for ref in job.bundles:
-        found, cut_flags, task_flags = apply(job, model_of(job, ref), work, placed, device, meter)
+        if found is not None and ref.name == job.detecting:
+            values, cut_flags, task_flags = found.columns, found.flags & int(COMMON), found.flags
+        else:
+            values, cut_flags, task_flags = apply(job, model_of(job, ref), work, placed, device, meter)
         common |= cut_flags
         prefix = "" if single else f"{ref.name}_"
-        columns |= {f"{prefix}{name}": values for name, values in found.items()}
+        columns |= {f"{prefix}{name}": array for name, array in values.items()}
         if not single:
             columns[f"{prefix}flags"] = pa.array(cut_flags | task_flags, pa.int32())
         else:
             common |= task_flags
     placing.drop()  # here, so that the next unit has room
     common |= np.where(work.rows.duplicate, int(ObjectFlag.DUPLICATE_ID), 0).astype(np.int32)
-    return {"flags": pa.array(common, pa.int32()), **columns}, time.perf_counter() - started
+    return {"flags": pa.array(common, pa.int32()), **columns}
 
 
 def _table(rows: Rows, columns: dict[str, pa.Array]) -> pa.Table:

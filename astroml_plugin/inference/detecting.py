@@ -1,0 +1,233 @@
+"""Objects of a whole tile: the network over windows, its maps stitched, the objects that the unit owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from astroml_plugin import cutouts as cut
+from astroml_plugin.catalog import Column
+from astroml_plugin.catalog.schema import arrow_type
+from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.inference.forward import arrow, over_batches
+from astroml_plugin.inference.job import Job
+from astroml_plugin.inference.meter import Meter
+from astroml_plugin.inference.reading import Rows, TileWork, model_of, on_sky, opened
+from astroml_plugin.inference.resident import ResidentModel, on_forward_thread
+from astroml_plugin.objects.detected import Overlaps, object_ids
+from astroml_plugin.sky import Box
+from astroml_plugin.tasks.detecting import PARENT, DetectingTask, Detections, Field
+from astroml_plugin.tiles import TileInfo
+
+LABEL = Column("label_id", "int32", "", "meta.id.part", "Number of the object in the label map of its tile")
+"""The column that every catalog of detected objects has."""
+
+COMMON = ObjectFlag.EDGE | ObjectFlag.MASKED | ObjectFlag.NONFINITE | ObjectFlag.SATURATED | ObjectFlag.TRUNCATED
+"""What detection says of an object that holds for all bundles."""
+
+_ROWS = 512
+"""Rows of a label map looked at at once."""
+
+Turn = Callable[[Callable[[], Any]], Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The objects that a unit owns."""
+
+    columns: dict[str, pa.Array]
+    """The task's columns."""
+    label_ids: pa.Array
+    """(n,) int32, the column `LABEL`."""
+    flags: np.ndarray
+    """(n,) int32: the task's flags and the engine's."""
+    labels: np.ndarray
+    """(y, x) uint32 over the tile's outer box: 0 background, else `label_id`."""
+
+
+def detected(
+    job: Job, work: TileWork, here: Callable[[], cut.DeviceTile], turn: Turn, meter: Meter
+) -> tuple[TileWork, Found]:
+    """Find a tile's objects.
+
+    Args:
+        job: the run's settings, with a detecting bundle.
+        work: the tile, without objects.
+        here: gives the tile on the device, once it is the unit's turn.
+        turn: does something on the device's forward thread.
+        meter: takes times.
+
+    Returns:
+        The tile with the objects that the unit owns, and what was found out about them.
+    """
+    model = model_of(job, next(ref for ref in job.bundles if ref.name == job.detecting))
+    task: DetectingTask = model.task
+    bounds = work.info.outer.clipped(*work.info.image_shape)
+    seen = turn(lambda: _seen(job, model, work.info, here(), bounds, meter))
+
+    def search() -> tuple[TileWork, Found]:
+        with meter.stage("detect"):
+            found = _nothing(task, bounds) if seen is None else checked(task.detect(*seen), task)
+            return owned(job, work, task, found, bounds)
+
+    return on_forward_thread("cpu", search)
+
+
+def _seen(
+    job: Job, model: ResidentModel, info: TileInfo, placed: cut.DeviceTile, bounds: Box, meter: Meter
+) -> tuple[np.ndarray, Field] | None:
+    """The network's maps (channels, h, w) of a tile and the tile itself, on the CPU; None without a usable pixel."""
+    task: DetectingTask = model.task
+    with meter.stage("copy"):
+        field = _field(placed, task.bands, info, bounds)
+    if field.bits is not None and field.bits.all():
+        return None
+    corners = (bounds.x0, bounds.y0, bounds.x1, bounds.y1)
+    windows = cut.grid(corners, size=task.window, overlap=task.overlap, stride=task.stride)
+    maps = windows.empty_maps(task.channels, model.device)
+    origin = (info.outer.x0, info.outer.y0)
+    over_batches(
+        job,
+        model,
+        task.bands,
+        lambda batch: windows.cutouts(placed, origin, batch),
+        lambda item, outputs: windows.put(maps, outputs, item.first),
+        meter,
+    )
+    with meter.stage("copy"):
+        return maps.cpu().numpy(), field
+
+
+def _field(placed: cut.DeviceTile, bands: tuple[str, ...], info: TileInfo, bounds: Box) -> Field:
+    rows, columns = _inside(info, bounds)
+    index = cut.band_index(placed.bands, bands)
+    whole = index == list(range(len(placed.bands)))
+
+    def plane(values: Tensor | None, *part: slice) -> np.ndarray | None:
+        if values is None:
+            return None
+        chosen = values[(slice(None), *part)]
+        return (chosen if whole else chosen[index]).cpu().numpy()
+
+    image = plane(placed.image, rows, columns)
+    assert image is not None
+    return Field(
+        image=image,
+        variance=plane(placed.variance, rows, columns),
+        bits=plane(placed.bits, rows, columns),
+        psf=plane(placed.psf),
+        bands=bands,
+        origin=(bounds.x0, bounds.y0),
+        zero_points=tuple(info.zero_points.get(band) for band in bands),
+        pixel_scale=placed.pixel_scale,
+    )
+
+
+def _inside(info: TileInfo, bounds: Box) -> tuple[slice, slice]:
+    """Rows and columns of the tile's array that a box of the parent image covers."""
+    x0, y0 = info.outer.x0, info.outer.y0
+    return slice(bounds.y0 - y0, bounds.y1 - y0), slice(bounds.x0 - x0, bounds.x1 - x0)
+
+
+def _nothing(task: DetectingTask, bounds: Box) -> Detections:
+    """No object."""
+    columns = {column.name: np.zeros(0) for column in task.columns()}
+    none, pixels = np.zeros(0), np.zeros(0, np.int64)
+    labels = np.zeros((bounds.height, bounds.width), np.int32)
+    return Detections(labels, none, none, pixels, pixels, columns, np.zeros(0, np.int32))
+
+
+def checked(found: Detections, task: DetectingTask) -> Detections:
+    """What a task found, when it keeps the task's own promises.
+
+    Raises:
+        ValueError: it does not: a fault of the task, said with names and numbers.
+    """
+    count = len(found)
+    names = [column.name for column in task.columns()]
+    if sorted(found.columns) != sorted(names):
+        raise ValueError(f"detect gave columns {sorted(found.columns)}, the task declares {sorted(names)}")
+    arrays = {"x": found.x, "y": found.y, "peak_x": found.peak_x, "peak_y": found.peak_y, "flags": found.flags}
+    wrong = {name: len(values) for name, values in {**arrays, **found.columns}.items() if len(values) != count}
+    if wrong or found.labels.max(initial=0) > count:
+        raise ValueError(f"detect gave {count} objects, labels up to {found.labels.max(initial=0)}, lengths {wrong}")
+    height, width = found.labels.shape
+    inside = (found.peak_x >= 0) & (found.peak_x < width) & (found.peak_y >= 0) & (found.peak_y < height)
+    at_peak = found.labels[np.where(inside, found.peak_y, 0), np.where(inside, found.peak_x, 0)]
+    astray = int((~inside | (at_peak != np.arange(1, count + 1))).sum())
+    if astray:
+        raise ValueError(f"the peaks of {astray} of {count} objects lie outside their labels")
+    return found
+
+
+def owned(job: Job, work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -> tuple[TileWork, Found]:
+    """What a unit owns of the objects in its tile: those whose peak lies in its inner box."""
+    info = work.info
+    peak_x, peak_y = found.peak_x + bounds.x0, found.peak_y + bounds.y0
+    wcs = info.wcs()
+    ids = object_ids(info, wcs, peak_x, peak_y)
+    mine = np.flatnonzero(info.inner.contains(peak_x, peak_y))
+    flags = (found.flags | _cut_flags(found, bounds, info, task.overlap)).astype(np.int32)
+    x, y = found.x[mine] + bounds.x0, found.y[mine] + bounds.y0
+    ra, dec, jacobian = on_sky(info, wcs, x, y)
+    overlaps: Overlaps = opened(Overlaps, job.objects, job.run)
+    common = {"object_id": ids[mine], "image": info.image, "tile": info.name, "x": x, "y": y, "ra": ra, "dec": dec}
+    common |= {"primary": overlaps.primary(info, x, y, ra, dec)}
+    rows = Rows(common, _repeated(ids[mine]))
+    columns = {c.name: _column(c, found.columns[c.name], mine, ids) for c in task.columns()}
+    numbers = np.arange(1, len(mine) + 1, dtype=np.int32)
+    new = np.zeros(len(found) + 1, np.uint32)
+    new[mine + 1] = numbers
+    labels = np.zeros((info.outer.height, info.outer.width), np.uint32)
+    labels[_inside(info, bounds)] = new[found.labels]
+    return work.with_objects(rows, jacobian), Found(columns, pa.array(numbers), flags[mine], labels)
+
+
+def _column(column: Column, values: np.ndarray, mine: np.ndarray, ids: np.ndarray) -> pa.Array:
+    """The values of the owned objects in the declared type; those of PARENT are numbers of objects, and become ids."""
+    if column.name == PARENT:
+        return pa.array(ids[values.astype(np.int64)][mine], pa.int64())
+    return arrow(values[mine]).cast(arrow_type(column.type))
+
+
+def _repeated(ids: np.ndarray) -> np.ndarray:
+    """(n,) bool: ids that occur more than once (two objects with one peak)."""
+    _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    return np.asarray(counts[inverse] > 1)
+
+
+def _cut_flags(found: Detections, bounds: Box, info: TileInfo, overlap: int) -> np.ndarray:
+    """(n,) int32: EDGE where a mask touches the image's border; TRUNCATED where the tile may not hold all of it.
+
+    That is where the mask comes so near to a side of the tile that maps are not the same in the next tile, or reaches
+    farther from its peak than the halo.
+    """
+    flags = np.zeros(len(found), np.int32)
+    height, width = info.image_shape
+    sides = ((bounds.y0, 0, 0), (bounds.y1, height, 0), (bounds.x0, 0, 1), (bounds.x1, width, 1))
+    for number, (side, border, axis) in enumerate(sides):
+        depth = 1 if side == border else max(1, overlap)
+        labels = found.labels.swapaxes(0, 1) if axis else found.labels
+        seen = np.unique(labels[-depth:] if number % 2 else labels[:depth])
+        flags[seen[seen > 0] - 1] |= int(ObjectFlag.EDGE if side == border else ObjectFlag.TRUNCATED)
+    halo = info.inner.x0 - info.outer.x0
+    flags[extents(found) > halo] |= int(ObjectFlag.TRUNCATED)
+    return flags
+
+
+def extents(found: Detections) -> np.ndarray:
+    """(n,) int64: pixels from each peak to the farthest pixel of its label, along x or y."""
+    farthest = np.zeros(len(found) + 1, np.int64)
+    peak_x, peak_y = (np.concatenate([[0], peaks]) for peaks in (found.peak_x, found.peak_y))
+    for start in range(0, len(found.labels), _ROWS):  # by stripes: a tile may be all objects
+        part = found.labels[start : start + _ROWS]
+        y, x = np.nonzero(part)
+        label = part[y, x]
+        distance = np.maximum(np.abs(x - peak_x[label]), np.abs(y + start - peak_y[label]))
+        np.maximum.at(farthest, label, distance)
+    return farthest[1:]
