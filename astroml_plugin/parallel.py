@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +91,7 @@ def spawn(processes: int, work: Callable[..., Any], *arguments: Any, watch: Call
         processes: how many.
         work: importable function.
         arguments: picklable.
-        watch: called here about every second.
+        watch: called here about every second; an exception in it ends all processes.
 
     Raises:
         AstromlError: what the first that failed raised; the others were stopped.
@@ -103,13 +103,24 @@ def spawn(processes: int, work: Callable[..., Any], *arguments: Any, watch: Call
     try:
         while not context.join(timeout=1.0):
             if watch is not None:
-                watch()
+                _watched(watch, context.processes)
     except torch.multiprocessing.ProcessRaisedException as error:
         kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
         ours = getattr(errors, kind.rpartition(".")[2], None)
         if not kind.startswith("astroml_plugin.errors.") or ours is None:
             raise
         raise ours(sentence) from None
+
+
+def _watched(watch: Callable[[], None], processes: Sequence[Any]) -> None:
+    """Call `watch`; where it ends this thread, the processes end too."""
+    try:
+        watch()
+    except BaseException:
+        for process in processes:
+            process.kill()
+            process.join()
+        raise
 
 
 def _place(rank: int, processes: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

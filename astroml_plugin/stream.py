@@ -24,7 +24,7 @@ from astroml_plugin.errors import InputError
 from astroml_plugin.repeats import behind, pixel_hashes, place_groups
 from astroml_plugin.settings import refuse_choices, to_mapping
 from astroml_plugin.sky import HEALPIX_ORDER, healpix29
-from astroml_plugin.stamps import Stamps, open_source
+from astroml_plugin.stamps import Pixels, Stamps, open_source
 
 SPLITS = ("train", "validation", "test")
 _NOWHERE = len(SPLITS)
@@ -181,12 +181,17 @@ class LabelledStamps:
         """At most `count` stamps drawn from `rows`, all bands, for what is measured before training."""
         chosen = np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
         parts, first = [], 0
-        for source in self.sources:
+        for number, source in enumerate(self.sources):
             inside = chosen[(chosen >= first) & (chosen < first + source.count)] - first
             if len(inside):
-                parts.append(from_stamps(*source.read_rows(inside), bands=source.bands, pixel_scale=source.pixel_scale))
+                pixels = self.pixels(number, inside)
+                parts.append(from_stamps(*pixels, bands=source.bands, pixel_scale=source.pixel_scale))
             first += source.count
         return joined(parts)
+
+    def pixels(self, source: int, rows: np.ndarray) -> Pixels:
+        """image, variance, psf (n, band, y, x) of some stamps of one source, by their numbers in it."""
+        return self.sources[source].read_rows(rows)
 
     def split(self, settings: SplitSettings, usable: np.ndarray) -> dict[str, np.ndarray]:
         """Split name -> sorted row numbers of the usable objects (n,) bool.

@@ -195,12 +195,13 @@ def fit(
     Args:
         task: normalises, augments and scores.
         network: fresh; its weights are changed in place.
-        train, validation: the data; `train` is this process's share.
+        train, validation: the data; `train` is this process's share, or a `StemCache` of it.
         settings: how.
         out: folder or URL of checkpoint and log; a checkpoint found there is continued.
         identity: digest of recipe and data; a checkpoint of another one is refused.
         resume: False starts anew.
-        report: called with each epoch's record, in the first process only; a true answer stops the training.
+        report: called with each epoch's record once its checkpoint is written, in the first process only; a true
+            answer stops the training.
         device: torch device.
         group: the processes that train together.
 
@@ -213,22 +214,29 @@ def fit(
     loop = _loop(task, network, settings, out, device, group)
     state = _restore(out, identity, loop) if resume else None
     state = state or _State(identity)
-    if settings.cache and len(state.history) < settings.epochs and not state.stopped:
+    if (
+        settings.cache
+        and not isinstance(train, StemCache)
+        and len(state.history) < settings.epochs
+        and not state.stopped
+    ):
         train = StemCache(task, network, train, settings, device)
     with torch.random.fork_rng():
         while len(state.history) < settings.epochs and not state.stopped:
             epoch = len(state.history)
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             record = {"epoch": epoch, **_one_epoch(loop, train, epoch)}
             trained = time.perf_counter() - started
             record["objects_per_second"] = round(group.size * len(train) / trained, 1)
             if group.first:
                 record.update(_validate(task, loop.judged, validation, device))
                 record["seconds"] = round(time.perf_counter() - started, 3)
+                record["cpu_seconds"] = round(time.process_time() - cpu, 3)
                 _keep(state, record, loop.judged, settings)
+                _save(state, loop)
                 if report is not None and report(record):
                     state.stopped = state.stopped or "reported"
-                _save(state, loop)
+                    _save(state, loop)
             else:
                 state.history.append(record)
             state.stopped = "stopped" if group.agree(bool(state.stopped)) and not group.first else state.stopped
@@ -394,6 +402,12 @@ class StemCache:
         learned = [task.transform_targets(targets, one) for one in self.symmetries]
         return torch.stack(features, dim=1), torch.stack(learned, dim=1), rows
 
+    def under(self, settings: TrainingSettings) -> StemCache:
+        """The same features in batches of other settings, which must agree in `augment`."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -502,14 +516,29 @@ def _save(state: _State, loop: _Loop) -> None:
     storage.write_atomic(storage.join(loop.out, CHECKPOINT), data)
 
 
+def history_of(out: str) -> list[dict[str, Any]]:
+    """The records of the epochs that the checkpoint in `out` holds; none where there is no checkpoint."""
+    data = _checkpoint(out)
+    return [] if data is None else list(_plain_state(data)["history"])
+
+
+def _checkpoint(out: str) -> bytes | None:
+    url = storage.join(out, CHECKPOINT)
+    return storage.read_bytes(url) if storage.exists(url) else None
+
+
+def _plain_state(data: bytes) -> dict[str, Any]:
+    """What the header of a checkpoint holds."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(json.loads(header["__metadata__"]["state"]))
+
+
 def _restore(out: str, identity: str, loop: _Loop) -> _State | None:
     """The state of the checkpoint in `out`, its weights put into networks and optimizer; None where there is none."""
-    url = storage.join(out, CHECKPOINT)
-    if not storage.exists(url):
+    data = _checkpoint(out)
+    if data is None:
         return None
-    data = storage.read_bytes(url)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    plain = json.loads(header["__metadata__"]["state"])
+    plain = _plain_state(data)
     if plain["identity"] != identity:
         raise InputError(
             f"{storage.redact(out)} holds the checkpoint of a training with another recipe, seed or data: "

@@ -175,6 +175,18 @@ def _train(options: argparse.Namespace) -> int:
     return _finish(options, result, f"trained {result.bundle} in {result.epochs} epochs, {result.seconds:.0f} s")
 
 
+def _search(options: argparse.Namespace) -> int:
+    from workflows.search import SETTINGS, search
+
+    settings = _chosen(options, *SETTINGS, "ray_address", "device", "retrain", "leave_open", "retry_failed")
+    with _quiet("ray"), Reporter() as report:
+        result = search(options.recipe, data=options.data, out=options.out, progress=report.search, **settings)
+    counts = ", ".join(f"{count} {name}" for name, count in result.statuses.items() if count)
+    what = result.bundle or f"no bundle yet (left open), recipe {result.study}/best.toml"
+    line = f"searched {result.trials} trials ({counts}); best is trial {result.best} with {result.value:.5g}: {what}"
+    return _finish(options, result, f"{line}, {result.seconds:.0f} s")
+
+
 def _infer(options: argparse.Namespace) -> int:
     from astroml_plugin.objects import ObjectSettings
     from workflows.infer import dry_run, infer
@@ -342,12 +354,12 @@ def _client(options: argparse.Namespace) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Dask's own log only where someone asks for it: our outcomes say the same in one sentence."""
+def _quiet(library: str = "distributed") -> Iterator[None]:
+    """Dask's or Ray's own log only where someone asks for it: our outcomes say the same in one sentence."""
     import logging
 
     if not os.environ.get("ASTROML_DEBUG"):
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     yield
 
 
@@ -498,6 +510,41 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
     verb.add_argument("--processes", type=int, metavar="N", help="processes here that train together (one per GPU)")
     verb.add_argument("--response", metavar="SOURCE", help="sheared pairs of simulate --pairs shear: fits r11 ... r22")
+
+
+def _add_search(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe", metavar="RECIPE", help="a shipped recipe or a TOML file, with [search.space]")
+    verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps with labels")
+    verb.add_argument("--out", required=True, metavar="DIR", help="folder or URL of the study")
+    verb.add_argument("--algorithm", metavar="NAME", help="asha (default), random, grid, tpe, tpe-asha or pbt")
+    verb.add_argument("--trials", type=int, metavar="N", help="configurations to try (32 without another budget)")
+    verb.add_argument("--hours", type=float, metavar="H", help="wall time to search, earlier calls included")
+    verb.add_argument("--total-epochs", type=int, metavar="N", help="epochs over all trials")
+    verb.add_argument("--epochs", type=int, metavar="N", help="of one trial, at most (the recipe's)")
+    verb.add_argument(
+        "--objective",
+        dest="objectives",
+        action="append",
+        metavar="NAME[:min|:max]",
+        help="(validation_loss)",
+    )
+    verb.add_argument("--seed", type=int, metavar="S", help="of the configurations (0)")
+    verb.add_argument("--grace", type=int, metavar="N", help="epochs before a trial may be stopped early (1)")
+    verb.add_argument("--reduction", type=float, metavar="R", help="asha: one trial of R goes on at each rung (3)")
+    verb.add_argument("--interval", type=int, metavar="N", help="pbt: epochs between exchanges (1)")
+    verb.add_argument("--retries", type=int, metavar="N", help="further attempts of a trial whose process fails (2)")
+    verb.add_argument("--cpus", type=float, metavar="N", help="cores of each process of a trial (1)")
+    verb.add_argument("--gpus", type=float, metavar="N", help="GPUs of each process of a trial, also fractions (0)")
+    verb.add_argument("--processes", type=int, metavar="N", help="processes that train one trial together (1)")
+    verb.add_argument("--concurrent", type=int, metavar="N", help="trials at once, at most (as many as fit)")
+    verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster, or auto (else a local one)")
+    verb.add_argument("--device", help="torch device of trials (CUDA where they have one)")
+    for name, what in (
+        ("--retrain", "train the winner once more instead of keeping its weights"),
+        ("--leave-open", "do not measure on test, so that a larger budget can follow"),
+        ("--retry-failed", "try trials again that failed in an earlier call"),
+    ):
+        verb.add_argument(name, action="store_true", default=None, help=what)
 
 
 def _add_infer(verb: argparse.ArgumentParser) -> None:
@@ -684,6 +731,12 @@ _VERBS: dict[str, _Verb] = {
         "Train a recipe on stamps with labels.",
         "ellipticity --data sky/stamps.zarr --out bundles/shapes",
         _add_train,
+    ),
+    "search": (
+        _search,
+        "Search hyperparameters with Ray Tune; run again to resume.",
+        "ellipticity --data sky/stamps.zarr --out study --trials 50",
+        _add_search,
     ),
     "infer": (
         _infer,

@@ -67,11 +67,32 @@ class Reporter:
             note += f", {tally.failed} {_FAILURES_SHOWN}"
         self("measured", tally.done + tally.skipped + tally.failed, tally.units, note)
 
+    def search(self, standing: Any) -> None:
+        """A search's `Standing`: on a terminal a table that is redrawn, in a log a line now and then."""
+        if self.interactive:
+            self._draw_search(standing)
+        elif time.monotonic() - self.spoke >= LOG_SECONDS or standing.fraction == 1.0:
+            self.spoke = time.monotonic()
+            rows = [f"{name} {value}" for name, value in search_rows(standing)]
+            print(f"search: {', '.join(rows)}", file=self.stream, flush=True)
+
+    def _draw_search(self, standing: Any) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.table import Table
+
+        table = Table(show_header=False)
+        for name, value in search_rows(standing):
+            table.add_row(name, value)
+        if self._bar is None:
+            self._bar = Live(console=Console(file=self.stream), auto_refresh=False)
+            self._bar.start()
+        self._bar.update(table, refresh=True)
+
     def _left(self, done: int, total: int) -> str:
         if not 0 < done < total:
             return ""
-        left = (time.monotonic() - self.started) * (total - done) / done
-        return f", {left / 60:.0f} min left" if left >= 90 else f", {left:.0f} s left"
+        return f", {_duration((time.monotonic() - self.started) * (total - done) / done)} left"
 
     def _draw(self, what: str, done: int, total: int, note: str) -> None:
         from rich.console import Console
@@ -90,3 +111,22 @@ class Reporter:
         if self._task is None or self._bar.tasks[self._task].description != what:
             self._task = self._bar.add_task(what, total=total, note="")
         self._bar.update(self._task, completed=done, total=total, note=note)
+
+
+def search_rows(standing: Any) -> list[tuple[str, str]]:
+    """What a person wants to know of a search, as names and texts."""
+    running = ", ".join(f"{number} (epoch {epochs})" for number, epochs in standing.running)
+    ended = standing.ended
+    rows = [("best", "none yet")]
+    if standing.best is not None:
+        rows = [("best", f"{standing.objective} {standing.value:.5g} in trial {standing.best.number}")]
+    rows += [("running", running or "none"), ("finished", str(ended["finished"])), ("stopped", str(ended["stopped"]))]
+    rows += [("failed", str(ended["failed"]))] if ended["failed"] else []
+    rows += [("epochs", f"{standing.epochs:,}")]
+    if standing.seconds_left is not None:
+        rows += [("left", f"about {_duration(standing.seconds_left)}")]
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

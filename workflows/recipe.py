@@ -60,14 +60,31 @@ def shipped() -> list[str]:
 
 
 def read_recipe(recipe: str | Path | Recipe) -> Recipe:
-    """A recipe by shipped name or by path or URL of a TOML file.
+    """A recipe by shipped name or by path or URL of a TOML file; its table [search] is for `search` alone.
 
     Raises:
         InputError: no such recipe, no TOML, unknown keys or wrong types.
     """
     if isinstance(recipe, Recipe):
         return recipe
-    name = str(recipe)
+    values = _values(str(recipe))
+    return from_mapping(Recipe, {key: value for key, value in values.items() if key != "search"}, "the recipe")
+
+
+def search_table(recipe: str | Path | Recipe) -> dict[str, Any]:
+    """The table [search] of a recipe, empty where it has none.
+
+    Raises:
+        InputError: no such recipe, no TOML, or `search` is no table.
+    """
+    found = {} if isinstance(recipe, Recipe) else _values(str(recipe)).get("search", {})
+    if not isinstance(found, Mapping):
+        raise InputError(f"[search] of the recipe must be a table, not {found!r}")
+    return dict(found)
+
+
+def _values(name: str) -> dict[str, Any]:
+    """What the TOML file says."""
     url = str(_SHIPPED / f"{name}.toml") if name in shipped() else name
     try:
         text = storage.read_bytes(url).decode()
@@ -75,10 +92,9 @@ def read_recipe(recipe: str | Path | Recipe) -> Recipe:
         names = ", ".join(shipped())
         raise InputError(f"no recipe {name!r}: give a TOML file or one of the shipped ones, {names}") from None
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {name} is not TOML: {error}") from None
-    return from_mapping(Recipe, values, "the recipe")
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ import io
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def _train_here(
             storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(recipe).encode())
         result = fit(
             plan.task,
-            _fresh_network(plan),
+            fresh_network(plan),
             plan.stream("train", group),
             plan.stream("validation"),
             recipe.training,
@@ -172,7 +172,7 @@ def _train_here(
             group=group,
         )
         if group.first:
-            _finish(plan, result, url, device)
+            finish(plan, result, url, device)
         group.agree(True)
         return ModelBundle.load(url), False
 
@@ -231,7 +231,7 @@ def planned(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> Plan:
         InputError: recipe, labels or splits that cannot be used.
     """
     task = recipe.build_task()
-    task = _fitted_to(task, data)
+    task = fitted_to(task, data)
     rows = data.split(recipe.split, task.usable(data.labels))
     if len(rows["train"]) == 0:
         raise InputError(
@@ -247,8 +247,12 @@ def planned(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> Plan:
     return Plan(recipe, task, data, rows, targets, identity)
 
 
-def _fitted_to(task: Task, data: LabelledStamps) -> Task:
-    """The task with what the recipe left to the data: bands, stamp size, pixel scale and kind of pixels."""
+def fitted_to(task: Task, data: LabelledStamps) -> Task:
+    """The task with what the recipe left to the data: bands, stamp size, pixel scale and kind of pixels.
+
+    Raises:
+        InputError: a task that cannot work on these data.
+    """
     source = data.first
     settings = task.settings
     if settings.any_band and len(settings.bands or source.bands) != 1:
@@ -272,7 +276,7 @@ def _fitted_to(task: Task, data: LabelledStamps) -> Task:
     return task.with_settings(bands=chosen)
 
 
-def _fresh_network(plan: Plan) -> nn.Module:
+def fresh_network(plan: Plan) -> nn.Module:
     """The network with weights drawn from the recipe's seed; the caller's random numbers are left alone."""
     with torch.random.fork_rng():
         torch.manual_seed(plan.recipe.training.seed)
@@ -299,8 +303,17 @@ def _finished(url: str, identity: str) -> ModelBundle | None:
     return bundle
 
 
-def _finish(plan: Plan, result: FitResult, url: str, device: str) -> ModelBundle:
-    """Calibrate on the validation split, score once on the test split, write the bundle, drop the checkpoint."""
+def finish(
+    plan: Plan, result: FitResult, url: str, device: str, record: Mapping[str, Any] | None = None
+) -> ModelBundle:
+    """Calibrate on the validation split, score once on the test split, write the bundle, drop the checkpoint.
+
+    Args:
+        plan, result: of the training.
+        url: folder or URL of the bundle.
+        device: torch device.
+        record: more for the card's `training`.
+    """
     network = averaged(plan.task, result.network)
     outputs, targets, rows = outputs_of(plan.task, network, plan.stream("validation"), device)
     task = plan.task.calibrated(outputs, targets)
@@ -313,7 +326,7 @@ def _finish(plan: Plan, result: FitResult, url: str, device: str) -> ModelBundle
         settings=task.to_settings(),
         network=plan.recipe.network,
         network_arguments=plan.recipe.network_arguments,
-        training=_training_record(plan, result),
+        training={**_training_record(plan, result), **(record or {})},
         metrics=finite(metrics),
         versions=_versions(),
         description=plan.recipe.description,

@@ -1,0 +1,1 @@
+"""Hyperparameter search: a space, a study that remembers, and Ray Tune to run its trials."""

@@ -1,0 +1,130 @@
+"""The Ray cluster of a search: joined at an address, or started on this machine's loopback and stopped again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+import ray
+
+from astroml_plugin import __version__, storage
+from astroml_plugin.errors import InputError
+
+_SILENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interruption is ours: it has to end Ray too
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first epoch
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # it prints on stdout, which is for data
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes, and what there is."""
+
+    cpus: float = 1.0
+    """Cores of one trial."""
+    gpus: float = 0.0
+    """GPUs of one trial, also fractions."""
+    concurrent: int | None = None
+    """Trials at once, at most; None: as many as fit."""
+    address: str | None = None
+    """Of a running Ray cluster; None starts one here and stops it at the end."""
+    limit: int | None = None
+    """Cores of the cluster that is started here; None: all that this process may use."""
+
+
+@contextmanager
+def connected(resources: Resources) -> Iterator[None]:
+    """Ray, joined or started; one that is started here is stopped, whatever happens.
+
+    Raises:
+        InputError: no cluster at the address, its nodes have another version, or no node has room for one trial.
+    """
+    os.environ.update(_SILENT)
+    ours = not ray.is_initialized()
+    cores = resources.limit or len(os.sched_getaffinity(0))
+    if ours and resources.address is None:
+        _refuse_large(resources, [{"CPU": float(cores), "GPU": float(_gpus())}], "this machine")
+    try:
+        if ours:
+            _start(resources, cores)
+        _refuse_large(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]], "the cluster")
+        if resources.address is not None:
+            _refuse_other_versions()
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def room(resources: Resources) -> int:
+    """Trials that fit on the connected cluster at once."""
+    return max(1, sum(_fitting(resources, node["Resources"]) for node in ray.nodes() if node["Alive"]))
+
+
+def _fitting(resources: Resources, node: Mapping[str, float]) -> int:
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    return min(int(node.get(name, 0.0) / count + 1e-9) for name, count in wanted.items() if count > 0)
+
+
+def _start(resources: Resources, cores: int) -> None:
+    silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if resources.address is not None:
+        try:
+            ray.init(address=resources.address, **silent)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            place = storage.redact(resources.address)
+            raise InputError(f"no Ray cluster answers at {place}: {' '.join(str(error).split())[:200]}") from None
+        return
+    # 127.0.0.1: nothing of it can be reached from outside; nothing large is in its object store
+    local: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": 10**8}
+    ray.init(address="local", num_cpus=cores, **local, **silent)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _refuse_large(resources: Resources, nodes: Sequence[Mapping[str, float]], where: str) -> None:
+    """A trial that no node has room for would wait for ever."""
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    if any(_fitting(resources, node) for node in nodes):
+        return
+    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in wanted}
+    raise InputError(
+        f"a trial asks for {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and the largest node of {where} has "
+        f"{most['CPU']:g} and {most['GPU']:g}: ask for less per trial, or join a larger cluster with --ray-address"
+    )
+
+
+def _refuse_other_versions() -> None:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    version = ray.remote(num_cpus=0)(_version)
+    asked = [
+        version.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
+    ]
+    try:
+        found = set(ray.get(asked))
+    except Exception as error:  # noqa: BLE001 - whatever a node lacks
+        raise InputError(
+            f"the cluster's nodes cannot import astroml_plugin ({type(error).__name__}): install {__version__} there"
+        ) from None
+    if found - {__version__}:
+        raise InputError(
+            f"the cluster has astroml_plugin {', '.join(sorted(found))}, and this is {__version__}: use one version"
+        )
+
+
+def _version() -> str:
+    return __version__

@@ -1,0 +1,118 @@
+"""One trial, in its own process: trains in its folder of the study, tells Tune every epoch, writes how it ended."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import torch
+from ray import tune
+
+from astroml_plugin import storage
+from astroml_plugin.errors import DivergedError, InputError
+from astroml_plugin.search.objectives import kept
+from astroml_plugin.search.space import Configuration
+from astroml_plugin.search.study import FAILED, FINISHED, TRIAL, write_outcome
+from astroml_plugin.settings import refuse_unknown
+from astroml_plugin.training import CHECKPOINT, LOG
+
+
+class Report(Protocol):
+    """How a trial tells what it found."""
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """An epoch's record; does not return where the trial is stopped."""
+
+    def note(self, name: str, value: Any) -> None:
+        """Something that holds for the whole trial."""
+
+
+Work = Callable[[Configuration, str, Report], None]
+"""work(configuration, folder, report) trains in a folder, from its checkpoint where it has one, and reports epochs."""
+
+ERROR = "error.json"
+COST, EPOCHS, FATAL = "cost", "epochs_done", "fatal"
+"""Keys of what a trial tells Tune: its objective so that small is good, epochs done, and a full disk."""
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def run_trial(config: dict[str, Any], *, work: Work, url: str, objective: str, sign: float, exchange: bool) -> None:
+    """One trial: trains in its folder, reports each epoch, writes its outcome."""
+    configuration = {key: value for key, value in config.items() if key != "number"}
+    folder = storage.join(url, "trials", f"{config['number']:05d}")
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    teller = _Teller(folder, objective, sign, exchange)
+    try:
+        if exchange:
+            _take_over(folder, config["number"], configuration)
+        work(configuration, folder, teller)
+        write_outcome(folder, FINISHED, **teller.extra)
+    except (DivergedError, InputError) as error:  # would fail again in the same way
+        write_outcome(folder, FAILED, storage.redact(str(error)), **teller.extra)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK:  # not the trial's fault: the search has to end
+            tune.report({FATAL: f"{error.strerror}", "errno": error.errno})
+            return
+        with suppress(OSError):
+            reason = storage.redact(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            storage.write_json(storage.join(folder, ERROR), {"reason": reason})
+        raise
+
+
+class _Teller:
+    """Tells Tune an epoch's record, with the cost of the weights kept so far."""
+
+    def __init__(self, folder: str, objective: str, sign: float, exchange: bool) -> None:
+        self.folder, self.objective, self.sign, self.exchange = folder, objective, sign, exchange
+        self.history: list[Mapping[str, Any]] = []
+        self.started, self.cpu = time.perf_counter(), time.process_time()
+        node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
+        self.extra: dict[str, Any] = {"node": node}
+
+    def note(self, name: str, value: Any) -> None:
+        self.extra[name] = value
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        if "setup_seconds" not in self.extra:
+            seconds = time.perf_counter() - self.started - float(record.get("seconds", 0.0))
+            cpu = time.process_time() - self.cpu - float(record.get("cpu_seconds", 0.0))
+            self.extra |= {"setup_seconds": round(max(0.0, seconds), 3), "setup_cpu_seconds": round(max(0.0, cpu), 3)}
+        self.history.append(record)
+        known = {**self.extra, **record}
+        refuse_unknown([self.objective], [name for name, value in known.items() if _number(value)], "the objectives")
+        best = kept(self.history)
+        value = math.nan if best is None else float({**self.extra, **best}.get(self.objective, math.nan))
+        if not math.isfinite(record["validation_loss"]) or not math.isfinite(value):
+            raise DivergedError(f"{self.objective} became {record.get(self.objective)} in epoch {record['epoch']}")
+        told = {COST: self.sign * value, EPOCHS: record["epoch"] + 1, "record": dict(record), "extra": self.extra}
+        if not self.exchange:
+            tune.report(told)
+            return
+        with tempfile.TemporaryDirectory() as place:
+            for name in (CHECKPOINT, LOG):
+                Path(place, name).write_bytes(storage.read_bytes(storage.join(self.folder, name)))
+            tune.report(told, checkpoint=tune.Checkpoint.from_directory(place))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _take_over(folder: str, number: int, configuration: Configuration) -> None:
+    """Population-based training: go on from another's weights, if Tune says so, with the changed configuration."""
+    given = tune.get_checkpoint()
+    if given is None:
+        return
+    with given.as_directory() as place:
+        for name in (LOG, CHECKPOINT):
+            storage.write_atomic(storage.join(folder, name), Path(place, name).read_bytes())
+    storage.write_json(storage.join(folder, TRIAL), {"number": number, "configuration": configuration})

@@ -1,0 +1,261 @@
+"""The study: a folder that knows everything about a search, so that one that was killed goes on from it alone.
+
+    study.json            what is searched, its identity, and once chosen the winner
+    trials/00007/         trial.json (its configuration), log.jsonl and checkpoint of its training, and outcome.json
+                          once it has ended
+    trials.parquet, best.toml, best/ and pictures at the end
+
+Every file is written whole or not at all. The searching process proposes trials; a trial's own process writes its
+training and, at its end, the outcome. Nothing else is needed to go on: neither pickles nor Ray's own state.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from astroml_plugin import storage
+from astroml_plugin.errors import InputError
+from astroml_plugin.search.objectives import Objective, kept, pareto
+from astroml_plugin.search.space import Configuration, Space
+from astroml_plugin.training import CHECKPOINT, LOG
+
+STUDY, TRIAL, OUTCOME, PULSE = "study.json", "trial.json", "outcome.json", "pulse.json"
+OPEN, FINISHED, STOPPED, FAILED = "open", "finished", "stopped", "failed"
+"""Not ended yet, trained to its end, stopped by the scheduler, failed."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration and what became of it."""
+
+    number: int
+    configuration: Configuration
+    status: str = OPEN
+    reason: str = ""
+    """Why it failed or was stopped."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """Its epochs' records."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What its process told at the end: node, seconds of preparation, attempts."""
+
+    @property
+    def kept(self) -> Mapping[str, Any] | None:
+        """The record of the epoch whose weights are kept; None before the first."""
+        return kept(self.history)
+
+    def value(self, objective: Objective) -> float:
+        """The objective at that epoch; NaN where there is none."""
+        record = self.kept
+        return (
+            math.nan if record is None else float(record.get(objective.name, self.extra.get(objective.name, math.nan)))
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of its epochs and its preparation."""
+        return self._sum("seconds") + float(self.extra.get("setup_seconds", 0.0))
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Core-seconds of its epochs and its preparation."""
+        return self._sum("cpu_seconds") + float(self.extra.get("setup_cpu_seconds", 0.0))
+
+    def _sum(self, name: str) -> float:
+        return sum(float(record.get(name, 0.0)) for record in self.history)
+
+
+class Study:
+    """The folder of one search.
+
+    Args:
+        url: folder or URL.
+        record: what `study.json` holds.
+    """
+
+    def __init__(self, url: str, record: dict[str, Any]) -> None:
+        self.url, self.record = url, record
+        self.space = Space.from_mapping(record["space"])
+        self.objectives = [Objective.parse(text) for text in record["objectives"]]
+
+    @classmethod
+    def opened(cls, url: str, record: Mapping[str, Any]) -> Study:
+        """The study of `record["identity"]` in a folder, made there if the folder has none.
+
+        Raises:
+            InputError: the folder holds another study, or something else.
+        """
+        url = storage.absolute(url)
+        place = storage.join(url, STUDY)
+        if storage.exists(place):
+            found = storage.read_json(place)
+            if found["identity"] != record["identity"]:
+                raise InputError(
+                    f"{storage.redact(url)} holds another study: {_difference(found, record)}; "
+                    "choose another output or remove it"
+                )
+            return cls(url, found)
+        for name in ("zarr.json", "schema.json", "card.json"):
+            if storage.exists(storage.join(url, name)):
+                raise InputError(f"{storage.redact(url)} holds a store, catalog or bundle: choose another output")
+        study = cls(url, {**record, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        study.save()
+        return study
+
+    @property
+    def main(self) -> Objective:
+        """What the winner is chosen by."""
+        return self.objectives[0]
+
+    def save(self, **changes: Any) -> None:
+        """Write `study.json`, with changes."""
+        self.record |= changes
+        storage.write_json(storage.join(self.url, STUDY), self.record)
+
+    # ---- trials --------------------------------------------------------------------------------------------------
+
+    def folder(self, number: int) -> str:
+        """Where a trial's files are."""
+        return storage.join(self.url, "trials", f"{number:05d}")
+
+    def propose(self, number: int, configuration: Configuration) -> Trial:
+        """Write a new trial; from then on it is one of the study."""
+        place = storage.join(self.folder(number), TRIAL)
+        storage.write_json(place, {"number": number, "configuration": configuration})
+        return Trial(number, configuration)
+
+    def end(self, number: int, status: str, reason: str = "", **extra: Any) -> None:
+        """Write a trial's outcome; one that is there stays, for the trial's own process may have written it."""
+        if not storage.exists(storage.join(self.folder(number), OUTCOME)):
+            write_outcome(self.folder(number), status, reason, **extra)
+
+    def reopen(self, number: int) -> None:
+        """Forget how a trial ended, so that it is tried again."""
+        storage.remove(storage.join(self.folder(number), OUTCOME))
+
+    def trial(self, number: int) -> Trial:
+        """A trial as it is now."""
+        folder = self.folder(number)
+        proposed = storage.read_json(storage.join(folder, TRIAL))
+        outcome, log = (storage.join(folder, name) for name in (OUTCOME, LOG))
+        ended = storage.read_json(outcome) if storage.exists(outcome) else {"status": OPEN, "reason": ""}
+        history = [json.loads(line) for line in storage.read_bytes(log).splitlines()] if storage.exists(log) else []
+        extra = {key: value for key, value in ended.items() if key not in ("status", "reason")}
+        return Trial(number, proposed["configuration"], ended["status"], ended["reason"], history, extra)
+
+    def trials(self) -> list[Trial]:
+        """All trials, by number."""
+        names = storage.list_files(storage.join(self.url, "trials"), TRIAL)
+        return [self.trial(int(name.partition("/")[0])) for name in sorted(names)]
+
+    def winner(self, trials: Sequence[Trial]) -> Trial | None:
+        """The trial that is best in the first objective; of equal ones the first."""
+        usable = [one for one in trials if math.isfinite(one.value(self.main)) and one.status != FAILED]
+        return min(usable, key=lambda one: (self.main.cost(one.value(self.main)), one.number), default=None)
+
+    def forget_checkpoints(self, trials: Sequence[Trial], keep: int | None) -> None:
+        """Delete the checkpoints of ended trials except one: of a closed study nothing goes on."""
+        for one in trials:
+            if one.number != keep:
+                storage.remove(storage.join(self.folder(one.number), CHECKPOINT))
+
+    # ---- time spent ----------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> float:
+        """Seconds that earlier calls searched, also those that were killed (to the last pulse)."""
+        place = storage.join(self.url, PULSE)
+        return float(storage.read_json(place)["seconds"]) if storage.exists(place) else 0.0
+
+    def pulse(self, seconds: float) -> None:
+        """Keep the seconds searched so far."""
+        storage.write_json(storage.join(self.url, PULSE), {"seconds": round(seconds, 1)})
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the study, so that no second process of this machine searches it at once (folders only, not URLs).
+
+        Raises:
+            InputError: another process holds it.
+        """
+        if not storage.is_local(self.url):
+            yield
+            return
+        handle = os.open(storage.local_path(storage.join(self.url, ".lock")), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise InputError(
+                f"another process searches in {storage.redact(self.url)}: wait for it or stop it"
+            ) from None
+        finally:
+            os.close(handle)
+
+    # ---- tables --------------------------------------------------------------------------------------------------
+
+    def table(self, trials: Sequence[Trial]) -> pa.Table:
+        """One row per trial: number, status, parameters, objectives, epochs, costs, reason.
+
+        Columns: number, status, epochs, best_epoch, one per objective, pareto, seconds, cpu_seconds, node, reason,
+        and one per parameter ("param_" and its key; null where it does not apply).
+        """
+        values = {one.name: [_null(trial.value(one)) for trial in trials] for one in self.objectives}
+        columns: dict[str, Any] = {
+            "number": pa.array([one.number for one in trials], pa.int64()),
+            "status": pa.array([one.status for one in trials], pa.string()),
+            "epochs": pa.array([len(one.history) for one in trials], pa.int64()),
+            "best_epoch": pa.array([None if one.kept is None else one.kept["epoch"] for one in trials], pa.int64()),
+            **{name: pa.array(column, pa.float64()) for name, column in values.items()},
+            "pareto": pa.array(self.front(trials), pa.bool_()),
+            "seconds": pa.array([one.seconds for one in trials], pa.float64()),
+            "cpu_seconds": pa.array([one.cpu_seconds for one in trials], pa.float64()),
+            "node": pa.array([one.extra.get("node") for one in trials], pa.string()),
+            "reason": pa.array([one.reason or None for one in trials], pa.string()),
+        }
+        for parameter in self.space.parameters:
+            given = [one.configuration.get(parameter.key) for one in trials]
+            columns[f"param_{parameter.key}"] = _column(given)
+        return pa.table(columns)
+
+    def front(self, trials: Sequence[Trial]) -> list[bool]:
+        """Which trials no other beats in all objectives."""
+        costs = [[one.cost(trial.value(one)) for one in self.objectives] for trial in trials]
+        usable = [i for i, cost in enumerate(costs) if all(map(math.isfinite, cost)) and trials[i].status != FAILED]
+        best = {usable[i] for i, on in enumerate(pareto([costs[i] for i in usable])) if on}
+        return [i in best for i in range(len(trials))]
+
+
+def write_outcome(folder: str, status: str, reason: str = "", **extra: Any) -> None:
+    """How a trial ended, beside its training."""
+    told = {"status": status, "reason": reason, **extra, "ended": round(time.time(), 1)}
+    storage.write_json(storage.join(folder, OUTCOME), told)
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What two studies differ in, in words."""
+    names = [key for key in wanted if key != "identity" and found.get(key) != wanted[key]]
+    return f"its {' and '.join(names) or 'version'} differ"
+
+
+def _null(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    """Numbers, texts or truth values as they are, anything mixed or nested as JSON."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and kinds:
+        return pa.array([None if v is None else float(v) for v in values] if float in kinds else values)
+    if len(kinds) == 1 and kinds <= {str, bool}:
+        return pa.array(values)
+    return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())

@@ -1,0 +1,370 @@
+"""Ray Tune around a function that trains one configuration.
+
+Tune places trials, watches their processes, retries them and lets a scheduler stop the hopeless ones. What a search
+has to remember is in the `Study`; Tune starts afresh each time and is told what has ended, because its own
+`Tuner.restore` loses the rungs of ASHA and the seconds since its last snapshot, and unpickles files of the folder.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.search import Searcher
+
+from astroml_plugin import storage
+from astroml_plugin.errors import InputError
+from astroml_plugin.search.ray_cluster import Resources, room
+from astroml_plugin.search.running import COST, DISK, ERROR, FATAL, Work, run_trial
+from astroml_plugin.search.samplers import Sampler
+from astroml_plugin.search.schedulers import Scheduling, scheduler_of
+from astroml_plugin.search.study import FAILED, FINISHED, OPEN, OUTCOME, STOPPED, Study, Trial
+
+_PULSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search is over; whatever comes first."""
+
+    trials: int | None = None
+    hours: float | None = None
+    epochs: int | None = None
+    """Over all trials."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a search is."""
+
+    ended: Mapping[str, int]
+    """Status -> trials."""
+    running: Sequence[tuple[int, int]]
+    """(trial, epochs done) of those that run now."""
+    best: Trial | None
+    objective: str
+    value: float
+    """Of the best so far; NaN before there is one."""
+    trials: int
+    """Proposed so far."""
+    epochs: int
+    """Over all trials."""
+    fraction: float | None
+    """Of the budget that is spent; None where it has no end."""
+    seconds_left: float | None
+
+
+Progress = Callable[[Standing], None]
+
+
+def tuned(
+    study: Study,
+    work: Work,
+    sampler: Sampler,
+    *,
+    budget: Budget,
+    scheduling: Scheduling,
+    resources: Resources,
+    progress: Progress | None = None,
+) -> None:
+    """Try configurations until the budget is spent; everything found is in the study. Ray must be connected.
+
+    Args:
+        study: may hold trials of an earlier call: those that ended stay, the others go on.
+        work: picklable; called in the trials' processes.
+        sampler: proposes configurations.
+        budget, scheduling, resources: how much, which, on what.
+        progress: told after every epoch and outcome.
+
+    Raises:
+        InputError: every trial fails.
+        OSError: the disk is full; the trials that ran go on next time.
+    """
+    watch = _Watch(study, budget, scheduling, progress)
+    trainable = partial(
+        run_trial,
+        work=work,
+        url=study.url,
+        objective=study.main.name,
+        sign=study.main.cost(1.0),
+        exchange=scheduling.kind == "pbt",
+    )
+    with_resources = tune.with_resources(_named(trainable), {"cpu": resources.cpus, "gpu": resources.gpus})
+    tuner = tune.Tuner(
+        with_resources,
+        tune_config=tune.TuneConfig(
+            search_alg=_Proposals(study, sampler, watch),
+            scheduler=scheduler_of(study, scheduling, watch.trials.values()),
+            num_samples=-1,
+            # pbt: trials that wait for others of the population would count too
+            max_concurrent_trials=None if scheduling.kind == "pbt" else resources.concurrent or room(resources),
+            reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=_storage_path(study.url),
+            storage_filesystem=_storage_filesystem(study.url),
+            failure_config=tune.FailureConfig(max_failures=scheduling.retries),
+            stop=_Stop(watch),
+            callbacks=[watch, _Silent()],
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    except Exception as error:
+        raise watch.explained(error) from error
+    finally:
+        watch.pulse(force=True)
+    if watch.fatal is not None:
+        raise watch.fatal
+
+
+def _named(function: Callable[..., None]) -> Callable[[dict[str, Any]], None]:
+    """A function with a name and one argument, as Tune wants it."""
+
+    def trial(config: dict[str, Any]) -> None:
+        function(config)
+
+    return trial
+
+
+def _name(trial: Any) -> str:
+    return f"{trial.config['number']:05d}"
+
+
+def _storage_path(url: str) -> str:
+    return url if storage.is_local(url) else storage.filesystem(url)[1]
+
+
+def _storage_filesystem(url: str) -> Any:
+    if storage.is_local(url):
+        return None
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return PyFileSystem(FSSpecHandler(storage.filesystem(url)[0]))
+
+
+class _Proposals(Searcher):
+    """Tune's view of the study: first the trials that had begun, then what the sampler gives, while budget is left."""
+
+    def __init__(self, study: Study, sampler: Sampler, watch: _Watch) -> None:
+        super().__init__(metric=COST, mode="min")
+        self.study, self.sampler, self.watch = study, sampler, watch
+        self.begun = [one for one in watch.trials.values() if one.status == OPEN]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next configuration, with its trial's number."""
+        if self.watch.over:
+            return Searcher.FINISHED
+        trial = self.begun.pop(0) if self.begun else self._new()
+        if trial is None:
+            return Searcher.FINISHED
+        self.watch.trials[trial.number] = trial
+        return {"number": trial.number, **trial.configuration}
+
+    def _new(self) -> Trial | None:
+        number = len(self.watch.trials)
+        if self.watch.budget.trials is not None and number >= self.watch.budget.trials:
+            return None
+        configuration = self.sampler(number, list(self.watch.trials.values()))
+        if configuration is None:
+            return None
+        try:
+            return self.study.propose(number, configuration)
+        except OSError as error:
+            self.watch.fatal = error
+            return None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the sampler looks at the trials themselves."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the state."""
+
+
+class _Watch(tune.Callback):
+    """Keeps the trials as they are now, writes outcomes, tells the progress, and knows when to end."""
+
+    def __init__(self, study: Study, budget: Budget, scheduling: Scheduling, progress: Progress | None) -> None:
+        self.study, self.budget, self.scheduling, self.progress = study, budget, scheduling, progress
+        self.trials = {one.number: one for one in study.trials()}
+        self.before, self.started, self.pulsed = study.spent, time.monotonic(), -math.inf
+        self.running: set[int] = set()
+        self.attempts: dict[int, int] = {}
+        self.fatal: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune snapshots its callbacks; ours has nothing to keep there
+        return {}
+
+    @property
+    def seconds(self) -> float:
+        """Searched so far, earlier calls included."""
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def epochs(self) -> int:
+        """Trained so far, over all trials."""
+        return sum(len(one.history) for one in self.trials.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing new may begin and what runs must end."""
+        budget = self.budget
+        hours = budget.hours is not None and self.seconds >= 3600 * budget.hours
+        return self.fatal is not None or hours or (budget.epochs is not None and self.epochs >= budget.epochs)
+
+    # ---- called by Tune ------------------------------------------------------------------------------------------
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has a process."""
+        self.running.add(trial.config["number"])
+        self.tell()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch is done, or the disk is full."""
+        if FATAL in result:
+            self.fatal = OSError(result["errno"], result[FATAL], storage.redact(self.study.url))
+            return
+        if "record" not in result:
+            return
+        one = self.trials[trial.config["number"]]
+        history = [record for record in one.history if record["epoch"] < result["record"]["epoch"]]
+        configuration = {key: value for key, value in trial.config.items() if key != "number"}
+        self.trials[one.number] = Trial(
+            one.number, configuration, OPEN, "", [*history, result["record"]], result["extra"]
+        )
+        self.pulse()
+        self.tell()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial came to its end or was stopped."""
+        number = trial.config["number"]
+        one = self.trials[number]
+        if self.over and not self._outcome(number):
+            self.running.discard(number)  # ended by the budget: still open, a larger one goes on with it
+            return
+        status = FINISHED if len(one.history) >= self.scheduling.epochs else STOPPED
+        reason = "" if status == FINISHED else f"by {self.scheduling.kind} after {len(one.history)} epochs"
+        self._end(number, status, reason)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """An attempt failed; another follows."""
+        number = trial.config["number"]
+        self.attempts[number] = self.attempts.get(number, 1) + 1
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The last attempt failed."""
+        number = trial.config["number"]
+        if self.fatal is None:
+            self._end(number, FAILED, self._reason(number))
+
+    # ---- what it does with it ------------------------------------------------------------------------------------
+
+    def _outcome(self, number: int) -> bool:
+        return storage.exists(storage.join(self.study.folder(number), OUTCOME))
+
+    def _end(self, number: int, status: str, reason: str) -> None:
+        extra = {**self.trials[number].extra, "attempts": self.attempts.get(number, 1)}
+        try:
+            self.study.end(number, status, reason, **extra)
+            self.trials[number] = self.study.trial(number)
+        except OSError as error:
+            self.fatal = error
+        self.running.discard(number)
+        self._refuse_only_failures()
+        self.tell()
+
+    def _reason(self, number: int) -> str:
+        place = storage.join(self.study.folder(number), ERROR)
+        attempts = self.attempts.get(number, 1)
+        why = storage.read_json(place)["reason"] if storage.exists(place) else "its process died"
+        return f"{why} ({attempts} attempts)"
+
+    def _refuse_only_failures(self) -> None:
+        failed = [one for one in self.trials.values() if one.status == FAILED]
+        good = [one for one in self.trials.values() if one.status != FAILED and one.history]
+        if len(failed) >= self.scheduling.give_up and not good and self.fatal is None:
+            reasons = list(dict.fromkeys(one.reason for one in failed))[:3]
+            self.fatal = InputError(f"all of the first {len(failed)} trials failed: {'; '.join(reasons)}")
+
+    def pulse(self, force: bool = False) -> None:
+        """Keep the time spent, now and then."""
+        if force or time.monotonic() - self.pulsed > _PULSE_SECONDS:
+            self.pulsed = time.monotonic()
+            with suppress(OSError):
+                self.study.pulse(self.seconds)
+
+    def tell(self) -> None:
+        """Say how far it is."""
+        if self.progress is not None:
+            self.progress(self.standing())
+
+    def standing(self) -> Standing:
+        """How far the search is."""
+        every = list(self.trials.values())
+        ended = {name: sum(one.status == name for one in every) for name in (FINISHED, STOPPED, FAILED)}
+        running = [(number, len(self.trials[number].history)) for number in sorted(self.running)]
+        fraction = self._fraction(sum(ended.values()))
+        left = None
+        if fraction:
+            left = (time.monotonic() - self.started) * (1 - fraction) / fraction if fraction < 1 else 0.0
+            if self.budget.hours is not None:
+                left = min(left, max(0.0, 3600 * self.budget.hours - self.seconds))
+        best, main = self.study.winner(every), self.study.main
+        value = math.nan if best is None else best.value(main)
+        return Standing(ended, running, best, main.name, value, len(every), self.epochs, fraction, left)
+
+    def _fraction(self, ended: int) -> float | None:
+        budget = self.budget
+        parts = [ended / budget.trials] if budget.trials else []
+        parts += [self.seconds / (3600 * budget.hours)] if budget.hours else []
+        parts += [self.epochs / budget.epochs] if budget.epochs else []
+        return min(1.0, max(parts)) if parts else None
+
+    def explained(self, error: Exception) -> Exception:
+        """What Tune raised, or the reason behind it."""
+        if self.fatal is not None:
+            return self.fatal
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in DISK:
+                return OSError(cause.errno, cause.strerror, storage.redact(self.study.url))
+            cause = cause.__cause__ or cause.__context__
+        return error
+
+
+class _Silent(TrialProgressCallback):
+    """Takes the place of what prints on stdout, which is for data."""
+
+    def _print(self, msg: str) -> None:
+        return
+
+
+class _Stop(tune.Stopper):
+    """Ends everything once the watch says so."""
+
+    def __init__(self, watch: _Watch) -> None:
+        self.watch = watch
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether this trial ends now."""
+        return FATAL in result
+
+    def stop_all(self) -> bool:
+        """Whether all end now."""
+        return self.watch.over

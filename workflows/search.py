@@ -1,0 +1,606 @@
+"""Search hyperparameters: a recipe with a [search.space] in, a study with its trials and the best bundle out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from astroml_plugin import parallel, storage
+from astroml_plugin.bundle import CARD, ModelBundle
+from astroml_plugin.errors import InputError
+from astroml_plugin.search import node_cache, pictures
+from astroml_plugin.search.objectives import SPEED, Objective
+from astroml_plugin.search.ray_cluster import Resources, connected
+from astroml_plugin.search.ray_space import from_ray
+from astroml_plugin.search.running import Report
+from astroml_plugin.search.samplers import Sampler, grid_sampler, random_sampler, tpe_sampler
+from astroml_plugin.search.schedulers import Scheduling
+from astroml_plugin.search.space import Configuration, Parameter, Space
+from astroml_plugin.search.study import FAILED, FINISHED, OPEN, STOPPED, Study, Trial
+from astroml_plugin.search.tuning import Budget, Progress, tuned
+from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
+from astroml_plugin.stream import LabelledStamps, split_record
+from astroml_plugin.training import Batches, StemCache, fit, history_of, ready
+from workflows.recipe import Recipe, read_recipe, search_table, to_toml
+from workflows.train import Plan, finish, fitted_to, fresh_network, planned, write_figure
+
+ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha", "pbt")
+_REFUSED = {
+    "task": "it is what the recipe is for",
+    "description": "it changes no training",
+    "licence": "it changes no training",
+    "training.epochs": "give the epochs of a trial as `epochs` in [search] or --epochs",
+    "training.memory": "it changes no training",
+}
+_DEFAULT_TRIALS = 32
+_SPEED_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to search: the table [search] of a recipe, its `space` apart."""
+
+    algorithm: str = "asha"
+    """asha (random draws, hopeless trials stopped early), random, grid, tpe (optuna), tpe-asha, or pbt."""
+    trials: int | None = None
+    """Configurations to try; 32 where no other budget is given, all points for a grid."""
+    hours: float | None = None
+    """Wall time to search, earlier calls included."""
+    total_epochs: int | None = None
+    """Epochs over all trials."""
+    epochs: int | None = None
+    """Epochs of one trial, at most; None: the recipe's."""
+    objectives: tuple[str, ...] = ("validation_loss",)
+    """NAME, NAME:min or NAME:max; the first chooses the winner, all make the Pareto table."""
+    seed: int = 0
+    """Of the configurations."""
+    grace: int = 1
+    """Epochs before a trial may be stopped early."""
+    reduction: float = 3.0
+    """ASHA: one trial of so many goes on at each rung."""
+    interval: int = 1
+    """Epochs between the exchanges of pbt."""
+    retries: int = 2
+    """Further attempts of a trial whose process fails."""
+    give_up: int = 5
+    """So many failed trials, and no other, end the search."""
+    cpus: float = 1.0
+    """Cores of one process of a trial."""
+    gpus: float = 0.0
+    """GPUs of one process of a trial, also fractions."""
+    processes: int = 1
+    """Processes that train one trial together, each on its share of the data."""
+    concurrent: int | None = None
+    """Trials at once, at most; None: as many as fit."""
+
+    def __post_init__(self) -> None:
+        refuse_choices(self, {"algorithm": ALGORITHMS}, "search")
+        least = {"trials": 1, "total_epochs": 1, "epochs": 1, "grace": 1, "interval": 1, "give_up": 1}
+        least |= {"retries": 0, "seed": 0, "processes": 1, "concurrent": 1}
+        for name, low in least.items():
+            if (value := getattr(self, name)) is not None and value < low:
+                raise InputError(f"search {name} must be {low} or more, not {value}")
+        if (self.hours is not None and self.hours <= 0) or self.reduction <= 1 or self.gpus < 0 or self.cpus <= 0:
+            raise InputError(
+                f"search needs hours ({self.hours}) and cpus ({self.cpus}) above 0, reduction ({self.reduction}) above "
+                f"1 and gpus ({self.gpus}) of 0 or more"
+            )
+        if not self.objectives:
+            raise InputError("search needs at least one objective, such as validation_loss")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search."""
+
+    study: str
+    """Path or URL of the study."""
+    trials: int
+    """Configurations tried."""
+    statuses: dict[str, int]
+    """finished, stopped, failed, open -> trials."""
+    best: int
+    """Number of the winner."""
+    value: float
+    """Its first objective, on the validation split."""
+    configuration: dict[str, Any]
+    """What it was given."""
+    bundle: str | None
+    """Path or URL of the winner's bundle; None while the study is left open."""
+    metrics: dict[str, Any]
+    """Of the validation and the test split; empty while the study is left open."""
+    seconds: float
+    """Wall time of this call."""
+    skipped: bool = False
+    """Whether the same search was there already, finished."""
+
+
+def search(
+    recipe: str | Path | Recipe,
+    *,
+    data: str | Sequence[str],
+    out: str | Path,
+    space: Mapping[str, Any] | Space | None = None,
+    ray_address: str | None = None,
+    device: str | None = None,
+    retrain: bool = False,
+    leave_open: bool = False,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Search the space of a recipe; run again after an interruption, it continues.
+
+    Trials see the training and the validation split only. At the end the winner's weights are kept (or it is trained
+    anew) and measured once on the test split; that closes the study.
+
+    Args:
+        recipe: a shipped name, the path of a TOML file, or a `Recipe`.
+        data: one or several `Stamps` with label columns, readable from every node.
+        out: folder or URL of the study, shared by all nodes.
+        space: instead of [search.space] of the recipe: the same table, or one of Ray's `tune.loguniform(…)`, ….
+        ray_address: of a running Ray cluster; else one is started here and stopped at the end.
+        device: torch device of trials; default CUDA where a trial has a GPU.
+        retrain: train the winner once more from the start instead of keeping its weights.
+        leave_open: do not measure on test: the study can be continued with a larger budget.
+        retry_failed: try failed trials of an earlier call again.
+        progress: told after every epoch.
+        settings: fields of `SearchSettings`, instead of those in the recipe.
+
+    Raises:
+        InputError: recipe, space, data or settings that cannot be used, every trial fails, or another study in `out`.
+    """
+    started = time.perf_counter()
+    chosen = _settings(recipe, settings)
+    base = _with_epochs(read_recipe(recipe), chosen.epochs)
+    searched = _space(recipe, space)
+    _refuse_keys(base, searched, chosen)
+    resources = _resources(chosen, ray_address)
+    urls = tuple(storage.absolute(url) for url in ([data] if isinstance(data, str) else data))
+    stamps = node_cache.CachedStamps(urls)
+    plan = planned(base, stamps)
+    _refuse_networks(base, searched, plan)
+    study = Study.opened(str(out), _record(base, searched, chosen, stamps))
+    sampler = _sampler(chosen, searched, study)
+    budget = _budget(chosen, searched)
+    with study.alone():
+        if study.record.get("budget") is not None:
+            _refuse_more(study, budget)
+        else:
+            if retry_failed:
+                _reopen(study)
+            if _work_left(study, sampler, budget):
+                work = TrialWork(
+                    base,
+                    urls,
+                    device,
+                    chosen.processes,
+                    any(one.name == SPEED for one in study.objectives),
+                    _identity(study, chosen),
+                )
+                with connected(resources):
+                    scheduling = _scheduling(chosen, base)
+                    tuned(
+                        study,
+                        work,
+                        sampler,
+                        budget=budget,
+                        scheduling=scheduling,
+                        resources=resources,
+                        progress=progress,
+                    )
+        result = _concluded(study, base, stamps, budget, leave_open=leave_open, retrain=retrain, device=device)
+    if ray_address is None:
+        node_cache.forget(stamps.digest)
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+# ---- checked before anything starts ------------------------------------------------------------------------------
+
+
+def _settings(recipe: str | Path | Recipe, given: Mapping[str, Any]) -> SearchSettings:
+    table = {key: value for key, value in search_table(recipe).items() if key != "space"}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+    return from_mapping(SearchSettings, {**table, **plain}, "[search] of the recipe")
+
+
+def _space(recipe: str | Path | Recipe, given: Mapping[str, Any] | Space | None) -> Space:
+    if isinstance(given, Space):
+        return given
+    table = search_table(recipe).get("space", {}) if given is None else from_ray(given)
+    if not isinstance(table, Mapping):
+        raise InputError(f"[search.space] of the recipe must be a table, not {table!r}")
+    return Space.from_mapping(table)
+
+
+def _with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
+    return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))
+
+
+def _refuse_keys(base: Recipe, space: Space, chosen: SearchSettings) -> None:
+    """Every key exists, may be searched, and takes the values it is given."""
+    for one in space.parameters:
+        if one.key in _REFUSED or (one.key.startswith("split") and one.key not in ("split.limit", "split.limit_seed")):
+            why = _REFUSED.get(one.key, "trials must be compared on the same validation objects")
+            raise InputError(f"search space: {one.key!r} cannot be searched: {why}")
+        if chosen.algorithm == "pbt" and (not one.key.startswith("training.") or one.when):
+            raise InputError(
+                f"search space: pbt changes trials while they train, so {one.key!r} cannot be searched: only "
+                "unconditional keys of training"
+            )
+    for one, configuration in space.corners():
+        try:
+            configured(base, configuration).build_task()
+        except InputError as error:
+            raise InputError(f"search space, {one.key} = {_shown(one, configuration)}: {error}") from None
+
+
+def _refuse_networks(base: Recipe, space: Space, plan: Plan) -> None:
+    """Networks and settings at the ends of the space can be built for these data; no memory is taken for weights."""
+    for one, configuration in space.corners():
+        if one.key.partition(".")[0] not in ("network", "network_arguments", "settings"):
+            continue
+        recipe = configured(base, configuration)
+        try:
+            task = plan.task
+            if one.key.startswith("settings"):
+                task = fitted_to(recipe.build_task(), plan.data)
+            else:
+                with torch.device("meta"):
+                    task.build_network(recipe.network, recipe.network_arguments)
+        except InputError as error:
+            raise InputError(f"search space, {one.key} = {_shown(one, configuration)}: {error}") from None
+
+
+def _shown(one: Parameter, configuration: Configuration) -> str:
+    return repr(configuration.get(one.key))
+
+
+def configured(base: Recipe, configuration: Configuration) -> Recipe:
+    """The recipe with the values of a configuration; another network starts from its own default arguments.
+
+    Raises:
+        InputError: an unknown key or a value of the wrong type.
+    """
+    values: dict[str, Any] = to_mapping(base)
+    if configuration.get("network", base.network) != base.network:
+        values["network_arguments"] = {}
+    for key, value in configuration.items():
+        table = values
+        *path, last = key.split(".")
+        for name in path:
+            below = table.setdefault(name, {})
+            if not isinstance(below, dict):
+                raise InputError(f"{name!r} of the recipe is no table, so it has no {last!r}")
+            table = below
+        table[last] = value
+    return from_mapping(Recipe, values, "the recipe")
+
+
+def _resources(chosen: SearchSettings, address: str | None) -> Resources:
+    return Resources(chosen.cpus * chosen.processes, chosen.gpus * chosen.processes, chosen.concurrent, address)
+
+
+def _sampler(chosen: SearchSettings, space: Space, study: Study) -> Sampler:
+    if chosen.algorithm == "grid":
+        return grid_sampler(space)
+    if chosen.algorithm.startswith("tpe"):
+        return tpe_sampler(space, chosen.seed, study.objectives)
+    return random_sampler(space, chosen.seed)
+
+
+def _budget(chosen: SearchSettings, space: Space) -> Budget:
+    trials = chosen.trials
+    if chosen.algorithm == "grid":
+        points = len(space.grid())
+        trials = points if trials is None else min(points, trials)
+    if trials is None and chosen.hours is None and chosen.total_epochs is None:
+        trials = _DEFAULT_TRIALS
+    return Budget(trials, chosen.hours, chosen.total_epochs)
+
+
+def _scheduling(chosen: SearchSettings, base: Recipe) -> Scheduling:
+    kind = {"asha": "asha", "tpe-asha": "asha", "pbt": "pbt"}.get(chosen.algorithm, "none")
+    shared = {"grace", "reduction", "interval", "retries", "give_up"}
+    return Scheduling(kind, base.training.epochs, **{name: getattr(chosen, name) for name in shared})
+
+
+def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: LabelledStamps) -> dict[str, Any]:
+    """What a study is: whatever changes what a trial gives, or which trials there are."""
+    objectives = [str(Objective.parse(text)) for text in chosen.objectives]
+    names = ("algorithm", "seed", "grace", "reduction", "interval", "processes")
+    record = {
+        "recipe": {**to_mapping(base), "split": split_record(base.split)},
+        "space": space.to_mapping(),
+        "objectives": objectives,
+        "settings": {name: getattr(chosen, name) for name in names},
+        "data": stamps.digest,
+    }
+    return {"identity": storage.digest(record), **record}
+
+
+def _identity(study: Study, chosen: SearchSettings) -> str:
+    """Of the checkpoints of population-based training, which go from one trial to another; else each has its own."""
+    return str(study.record["identity"]) if chosen.algorithm == "pbt" else ""
+
+
+def _refuse_more(study: Study, budget: Budget) -> None:
+    if study.record["budget"] != asdict(budget):
+        raise InputError(
+            f"the study in {storage.redact(study.url)} is closed: its winner was measured on the test split, and what "
+            "is chosen later would not be blind to it; choose another output (leave_open keeps a study open)"
+        )
+
+
+def _reopen(study: Study) -> None:
+    for one in study.trials():
+        if one.status == FAILED:
+            study.reopen(one.number)
+
+
+def _work_left(study: Study, sampler: Sampler, budget: Budget) -> bool:
+    """Whether Ray has anything to do."""
+    trials = study.trials()
+    if budget.hours is not None and study.spent >= 3600 * budget.hours:
+        return False
+    if budget.epochs is not None and sum(len(one.history) for one in trials) >= budget.epochs:
+        return False
+    if any(one.status == OPEN for one in trials):
+        return True
+    full = budget.trials is not None and len(trials) >= budget.trials
+    return not full and sampler(len(trials), trials) is not None
+
+
+# ---- one trial ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrialWork:
+    """Trains one configuration; travels to the trial's process, so it holds addresses only."""
+
+    recipe: Recipe
+    urls: tuple[str, ...]
+    device: str | None
+    processes: int
+    speed: bool
+    """Whether the network's speed is measured."""
+    identity: str
+    """Of all checkpoints alike; "": each has the digest of its recipe and data."""
+
+    def __call__(self, configuration: Configuration, folder: str, report: Report) -> None:
+        """Train in `folder`, going on from the checkpoint that may be there."""
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if self.speed:
+            plan = trial_plan(self.recipe, configuration, _opened(self.urls))
+            report.note(SPEED, forward_speed(plan, fresh_network(plan), device))
+        earlier = history_of(folder)
+        for record in earlier[-1:] if self.identity else earlier:  # exchanged weights have another's history
+            report(record)
+        if self.processes == 1:
+            _train_here(self, configuration, folder, device, report)
+            return
+        tail = _Tail(folder, len(earlier), report)
+        parallel.spawn(self.processes, _train_here, self, configuration, folder, device, watch=tail)
+        tail()
+
+
+def _train_here(
+    work: TrialWork, configuration: Configuration, folder: str, device: str, report: Report | None = None
+) -> None:
+    """Train a trial in this process, alone or as one of a group."""
+    plan = trial_plan(work.recipe, configuration, _opened(work.urls))
+    network = fresh_network(plan)
+    with parallel.joined_group(device) as group:
+        own = group.own_device(device)
+        fit(
+            plan.task,
+            network,
+            _training_batches(plan, network, own, group),
+            plan.stream("validation"),
+            plan.recipe.training,
+            out=folder,
+            identity=work.identity or plan.identity,
+            report=report,
+            device=own,
+            group=group,
+        )
+
+
+class _Tail:
+    """Reports the epochs that other processes write to the log of a trial."""
+
+    def __init__(self, folder: str, told: int, report: Report) -> None:
+        self.folder, self.told, self.report = folder, told, report
+
+    def __call__(self) -> None:
+        for record in history_of(self.folder)[self.told :]:
+            self.told += 1
+            self.report(record)
+
+
+@lru_cache(maxsize=1)
+def _opened(urls: tuple[str, ...]) -> LabelledStamps:
+    """The data, once per process: Ray gives a process one trial after another."""
+    return node_cache.CachedStamps(urls)
+
+
+def _training_batches(plan: Plan, network: nn.Module, device: str, group: parallel.Group) -> Batches:
+    """The training split; features of a fixed stem are made once per process for all trials that share them."""
+    stream, training = plan.stream("train", group), plan.recipe.training
+    if not training.cache or group.size > 1:
+        return stream
+    stem = [(name, value.cpu().numpy().tobytes().hex()) for name, value in network.named_buffers()]
+    parts = [plan.recipe.network, stem, plan.task.to_settings(), plan.data.split_identity(plan.rows), training.augment]
+    key = storage.digest(*parts, device)
+    if key not in _FEATURES:
+        _FEATURES.clear()  # one at a time: they may be large
+        network.to(torch.device(device))
+        _FEATURES[key] = StemCache(plan.task, network, stream, training, device)
+    return _FEATURES[key].under(training)
+
+
+_FEATURES: dict[str, StemCache] = {}
+
+
+def trial_plan(base: Recipe, configuration: Configuration, data: LabelledStamps) -> Plan:
+    """Task, splits and targets of a configuration; validation and test objects are the base recipe's in every trial."""
+    recipe = configured(base, configuration)
+    plan = planned(recipe, data)
+    if recipe.split == base.split:
+        return plan
+    fixed = data.split(base.split, plan.task.usable(data.labels))
+    rows = {**fixed, "train": plan.rows["train"]}
+    targets = {name: plan.task.targets(data.labels.take(pa.array(chosen))) for name, chosen in rows.items()}
+    return replace(plan, rows=rows, targets=targets)
+
+
+def forward_speed(plan: Plan, network: nn.Module, device: str) -> float:
+    """Objects per second of the network's forward pass over a batch of the validation split; median of five."""
+    batch = next(iter(plan.stream("validation").ordered()))
+    network.to(torch.device(device)).eval()
+    inputs, _, rows = ready(plan.task, batch, device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(_SPEED_REPEATS + 1):
+            started = time.perf_counter()
+            network(*inputs).float().cpu()
+            seconds.append(time.perf_counter() - started)
+    return round(len(rows) / float(np.median(seconds[1:])), 1)
+
+
+# ---- the end -----------------------------------------------------------------------------------------------------
+
+
+def _concluded(
+    study: Study,
+    base: Recipe,
+    data: LabelledStamps,
+    budget: Budget,
+    *,
+    leave_open: bool,
+    retrain: bool,
+    device: str | None,
+) -> SearchResult:
+    """Tables, pictures, the winner's recipe; unless left open its bundle, measured once on the test split."""
+    trials = study.trials()
+    number = study.record.get("winner")
+    winner = study.winner(trials) if number is None else trials[number]
+    if winner is None:
+        raise InputError(f"none of the {len(trials)} trials has a result: give a larger budget")
+    best = configured(base, winner.configuration)
+    _write_tables(study, trials, winner, best)
+    url = storage.join(study.url, "best")
+    skipped = storage.exists(storage.join(url, CARD))
+    if leave_open and not skipped:
+        return _result(study, trials, winner, None)
+    if not skipped:
+        study.save(winner=winner.number, budget=asdict(budget), tried=len(trials))  # frozen before test is looked at
+        measured = int(study.record.get("test_measurements", 0)) + 1
+        study.save(test_measurements=measured)
+        _make_bundle(study, trials, winner, base, data, url, retrain=retrain, device=device)
+        study.forget_checkpoints(trials, keep=winner.number)
+    return _result(study, trials, winner, ModelBundle.load(url), skipped=skipped)
+
+
+def _make_bundle(
+    study: Study,
+    trials: Sequence[Trial],
+    winner: Trial,
+    base: Recipe,
+    data: LabelledStamps,
+    url: str,
+    *,
+    retrain: bool,
+    device: str | None,
+) -> None:
+    record = {
+        "search": {
+            "study": study.record["identity"],
+            "algorithm": study.record["settings"]["algorithm"],
+            "trials": len(trials),
+            "winner": winner.number,
+            "objective": str(study.main),
+            "value": winner.value(study.main),
+            "retrained": retrain,
+        }
+    }
+    plan = trial_plan(base, winner.configuration, data)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if retrain:
+        folder, training, identity = storage.join(study.url, "retrained"), plan.recipe.training, plan.identity
+    else:
+        folder, identity = study.folder(winner.number), _checkpoint_identity(study, plan)
+        training = replace(plan.recipe.training, epochs=len(winner.history))  # it is restored, and no epoch added
+    result = fit(
+        plan.task,
+        fresh_network(plan),
+        plan.stream("train"),
+        plan.stream("validation"),
+        training,
+        out=folder,
+        identity=identity,
+        device=device,
+    )
+    storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(plan.recipe).encode())
+    finish(plan, result, url, device, record)
+
+
+def _checkpoint_identity(study: Study, plan: Plan) -> str:
+    return str(study.record["identity"]) if study.record["settings"]["algorithm"] == "pbt" else plan.identity
+
+
+def _write_tables(study: Study, trials: Sequence[Trial], winner: Trial, best: Recipe) -> None:
+    storage.write_table(storage.join(study.url, "trials.parquet"), study.table(trials))
+    storage.write_atomic(storage.join(study.url, "best.toml"), to_toml(best).encode())
+    front = [one for one, on in zip(trials, study.front(trials)) if on]
+    storage.write_atomic(storage.join(study.url, "pareto.md"), pareto_table(study, front).encode())
+    for name, figure in pictures.figures(study, trials, winner).items():
+        write_figure(storage.join(study.url, f"{name}.png"), figure)
+
+
+def pareto_table(study: Study, trials: Sequence[Trial]) -> str:
+    """Markdown: trials that no other beats in all objectives, best first."""
+    head = ["trial", *(str(one) for one in study.objectives), *study.space.keys]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for trial in sorted(trials, key=lambda one: study.main.cost(one.value(study.main))):
+        values = [f"{trial.value(one):.5g}" for one in study.objectives]
+        given = [_cell(trial.configuration.get(key)) for key in study.space.keys]
+        lines.append("| " + " | ".join([str(trial.number), *values, *given]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _result(
+    study: Study, trials: Sequence[Trial], winner: Trial, bundle: ModelBundle | None, *, skipped: bool = False
+) -> SearchResult:
+    statuses = {name: sum(one.status == name for one in trials) for name in (FINISHED, STOPPED, FAILED, OPEN)}
+    return SearchResult(
+        study.url,
+        len(trials),
+        statuses,
+        winner.number,
+        winner.value(study.main),
+        winner.configuration,
+        None if bundle is None else bundle.url,
+        {} if bundle is None else bundle.card.metrics,
+        0.0,
+        skipped,
+    )
+
+
+SETTINGS = tuple(field.name for field in fields(SearchSettings))
+"""Names of the settings, for the command line."""
