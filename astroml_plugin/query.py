@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,6 +96,7 @@ def query(
     limit: int | None = None,
     memory: str | None = None,
     tables: Mapping[str, pa.Table] | None = None,
+    units: Collection[str] | None = None,
 ) -> QueryResult:
     """Ask a catalog.
 
@@ -107,6 +108,7 @@ def query(
         limit: at most so many rows.
         memory: bound of DuckDB's memory, such as "4GB".
         tables: further views by name, to join with.
+        units: `catalog` holds the rows of these units (tiles, blocks) only; other files are not opened.
 
     Raises:
         InputError: no catalog there, SQL that fails, a cone that is none, a suffix that is not known.
@@ -117,7 +119,7 @@ def query(
     cone = None if cone is None else _checked_cone(cone)
     for reconcile in (None, True):
         try:
-            result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile, tables or {})
+            result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile, tables or {}, units)
         except duckdb.IOException as error:
             if reconcile:
                 raise CorruptError(f"a part of the catalog cannot be read: {_line(error)}") from error
@@ -138,8 +140,9 @@ def _answer(
     memory: str | None,
     reconcile: bool | None,
     tables: Mapping[str, pa.Table],
+    units: Collection[str] | None,
 ) -> QueryResult:
-    paths = files_to_read(catalog.current(reconcile=reconcile), cone)
+    paths = files_to_read(catalog.current(reconcile=reconcile), cone, units)
     options = {} if memory is None else {"memory_limit": memory}
     with (
         tempfile.TemporaryDirectory(prefix="astroml-") as spill,
@@ -149,7 +152,7 @@ def _answer(
         sources = _sources(database, text, catalog.schema)
         for name, table in tables.items():
             database.register(name, table)
-        _create_views(database, catalog, paths, cone)
+        _create_views(database, catalog, paths, _view_where(cone, units))
         asked = statement or f"SELECT * FROM catalog {_order(cone)}"  # noqa: S608
         if limit is not None:
             asked = f"SELECT * FROM (\n{asked}\n) LIMIT {int(limit)}"  # noqa: S608
@@ -201,9 +204,11 @@ def cone_ranges(ra: float, dec: float, radius: float) -> NDArray[np.int64]:
     return np.stack([first, last + 1], axis=1).astype(np.int64) << (2 * (HEALPIX_ORDER - order))
 
 
-def files_to_read(current: pa.Table, cone: Cone | None = None) -> list[str]:
-    """Relative paths of the files that may have rows in the cone (any rows, without one); plain parts first."""
+def files_to_read(current: pa.Table, cone: Cone | None = None, units: Collection[str] | None = None) -> list[str]:
+    """Relative paths of the files that may have rows in the cone and of the units, where given; plain parts first."""
     rows = current.filter(pc.greater(current["rows"], 0))
+    if units is not None:
+        rows = rows.filter(pc.is_in(rows["unit"], value_set=pa.array(sorted(units), rows["unit"].type)))
     if cone is not None:
         rows = rows.filter(pc.is_valid(rows["healpix_min"]))
         ra, dec, radius = (rows[name].to_numpy() for name in ("ra", "dec", "radius"))
@@ -221,6 +226,14 @@ def _in_ranges(rows: pa.Table, ranges: NDArray[np.int64]) -> NDArray[np.bool_]:
     return inside
 
 
+def _view_where(cone: Cone | None, units: Collection[str] | None) -> str:
+    """The condition of the view `catalog`: a merged file holds other units as well."""
+    conditions = [] if cone is None else [_cone_sql(cone)]
+    if units is not None:
+        conditions.append(f"tile IN ({', '.join(map(sql.quote, sorted(units)))})" if units else "FALSE")
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
 def _cone_sql(cone: Cone) -> str:
     ra, dec, radius = (math.radians(value) for value in cone)
     merged = _fewer(cone_ranges(*cone))
@@ -231,7 +244,7 @@ def _cone_sql(cone: Cone) -> str:
         f"+ cos(radians(dec)) * {math.cos(dec)!r} * pow(sin((radians(ra) - {ra!r}) / 2), 2))))"
     )
     hull = f"{column} BETWEEN {merged[0, 0]} AND {merged[-1, 1] - 1}"
-    return f"WHERE {hull} AND ({near}) AND {distance} <= {radius!r}"
+    return f"{hull} AND ({near}) AND {distance} <= {radius!r}"
 
 
 def _fewer(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -259,13 +272,12 @@ def _create_views(
     database: duckdb.DuckDBPyConnection,
     catalog: Catalog,
     paths: list[str],
-    cone: Cone | None,
+    where: str,
 ) -> None:
     folder = sql.root(database, catalog.url)
     columns = sql.typed_names(catalog.schema)
     if paths:
         scanned = sql.scan([f"{folder}/{path}" for path in paths])
-        where = "" if cone is None else _cone_sql(cone)
         database.execute(f"CREATE VIEW catalog AS SELECT {columns} FROM {scanned} {where}")  # noqa: S608
     else:
         database.register("catalog", catalog.schema.empty_table())

@@ -318,6 +318,40 @@ def _labels(options: argparse.Namespace) -> int:
     return _finish(options, result, f"{result.objects} objects on {result.width} x {result.height} px in {result.to}")
 
 
+def _rank(options: argparse.Namespace) -> int:
+    from workflows.rank import rank, show
+
+    names = "top score where like learn scores latent features learner fold_radius fold_latent to"
+    result = rank(options.catalog, **_chosen(options, *names.split()))
+    if options.json:
+        told = {name: getattr(result, name) for name in ("catalog", "by", "objects", "ranked", "folded", "seconds")}
+        print(json.dumps({**told, "rows": len(result), "to": options.to}))
+        return DONE
+    if options.to:
+        print(f"{len(result)} rows by {result.by} written to {options.to}")
+    else:
+        print(show(result))
+    return DONE
+
+
+def _label(options: argparse.Namespace) -> int:
+    from astroml_plugin.labelling.server import LabelServer
+    from astroml_plugin.labelling.session import SessionSettings
+    from workflows.label import label
+
+    def ready(server: LabelServer) -> None:
+        session = server.session
+        if session.no_pixels:
+            _complain(f"warning: {session.no_pixels}", DONE)
+        print(f"{len(session.ranking)} objects by {session.ranking.by}; scores go to {session.scores.path}")
+        print(f"open {server.url}  (Ctrl-C ends; every score is stored as it is given)", flush=True)
+
+    settings = SessionSettings(**_chosen(options, "top", "score", "where", "latent", "features", "learner", "size"))
+    chosen = _chosen(options, "source", "scores", "who", "port")
+    count = label(options.catalog, settings=settings, ready=ready, **chosen)
+    return _finish(options, {"catalog": options.catalog, "scored": count}, f"{count} objects have scores")
+
+
 def _compact(options: argparse.Namespace) -> int:
     from workflows.compact import compact
 
@@ -706,6 +740,37 @@ def _add_labels(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--to", required=True, metavar="FILE.fits", help="labels with WCS, and the objects as a table")
 
 
+def _add_ranking(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("catalog", metavar="CATALOG")
+    verb.add_argument("--score", metavar="SQL", help="column or expression, higher first (anomaly_score)")
+    verb.add_argument("--where", metavar="SQL", help="which objects compete, as 'flags = 0'")
+    verb.add_argument("--scores", metavar="FILE", help="people's scores (CATALOG.scores.jsonl beside the catalog)")
+    verb.add_argument("--latent", metavar="COLUMN", help="vectors that likeness and learning go by (latent)")
+    verb.add_argument("--features", type=_names, metavar="A,B,…", help="instead: columns of numbers")
+    verb.add_argument(
+        "--learner", choices=["forest", "astronomaly", "gaussian_process"], help="of what people score (forest)"
+    )
+
+
+def _add_rank(verb: argparse.ArgumentParser) -> None:
+    _add_ranking(verb)
+    verb.add_argument("--top", type=int, metavar="N", help="objects of the list (100)")
+    verb.add_argument("--like", type=int, metavar="OBJECT_ID", help="instead: nearest to this object in latent space")
+    verb.add_argument("--learn", action="store_true", default=None, help="instead: learned from people's scores")
+    verb.add_argument("--fold-radius", type=float, metavar="ARCSEC", help="near-duplicates on the sky (1; 0: none)")
+    verb.add_argument("--fold-latent", type=float, metavar="D", help="near-duplicates in latent space (0: none)")
+    verb.add_argument("--to", metavar="FILE", help=".parquet, .csv, .fits or .vot")
+
+
+def _add_label(verb: argparse.ArgumentParser) -> None:
+    _add_ranking(verb)
+    verb.add_argument("--source", metavar="SOURCE", help="with the pixels (what the catalog was made from)")
+    verb.add_argument("--top", type=int, metavar="N", help="objects of the page (200)")
+    verb.add_argument("--size", type=int, metavar="PX", help="side of a picture (that of the stamps; 64)")
+    verb.add_argument("--port", type=int, metavar="N", help="of the page on 127.0.0.1 (0: any free one)")
+    verb.add_argument("--who", metavar="NAME", help="who scores (your user name)")
+
+
 def _add_compact(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("catalog", metavar="CATALOG")
     verb.add_argument("--target-bytes", type=int, metavar="N", help="size of the merged files (512 MB)")
@@ -779,6 +844,18 @@ _VERBS: dict[str, _Verb] = {
         "Mean shear of a catalog in bins, with bootstrap errors.",
         "catalog --by half_light_radius --bins 5 --where 'flags = 0 AND e1_err < 0.2' --frame sky",
         _add_shear,
+    ),
+    "rank": (
+        _rank,
+        "The top of a catalog of any size, near-duplicates folded; or what is like an object.",
+        "catalog --top 100 --score p_lens --where 'flags = 0' --fold-radius 2 --to lenses.fits",
+        _add_rank,
+    ),
+    "label": (
+        _label,
+        "A page of pictures on this machine to score the top objects, and a ranking that learns from the scores.",
+        "catalog --source survey.zarr --top 500 --where 'flags & 2 = 0'",
+        _add_label,
     ),
     "query": (
         _query,

@@ -1,0 +1,259 @@
+"""A ranking that learns from the scores that people give (active learning), and trials of how much it helps.
+
+Pure functions of arrays; scikit-learn is imported where a learner is fitted. A fitted learner is never saved.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from astroml_plugin.errors import InputError
+
+Float = NDArray[np.float64]
+
+HIGHEST = 5.0
+FEWEST = 5
+"""Scored objects below which nothing is learned."""
+
+_LEAST_WEIGHT = 0.1
+_LARGEST_EXPONENT = 50.0
+_MOST_FOR_PROCESS = 2000
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A way to rank by what people say."""
+
+    about: str
+    """One line for people, with its source."""
+    value: Callable[[Float, Float, NDArray[np.int64], Float, int], Float]
+    """(inputs (n, k), score (n,), labelled rows (m,), their scores (m,), seed) -> (n,) higher is more interesting."""
+
+
+def relearned(
+    space: ArrayLike,
+    score: ArrayLike,
+    labelled: ArrayLike,
+    given: ArrayLike,
+    *,
+    learner: str = "forest",
+    seed: int = 0,
+) -> Float:
+    """What each object is worth looking at, from a few that people scored.
+
+    Args:
+        space: (n, k) latent vectors or features.
+        score: (n,) the unsupervised score, higher is more anomalous; an input too, and what decides between equals.
+        labelled: (m,) rows that people scored.
+        given: (m,) their scores, 0 to 5.
+        learner: one of `LEARNERS`.
+        seed: of the learner.
+
+    Returns:
+        (n,) float64, higher is more interesting; -inf where an object has no finite vector or score.
+
+    Raises:
+        InputError: fewer than 5 scored objects with a vector, or all scores equal; scikit-learn is not installed.
+    """
+    if learner not in LEARNERS:
+        raise InputError(f"no learner {learner!r}: there are {', '.join(LEARNERS)}")
+    vectors, unsupervised = np.asarray(space, np.float64), np.asarray(score, np.float64)
+    rows, values = np.asarray(labelled, np.int64), np.asarray(given, np.float64)
+    usable = np.isfinite(vectors).all(1) & np.isfinite(unsupervised)
+    values, rows = values[usable[rows]], rows[usable[rows]]
+    if len(rows) < FEWEST or np.ptp(values) == 0:
+        raise InputError(
+            f"{len(rows)} scored objects with {len(np.unique(values))} different scores: learning needs at least "
+            f"{FEWEST} objects and two different scores, so score a few dull ones too"
+        )
+    order = np.full(len(vectors), -1)
+    order[usable] = np.arange(usable.sum())
+    ranks = _ranks(unsupervised[usable])
+    inputs = np.column_stack([_standardised(vectors[usable]), _standardised(ranks[:, None])])
+    found = LEARNERS[learner].value(inputs, unsupervised[usable], order[rows], values, seed)
+    worth = np.full(len(vectors), -np.inf)
+    worth[usable] = found + 1e-6 * ranks  # between equals the unsupervised score decides
+    return worth
+
+
+def _ranks(values: Float) -> Float:
+    """(n,) in (0, 1), higher for higher values; equal values share their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts - 1) / 2
+    return np.asarray(middle[place] / (len(values) + 1))
+
+
+def _standardised(values: Float) -> Float:
+    spread = values.std(0)
+    return np.asarray((values - values.mean(0)) / np.where(spread > 0, spread, 1.0))
+
+
+# Learners
+
+
+def _forest(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+    ensemble = _sklearn("ensemble")
+    model = ensemble.RandomForestRegressor(100, max_features=1 / 3, random_state=seed)
+    return np.asarray(model.fit(inputs[rows], given).predict(inputs), np.float64)
+
+
+def _astronomaly(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+    """Lochner & Bassett (2021), equations 2 to 4: trust the forest near what was scored, the score far from it."""
+    predicted = np.clip(_forest(inputs, score, rows, given, seed), 0, HIGHEST)
+    neighbours = _sklearn("neighbors").NearestNeighbors(n_neighbors=1).fit(inputs[rows])
+    distance = neighbours.kneighbors(inputs)[0][:, 0]
+    mean = distance.mean()
+    weight = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT) * predicted / HIGHEST
+    penalty = np.exp(np.minimum(distance / mean if mean > 0 else distance, _LARGEST_EXPONENT))
+    span = np.ptp(score)
+    scaled = HIGHEST * (score - score.min()) / (span if span > 0 else 1.0)
+    return np.asarray(scaled * np.tanh(penalty - 1 + np.arctanh(np.minimum(weight, 1 - 1e-9))))
+
+
+def _gaussian_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+    gaussian = _sklearn("gaussian_process")
+    kernels = gaussian.kernels
+    if len(rows) > _MOST_FOR_PROCESS:  # time grows with the cube
+        chosen = np.random.default_rng(seed).permutation(len(rows))[:_MOST_FOR_PROCESS]
+        rows, given = rows[chosen], given[chosen]
+    length = np.sqrt(inputs.shape[1])
+    kernel = kernels.ConstantKernel(1.0, (0.05, 20.0)) * kernels.RBF(length, (length / 10, length * 10))
+    kernel += kernels.WhiteKernel(0.1, (1e-3, 1.0))
+    model = gaussian.GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0, random_state=seed)
+    with warnings.catch_warnings(action="ignore"):  # a length scale at its bound is no news to who scores galaxies
+        model.fit(inputs[rows], given)
+    parts = [model.predict(part) for part in np.array_split(inputs, max(1, len(inputs) // 10_000))]
+    return np.concatenate(parts)
+
+
+def _sklearn(part: str) -> Any:
+    try:
+        return importlib.import_module(f"sklearn.{part}")
+    except ImportError:
+        raise InputError(
+            're-ranking by scores needs scikit-learn, which is not installed: pip install "astroml-plugin[classical]"'
+        ) from None
+
+
+LEARNERS: Mapping[str, Learner] = {
+    "forest": Learner("random forest of the given scores", _forest),
+    "astronomaly": Learner(
+        "random forest near scored objects, the unsupervised score far from them (Lochner & Bassett 2021)", _astronomaly
+    ),
+    "gaussian_process": Learner("Gaussian process of the given scores (Lochner & Rudnick 2025)", _gaussian_process),
+}
+
+
+# Trials
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Anomalies found by one way of choosing what is labelled, over seeds."""
+
+    strategy: str
+    """`active`: batches of the highest ranked, learning after each; `random`: labelled at random; `unsupervised`: the
+    score alone, nothing is learned."""
+    labelled: Float
+    """(seeds,) anomalies among the labelled."""
+    following: Float
+    """(seeds,) anomalies among the next that the ranking proposes."""
+
+    @property
+    def mean(self) -> float:
+        """Mean of `following`."""
+        return float(self.following.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of that mean over the seeds (of choices and learner: the objects stay the same)."""
+        return float(self.following.std(ddof=1) / np.sqrt(len(self.following))) if len(self.following) > 1 else 0.0
+
+
+def trials(
+    space: ArrayLike,
+    score: ArrayLike,
+    anomalous: ArrayLike,
+    *,
+    labels: int = 100,
+    following: int = 100,
+    batch: int = 10,
+    learner: str = "forest",
+    seeds: int = 20,
+    mistakes: float = 0.0,
+) -> dict[str, Trial]:
+    """How many anomalies the next objects hold after some were labelled: actively, at random, or not used at all.
+
+    Someone who knows the truth gives 5 to anomalies and 0 to the rest. All three start from the same objects and
+    propose the same number of unlabelled ones; what active learning has already labelled is no longer there to be
+    found, hence `labelled` beside `following`.
+
+    Args:
+        space: (n, k) latent vectors.
+        score: (n,) unsupervised score.
+        anomalous: (n,) truth.
+        labels: objects that are labelled.
+        following: unlabelled objects that are then looked at.
+        batch: labels between two trainings of the active arm.
+        learner: one of `LEARNERS`.
+        seeds: repetitions.
+        mistakes: fraction of labels that are wrong.
+
+    Returns:
+        Strategy -> its figures.
+
+    Raises:
+        InputError: fewer objects than are labelled and looked at.
+    """
+    truth = np.asarray(anomalous, bool)
+    values = np.asarray(score, np.float64)
+    if len(truth) < labels + following or batch < 1:
+        raise InputError(f"{len(truth)} objects are too few for {labels} labels and {following} to look at")
+    arms = {"active": _active, "random": _at_random, "unsupervised": _by_score}
+    counts: dict[str, list[tuple[int, int]]] = {name: [] for name in arms}
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, 7])
+        told = np.where(truth ^ (rng.random(len(truth)) < mistakes), HIGHEST, 0.0)
+        for name, choose in arms.items():
+            chosen, after = choose(np.asarray(space), values, told, labels, batch, learner, seed)
+            counts[name].append((int(truth[chosen].sum()), int(truth[after[:following]].sum())))
+    return {name: Trial(name, *np.array(pairs, np.float64).T) for name, pairs in counts.items()}
+
+
+Chosen = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _active(space: Float, score: Float, told: Float, labels: int, batch: int, learner: str, seed: int) -> Chosen:
+    chosen = np.zeros(0, np.int64)
+    while len(chosen) < labels:
+        ranking = _next(space, score, told, chosen, learner, seed)
+        chosen = np.concatenate([chosen, ranking[: min(batch, labels - len(chosen))]])
+    return chosen, _next(space, score, told, chosen, learner, seed)
+
+
+def _at_random(space: Float, score: Float, told: Float, labels: int, batch: int, learner: str, seed: int) -> Chosen:
+    chosen = np.random.default_rng([seed, 8]).permutation(len(score))[:labels]
+    return chosen, _next(space, score, told, chosen, learner, seed)
+
+
+def _by_score(space: Float, score: Float, told: Float, labels: int, batch: int, learner: str, seed: int) -> Chosen:
+    order = np.argsort(-score, kind="stable")
+    return order[:labels], order[labels:]
+
+
+def _next(
+    space: Float, score: Float, told: Float, chosen: NDArray[np.int64], learner: str, seed: int
+) -> NDArray[np.int64]:
+    """Unlabelled rows, the most promising first; by the score as long as nothing can be learned."""
+    worth = score
+    if len(chosen) >= FEWEST and np.ptp(told[chosen]) > 0:
+        worth = relearned(space, score, chosen, told[chosen], learner=learner, seed=seed)
+    order = np.argsort(-worth, kind="stable")
+    return order[~np.isin(order, chosen)]

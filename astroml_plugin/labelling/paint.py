@@ -1,0 +1,166 @@
+"""Stamps as people look at them: contrast-stretched, in colour where there are bands for it. Pure functions."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.stats import mad_std
+from astropy.visualization import AsinhStretch, ManualInterval, make_lupton_rgb
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+UNUSABLE = (58, 44, 66)
+"""Colour of pixels without a value."""
+
+_KNOWN = {"u": 355, "g": 477, "r": 623, "i": 763, "z": 905, "y": 1000, "j": 1250, "h": 1650, "k": 2150}
+_Q = 8.0
+"""Softening of Lupton et al. (2004, PASP 116, 133)."""
+
+_SOFT = 6.0
+"""Noise sigmas at which the stretch turns from linear to logarithmic."""
+
+_GRAY_TOP = 150.0
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Pixels (band, y, x) to pictures, the same way for all objects of a source, so that they can be compared."""
+
+    bands: tuple[str, ...]
+    """Of the pixels."""
+    noise: tuple[float, ...] | None
+    """Of a pixel in each band; None for stored pictures (uint8), which are shown as they are."""
+
+    @classmethod
+    def of(cls, images: Sequence[NDArray[np.generic]], bands: Sequence[str]) -> Painter:
+        """A painter for images like these (each (band, y, x)): their median noise."""
+        if images and images[0].dtype == np.uint8:
+            return cls(tuple(bands), None)
+        noise = [
+            _positive(np.nanmedian([_noise(np.asarray(image[number], np.float64)) for image in images] or [1.0]))
+            for number in range(len(bands))
+        ]
+        return cls(tuple(bands), tuple(noise))
+
+    def picture(
+        self,
+        image: NDArray[np.generic],
+        valid: NDArray[np.bool_] | None = None,
+        *,
+        contrast: float = 1.0,
+        own: bool = False,
+    ) -> Image:
+        """(y, x, 3) uint8, first row at the bottom of the sky (y up).
+
+        Args:
+            image: (band, y, x) as stored.
+            valid: same shape: which pixels can be used.
+            contrast: above 1 shows fainter light.
+            own: stretch to the brightest pixels of this object instead of the noise of all; stored pictures stay.
+        """
+        usable = np.ones(image.shape, bool) if valid is None else valid
+        if self.noise is None:
+            shown = _as_stored(image, self.bands)
+            if contrast != 1:
+                shown = (255 * (shown / 255.0) ** (1 / contrast)).astype(np.uint8)
+        else:
+            shown = self._stretched(np.asarray(image, np.float64), usable, contrast, own)
+        shown[~usable.any(0)] = UNUSABLE
+        return np.ascontiguousarray(shown[::-1] if self.noise is not None else shown)
+
+    def _stretched(self, image: NDArray[np.float64], usable: NDArray[np.bool_], contrast: float, own: bool) -> Image:
+        assert self.noise is not None
+        scaled = np.stack(
+            [
+                np.where(good, (plane - _sky(plane, good)) / noise, 0.0)
+                for plane, good, noise in zip(image, usable & np.isfinite(image), self.noise, strict=True)
+            ]
+        )
+        red, green, blue = (scaled[list(index)].mean(0) for index in colours(self.bands))
+        top = float(np.percentile((red + green + blue) / 3, 99.5)) if own else 0.0
+        soft = max(top / 10, 1.0) if own else _SOFT / contrast
+        if len(self.bands) == 1:
+            return _gray(red, soft, max(top, 5.0) if own else _GRAY_TOP / contrast)
+        return np.asarray(make_lupton_rgb(red, green, blue, minimum=-1.0, stretch=soft, Q=_Q), np.uint8)
+
+
+def colours(bands: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Which bands make red, green and blue: by wavelength where names are known, else as stored, the last is red."""
+    if is_rgb(bands):
+        lowered = [name.lower()[0] for name in bands]
+        return (lowered.index("r"),), (lowered.index("g"),), (lowered.index("b"),)
+    order = sorted(range(len(bands)), key=lambda number: _wavelength(bands[number], number))
+    named = {bands[number].lower(): number for number in order}
+    if len(order) > 3 and {"g", "r", "i"} <= set(named):
+        order = [named["g"], named["r"], named["i"]]
+    middle = (order[0], order[-1]) if len(order) == 2 else (order[len(order) // 2],)
+    return (order[-1],), middle, (order[0],)
+
+
+def is_rgb(bands: Sequence[str]) -> bool:
+    """Whether the bands are the three colours of a picture."""
+    return sorted(name.lower() for name in bands) in (["b", "g", "r"], ["blue", "green", "red"])
+
+
+def _wavelength(name: str, number: int) -> float:
+    """For sorting: nanometres of known letters, the number in names like F814W, else the place in the store."""
+    lowered = name.lower()
+    if lowered in _KNOWN:
+        return _KNOWN[lowered]
+    digits = re.search(r"\d{3,}", name)
+    return float(digits[0]) if digits else float(number)
+
+
+def _as_stored(image: NDArray[np.generic], bands: Sequence[str]) -> Image:
+    """Stored pictures: three bands are red, green, blue in their order unless their names say otherwise."""
+    plane = np.asarray(image, np.uint8)
+    if len(plane) == 3:
+        named = is_rgb(bands)
+        index = [item[0] for item in colours(bands)] if named else [0, 1, 2]
+    else:
+        index = [item[0] for item in colours(bands)]
+    return np.stack([plane[number] for number in index], axis=-1)
+
+
+def _gray(values: NDArray[np.float64], soft: float, top: float) -> Image:
+    low = -2.0
+    scaled = ManualInterval(low, top)(values)
+    stretched = AsinhStretch(min(1.0, soft / (top - low)))(scaled)
+    return np.repeat((255 * np.clip(stretched, 0, 1)).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _border(plane: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Usable pixels of the outermost sixth."""
+    width = max(1, min(plane.shape) // 6)
+    rim = np.ones(plane.shape, bool)
+    rim[width:-width, width:-width] = False
+    values = plane[rim & good]
+    return values if len(values) else plane[good]
+
+
+def _sky(plane: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
+    values = _border(plane, good)
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def _noise(plane: NDArray[np.float64]) -> float:
+    values = _border(plane, np.isfinite(plane))
+    return float(mad_std(values)) if len(values) > 8 else float("nan")
+
+
+def _positive(value: float) -> float:
+    return float(value) if np.isfinite(value) and value > 0 else 1.0
+
+
+def png(picture: Image) -> bytes:
+    """A picture as PNG."""
+    from PIL import Image as Pillow
+
+    sink = io.BytesIO()
+    Pillow.fromarray(picture).save(sink, "PNG")
+    return sink.getvalue()
