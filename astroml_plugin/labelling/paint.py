@@ -21,9 +21,10 @@ _KNOWN = {"u": 355, "g": 477, "r": 623, "i": 763, "z": 905, "y": 1000, "j": 1250
 _Q = 8.0
 """Softening of Lupton et al. (2004, PASP 116, 133)."""
 
-_SOFT = 6.0
-"""Noise sigmas at which the stretch turns from linear to logarithmic."""
+_SOFT = 25.0
+"""Stretch of Lupton et al. in noise sigmas: sky noise stays dark, a hundred sigmas are bright."""
 
+_GRAY_SOFT = 12.0
 _GRAY_TOP = 150.0
 
 
@@ -35,17 +36,33 @@ class Painter:
     """Of the pixels."""
     noise: tuple[float, ...] | None
     """Of a pixel in each band; None for stored pictures (uint8), which are shown as they are."""
+    tints: tuple[float, ...] = ()
+    """What each band is divided by besides its noise, so that the typical object is neither red nor blue."""
 
     @classmethod
     def of(cls, images: Sequence[NDArray[np.generic]], bands: Sequence[str]) -> Painter:
-        """A painter for images like these (each (band, y, x)): their median noise."""
+        """A painter for images like these (each (band, y, x)): median noise, and half way to their median colour.
+
+        With noise alone a band that is deep makes everything its colour; with colours alone a noisy one makes a coloured
+        sky. Zero points, where there are any, need not be equal.
+        """
         if images and images[0].dtype == np.uint8:
             return cls(tuple(bands), None)
         noise = [
             _positive(np.nanmedian([_noise(np.asarray(image[number], np.float64)) for image in images] or [1.0]))
             for number in range(len(bands))
         ]
-        return cls(tuple(bands), tuple(noise))
+        signal = [
+            max(
+                1.0,
+                float(np.nanmedian([_light(np.asarray(image[number], np.float64)) for image in images] or [1.0]))
+                / spread,
+            )
+            for number, spread in enumerate(noise)
+        ]
+        signal = [value if np.isfinite(value) else 1.0 for value in signal]
+        middle = float(np.exp(np.mean(np.log(signal))))
+        return cls(tuple(bands), tuple(noise), tuple(float(np.sqrt(value / middle)) for value in signal))
 
     def picture(
         self,
@@ -77,15 +94,19 @@ class Painter:
         assert self.noise is not None
         scaled = np.stack(
             [
-                np.where(good, (plane - _sky(plane, good)) / noise, 0.0)
-                for plane, good, noise in zip(image, usable & np.isfinite(image), self.noise, strict=True)
+                np.where(good, (plane - _sky(plane, good)) / (noise * tint), 0.0)
+                for plane, good, noise, tint in zip(
+                    image, usable & np.isfinite(image), self.noise, self.tints or (1.0,) * len(self.noise), strict=True
+                )
             ]
         )
         red, green, blue = (scaled[list(index)].mean(0) for index in colours(self.bands))
         top = float(np.percentile((red + green + blue) / 3, 99.5)) if own else 0.0
-        soft = max(top / 10, 1.0) if own else _SOFT / contrast
         if len(self.bands) == 1:
-            return _gray(red, soft, max(top, 5.0) if own else _GRAY_TOP / contrast)
+            return _gray(
+                red, top / 10 if own else _GRAY_SOFT / contrast, max(top, 5.0) if own else _GRAY_TOP / contrast
+            )
+        soft = max(top / 10, 4.0) if own else _SOFT / contrast
         return np.asarray(make_lupton_rgb(red, green, blue, minimum=-1.0, stretch=soft, Q=_Q), np.uint8)
 
 
@@ -130,7 +151,7 @@ def _as_stored(image: NDArray[np.generic], bands: Sequence[str]) -> Image:
 def _gray(values: NDArray[np.float64], soft: float, top: float) -> Image:
     low = -2.0
     scaled = ManualInterval(low, top)(values)
-    stretched = AsinhStretch(min(1.0, soft / (top - low)))(scaled)
+    stretched = AsinhStretch(float(np.clip(soft / (top - low), 0.02, 1.0)))(scaled)
     return np.repeat((255 * np.clip(stretched, 0, 1)).astype(np.uint8)[..., None], 3, axis=-1)
 
 
@@ -146,6 +167,12 @@ def _border(plane: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.f
 def _sky(plane: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
     values = _border(plane, good)
     return float(np.median(values)) if len(values) else 0.0
+
+
+def _light(plane: NDArray[np.float64]) -> float:
+    """Brightness of the object above its sky: the 98th percentile."""
+    good = np.isfinite(plane)
+    return float(np.percentile(plane[good], 98) - _sky(plane, good)) if good.any() else float("nan")
 
 
 def _noise(plane: NDArray[np.float64]) -> float:

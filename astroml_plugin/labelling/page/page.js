@@ -175,8 +175,10 @@ function drawScores() {
 }
 
 function drawHead() {
-  $("catalog").textContent = state.catalog;
-  document.title = `Scores · ${state.catalog.split("/").pop()}`;
+  const name = state.catalog.split("/").filter(Boolean).pop();
+  $("catalog").textContent = name;
+  $("catalog").title = `${state.catalog} · scores go to ${state.scoresFile}`;
+  document.title = `Scores · ${name}`;
   $("by").textContent = `Ranked by ${state.by} · ${state.list.length} shown of ${state.ranked.toLocaleString("en")} ranked` +
     (state.objects > state.ranked ? ` (${(state.objects - state.ranked).toLocaleString("en")} without a value or scored)` : "");
   for (const [id, kind] of [["by-score", "score"], ["by-learned", "learned"], ["by-like", "like"]])
