@@ -41,7 +41,7 @@ class Painter:
 
     @classmethod
     def of(cls, images: Sequence[NDArray[np.generic]], bands: Sequence[str]) -> Painter:
-        """A painter for images like these (each (band, y, x)): median noise, and half way to their median colour.
+        """A painter for images (band, y, x) like these: their noise, and half way to their median colour.
 
         With noise alone a band that is deep makes everything its colour; with colours alone a noisy one makes a coloured
         sky. Zero points, where there are any, need not be equal.
