@@ -43,7 +43,7 @@ class Painter:
     def of(cls, images: Sequence[NDArray[np.generic]], bands: Sequence[str]) -> Painter:
         """A painter for images (band, y, x) like these: their noise, and half way to their median colour.
 
-        With noise alone a band that is deep makes everything its colour; with colours alone a noisy one makes a coloured
+        With noise alone a band that is deep makes everything its colour; with colours alone a noisy one a coloured
         sky. Zero points, where there are any, need not be equal.
         """
         if images and images[0].dtype == np.uint8:
