@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,31 @@ def shared_data() -> Path:
     if not (folder / "SHA256SUMS").exists():
         pytest.skip(f"no real images in {folder} (set ASTROML_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def spotting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The task of `tests.spotter` installed; the environment in which other processes have it too."""
+    from tests import spotter
+
+    with spotter.installed(tmp_path_factory.mktemp("spotting")) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def spotted(tmp_path_factory: pytest.TempPathFactory, spotting: object) -> Path:
+    """One sky in three tilings and what was found in each: see `tests.detection`."""
+    from astroml_plugin.cluster import connect
+    from tests import detection
+
+    with connect("local", threads=2) as client:
+        return detection.make(tmp_path_factory.mktemp("spotted"), client)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[object]:
+    """Threads of this process."""
+    from astroml_plugin.cluster import connect
+
+    with connect("local", threads=2) as client:
+        yield client
