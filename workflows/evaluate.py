@@ -17,8 +17,8 @@ from astroml_plugin import storage
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.errors import InputError
 from astroml_plugin.evaluation import measure
-from astroml_plugin.inference.driver import check_class_options
 from astroml_plugin.inference.job import Job
+from astroml_plugin.inference.planning import check_class_options
 from astroml_plugin.inference.reading import task_for
 from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.settings import from_mapping

@@ -1,0 +1,235 @@
+"""What a run will do, settled before it starts: bundles that fit their source, columns, identity, units."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from astroml_plugin import storage
+from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.catalog import Column
+from astroml_plugin.catalog import schema as catalog_schema
+from astroml_plugin.errors import InputError
+from astroml_plugin.inference.detecting import LABEL
+from astroml_plugin.inference.job import Job, Unit
+from astroml_plugin.inference.reading import RepeatedIds, task_for
+from astroml_plugin.inference.resident import BundleRef
+from astroml_plugin.objects import ObjectBuckets
+from astroml_plugin.objects.detected import Overlaps
+from astroml_plugin.stamps import Stamps
+from astroml_plugin.survey import Survey
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.classify import ClassifyTask
+from astroml_plugin.tasks.detecting import DetectingTask
+
+SCHEMA_VERSION = 1
+"""Part of every unit's digest: raised when the meaning of a row changes."""
+
+
+def check_bundles(
+    bundles: Sequence[tuple[BundleRef, ModelBundle]],
+    source: Survey | Stamps,
+    job: Job,
+    pixel_scale_tolerance: float | None = None,
+) -> None:
+    """Whether every bundle can read the source, before anything is started.
+
+    Args:
+        bundles: the models and how they are called.
+        source: what they are to read.
+        job: the run's settings.
+        pixel_scale_tolerance: accept this relative difference of pixel scale, whatever the bundle says.
+
+    Raises:
+        InputError: wrong bands, pixel scale, halo or stamp size; a band chosen for bundles that take none.
+    """
+    if job.band is not None and not any(takes_any_band(bundle.task()) for _, bundle in bundles):
+        ref, bundle = bundles[0]
+        raise InputError(
+            f"bundle {ref.name} reads {', '.join(bundle.task().bands)}, no band can be chosen: leave --band away"
+        )
+    check_class_options([bundle.task() for _, bundle in bundles], job)
+    names = Counter(ref.name for ref, _ in bundles)
+    if max(names.values()) > 1:
+        raise InputError(f"two bundles are named {names.most_common(1)[0][0]}: rename the folder of one")
+    for ref, bundle in bundles:
+        task = task_for(job, bundle.task())
+        if isinstance(task, DetectingTask):
+            _check_detecting(ref, task, source)
+        elif isinstance(source, Survey) and task.stamp_size > 2 * source.halo:
+            raise InputError(
+                f"bundle {ref.name} needs a halo of {(task.stamp_size + 1) // 2} px for its "
+                f"{task.stamp_size} px stamps, the survey has {source.halo}: ingest again with a larger --halo"
+            )
+        _check_source(task, source, job.band, pixel_scale_tolerance)
+
+
+def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamps) -> None:
+    if isinstance(source, Stamps):
+        raise InputError(
+            f"bundle {ref.name} finds objects in the tiles of a survey, and these are stamps of objects that are "
+            f"known: give a survey, or other bundles"
+        )
+    if source.halo < task.reach:
+        raise InputError(
+            f"bundle {ref.name} needs a halo of {task.reach} px, so that objects at the border of a tile are found "
+            f"whole, and the survey has {source.halo}: ingest again with --halo {task.reach} or more"
+        )
+
+
+def detecting_bundle(
+    bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey | Stamps, band: str | None
+) -> dict[str, Any]:
+    """What a job keeps of the bundle that finds the objects; nothing where they are given.
+
+    Raises:
+        InputError: two bundles find objects, or the bands do not fit.
+    """
+    found = [(ref, task) for ref, bundle in bundles if isinstance(task := bundle.task(), DetectingTask)]
+    if not found:
+        return {}
+    if len(found) > 1:
+        names = " and ".join(ref.name for ref, _ in found)
+        raise InputError(f"bundles {names} both find objects: give one of them, the others measure what it finds")
+    ref, task = found[0]
+    return {
+        "detecting": ref.name,
+        "field_bands": task.choose_bands(source.bands, band if takes_any_band(task) else None),
+    }
+
+
+def map_bytes(bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey | Stamps) -> int:
+    """Bytes that detection adds to a unit: the network's maps, labels as found and as written."""
+    tasks = [bundle.task() for _, bundle in bundles]
+    channels = max((task.channels + 2 for task in tasks if isinstance(task, DetectingTask)), default=0)
+    return 4 * channels * source.tile_size**2 if isinstance(source, Survey) else 0
+
+
+def check_class_options(tasks: Sequence[Task], job: Job) -> None:
+    """A prior and a number of symmetries must mean something to a bundle.
+
+    Raises:
+        InputError: no bundle has classes, or those of the prior, or averages.
+    """
+    if job.symmetries and not any(hasattr(task.settings, "symmetries") for task in tasks):
+        raise InputError("no bundle here averages over symmetries: leave --symmetries away")
+    classes = [task.settings.classes for task in tasks if isinstance(task, ClassifyTask)]
+    if job.prior and not classes:
+        raise InputError("no bundle here gives classes: leave --prior away")
+    if job.prior and len(tasks) > 1 and not any({name for name, _ in job.prior} <= set(names) for names in classes):
+        told = "; ".join(", ".join(names) for names in classes)
+        raise InputError(f"no bundle has all classes of the prior ({', '.join(name for name, _ in job.prior)}): {told}")
+
+
+def takes_any_band(task: Task) -> bool:
+    """Whether a band can be chosen for it."""
+    return bool(task.settings.any_band and len(task.bands) == 1)
+
+
+def _check_source(task: Task, source: Survey | Stamps, band: str | None, tolerance: float | None) -> None:
+    scale, trained = source.pixel_scale, task.pixel_scale
+    if tolerance is not None and scale and trained and abs(scale / trained - 1) <= tolerance:
+        scale = None
+    task.check_source(
+        bands=source.bands,
+        pixel_scale=scale,
+        size=source.size if isinstance(source, Stamps) else None,
+        dtype=str(source.dtype) if isinstance(source, Stamps) else "float32",
+        has_psf="psf" in source.array_names,
+        band=band if takes_any_band(task) else None,
+    )
+
+
+def declared_schema(bundles: Sequence[tuple[BundleRef, ModelBundle]], job: Job) -> pa.Schema:
+    """The catalog's schema: task columns bare for one bundle, prefixed `<bundle>_` for several."""
+    columns: list[Column] = [LABEL] if job.detecting else []
+    if len(bundles) == 1:
+        return catalog_schema([*columns, *task_for(job, bundles[0][1].task()).columns()])
+    for ref, bundle in bundles:
+        own = task_for(job, bundle.task()).columns()
+        columns += [replace(column, name=f"{ref.name}_{column.name}") for column in own]
+        columns.append(
+            Column(f"{ref.name}_flags", "int32", "", "meta.code.qual", f"Bits of {ref.name}, see the flags map")
+        )
+    return catalog_schema(columns)
+
+
+def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
+    """What makes a catalog this one and no other: source, models and the settings that change rows."""
+    changed: dict[str, Any] = {"assumed_psf_fwhm": job.assumed_psf_fwhm} if job.assumed_psf_fwhm else {}
+    changed |= {"prior": dict(job.prior)} if job.prior else {}
+    changed |= {"symmetries": job.symmetries} if job.symmetries else {}
+    return {
+        "source": source.id,
+        "bundles": {ref.name: ref.sha256 for ref in job.bundles},
+        "settings": {"band": job.band, "precision": job.precision, **changed},
+        "schema": SCHEMA_VERSION,
+    }
+
+
+def units_of(job: Job, source: Survey | Stamps, identity_digest: str) -> Iterator[Unit]:
+    """All units of a source, lazily, in index order."""
+    if isinstance(source, Survey):
+        yield from _tiles(job, source, identity_digest)
+        return
+    repeated = RepeatedIds.open(job.objects).ids
+    stamp_bytes = sum(source.array(name).nbytes // max(1, source.array(name).shape[0]) for name in source.array_names)
+    for block in source.units():
+        inside = _repeated_inside(source, block.index, repeated)
+        digest = storage.digest(identity_digest, block.checksum, inside)[:24]
+        yield Unit(job, block.name, block.index, digest, len(block), len(block) * stamp_bytes)
+
+
+def _repeated_inside(stamps: Stamps, index: int, repeated: np.ndarray) -> list[int]:
+    """The repeated ids that a block holds: they decide its flags."""
+    if not len(repeated):
+        return []
+    ids = np.asarray(stamps.read_objects(index)["object_id"])
+    return [int(value) for value in np.unique(ids[np.isin(ids, repeated)])]
+
+
+def find_repeated_ids(stamps: Stamps, folder: str) -> str | None:
+    """Write the object ids that occur more than once in a store; the table's URL, None when there are none."""
+    ids = np.concatenate(
+        [np.zeros(0, np.int64), *(np.asarray(stamps.read_objects(b.index)["object_id"]) for b in stamps.units())]
+    )
+    values, counts = np.unique(ids, return_counts=True)
+    repeated = values[counts > 1]
+    if not len(repeated):
+        return None
+    url = storage.join(folder, f"repeated-{storage.digest(repeated.tolist())[:16]}.parquet")
+    storage.write_table(url, pa.table({"object_id": repeated}))
+    return url
+
+
+def _tiles(job: Job, survey: Survey, identity_digest: str) -> Iterator[Unit]:
+    if job.detecting:
+        yield from _fields(job, survey, identity_digest)
+        return
+    if job.objects is None:
+        raise InputError("a Survey needs objects to measure: give --objects TABLE")
+    counts = ObjectBuckets.open(job.objects).units()
+    for info in survey.iter_tiles():
+        rows, objects = counts.get(info.name, (0, ""))
+        digest = storage.digest(identity_digest, info.checksum, objects)[:24]
+        yield Unit(job, info.name, info.index, digest, rows, info.bytes if rows else 0, info)
+
+
+def _fields(job: Job, survey: Survey, identity_digest: str) -> Iterator[Unit]:
+    """Tiles whose objects are yet to be found; which of them are primary depends on the images that overlap."""
+    overlaps = Overlaps.open(job.objects).digests
+    for info in survey.iter_tiles():
+        digest = storage.digest(identity_digest, info.checksum, overlaps.get(info.image, ""))[:24]
+        yield Unit(job, info.name, info.index, digest, None, info.bytes, info)
+
+
+def select_shard(units: Iterable[Unit], shard: tuple[int, int] | None) -> Iterator[Unit]:
+    """Every N-th unit for shard (I, N); both I = 0 … N-1 and I = 1 … N cover all units once."""
+    for position, unit in enumerate(units):
+        if shard is None or position % shard[1] == shard[0] % shard[1]:
+            yield unit
