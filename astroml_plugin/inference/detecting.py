@@ -68,17 +68,17 @@ def detected(
     model = model_of(job, next(ref for ref in job.bundles if ref.name == job.detecting))
     task: DetectingTask = model.task
     bounds = work.info.outer.clipped(*work.info.image_shape)
-    seen = turn(lambda: _seen(job, model, work.info, here(), bounds, meter))
+    looked = turn(lambda: seen(job, model, work.info, here(), bounds, meter))
 
     def search() -> tuple[TileWork, Found]:
         with meter.stage("detect"):
-            found = _nothing(task, bounds) if seen is None else checked(task.detect(*seen), task)
+            found = _nothing(task, bounds) if looked is None else checked(task.detect(*looked), task)
             return owned(job, work, task, found, bounds)
 
     return on_forward_thread("cpu", search)
 
 
-def _seen(
+def seen(
     job: Job, model: ResidentModel, info: TileInfo, placed: cut.DeviceTile, bounds: Box, meter: Meter
 ) -> tuple[np.ndarray, Field] | None:
     """The network's maps (channels, h, w) of a tile and the tile itself, on the CPU; None without a usable pixel."""
@@ -213,8 +213,8 @@ def _cut_flags(found: Detections, bounds: Box, info: TileInfo, overlap: int) -> 
     for number, (side, border, axis) in enumerate(sides):
         depth = 1 if side == border else max(1, overlap)
         labels = found.labels.swapaxes(0, 1) if axis else found.labels
-        seen = np.unique(labels[-depth:] if number % 2 else labels[:depth])
-        flags[seen[seen > 0] - 1] |= int(ObjectFlag.EDGE if side == border else ObjectFlag.TRUNCATED)
+        touching = np.unique(labels[-depth:] if number % 2 else labels[:depth])
+        flags[touching[touching > 0] - 1] |= int(ObjectFlag.EDGE if side == border else ObjectFlag.TRUNCATED)
     halo = info.inner.x0 - info.outer.x0
     flags[extents(found) > halo] |= int(ObjectFlag.TRUNCATED)
     return flags
