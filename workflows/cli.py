@@ -308,11 +308,11 @@ def _query(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _labels(options: argparse.Namespace) -> int:
-    from workflows.labels import labels
+def _outlines(options: argparse.Namespace) -> int:
+    from workflows.outlines import outlines
 
     box = tuple(options.box) if options.box else None
-    result = labels(options.catalog, to=options.to, box=box, **_chosen(options, "tile", "image"))
+    result = outlines(options.catalog, to=options.to, box=box, **_chosen(options, "tile", "image"))
     for name in result.missing:
         _complain(f"warning: tile {name} has no label map yet, its objects are left out", DONE)
     return _finish(options, result, f"{result.objects} objects on {result.width} x {result.height} px in {result.to}")
@@ -730,7 +730,7 @@ def _add_query(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--limit", type=int, metavar="N", help="rows at most")
 
 
-def _add_labels(verb: argparse.ArgumentParser) -> None:
+def _add_outlines(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("catalog", metavar="CATALOG", help="of an infer run with a bundle that finds objects")
     verb.add_argument("--tile", metavar="NAME", help="a tile's outer box")
     verb.add_argument("--image", metavar="NAME", help="instead: a parent image (the only one)")
@@ -863,11 +863,11 @@ _VERBS: dict[str, _Verb] = {
         'catalog "SELECT object_id, e1, e2 FROM catalog WHERE flags = 0" --cone 150.1 2.2 0.05 --to near.fits',
         _add_query,
     ),
-    "labels": (
-        _labels,
-        "Label maps of found objects as FITS: a tile, or any box of an image.",
-        "catalog --tile field_r0_c0 --to labels.fits",
-        _add_labels,
+    "outlines": (
+        _outlines,
+        "Which pixels belong to which found object, as FITS: a tile, or any box of an image.",
+        "catalog --tile field_r0_c0 --to outlines.fits",
+        _add_outlines,
     ),
     "compact": (_compact, "Merge finished parts into large files.", "catalog", _add_compact),
 }

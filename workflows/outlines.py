@@ -1,4 +1,4 @@
-"""Label maps as FITS: which pixels belong to which object of a catalog."""
+"""Outlines as FITS: which pixels belong to which object of a catalog."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from astroml_plugin.catalog.overlay import LabelImage, read_labels
 from astroml_plugin.errors import InputError
 from astroml_plugin.storage import redact
 
-__all__ = ["LabelImage", "LabelsResult", "labels", "read_labels"]
+__all__ = ["LabelImage", "OutlinesResult", "outlines", "read_labels"]
 
 
 @dataclass(frozen=True)
-class LabelsResult:
+class OutlinesResult:
     """A label map that was written."""
 
     to: str
@@ -27,14 +27,14 @@ class LabelsResult:
     """Tiles that reach into it and are not done."""
 
 
-def labels(
+def outlines(
     catalog: str,
     *,
     to: str,
     tile: str | None = None,
     image: str | None = None,
     box: tuple[int, int, int, int] | None = None,
-) -> LabelsResult:
+) -> OutlinesResult:
     """Write the label map of a tile, or of any box of a parent image, as FITS with its WCS and a table of objects.
 
     Args:
@@ -52,4 +52,4 @@ def labels(
     found = read_labels(catalog, tile=tile, image=image, box=box)
     found.write_fits(to)
     height, width = found.labels.shape
-    return LabelsResult(to, found.objects.num_rows, width, height, found.missing)
+    return OutlinesResult(to, found.objects.num_rows, width, height, found.missing)
