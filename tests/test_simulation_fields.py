@@ -87,7 +87,7 @@ def test_fields_are_written_learned_and_refused_without_truth(tmp_path) -> None:
     recipe = read_recipe("segment")
     recipe = replace(
         recipe,
-        settings={**recipe.settings, "stamp_size": 64, "margin": 8, "bands": ["r"]},
+        settings={**recipe.settings, "stamp_size": 64, "bands": ["r"]},
         network_arguments={"widths": [8, 8], "depth": [1, 1], "head": 8},
         training=replace(recipe.training, epochs=2, batch_size=4),
         split=replace(recipe.split, fractions=(0.6, 0.2, 0.2)),

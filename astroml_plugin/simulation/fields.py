@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.errors import InputError
+from astroml_plugin.field_merit import Truth
 from astroml_plugin.flags import INFORMATIONAL
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.objects import STAR
-from astroml_plugin.simulation.population import Population
+from astroml_plugin.simulation.population import Population, tail_fraction
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.simulation.profiles import psf_image
 from astroml_plugin.simulation.skies import Sky, SkyObjects
@@ -74,6 +75,42 @@ def render_scene(sky: Sky, box: Box, psf_size: int | None = None) -> tuple[Tile,
     ledger = Contributions(box)
     tile, table = sky.render(box, psf_size, ledger)
     return tile, table, ledger.scene(sky.camera), ledger
+
+
+def field_sky(seed: int, side: int, seeing: float, galaxies: float = 35.0, population: Population | None = None) -> Sky:
+    """A sky of one band to find objects in.
+
+    Args:
+        seed: of everything.
+        side: pixels.
+        seeing: FWHM of the PSF, arcsec.
+        galaxies: per arcmin^2, between the limits of the population's magnitudes: the tail and stars come on top.
+        population: another than `FIELD_POPULATION`.
+    """
+    population = population or FIELD_POPULATION
+    density = galaxies / (1 - tail_fraction(population)) / (1 - population.star_fraction)
+    return Sky(side, side, seed, density, population, Camera(bands=("r",), psf_fwhm=(seeing, seeing)))
+
+
+def truth_of(sky: Sky, psf_size: int | None = 25) -> tuple[Tile, Truth]:
+    """Observed pixels of a whole sky of one band, and its truth as figures of merit need it."""
+    tile, table, scene, ledger = render_scene(sky, Box(0, 0, sky.width, sky.height), psf_size)
+    ids = table["object_id"].to_numpy()
+    order = np.argsort(ids)
+    place = np.searchsorted(ids[order], ledger.object_id).clip(0, max(len(ids) - 1, 0))
+    number = np.full(len(ledger.object_id) + 1, -1, np.int32)
+    if len(ids):
+        known = ids[order][place] == ledger.object_id
+        number[:-1][known] = order[place][known]
+    x, y, mag, flux, snr = (table[name].to_numpy() for name in ("x", "y", "mag", "flux", "snr"))
+    truth = Truth(
+        *(x, y, mag, flux, snr),
+        np.array(table["class"].to_pylist(), object) == "star",
+        scene.foreground,
+        number[scene.owner],
+        sky.psf_at(0, 0).fwhm / sky.camera.pixel_scale,
+    )
+    return tile, truth
 
 
 @dataclass(frozen=True)

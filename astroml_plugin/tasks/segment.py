@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astroml_plugin.catalog import Column
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts import Cutouts, Tile, pixel_bits, to_device
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.tasks.base import Task, TaskSettings, transform
@@ -61,8 +61,6 @@ class SegmentSettings(TaskSettings):
     assumed_noise: float = 0.0
     """Standard deviation of the noise of a pixel where there is no variance, in the image's units (NO_VARIANCE);
     0 estimates it in each window."""
-    margin: int = 24
-    """Pixels at the border of a training stamp that are not learned: their surroundings are cut off."""
     window: int = 1024
     """Side of the network's input, pixels."""
     overlap: int = 64
@@ -84,15 +82,13 @@ class SegmentSettings(TaskSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.window, self.overlap, self.largest, self.margin) < 0 or self.stride < 1:
-            raise InputError("window, overlap, largest, margin of segmentation are 0 or more, stride 1 or more")
+        if min(self.window, self.overlap, self.largest) < 0 or self.stride < 1:
+            raise InputError("window, overlap, largest of segmentation are 0 or more, stride 1 or more")
         if self.window % self.stride or self.overlap % self.stride or self.window <= 2 * self.overlap:
             raise InputError(
                 f"window ({self.window}) and overlap ({self.overlap}) must be multiples of stride ({self.stride}), "
                 f"and a window wider than two overlaps"
             )
-        if 2 * self.margin >= self.stamp_size > 0:
-            raise InputError(f"a margin of {self.margin} leaves nothing of stamps of {self.stamp_size} pixels")
 
 
 class SegmentTask(DetectingTask):
@@ -212,13 +208,9 @@ class SegmentTask(DetectingTask):
         """Weighted sum of the parts of the loss, from maps (n, 7, h, w) and layers of the same shape."""
         return torch.stack([weight * part for weight, part in zip(_WEIGHTS, self._parts(outputs, targets))]).sum()
 
-    def _inner(self, maps: Tensor) -> Tensor:
-        margin = self.settings.margin
-        return maps[..., margin : maps.shape[-2] - margin, margin : maps.shape[-1] - margin].float()
-
     def _parts(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         """Cross entropies of foreground, centre and near, distance of offsets, cross entropies of star and share."""
-        found, truth = self._inner(outputs), self._inner(targets)
+        found, truth = outputs.float(), targets.float()
         entropies = [_entropy(found[:, layer], truth[:, layer]) for layer in (_FOREGROUND, _CENTRE, _NEAR)]
         known = truth[:, _X].isfinite()
         offset = functional.smooth_l1_loss(
@@ -247,7 +239,7 @@ class SegmentTask(DetectingTask):
             parts = [torch.stack(self._parts(*pair)) for pair in zip(outputs.split(16), targets.split(16))]
             counts = torch.tensor([float(len(part)) for part in outputs.split(16)])
             mean = (torch.stack(parts) * counts[:, None]).sum(0) / counts.sum()
-            light, truth = self._inner(outputs[:, _FOREGROUND]) > 0, self._inner(targets[:, _FOREGROUND]) > 0.5
+            light, truth = outputs[:, _FOREGROUND] > 0, targets[:, _FOREGROUND] > 0.5
         names = ("foreground", "centre", "near", "offset", "star", "share")
         return {
             "loss": float((mean * torch.tensor(_WEIGHTS)).sum()),
@@ -329,6 +321,35 @@ class SegmentTask(DetectingTask):
         low, high = self.settings.psf_fwhm
         found = fwhm[row, column]
         return ((found < low) | (found > high)).astype(np.int32) * np.int32(ObjectFlag.OUT_OF_DOMAIN)
+
+
+def maps_of(task: SegmentTask, network: nn.Module, tile: Tile, pixel_scale: float | None = None) -> np.ndarray:
+    """Maps (channels, h, w) float32 of a whole tile of the task's bands at once, without the engine.
+
+    Sides are padded to whole strides with unusable pixels; a tile of 4096 pixels needs some 3 GB.
+    """
+    placed = to_device(tile, task.bands, pixel_scale=pixel_scale)
+    valid = torch.ones_like(placed.image, dtype=torch.bool) if placed.bits is None else placed.bits == 0
+    height, width = placed.image.shape[1:]
+    beyond = (0, -width % task.stride, 0, -height % task.stride)
+    image, usable = (functional.pad(item, beyond)[None] for item in (placed.image, valid))
+    variance = None if placed.variance is None else functional.pad(placed.variance, beyond)[None]
+    nowhere = torch.full((1, 2, 2), torch.nan, dtype=torch.float64)
+    flags = torch.zeros(1, dtype=torch.int32)
+    window = Cutouts(image, variance, usable, None, nowhere, flags, task.bands, pixel_scale)
+    with torch.inference_mode():
+        inputs, _ = task.prepare(window)
+        found: np.ndarray = network(*inputs)[0, :, :height, :width].float().numpy()
+    return found
+
+
+def field_of(tile: Tile, bands: Sequence[str] = ("r",), zero_points: Sequence[float | None] = ()) -> Field:
+    """A tile as detection sees it, without the engine."""
+    bits = pixel_bits(tile.image, tile.variance, tile.mask)
+    bad = bits != 0
+    variance = None if tile.variance is None else np.where(bad, 0, tile.variance)
+    seen = bits if bad.any() else None
+    return Field(np.where(bad, 0, tile.image), variance, seen, tile.psf, tuple(bands), (0, 0), tuple(zero_points))
 
 
 _MOST_MOVED = 2.0
