@@ -30,6 +30,7 @@ from astroml_plugin import cutouts as cut
 from astroml_plugin.device import Copier, Forward, activation_bytes, on, pipelined, streams
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
 from astroml_plugin.networks.multipole_mlp import MultipoleMLP
+from astroml_plugin.networks.polar_cnn import PolarCNN
 from astroml_plugin.networks.residual_cnn import ResidualCNN
 from astroml_plugin.networks.strided_cnn import StridedCNN, fuse
 from astroml_plugin.tasks.normalisation import Normalisation
@@ -40,9 +41,10 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "strided_cnn": lambda size: StridedCNN(len(BANDS), OUTPUTS),
     "resnet18": lambda size: ResidualCNN(len(BANDS), OUTPUTS, widths=(64, 128, 256, 512), blocks=2, stem_pooling="max"),
     "equivariant_cnn": lambda size: EquivariantCNN(len(BANDS), OUTPUTS),
+    "polar_cnn": lambda size: PolarCNN(len(BANDS), OUTPUTS),
     "multipole_mlp": lambda size: MultipoleMLP(len(BANDS), OUTPUTS, size=size),
 }
-"""`strided_cnn`, `equivariant_cnn` and `multipole_mlp` with the arguments of the recipes; by size of the stamps."""
+"""`strided_cnn`, `polar_cnn` and `multipole_mlp` with the arguments of the recipes; by size of the stamps."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 
 from astroml_plugin.bundle import Card, ModelBundle
 from astroml_plugin.errors import InputError
+from astroml_plugin.networks.layers import PointConvolution
 from astroml_plugin.networks.mlp import MLP
 from astroml_plugin.networks.multipole_mlp import TURNS, MultipoleMLP, multipoles
 from astroml_plugin.networks.residual_cnn import ResidualCNN
@@ -228,3 +229,18 @@ def test_timm_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match="pip install timm"):
         TimmNetwork(1, 2)
+
+
+def test_few_channels_train_in_channels_last() -> None:
+    """torch's own gradient of a strided 1 x 1 convolution corrupts memory there."""
+    torch.manual_seed(0)
+    network = ResidualCNN(2, 3, widths=(4, 4, 8)).to(memory_format=torch.channels_last)
+    image = torch.randn(8, 2, 32, 32).contiguous(memory_format=torch.channels_last)
+    for _ in range(20):
+        network(image).square().sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+    strided = torch.nn.Conv2d(4, 8, 1, 2, bias=False)
+    ours = PointConvolution(4, 8, 2)
+    ours.load_state_dict(strided.state_dict())
+    features = torch.randn(2, 4, 9, 8)
+    torch.testing.assert_close(ours(features), strided(features))
