@@ -1,3 +1,4 @@
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -450,3 +451,23 @@ def test_refusals_of_many_classes_stay_short() -> None:
     with pytest.raises(InputError, match=r"'x' 1 times; the classes are 0, 1, .* and 4988 more: extend") as told:
         class_labels.refuse_unknown_labels(["x", "3"], known, "classes")
     assert len(str(told.value)) < 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["text", "numbers", "votes", "several"])
+def test_a_million_labels_in_bounded_memory(form: str) -> None:
+    """Beside what the table itself takes; a Python object per label would be several times as much."""
+    count, rng = 1_000_000, np.random.default_rng(0)
+    kind = rng.integers(0, 3, count)
+    table, settings = {
+        "text": ({"label": np.array(["elliptical", "spiral", "edge_on"])[kind]}, {}),
+        "numbers": ({"label": kind}, {"names": {"0": "a", "1": "b", "2": "b"}}),
+        "votes": ({"a": kind / 4, "b": 1 - kind / 4, "n": kind + 5}, {"label_columns": ["a", "b"], "votes": "n"}),
+        "several": ({"label": np.array(["bar;ring", "bar", ""])[kind]}, {"multi_label": True}),
+    }[form]
+    labels = pa.table(table)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    learned = task(**settings).adapted(labels, stamps())  # type: ignore[arg-type]
+    assert learned.usable(labels).all()
+    assert len(learned.targets(labels)) == count
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 300

@@ -47,7 +47,8 @@ def class_lists(table: pa.Table, column: str, names: Mapping[str, str]) -> list[
         InputError: a label that `names` does not know, with counts.
     """
     texts = label_texts(table, column)
-    lists = [None if text is None else [one.strip() for one in _SPLIT.split(text) if one.strip()] for text in texts]
+    split = {text: [one.strip() for one in _SPLIT.split(text) if one.strip()] for text in set(texts) - {None}}
+    lists = [None if text is None else split[text] for text in texts]
     if not names:
         return lists
     refuse_unknown_labels([one for found in lists if found is not None for one in found], list(names), "names")
@@ -107,11 +108,10 @@ def memberships(lists: Sequence[Sequence[str] | None], classes: Sequence[str]) -
     refuse_unknown_labels([one for found in lists if found is not None for one in found], list(classes), "classes")
     position = {name: index for index, name in enumerate(classes)}
     result = np.zeros((len(lists), len(classes)), np.float32)
-    for row, found in zip(result, lists):
-        if found is None:
-            row[:] = np.nan
-        else:
-            row[[position[one] for one in found]] = 1
+    lengths = np.array([-1 if found is None else len(found) for found in lists], np.int64)
+    columns = [position[one] for found in lists if found is not None for one in found]
+    result[np.repeat(np.arange(len(lists)), lengths.clip(0)), columns] = 1
+    result[lengths < 0] = np.nan
     return result
 
 
