@@ -346,7 +346,9 @@ def _label(options: argparse.Namespace) -> int:
         print(f"{len(session.ranking)} objects by {session.ranking.by}; scores go to {session.scores.path}")
         print(f"open {server.url}  (Ctrl-C ends; every score is stored as it is given)", flush=True)
 
-    settings = SessionSettings(**_chosen(options, "top", "score", "where", "latent", "features", "learner", "size"))
+    settings = SessionSettings(
+        **_chosen(options, "top", "score", "where", "latent", "features", "learner", "size", "index")
+    )
     chosen = _chosen(options, "source", "scores", "who", "port")
     count = label(options.catalog, settings=settings, ready=ready, **chosen)
     return _finish(options, {"catalog": options.catalog, "scored": count}, f"{count} objects have scores")
@@ -767,6 +769,9 @@ def _add_label(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--source", metavar="SOURCE", help="with the pixels (what the catalog was made from)")
     verb.add_argument("--top", type=int, metavar="N", help="objects of the page (200)")
     verb.add_argument("--size", type=int, metavar="PX", help="side of a picture (that of the stamps; 64)")
+    verb.add_argument(
+        "--index", action="store_true", default=None, help="answer m from an index (needs the extra index)"
+    )
     verb.add_argument("--port", type=int, metavar="N", help="of the page on 127.0.0.1 (0: any free one)")
     verb.add_argument("--who", metavar="NAME", help="who scores (your user name)")
 

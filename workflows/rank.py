@@ -12,8 +12,11 @@ from astroml_plugin.labelling.relearn import rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.query import write_rows
 from astroml_plugin.ranking import Ranked
+from astroml_plugin.ranking.index import LatentIndex
 from astroml_plugin.ranking.top import FOLD_RADIUS
 from workflows.query import as_text
+
+__all__ = ["LatentIndex", "Ranked", "rank", "show"]
 
 
 def rank(

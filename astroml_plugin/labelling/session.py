@@ -21,6 +21,7 @@ from astroml_plugin.labelling.pixels import PixelReader, recorded_source
 from astroml_plugin.labelling.relearn import rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.ranking import Ranked, like, top
+from astroml_plugin.ranking.index import LatentIndex
 from astroml_plugin.ranking.top import FOLD_RADIUS
 
 LARGEST_LIST = 5000
@@ -51,6 +52,8 @@ class SessionSettings:
     """Of the ranking that learns."""
     fold_radius: float = FOLD_RADIUS
     """Arcsec."""
+    index: bool = False
+    """Answer `like` from an index (faiss) that the first question builds, instead of reading the catalog each time."""
     size: int | None = None
     """Side of a picture in pixels; default that of stored stamps, else 64."""
 
@@ -80,6 +83,7 @@ class Session:
             _within(self.settings.size, _SIDES, "--size")
         self._lock = threading.RLock()
         self._rows: dict[int, dict[str, Any]] = {}
+        self._index: LatentIndex | None = None
         self._pictures: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self.version = 0
         self.kind = "score"
@@ -114,7 +118,11 @@ class Session:
             options = {**common, **space, "score": chosen.score, "learner": chosen.learner}
             return rerank(self.catalog.url, self.scores, chosen.top, **options)
         if kind == "like" and object_id is not None:
-            return like(self.catalog.url, object_id, chosen.top, **common, **space)
+            if not chosen.index:
+                return like(self.catalog.url, object_id, chosen.top, **common, **space)
+            if self._index is None:
+                self._index = LatentIndex.build(self.catalog.url, where=chosen.where, **space)
+            return self._index.like(object_id, chosen.top, fold_radius=chosen.fold_radius)
         raise InputError(f"no ranking {kind!r}: there are score, learned and like OBJECT_ID")
 
     def _remember(self) -> None:

@@ -246,13 +246,14 @@ def counted(catalog: Catalog, expression: str, where: str | None) -> tuple[int, 
     """(primary rows that pass `where`, those of them with a finite score)."""
     text = (
         f"SELECT count(*) AS objects, count(*) FILTER (isfinite(({expression})::DOUBLE)) AS ranked "  # noqa: S608
-        f"FROM catalog WHERE {_condition(where)}"
+        f"FROM catalog WHERE {condition(where)}"
     )
     row = query(catalog.url, text).to_arrow().to_pylist()[0]
     return int(row["objects"]), int(row["ranked"])
 
 
-def _condition(where: str | None) -> str:
+def condition(where: str | None) -> str:
+    """SQL of the rows that compete: one per object."""
     return '"primary"' + (f" AND (\n{where}\n)" if where else "")
 
 
@@ -260,7 +261,7 @@ def _candidates(catalog: Catalog, expression: str, where: str | None, limit: int
     vector = "" if space is None else f", {space.sql} AS vector"
     text = (
         f"SELECT {sql.names(_KEYS)}{vector}, ({expression})::DOUBLE AS rank_score FROM catalog "  # noqa: S608
-        f"WHERE {_condition(where)} AND isfinite(({expression})::DOUBLE) "
+        f"WHERE {condition(where)} AND isfinite(({expression})::DOUBLE) "
         f"ORDER BY rank_score DESC, object_id, image, x, y LIMIT {limit}"
     )
     return query(catalog.url, text).to_arrow()
