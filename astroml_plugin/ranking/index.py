@@ -92,7 +92,7 @@ class LatentIndex:
         total = _count(opened, space, where)
         if not total:
             raise InputError(f"no object that passes has a vector in {space.name}: there is nothing to index")
-        lists = 0 if total <= _EXACT else max(1, min(int(4 * total**0.5), total // _PER_LIST))
+        lists = 0 if total <= _EXACT else max(1, min(int(2 * total**0.5), total // _PER_LIST))
         index = _empty(faiss, opened, space, where, lists)
         asked = _sample(opened, space, where, min(_QUESTIONS, total))
         truth = _Exact(asked, min(NEIGHBOURS, total))
