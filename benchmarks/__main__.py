@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.harness import Section, machine
 
-SHORT = ("startup", "engine", "cutting", "memory", "query", "classes", "fields")
+SHORT = ("startup", "engine", "cutting", "memory", "query", "ranking", "classes", "fields")
 LONG = ("ellipticity", "morphology", "labels", "lens", "segmentation")
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "dask", "zarr", "numpy", "pyarrow", "duckdb")

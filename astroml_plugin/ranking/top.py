@@ -166,12 +166,12 @@ def details(catalog: Catalog, expression: str, keys: pa.Table) -> pa.Table:
     wanted = keys.select(["object_id", "image", "tile"])
     if not wanted.num_rows:
         return catalog.schema.empty_table().select(names)
-    ids = ", ".join(str(value) for value in sorted(set(wanted["object_id"].to_pylist())))
     text = (
-        f"SELECT {sql.names(names)} FROM catalog WHERE object_id IN ({ids}) "  # noqa: S608
+        f"SELECT {sql.names(names)} FROM catalog WHERE object_id IN (SELECT object_id FROM wanted) "  # noqa: S608
         f'AND "primary" ORDER BY ({expression})::DOUBLE DESC NULLS LAST, object_id, image, x, y'
     )
-    found = query(catalog.url, text, units=set(wanted["tile"].to_pylist())).to_arrow()
+    tables = {"wanted": wanted}
+    found = query(catalog.url, text, tables=tables, units=set(wanted["tile"].to_pylist())).to_arrow()
     place: dict[tuple[int, str, str], int] = {}
     for row, key in enumerate(_tuples(found)):
         place.setdefault(key, row)
