@@ -47,9 +47,9 @@ def run() -> Section:
     ]
     exact, found = (set(part.table["object_id"].to_pylist()) for part in (like(url, 12345), index.like(12345)))
     text = (
-        f"{run.__doc__} Warm cache. The index ({index.lists} lists, {index.probes} looked at) took {index.seconds:.0f} s "
-        f"to build; it finds {index.recall:.3f} of the 100 nearest on 128 objects, {len(exact & found)} of 100 here.\n\n"
-        + table(["question", "wall s", "÷ reading the score"], rows)
+        f"{run.__doc__} Warm cache. The index ({index.lists} lists, {index.probes} looked at) took "
+        f"{index.seconds:.0f} s to build; it finds {index.recall:.3f} of the 100 nearest of 128 objects, "
+        f"{len(exact & found)} of 100 here.\n\n" + table(["question", "wall s", "÷ reading the score"], rows)
     )
     data = {"timings": timings, "rows": PARTS * ROWS, "recall": index.recall, "index_s": index.seconds}
     return Section("Ranking", text, data)
