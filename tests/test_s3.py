@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from astroml_plugin.catalog.overlay import read_labels
 from tests import universe
 from tests.test_cli import forget_stores
 from workflows.cli import main
@@ -91,3 +92,24 @@ def test_pixels_come_out_of_an_object_store_as_they_went_in(store: fsspec.Abstra
         tile = survey.read_tile(info).image[0]
         stored = tile[inner.y0 - outer.y0 : inner.y1 - outer.y0, inner.x0 - outer.x0 : inner.x1 - outer.x0]
         np.testing.assert_array_equal(stored, pixels[inner.y0 : inner.y1, inner.x0 : inner.x1])
+
+
+@pytest.mark.slow
+def test_found_objects_and_their_label_maps_in_an_object_store(
+    store: fsspec.AbstractFileSystem, spotted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("survey0.zarr", "spots"):
+        store.put(f"{spotted}/{name}/", f"bucket/found/{name}/", recursive=True)
+    find = ["infer", f"{BUCKET}/found/survey0.zarr", "--bundle", f"{BUCKET}/found/spots", "--json"]
+    assert main([*find, "--out", f"{BUCKET}/found/catalog"]) == 0
+    assert main([*find, "--out", f"{BUCKET}/found/catalog"]) == 0
+    first, again = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (first["units_failed"], again["units_skipped"]) == (0, first["units_done"])
+    picture, expected = read_labels(f"{BUCKET}/found/catalog"), read_labels(str(spotted / "catalog0"))
+    np.testing.assert_array_equal(picture.object_ids(), expected.object_ids())
+    store.rm_file("bucket/found/catalog/labels.zarr/label/c/3/0/0")
+    assert main([*find, "--out", f"{BUCKET}/found/catalog"]) == 0
+    assert json.loads(capsys.readouterr().out)["units_done"] == 1
+    outlines = ["outlines", f"{BUCKET}/found/catalog", "--tile", "field_r0_c0", "--to", f"{BUCKET}/found/tile.fits"]
+    assert main(outlines) == 0
+    assert store.size("bucket/found/tile.fits") > 192 * 192 * 4

@@ -173,7 +173,10 @@ def owned(job: Job, work: TileWork, task: DetectingTask, found: Detections, boun
     ids = object_ids(info, wcs, peak_x, peak_y)
     mine = np.flatnonzero(info.inner.contains(peak_x, peak_y))
     flags = (found.flags | _cut_flags(found, bounds, info, task.overlap)).astype(np.int32)
-    x, y = found.x[mine] + bounds.x0, found.y[mine] + bounds.y0
+    x, y = (
+        np.where(np.isfinite(at), at, peak)[mine] for at, peak in ((found.x, found.peak_x), (found.y, found.peak_y))
+    )
+    x, y = x + bounds.x0, y + bounds.y0
     ra, dec, jacobian = on_sky(info, wcs, x, y)
     overlaps: Overlaps = opened(Overlaps, job.objects, job.run)
     common = {"object_id": ids[mine], "image": info.image, "tile": info.name, "x": x, "y": y, "ra": ra, "dec": dec}
