@@ -11,11 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 
+from astroml_plugin.bundle import Card, ModelBundle
 from astroml_plugin.catalog.overlay import read_labels
 from astroml_plugin.cluster import connect
 from astroml_plugin.errors import InputError
 from astroml_plugin.survey import Survey
+from astroml_plugin.tasks.segment import SegmentTask
 from tests import spotter, universe
 from tests.detection import TILINGS, assert_same, rows, rows_of, run
 from tests.test_faults import COMMAND, parts, wait_for
@@ -197,3 +200,21 @@ def test_processes_find_what_threads_find(
     with connect("processes", workers=2, threads=1) as processes:
         run(spotted, tmp_path / "catalog", processes)
     assert_same(rows(tmp_path / "catalog"), rows(spotted / "catalog0"))
+
+
+def test_segmentation_finds_the_same_in_any_tiling(tmp_path: Path, client: object) -> None:
+    """The task `segment` with random weights, which see objects everywhere: nothing may depend on where tiles end."""
+    torch.manual_seed(1)
+    settings = {"bands": ["r"], "pixel_scale": universe.SCALE, "window": 256, "overlap": 64, "largest": 32}
+    task, arguments = SegmentTask.from_settings(settings), {"widths": [4, 8, 16], "depth": [1, 1, 1], "head": 8}
+    card = Card("segments", "segment", task.to_settings(), "unet", arguments)
+    ModelBundle.save(str(tmp_path / "segments"), task.build_network("unet", arguments), card)
+    found = []
+    for tile_size, halo in ((320, 96), (640, 104)):
+        source, out = str(tmp_path / f"{tile_size}.zarr"), tmp_path / f"catalog{tile_size}"
+        universe.make_survey(source, tile_size=tile_size, halo=halo)
+        assert run(tmp_path, out, client, source=source, bundle=str(tmp_path / "segments")).units_failed == 0
+        found.append((rows(out), read_labels(str(out)).object_ids()))
+    assert found[0][0].num_rows > 1000
+    assert_same(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
