@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,19 +34,23 @@ ZSTD_LEVEL = 1
 _config_lock = threading.Lock()
 _HAS_ZARRS = importlib.util.find_spec("zarrs") is not None
 _pipeline = "auto"
+_compared: dict[tuple[str, str], bool] = {}
+"""(store, array) -> whether zarrs gave what zarr-python gives, in this process."""
 
 
 def use_pipeline(name: str) -> None:
     """Choose what decodes the arrays opened from now on in this process.
 
     Args:
-        name: "auto" (zarrs for reading local stores when it is installed, else zarr-python), "zarr" or "zarrs". zarrs
-            decodes several times faster and verifies the same checksums: the tests compare both, on damage too.
+        name: "auto" (zarrs, when it is installed, for reading local stores and HTTP, else zarr-python), "zarr" or
+            "zarrs". zarrs decodes several times faster and verifies the same checksums: the tests compare both, on
+            damage too, and so does every process with the first chunk that it reads of an array.
 
     Raises:
         InputError: zarrs is asked for and not installed.
     """
     global _pipeline
+    _compared.clear()
     if name not in ("auto", "zarr", "zarrs"):
         raise InputError(f"unknown codec pipeline {name!r}: use auto, zarr or zarrs")
     if name == "zarrs" and not _HAS_ZARRS:
@@ -91,16 +96,21 @@ def read_metadata(url: str) -> dict[str, Any]:
 
 def open_array(url: str, name: str, *, read_only: bool = True) -> zarr.Array:
     """One array of a group, without consolidated metadata."""
-    with _config_lock:
-        settings: dict[str, Any] = {"array.write_empty_chunks": True, "async.concurrency": 8}
-        if _HAS_ZARRS and _pipeline != "zarr" and read_only and storage.is_local(url):
-            settings["codec_pipeline.path"] = "zarrs.ZarrsCodecPipeline"
-        with zarr.config.set(settings):
-            try:
-                store = storage.zarr_store(storage.join(url, name), read_only=read_only)
-                return zarr.open_array(store, mode="r" if read_only else "r+")
-            except (FileNotFoundError, ValueError, KeyError) as error:
-                raise CorruptError(f"{storage.redact(url)} has no readable array {name!r}: {error}") from error
+    reads = storage.is_local(url) or (url.startswith("http") and storage.through_obstore(url))
+    return _open(url, name, read_only, zarrs=_HAS_ZARRS and _pipeline != "zarr" and read_only and reads)
+
+
+def _open(url: str, name: str, read_only: bool, *, zarrs: bool) -> zarr.Array:
+    settings: dict[str, Any] = {"array.write_empty_chunks": True, "async.concurrency": 8}
+    if zarrs:
+        settings["codec_pipeline.path"] = "zarrs.ZarrsCodecPipeline"
+    with _config_lock, zarr.config.set(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Successfully reconstructed a store")  # zarrs keeps connections of its own
+        try:
+            store = storage.zarr_store(storage.join(url, name), read_only=read_only)
+            return zarr.open_array(store, mode="r" if read_only else "r+")
+        except (FileNotFoundError, ValueError, KeyError) as error:
+            raise CorruptError(f"{storage.redact(url)} has no readable array {name!r}: {error}") from error
 
 
 def create_array(
@@ -147,24 +157,67 @@ def shard_exists(url: str, name: str, array: zarr.Array, index: int) -> bool:
         return False
 
 
-def read_unit(url: str, name: str, array: zarr.Array, shard: int, start: int, stop: int) -> np.ndarray:
-    """Rows [start, stop) of one shard; CorruptError when the shard is missing or its bytes do not verify."""
+Region = tuple[slice, ...]
+"""What is read of the axes after the first; () reads all."""
+
+
+def read_unit(
+    url: str, name: str, array: zarr.Array, shard: int, start: int, stop: int, region: Region = ()
+) -> np.ndarray:
+    """Rows [start, stop) of one shard, or a region of them.
+
+    Raises:
+        CorruptError: the shard is missing or its bytes do not verify.
+    """
     where = f"{storage.redact(url)}: {name}[{start}:{stop}]"
     if stop > array.shape[0]:
         raise CorruptError(f"{where} is beyond the array's {array.shape[0]} rows: its shard was never written")
     try:
-        rows = slice(start, stop)
+        rows = (slice(start, stop), *region)
+        array = _trusted(url, name, array, start)
         values = array[rows] if storage.is_local(url) else storage.retrying(array.__getitem__, rows)
     except OSError as error:  # zarrs says so of damaged bytes too: nothing to wait for on a local disk
-        if error.errno is None:
+        if error.errno is None and storage.is_local(url):
             raise CorruptError(f"{where} is damaged ({error}): ingest it again") from error
         raise CorruptError(f"{where} cannot be read: {storage.redact(str(error))}") from error
     except Exception as error:  # a codec raises whatever it likes on altered bytes
+        if storage.is_remote_failure(error):
+            raise CorruptError(f"{where} cannot be read: {storage.redact(str(error))}") from error
         raise CorruptError(f"{where} is damaged ({type(error).__name__}: {error}): ingest it again") from error
     values = np.asarray(values)
     if _is_fill(values, array.fill_value) and not shard_exists(url, name, array, shard):
         raise CorruptError(f"{where} is missing its shard: ingest it again")
     return values
+
+
+def _trusted(url: str, name: str, array: zarr.Array, start: int) -> zarr.Array:
+    """The array; opened again with zarr-python, here and from now on, when zarrs gives another first chunk."""
+    if not _through_zarrs(array):
+        return array
+    key = (url, name)
+    if key not in _compared:
+        first = (slice(start, start + array.chunks[0]), *(slice(0, side) for side in array.chunks[1:]))
+        wanted = _digest(_open(url, name, True, zarrs=False)[first])
+        try:
+            _compared[key] = _digest(array[first]) == wanted
+        except Exception:  # noqa: BLE001 - a server or codec that only zarr-python can do
+            _compared[key] = False
+        if not _compared[key]:
+            warnings.warn(
+                f"zarrs decodes {storage.redact(url)}: {name} otherwise than zarr-python, which is used from now on: "
+                "please report the versions of both",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return array if _compared[key] else _open(url, name, True, zarrs=False)
+
+
+def _through_zarrs(array: zarr.Array) -> bool:
+    return _HAS_ZARRS and type(array._async_array.codec_pipeline).__module__.startswith("zarrs")
+
+
+def _digest(values: Any) -> str:
+    return checksum({"": np.asarray(values)})
 
 
 def _is_fill(values: np.ndarray, fill: Any) -> bool:

@@ -17,7 +17,7 @@ from torch import nn
 
 from astroml_plugin import plugins, storage
 from astroml_plugin.errors import InputError
-from astroml_plugin.networks.strided_cnn import fuse
+from astroml_plugin.networks.folding import fuse
 from astroml_plugin.tasks.base import Task
 
 FORMAT = 1

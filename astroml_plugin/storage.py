@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -92,6 +93,8 @@ def retrying(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 def is_remote_failure(error: BaseException) -> bool:
     """Whether a storage client's own error (connection, credentials, protocol) is the cause, whatever its class."""
+    if type(error) is RuntimeError:  # zarrs passes on the words of object_store
+        return str(error).startswith("Generic ")
     return type(error).__module__.partition(".")[0] in _CLIENTS
 
 
@@ -216,15 +219,32 @@ def write_json(url: str, value: Any) -> None:
     write_atomic(url, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
 
 
+HAS_OBSTORE = importlib.util.find_spec("obstore") is not None
+"""Whether `obstore` reads what it can: arrays over HTTP, and on S3 with keys from the environment."""
+
+
+def through_obstore(url: str) -> bool:
+    """Whether arrays at `url` are read by obstore. Keys, endpoints and profiles that fsspec is told of stay with it."""
+    if not HAS_OBSTORE or _USERINFO.search(url) or "?" in url:
+        return False
+    if url.startswith("s3://"):
+        return {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= set(os.environ) and not fsspec.config.conf.get("s3")
+    return url.startswith(("http://", "https://")) and not fsspec.config.conf.get("http")
+
+
 @cache
 def _remote_store(url: str, read_only: bool) -> Any:
-    from zarr.storage import FsspecStore
+    from zarr.storage import FsspecStore, ObjectStore
 
+    if read_only and through_obstore(url):
+        import obstore
+
+        return ObjectStore(obstore.store.from_url(url, client_options={"allow_http": True}), read_only=True)
     return FsspecStore.from_url(url, read_only=read_only)
 
 
 def zarr_store(url: str, read_only: bool = False) -> Any:
-    """The zarr store of `url`: LocalStore for a path, FsspecStore for anything else."""
+    """The zarr store of `url`: LocalStore for a path, ObjectStore where obstore reads it, else FsspecStore."""
     from zarr.storage import LocalStore
 
     if is_local(url):

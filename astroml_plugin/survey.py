@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
-from astroml_plugin import arrays, storage
-from astroml_plugin.cutouts import Tile
+from astroml_plugin import arrays, sparse, storage
+from astroml_plugin.cutouts import SparseTile, Tile, stamp_origin
 from astroml_plugin.errors import CorruptError, InputError
 from astroml_plugin.flags import MASK_BITS
-from astroml_plugin.sky import tile_step
+from astroml_plugin.sky import Box, tile_step
 from astroml_plugin.tiles import TileInfo, TileTable
 
 
@@ -108,6 +109,43 @@ class Survey(TileTable):
         picked = [None if values is None else values[chosen] for values in (variance, mask, psf)]
         return Tile(image[chosen], *picked)
 
+    def read_around(
+        self,
+        info: TileInfo,
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        size: int,
+        bands: Sequence[str] | None = None,
+    ) -> Tile | SparseTile:
+        """What stamps of side `size` around objects of a tile need: only the chunks they touch where that is cheaper.
+
+        Args:
+            info: the tile.
+            x, y: (n,) positions in the parent image's pixels.
+            size: side of the largest stamp.
+            bands: chosen by name.
+
+        Raises:
+            InputError, CorruptError: as `read_tile`.
+        """
+        side, chunk = self.array("image").shape[-2:], self.array("image").chunks[-1]
+        left, top = stamp_origin(x, size) - info.outer.x0, stamp_origin(y, size) - info.outer.y0
+        boxes = sparse.touched(left, top, size, chunk, side)
+        names = [name for name in ("image", "variance", "mask") if name == "image" or getattr(info, f"has_{name}")]
+        store = sparse.LOCAL if storage.is_local(self.url) else sparse.REMOTE
+        if not sparse.pays(boxes, side, 4 * len(self.bands) * len(names), len(names), store):
+            return self.read_tile(info, bands)
+        chosen = self._band_index(bands)
+        parts = [(box, self._read_part(names, info.index, box, chosen)) for box in boxes]
+        psf = self._read("psf", info.index) if info.has_psf else None
+        count = len(self.bands if chosen is None else chosen)
+        return SparseTile((count, *side), tuple(parts), psf if psf is None or chosen is None else psf[chosen])
+
+    def _read_part(self, names: Sequence[str], index: int, box: Box, chosen: list[int] | None) -> Tile:
+        region = (slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
+        found = {name: self._read(name, index, region) for name in names}
+        return Tile(**(found if chosen is None else {name: values[chosen] for name, values in found.items()}))
+
     def _band_index(self, bands: Sequence[str] | None) -> list[int] | None:
         if bands is None or tuple(bands) == self.bands:
             return None
@@ -116,12 +154,12 @@ class Survey(TileTable):
             raise InputError(f"{storage.redact(self.url)} has bands {','.join(self.bands)}, not {','.join(missing)}")
         return [self.bands.index(band) for band in bands]
 
-    def _read(self, name: str, index: int) -> np.ndarray:
+    def _read(self, name: str, index: int, region: arrays.Region = ()) -> np.ndarray:
         array = self.array(name)
         if index >= array.shape[0]:  # opened before the driver made room
             del self._opened[(name, False)]
             array = self.array(name)
-        return arrays.read_unit(self.url, name, array, index, index, index + 1)[0]
+        return arrays.read_unit(self.url, name, array, index, index, index + 1, region)[0]
 
     def reserve(self, count: int) -> int:
         """Make room for `count` tiles and give the first one's index (driver only; indices are never used twice)."""

@@ -29,10 +29,11 @@ from astroml_plugin import __version__
 from astroml_plugin import cutouts as cut
 from astroml_plugin.device import Copier, Forward, activation_bytes, on, pipelined, streams
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
+from astroml_plugin.networks.folding import fuse
 from astroml_plugin.networks.multipole_mlp import MultipoleMLP
 from astroml_plugin.networks.polar_cnn import PolarCNN
 from astroml_plugin.networks.residual_cnn import ResidualCNN
-from astroml_plugin.networks.strided_cnn import StridedCNN, fuse
+from astroml_plugin.networks.strided_cnn import StridedCNN
 from astroml_plugin.tasks.normalisation import Normalisation
 
 BANDS = ("g", "r", "i")

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 from distributed import LocalCluster
 
-from astroml_plugin.cluster import WorkerDiedError, connect, run_window
+from astroml_plugin.cluster import WorkerDiedError, clients, connect, looking_glasses, run_window
 from astroml_plugin.errors import InputError
 
 POISON = 7
@@ -117,3 +118,20 @@ def test_nothing_listens_beyond_this_machine(kind: str) -> None:
             if connection.status == psutil.CONN_LISTEN
         ]
     assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+def test_prometheus_finds_dasks_metrics_where_it_is_told_to_look() -> None:
+    pytest.importorskip("prometheus_client")
+    with connect("local", threads=1) as client:
+        url = looking_glasses(client)["Prometheus metrics"]
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            assert b"dask_scheduler_workers" in answer.read()
+
+
+def test_only_pages_that_can_be_shown_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status", cluster=None)
+    monkeypatch.setattr(clients, "find_spec", lambda package: None)
+    assert looking_glasses(client) == {}
+    monkeypatch.setattr(clients, "find_spec", lambda package: package)
+    assert looking_glasses(client)["dashboard"] == "http://127.0.0.1:8787/status"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from astroml_plugin.catalog import Catalog
 from tests import universe
 from tests.test_infer import assert_same, rows
-from workflows.infer import infer
+from workflows.cli import main
+from workflows.infer import InferResult, infer
+from workflows.query import query
 
 COMMAND = [sys.executable, "-c", "from workflows.cli import entry; entry()"]
 
@@ -37,13 +42,48 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def arguments(sky: Path, out: Path, *more: str) -> list[str]:
+def arguments(sky: Path, out: Path, *more: str, survey: Path | None = None) -> list[str]:
     """The command of the run."""
+    return [*COMMAND, *words(sky, out, *more, survey=survey)]
+
+
+def words(sky: Path, out: Path, *more: str, survey: Path | None = None) -> list[str]:
+    """The command's verb and options."""
     return [
-        *COMMAND,
-        *("infer", str(sky / "survey.zarr"), "--bundle", str(sky / "kind")),
+        *("infer", str(survey or sky / "survey.zarr"), "--bundle", str(sky / "kind")),
         *("--objects", str(sky / "objects.parquet"), "--out", str(out), *more),
     ]
+
+
+def resumed(sky: Path, out: Path, **shape: object) -> InferResult:
+    """The same run again, which must end with every row once and an empty failures table."""
+    result = infer(
+        str(sky / "survey.zarr"), bundle=str(sky / "kind"), objects=str(sky / "objects.parquet"), out=str(out), **shape
+    )
+    assert result.units_failed == 0
+    assert Catalog.open(str(out)).failures().num_rows == 0
+    assert_same(rows(sky / "undisturbed"), rows(out))
+    return result
+
+
+def failures(out: Path) -> dict[str, str]:
+    """Failed units and why."""
+    table = Catalog.open(str(out)).failures()
+    return dict(zip(table["unit"].to_pylist(), table["reason"].to_pylist()))
+
+
+def spawned(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The worker processes of a run."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def assert_all_but(sky: Path, out: Path, *units: str) -> None:
+    """The catalog has every row of an undisturbed run but those of some units."""
+    where = " AND ".join(f"tile <> '{unit}'" for unit in units)
+    wanted = query(str(sky / "undisturbed"), f"SELECT object_id FROM catalog WHERE {where} ORDER BY object_id")
+    found = query(str(out), "SELECT object_id FROM catalog ORDER BY object_id")
+    assert found.to_arrow().equals(wanted.to_arrow())
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
@@ -99,11 +139,7 @@ def test_a_stopped_driver_resumes(
         assert "run the same command to go on" in said
     stopped_at = parts(out)
     assert 5 <= stopped_at < 100
-    again = infer(
-        str(sky / "survey.zarr"), bundle=str(sky / "kind"), objects=str(sky / "objects.parquet"), out=str(out)
-    )
-    assert again.units_skipped >= 5
-    assert_same(rows(sky / "undisturbed"), rows(out))
+    assert resumed(sky, out, workers=2, threads=1).units_skipped >= 5  # on another shape of cluster
 
 
 def test_a_killed_worker_costs_no_row(sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
@@ -111,11 +147,7 @@ def test_a_killed_worker_costs_no_row(sky: Path, tmp_path: Path, ended: list[sub
     process = start(arguments(sky, out, "--scheduler", "processes", "--workers", "2"))
     ended.append(process)
     wait_for(lambda: parts(out) >= 5, process)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
+    workers = spawned(process)
     assert len(workers) == 2
     workers[0].kill()
     printed, said = process.communicate(timeout=120)
@@ -149,3 +181,171 @@ def test_a_scheduler_address_serves_too(sky: Path, tmp_path: Path) -> None:
         assert found.returncode == 0, found.stderr
         assert len(client.nthreads()) == 2  # the caller's workers are still there
     assert_same(rows(sky / "undisturbed"), rows(tmp_path / "catalog"))
+
+
+@pytest.mark.slow
+def test_a_walltime_on_processes_resumes_on_threads(
+    sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]
+) -> None:
+    """Slurm ends a job by SIGTERM and gives it 30 seconds before SIGKILL."""
+    out = tmp_path / "catalog"
+    process = start(arguments(sky, out, "--scheduler", "processes", "--workers", "2"))
+    ended.append(process)
+    wait_for(lambda: parts(out) >= 5, process)
+    workers = spawned(process)
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 143, said
+    psutil.wait_procs(workers, timeout=30)
+    assert not any(worker.is_running() for worker in workers)
+    assert resumed(sky, out, threads=1).units_skipped >= 5
+
+
+def blocked_shard(survey: Path, number: int) -> tuple[Path, bytes]:
+    """Put a pipe that nobody writes to in a shard's place: who opens it waits for ever, as on storage that hangs."""
+    shard = sorted((survey / "image" / "c").glob("*/0/0/0"))[number]
+    data = shard.read_bytes()
+    shard.unlink()
+    os.mkfifo(shard)
+    return shard, data
+
+
+def test_a_unit_that_hangs_is_given_up_and_named(sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
+    survey, out = tmp_path / "survey.zarr", tmp_path / "catalog"
+    shutil.copytree(sky / "survey.zarr", survey)
+    blocked_shard(survey, 20)
+    process = start(arguments(sky, out, "--unit-timeout", "15", survey=survey))
+    ended.append(process)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 3, said
+    assert "longer than 15 s" in said
+    (unit,) = failures(out)
+    assert_all_but(sky, out, unit)
+    assert resumed(sky, out).units_done == 1
+
+
+@pytest.mark.slow
+def test_a_worker_whose_unit_hangs_is_replaced(sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
+    survey, out = tmp_path / "survey.zarr", tmp_path / "catalog"
+    shutil.copytree(sky / "survey.zarr", survey)
+    blocked_shard(survey, 20)
+    process = start(
+        arguments(sky, out, "--scheduler", "processes", "--workers", "2", "--unit-timeout", "15", survey=survey)
+    )
+    ended.append(process)
+    wait_for(lambda: parts(out) >= 1, process)
+    before = {worker.pid for worker in spawned(process)}
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 3, said
+    assert not any(psutil.pid_exists(pid) for pid in before)
+    (unit,) = failures(out)
+    assert_all_but(sky, out, unit)
+    assert resumed(sky, out).units_done == 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_costs_no_row(sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
+    out = tmp_path / "catalog"
+    process = start(arguments(sky, out, "--scheduler", "processes", "--workers", "2", "--unit-timeout", "15"))
+    ended.append(process)
+    wait_for(lambda: parts(out) >= 5, process)
+    spawned(process)[0].send_signal(signal.SIGSTOP)
+    printed, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "0 failed" in printed
+    assert_same(rows(sky / "undisturbed"), rows(out))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB; needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("no right to mount a small file system here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_disk_that_fills_stops_the_run_and_keeps_what_is_there(
+    sky: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = small_disk / "catalog"
+    capsys.readouterr()
+    assert main(words(sky, out)) == 2
+    said = capsys.readouterr().err
+    assert "space" in said
+    assert "Traceback" not in said
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    kept = parts(out)
+    assert resumed(sky, out).units_skipped >= kept > 0  # units that were being written may have found room
+
+
+POISON = """
+import os, signal
+from astroml_plugin.inference import reading
+
+read = reading.read_unit
+
+def poisoned(unit):
+    if unit.index == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(unit)
+
+def dask_setup(worker):
+    from astroml_plugin.inference import unit
+    unit.read_unit = poisoned
+"""
+"""Loaded by Dask into every worker process: tile 20 takes the process with it, as a driver or codec that crashes."""
+
+
+@pytest.mark.slow
+def test_a_unit_that_kills_its_worker_is_the_only_one_blamed(
+    sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "catalog"
+    (tmp_path / "poison.py").write_text(POISON)
+    with monkeypatch.context() as patch:
+        patch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", str(tmp_path / "poison.py"))
+        process = start(arguments(sky, out, "--scheduler", "processes", "--workers", "2"))
+    ended.append(process)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 3, said
+    ((unit, reason),) = failures(out).items()
+    assert "died twice" in reason
+    assert_all_but(sky, out, unit)
+    assert resumed(sky, out).units_done == 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cluster(ended: list[subprocess.Popen[str]]) -> tuple[str, subprocess.Popen[str], subprocess.Popen[str]]:
+    """A scheduler and a worker as users start them: address, scheduler, worker."""
+    port = free_port()
+    dask, address = [sys.executable, "-m", "dask"], f"tcp://127.0.0.1:{port}"
+    here = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    scheduler = start([*dask, "scheduler", *here, "--port", str(port)])
+    worker = start([*dask, "worker", address, *here, "--nthreads", "2", "--no-nanny", "--memory-limit", "0"])
+    ended += [scheduler, worker]
+    return address, scheduler, worker
+
+
+def test_a_killed_scheduler_ends_the_run_and_another_goes_on(
+    sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]
+) -> None:
+    out = tmp_path / "catalog"
+    address, scheduler, _ = cluster(ended)
+    process = start(arguments(sky, out, "--scheduler", address))
+    ended.append(process)
+    wait_for(lambda: parts(out) >= 5, process)
+    scheduler.kill()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert "scheduler went away" in said
+    assert "Traceback" not in said
+    assert resumed(sky, out).units_skipped >= 5

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from astroml_plugin.bundle import Card, ModelBundle
 from astroml_plugin.errors import InputError
+from astroml_plugin.networks.folding import fuse
 from astroml_plugin.networks.layers import PointConvolution
 from astroml_plugin.networks.mlp import MLP
 from astroml_plugin.networks.multipole_mlp import TURNS, MultipoleMLP, multipoles
 from astroml_plugin.networks.residual_cnn import ResidualCNN
-from astroml_plugin.networks.strided_cnn import StridedCNN, fuse
+from astroml_plugin.networks.strided_cnn import StridedCNN
 from astroml_plugin.networks.timm import TimmNetwork
 from astroml_plugin.plugins import TASKS, load
 from astroml_plugin.tasks.base import transform
@@ -244,3 +246,34 @@ def test_few_channels_train_in_channels_last() -> None:
     ours.load_state_dict(strided.state_dict())
     features = torch.randn(2, 4, 9, 8)
     torch.testing.assert_close(ours(features), strided(features))
+
+
+class _Joined(nn.Module):
+    """Convolutions and normalisations joined by a forward method, as backbones of other libraries have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm1 = nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.norm2, self.second = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)
+        self.shared, self.norm3 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        found = torch.relu(self.norm1(self.first(image)))
+        found = self.second(torch.relu(self.norm2(found)))  # before its convolution: it stays
+        raw = self.shared(found)
+        return self.norm3(raw) + raw  # what is used twice cannot be folded
+
+
+def test_normalisations_are_folded_along_the_data_and_only_where_that_is_the_same() -> None:
+    torch.manual_seed(1)
+    network, image = _Joined(), torch.randn(5, 2, 12, 12)
+    for _ in range(3):
+        network(image)
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    network.eval()
+    with torch.inference_mode():
+        before, after = network(image), fuse(network)(image)
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+    kept = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert kept == ["norm2", "norm3"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN, SymmetricConvolution
-from astroml_plugin.networks.strided_cnn import fuse
+from astroml_plugin.networks.folding import fuse
 from astroml_plugin.tasks.base import SYMMETRIES
 
 torch.set_num_threads(1)

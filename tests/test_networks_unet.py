@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from astroml_plugin.networks.strided_cnn import fuse
+from astroml_plugin.networks.folding import fuse
 from astroml_plugin.networks.unet import UNet
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 import xarray
 import zarr
 
-from astroml_plugin import arrays
+from astroml_plugin import arrays, storage
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.errors import CorruptError, InputError
 from astroml_plugin.sky import Wcs, cut_tiles
@@ -138,6 +141,30 @@ def test_a_flipped_byte_and_a_missing_shard_are_seen(pipeline: str, survey: Surv
     survey.read_tile(info, verify=True)
 
 
+def test_the_first_chunk_of_zarrs_is_compared_with_zarr_python(
+    pipeline: str, survey: Survey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = arrays.open_array(survey.url, "image")
+    read = arrays.read_unit(survey.url, "image", array, 0, 0, 1)
+    assert arrays._compared == ({(survey.url, "image"): True} if pipeline == "zarrs" else {})
+
+    class Lying:
+        """A decoder with one wrong bit."""
+
+        shape, chunks, fill_value = array.shape, array.chunks, array.fill_value
+
+        def __getitem__(self, where: object) -> np.ndarray:
+            values = np.array(array[where])
+            values.reshape(-1)[:1].view(np.uint32)[:] ^= 1
+            return values
+
+    arrays.use_pipeline(pipeline)  # forgets what was compared
+    monkeypatch.setattr(arrays, "_through_zarrs", lambda array: isinstance(array, Lying))
+    with pytest.warns(RuntimeWarning, match="otherwise than zarr-python"):
+        np.testing.assert_array_equal(arrays.read_unit(survey.url, "image", Lying(), 0, 0, 1), read)
+    np.testing.assert_array_equal(arrays.read_unit(survey.url, "image", Lying(), 0, 0, 1), read)
+
+
 def test_a_tile_of_only_nan_is_no_missing_shard(tmp_path: Path) -> None:
     survey = Survey.create(str(tmp_path / "s.zarr"), bands=("g",), tile_size=40, halo=0, mask=False, variance=False)
     first = survey.reserve(1)
@@ -204,3 +231,67 @@ def test_a_cube_of_many_bands_keeps_its_chunks_small(tmp_path: Path) -> None:
     info = TileInfo(index, "a", "a", (150, 150), 0, 0, *(cut_tiles(150, 150, 150, 0)[0].outer,) * 2)
     np.testing.assert_array_equal(survey.read_tile(info, ["c007"]).image[0], pixels[7])
     assert survey.array("image").shards == (1, 200, 256, 256)
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """A static server, as any web server in front of a folder."""
+
+    protocol_version = "HTTP/1.1"
+    broken = False
+
+    def do_GET(self) -> None:
+        path, wanted = Path(self.translate_path(self.path)), self.headers.get("Range")
+        if self.broken and "/c/" in self.path:
+            self.send_error(503)
+        elif wanted and path.is_file():
+            self.send_part(path.read_bytes(), *wanted.removeprefix("bytes=").split("-"))
+        else:
+            super().do_GET()
+
+    def send_part(self, data: bytes, first: str, last: str) -> None:
+        start = int(first) if first else len(data) - int(last)
+        stop = int(last) + 1 if first and last else len(data)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{min(stop, len(data)) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data[start:stop])))
+        self.end_headers()
+        self.wfile.write(data[start:stop])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(survey: Survey) -> Iterator[tuple[str, type[_Files]]]:
+    """The survey's URL on a static web server, and its handler."""
+
+    class Handler(_Files):
+        pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(Path(survey.url).parent)))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/{Path(survey.url).name}", Handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_survey_behind_a_web_server_has_the_same_pixels(
+    survey: Survey, web: tuple[str, type[_Files]], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fast:
+        pytest.importorskip("obstore")
+    monkeypatch.setattr(storage, "HAS_OBSTORE", fast)
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    remote = Survey.open(web[0])
+    assert ("Object" in type(remote.array("image").store).__name__) == fast
+    for info in remote.iter_tiles():
+        here, there = survey.read_tile(info), remote.read_tile(info, verify=True)
+        np.testing.assert_array_equal(here.image, there.image)
+    Path(survey.url, "variance", "c", "0", "0", "0", "0").unlink()
+    with pytest.raises(CorruptError, match="missing its shard"):
+        remote.read_tile(remote.tile(0))
+    web[1].broken = True
+    with pytest.raises(CorruptError, match="cannot be read"):
+        remote.read_tile(remote.tile(1))

@@ -86,11 +86,11 @@ def _plain_number(word: str) -> str:
 
 
 def entry() -> NoReturn:
-    """The console script: leaves at once, without waiting for threads that still read or compute."""
+    """The console script: after trouble it leaves at once, without waiting for threads that still read, or hang."""
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    if status in (INTERRUPTED, TERMINATED):
+    if status != DONE:
         os._exit(status)
     sys.exit(status)
 
@@ -204,7 +204,7 @@ def _infer(options: argparse.Namespace) -> int:
         return _finish(options, planned, line)
     settings = ObjectSettings(**_chosen(options, "columns", "frame", "pixel_origin", objects_format="format"))
     shared |= _chosen(options, "scheduler", "workers", "threads", "batch", "device", "shard")
-    shared |= _chosen(options, "precision", "compiling", "labels")
+    shared |= _chosen(options, "precision", "compiling", "labels", "unit_timeout", "memory")
     with _quiet(), Reporter() as report:
         result = infer(
             options.source,
@@ -213,6 +213,7 @@ def _infer(options: argparse.Namespace) -> int:
             objects_settings=settings,
             progress=report.tally,
             objects_progress=report.objects,
+            connected=lambda client: _show(report, client),
             **shared,
         )
     if result.unplaced:
@@ -226,6 +227,14 @@ def _infer(options: argparse.Namespace) -> int:
         f"failed) at {result.catalog} in {result.seconds:.1f} s, {rate:,.0f} objects/s"
     )
     return _finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
+
+
+def _show(report: Reporter, client: Any) -> None:
+    """Say where Dask shows what it does."""
+    from astroml_plugin.cluster import looking_glasses
+
+    for name, url in looking_glasses(client).items():
+        report.say(f"Dask {name}: {url}")
 
 
 def _why_failed(catalog: str) -> str:
@@ -395,12 +404,17 @@ def _quiet(library: str = "distributed") -> Iterator[None]:
     import logging
 
     if not os.environ.get("ASTROML_DEBUG"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+        for name in (library, f"{library}.client", "tornado.application", "asyncio"):  # levels of their own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     yield
 
 
 def _batch(text: str) -> int | None:
     return None if text == "auto" else int(text)
+
+
+def _gigabytes(text: str) -> int:
+    return int(float(text) * 1e9)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -622,6 +636,13 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
         "--no-labels", dest="labels", action="store_false", default=None, help="no label maps of objects that are found"
     )
     verb.add_argument("--shard", type=_shard, metavar="I/N", help="every N-th unit, for array jobs")
+    verb.add_argument(
+        "--memory",
+        type=_gigabytes,
+        metavar="GB",
+        help="pixels that a worker holds at once (default: half of what is free)",
+    )
+    verb.add_argument("--unit-timeout", type=float, metavar="S", help="a unit hangs after so long (3600; 0: never)")
     verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")
     _add_cluster(verb)
 

@@ -18,7 +18,7 @@ from astroml_plugin import __version__, inference, storage
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
-from astroml_plugin.cluster import IO_LANES, check_counts, connect, cores
+from astroml_plugin.cluster import IO_LANES, UNIT_TIMEOUT, check_counts, connect, cores
 from astroml_plugin.device import COMPILING, PRECISIONS
 from astroml_plugin.errors import InputError
 from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
@@ -114,8 +114,11 @@ def infer(
     prior: Mapping[str, float] | None = None,
     symmetries: int | None = None,
     labels: bool = True,
+    memory: int | None = None,
+    unit_timeout: float = UNIT_TIMEOUT,
     progress: Progress | None = None,
     objects_progress: ObjectsProgress | None = None,
+    connected: Callable[[Client], None] | None = None,
 ) -> InferResult:
     """Measure every object of a source and write the catalog; run again to resume or to extend it.
 
@@ -148,14 +151,21 @@ def infer(
         symmetries: average class probabilities over 1, 2, 4 or 8 symmetries of the square, at as many forwards; the
             bundle's own number if not given. Part of the identity too.
         labels: write the label maps of a bundle that finds objects (`read_labels` reads them).
+        memory: bytes of pixels that a worker process holds at once (a unit that is larger runs alone); default half of
+            what its host has free at the first unit, shared among the workers there.
+        unit_timeout: seconds from its submission after which a unit is taken to hang; 0 never. A worker process of a
+            cluster that is started here is then replaced and the unit tried once more; elsewhere the unit has failed.
         progress: called with a `Tally` after every unit.
         objects_progress: called with (stage, rows done, rows in all or None) while objects are brought to their units.
+        connected: called with the Dask client before the first unit.
 
     Raises:
         InputError: wrong input or settings; nothing already written is lost.
     """
     started = time.perf_counter()
     check_counts(workers, threads)
+    if not 0 <= unit_timeout < math.inf:
+        raise InputError(f"a unit cannot be given {unit_timeout} s: give seconds above 0, or 0 to wait for ever")
     ready = prepare(
         source,
         bundle=bundle,
@@ -172,11 +182,14 @@ def infer(
         prior=prior,
         symmetries=symmetries,
         labels=labels,
+        memory=memory,
         objects_progress=objects_progress,
     )
     with contextlib.ExitStack() as stack:
         if client is None:
             client = stack.enter_context(connect(scheduler, workers=workers, threads=threads))
+        if connected is not None:
+            connected(client)
         tally = inference.execute(
             client,
             ready.units(shard),
@@ -185,6 +198,7 @@ def infer(
             total=_count(ready.source, shard),
             labels=ready.labels,
             progress=progress,
+            unit_timeout=unit_timeout or None,
         )
     seconds = time.perf_counter() - started
     result = InferResult(
@@ -219,6 +233,7 @@ def prepare(
     prior: Mapping[str, float] | None = None,
     symmetries: int | None = None,
     labels: bool = True,
+    memory: int | None = None,
     objects_progress: ObjectsProgress | None = None,
 ) -> Prepared:
     """Check everything that can be checked, bring the objects to their units and open the catalog.
@@ -228,6 +243,8 @@ def prepare(
     """
     if batch is not None and batch < 1:
         raise InputError(f"batch {batch}: give 1 or more stamps per forward")
+    if memory is not None and memory < 1:
+        raise InputError(f"{memory} bytes of memory hold no pixel: give more, or leave it out")
     if device is not None:
         inference.check_device(device)
     opened = open_source(source)
@@ -236,7 +253,7 @@ def prepare(
     out = storage.absolute(out)
     if not 0 <= assume_psf_fwhm < math.inf:
         raise InputError(f"a PSF of FWHM {assume_psf_fwhm} arcsec cannot be assumed: give a number above 0")
-    changed = class_options(prior, symmetries) | {"precision": precision, "compiling": compiling}
+    changed = class_options(prior, symmetries) | {"precision": precision, "compiling": compiling, "memory": memory}
     changed |= inference.detecting_bundle(bundles, opened, band)
     job = Job(storage.absolute(source), out, refs, "", None, band, batch, device, assume_psf_fwhm, **changed)
     refuse_choices(job, {"precision": PRECISIONS, "compiling": COMPILING}, "infer's")
@@ -346,6 +363,7 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
             "device": job.device,
             "precision": job.precision,
             "compiling": job.compiling,
+            "memory": job.memory,
             "assumed_psf_fwhm": job.assumed_psf_fwhm,
             "prior": dict(job.prior),
             "symmetries": job.symmetries,

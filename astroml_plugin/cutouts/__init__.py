@@ -3,6 +3,7 @@
 from astroml_plugin.cutouts.pixels import (
     DeviceTile,
     Move,
+    SparseTile,
     Tile,
     band_index,
     device_bits,
@@ -26,6 +27,7 @@ __all__ = [
     "DeviceTile",
     "Grid",
     "Move",
+    "SparseTile",
     "Tile",
     "around",
     "band_index",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import INFORMATIONAL, MaskBit, ObjectFlag
+
+if TYPE_CHECKING:
+    from astroml_plugin.sky import Box  # needs astropy, which a machine that only runs networks may lack
 
 _BAD = 0xFFFFFFFF & ~int(INFORMATIONAL | MaskBit.NO_DATA | MaskBit.SATURATED | MaskBit.UNMASKED_NAN)
 
@@ -38,6 +42,23 @@ class Tile:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(array.nbytes for array in (self.image, self.variance, self.mask, self.psf) if array is not None)
+
+
+@dataclass(frozen=True)
+class SparseTile:
+    """The parts of a tile that a few objects need, on the CPU."""
+
+    shape: tuple[int, int, int]
+    """(band, y, x) of the whole tile."""
+    parts: tuple[tuple[Box, Tile], ...]
+    """Where each part lies in the tile, and its pixels (no PSF); disjoint."""
+    psf: np.ndarray | None = None
+    """As of `Tile`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(part.nbytes for _, part in self.parts) + (0 if self.psf is None else self.psf.nbytes)
 
 
 def band_index(have: Sequence[str], want: Sequence[str]) -> list[int]:
@@ -128,7 +149,7 @@ def _signed(bits: int) -> int:
 
 
 def to_device(
-    tile: Tile,
+    tile: Tile | SparseTile,
     bands: Sequence[str],
     device: torch.device | str = "cpu",
     pixel_scale: float | None = None,
@@ -137,15 +158,38 @@ def to_device(
     """Move a tile to the device once; its unusable pixels become 0 there.
 
     Args:
-        tile: pixels.
+        tile: pixels; of a sparse tile, what lies outside its parts is 0 and must not be cut.
         bands: names of the band axis.
         device: where to.
         pixel_scale: arcsec per pixel, or None.
         move: takes arrays there; the default leaves them where they are on a CPU.
     """
-    image, variance, bits = usable(tile.image, tile.variance, tile.mask, torch.device(device), move)
+    if isinstance(tile, SparseTile):
+        image, variance, bits = _pasted(tile, torch.device(device), move)
+    else:
+        image, variance, bits = usable(tile.image, tile.variance, tile.mask, torch.device(device), move)
     psf = None if tile.psf is None else moved(tile.psf, torch.device(device), move)
     return DeviceTile(image, variance, bits, psf, tuple(bands), pixel_scale)
+
+
+def _pasted(tile: SparseTile, device: torch.device, move: Move | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """`usable` of every part, each in its place; memory that no part needs is never touched."""
+
+    def blank(dtype: torch.dtype) -> Tensor:
+        return torch.zeros(tile.shape, dtype=dtype, device=device)
+
+    image, variance, bits = blank(torch.float32), None, None
+    for box, part in tile.parts:
+        here = (slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
+        pixels, spread, marked = usable(part.image, part.variance, part.mask, device, move)
+        image[here] = pixels
+        if spread is not None:
+            variance = blank(torch.float32) if variance is None else variance
+            variance[here] = spread
+        if marked is not None:
+            bits = blank(torch.uint8) if bits is None else bits
+            bits[here] = marked
+    return image, variance, bits
 
 
 def usable(

@@ -130,6 +130,7 @@ def execute(
     total: int,
     labels: LabelMaps | None = None,
     progress: Progress | None = None,
+    unit_timeout: float | None = None,
 ) -> Tally:
     """Run all units that are not done yet, through the bounded window, and keep the catalog's books.
 
@@ -141,6 +142,7 @@ def execute(
         total: number of units, for progress.
         labels: where label maps go; None where none are wanted.
         progress: called with a `Tally` after every unit.
+        unit_timeout: seconds after which a unit is taken to hang; None waits for ever.
 
     Raises:
         OutputError: the catalog cannot be written.
@@ -150,7 +152,7 @@ def execute(
     mapped = None if labels is None else labels.present()
     run = _Run(catalog, run_id, progress, Tally(total), mapped=mapped)
     try:
-        for outcome in run_window(client, run_unit, run.to_do(units)):
+        for outcome in run_window(client, run_unit, run.to_do(units), timeout=unit_timeout):
             if isinstance(outcome.error, OutputError):
                 raise outcome.error
             if outcome.error is not None:

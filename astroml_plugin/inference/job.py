@@ -41,6 +41,8 @@ class Job:
     """Class and its fraction in the survey, by name; empty: probabilities hold for the bundle's own fractions."""
     symmetries: int = 0
     """Symmetries of the square that class probabilities are averaged over; 0: the bundle's own."""
+    memory: int | None = None
+    """Bytes of pixels that a worker process holds at once, None: half of what is free; does not change rows."""
     precision: str = "float32"
     """One of `device.PRECISIONS`; changes rows."""
     compiling: str = "auto"

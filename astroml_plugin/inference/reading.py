@@ -47,7 +47,7 @@ class Rows:
 class TileWork:
     """A tile's pixels and objects."""
 
-    tile: cut.Tile | None
+    tile: cut.Tile | cut.SparseTile | None
     info: TileInfo
     bands: tuple[str, ...]
     rows: Rows
@@ -170,7 +170,12 @@ def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixe
     wanted = {name for task in tasks for name in bundle_bands(task, survey.bands, unit.job.band)}
     bands = tuple(name for name in survey.bands if name in wanted)
     scale = survey.pixel_scale if wcs is None or not pixels else wcs.pixel_scale
-    tile = survey.read_tile(unit.tile, bands) if pixels else None
+    tile: cut.Tile | cut.SparseTile | None = None
+    if pixels and rows.table:
+        size = max(task.stamp_size for task in tasks)
+        tile = survey.read_around(unit.tile, rows.table["x"], rows.table["y"], size, bands)
+    elif pixels:
+        tile = survey.read_tile(unit.tile, bands)
     return TileWork(tile, unit.tile, bands, rows, jacobian, scale)
 
 

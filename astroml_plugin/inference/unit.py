@@ -12,6 +12,7 @@ import pyarrow as pa
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.inference.budget import budget
 from astroml_plugin.inference.detecting import COMMON, LABEL, Found, detected
 from astroml_plugin.inference.forward import Placing, apply
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
@@ -30,7 +31,8 @@ def run_unit(unit: Unit) -> UnitResult:
         AstromlError, OSError: the unit's pixels or objects cannot be read.
     """
     meter = Meter()
-    table, labels = measured(unit, meter)
+    with budget(unit.job.memory).holding(unit.nbytes):
+        table, labels = measured(unit, meter)
     catalog: Catalog = opened(Catalog, unit.job.catalog, unit.job.run)
     with meter.stage("encode"):
         part, data = catalog.encode_part(table, unit.name, unit.digest)

@@ -1,136 +1,31 @@
-"""Dask clients for every kind of place, and the bounded window of units that all distributed work goes through."""
+"""The bounded window of units that all distributed work goes through."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-import dask
-from distributed import CancelledError, Client, KilledWorker, LocalCluster, as_completed, get_worker, secede
+from distributed import CancelledError, Client, KilledWorker, as_completed, get_worker, secede
 from distributed.core import CommClosedError
 
-from astroml_plugin.errors import AstromlError, InputError
-from astroml_plugin.storage import redact
+from astroml_plugin.cluster.clients import may_restart_workers
+from astroml_plugin.errors import AstromlError
 
 Item = TypeVar("Item")
 
 IO_LANES = 2
 """Units per worker that read or write while others compute."""
 
-_LOOPBACK = "127.0.0.1"
-_LOOPBACK_ONLY = {"dashboard_address": f"{_LOOPBACK}:0", "worker_dashboard_address": f"{_LOOPBACK}:0"}
-"""Dask starts web servers also where none is asked for, and would open them to every interface."""
+_GONE = "the Dask scheduler went away: run the same command again, finished units are kept"
 
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_counts(workers: int | None, threads: int | None) -> None:
-    """Raise InputError where a number of workers or threads is below 1; for callers that work before they connect."""
-    for name, number in (("workers", workers), ("threads", threads)):
-        if number is not None and number < 1:
-            raise InputError(f"{number} {name}: give 1 or more, or leave it out")
-
-
-@contextlib.contextmanager
-def connect(scheduler: str = "local", *, workers: int | None = None, threads: int | None = None) -> Iterator[Client]:
-    """A Dask client for `scheduler`; what was started here is stopped at the end, what was there stays.
-
-    Args:
-        scheduler: "local" (threads of this process), "processes", "cuda" (one process per GPU), "slurm" or an address.
-        workers: worker processes (default: one for local, one per core for processes, one per GPU for cuda).
-        threads: compute threads per worker.
-
-    Raises:
-        InputError: the scheduler cannot be reached, what it needs is not installed, or a number is below 1.
-    """
-    check_counts(workers, threads)
-    # On clusters of our own one death is enough to hand a unit back: the driver retries it alone.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), contextlib.ExitStack() as stack:
-        if scheduler in _STARTERS:
-            cluster = _STARTERS[scheduler](workers, threads)
-            stack.callback(_close, cluster)
-            client = Client(cluster)
-        else:
-            client = _join(scheduler)
-        stack.callback(_close, client)
-        yield client
-
-
-def _close(started: Any) -> None:
-    """Stop a client or cluster; that it takes too long on a busy machine takes nothing from what was done."""
-    with contextlib.suppress(OSError, CommClosedError):  # a TimeoutError is an OSError
-        started.close()
-
-
-def _join(address: str) -> Client:
-    if "://" not in address and ":" not in address:
-        known = ", ".join(_STARTERS)
-        raise InputError(f"scheduler {address!r} is neither one of {known} nor an address such as tcp://host:8786")
-    try:
-        return Client(address, timeout="10s")
-    except (OSError, TimeoutError, ValueError, CommClosedError) as error:
-        raise InputError(
-            f"no Dask scheduler answers at {redact(address)}: start one with `dask scheduler`, or check the address"
-        ) from error
-
-
-def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
-    return LocalCluster(
-        processes=False,
-        n_workers=workers or 1,
-        threads_per_worker=threads or max(1, cores() // (workers or 1)),
-        memory_limit=0,
-        **_LOOPBACK_ONLY,
-    )
-
-
-def _processes(workers: int | None, threads: int | None) -> LocalCluster:
-    count = workers or cores()
-    return LocalCluster(
-        host=_LOOPBACK,
-        n_workers=count,
-        threads_per_worker=threads or max(1, cores() // count),
-        memory_limit=0,
-        **_LOOPBACK_ONLY,
-    )
-
-
-def _cuda(workers: int | None, threads: int | None) -> Any:
-    remedy = "install the extra with pip install 'astroml-plugin[cuda]' on a Linux machine with an NVIDIA driver"
-    try:
-        from dask_cuda import LocalCUDACluster
-
-        return LocalCUDACluster(n_workers=workers, threads_per_worker=threads or 1, host=_LOOPBACK, **_LOOPBACK_ONLY)
-    except Exception as error:  # every way in which CUDA can be absent
-        raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
-
-
-def _slurm(workers: int | None, threads: int | None) -> Any:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError as error:
-        raise InputError("scheduler slurm needs dask-jobqueue: pip install 'astroml-plugin[slurm]'") from error
-    settings = {} if threads is None else {"cores": threads, "processes": 1}
-    cluster = SLURMCluster(**settings)
-    cluster.scale(jobs=workers or 1)
-    return cluster
-
-
-_STARTERS: dict[str, Callable[[int | None, int | None], Any]] = {
-    "local": _threaded,
-    "processes": _processes,
-    "cuda": _cuda,
-    "slurm": _slurm,
-}
+UNIT_TIMEOUT = 3600.0
+"""Seconds after which a unit, a matter of seconds, is taken to hang."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +44,10 @@ class Outcome(Generic[Item]):
 
 class WorkerDiedError(AstromlError):
     """A unit whose worker process died twice while it was being worked on."""
+
+
+class UnitTimeoutError(AstromlError):
+    """A unit that did not come to an end in the time it was given."""
 
 
 _lane_lock = threading.Lock()
@@ -185,6 +84,15 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
+@dataclass(frozen=True)
+class _Flight:
+    """A unit on its way."""
+
+    item: Any
+    address: str
+    since: float
+
+
 @dataclass
 class _Window:
     """The units in flight, and where."""
@@ -192,9 +100,12 @@ class _Window:
     client: Client
     function: Callable[[Any], Any]
     io_lanes: int
-    inflight: dict[Any, tuple[Any, str]] = field(default_factory=dict)
+    timeout: float | None
+    inflight: dict[Any, _Flight] = field(default_factory=dict)
     load: dict[str, int] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
+    overdue: set[Any] = field(default_factory=set)
+    """Futures that were called back because they took too long."""
 
     def refresh(self) -> None:
         """See which workers there are now; workers that joined get their share of the window."""
@@ -218,42 +129,101 @@ class _Window:
             workers=[address],
             allow_other_workers=anywhere,
         )
-        self.inflight[future] = (item, address)
+        self.inflight[future] = _Flight(item, address, time.monotonic())
         self.load[address] = self.load.get(address, 0) + 1
         return future
 
     def finish(self, future: Any) -> Any:
-        item, address = self.inflight.pop(future)
-        self.load[address] -= 1
-        return item
+        flight = self.inflight.pop(future)
+        self.load[flight.address] -= 1
+        return flight.item
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Meanwhile, units that take longer than the timeout are called back: their futures end as cancelled."""
+        if self.timeout is None:
+            yield
+            return
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over,), name="unit-timeouts", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+    def _watch(self, over: threading.Event) -> None:
+        limit = self.timeout or 0.0
+        while not over.wait(min(1.0, limit / 4)):
+            late = time.monotonic() - limit
+            called = [f for f, flight in self.inflight.copy().items() if flight.since < late and not f.done()]
+            self.overdue.update(called)
+            for future in called:
+                with contextlib.suppress(Exception):  # the scheduler has gone: the main thread says so
+                    future.cancel(force=True)
+
+    def recall(self, future: Any) -> Outcome[Any] | None:
+        """What becomes of an overdue unit: None when its worker was started again and it may be tried alone.
+
+        The workers of others are left alone. A thread cannot be stopped: the unit keeps its place in the window.
+        """
+        flight = self.inflight[future]
+        if may_restart_workers(self.client):
+            if flight.address in self.client.nthreads():  # not yet, for another unit
+                self.client.restart_workers([flight.address], raise_for_error=False)
+            return None
+        self.load[flight.address] += 1
+        return Outcome(flight.item, error=self.timed_out())
+
+    def timed_out(self) -> UnitTimeoutError:
+        return UnitTimeoutError(
+            f"it took longer than {self.timeout:g} s and was given up: if it only needs longer, give it more time "
+            f"(--unit-timeout), else look at its worker and storage"
+        )
 
 
 def run_window(
-    client: Client, function: Callable[[Any], Any], items: Iterable[Item], *, io_lanes: int = IO_LANES
+    client: Client,
+    function: Callable[[Any], Any],
+    items: Iterable[Item],
+    *,
+    io_lanes: int = IO_LANES,
+    timeout: float | None = None,
 ) -> Iterator[Outcome[Item]]:
     """Run `function(item)` for every item on the client's workers and yield each outcome as it completes.
 
     The number of units in flight follows the workers as they join and leave, so memory does not grow with the number
     of items. A unit whose worker is killed is tried again alone, so that innocent neighbours are not blamed; a
-    second death is its outcome. An exception of `function` is an outcome, not an end.
+    second death is its outcome. A unit that hangs costs its worker on a cluster that `connect` started, is tried again
+    alone and given up when it hangs again; elsewhere it is given up at once. An exception of `function` is an outcome.
 
     Args:
-        client: Dask client; its workers are never restarted.
+        client: Dask client; workers that `connect` did not start are never restarted.
         function: module-level function or `functools.partial` of one, small enough to travel with every unit.
         items: small descriptors, taken only as fast as they are worked on.
         io_lanes: units per worker on top of its threads, for reading and writing while others compute.
+        timeout: seconds from submission after which a unit hangs; None waits for ever.
 
     Raises:
-        AstromlError: the scheduler went away. What was finished stays finished.
+        AstromlError: the scheduler went away, or no worker is left. What was finished stays finished.
     """
-    window = _Window(client, function, io_lanes)
+    window = _Window(client, function, io_lanes, timeout)
+    with window.watched():
+        try:
+            yield from _outcomes(window, iter(items))
+        except CommClosedError as error:
+            raise AstromlError(_GONE) from error
+
+
+def _outcomes(window: _Window, source: Iterator[Item]) -> Iterator[Outcome[Item]]:
+    client = window.client
     window.refresh()
     if not window.threads:
         client.wait_for_workers(1, timeout=60)
         window.refresh()
     completed = as_completed(with_results=False)
     orphans: deque[Any] = deque()
-    source = iter(items)
     exhausted = False
     count = 0
     try:
@@ -268,7 +238,7 @@ def run_window(
             if not window.inflight:
                 if exhausted:
                     break
-                raise AstromlError("all Dask workers are gone: start workers and run the same command again")
+                raise AstromlError("all Dask workers are gone or hang: start workers and run the same command again")
             future = next(completed)
             outcome = _settle(window, future)
             if outcome is None:
@@ -289,16 +259,20 @@ def run_window(
 
 def _settle(window: _Window, future: Any) -> Outcome[Any] | None:
     """The outcome of a completed future; None when its worker died and it must be tried again alone."""
-    item, _ = window.inflight[future]
+    item = window.inflight[future].item
+    if future in window.overdue and future.status != "finished":
+        return window.recall(future)
     try:
-        value = future.result() if future.status in ("finished", "error") else None
+        value = future.result(window.timeout) if future.status in ("finished", "error") else None
     except (KilledWorker, CancelledError):
         return None
+    except TimeoutError:  # done, but its worker stands still before it has said how
+        return window.recall(future)
     if future.status == "finished":
         return Outcome(item, error=value.error) if isinstance(value, _Failure) else Outcome(item, value=value)
     if window.client.status == "running":  # the result was lost with its worker before it got here
         return None
-    raise AstromlError("the Dask scheduler went away: run the same command again, finished units are kept")
+    raise AstromlError(_GONE)
 
 
 def _alone(window: _Window, item: Any) -> Outcome[Any]:
@@ -313,5 +287,6 @@ def _alone(window: _Window, item: Any) -> Outcome[Any]:
     finally:
         window.finish(future)
     if outcome is None:
-        return Outcome(item, error=WorkerDiedError("its worker process died twice while working on it"), attempts=2)
+        died = WorkerDiedError("its worker process died twice while working on it")
+        return Outcome(item, error=window.timed_out() if future in window.overdue else died, attempts=2)
     return Outcome(item, value=outcome.value, error=outcome.error, attempts=2)
