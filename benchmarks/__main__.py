@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import logging
 import time
@@ -12,7 +13,20 @@ from pathlib import Path
 
 from benchmarks.harness import Section, machine
 
-SHORT = ("startup", "engine", "cutting", "memory", "query", "ranking", "classes", "fields")
+SHORT = (
+    "startup",
+    "engine",
+    "shapes",
+    "reading",
+    "scheduler",
+    "memory",
+    "peers",
+    "cutting",
+    "query",
+    "ranking",
+    "classes",
+    "fields",
+)
 LONG = ("ellipticity", "morphology", "labels", "lens", "segmentation")
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "dask", "zarr", "numpy", "pyarrow", "duckdb")
@@ -29,7 +43,9 @@ def main() -> None:
     store = HERE / "results.json"
     for name in names:
         print(f"{name} …", flush=True)
-        section: Section = importlib.import_module(f"benchmarks.{name}").run()
+        run = importlib.import_module(f"benchmarks.{name}").run
+        takes_long = "long" in inspect.signature(run).parameters
+        section: Section = run(long=options.long) if takes_long else run()
         results = json.loads(store.read_text()) if store.exists() else {}  # another run may have written meanwhile
         results[name] = {
             "title": section.title,

@@ -7,7 +7,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,21 +115,15 @@ def tree_pss(root: int) -> int:
     return total
 
 
-def peak_pss(arguments: Sequence[str], interval: float = 0.05) -> tuple[int, float, int]:
-    """(peak PSS in bytes over the process tree, wall seconds, exit status) of a Python command."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-    peak = 0
-    finished = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not finished.wait(interval):
-            peak = max(peak, tree_pss(process.pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    status = process.wait()
-    finished.set()
-    watcher.join()
-    return peak, time.perf_counter() - started, status
+def pss_series(
+    arguments: Sequence[str], position: Callable[[], int], interval: float = 0.05
+) -> tuple[list[tuple[int, int]], int]:
+    """(what `position` says, PSS in bytes over the process tree) of a Python command while it runs, and its status."""
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    samples = []
+    while process.poll() is None:
+        size = tree_pss(process.pid)
+        if size:
+            samples.append((position(), size))
+        time.sleep(interval)
+    return samples, process.wait()
