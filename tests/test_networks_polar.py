@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
+from astroml_plugin.networks.folding import fuse
 from astroml_plugin.networks.polar_cnn import PolarCNN
-from astroml_plugin.networks.strided_cnn import fuse
 
 torch.set_num_threads(1)
 
