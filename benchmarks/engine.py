@@ -71,7 +71,8 @@ def run() -> Section:
         "that stage with all cores at it and nothing beside it: the process's CPU seconds. "
         "R1 = objects/s of the whole run / objects/s of the network alone on batches in memory. "
         "R2 = (forward + decode + encode) / cores / wall; cutting and normalisation are counted as overhead there, "
-        "and as work in the line below it. `map_blocks` is `dask.array.map_blocks` with network and objects in the "
+        "and as work in the line below it. The shares of CPU do not see idle cores, nor other programs that have them. "
+        "`map_blocks` is `dask.array.map_blocks` with network and objects in the "
         "graph, on the same client; all arms are checked to give the same numbers."
     )
     return Section("The engine: R1 and R2", "\n\n".join([head, *texts]), data)
@@ -97,6 +98,8 @@ def _one_network(label: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
         if settings.get("graph"):
             arms["map_blocks"] = partial(_map_blocks, folder, bundle, outs["reference"], client)
         timings = interleave(arms)
+    spent = [cpu for _, cpu in timings["whole"]]
+    timings["whole"] = [wall for wall, _ in timings["whole"]]
     _same(outs["whole"], outs["reference"])
     work = [sum(parts) for parts in zip(timings["forward"], timings["decode"], timings["encode"])]
     strict = [w / cores() / wall for w, wall in zip(work, timings["whole"])]
@@ -109,6 +112,9 @@ def _one_network(label: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
         ["network forward alone, core-s", median_iqr(timings["forward"])],
         ["Parquet encode alone, core-s", median_iqr(timings["encode"])],
         ["cutting and normalisation alone, core-s", median_iqr(timings["cut"])],
+        ["CPU of the whole run, core-s", median_iqr(spent)],
+        ["forward ÷ CPU of the whole run", median_iqr([f / cpu for f, cpu in zip(timings["forward"], spent)])],
+        ["(forward + decode + encode) ÷ CPU of the whole run", median_iqr([w / cpu for w, cpu in zip(work, spent)])],
         ["**R1**", median_iqr(pure)],
         ["**R2**", median_iqr(strict)],
         ["R2 with cutting and normalisation as work", median_iqr(wide)],
@@ -116,6 +122,8 @@ def _one_network(label: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
     ]
     figures = {
         "R1": float(np.median(pure)),
+        "R1_cpu": float(np.median([f / cpu for f, cpu in zip(timings["forward"], spent)])),
+        "R2_cpu": float(np.median([w / cpu for w, cpu in zip(work, spent)])),
         "R2": float(np.median(strict)),
         "R2_wide": float(np.median(wide)),
         "timings": timings,
@@ -128,14 +136,15 @@ def _one_network(label: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
     return f"### {label}\n\n" + table(["figure", "value"], rows), figures
 
 
-def _whole(folder: Path, bundle: str, out: Path, client: Any) -> float:
-    """Wall seconds of a run over all units into an empty catalog."""
+def _whole(folder: Path, bundle: str, out: Path, client: Any) -> tuple[float, float]:
+    """Wall and CPU seconds of a run over all units into an empty catalog."""
     ready = _prepared(folder, bundle, out)
+    started = time.process_time()
     tally = inference.execute(client, ready.units(), ready.catalog, run_id=ready.job.run, total=0)
     ready.catalog.finish_run(ready.job.run)
     if tally.failed or not tally.done:
         raise RuntimeError(f"the run is wrong: {tally}")
-    return tally.seconds
+    return tally.seconds, time.process_time() - started
 
 
 def _prepared(folder: Path, bundle: str, out: Path) -> Prepared:
