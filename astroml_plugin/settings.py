@@ -99,7 +99,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         return _convert_tuple(value, get_args(hint), where)
     if origin is dict or hint is dict:
-        return dict(_expect(value, Mapping, "a table", where))
+        return _convert_table(_expect(value, Mapping, "a table", where), get_args(hint), where)
     if hint is bool:
         return _expect(value, bool, "true or false", where)
     if isinstance(value, bool):
@@ -119,6 +119,13 @@ def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
         except InputError:
             continue
     return _convert(value, kept[-1], where)
+
+
+def _convert_table(value: Any, arguments: tuple[Any, ...], where: str) -> dict[str, Any]:
+    """Values that are settings themselves are converted, others are taken as they are."""
+    if len(arguments) == 2 and is_dataclass(arguments[1]) and isinstance(arguments[1], type):
+        return {key: from_mapping(arguments[1], item, f"{key} in {where}") for key, item in value.items()}
+    return dict(value)
 
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:

@@ -43,6 +43,8 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 _SCHEDULES = ("one_cycle", "cosine", "step", "constant")
 _STEPS, _STEP_FACTOR = 3, 0.1
+_ASKED_SEED = 9001
+"""Of the questions that validation asks."""
 
 
 @dataclass(frozen=True)
@@ -296,7 +298,8 @@ def _changed(
     """A batch as this epoch shows it."""
     if loop.settings.augment:
         inputs, targets = loop.task.augment(inputs, targets, generator)
-    return (loop.settings.warp.apply(inputs, generator) if loop.settings.warp else inputs), targets
+    inputs = loop.settings.warp.apply(inputs, generator) if loop.settings.warp else inputs
+    return loop.task.asked(inputs, targets, generator)
 
 
 def _mixed(
@@ -455,13 +458,23 @@ def moved(cutouts: Cutouts, device: str) -> Cutouts:
     )
 
 
-def outputs_of(task: Task, network: nn.Module, data: Batches, device: str = "cpu") -> tuple[Tensor, Tensor, np.ndarray]:
-    """Outputs (n, ...), targets (n, ...) and rows (n,) on the CPU; stamps without a valid pixel are left out."""
+def outputs_of(
+    task: Task, network: nn.Module, data: Batches, device: str = "cpu", *, asked: bool = False
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Outputs (n, ...), targets (n, ...) and rows (n,) on the CPU; stamps without a valid pixel are left out.
+
+    Args:
+        task, network, data, device: whose.
+        asked: of what `Task.asked` makes of the stamps, the same every time, instead of the stamps as they are.
+    """
     network.eval()
+    generator = torch.Generator().manual_seed(_ASKED_SEED)
     outputs, targets, rows = [], [], []
     with torch.inference_mode():
         for batch in data.ordered():
             inputs, wanted, numbers = ready(task, batch, device)
+            if asked and not isinstance(batch, StemBatch):
+                inputs, wanted = task.asked(inputs, wanted, generator)
             outputs.append(network(*inputs).float().cpu())
             targets.append(wanted.cpu())
             rows.append(numbers)
@@ -470,7 +483,7 @@ def outputs_of(task: Task, network: nn.Module, data: Batches, device: str = "cpu
 
 def _validate(task: Task, network: nn.Module, validation: Batches, device: str) -> dict[str, Any]:
     """Validation loss and the task's scalar metrics."""
-    outputs, targets, _ = outputs_of(task, network, validation, device)
+    outputs, targets, _ = outputs_of(task, network, validation, device, asked=True)
     metrics = task.metrics(outputs, targets)
     scalars = {name: value for name, value in metrics.items() if isinstance(value, int | float) and name != "loss"}
     return {

@@ -224,7 +224,7 @@ def test_any_band_model_is_trained_on_one_band(tmp_path: Path) -> None:
 
 
 def test_unknown_recipe_lists_the_shipped_ones() -> None:
-    with pytest.raises(InputError, match=r"shipped ones, classify, ellipticity, .*regress"):
+    with pytest.raises(InputError, match=r"shipped ones, anomaly, classify, ellipticity, .*regress"):
         read_recipe("elipticity")
 
 

@@ -32,9 +32,6 @@ from astroml_plugin.training import outputs_of
 from workflows.infer import class_options
 from workflows.train import finite, write_figure
 
-USUAL_BASELINES = {"hsm": "galsim", "moments": None}
-"""Methods to compare with unless told otherwise, and the package each needs."""
-
 
 @dataclass(frozen=True)
 class EvaluateResult:
@@ -75,7 +72,7 @@ def evaluate(
         band: the band for a model that takes any.
         device: torch device; default CUDA where there is one.
         baselines: other methods to measure the same pixels with (of ellipticity: hsm, moments, unweighted, ngmix);
-            default those of `USUAL_BASELINES` that the task knows and the installed packages allow.
+            default the task's usual ones, as far as the installed packages allow.
         robustness: also measure with errors of PSF model, background and noise, where the task knows some.
         prior: of a bundle of classes, class -> fraction of the survey, as for `infer`: what is said of the catalog
             columns then holds for these fractions.
@@ -163,13 +160,8 @@ def _chosen_baselines(task: Task, source: Stamps, asked: Sequence[str] | None) -
     """The methods to compare with: those asked for, or the usual ones that can run here."""
     if asked is not None:
         return tuple(asked)
-    if not (source.has_psf and source.has_variance):
-        return ()
-    return tuple(
-        name
-        for name, needs in USUAL_BASELINES.items()
-        if name in task.baselines() and (needs is None or importlib.util.find_spec(needs) is not None)
-    )
+    usual = task.usual_baselines(has_psf=source.has_psf, has_variance=source.has_variance)
+    return tuple(name for name, needs in usual.items() if needs is None or importlib.util.find_spec(needs) is not None)
 
 
 def _assess(
@@ -198,10 +190,10 @@ def _assess(
 
 
 def _rows(model: ModelBundle, data: LabelledStamps, usable: np.ndarray) -> tuple[np.ndarray, str]:
-    """The rows to score: never those that the bundle was trained on."""
+    """The rows to score: never those whose labels the bundle was trained on."""
     training = model.card.training
     seen = data.first.id in [source["id"] for source in training.get("sources", [])]
-    if seen:
+    if seen and model.task().learns_labels:
         settings = from_mapping(SplitSettings, training["split"], "the split of the card")
         rows, split = data.split(settings, usable)["test"], "test"
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from astroml_plugin import plugins, storage
+from astroml_plugin.adversarial import AdversarialSettings
 from astroml_plugin.errors import InputError
 from astroml_plugin.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.stream import SplitSettings
@@ -40,6 +41,8 @@ class Recipe:
     """How it is fitted."""
     split: SplitSettings = field(default_factory=SplitSettings)
     """How objects are divided."""
+    adversarial: AdversarialSettings = field(default_factory=AdversarialSettings)
+    """How generator and critic of a network that has them are trained before."""
 
     def build_task(self) -> Task:
         """The task, its settings and the network's arguments checked.

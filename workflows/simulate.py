@@ -14,6 +14,7 @@ from distributed import Client
 from astroml_plugin import __version__, cluster, simulation, storage
 from astroml_plugin.errors import AstromlError, InputError
 from astroml_plugin.settings import from_mapping, refuse_unknown, to_mapping
+from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.lenses import LensSet
@@ -142,7 +143,7 @@ def simulate(
                 span = None if density is None else (density, density)
                 stamps = replace(stamps, **_given(population=population, camera=camera, density=span), **common)
             elif population or camera:
-                raise InputError("lenses have their own galaxies and camera: change single settings")
+                raise InputError(f"{preset} have their own galaxies and camera: change single settings")
             else:
                 stamps = replace(stamps, **_given(galaxies=density), **common)
             stamps = _changed(stamps, bands, changes, "stamps")
@@ -183,7 +184,7 @@ def _preset_sky(preset: str | None, hst: str | None, height: int, width: int) ->
     return Sky(height, width, population=stamps.population, camera=stamps.camera)
 
 
-_S = TypeVar("_S", bound=StampSet | LensSet | FieldSet | Sky)
+_S = TypeVar("_S", bound=StampSet | LensSet | FieldSet | AnomalySet | Sky)
 
 
 def _changed(settings: _S, bands: tuple[str, ...] | None, changes: Mapping[str, Any] | None, own: str) -> _S:
@@ -283,7 +284,7 @@ class _StampsPlan(_Plan):
     kind = "stamps"
     function = staticmethod(write_block)
 
-    def __init__(self, out: str, stamps: StampSet | LensSet | FieldSet) -> None:
+    def __init__(self, out: str, stamps: StampSet | LensSet | FieldSet | AnomalySet) -> None:
         super().__init__(out, {"stamps": to_mapping(stamps)})
         self.stamps = stamps
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import astroml_plugin
-from astroml_plugin import parallel, storage
+from astroml_plugin import adversarial, parallel, storage
+from astroml_plugin.adversarial import fit_adversarial
 from astroml_plugin.bundle import CARD, Card, ModelBundle
 from astroml_plugin.errors import InputError
 from astroml_plugin.settings import to_mapping
@@ -158,9 +159,14 @@ def _train_here(
             return finished, True
         if group.first:
             storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(recipe).encode())
+        network = fresh_network(plan)
+        if recipe.adversarial.epochs:
+            if group.size > 1:
+                raise InputError("adversarial training runs in one process: leave --processes at 1")
+            _pretrain(plan, network, url, device, resume, progress)
         result = fit(
             plan.task,
-            fresh_network(plan),
+            network,
             plan.stream("train", group),
             plan.stream("validation"),
             recipe.training,
@@ -175,6 +181,30 @@ def _train_here(
             finish(plan, result, url, device)
         group.agree(True)
         return ModelBundle.load(url), False
+
+
+def _pretrain(plan: Plan, network: nn.Module, url: str, device: str, resume: bool, progress: Progress | None) -> None:
+    """Generator and critic of the learned part of the network."""
+
+    def report(record: dict[str, Any]) -> None:
+        if progress is not None:
+            note = f"distance {record['distance']:.3f}, spread {record['spread']:.2f}" + (
+                "" if record["good"] else f" ({record.get('stopped', 'collapsed')})"
+            )
+            progress("generator", record["epoch"] + 1, plan.recipe.adversarial.epochs, note)
+
+    fit_adversarial(
+        plan.task,
+        getattr(network, "network", network),
+        plan.stream("train"),
+        plan.recipe.adversarial,
+        out=url,
+        identity=plan.identity,
+        seed=plan.recipe.training.seed,
+        resume=resume,
+        report=report,
+        device=device,
+    )
 
 
 def _reporter(url: str, epochs: int, progress: Progress | None) -> Callable[[dict[str, Any]], None]:
@@ -242,6 +272,8 @@ def planned(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> Plan:
     targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
     task.check_splits(targets)
     plain = {**to_mapping(recipe), "split": split_record(recipe.split)}
+    if recipe.adversarial.epochs == 0:  # what was made before there was such a table keeps its identity
+        del plain["adversarial"]
     parts = [plain, data.digest] + ([processes] if processes > 1 else [])
     identity = storage.digest(*parts)
     return Plan(recipe, task, data, rows, targets, identity)
@@ -315,11 +347,13 @@ def finish(
         record: more for the card's `training`.
     """
     network = averaged(plan.task, result.network)
-    outputs, targets, rows = outputs_of(plan.task, network, plan.stream("validation"), device)
+    found = {name: outputs_of(plan.task, network, plan.stream(name), device) for name in plan.task.calibrates_on}
+    outputs, targets = (torch.cat([part[number] for part in found.values()]) for number in (0, 1))
     task = plan.task.calibrated(outputs, targets)
-    metrics = {"validation": task.metrics(outputs, targets, plan.table(rows))}
-    outputs, targets, rows = outputs_of(task, network, plan.stream("test"), device)
-    metrics["test"] = task.metrics(outputs, targets, plan.table(rows))
+    metrics = {}
+    for name in ("validation", "test"):
+        outputs, targets, rows = outputs_of(task, network, plan.stream(name), device, asked=True)
+        metrics[name] = task.metrics(outputs, targets, plan.table(rows))
     card = Card(
         name=url.rstrip("/").rpartition("/")[2],
         task=plan.recipe.task,
@@ -334,6 +368,7 @@ def finish(
     )
     bundle = ModelBundle.save(url, result.network, card)
     storage.remove(storage.join(url, CHECKPOINT))
+    storage.remove(storage.join(url, adversarial.CHECKPOINT))
     return bundle
 
 

@@ -79,7 +79,7 @@ def runner_of(job: Job, model: ResidentModel) -> Runner:
         forward = Forward(model.network, model.device, precision=job.precision, compiling=job.compiling)
         if isinstance(model.task, DetectingTask):
             return Runner(forward, _windows_per_forward(job, model), "windows")
-        return Runner(forward, job.batch or stamps_per_forward(model.network, _shapes(model.task), model.device))
+        return Runner(forward, job.batch or stamps_per_forward(model.network, model.task.input_shapes(), model.device))
 
     runner: Runner = kept(key, make)
     return runner
@@ -99,12 +99,6 @@ def _window_shapes(task: DetectingTask) -> list[tuple[int, ...]]:
     corner = np.zeros(1, np.int64)
     inputs, _ = task.prepare(cut(to_device(empty, task.bands), corner, corner, (task.stride, task.stride)))
     return [(item.shape[1], task.window, task.window) for item in inputs]
-
-
-def _shapes(task: Any) -> list[tuple[int, ...]]:
-    """Shapes of the inputs of one object."""
-    bands, size, psf = len(task.bands), task.stamp_size, task.settings.psf_size
-    return [(bands, size, size), *([(bands, psf, psf)] if task.settings.psf != "none" else [])]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A small seedable universe: skies whose tilings agree bit for bit, and postage stamps with truth (extra `sim`)."""
 
+from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import PsfPairs, ShearSets, Single
 from astroml_plugin.simulation.fields import FieldSet
@@ -15,6 +16,7 @@ from astroml_plugin.simulation.skies import Sky
 __all__ = [
     "CLASSES",
     "PRESETS",
+    "AnomalySet",
     "Camera",
     "Composite",
     "FieldSet",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from astroml_plugin.errors import InputError
+from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import Design, PsfPairs, ShearSets, Single
 from astroml_plugin.simulation.fields import FieldSet
@@ -48,7 +49,7 @@ def _real(part: str, rotations: int, resized: bool = False) -> Callable[[str | N
     return make
 
 
-PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldSet]]] = {
+PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldSet | AnomalySet]]] = {
     "field-fixed": (
         "isolated Sersic galaxies, n 0.5-4, half-light radius 0.3-1.0 arcsec, S/N log-uniform 10-200, Moffat PSF of "
         "FWHM 0.7 arcsec, constant noise",
@@ -88,6 +89,11 @@ PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldS
         "strong lenses and what is mistaken for them (docs/lenses.md): g, r, i of LSST's ten years, 64 pixels",
         lambda hst: LensSet(1),
     ),
+    "anomalies": (
+        "ordinary galaxies of r 19-22.5 with neighbours and stars, one in a hundred an anomaly (docs/anomaly.md): "
+        "merger, lens, ring or trail; g, r, i of LSST's ten years, 64 pixels",
+        lambda hst: AnomalySet(1),
+    ),
     "hst-test": ("the held-out 40 %, each at 12 angles", _real("test", 12)),
     "fields": (
         "pieces of crowded sky, 256 pixels, with the truth of every pixel (docs/segmentation.md): galaxies of 20-25.3 "
@@ -105,7 +111,7 @@ PAIRS: tuple[str, ...] = ("shear", "psf")
 """Designs by name, for `make_design`."""
 
 
-def preset(name: str, hst: str | None = None) -> StampSet | LensSet | FieldSet:
+def preset(name: str, hst: str | None = None) -> StampSet | LensSet | FieldSet | AnomalySet:
     """The stamps of a preset, to be completed with `dataclasses.replace(..., count=, seed=)`.
 
     Args:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from astroml_plugin import storage
+from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.postage import StampSet
@@ -25,7 +26,7 @@ class BlockUnit:
     """One block of stamps to write; its index on disk is its index in the set."""
 
     url: str
-    stamps: StampSet | LensSet | FieldSet
+    stamps: StampSet | LensSet | FieldSet | AnomalySet
     index: int
 
 
@@ -44,7 +45,7 @@ class TileUnit:
     """Tiles of the whole sky."""
 
 
-def create_stamps(url: str, stamps: StampSet | LensSet | FieldSet) -> Stamps:
+def create_stamps(url: str, stamps: StampSet | LensSet | FieldSet | AnomalySet) -> Stamps:
     """An empty store with room for every block of `stamps`."""
     return Stamps.create(
         url,

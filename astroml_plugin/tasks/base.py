@@ -95,6 +95,10 @@ class Task(ABC):
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
     layers: ClassVar[tuple[str, ...]] = ()
     """Layers of the truth of pixels that are learned instead of `targets`: tasks that give maps."""
+    calibrates_on: ClassVar[tuple[str, ...]] = ("validation",)
+    """Splits whose outputs `calibrated` gets."""
+    learns_labels: ClassVar[bool] = True
+    """Whether labels are learned from; what learns from none may be evaluated on the very stamps it was trained on."""
 
     def __init__(self, settings: TaskSettings | None = None) -> None:
         self.settings: Any = settings or self.Settings()
@@ -122,6 +126,11 @@ class Task(ABC):
     @abstractmethod
     def outputs(self) -> int:
         """Numbers per object that the network gives."""
+
+    @property
+    def network_outputs(self) -> int:
+        """Those of the registered network: `outputs`, unless `build_network` puts layers of the task around it."""
+        return self.outputs
 
     @property
     @abstractmethod
@@ -160,7 +169,7 @@ class Task(ABC):
         return self.with_settings(normalisation=replace(normalisation, scales=scales))
 
     def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
-        """The task with what it learns from the validation split after training; nothing here."""
+        """The task with what it learns from the splits `calibrates_on` after training; nothing here."""
         return self
 
     def usable(self, table: pa.Table) -> np.ndarray:
@@ -193,6 +202,10 @@ class Task(ABC):
         """Name -> another method that measures columns of the same stamps, NaN where it fails; none here."""
         return {}
 
+    def usual_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
+        """Names of `baselines` that `evaluate` runs unasked on such a source, and the package that each needs; none."""
+        return {}
+
     def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """What `evaluate` says of catalog columns: plain JSON, and file stem -> matplotlib figure; nothing here."""
         return {}, {}
@@ -200,6 +213,21 @@ class Task(ABC):
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
         """Targets of stamps that went through one of `SYMMETRIES`; unchanged here."""
         return targets
+
+    def asked(
+        self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What the network is asked while it is trained and validated; here the stamps as they are.
+
+        A task that learns from unlabelled stamps makes its own question of them: it changes some inputs, and the
+        targets say which. Calibration, test and catalog see the stamps unchanged.
+
+        Args:
+            inputs: network inputs, augmented; not to be changed in place.
+            targets: (n, ...).
+            generator: on the CPU; the same in every validation.
+        """
+        return inputs, targets
 
     # ---- what is the same for all ------------------------------------------------------------------------------
 
@@ -228,9 +256,16 @@ class Task(ABC):
         sizes = {"size": self.stamp_size, "psf_size": self.settings.psf_size}
         taken = {name: value for name, value in sizes.items() if name in inspect.signature(kind).parameters}
         try:
-            return kind(len(self.bands), self.outputs, psf=self.settings.psf != "none", **{**taken, **arguments})
+            return kind(
+                len(self.bands), self.network_outputs, psf=self.settings.psf != "none", **{**taken, **arguments}
+            )
         except (TypeError, ValueError) as error:
             raise InputError(f"network {network!r} cannot be built with {dict(arguments)}: {error}") from None
+
+    def input_shapes(self) -> list[tuple[int, int, int]]:
+        """(channels, h, w) of each network input of one object."""
+        bands, size, psf = len(self.bands), self.stamp_size, self.settings.psf_size
+        return [(bands, size, size), *([(bands, psf, psf)] if self.settings.psf != "none" else [])]
 
     def choose_bands(self, available: Sequence[str], band: str | None = None) -> tuple[str, ...]:
         """The bands to read from a source, by name; `band` picks the one of a model that takes any.

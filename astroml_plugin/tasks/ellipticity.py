@@ -177,6 +177,10 @@ class EllipticityTask(IntervalTask):
         """The usual errors of PSF model, background and noise."""
         return perturbations.USUAL
 
+    def usual_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
+        """Of GalSim where it is installed, and adaptive moments; both need PSF and variance."""
+        return {"hsm": "galsim", "moments": None} if has_psf and has_variance else {}
+
     def baselines(self) -> Mapping[str, Callable[[Cutouts], dict[str, np.ndarray]]]:
         """hsm, moments, unweighted and ngmix on the one band of the stamps; the variance must be known."""
         return {name: partial(_classical, name) for name in shapes.METHODS}

@@ -15,7 +15,7 @@ from importlib import import_module
 from astroml_plugin.bundle import ModelBundle
 from workflows.progress import Reporter
 
-BUNDLES = ("ellipticity", "lens", "morphology", "segmentation")
+BUNDLES = ("anomaly", "ellipticity", "lens", "morphology", "segmentation")
 """Each a module of this package with a function `make(*, out, scratch, scale, progress, **its own options)`."""
 
 

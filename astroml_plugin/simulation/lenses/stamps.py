@@ -67,6 +67,12 @@ class LensCamera:
         pixels = 2.266 * (self.depth_fwhm / self.pixel_scale) ** 2
         return flux / (5 * math.sqrt(pixels))
 
+    def variance(self, model: Float) -> Float:
+        """(band, y, x) noise variance of a noiseless image of that shape."""
+        sky = (self.sigma**2).astype(np.float32)[:, None, None]
+        gain = np.array(self.gain, np.float32)[:, None, None]
+        return np.add(sky, np.maximum(model, 0) / gain, dtype=np.float32)
+
 
 @dataclass(frozen=True)
 class LensSet:
@@ -187,58 +193,23 @@ class _Stamp:
         rng = np.random.Generator(np.random.PCG64(seed))
         camera = self.camera = stamps.camera
         self.stamps, self.kind = stamps, _kind(rng, stamps)
-        self.psfs = _draw_psfs(rng, camera)
+        self.psfs = draw_psfs(rng, camera)
         self.shift = tuple(rng.uniform(-stamps.offset, stamps.offset, 2).tolist())
         self.canvas = Canvas(self.psfs, stamps.size, camera.pixel_scale, (self.shift[0], self.shift[1]))
         self.surroundings = draw_field(rng, self.canvas.side, stamps.galaxies, stamps.stars, camera.zero_point)
         noise = rng.standard_normal((3, stamps.size, stamps.size), dtype=np.float32)
-        self.lens = self._accepted(rng)
+        self.lens = accepted_lens(stamps, rng, self.canvas)
         self.body = PAINTERS[self.kind](self.lens, rng, camera.zero_point, _positions(camera))
         model = self.canvas.pixels(self._spectrum(self.body))
-        self.variance = self._variance(model)
+        self.variance = camera.variance(model)
         self.image = model + noise * np.sqrt(self.variance)
         self.psf = np.stack([psf_image(psf, stamps.psf_size, camera.pixel_scale) for psf in self.psfs])
-
-    def _accepted(self, rng: np.random.Generator) -> Lens:
-        """Lenses are drawn until one is bright and magnified enough."""
-        for _ in range(_TRIES):
-            lens = self._drawn(rng)
-            if lens is not None:
-                return lens
-        raise InputError(
-            f"none of {_TRIES} lenses reached arc_snr {self.stamps.arc_snr}, arc_pixels {self.stamps.arc_pixels} and "
-            f"magnification {self.stamps.magnification}: ask for less"
-        )
-
-    def _drawn(self, rng: np.random.Generator) -> Lens | None:
-        stamps, camera = self.stamps, self.camera
-        deflector = draw_deflector(rng, stamps.theta_e)
-        mag = blue_magnitudes(rng, draw_magnitude(rng, stamps.source_mag, stamps.source_slope))
-        radius, angle = deflector.theta_e * rng.random(), rng.uniform(0, 2 * math.pi)
-        source = draw_source(rng, float(mag[1]), radius * math.cos(angle), radius * math.sin(angle))
-        x, y = _positions(camera)
-        plane = source.at(*source_plane(deflector, x, y))
-        magnification = float(plane.sum()) * (camera.pixel_scale / FINE) ** 2
-        if magnification <= stamps.magnification:
-            return None
-        flux = 10 ** (0.4 * (camera.zero_point - mag))
-        arcs = self.canvas.pixels(flux.astype(np.float32)[:, None, None] * self.canvas.sampled(plane))
-        light = self.canvas.pixels(self.canvas.analytic(deflector.components(camera.zero_point)))
-        snr, pixels = _detection(arcs, self._variance(arcs + light))
-        if snr < stamps.arc_snr or pixels < stamps.arc_pixels:
-            return None
-        return Lens(deflector, source, mag, magnification, plane, snr, pixels)
 
     def _spectrum(self, body: Body) -> Spectrum:
         total = self.canvas.analytic([*body.components, *self.surroundings])
         for layer in body.layers:
             total += layer.flux.astype(np.float32)[:, None, None] * self.canvas.sampled(layer.plane)
         return total
-
-    def _variance(self, model: Float) -> Float:
-        sky = (self.camera.sigma**2).astype(np.float32)[:, None, None]
-        gain = np.array(self.camera.gain, np.float32)[:, None, None]
-        return np.add(sky, np.maximum(model, 0) / gain, dtype=np.float32)
 
     def truth(self) -> dict[str, object]:
         """The label columns; NaN where there is no such thing."""
@@ -277,6 +248,47 @@ class _Stamp:
         }
 
 
+def accepted_lens(stamps: LensSet, rng: np.random.Generator, canvas: Canvas) -> Lens:
+    """Lenses are drawn until one is bright and magnified enough.
+
+    Args:
+        stamps: what is enough, and the camera.
+        rng: source of chance.
+        canvas: of the stamp that it is drawn on.
+
+    Raises:
+        InputError: none was.
+    """
+    for _ in range(_TRIES):
+        lens = _drawn_lens(stamps, rng, canvas)
+        if lens is not None:
+            return lens
+    raise InputError(
+        f"none of {_TRIES} lenses reached arc_snr {stamps.arc_snr}, arc_pixels {stamps.arc_pixels} and "
+        f"magnification {stamps.magnification}: ask for less"
+    )
+
+
+def _drawn_lens(stamps: LensSet, rng: np.random.Generator, canvas: Canvas) -> Lens | None:
+    camera = stamps.camera
+    deflector = draw_deflector(rng, stamps.theta_e)
+    mag = blue_magnitudes(rng, draw_magnitude(rng, stamps.source_mag, stamps.source_slope))
+    radius, angle = deflector.theta_e * rng.random(), rng.uniform(0, 2 * math.pi)
+    source = draw_source(rng, float(mag[1]), radius * math.cos(angle), radius * math.sin(angle))
+    x, y = _positions(camera)
+    plane = source.at(*source_plane(deflector, x, y))
+    magnification = float(plane.sum()) * (camera.pixel_scale / FINE) ** 2
+    if magnification <= stamps.magnification:
+        return None
+    flux = 10 ** (0.4 * (camera.zero_point - mag))
+    arcs = canvas.pixels(flux.astype(np.float32)[:, None, None] * canvas.sampled(plane))
+    light = canvas.pixels(canvas.analytic(deflector.components(camera.zero_point)))
+    snr, pixels = _detection(arcs, camera.variance(arcs + light))
+    if snr < stamps.arc_snr or pixels < stamps.arc_pixels:
+        return None
+    return Lens(deflector, source, mag, magnification, plane, snr, pixels)
+
+
 def _kind(rng: np.random.Generator, stamps: LensSet) -> str:
     is_lens, choice = rng.random() < stamps.lens_fraction, rng.random()
     names = list(stamps.shares)
@@ -284,7 +296,7 @@ def _kind(rng: np.random.Generator, stamps: LensSet) -> str:
     return "lens" if is_lens else other
 
 
-def _draw_psfs(rng: np.random.Generator, camera: LensCamera) -> list[Psf]:
+def draw_psfs(rng: np.random.Generator, camera: LensCamera) -> list[Psf]:
     """One per band, of one profile, similar in width."""
     profile, fwhm = str(rng.choice(PSF_PROFILES)), rng.uniform(*camera.psf_fwhm)
     found = []

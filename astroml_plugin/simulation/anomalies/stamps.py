@@ -1,0 +1,186 @@
+"""Stamps of ordinary galaxies and of anomalies among them, block by block, with truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from astroml_plugin.errors import InputError
+from astroml_plugin.simulation.anomalies.scenes import KINDS, Scene, Trail
+from astroml_plugin.simulation.lenses.bodies import Lens
+from astroml_plugin.simulation.lenses.galaxies import draw_field
+from astroml_plugin.simulation.lenses.light import FIELD, positions
+from astroml_plugin.simulation.lenses.painting import Canvas
+from astroml_plugin.simulation.lenses.stamps import LensCamera, LensSet, accepted_lens, draw_psfs
+from astroml_plugin.simulation.postage import Block
+from astroml_plugin.simulation.profiles import psf_image
+
+Float = NDArray[np.float32]
+
+_BLOCK = 19
+"""Kind of the seeds of this module."""
+
+_TRUTH = (
+    *("flux_ratio", "separation", "tidal_fraction"),
+    *("theta_e", "arc_snr", "ring_radius", "trail_peak"),
+)
+"""Label columns that only some kinds have."""
+
+
+@dataclass(frozen=True)
+class AnomalySet:
+    """Ordinary galaxies of r 19-22.5 with field galaxies and stars around them, and anomalies; small and picklable.
+
+    The object's centre lies at pixel `size // 2` + `offset`. Kind, noise, surroundings and shape of a stamp follow
+    from its seed alone: the same set under another camera or offset shows the same scenes.
+    """
+
+    count: int
+    """Stamps."""
+    seed: int = 1
+    block: int = 512
+    """Stamps per block: the unit of seeds and of work."""
+    size: int = 64
+    """Side in pixels, even."""
+    psf_size: int = 25
+    """Side of the PSF images in pixels."""
+    camera: LensCamera = field(default_factory=LensCamera)
+    anomaly_fraction: float = 0.01
+    """Stamps that are not ordinary galaxies, as a survey has them unasked."""
+    merger: float = 0.25
+    """Of the anomalies: two galaxies in interaction. The next ones are shares of the anomalies too."""
+    lens: float = 0.25
+    """Strong lenses."""
+    ring: float = 0.25
+    """Ring galaxies."""
+    trail: float = 0.25
+    """Trails of satellites across an ordinary galaxy."""
+    galaxies: float = 50.0
+    """Field galaxies per arcmin^2, r of 20 to 26.2, around every stamp."""
+    stars: float = 2.0
+    """Stars per arcmin^2."""
+    offset: float = 0.5
+    """Objects are centred within this many pixels in x and y."""
+    variance: bool = True
+    """Whether variance images are stored."""
+
+    anomalies: ClassVar[tuple[str, ...]] = tuple(name for name in KINDS if name != "normal")
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.block < 1 or self.seed < 0:
+            raise InputError("stamps need a count and a block of at least 1 and a seed of 0 or more")
+        if not FIELD <= self.size <= 128 or self.size % 2 or not 3 <= self.psf_size <= 64:
+            raise InputError(
+                f"stamps of anomalies have an even side of {FIELD} to 128 pixels and PSFs of 3 to 64, "
+                f"not {self.size} and {self.psf_size}"
+            )
+        shares = self.shares
+        if not 0 <= self.anomaly_fraction <= 1 or abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
+            raise InputError(
+                f"anomaly_fraction lies between 0 and 1, and the shares of the kinds add up to 1: {shares}"
+            )
+        if min(self.galaxies, self.stars) < 0 or not 0 <= self.offset <= 0.5:
+            raise InputError("galaxies and stars are 0 or more, offset is 0 to 0.5 pixels")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Kind of anomaly -> its share of them."""
+        return {name: getattr(self, name) for name in self.anomalies}
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return -(-self.count // self.block)
+
+    @property
+    def rows(self) -> int:
+        """Stamps in a whole block."""
+        return self.block
+
+    def block_length(self, index: int) -> int:
+        """Stamps in block `index`; the last may be shorter."""
+        return min(self.block, self.count - index * self.block)
+
+    def make(self, index: int) -> Block:
+        """Block `index`, from its own seed; `Block.variance` is None where it is not asked for."""
+        if not 0 <= index < self.blocks:
+            raise InputError(f"no block {index} in {self.count} stamps: there are {self.blocks}")
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, _BLOCK, index])))
+        seeds = rng.integers(0, 2**63, self.block)
+        stamps = [_Stamp(self, int(seed)) for seed in seeds[: self.block_length(index)]]
+        first = index * self.block
+        rows = [{"object_id": first + i, **stamp.truth()} for i, stamp in enumerate(stamps)]
+        table = pa.Table.from_pylist(rows)
+        position = pa.nulls(len(rows), pa.float64())
+        table = table.add_column(1, "ra", position).add_column(2, "dec", position)
+        variance = np.stack([stamp.variance for stamp in stamps]) if self.variance else None
+        image, psf = (np.stack([getattr(stamp, name) for stamp in stamps]) for name in ("image", "psf"))
+        return Block(image, variance, psf, table)
+
+
+class _Stamp:
+    """One stamp: everything in it comes from its seed."""
+
+    def __init__(self, stamps: AnomalySet, seed: int) -> None:
+        rng = np.random.Generator(np.random.PCG64(seed))
+        camera = self.camera = stamps.camera
+        self.stamps, self.kind = stamps, _kind(rng, stamps)
+        self.psfs = draw_psfs(rng, camera)
+        self.shift = tuple((rng.uniform(-1, 1, 2) * stamps.offset).tolist())
+        self.canvas = Canvas(self.psfs, stamps.size, camera.pixel_scale, (self.shift[0], self.shift[1]))
+        self.surroundings = draw_field(rng, self.canvas.side, stamps.galaxies, stamps.stars, camera.zero_point)
+        noise = rng.standard_normal((3, stamps.size, stamps.size), dtype=np.float32)
+        grid = positions(camera.pixel_scale)
+        self.scene = KINDS[self.kind](rng, grid, camera.zero_point, lambda: self._lens(rng))
+        model = self._model(self.scene)
+        self.variance = camera.variance(model)
+        self.image = model + noise * np.sqrt(self.variance)
+        self.psf = np.stack([psf_image(psf, stamps.psf_size, camera.pixel_scale) for psf in self.psfs])
+
+    def _lens(self, rng: np.random.Generator) -> Lens:
+        """One that is bright enough under this PSF at the ten-year depth, whatever the depth of this camera."""
+        return accepted_lens(LensSet(1, size=self.stamps.size), rng, self.canvas)
+
+    def _model(self, scene: Scene) -> Float:
+        total = self.canvas.analytic([*scene.components, *self.surroundings])
+        for layer in scene.layers:
+            total += layer.flux.astype(np.float32)[:, None, None] * self.canvas.sampled(layer.plane)
+        model = self.canvas.pixels(total)
+        return model if scene.trail is None else model + self._line(scene.trail)
+
+    def _line(self, trail: Trail) -> Float:
+        """(band, size, size) of a trail, as wide as PSF and trail together."""
+        size, scale = self.stamps.size, self.camera.pixel_scale
+        y, x = np.mgrid[:size, :size] - size / 2
+        across = x * math.sin(trail.angle) - y * math.cos(trail.angle) - trail.distance
+        sigma = np.array([math.hypot(psf.fwhm / 2.355, trail.width) / scale for psf in self.psfs])[:, None, None]
+        peak = (trail.peak * self.camera.sigma)[:, None, None]
+        return (peak * np.exp(-0.5 * (across / sigma) ** 2)).astype(np.float32)
+
+    def truth(self) -> dict[str, object]:
+        """The label columns; NaN where there is no such thing."""
+        galaxy = self.scene.galaxy
+        return {
+            "class": "normal" if self.kind == "normal" else "anomaly",
+            "kind": self.kind,
+            "galaxy_type": galaxy.type,
+            **{f"mag_{band}": float(mag) for band, mag in zip(self.camera.bands, galaxy.mag)},
+            "half_light_radius": galaxy.half_light_radius,
+            "neighbours": len(self.surroundings),
+            **{name: float(self.scene.truth.get(name, math.nan)) for name in _TRUTH},
+            "offset_x": self.shift[0],
+            "offset_y": self.shift[1],
+            **{f"psf_fwhm_{band}": psf.fwhm for band, psf in zip(self.camera.bands, self.psfs)},
+        }
+
+
+def _kind(rng: np.random.Generator, stamps: AnomalySet) -> str:
+    odd, choice = rng.random() < stamps.anomaly_fraction, rng.random()
+    names = list(stamps.anomalies)
+    other = names[min(int(np.searchsorted(np.cumsum(list(stamps.shares.values())), choice)), len(names) - 1)]
+    return other if odd else "normal"

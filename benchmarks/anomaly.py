@@ -1,0 +1,378 @@
+"""What the anomaly search can do: real mergers, simulated anomalies on fresh seeds, robustness and speed.
+
+python -m benchmarks --only anomaly        # writes the section of RESULTS.md (two cores: half an hour)
+python -m benchmarks.anomaly --quick       # prints it, from a few stamps
+
+Every method sees the same pixels and learns from no label. What is simulated and measured is kept below ASTROML_BENCH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.cutouts import Cutouts, from_stamps
+from astroml_plugin.evaluation import columns
+from astroml_plugin.simulation import AnomalySet
+from astroml_plugin.simulation.lenses import LensCamera
+from astroml_plugin.stamps import Stamps
+from astroml_plugin.tasks import anomaly_merit
+from astroml_plugin.tasks.anomaly import SIGNS
+from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, shared_data, table
+from workflows.infer import infer
+from workflows.recipe import Recipe, read_recipe
+from workflows.shipped.morphology import ingested
+from workflows.train import train
+
+POPULATION, NORMAL, ISOLATED, ROBUST = 450, 950, 960, 970
+"""Seeds: what baselines learn from; test stamps (kinds of anomalies have the next ones); isolated ones; robustness."""
+BANDS = ("g", "r", "i")
+TARGETS = {"auroc": 0.95, "gain": 1.3, "real_auroc": 0.90, "real_rws": 0.25, "objects_per_second": 3000}
+"""What issue 7 asks for."""
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is simulated and trained."""
+
+    population: int = 2000
+    normal: int = 5000
+    each: int = 100
+    isolated: int = 1000
+    robust: int = 300
+    epochs: int = 0
+    """Of the training on real images; 0: the recipe's."""
+    repeats: int = 300
+    speed: int = 20_480
+
+
+QUICK = Scale(120, 120, 16, 60, 24, 1, 50, 1024)
+
+
+def run(scale: Scale | None = None) -> Section:
+    """All figures; the section says what they were measured on."""
+    scale = scale or Scale()
+    torch.set_num_threads(1)
+    model = ModelBundle.load(os.environ.get("ASTROML_BENCH_BUNDLE", "anomaly"))
+    parts = {
+        "real": _real(scale),
+        "simulated": _simulated(scale, model, isolated=False),
+        "isolated": _simulated(scale, model, isolated=True),
+        "robustness": _robustness(scale, model),
+        "speed": _speed(scale, model),
+    }
+    head = (
+        f"Bundle `{model.name}` ({model.sha256[:12]}). Scores and searches learn from no label; brackets are 95 % "
+        f"intervals of {scale.repeats} bootstrap samples, of differences (`gain`: ours less theirs) on the same ones. "
+        f"Recall is quoted at {anomaly_merit.FPR:.0%} false positives; RWS is the rank-weighted score."
+    )
+    text = "\n\n".join([head, *(part for part, _ in parts.values())])
+    return Section(
+        "Anomalies", text, {"targets": TARGETS, "bundle": model.sha256, **{k: d for k, (_, d) in parts.items()}}
+    )
+
+
+# ---- real mergers ------------------------------------------------------------------------------------------------
+
+
+def real_recipe(epochs: int = 0) -> Recipe:
+    """The recipe `anomaly` for Galaxy Zoo's pictures; class 4 (don't know) is left out, labels only tell `evaluate`."""
+    recipe = read_recipe("anomaly")
+    settings = {**recipe.settings, "label": "label", "anomalies": ["5"], "leave_out": {"label": [4]}}
+    training = replace(recipe.training, epochs=epochs or recipe.training.epochs)
+    return replace(recipe, settings=settings, training=training)
+
+
+def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
+    title = "### Real mergers (Galaxy Zoo 1)\n\n"
+    archive = shared_data("gz1_sdss_rgb64_dev.npz")
+    if archive is None:
+        return title + "Not measured: there are no Galaxy Zoo images here (ASTROML_TEST_DATA).", {}
+    folder = str(scratch() / "anomaly")
+    source = ingested(str(archive), folder)
+    bundle = train(real_recipe(scale.epochs), data=source, out=f"{folder}/galaxyzoo-{scale.epochs}").bundle
+    stamps = Stamps.open(source)
+    label = stamps.labels()["label"].to_numpy()
+    kept = np.flatnonzero(label != 4)
+    cutouts = from_stamps(*stamps.read_rows(kept), bands=stamps.bands)
+    ranked = _ranked(ModelBundle.load(bundle), cutouts, None, f"real-{len(kept)}")
+    shipped = _own(ModelBundle.load("anomaly"), replace(cutouts, bands=BANDS))
+    ranked["shipped bundle, not trained on these"] = shipped["anomaly_score"]
+    found = anomaly_merit.compared(ranked, label[kept] == 5, scale.repeats)
+    text = (
+        f"{int((label == 5).sum())} mergers among {int((label < 4).sum()):,} elliptical, spiral and edge-on galaxies "
+        "(Lintott et al. 2011), 8-bit colour pictures; the recipe `anomaly` trained on all of them, unlabelled; "
+        f"asked for: AUROC {TARGETS['real_auroc']}, RWS {TARGETS['real_rws']}.\n\n" + _rankings(found, ("auroc", "rws"))
+    )
+    return title + text, {"rankings": found}
+
+
+# ---- simulated ---------------------------------------------------------------------------------------------------
+
+
+def _set(seed: int, count: int, kind: str = "", **changes: Any) -> AnomalySet:
+    shares = {name: float(name == (kind or "merger")) for name in AnomalySet.anomalies}
+    return AnomalySet(count, seed=seed, block=min(250, count), anomaly_fraction=float(bool(kind)), **shares, **changes)
+
+
+def stamps_of(one: AnomalySet) -> tuple[Cutouts, pa.Table]:
+    """Pixels and truth of a set, kept for the next run."""
+    digest = hashlib.sha256(f"{_VERSION} {one}".encode()).hexdigest()[:16]
+    store = scratch() / f"anomaly-{one.seed}-{digest}.npz"
+    if not store.exists():
+        blocks = [one.make(index) for index in range(one.blocks)]
+        part = store.with_suffix(".part.npz")
+        planes = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in ("image", "variance")}
+        sink = pa.BufferOutputStream()
+        truth = pa.concat_tables([block.table for block in blocks])
+        with pa.ipc.new_file(sink, truth.schema) as writer:
+            writer.write_table(truth)
+        np.savez(part, **planes, truth=np.frombuffer(sink.getvalue(), np.uint8))
+        part.rename(store)
+    with np.load(store) as kept:
+        cutouts = from_stamps(kept["image"], kept["variance"], None, bands=BANDS, pixel_scale=one.camera.pixel_scale)
+        truth = pa.ipc.open_file(pa.py_buffer(kept["truth"].tobytes())).read_all()
+    return cutouts, truth
+
+
+def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str, dict[str, Any]]:
+    alone = {"galaxies": 0.0, "stars": 0.0} if isolated else {}
+    seed, count = (ISOLATED, scale.isolated) if isolated else (NORMAL, scale.normal)
+    kinds = ("merger",) if isolated else AnomalySet.anomalies
+    sets = [
+        _set(seed, count, **alone),
+        *(_set(seed + 1 + n, scale.each, kind, **alone) for n, kind in enumerate(kinds)),
+    ]
+    cutouts = _joined([stamps_of(one)[0] for one in sets])
+    kind = np.repeat(["normal", *kinds], [one.count for one in sets])
+    population, _ = stamps_of(_set(POPULATION, scale.population, **alone))
+    ranked = _ranked(model, cutouts, population, "-".join(str(one.seed) for one in sets) + f"-{count}-{scale.each}")
+    data: dict[str, Any] = {}
+    rows = []
+    for which in (*kinds, "all") if len(kinds) > 1 else kinds:
+        rowset = np.ones(len(kind), bool) if which == "all" else (kind == "normal") | (kind == which)
+        chosen = {name: values[rowset] for name, values in ranked.items() if name not in _SIGN_NAMES}
+        data[which] = anomaly_merit.compared(chosen, kind[rowset] != "normal", scale.repeats)
+        rows += _kind_rows(which, data[which])
+    data["signs"] = {
+        which: {
+            name: anomaly_merit.search(values[mask], kind[mask] == which)
+            for name, values in ranked.items()
+            if name in ("anomaly_score", *_SIGN_NAMES)
+        }
+        for which in kinds
+        for mask in [(kind == "normal") | (kind == which)]
+    }
+    score = ranked["anomaly_score"]
+    data["ties"], data["finite"] = int(len(score) - len(np.unique(score))), bool(np.isfinite(score).all())
+    title = "### Isolated galaxies\n\n" if isolated else "### Simulated anomalies\n\n"
+    where = "no neighbours" if isolated else "50 field galaxies and 2 stars per square arcminute around every stamp"
+    text = (
+        f"Fresh seeds ({seed} and the next {len(kinds)}): {count:,} ordinary ones, {scale.each} of each kind, {where}; "
+        f"forests and components learned from {scale.population:,} other ordinary stamps.\n\n"
+        + table(["kind", "method", "AUROC", "recall", "ratio of recalls, ours to theirs", "AUROC gain"], rows)
+        + "\n\nSigns alone, AUROC / recall:\n\n"
+        + table(["sign", *kinds], _sign_rows(data["signs"], kinds))
+    )
+    return title + text, data
+
+
+_SIGN_NAMES = tuple(f"anomaly_{name}" for name in SIGNS)
+
+
+def _kind_rows(which: str, found: Mapping[str, Any]) -> list[list[str]]:
+    best = max((name for name in found if name != "anomaly_score"), key=lambda name: found[name]["recall"]["value"])
+    rows = []
+    for name, values in found.items():
+        ratio, gain = "", ""
+        if name != "anomaly_score":
+            theirs = values["recall"]["value"]
+            ratio = f"{found['anomaly_score']['recall']['value'] / theirs:.2f}" if theirs else "-"
+            gain = _interval(values["auroc_gain"])
+        label = f"**{name}**" if name == "anomaly_score" else f"{name} (best)" if name == best else name
+        rows.append([which, label, _interval(values["auroc"]), _interval(values["recall"]), ratio, gain])
+    return rows
+
+
+def _sign_rows(signs: Mapping[str, Any], kinds: tuple[str, ...]) -> list[list[str]]:
+    return [
+        [name, *(f"{signs[kind][name]['auroc']:.3f} / {signs[kind][name]['recall']:.2f}" for kind in kinds)]
+        for name in signs[kinds[0]]
+    ]
+
+
+def _ranked(model: ModelBundle, cutouts: Cutouts, population: Cutouts | None, key: str) -> dict[str, np.ndarray]:
+    """Score, signs and other searches of the same stamps."""
+    own = _own(model, cutouts)
+    found = _measured(cutouts, f"{key}")
+    learned = None if population is None else _measured(population, f"population-{key}")
+    return {**own, **anomaly_merit.searches(found, learned)}
+
+
+def _own(model: ModelBundle, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    task, network = model.task(), model.network(fused=True)
+    parts = [columns(task, network, cutouts.take(slice(start, start + 256))) for start in range(0, len(cutouts), 256)]
+    names = ("anomaly_score", *_SIGN_NAMES)
+    return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in names}
+
+
+def _measured(cutouts: Cutouts, key: str) -> dict[str, dict[str, np.ndarray]]:
+    """What baselines see, kept for the next run."""
+    pixels = hashlib.sha256(np.ascontiguousarray(cutouts.image.numpy()).tobytes()).hexdigest()[:16]
+    store = scratch() / f"anomaly-measured-{pixels}.npz"
+    if not store.exists():
+        found = {name: function(cutouts) for name, function in anomaly_merit.BASELINES.items()}
+        np.savez(
+            store, **{f"{name} {column}": values for name, part in found.items() for column, values in part.items()}
+        )
+    with np.load(store) as kept:
+        named: dict[str, dict[str, np.ndarray]] = {}
+        for name, values in kept.items():
+            which, _, column = name.partition(" ")
+            named.setdefault(which, {})[column] = values
+    return named
+
+
+def _joined(parts: list[Cutouts]) -> Cutouts:
+    fields = ("image", "variance", "valid", "flags", "jacobian")
+    return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
+
+
+# ---- robustness --------------------------------------------------------------------------------------------------
+
+
+def perturbed(count: int) -> dict[str, AnomalySet]:
+    """The same scenes and noise, ordinary and odd alike, under other conditions."""
+    fixed = LensCamera(psf_fwhm=(0.7, 0.7))
+    base = AnomalySet(count, seed=ROBUST, block=count, anomaly_fraction=0.2, merger=0.4, ring=0.3, trail=0.3, lens=0.0)
+    deep = tuple(depth - 0.7526 for depth in fixed.depth)
+    gain = tuple(value / 4 for value in fixed.gain)
+    return {
+        "as they are": replace(base, camera=fixed, offset=0.0),
+        "moved by up to 0.5 px": replace(base, camera=fixed, offset=0.5),
+        "seeing 0.6": replace(base, camera=LensCamera(psf_fwhm=(0.6, 0.6)), offset=0.0),
+        "seeing 0.9": replace(base, camera=LensCamera(psf_fwhm=(0.9, 0.9)), offset=0.0),
+        "S/N halved": replace(base, camera=replace(fixed, depth=deep, gain=gain), offset=0.0),
+    }
+
+
+def changes(model: ModelBundle, count: int) -> dict[str, dict[str, float]]:
+    """Condition -> median change of the percentile (signed, and of its size), and Spearman's rank correlation."""
+    percentiles = {}
+    for name, one in perturbed(count).items():
+        block = one.make(0)
+        plain = from_stamps(block.image, block.variance, None, bands=BANDS, pixel_scale=0.2)
+        variants = {name: plain}
+        if name == "as they are":
+            turned = np.ascontiguousarray(np.roll(block.image[..., ::-1], 1, -1).swapaxes(2, 3))
+            other = np.ascontiguousarray(np.roll(block.variance[..., ::-1], 1, -1).swapaxes(2, 3))
+            variants["turned and mirrored"] = from_stamps(turned, other, None, bands=BANDS, pixel_scale=0.2)
+            for change in (-0.5, 0.5):
+                factor = np.float32(10 ** (-0.4 * change))
+                scaled = (block.image * factor, block.variance * factor**2)
+                variants[f"{change:+} mag at fixed S/N"] = from_stamps(*scaled, None, bands=BANDS, pixel_scale=0.2)
+        for variant, cutouts in variants.items():
+            score = _own(model, cutouts)["anomaly_score"]
+            percentiles[variant] = 100 * (1 - 10.0**-score)
+    base = percentiles.pop("as they are")
+    return {
+        name: {
+            "median": float(np.median(values - base)),
+            "median_size": float(np.median(np.abs(values - base))),
+            "spearman": float(np.corrcoef(_ranks(values), _ranks(base))[0, 1]),
+        }
+        for name, values in percentiles.items()
+    }
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.argsort(np.argsort(values))
+
+
+def _robustness(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
+    found = changes(model, scale.robust)
+    rows = [
+        [name, f"{one['median']:+.1f}", f"{one['median_size']:.1f}", f"{one['spearman']:.3f}"]
+        for name, one in found.items()
+    ]
+    text = (
+        f"### Robustness\n\n{scale.robust} scenes (one in five an anomaly) with the same noise, seen again: change of "
+        "the percentile of the score in the training population.\n\n"
+    )
+    head = ["condition", "median change", "median size of the change", "Spearman"]
+    return text + table(head, rows), found
+
+
+# ---- speed -------------------------------------------------------------------------------------------------------
+
+
+def _speed(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
+    source = _stored(scale)
+    arms = {f"stored stamps of 64 px, {', '.join(BANDS)} with variance": partial(_rate, model.url, source)}
+    rates = interleave(arms, REPEATS)
+    rows = [[name, median_iqr(values, 0 if name != "canary" else 3)] for name, values in rates.items()]
+    text = (
+        f"### Speed\n\nStored stamps to catalog, {scale.speed:,} objects, with start-up, {REPEATS} repeats: "
+        f"median (quartiles); {TARGETS['objects_per_second']:,} objects/s on two cores are asked for.\n\n"
+    )
+    return text + table(["", "objects/s (canary: s)"], rows), {"rates": rates}
+
+
+def _stored(scale: Scale) -> str:
+    """The ordinary test stamps, repeated."""
+    folder = scratch() / f"anomaly-speed-{scale.speed}.zarr"
+    if not folder.exists():
+        making = folder.with_suffix(".making")
+        shutil.rmtree(making, ignore_errors=True)
+        cutouts, _ = stamps_of(_set(POPULATION, scale.population))
+        store = Stamps.create(str(making), bands=BANDS, size=(64, 64), block=1024, pixel_scale=0.2, variance=True)
+        first = store.reserve(scale.speed // 1024)
+        for number in range(scale.speed // 1024):
+            rows = np.arange(number * 1024, (number + 1) * 1024)
+            image, variance = (value.numpy()[rows % len(cutouts)] for value in (cutouts.image, cutouts.variance))
+            checksum = store.write_block(first + number, image, variance, None)
+            store.commit_objects(first + number, pa.table({"object_id": rows}), checksum)
+        making.rename(folder)
+    return str(folder)
+
+
+def _rate(bundle: str, source: str) -> float:
+    out = scratch() / "anomaly-catalog"
+    shutil.rmtree(out, ignore_errors=True)
+    result = infer(source, bundle=bundle, out=str(out))
+    return result.rows / result.seconds
+
+
+# ---- text --------------------------------------------------------------------------------------------------------
+
+
+def _rankings(found: Mapping[str, Any], figures: tuple[str, ...]) -> str:
+    rows = []
+    for name, values in found.items():
+        label = f"**{name}**" if name == "anomaly_score" else name
+        gains = [_interval(values[f"{key}_gain"]) if f"{key}_gain" in values else "" for key in figures]
+        rows.append([label, *(_interval(values[key]) for key in figures), *gains])
+    names = {"auroc": "AUROC", "rws": "RWS"}
+    return table(["method", *(names[key] for key in figures), *(f"{names[key]} gain" for key in figures)], rows)
+
+
+def _interval(figure: Mapping[str, float]) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    print(run(QUICK if parser.parse_args().quick else None).text)
