@@ -352,6 +352,8 @@ def _label(options: argparse.Namespace) -> int:
         session = server.session
         if session.no_pixels:
             _complain(f"warning: {session.no_pixels}", DONE)
+        if session.scores.skipped:
+            _complain(f"warning: {session.scores.skipped} lines of {session.scores.path} are no scores", DONE)
         print(f"{len(session.ranking)} objects by {session.ranking.by}; scores go to {session.scores.path}")
         print(f"open {server.url}  (Ctrl-C ends; every score is stored as it is given)", flush=True)
 
@@ -771,7 +773,7 @@ def _add_ranking(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--latent", metavar="COLUMN", help="vectors that likeness and learning go by (latent)")
     verb.add_argument("--features", type=_names, metavar="A,B,…", help="instead: columns of numbers")
     verb.add_argument(
-        "--learner", choices=["forest", "astronomaly", "gaussian_process"], help="of what people score (forest)"
+        "--learner", choices=["forest", "astronomaly", "gaussian_process"], help="of what people score (astronomaly)"
     )
 
 

@@ -30,7 +30,7 @@ def rank(
     scores: str | None = None,
     latent: str | None = None,
     features: Sequence[str] | None = None,
-    learner: str = "forest",
+    learner: str = "astronomaly",
     fold_radius: float = FOLD_RADIUS,
     fold_latent: float = 0.0,
     to: str | None = None,

@@ -43,7 +43,7 @@ def relearned(
     labelled: ArrayLike,
     given: ArrayLike,
     *,
-    learner: str = "forest",
+    learner: str = "astronomaly",
     seed: int = 0,
 ) -> Float:
     """What each object is worth looking at, from a few that people scored.
@@ -185,7 +185,7 @@ def trials(
     labels: int = 100,
     following: int = 100,
     batch: int = 10,
-    learner: str = "forest",
+    learner: str = "astronomaly",
     seeds: int = 20,
     mistakes: float = 0.0,
 ) -> dict[str, Trial]:

@@ -28,7 +28,7 @@ def rerank(
     where: str | None = None,
     latent: str | None = None,
     features: Sequence[str] | None = None,
-    learner: str = "forest",
+    learner: str = "astronomaly",
     pool_size: int = POOL,
     fold_radius: float = FOLD_RADIUS,
     scored_too: bool = False,

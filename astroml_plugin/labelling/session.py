@@ -48,7 +48,7 @@ class SessionSettings:
     """Vector column that likeness and learning go by."""
     features: tuple[str, ...] | None = None
     """Instead: columns of numbers."""
-    learner: str = "forest"
+    learner: str = "astronomaly"
     """Of the ranking that learns."""
     fold_radius: float = FOLD_RADIUS
     """Arcsec."""
