@@ -206,19 +206,19 @@ def _bias_table(measured: list[tuple[_Row, Ways]], calibration: int) -> Part:
     return text + table(head, rows), {"shear": data}
 
 
-def _worth_showing(ways: Ways) -> list[str]:
-    """The ways of measuring that have objects in all sheared branches of most blocks; flags where there are some."""
-    counts = {way: sums[:, :4, 0] for way, sums in ways.items()}
-    flagged = 1 - counts[UNFLAGGED].sum() / counts[""].sum() if counts[""].sum() else 0.0
-    ways_shown = ["", *([UNFLAGGED] if flagged > 0.005 else []), EVERY]
-    return [way for way in ways_shown if (counts[way] > 0).all(1).mean() > 0.9]
+def _worth_showing(ways: Ways, places: slice = slice(0, 4)) -> list[str]:
+    """The ways of measuring that have objects in these places of most blocks; flags where there are some."""
+    counts = {way: sums[:, places, 0] for way, sums in ways.items()}
+    flagged = 1 - counts[UNFLAGGED].sum() / max(1, counts[""].sum())
+    shown = ["", *([UNFLAGGED] if flagged > 0.005 else []), EVERY]
+    return [way for way in shown if (counts[way] > 0).all(1).mean() > 0.9]
 
 
 def _leakage_table(measured: list[tuple[_Row, Ways]]) -> Part:
     """alpha."""
     rows, data = [], {}
     for row, ways in measured:
-        for way in ("", UNFLAGGED):
+        for way in _worth_showing(ways, slice(4, 5)):
             alpha = branches.leakage(branches.drawn(ways[way]), row.selected[way])
             used = float(ways[way][..., 0].sum() / (2 * row.sets.count))
             label = f"{row.name}, {way}" if way else row.name
@@ -257,19 +257,11 @@ def _scatter(bundle: str, pool: Executor, scale: Scale) -> Part:
     data = remembered("scatter", what, lambda: _scatters(bundle, pool, scale.scatter))
     rows = []
     for name, cells in data.items():
-        shown = [f"{cells[m]['rms']:.4f} ({cells[m]['over_response']:.4f})" for m in ("network", "hsm")]
-        rows.append(
-            [*name.split("/"), cells["galaxies"], f"{cells['flagged']:.1%}", *shown, f"{cells['hsm']['failures']:.1%}"]
-        )
-    head = [
-        "simulation",
-        "S/N",
-        "galaxies",
-        "flagged",
-        "network: rms (over R)",
-        "HSM, its successes",
-        "failures of HSM",
-    ]
+        ours, theirs = cells["network"], cells["hsm"]
+        network = f"{ours['rms']:.4f} ({ours['over_response']:.4f})"
+        shares = (f"{cells['flagged']:.1%}", f"{theirs['failures']:.1%}")
+        rows.append([*name.split("/"), cells["galaxies"], shares[0], network, f"{theirs['rms']:.4f}", shares[1]])
+    head = ["simulation", "S/N", "galaxies", "flagged", "network: rms (over R)", "HSM, its successes", "HSM fails"]
     return f"### Real galaxies\n\n{_scatter.__doc__}\n\n" + table(head, rows), {"scatter": data}
 
 
