@@ -92,7 +92,7 @@ def test_the_command_makes_a_bundle(tmp_path: Path) -> None:
     small = replace(
         recipe,
         training=replace(recipe.training, epochs=2),
-        network_arguments={**recipe.network_arguments, "widths": [1, 2]},
+        network_arguments={**recipe.network_arguments, "widths": [8, 8, 8]},
         split=replace(recipe.split, fractions=(0.6, 0.2, 0.2)),
     )
     made = making.make(
