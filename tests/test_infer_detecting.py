@@ -203,7 +203,10 @@ def test_processes_find_what_threads_find(
 
 
 def test_segmentation_finds_the_same_in_any_tiling(tmp_path: Path, client: object) -> None:
-    """The task `segment` with random weights, which see objects everywhere: nothing may depend on where tiles end."""
+    """The task `segment` with random weights, which see objects everywhere: none may depend on where tiles end.
+
+    All but fluxes: these share light within a patch of touching objects, and here a patch is wider than any halo.
+    """
     torch.manual_seed(1)
     settings = {"bands": ["r"], "pixel_scale": universe.SCALE, "window": 256, "overlap": 64, "largest": 32}
     task, arguments = SegmentTask.from_settings(settings), {"widths": [4, 8, 16], "depth": [1, 1, 1], "head": 8}
@@ -214,7 +217,9 @@ def test_segmentation_finds_the_same_in_any_tiling(tmp_path: Path, client: objec
         source, out = str(tmp_path / f"{tile_size}.zarr"), tmp_path / f"catalog{tile_size}"
         universe.make_survey(source, tile_size=tile_size, halo=halo)
         assert run(tmp_path, out, client, source=source, bundle=str(tmp_path / "segments")).units_failed == 0
-        found.append((rows(out), read_labels(str(out)).object_ids()))
+        table = rows(out)
+        table = table.select([name for name in table.column_names if not name.startswith("flux_")])
+        found.append((table, read_labels(str(out)).object_ids()))
     assert found[0][0].num_rows > 1000
     assert_same(found[0][0], found[1][0])
     np.testing.assert_array_equal(found[0][1], found[1][1])
