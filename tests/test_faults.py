@@ -98,7 +98,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
     """Wait until `condition`; fails when the process ends first."""
     limit = time.monotonic() + seconds
     while not condition():
