@@ -1,0 +1,322 @@
+"""Is early stopping worth it, and what does Ray cost: searches of the recipe `ellipticity` on simulated stamps.
+
+python -m benchmarks --only search                     # writes the section of RESULTS.md, from a small budget
+python -m benchmarks.search --minutes 20 --cores 2     # prints it, at 20 minutes of both cores per arm
+
+Studies are kept below ASTROML_BENCH and go on where they were stopped. Stamps have a seed of development: nothing that
+is quoted elsewhere was tuned on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from astroml_plugin import storage
+from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.search import node_cache
+from astroml_plugin.search.study import Study, Trial
+from astroml_plugin.training import LOG, fit
+from benchmarks.harness import Section, scratch, table
+from workflows.recipe import Recipe, read_recipe
+from workflows.search import configured, search
+from workflows.simulate import simulate
+from workflows.train import fresh_network, planned, train
+
+SEEDS = (0, 1, 2)
+"""Of the configurations; both arms draw the same ones in the same order."""
+STAMPS_SEED = 520
+TARGETS = {"asha_over_random": 1 / 3, "efficiency": 0.85}
+"""What issue 8 asks for: ASHA's core-seconds to the final loss of random search, and trials' share of cores x wall."""
+
+
+Arms = dict[int, dict[str, list[Trial]]]
+"""Seed -> algorithm -> trials."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is searched."""
+
+    stamps: int = 4000
+    epochs: int = 27
+    """Of a trial, at most."""
+    total_epochs: int | None = 324
+    """Budget of an arm: twelve whole trials."""
+    minutes: float | None = None
+    """Instead: wall time of an arm."""
+    cores: int = 1
+    overhead_stamps: int = 4000
+    overhead_epochs: int = 120
+    """Epochs of each trial of the overhead's measurement: trials of 30 s and longer."""
+    overhead_trials: int = 2
+    """Per core."""
+
+
+def run(scale: Scale | None = None) -> Section:
+    """All figures; the section says what they were measured on."""
+    scale = scale or Scale()
+    torch.set_num_threads(1)
+    data = _data(scale.stamps)
+    arms: Arms = {seed: {name: _arm(scale, data, name, seed) for name in ("random", "asha")} for seed in SEEDS}
+    default = _default(scale, data)
+    speed, speed_data = _speed(arms, default, scale)
+    overhead, overhead_data = _overhead(scale, _data(scale.overhead_stamps))
+    budget = f"{scale.minutes:g} minutes" if scale.minutes else f"{scale.total_epochs} epochs"
+    head = (
+        f"Recipe `ellipticity`, its seven searched parameters, {scale.stamps:,} simulated stamps (seed {STAMPS_SEED}), "
+        f"70 / 20 / 10 % for training, validation and test; trials of up to {scale.epochs} epochs; {budget} per arm on "
+        f"{scale.cores} core(s). Both arms draw the same configurations in the same order."
+    )
+    return Section(
+        "Hyperparameter search",
+        "\n\n".join([head, speed, overhead]),
+        {"scale": asdict(scale), "targets": TARGETS, **speed_data, **overhead_data},
+    )
+
+
+def _folder(scale: Scale, name: str) -> Path:
+    return scratch() / "search" / storage.digest(asdict(scale))[:12] / name
+
+
+def _data(count: int) -> str:
+    place = scratch() / "search" / f"stamps-{count}"
+    if not (place / "stamps.zarr").exists():
+        simulate(out=str(place), kind="stamps", count=count, seed=STAMPS_SEED)
+    return str(place / "stamps.zarr")
+
+
+def _recipe(epochs: int) -> Recipe:
+    base = read_recipe("ellipticity")
+    split = replace(base.split, fractions=(0.7, 0.2, 0.1))
+    return replace(base, training=replace(base.training, epochs=epochs), split=split)
+
+
+def _space() -> dict[str, Any]:
+    from workflows.recipe import search_table
+
+    return dict(search_table("ellipticity")["space"])
+
+
+# ---- ASHA against random search ----------------------------------------------------------------------------------
+
+
+def _arm(scale: Scale, data: str, algorithm: str, seed: int) -> list[Trial]:
+    """The trials of one search, found in its folder where it was made before."""
+    out = _folder(scale, f"{algorithm}-{seed}")
+    hours = None if scale.minutes is None else scale.minutes / 60
+    search(
+        _recipe(scale.epochs),
+        data=data,
+        out=out,
+        space=_space(),
+        algorithm=algorithm,
+        seed=seed,
+        hours=hours,
+        total_epochs=scale.total_epochs if hours is None else None,
+        concurrent=scale.cores,
+    )
+    return Study(str(out), storage.read_json(str(out / "study.json"))).trials()
+
+
+def trace(trials: Sequence[Trial]) -> tuple[np.ndarray, np.ndarray]:
+    """Core-seconds spent by all trials together, and the best validation loss by then, epoch after epoch.
+
+    When an epoch ended follows from when its trial ended and the seconds of the later ones.
+    """
+    last = max((one.extra["ended"] for one in trials if "ended" in one.extra), default=0.0)
+    events: list[tuple[float, float, float]] = []
+    for one in trials:
+        ends = one.extra.get("ended", last + one.seconds)  # cut by the budget: it ran at the end
+        durations = [float(record["seconds"]) for record in one.history]
+        setup = one.cpu_seconds - sum(float(record["cpu_seconds"]) for record in one.history)
+        for number, record in enumerate(one.history):
+            cost = float(record["cpu_seconds"]) + (setup if number == 0 else 0.0)
+            events.append((ends - sum(durations[number + 1 :]), cost, float(record["validation_loss"])))
+    events.sort()
+    return np.cumsum([cost for _, cost, _ in events]), np.minimum.accumulate([loss for _, _, loss in events])
+
+
+def _default(scale: Scale, data: str) -> dict[str, float]:
+    """Losses of the shipped recipe as it is."""
+    out = _folder(scale, "default")
+    train(_recipe(scale.epochs), data=data, out=str(out))
+    metrics = ModelBundle.load(str(out)).card.metrics
+    return {name: float(metrics[name]["loss"]) for name in ("validation", "test")}
+
+
+def _speed(arms: Arms, default: dict[str, float], scale: Scale) -> tuple[str, dict[str, Any]]:
+    """Table: core-seconds until ASHA is as good as random search ends."""
+    data = {str(seed): _compared(found, scale, seed) for seed, found in arms.items()}
+    rows = [
+        [
+            seed,
+            f"{one['random']['trials']} / {one['asha']['trials']}",
+            *(f"{one['random'][name]:.4f} / {one['asha'][name]:.4f}" for name in ("loss", "test")),
+            f"{one['random']['core_seconds']:.0f} / {one['asha']['core_seconds']:.0f}",
+            f"{one['random']['first']:.0f}",
+            "not reached" if one["reached"] is None else f"{one['reached']:.0f} (**{one['ratio']:.2f}**)",
+        ]
+        for seed, one in data.items()
+    ]
+    median = float(np.median([np.inf if one["ratio"] is None else one["ratio"] for one in data.values()]))
+    better, tested = (sum(one["asha"][a] < default[b] for one in data.values()) for a, b in _LOSSES)
+    said = "met" if median <= TARGETS["asha_over_random"] else "not met"
+    head = (
+        "seed",
+        "trials",
+        "validation loss",
+        "test loss",
+        "core-seconds",
+        "random first had it",
+        "ASHA had it (ratio)",
+    )
+    text = (
+        f"**Early stopping** (random / ASHA; loss: negative log likelihood):\n\n{table(head, rows)}\n\n"
+        f"The ratio is ASHA's core-seconds to the final validation loss of random search, over random search's. Median "
+        f"{median:.2f} (target 0.33 or less: {said}). The recipe's default has {default['validation']:.4f} on validation "
+        f"and {default['test']:.4f} on test: ASHA's winner is better in {better} of {len(data)} on validation, in {tested} "
+        "on test."
+    )
+    return text, {"asha": data, "default": default, "median_ratio": None if np.isinf(median) else median}
+
+
+_LOSSES = (("loss", "validation"), ("test", "test"))
+
+
+def _compared(found: dict[str, list[Trial]], scale: Scale, seed: int) -> dict[str, Any]:
+    """Both arms of a seed in numbers."""
+    traces = {name: trace(trials) for name, trials in found.items()}
+    goal = traces["random"][1][-1]
+    when = {name: _reached(spent, best, goal) for name, (spent, best) in traces.items()}
+    data: dict[str, Any] = {
+        name: {
+            "trials": len(found[name]),
+            "loss": float(best[-1]),
+            "test": _test_loss(_folder(scale, f"{name}-{seed}") / "best"),
+            "core_seconds": float(spent[-1]),
+            "first": when[name],
+        }
+        for name, (spent, best) in traces.items()
+    }
+    ratio = None if when["asha"] is None else when["asha"] / data["random"]["core_seconds"]
+    return {**data, "reached": when["asha"], "ratio": ratio}
+
+
+def _reached(spent: np.ndarray, best: np.ndarray, goal: float) -> float | None:
+    """Core-seconds until the best loss was the goal."""
+    there = np.flatnonzero(best <= goal)
+    return float(spent[there[0]]) if len(there) else None
+
+
+def _test_loss(bundle: Path) -> float:
+    return float(ModelBundle.load(str(bundle)).card.metrics["test"]["loss"])
+
+
+# ---- what Ray costs ----------------------------------------------------------------------------------------------
+
+
+def _overhead(scale: Scale, data: str) -> tuple[str, dict[str, Any]]:
+    """Trials' core-seconds over cores and wall of the whole search, and of Optuna alone with the same samples."""
+    recipe, count = _recipe(scale.overhead_epochs), scale.overhead_trials * scale.cores
+    place = _folder(scale, "overhead")
+    shutil.rmtree(place, ignore_errors=True)
+    used: list[float] = []
+    started = time.perf_counter()
+    search(
+        recipe,
+        data=data,
+        out=place,
+        space=_space(),
+        algorithm="random",
+        trials=count,
+        concurrent=scale.cores,
+        leave_open=True,
+        progress=lambda standing: used.append(_tree_seconds()),
+    )
+    whole = time.perf_counter() - started
+    trials = Study(str(place), storage.read_json(str(place / "study.json"))).trials()
+    wall = max(one.extra["ended"] for one in trials) - min(one.extra["ended"] - one.seconds for one in trials)
+    spent = sum(one.cpu_seconds for one in trials)
+    ray = {"wall": wall, "whole": whole, "core_seconds": spent, "efficiency": spent / (scale.cores * wall)}
+    ray |= {"share": spent / (used[-1] - used[0]), "spare": _spare()}
+    alone = _optuna_alone(recipe, data, [one.configuration for one in trials])
+    each = np.median([one.cpu_seconds for one in trials])
+    said = "met" if ray["efficiency"] >= TARGETS["efficiency"] else "not met"
+    text = (
+        f"**Overhead**: {count} trials of {each:.0f} core-seconds (median) on {scale.cores} core(s). Trials' core-seconds "
+        f"over cores x wall, start-up apart: {ray['efficiency']:.3f} (target 0.85: {said}); Optuna alone in one process "
+        f"with the same configurations, one after the other on one core: {alone['efficiency']:.3f}. A loop that does "
+        f"nothing else got {ray['spare']:.3f} of its core then, since the machine was shared. Of all core-seconds that the "
+        f"search with its Ray processes used, {ray['share']:.3f} were the trials'. Core-seconds {spent:.0f} and "
+        f"{alone['core_seconds']:.0f}; wall {wall:.0f} s and {alone['wall']:.0f} s; start of Ray, checks and pictures: "
+        f"{whole - wall:.0f} s."
+    )
+    return text, {"overhead": {"ray": ray, "optuna": alone}}
+
+
+def _tree_seconds() -> float:
+    """Core-seconds of this process and all that it started and that still run."""
+    here = psutil.Process()
+    total = 0.0
+    for process in [here, *here.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def _spare(seconds: float = 5.0) -> float:
+    """The part of a core that a busy loop gets here: 1 on a machine of one's own."""
+    started, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < seconds:
+        pass
+    return (time.process_time() - cpu) / (time.perf_counter() - started)
+
+
+def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The same trainings in a loop of Optuna's."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    stamps = node_cache.CachedStamps([data])
+    place = scratch() / "search" / "optuna"
+    shutil.rmtree(place, ignore_errors=True)
+    started, cpu = time.perf_counter(), time.process_time()
+
+    def objective(trial: Any) -> float:
+        plan = planned(configured(recipe, configurations[trial.number]), stamps)
+        out = str(place / str(trial.number))
+        streams = plan.stream("train"), plan.stream("validation")
+        result = fit(plan.task, fresh_network(plan), *streams, plan.recipe.training, out=out)
+        assert (place / str(trial.number) / LOG).exists()
+        return min(record["validation_loss"] for record in result.history)
+
+    optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).optimize(objective, n_trials=len(configurations))
+    wall, spent = time.perf_counter() - started, time.process_time() - cpu
+    return {"wall": wall, "core_seconds": spent, "efficiency": spent / wall}
+
+
+def main() -> None:
+    """Print the section at another scale."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--minutes", type=float, help="wall time of an arm instead of a budget in epochs")
+    parser.add_argument("--cores", type=int, default=1, help="of this machine to use")
+    parser.add_argument("--stamps", type=int, default=Scale.stamps)
+    parser.add_argument("--epochs", type=int, default=Scale.epochs, help="of a trial, at most")
+    options = parser.parse_args()
+    print(run(Scale(options.stamps, options.epochs, minutes=options.minutes, cores=options.cores)).text)
+
+
+if __name__ == "__main__":
+    main()
