@@ -29,9 +29,10 @@ from astroml_plugin.search.study import Study, Trial
 from astroml_plugin.training import LOG, fit
 from benchmarks.harness import Section, scratch, table
 from workflows.recipe import Recipe, read_recipe
-from workflows.search import configured, search
+from workflows.search import search
 from workflows.simulate import simulate
 from workflows.train import fresh_network, planned, train
+from workflows.trials import configured
 
 SEEDS = (0, 1, 2)
 """Of the configurations; both arms draw the same ones in the same order."""
@@ -184,9 +185,9 @@ def _speed(arms: Arms, default: dict[str, float], scale: Scale) -> tuple[str, di
     text = (
         f"**Early stopping** (random / ASHA; loss: negative log likelihood):\n\n{table(head, rows)}\n\n"
         f"The ratio is ASHA's core-seconds to the final validation loss of random search, over random search's. Median "
-        f"{median:.2f} (target 0.33 or less: {said}). The recipe's default has {default['validation']:.4f} on validation "
-        f"and {default['test']:.4f} on test: ASHA's winner is better in {better} of {len(data)} on validation, in {tested} "
-        "on test."
+        f"{median:.2f} (target 0.33 or less: {said}). The recipe's default has {default['validation']:.4f} on "
+        f"validation and {default['test']:.4f} on test: ASHA's winner is better in {better} of {len(data)} on "
+        f"validation, in {tested} on test."
     )
     return text, {"asha": data, "default": default, "median_ratio": None if np.isinf(median) else median}
 
@@ -254,10 +255,10 @@ def _overhead(scale: Scale, data: str) -> tuple[str, dict[str, Any]]:
     each = np.median([one.cpu_seconds for one in trials])
     said = "met" if ray["efficiency"] >= TARGETS["efficiency"] else "not met"
     text = (
-        f"**Overhead**: {count} trials of {each:.0f} core-seconds (median) on {scale.cores} core(s). Trials' core-seconds "
-        f"over cores x wall, start-up apart: {ray['efficiency']:.3f} (target 0.85: {said}); Optuna alone in one process "
-        f"with the same configurations, one after the other on one core: {alone['efficiency']:.3f}. A loop that does "
-        f"nothing else got {ray['spare']:.3f} of its core then, since the machine was shared. Of all core-seconds that the "
+        f"**Overhead**: {count} trials of {each:.0f} core-seconds (median) on {scale.cores} core(s). Trials' "
+        f"core-seconds over cores x wall, start-up apart: {ray['efficiency']:.3f} (target 0.85: {said}); Optuna alone "
+        f"in one process with the same configurations, one after the other: {alone['efficiency']:.3f}. A busy loop "
+        f"got {ray['spare']:.3f} of its core then (1 on a machine of one's own). Of all core-seconds that the "
         f"search with its Ray processes used, {ray['share']:.3f} were the trials'. Core-seconds {spent:.0f} and "
         f"{alone['core_seconds']:.0f}; wall {wall:.0f} s and {alone['wall']:.0f} s; start of Ray, checks and pictures: "
         f"{whole - wall:.0f} s."

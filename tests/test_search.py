@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tomllib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -24,8 +26,9 @@ from astroml_plugin.search.space import Space
 from astroml_plugin.stream import LabelledStamps
 from workflows.infer import infer
 from workflows.recipe import read_recipe, search_table, shipped
-from workflows.search import configured, search
+from workflows.search import search
 from workflows.train import train
+from workflows.trials import configured
 
 torch.set_num_threads(1)
 
@@ -250,6 +253,49 @@ def test_another_network_starts_from_its_own_arguments(recipe: Path) -> None:
     }
     assert configured(base, {}) == base
     assert replace(base, network="x") != base
+
+
+def test_ray_listens_on_the_loopback_only(ray_here: None) -> None:
+    places = set()
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            places |= {one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN}
+    assert places
+    assert places <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_killed_trial_is_tried_again(recipe: Path, galaxies: str, ray_here: None, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(standing: Any) -> None:
+        if any(epochs == 1 for _, epochs in standing.running) and not killed:
+            for one in psutil.Process().children(recursive=True):
+                if "ImplicitFunc" in " ".join(one.cmdline()):
+                    one.kill()
+                    killed.append(one.pid)
+
+    settings = {"algorithm": "random", "trials": 2}
+    search(recipe, data=galaxies, out=tmp_path / "s", progress=kill, leave_open=True, **settings)
+    assert killed
+    trials = table(tmp_path / "s")
+    assert (trials["status"], trials["epochs"]) == (["finished"] * 2, [3] * 2)
+
+
+@pytest.mark.slow
+def test_population_based_training_exchanges_weights(
+    recipe: Path, galaxies: str, ray_here: None, tmp_path: Path
+) -> None:
+    space = {"training.learning_rate": {"log_uniform": [1e-7, 3e-2]}, "training.weight_decay": {"uniform": [0.0, 0.1]}}
+    settings = {"algorithm": "pbt", "trials": 4, "epochs": 8, "interval": 2}
+    result = search(recipe, data=galaxies, out=tmp_path / "s", space=space, **settings)
+    trials = table(tmp_path / "s")
+    assert trials["epochs"] == [8] * 4
+    assert all(1e-7 <= rate <= 3e-2 for rate in trials["param_training.learning_rate"])
+    first = Space.from_mapping(space).drawn(0, result.best)
+    rates = [Space.from_mapping(space).drawn(0, number)["training.learning_rate"] for number in range(4)]
+    assert trials["param_training.learning_rate"] != rates  # some have changed
+    assert first.keys() == result.configuration.keys()
+    assert ModelBundle.load(tmp_path / "s" / "best").card.metrics["test"]["count"] > 20
 
 
 @pytest.mark.slow

@@ -5,23 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
-from torch import nn
 
-from astroml_plugin import parallel, storage
+from astroml_plugin import storage
 from astroml_plugin.bundle import CARD, ModelBundle
 from astroml_plugin.errors import InputError
 from astroml_plugin.search import node_cache, pictures
 from astroml_plugin.search.objectives import SPEED, Objective
 from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.ray_space import from_ray
-from astroml_plugin.search.running import Report
 from astroml_plugin.search.samplers import Sampler, grid_sampler, random_sampler, tpe_sampler
 from astroml_plugin.search.schedulers import Scheduling
 from astroml_plugin.search.space import Configuration, Parameter, Space
@@ -29,9 +24,10 @@ from astroml_plugin.search.study import FAILED, FINISHED, OPEN, STOPPED, Study, 
 from astroml_plugin.search.tuning import Budget, Progress, tuned
 from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
 from astroml_plugin.stream import LabelledStamps, split_record
-from astroml_plugin.training import Batches, StemCache, fit, history_of, ready
+from astroml_plugin.training import fit
 from workflows.recipe import Recipe, read_recipe, search_table, to_toml
 from workflows.train import Plan, finish, fitted_to, fresh_network, planned, write_figure
+from workflows.trials import TrialWork, configured, trial_plan
 
 ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha", "pbt")
 _REFUSED = {
@@ -42,7 +38,6 @@ _REFUSED = {
     "training.memory": "it changes no training",
 }
 _DEFAULT_TRIALS = 32
-_SPEED_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -265,27 +260,6 @@ def _shown(one: Parameter, configuration: Configuration) -> str:
     return repr(configuration.get(one.key))
 
 
-def configured(base: Recipe, configuration: Configuration) -> Recipe:
-    """The recipe with the values of a configuration; another network starts from its own default arguments.
-
-    Raises:
-        InputError: an unknown key or a value of the wrong type.
-    """
-    values: dict[str, Any] = to_mapping(base)
-    if configuration.get("network", base.network) != base.network:
-        values["network_arguments"] = {}
-    for key, value in configuration.items():
-        table = values
-        *path, last = key.split(".")
-        for name in path:
-            below = table.setdefault(name, {})
-            if not isinstance(below, dict):
-                raise InputError(f"{name!r} of the recipe is no table, so it has no {last!r}")
-            table = below
-        table[last] = value
-    return from_mapping(Recipe, values, "the recipe")
-
-
 def _resources(chosen: SearchSettings, address: str | None) -> Resources:
     return Resources(chosen.cpus * chosen.processes, chosen.gpus * chosen.processes, chosen.concurrent, address)
 
@@ -358,123 +332,6 @@ def _work_left(study: Study, sampler: Sampler, budget: Budget) -> bool:
         return True
     full = budget.trials is not None and len(trials) >= budget.trials
     return not full and sampler(len(trials), trials) is not None
-
-
-# ---- one trial ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TrialWork:
-    """Trains one configuration; travels to the trial's process, so it holds addresses only."""
-
-    recipe: Recipe
-    urls: tuple[str, ...]
-    device: str | None
-    processes: int
-    speed: bool
-    """Whether the network's speed is measured."""
-    identity: str
-    """Of all checkpoints alike; "": each has the digest of its recipe and data."""
-
-    def __call__(self, configuration: Configuration, folder: str, report: Report) -> None:
-        """Train in `folder`, going on from the checkpoint that may be there."""
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if self.speed:
-            plan = trial_plan(self.recipe, configuration, _opened(self.urls))
-            report.note(SPEED, forward_speed(plan, fresh_network(plan), device))
-        earlier = history_of(folder)
-        for record in earlier[-1:] if self.identity else earlier:  # exchanged weights have another's history
-            report(record)
-        if self.processes == 1:
-            _train_here(self, configuration, folder, device, report)
-            return
-        tail = _Tail(folder, len(earlier), report)
-        parallel.spawn(self.processes, _train_here, self, configuration, folder, device, watch=tail)
-        tail()
-
-
-def _train_here(
-    work: TrialWork, configuration: Configuration, folder: str, device: str, report: Report | None = None
-) -> None:
-    """Train a trial in this process, alone or as one of a group."""
-    plan = trial_plan(work.recipe, configuration, _opened(work.urls))
-    network = fresh_network(plan)
-    with parallel.joined_group(device) as group:
-        own = group.own_device(device)
-        fit(
-            plan.task,
-            network,
-            _training_batches(plan, network, own, group),
-            plan.stream("validation"),
-            plan.recipe.training,
-            out=folder,
-            identity=work.identity or plan.identity,
-            report=report,
-            device=own,
-            group=group,
-        )
-
-
-class _Tail:
-    """Reports the epochs that other processes write to the log of a trial."""
-
-    def __init__(self, folder: str, told: int, report: Report) -> None:
-        self.folder, self.told, self.report = folder, told, report
-
-    def __call__(self) -> None:
-        for record in history_of(self.folder)[self.told :]:
-            self.told += 1
-            self.report(record)
-
-
-@lru_cache(maxsize=1)
-def _opened(urls: tuple[str, ...]) -> LabelledStamps:
-    """The data, once per process: Ray gives a process one trial after another."""
-    return node_cache.CachedStamps(urls)
-
-
-def _training_batches(plan: Plan, network: nn.Module, device: str, group: parallel.Group) -> Batches:
-    """The training split; features of a fixed stem are made once per process for all trials that share them."""
-    stream, training = plan.stream("train", group), plan.recipe.training
-    if not training.cache or group.size > 1:
-        return stream
-    stem = [(name, value.cpu().numpy().tobytes().hex()) for name, value in network.named_buffers()]
-    parts = [plan.recipe.network, stem, plan.task.to_settings(), plan.data.split_identity(plan.rows), training.augment]
-    key = storage.digest(*parts, device)
-    if key not in _FEATURES:
-        _FEATURES.clear()  # one at a time: they may be large
-        network.to(torch.device(device))
-        _FEATURES[key] = StemCache(plan.task, network, stream, training, device)
-    return _FEATURES[key].under(training)
-
-
-_FEATURES: dict[str, StemCache] = {}
-
-
-def trial_plan(base: Recipe, configuration: Configuration, data: LabelledStamps) -> Plan:
-    """Task, splits and targets of a configuration; validation and test objects are the base recipe's in every trial."""
-    recipe = configured(base, configuration)
-    plan = planned(recipe, data)
-    if recipe.split == base.split:
-        return plan
-    fixed = data.split(base.split, plan.task.usable(data.labels))
-    rows = {**fixed, "train": plan.rows["train"]}
-    targets = {name: plan.task.targets(data.labels.take(pa.array(chosen))) for name, chosen in rows.items()}
-    return replace(plan, rows=rows, targets=targets)
-
-
-def forward_speed(plan: Plan, network: nn.Module, device: str) -> float:
-    """Objects per second of the network's forward pass over a batch of the validation split; median of five."""
-    batch = next(iter(plan.stream("validation").ordered()))
-    network.to(torch.device(device)).eval()
-    inputs, _, rows = ready(plan.task, batch, device)
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(_SPEED_REPEATS + 1):
-            started = time.perf_counter()
-            network(*inputs).float().cpu()
-            seconds.append(time.perf_counter() - started)
-    return round(len(rows) / float(np.median(seconds[1:])), 1)
 
 
 # ---- the end -----------------------------------------------------------------------------------------------------

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
+from ray._private import ray_constants
 
 from astroml_plugin import __version__, storage
 from astroml_plugin.errors import InputError
@@ -54,7 +56,8 @@ def connected(resources: Resources) -> Iterator[None]:
         _refuse_large(resources, [{"CPU": float(cores), "GPU": float(_gpus())}], "this machine")
     try:
         if ours:
-            _start(resources, cores)
+            with _own_signals():
+                _start(resources, cores)
         _refuse_large(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]], "the cluster")
         if resources.address is not None:
             _refuse_other_versions()
@@ -62,6 +65,15 @@ def connected(resources: Resources) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put back what SIGTERM does here: `ray.init` makes it abort the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    with suppress(ValueError):  # not in the main thread: signals are not ours
+        signal.signal(signal.SIGTERM, before)
 
 
 def room(resources: Resources) -> int:
@@ -83,9 +95,21 @@ def _start(resources: Resources, cores: int) -> None:
             place = storage.redact(resources.address)
             raise InputError(f"no Ray cluster answers at {place}: {' '.join(str(error).split())[:200]}") from None
         return
-    # 127.0.0.1: nothing of it can be reached from outside; nothing large is in its object store
-    local: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": 10**8}
-    ray.init(address="local", num_cpus=cores, **local, **silent)
+    with _loopback():  # nothing large is in its object store
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=10**8, **silent)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Ray's own switch for machines with firewalls: it listens on 127.0.0.1 only, instead of on every interface."""
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before, constant = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = constant
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def _gpus() -> int:

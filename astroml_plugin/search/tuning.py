@@ -97,14 +97,17 @@ def tuned(
         exchange=scheduling.kind == "pbt",
     )
     with_resources = tune.with_resources(_named(trainable), {"cpu": resources.cpus, "gpu": resources.gpus})
+    proposals = _Proposals(study, sampler, watch)
+    population = _population(proposals) if scheduling.kind == "pbt" else None
     tuner = tune.Tuner(
         with_resources,
+        param_space=population,
         tune_config=tune.TuneConfig(
-            search_alg=_Proposals(study, sampler, watch),
+            search_alg=proposals if population is None else None,
             scheduler=scheduler_of(study, scheduling, watch.trials.values()),
-            num_samples=-1,
-            # pbt: trials that wait for others of the population would count too
-            max_concurrent_trials=None if scheduling.kind == "pbt" else resources.concurrent or room(resources),
+            num_samples=-1 if population is None else 1,
+            # those of a population that wait for others would count too
+            max_concurrent_trials=resources.concurrent or room(resources) if population is None else None,
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -127,6 +130,20 @@ def tuned(
         watch.pulse(force=True)
     if watch.fatal is not None:
         raise watch.fatal
+
+
+def _population(proposals: _Proposals) -> dict[str, Any]:
+    """All trials at once, as Ray's own grid: its population-based training takes no searcher."""
+    given: dict[int, dict[str, Any]] = {}
+    while isinstance(one := proposals.suggest(""), dict):
+        given[one["number"]] = one
+    keys = [key for key in next(iter(given.values()), {}) if key != "number"]
+    drawn = {key: tune.sample_from(partial(_looked_up, given, key)) for key in keys}
+    return {"number": tune.grid_search(list(given)), **drawn}
+
+
+def _looked_up(given: Mapping[int, Mapping[str, Any]], key: str, spec: Any) -> Any:
+    return given[spec.config.number][key]
 
 
 def _named(function: Callable[..., None]) -> Callable[[dict[str, Any]], None]:
