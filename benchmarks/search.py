@@ -49,11 +49,11 @@ Arms = dict[int, dict[str, list[Trial]]]
 class Scale:
     """How much is searched."""
 
-    stamps: int = 4000
+    stamps: int = 2000
     epochs: int = 27
     """Of a trial, at most."""
-    total_epochs: int | None = 324
-    """Budget of an arm: twelve whole trials."""
+    total_epochs: int | None = 432
+    """Budget of an arm: sixteen whole trials."""
     minutes: float | None = None
     """Instead: wall time of an arm."""
     cores: int = 1

@@ -74,6 +74,8 @@ def _population(space: Space, scheduling: Scheduling) -> TrialScheduler:
     random.seed(0)
     return PopulationBasedTraining(
         time_attr=EPOCHS,
+        metric=COST,
+        mode="min",
         perturbation_interval=scheduling.interval,
         hyperparam_mutations={one.key: partial(_mutated, one) for one in space.parameters},
         custom_explore_fn=partial(_bounded, space),
