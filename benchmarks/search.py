@@ -49,7 +49,7 @@ Arms = dict[int, dict[str, list[Trial]]]
 class Scale:
     """How much is searched."""
 
-    stamps: int = 2000
+    stamps: int = 1000
     epochs: int = 27
     """Of a trial, at most."""
     total_epochs: int | None = 432

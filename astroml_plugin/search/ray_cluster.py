@@ -22,6 +22,7 @@ _SILENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interruption is ours: it has to end Ray too
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first epoch
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_worker_niceness": "0",  # trials are as nice as the search is; Ray would add 15
     "RAY_AIR_NEW_OUTPUT": "0",  # it prints on stdout, which is for data
 }
 

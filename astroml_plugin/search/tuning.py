@@ -108,7 +108,7 @@ def tuned(
             num_samples=-1 if population is None else 1,
             # those of a population that wait for others would count too
             max_concurrent_trials=resources.concurrent or room(resources) if population is None else None,
-            reuse_actors=True,
+            reuse_actors=population is None,  # an exchange needs a fresh process
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         ),
