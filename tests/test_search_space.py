@@ -1,9 +1,12 @@
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from astroml_plugin import search as search_package
 from astroml_plugin.errors import InputError
 from astroml_plugin.search.importance import importance, places
 from astroml_plugin.search.objectives import Objective, kept, pareto
@@ -156,3 +159,13 @@ def test_place_is_the_inverse_of_at() -> None:
         one = Parameter("k", kind, values)
         assert one.place(one.at(0.999999)) == pytest.approx(1.0, abs=1e-4)
         assert one.place(one.at(0.0)) == 0
+
+
+def test_only_search_imports_ray() -> None:
+    package = Path(search_package.__file__).parent
+    importing = re.compile(r"^\s*(import|from) ray\b", re.MULTILINE)
+    found = {path for top in (package.parent, package.parents[1] / "workflows") for path in top.rglob("*.py")}
+    outside = [path.name for path in found if package not in path.parents and importing.search(path.read_text())]
+    assert outside == []
+    pure = ("space", "study", "samplers", "objectives", "importance", "pictures", "node_cache")
+    assert [name for name in pure if importing.search((package / f"{name}.py").read_text())] == []

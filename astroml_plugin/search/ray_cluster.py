@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault()  # read at import; a busy machine needs more than Ray's 30 s
 import ray
 from ray._private import ray_constants
 
@@ -25,6 +26,11 @@ _SILENT = {
     "RAY_worker_niceness": "0",  # trials are as nice as the search is; Ray would add 15
     "RAY_AIR_NEW_OUTPUT": "0",  # it prints on stdout, which is for data
 }
+
+
+_ATTEMPTS = 4
+_LATE = "timed out during startup"
+"""What Ray says where a machine is too busy for the 30 s that it gives itself."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,23 @@ def _start(resources: Resources, cores: int) -> None:
             place = storage.redact(resources.address)
             raise InputError(f"no Ray cluster answers at {place}: {' '.join(str(error).split())[:200]}") from None
         return
-    with _loopback():  # nothing large is in its object store
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=10**8, **silent)
+    local = {
+        **silent,
+        "num_cpus": cores,
+        "include_dashboard": False,
+        "object_store_memory": 10**8,
+    }  # nothing large there
+    with _loopback():
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                ray.init(address="local", **local)
+                return
+            except Exception as error:
+                ray.shutdown()
+                if _LATE not in str(error):
+                    raise
+                if attempt == _ATTEMPTS:
+                    raise InputError(f"Ray did not start here within {attempt} x 30 s: is the machine busy?") from None
 
 
 @contextmanager

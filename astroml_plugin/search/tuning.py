@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,7 +124,9 @@ def tuned(
         ),
     )
     try:
-        tuner.fit()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consider boosting PBT")  # reused processes lose its exchanges
+            tuner.fit()
     except Exception as error:
         raise watch.explained(error) from error
     finally:
