@@ -25,6 +25,7 @@ import torch
 from astroml_plugin import storage
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.search import node_cache
+from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.study import Study, Trial
 from astroml_plugin.training import LOG, fit
 from benchmarks.harness import Section, scratch, table
@@ -69,10 +70,12 @@ def run(scale: Scale | None = None) -> Section:
     scale = scale or Scale()
     torch.set_num_threads(1)
     data = _data(scale.stamps)
-    arms: Arms = {seed: {name: _arm(scale, data, name, seed) for name in ("random", "asha")} for seed in SEEDS}
     default = _default(scale, data)
-    speed, speed_data = _speed(arms, default, scale)
-    overhead, overhead_data = _overhead(scale, _data(scale.overhead_stamps))
+    with connected(Resources(limit=scale.cores)):
+        arms: Arms = {seed: {name: _arm(scale, data, name, seed) for name in ("random", "asha")} for seed in SEEDS}
+        speed, speed_data = _speed(arms, default, scale)
+        print(speed, flush=True)
+        overhead, overhead_data = _overhead(scale, _data(scale.overhead_stamps))
     budget = f"{scale.minutes:g} minutes" if scale.minutes else f"{scale.total_epochs} epochs"
     head = (
         f"Recipe `ellipticity`, its seven searched parameters, {scale.stamps:,} simulated stamps (seed {STAMPS_SEED}), "
@@ -260,7 +263,7 @@ def _overhead(scale: Scale, data: str) -> tuple[str, dict[str, Any]]:
         f"in one process with the same configurations, one after the other: {alone['efficiency']:.3f}. A busy loop "
         f"got {ray['spare']:.3f} of its core then (1 on a machine of one's own). Of all core-seconds that the "
         f"search with its Ray processes used, {ray['share']:.3f} were the trials'. Core-seconds {spent:.0f} and "
-        f"{alone['core_seconds']:.0f}; wall {wall:.0f} s and {alone['wall']:.0f} s; start of Ray, checks and pictures: "
+        f"{alone['core_seconds']:.0f}; wall {wall:.0f} s and {alone['wall']:.0f} s; first process, checks, pictures: "
         f"{whole - wall:.0f} s."
     )
     return text, {"overhead": {"ray": ray, "optuna": alone}}

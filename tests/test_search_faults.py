@@ -123,13 +123,13 @@ def test_a_driver_killed_five_times_ends_like_an_undisturbed_one(
     folder: Path, tmp_path: Path, ended: list[subprocess.Popen[str]], algorithm: str
 ) -> None:
     recipe, undisturbed = "grid.toml" if algorithm == "grid" else "r.toml", tmp_path / "undisturbed"
-    search(folder / recipe, data=str(folder / "galaxies.zarr"), out=undisturbed, algorithm=algorithm, trials=8)
-    more = ["--algorithm", algorithm, "--concurrent", "1", "--trials", "8"]
+    search(folder / recipe, data=str(folder / "galaxies.zarr"), out=undisturbed, algorithm=algorithm, trials=6)
+    more = ["--algorithm", algorithm, "--concurrent", "1", "--trials", "6"]
     seen = killed_five_times(folder, tmp_path / "s", ended, *more, recipe=recipe)
     assert configurations(tmp_path / "s") == configurations(undisturbed)
     one, other = table(tmp_path / "s"), table(undisturbed)
     assert one["validation_loss"] == other["validation_loss"]
-    assert one["status"] == other["status"] == ["finished"] * 8
+    assert one["status"] == other["status"] == ["finished"] * 6
     shas = {ModelBundle.load(path / "best").card.weights_sha256 for path in (tmp_path / "s", undisturbed)}
     assert len(shas) == 1
     assert all(Path(path).read_bytes() == before for path, before in seen.items())

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault()  # read at import; a busy machine needs more than Ray's 30 s
 import ray
 from ray._private import ray_constants
 
