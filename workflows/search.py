@@ -24,7 +24,7 @@ from astroml_plugin.search.study import FAILED, FINISHED, OPEN, STOPPED, Study, 
 from astroml_plugin.search.tuning import Budget, Progress, tuned
 from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
 from astroml_plugin.stream import LabelledStamps, split_record
-from astroml_plugin.training import fit
+from astroml_plugin.training import fit, history_of
 from workflows.recipe import Recipe, read_recipe, search_table, to_toml
 from workflows.train import Plan, finish, fitted_to, fresh_network, planned, write_figure
 from workflows.trials import TrialWork, configured, trial_plan
@@ -396,7 +396,7 @@ def _make_bundle(
         folder, training, identity = storage.join(study.url, "retrained"), plan.recipe.training, plan.identity
     else:
         folder, identity = study.folder(winner.number), _checkpoint_identity(study, plan)
-        training = replace(plan.recipe.training, epochs=len(winner.history))  # it is restored, and no epoch added
+        training = replace(plan.recipe.training, epochs=len(history_of(folder)))  # restored, and no epoch added
     result = fit(
         plan.task,
         fresh_network(plan),

@@ -275,11 +275,12 @@ class _Watch(tune.Callback):
         """A trial came to its end or was stopped."""
         number = trial.config["number"]
         one = self.trials[number]
-        if self.over and not self._outcome(number):
+        whole = len(one.history) >= self.scheduling.epochs
+        if self.over and not whole and not self._outcome(number):
             self.running.discard(number)  # ended by the budget: still open, a larger one goes on with it
             return
-        status = FINISHED if len(one.history) >= self.scheduling.epochs else STOPPED
-        reason = "" if status == FINISHED else f"by {self.scheduling.kind} after {len(one.history)} epochs"
+        reason = "" if whole else f"by {self.scheduling.kind} after {len(one.history)} epochs"
+        status = FINISHED if whole else STOPPED
         self._end(number, status, reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
