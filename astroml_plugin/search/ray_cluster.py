@@ -120,17 +120,25 @@ def _start(resources: Resources, cores: int) -> None:
                     raise InputError(f"Ray did not start here within {attempt} x 30 s: is the machine busy?") from None
 
 
+_LOCAL = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's own switch for firewalls: it listens on 127.0.0.1 only
+    "RAY_health_check_timeout_ms": "60000",  # a busy machine is no dead one: there is no other node to go on with
+    "RAY_health_check_failure_threshold": "10",
+}
+
+
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Ray's own switch for machines with firewalls: it listens on 127.0.0.1 only, instead of on every interface."""
-    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    before, constant = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    """Settings of a Ray that is started here, while it is started."""
+    before, constant = {name: os.environ.get(name) for name in _LOCAL}, ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ.update(_LOCAL)
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = constant
-        os.environ.pop(name) if before is None else os.environ.update({name: before})
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _gpus() -> int:
