@@ -88,9 +88,10 @@ def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.Ca
     assert f"example:\n  astroml-plugin {verb}" in capsys.readouterr().out
 
 
-def test_wrong_arguments_are_status_two(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [[], ["s.zarr", "--bundle", "b", "--out", "c", "--memory", "inf"]])
+def test_wrong_arguments_are_status_two(capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["infer"])
+        main(["infer", *more])
     assert stopped.value.code == 2
     assert "--help" in capsys.readouterr().err
 
@@ -297,7 +298,13 @@ def test_an_unreachable_store_never_shows_credentials(
     forget_stores()
 
 
-@pytest.mark.parametrize("setting", [{"batch": "0"}, {"threads": "0"}, {"workers": "-1"}, {"device": "abacus"}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *({"batch": "0"}, {"threads": "0"}, {"workers": "-1"}, {"device": "abacus"}),
+        *({"memory": "0"}, {"unit_timeout": "nan"}, {"unit_timeout": "-1"}),
+    ],
+)
 def test_settings_that_cannot_work(
     sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: dict[str, str]
 ) -> None:

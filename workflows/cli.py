@@ -416,7 +416,10 @@ def _batch(text: str) -> int | None:
 
 
 def _gigabytes(text: str) -> int:
-    return int(float(text) * 1e9)
+    try:
+        return int(float(text) * 1e9)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of gigabytes such as 8 or 0.5") from None
 
 
 def _names(text: str) -> tuple[str, ...]:
