@@ -150,7 +150,7 @@ def test_a_killed_worker_costs_no_row(sky: Path, tmp_path: Path, ended: list[sub
     workers = spawned(process)
     assert len(workers) == 2
     workers[0].kill()
-    printed, said = process.communicate(timeout=120)
+    printed, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
     assert "0 failed" in printed
     assert_same(rows(sky / "undisturbed"), rows(out))
@@ -230,7 +230,7 @@ def test_a_worker_whose_unit_hangs_is_replaced(sky: Path, tmp_path: Path, ended:
     shutil.copytree(sky / "survey.zarr", survey)
     blocked_shard(survey, 20)
     process = start(
-        arguments(sky, out, "--scheduler", "processes", "--workers", "2", "--unit-timeout", "15", survey=survey)
+        arguments(sky, out, "--scheduler", "processes", "--workers", "2", "--unit-timeout", "40", survey=survey)
     )
     ended.append(process)
     wait_for(lambda: parts(out) >= 1, process)
@@ -246,11 +246,11 @@ def test_a_worker_whose_unit_hangs_is_replaced(sky: Path, tmp_path: Path, ended:
 @pytest.mark.slow
 def test_a_worker_that_stands_still_costs_no_row(sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
     out = tmp_path / "catalog"
-    process = start(arguments(sky, out, "--scheduler", "processes", "--workers", "2", "--unit-timeout", "15"))
+    process = start(arguments(sky, out, "--scheduler", "processes", "--workers", "2", "--unit-timeout", "40"))
     ended.append(process)
     wait_for(lambda: parts(out) >= 5, process)
     spawned(process)[0].send_signal(signal.SIGSTOP)
-    printed, said = process.communicate(timeout=120)
+    printed, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
     assert "0 failed" in printed
     assert_same(rows(sky / "undisturbed"), rows(out))
