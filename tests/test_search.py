@@ -225,7 +225,6 @@ def test_failed_trials_are_recorded_and_only_failures_end_the_search(
         ({"split.seed": {"integer": [0, 9]}}, {}, "same validation objects"),
         ({"training.epochs": {"integer": [1, 9]}}, {}, "--epochs"),
         ({"task": {"choice": ["classify"]}}, {}, "what the recipe is for"),
-        ({"network_arguments.hidden": {"choice": [4]}}, {"algorithm": "pbt"}, "pbt changes trials while they train"),
         (None, {"algorithm": "ahsa"}, "algorithm must be one of asha, random"),
         (None, {"trails": 3}, "did you mean 'trials'"),
         (None, {"trials": 0}, "search trials must be 1 or more, not 0"),
@@ -279,23 +278,6 @@ def test_a_killed_trial_is_tried_again(recipe: Path, galaxies: str, ray_here: No
     assert killed
     trials = table(tmp_path / "s")
     assert (trials["status"], trials["epochs"]) == (["finished"] * 2, [3] * 2)
-
-
-@pytest.mark.slow
-def test_population_based_training_exchanges_weights(
-    recipe: Path, galaxies: str, ray_here: None, tmp_path: Path
-) -> None:
-    space = {"training.learning_rate": {"log_uniform": [1e-7, 3e-2]}, "training.weight_decay": {"uniform": [0.0, 0.1]}}
-    settings = {"algorithm": "pbt", "trials": 4, "epochs": 8, "interval": 2}
-    result = search(recipe, data=galaxies, out=tmp_path / "s", space=space, **settings)
-    trials = table(tmp_path / "s")
-    assert trials["epochs"] == [8] * 4
-    assert all(1e-7 <= rate <= 3e-2 for rate in trials["param_training.learning_rate"])
-    first = Space.from_mapping(space).drawn(0, result.best)
-    rates = [Space.from_mapping(space).drawn(0, number)["training.learning_rate"] for number in range(4)]
-    assert trials["param_training.learning_rate"] != rates  # some have changed
-    assert first.keys() == result.configuration.keys()
-    assert ModelBundle.load(tmp_path / "s" / "best").card.metrics["test"]["count"] > 20
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from workflows.recipe import Recipe, read_recipe, search_table, to_toml
 from workflows.train import Plan, finish, fitted_to, fresh_network, planned, write_figure
 from workflows.trials import TrialWork, configured, trial_plan
 
-ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha", "pbt")
+ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha")
 _REFUSED = {
     "task": "it is what the recipe is for",
     "description": "it changes no training",
@@ -45,7 +45,7 @@ class SearchSettings:
     """How to search: the table [search] of a recipe, its `space` apart."""
 
     algorithm: str = "asha"
-    """asha (random draws, hopeless trials stopped early), random, grid, tpe (optuna), tpe-asha, or pbt."""
+    """asha (random draws, hopeless trials stopped early), random, grid, tpe (optuna) or tpe-asha."""
     trials: int | None = None
     """Configurations to try; 32 where no other budget is given, all points for a grid."""
     hours: float | None = None
@@ -62,8 +62,6 @@ class SearchSettings:
     """Epochs before a trial may be stopped early."""
     reduction: float = 3.0
     """ASHA: one trial of so many goes on at each rung."""
-    interval: int = 1
-    """Epochs between the exchanges of pbt."""
     retries: int = 2
     """Further attempts of a trial whose process fails."""
     give_up: int = 5
@@ -79,7 +77,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         refuse_choices(self, {"algorithm": ALGORITHMS}, "search")
-        least = {"trials": 1, "total_epochs": 1, "epochs": 1, "grace": 1, "interval": 1, "give_up": 1}
+        least = {"trials": 1, "total_epochs": 1, "epochs": 1, "grace": 1, "give_up": 1}
         least |= {"retries": 0, "seed": 0, "processes": 1, "concurrent": 1}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
@@ -158,7 +156,7 @@ def search(
     chosen = _settings(recipe, settings)
     base = _with_epochs(read_recipe(recipe), chosen.epochs)
     searched = _space(recipe, space)
-    _refuse_keys(base, searched, chosen)
+    _refuse_keys(base, searched)
     resources = _resources(chosen, ray_address)
     urls = tuple(storage.absolute(url) for url in ([data] if isinstance(data, str) else data))
     stamps = node_cache.CachedStamps(urls)
@@ -180,7 +178,6 @@ def search(
                     device,
                     chosen.processes,
                     any(one.name == SPEED for one in study.objectives),
-                    _identity(study, chosen),
                 )
                 with connected(resources):
                     scheduling = _scheduling(chosen, base)
@@ -221,17 +218,12 @@ def _with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
     return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))
 
 
-def _refuse_keys(base: Recipe, space: Space, chosen: SearchSettings) -> None:
+def _refuse_keys(base: Recipe, space: Space) -> None:
     """Every key exists, may be searched, and takes the values it is given."""
     for one in space.parameters:
         if one.key in _REFUSED or (one.key.startswith("split") and one.key not in ("split.limit", "split.limit_seed")):
             why = _REFUSED.get(one.key, "trials must be compared on the same validation objects")
             raise InputError(f"search space: {one.key!r} cannot be searched: {why}")
-        if chosen.algorithm == "pbt" and (not one.key.startswith("training.") or one.when):
-            raise InputError(
-                f"search space: pbt changes trials while they train, so {one.key!r} cannot be searched: only "
-                "unconditional keys of training"
-            )
     for one, configuration in space.corners():
         try:
             configured(base, configuration).build_task()
@@ -283,15 +275,15 @@ def _budget(chosen: SearchSettings, space: Space) -> Budget:
 
 
 def _scheduling(chosen: SearchSettings, base: Recipe) -> Scheduling:
-    kind = {"asha": "asha", "tpe-asha": "asha", "pbt": "pbt"}.get(chosen.algorithm, "none")
-    shared = {"grace", "reduction", "interval", "retries", "give_up"}
+    kind = {"asha": "asha", "tpe-asha": "asha"}.get(chosen.algorithm, "none")
+    shared = {"grace", "reduction", "retries", "give_up"}
     return Scheduling(kind, base.training.epochs, **{name: getattr(chosen, name) for name in shared})
 
 
 def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: LabelledStamps) -> dict[str, Any]:
     """What a study is: whatever changes what a trial gives, or which trials there are."""
     objectives = [str(Objective.parse(text)) for text in chosen.objectives]
-    names = ("algorithm", "seed", "grace", "reduction", "interval", "processes")
+    names = ("algorithm", "seed", "grace", "reduction", "processes")
     record = {
         "recipe": {**to_mapping(base), "split": split_record(base.split)},
         "space": space.to_mapping(),
@@ -300,11 +292,6 @@ def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: Labelled
         "data": stamps.digest,
     }
     return {"identity": storage.digest(record), **record}
-
-
-def _identity(study: Study, chosen: SearchSettings) -> str:
-    """Of the checkpoints of population-based training, which go from one trial to another; else each has its own."""
-    return str(study.record["identity"]) if chosen.algorithm == "pbt" else ""
 
 
 def _refuse_more(study: Study, budget: Budget) -> None:
@@ -393,9 +380,9 @@ def _make_bundle(
     plan = trial_plan(base, winner.configuration, data)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if retrain:
-        folder, training, identity = storage.join(study.url, "retrained"), plan.recipe.training, plan.identity
+        folder, training = storage.join(study.url, "retrained"), plan.recipe.training
     else:
-        folder, identity = study.folder(winner.number), _checkpoint_identity(study, plan)
+        folder = study.folder(winner.number)
         training = replace(plan.recipe.training, epochs=len(history_of(folder)))  # restored, and no epoch added
     result = fit(
         plan.task,
@@ -404,15 +391,11 @@ def _make_bundle(
         plan.stream("validation"),
         training,
         out=folder,
-        identity=identity,
+        identity=plan.identity,
         device=device,
     )
     storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(plan.recipe).encode())
     finish(plan, result, url, device, record)
-
-
-def _checkpoint_identity(study: Study, plan: Plan) -> str:
-    return str(study.record["identity"]) if study.record["settings"]["algorithm"] == "pbt" else plan.identity
 
 
 def _write_tables(study: Study, trials: Sequence[Trial], winner: Trial, best: Recipe) -> None:

@@ -58,8 +58,6 @@ class TrialWork:
     processes: int
     speed: bool
     """Whether the network's speed is measured."""
-    identity: str
-    """Of all checkpoints alike; "": each has the digest of its recipe and data."""
 
     def __call__(self, configuration: Configuration, folder: str, report: Report) -> None:
         """Train in `folder`, going on from the checkpoint that may be there."""
@@ -68,7 +66,7 @@ class TrialWork:
             plan = trial_plan(self.recipe, configuration, _opened(self.urls))
             report.note(SPEED, forward_speed(plan, fresh_network(plan), device))
         earlier = history_of(folder)
-        for record in earlier[-1:] if self.identity else earlier:  # exchanged weights have another's history
+        for record in earlier:
             report(record)
         if self.processes == 1:
             _train_here(self, configuration, folder, device, report)
@@ -93,7 +91,7 @@ def _train_here(
             plan.stream("validation"),
             plan.recipe.training,
             out=folder,
-            identity=work.identity or plan.identity,
+            identity=plan.identity,
             report=report,
             device=own,
             group=group,

@@ -22,7 +22,7 @@ class Scheduling:
     """Which trials are stopped early, or changed."""
 
     kind: str = "asha"
-    """asha, none or pbt."""
+    """asha, none, or pbt: no workflow offers that yet, since with more trials than fit at once some stayed paused."""
     epochs: int = 30
     """Of a trial, at most."""
     grace: int = 1
