@@ -45,11 +45,11 @@ class Scale:
     """How much is measured."""
 
     fields: int = 8
-    side: int = 1536
+    side: int = 1280
     tuning: int = 4
     """Fields that Source Extractor is tuned on."""
     tuning_side: int = 1024
-    noise_side: int = 2048
+    noise_side: int = 1536
     repeats: int = 5
 
 
@@ -76,9 +76,11 @@ def run(scale: Scale | None = None) -> Section:
         truth_of(field_sky(FINAL_SEED + i, scale.side, seeing(i, scale.fields), 30 + 10 * (i % 2)))
         for i in range(scale.fields)
     ]
-    found = {name: [method(tile) for tile, _ in seen] for name, method in methods.items()}
+    maps = [maps_of(task, network, tile) for tile, _ in seen]
+    found = {name: [method(tile) for tile, _ in seen] for name, method in methods.items() if name != "network"}
+    found = {"network": [detected(task, network, tile, one) for (tile, _), one in zip(seen, maps)], **found}
     truths = [truth for _, truth in seen]
-    parts = [_main(found, truths, scale), _curve(task, network, seen, found, tuned), _fluxes(found, truths)]
+    parts = [_main(found, truths, scale), _curve(task, network, seen, maps, found), _fluxes(found, truths)]
     parts += [_empty(methods, scale), _stars(methods, scale), _speed(task, network, seen[0][0], scale)]
     parts += [segmentation_real.section(task, network)]
     head = (
@@ -208,14 +210,13 @@ def _curve(
     task: SegmentTask,
     network: nn.Module,
     seen: list[tuple[Tile, Truth]],
+    maps: list[np.ndarray],
     found: dict[str, list[Found]],
-    tuned: dict[str, ExtractorSettings],
 ) -> tuple[str, dict[str, Any]]:
     """Completeness where the network is as pure as Source Extractor: its threshold is moved along, on these fields."""
     name = "completeness 24-25"
     theirs = [counts(*pair) for pair in zip(found["sep for completeness"], [truth for _, truth in seen])]
     wanted = pooled(theirs, 1)["purity"][0]
-    maps = [maps_of(task, network, tile) for tile, _ in seen]
     tried = []
     for near in np.arange(0.2, 0.8, 0.025):
         other = task.with_settings(near=float(near))

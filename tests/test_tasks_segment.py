@@ -71,8 +71,8 @@ def order_of(found):
 def test_perfect_maps_give_every_object_its_place(found) -> None:
     truth = order_of(found)
     assert sorted(truth) == list(range(len(X)))
-    np.testing.assert_allclose(found.x, X[truth], atol=0.02)
-    np.testing.assert_allclose(found.y, Y[truth], atol=0.02)
+    np.testing.assert_allclose(found.x, X[truth], atol=0.15)
+    np.testing.assert_allclose(found.y, Y[truth], atol=0.15)
     assert list(found.columns) == [column.name for column in TASK.columns()]
     assert np.all(np.diff(found.peak_y * SIDE + found.peak_x) > 0)
     assert np.array_equal(found.labels[found.peak_y, found.peak_x], np.arange(1, len(X) + 1))
@@ -242,3 +242,24 @@ def test_settings_that_cannot_be_are_refused() -> None:
         SegmentTask(SegmentSettings(bands=("r",), overlap=32)).build_network("unet", {})
     with pytest.raises(InputError, match="measures no stamps"):
         TASK.measure(torch.zeros(1, 7), None)  # type: ignore[arg-type]
+
+
+def test_a_hundred_thousand_objects_fit_in_memory() -> None:
+    import tracemalloc
+
+    side, step = 1280, 4
+    centre = np.full((side, side), -9.0, np.float32)
+    centre[2::step, 2::step] = 3
+    maps = np.zeros((len(LAYERS), side, side), np.float32)
+    maps[LAYERS.index("foreground")] = 4  # one patch of light for all of them
+    maps[LAYERS.index("centre")] = maps[LAYERS.index("near")] = centre
+    rows, columns = np.mgrid[:side, :side]
+    maps[LAYERS.index("offset_x")], maps[LAYERS.index("offset_y")] = 2 - columns % step, 2 - rows % step
+    image = np.ones((1, side, side), np.float32)
+    tracemalloc.start()
+    found = TASK.detect(maps, Field(image, image, None, None, ("r",), (0, 0), (31.4,)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == (side // step) ** 2 == 102_400
+    assert np.all(found.columns["area"] == step**2)
+    assert peak < 700e6

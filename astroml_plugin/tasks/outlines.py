@@ -44,19 +44,14 @@ class Outlines:
     """(n,) number of the patch of light that the object is in; objects without light have one of their own."""
 
 
-def find_peaks(centre: Float, near: Float, least_centre: float, least_near: float) -> tuple[Index, Index]:
-    """Rows and columns (n,), (n,) of the peaks of a map, row by row; NaN is nothing.
+def find_peaks(centre: Float, least: float) -> tuple[Index, Index]:
+    """Rows and columns (n,), (n,) of the peaks above `least` of a map (h, w), row by row; NaN is nothing.
 
     A pixel is a peak where none within `SEPARATION` is higher, and of equal ones the first.
-
-    Args:
-        centre: (h, w), whose peaks are looked for.
-        near: (h, w), which says whether there is something.
-        least_centre, least_near: what a peak exceeds in both.
     """
     width = centre.shape[1] + 2 * SEPARATION
     padded = np.pad(centre, SEPARATION, constant_values=-np.inf).ravel()
-    row, column = np.nonzero((centre > least_centre) & (near > least_near))
+    row, column = np.nonzero(centre > least)
     place = (row + SEPARATION) * width + column + SEPARATION
     value = padded[place]
     kept = np.ones(len(place), bool)
@@ -67,6 +62,24 @@ def find_peaks(centre: Float, near: Float, least_centre: float, least_near: floa
                 beside = padded[place + step]
                 kept &= ~(beside >= value) if step < 0 else ~(beside > value)
     return row[kept], column[kept]
+
+
+def around(plane: Float, where: tuple[Index, Index], reach: int) -> NDArray[np.float32]:
+    """(n, 2 reach + 1, 2 reach + 1) pixels of a plane (h, w) about n pixels; beyond the border, those at the border."""
+    side = np.arange(-reach, reach + 1)
+    height, width = plane.shape
+    rows = (where[0][:, None] + side).clip(0, height - 1)
+    columns = (where[1][:, None] + side).clip(0, width - 1)
+    return plane[rows[:, :, None], columns[:, None, :]]
+
+
+def centroids(weight: NDArray[np.floating], where: tuple[Index, Index]) -> tuple[NDArray, NDArray]:
+    """x and y (n,), (n,) of the mean position of weights (n, k, k) about n pixels; the pixel's own where all are 0."""
+    reach = weight.shape[-1] // 2
+    side = np.arange(-reach, reach + 1)
+    known = np.nan_to_num(weight.astype(np.float64))
+    total = np.maximum(known.sum((1, 2)), 1e-12)
+    return where[1] + (known.sum(1) @ side) / total, where[0] + (known.sum(2) @ side) / total
 
 
 def outline(lit: NDArray[np.bool_], offset_x: Float, offset_y: Float, peak: tuple[Index, Index]) -> Outlines:

@@ -24,7 +24,7 @@ from astroml_plugin.tasks.base import Task, TaskSettings, transform
 from astroml_plugin.tasks.detecting import PARENT, DetectingTask, Detections, Field
 from astroml_plugin.tasks.field_truth import LAYERS
 from astroml_plugin.tasks.normalisation import Normalisation
-from astroml_plugin.tasks.outlines import Outlines, find_peaks, outline
+from astroml_plugin.tasks.outlines import Outlines, around, centroids, find_peaks, outline
 from astroml_plugin.tasks.photometry import (
     aperture_flux,
     isophotal_flux,
@@ -73,7 +73,7 @@ class SegmentSettings(TaskSettings):
     """Probability above which a pixel is light."""
     near: float = 0.5
     """Probability of a centre within `field_truth.NEAR` above which a peak is an object."""
-    centre: float = 0.1
+    centre: float = 0.05
     """Height of the map of centres above which a peak is looked at."""
     aperture: float = 5.0
     """Radius in pixels of the aperture of `flux_aper`."""
@@ -255,19 +255,31 @@ class SegmentTask(DetectingTask):
         if field.bits is not None and (field.bits & int(ObjectFlag.EDGE)).any():
             outside = (field.bits & np.uint8(ObjectFlag.EDGE)).all(0)
             maps = np.where(outside, np.float32(np.nan), maps)
-        peak = find_peaks(maps[_CENTRE], maps[_NEAR], _logit(settings.centre), _logit(settings.near))
+        peak, certain = self.peaks(maps)
         outlines = outline(maps[_FOREGROUND] > _logit(settings.foreground), maps[_X], maps[_Y], peak)
-        x, y = (
-            at + np.clip(np.nan_to_num(maps[layer][peak]), -_MOST_MOVED, _MOST_MOVED).astype(np.float64)
-            for at, layer in ((peak[1], _X), (peak[0], _Y))
-        )
+        x, y = self.centres(maps, peak)
         columns, snr = self._measured(maps, field, outlines, peak, (x, y))
+        columns["p_object"] = _sigmoid(certain)
         blended, columns[PARENT] = _blends(outlines, snr)
         flags = pixel_flags(field.bits, outlines.pixels, len(x)) | blended * np.int32(ObjectFlag.BLENDED)
         flags |= int(ObjectFlag.NO_VARIANCE) if field.variance is None else 0
         flags |= self._domain(field, x, y)
         ordered = {column.name: columns[column.name].astype(column.type) for column in self.columns()}
         return Detections(outlines.labels, x, y, peak[1], peak[0], ordered, flags)
+
+    def peaks(self, maps: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """Rows and columns of the objects' peaks, and their log odds (n,): means of `near` over 3 x 3 pixels."""
+        found = find_peaks(maps[_CENTRE], _logit(self.settings.centre))
+        odds = around(maps[_NEAR], found, 1).mean((1, 2))
+        kept = odds > _logit(self.settings.near)
+        return (found[0][kept], found[1][kept]), odds[kept]
+
+    def centres(self, maps: np.ndarray, peak: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """x and y of the objects: centroids of the map of centres about each peak.
+
+        In a blend the offsets of pixels near the fainter object point half way to the brighter one: they are not asked.
+        """
+        return centroids(_sigmoid(around(maps[_CENTRE], peak, 2)), peak)
 
     def _measured(
         self, maps: np.ndarray, field: Field, outlines: Outlines, peak: tuple[np.ndarray, np.ndarray], centre: Any
@@ -281,8 +293,7 @@ class SegmentTask(DetectingTask):
             "area": np.bincount(pixels.owner, minlength=count),
             **second_moments(signal * share, pixels, count),
             "peak_snr": self._signal_at(field, peak),
-            "p_star": _sigmoid(_around(maps[_STAR], peak)),
-            "p_object": _sigmoid(maps[_NEAR][peak]),
+            "p_star": _sigmoid(around(maps[_STAR], peak, 1).mean((1, 2))),
         }
         parts, other = np.ones(maps.shape[1:], np.float32), np.full(maps.shape[1:], -1, np.int32)
         parts[where], other[where] = share, pixels.other
@@ -352,10 +363,6 @@ def field_of(tile: Tile, bands: Sequence[str] = ("r",), zero_points: Sequence[fl
     return Field(np.where(bad, 0, tile.image), variance, seen, tile.psf, tuple(bands), (0, 0), tuple(zero_points))
 
 
-_MOST_MOVED = 2.0
-"""Pixels by which a centre may lie beside its peak."""
-
-
 def _blends(outlines: Outlines, snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n,) int32 1 for objects whose patch of light has another; (n,) number of the brightest one of their patch."""
     _, group = np.unique(outlines.patch, return_inverse=True)
@@ -365,16 +372,6 @@ def _blends(outlines: Outlines, snr: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if len(order):
         first[:] = leaders[group]
     return (np.bincount(group, minlength=1)[group] > 1).astype(np.int32), first
-
-
-def _around(plane: np.ndarray, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """(n,) mean over 3 x 3 pixels."""
-    height, width = plane.shape
-    total = np.zeros(len(where[0]), np.float32)
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            total += plane[(where[0] + down).clip(0, height - 1), (where[1] + right).clip(0, width - 1)]
-    return total / 9
 
 
 def _nanojansky(zero_point: float | None) -> float:

@@ -12,8 +12,7 @@ from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.field_merit import Found, Truth, counts, pooled
 from astroml_plugin.simulation.fields import field_sky, truth_of
 from astroml_plugin.tasks.field_truth import LAYERS
-from astroml_plugin.tasks.outlines import find_peaks
-from astroml_plugin.tasks.segment import SegmentTask, field_of, maps_of
+from astroml_plugin.tasks.segment import SegmentTask, maps_of
 from workflows.recipe import Recipe, read_recipe
 from workflows.simulate import simulate
 from workflows.train import finite, train
@@ -114,28 +113,27 @@ def with_thresholds(bundle: ModelBundle, out: str, scale: float = 1.0) -> ModelB
     """The bundle with thresholds chosen on fields of seeds 500 to 507, written to `out`.
 
     Light is told from sky where the intersection over union with the truth is largest; peaks are objects where the
-    completeness at 24-25 mag is largest among the pairs of thresholds with a purity of `PURITY`.
+    completeness at 24-25 mag is largest among the thresholds with a purity of `PURITY`.
     """
     task, network = bundle.task(), bundle.network(fused=True)
     assert isinstance(task, SegmentTask)
     side = 1024 if scale >= 1 else 256
     fields = [truth_of(field_sky(_FIRST_SEED + i, side, seeing)) for i, seeing in enumerate(_SEEING)]
-    seen = [(maps_of(task, network, tile), field_of(tile), truth) for tile, truth in fields]
-    foreground = max(_STEPS, key=lambda p: sum(_overlap(maps, truth, p) for maps, _, truth in seen))
-    pairs = [(centre, near) for centre in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3) for near in _STEPS]
-    figures = {pair: _figures(task, seen, *pair) for pair in pairs}
-    pure = [pair for pair in pairs if figures[pair]["purity"][0] >= PURITY]
-    centre, near = max(pure or pairs, key=lambda pair: figures[pair]["completeness 24-25" if pure else "purity"][0])
-    chosen = task.with_settings(foreground=foreground, centre=centre, near=near)
-    kept = {name: values[0] for name, values in figures[centre, near].items() if not name.startswith("iou")}
-    record = {"seeds": [_FIRST_SEED, _FIRST_SEED + 7], "purity": PURITY, "foreground": foreground, "near": near, **kept}
+    seen = [(maps_of(task, network, tile), truth) for tile, truth in fields]
+    foreground = max(_STEPS, key=lambda p: sum(_overlap(maps, truth, p) for maps, truth in seen))
+    figures = {near: _figures(task, seen, near) for near in _STEPS}
+    pure = [near for near in _STEPS if figures[near]["purity"][0] >= PURITY]
+    near = max(pure or _STEPS, key=lambda level: figures[level]["completeness 24-25" if pure else "purity"][0])
+    chosen = task.with_settings(foreground=foreground, near=near)
+    kept = {name: figures[near][name][0] for name in ("purity", "completeness 23-24", "completeness 24-25", "pairs")}
+    record = {"seeds": [_FIRST_SEED, _FIRST_SEED + 7], "foreground": foreground, "near": near, **kept}
     card = replace(
         bundle.card, settings=chosen.to_settings(), training={**bundle.card.training, "thresholds": finite(record)}
     )
     return ModelBundle.save(out, bundle.network(), card)
 
 
-_STEPS = tuple(round(0.2 + 0.025 * i, 3) for i in range(21))
+_STEPS = tuple(round(0.2 + 0.025 * i, 3) for i in range(25))
 
 
 def _overlap(maps: np.ndarray, truth: Truth, probability: float) -> float:
@@ -143,13 +141,12 @@ def _overlap(maps: np.ndarray, truth: Truth, probability: float) -> float:
     return float((light & truth.foreground).sum() / max(1, (light | truth.foreground).sum()))
 
 
-def _figures(task: SegmentTask, seen: list[Any], centre: float, near: float) -> dict[str, list[float]]:
-    """Figures of merit of peaks alone: outlines do not change them."""
-    levels = [float(np.log(value / (1 - value))) for value in (centre, near)]
+def _figures(task: SegmentTask, seen: list[Any], near: float) -> dict[str, list[float]]:
+    """Figures of merit of centres alone, at a threshold."""
+    other = task.with_settings(near=near)
+    assert isinstance(other, SegmentTask)
     sums = []
-    for maps, _, truth in seen:
-        row, column = find_peaks(maps[LAYERS.index("centre")], maps[LAYERS.index("near")], *levels)
-        moved = [np.clip(maps[LAYERS.index(name)][row, column], -2, 2) for name in ("offset_x", "offset_y")]
-        labels = np.zeros(truth.foreground.shape, np.int32)
-        sums.append(counts(Found(column + moved[0], row + moved[1], labels, {}), truth))
+    for maps, truth in seen:
+        x, y = other.centres(maps, other.peaks(maps)[0])
+        sums.append(counts(Found(x, y, np.zeros(truth.foreground.shape, np.int32), {}), truth))
     return pooled(sums, repeats=1)
