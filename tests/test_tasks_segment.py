@@ -9,9 +9,11 @@ import torch
 from astroml_plugin.cutouts import from_stamps, pixel_bits
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import MaskBit, ObjectFlag
+from astroml_plugin.simulation.profiles import Psf, psf_image
 from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.detecting import PARENT, Field
 from astroml_plugin.tasks.field_truth import LAYERS, Scene, layers_of_labels, truth_layers
+from astroml_plugin.tasks.photometry import psf_fwhm
 from astroml_plugin.tasks.segment import SegmentSettings, SegmentTask
 
 TASK = SegmentTask(SegmentSettings(bands=("r",), stamp_size=96))
@@ -153,6 +155,14 @@ def test_flags_tell_of_bad_pixels_missing_variance_and_an_odd_psf(light) -> None
     assert np.all(by_truth & everyone == everyone)
     assert [bool(flag & ObjectFlag.NONFINITE) for flag in by_truth] == [False, False, True, False, False]
     assert [bool(flag & ObjectFlag.SATURATED) for flag in by_truth] == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize(("profile", "fwhm"), [("moffat", 0.5), ("moffat", 1.0), ("kolmogorov", 0.7)])
+def test_the_width_of_a_psf_is_that_of_its_core(profile, fwhm) -> None:
+    pytest.importorskip("galsim")
+    found = psf_fwhm(psf_image(Psf(profile, fwhm, 0.05, 0.0), 25, 0.2))
+    assert found == pytest.approx(np.hypot(fwhm / 0.2, 0.9), rel=0.06)
+    assert np.isnan(psf_fwhm(np.zeros((25, 25))))
 
 
 def test_unknown_zero_points_give_no_flux(light) -> None:

@@ -73,10 +73,10 @@ def extract(
     options: dict[str, Any] = {
         **{"err": noise, "mask": unusable, "minarea": settings.minimum_area},
         **{"deblend_nthresh": settings.deblend_levels, "deblend_cont": settings.deblend_contrast},
-        **{"segmentation_map": True},
+        **{"segmentation_map": True, "filter_type": "conv"},
     }
     if settings.filter_fwhm > 0:
-        options |= {"filter_kernel": gaussian(settings.filter_fwhm), "filter_type": "conv"}
+        options["filter_kernel"] = gaussian(settings.filter_fwhm)
     found, labels = sep.extract(data, settings.threshold, **options)
     x, y = (np.asarray(found[name], np.float64) for name in ("x", "y"))
     iso = np.asarray(found["flux"], np.float64)

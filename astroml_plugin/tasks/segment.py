@@ -331,7 +331,8 @@ class SegmentTask(DetectingTask):
         column = np.clip((x + 0.5) / width * cells_x, 0, cells_x - 1).astype(np.int64)
         low, high = self.settings.psf_fwhm
         found = fwhm[row, column]
-        return ((found < low) | (found > high)).astype(np.int32) * np.int32(ObjectFlag.OUT_OF_DOMAIN)
+        fits = (found > low / _TOLERANCE) & (found < high * _TOLERANCE)
+        return (~fits).astype(np.int32) * np.int32(ObjectFlag.OUT_OF_DOMAIN)
 
 
 def maps_of(task: SegmentTask, network: nn.Module, tile: Tile, pixel_scale: float | None = None) -> np.ndarray:
@@ -361,6 +362,10 @@ def field_of(tile: Tile, bands: Sequence[str] = ("r",), zero_points: Sequence[fl
     variance = None if tile.variance is None else np.where(bad, 0, tile.variance)
     seen = bits if bad.any() else None
     return Field(np.where(bad, 0, tile.image), variance, seen, tile.psf, tuple(bands), (0, 0), tuple(zero_points))
+
+
+_TOLERANCE = 1.07
+"""Of the FWHM of PSF images, in which the pixels' own width is."""
 
 
 def _blends(outlines: Outlines, snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
