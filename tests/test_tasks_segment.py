@@ -262,7 +262,7 @@ def test_a_hundred_thousand_objects_fit_in_memory() -> None:
     centre[2::step, 2::step] = 3
     maps = np.zeros((len(LAYERS), side, side), np.float32)
     maps[LAYERS.index("foreground")] = 4  # one patch of light for all of them
-    maps[LAYERS.index("centre")] = maps[LAYERS.index("near")] = centre
+    maps[LAYERS.index("centre")], maps[LAYERS.index("near")] = centre, 4
     rows, columns = np.mgrid[:side, :side]
     maps[LAYERS.index("offset_x")], maps[LAYERS.index("offset_y")] = 2 - columns % step, 2 - rows % step
     image = np.ones((1, side, side), np.float32)
