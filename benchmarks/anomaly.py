@@ -319,6 +319,8 @@ def _robustness(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
 
 
 def _speed(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
+    if not scale.speed:
+        return "### Speed\n\nNot measured in this run.", {}
     source = _stored(scale)
     arms = {f"stored stamps of 64 px, {', '.join(BANDS)} with variance": partial(_rate, model.url, source)}
     rates = interleave(arms, REPEATS)

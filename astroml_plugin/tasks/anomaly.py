@@ -49,7 +49,9 @@ LEAST = 100
 
 _STRUCTURE = len(structure.PARTS)
 _GIVEN = [structure.PARTS.index("log_snr"), structure.PARTS.index("log_radius")]
-_OUTLIER_TAIL = 3.0  # -lg p of a line or of sharp pixels beyond which they are called an artefact
+_EXPECTED = ("critic", "reconstruction", "latent", "line", "sharpness")
+"""What follows S/N and size; the judge learned to see past both, asymmetry and the like have the noise taken off."""
+_TRAIL_TAIL, _SHARP_TAIL = 2.0, 3.0  # -lg p of a line or of sharp pixels beyond which they are called an artefact
 _LEAST_LINE, _LEAST_SHARP = 9.0, 8.0  # and in noise
 _PLATEAU = 4  # further pixels of the highest value
 _EDGE = 0.02  # part of the stamp without pixels
@@ -71,7 +73,7 @@ class AnomalySettings(TaskSettings):
     """Whether the catalog gets it, as the column `latent`."""
     weights: dict[str, float] = field(default_factory=dict)
     """Sign -> how much its -lg p counts in the score; those left out keep `WEIGHTS`."""
-    power: float = 3.0
+    power: float = 2.0
     """Of the mean of the signs: 1 is their sum, large values let the strongest decide."""
     density_components: int = 1
     """Normal distributions in the density of latent vectors."""
@@ -108,12 +110,12 @@ class AnomalySettings(TaskSettings):
 
 WEIGHTS = {
     "foreign": 1.0,
-    "critic": 0.5,
-    "reconstruction": 0.5,
-    "latent": 0.25,
-    "asymmetry": 0.5,
-    "second_source": 0.25,
-    "residual": 0.5,
+    "critic": 0.1,
+    "reconstruction": 0.1,
+    "latent": 0.1,
+    "asymmetry": 1.0,
+    "second_source": 0.1,
+    "residual": 0.1,
     "line": 0.5,
 }
 """Chosen on simulated anomalies (docs/anomaly.md)."""
@@ -227,10 +229,10 @@ class AnomalyTask(Task):
         density = fit_density(self._named(outputs)["latent"], self.settings.density_components)
         task = self.with_settings(density=density, expectations={}, tails={}, score=Tail())
         raw = task._raw(outputs)  # type: ignore[attr-defined]
-        expectations = {name: fit_expectation(values, given) for name, values in raw.items() if np.ptp(values) > 0}
+        expectations = {name: fit_expectation(raw[name], given) for name in _EXPECTED if np.ptp(raw[name]) > 0}
         task = task.with_settings(expectations=expectations)
         standard = task._standard(outputs)  # type: ignore[attr-defined]
-        tails = {name: fit_tail(standard[name]) for name in expectations}
+        tails = {name: fit_tail(values) for name, values in standard.items() if np.ptp(values) > 0}
         task = task.with_settings(tails=tails)
         return task.with_settings(score=fit_tail(task._sum(task._tails(outputs))))  # type: ignore[attr-defined]
 
@@ -278,8 +280,8 @@ class AnomalyTask(Task):
         """(n,) of `ARTEFACTS`; what is seen of the pixels goes before what is measured."""
         flags = cutouts.flags.cpu().numpy()
         missing = 1 - self.fitted_stamps(cutouts).valid.flatten(1).float().mean(1).cpu().numpy()
-        sharp = (tails["sharpness"] > _OUTLIER_TAIL) & (found["sharpness"].numpy() > _LEAST_SHARP)
-        line = (tails["line"] > _OUTLIER_TAIL) & (found["line"].numpy() > _LEAST_LINE)
+        sharp = (tails["sharpness"] > _SHARP_TAIL) & (found["sharpness"].numpy() > _LEAST_SHARP)
+        line = (tails["line"] > _TRAIL_TAIL) & (found["line"].numpy() > _LEAST_LINE)
         full = 10 ** found["plateau"].numpy() - 1 > _PLATEAU
         edge = int(ObjectFlag.EDGE)
         kinds = {
