@@ -5,7 +5,7 @@ import torch
 
 from astroml_plugin.networks.anogan import AnoGAN
 from astroml_plugin.networks.autoencoder import ERRORS, Autoencoder, Judge, chi_square, compressed, middle, posed
-from astroml_plugin.networks.strided_cnn import fuse
+from astroml_plugin.networks.folding import fuse
 from astroml_plugin.tasks.base import SYMMETRIES, transform
 from tests.test_networks_structure import galaxies
 
