@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 COMMAND = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 BARE = """
 import runpy, sys
@@ -45,6 +47,7 @@ def test_all_networks_run_where_only_torch_and_numpy_are(tmp_path: Path) -> None
     assert "no CUDA device" in report["bus"]["left_out"]
 
 
+@pytest.mark.slow
 def test_the_whole_command_is_measured_where_the_package_is_there(tmp_path: Path) -> None:
     told, report = run(tmp_path, "--sizes", "16", "--networks", "multipole_mlp", bare=False)
     assert report["infer"]["objects_per_tile"] == 64

@@ -238,6 +238,7 @@ def test_an_unwritable_output(sky: Path, tmp_path: Path, capsys: pytest.CaptureF
     refused(capsys, infer(sky, tmp_path / "file" / "catalog"), "--out")
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_keeps_what_is_there(sky: Path, tmp_path: Path) -> None:
     """A real limit on file sizes stands for the full disk: the kernel refuses the write (EFBIG) part of the way."""
     script = "import sys; from workflows.cli import main; sys.exit(main(sys.argv[1:]))"

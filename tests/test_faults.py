@@ -123,7 +123,9 @@ def ended() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
+@pytest.mark.parametrize(
+    ("name", "status"), [pytest.param("SIGINT", 130, marks=pytest.mark.slow), ("SIGTERM", 143), ("SIGKILL", -9)]
+)
 def test_a_stopped_driver_resumes(
     sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]], name: str, status: int
 ) -> None:

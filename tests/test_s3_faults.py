@@ -77,6 +77,7 @@ def test_slow_answers_and_failing_requests_change_no_row_and_no_key_is_written(
         assert [name for name, data in written.items() if secret.encode() in data] == []
 
 
+@pytest.mark.slow
 def test_a_server_that_restarts_costs_no_row(given: Path, server: S3Server) -> None:
     out = f"{BUCKET}/restarted"
     network = Network(server.port, delay=(0.0, 0.01), every=10**9)

@@ -147,6 +147,7 @@ def test_same_search_again_is_skipped_more_is_refused(studied: Path, recipe: Pat
         search(recipe, data=galaxies, out=studied / "best", algorithm="random")
 
 
+@pytest.mark.slow
 def test_search_repeats_and_goes_on_where_it_was_left(
     studied: Path, recipe: Path, galaxies: str, tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_search_that_died_before_its_bundle_measures_the_frozen_winner(
     assert len(shas) == 1
 
 
+@pytest.mark.slow
 def test_asha_stops_trials_and_several_objectives_make_a_table(
     recipe: Path, galaxies: str, ray_here: None, tmp_path: Path
 ) -> None:
@@ -200,6 +202,7 @@ def test_asha_stops_trials_and_several_objectives_make_a_table(
     assert trials["reason"][trials["status"].index("stopped")] == "by asha after 1 epochs"
 
 
+@pytest.mark.slow
 def test_failed_trials_are_recorded_and_only_failures_end_the_search(
     recipe: Path, galaxies: str, ray_here: None, tmp_path: Path
 ) -> None:

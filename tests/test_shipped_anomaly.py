@@ -64,6 +64,7 @@ def test_artefacts_are_told_from_objects(odd: tuple[np.ndarray, dict[str, np.nda
     assert np.mean(found["artefact"][kind == "trail"] == "trail") > 0.3
 
 
+@pytest.mark.slow
 def test_what_does_not_matter_changes_little() -> None:
     pytest.importorskip("galsim")
     for name, change in changes(ModelBundle.load("anomaly"), 160).items():

@@ -29,6 +29,7 @@ def test_it_ships_within_its_size() -> None:
     assert sum(task.settings.training_prior) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_it_finds_fresh_lenses() -> None:
     pytest.importorskip("lenstronomy")
     made = LensSet(512, seed=985, block=512, variance=False).make(0)

@@ -86,6 +86,7 @@ def test_wrong_input_is_one_sentence(
     assert told.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_label_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     _, made = stamps_and_catalog(tmp_path)
     words = [sys.executable, "-m", "workflows.cli", "label", made.url, "--who", "ana", "--top", "3"]
