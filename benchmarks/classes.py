@@ -16,7 +16,7 @@ from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
 from workflows.infer import infer
 
-COUNT, SIZE = 8192, 64
+COUNT, SIZE = 16384, 64
 TARGET = 4000
 """Objects per second on two cores that issue 4 asks for."""
 
