@@ -6,11 +6,9 @@ import errno
 import math
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -21,9 +19,8 @@ from astroml_plugin import storage
 from astroml_plugin.errors import DivergedError, InputError
 from astroml_plugin.search.objectives import kept
 from astroml_plugin.search.space import Configuration
-from astroml_plugin.search.study import FAILED, FINISHED, TRIAL, write_outcome
+from astroml_plugin.search.study import FAILED, FINISHED, write_outcome
 from astroml_plugin.settings import refuse_unknown
-from astroml_plugin.training import CHECKPOINT, LOG
 
 
 class Report(Protocol):
@@ -45,15 +42,13 @@ COST, EPOCHS, FATAL = "cost", "epochs_done", "fatal"
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def run_trial(config: dict[str, Any], *, work: Work, url: str, objective: str, sign: float, exchange: bool) -> None:
+def run_trial(config: dict[str, Any], *, work: Work, url: str, objective: str, sign: float) -> None:
     """One trial: trains in its folder, reports each epoch, writes its outcome."""
     configuration = {key: value for key, value in config.items() if key != "number"}
     folder = storage.join(url, "trials", f"{config['number']:05d}")
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    teller = _Teller(folder, objective, sign, exchange)
+    teller = _Teller(folder, objective, sign)
     try:
-        if exchange:
-            _take_over(folder, config["number"], configuration)
         work(configuration, folder, teller)
         write_outcome(folder, FINISHED, **teller.extra)
     except (DivergedError, InputError) as error:  # would fail again in the same way
@@ -71,8 +66,8 @@ def run_trial(config: dict[str, Any], *, work: Work, url: str, objective: str, s
 class _Teller:
     """Tells Tune an epoch's record, with the cost of the weights kept so far."""
 
-    def __init__(self, folder: str, objective: str, sign: float, exchange: bool) -> None:
-        self.folder, self.objective, self.sign, self.exchange = folder, objective, sign, exchange
+    def __init__(self, folder: str, objective: str, sign: float) -> None:
+        self.objective, self.sign = objective, sign
         self.history: list[Mapping[str, Any]] = []
         self.started, self.cpu = time.perf_counter(), time.process_time()
         node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
@@ -93,26 +88,8 @@ class _Teller:
         value = math.nan if best is None else float({**self.extra, **best}.get(self.objective, math.nan))
         if not math.isfinite(record["validation_loss"]) or not math.isfinite(value):
             raise DivergedError(f"{self.objective} became {record.get(self.objective)} in epoch {record['epoch']}")
-        told = {COST: self.sign * value, EPOCHS: record["epoch"] + 1, "record": dict(record), "extra": self.extra}
-        if not self.exchange:
-            tune.report(told)
-            return
-        with tempfile.TemporaryDirectory() as place:
-            for name in (CHECKPOINT, LOG):
-                Path(place, name).write_bytes(storage.read_bytes(storage.join(self.folder, name)))
-            tune.report(told, checkpoint=tune.Checkpoint.from_directory(place))
+        tune.report({COST: self.sign * value, EPOCHS: record["epoch"] + 1, "record": dict(record), "extra": self.extra})
 
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _take_over(folder: str, number: int, configuration: Configuration) -> None:
-    """Population-based training: go on from another's weights, if Tune says so, with the changed configuration."""
-    given = tune.get_checkpoint()
-    if given is None:
-        return
-    with given.as_directory() as place:
-        for name in (LOG, CHECKPOINT):
-            storage.write_atomic(storage.join(folder, name), Path(place, name).read_bytes())
-    storage.write_json(storage.join(folder, TRIAL), {"number": number, "configuration": configuration})

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -95,21 +94,17 @@ def tuned(
         url=study.url,
         objective=study.main.name,
         sign=study.main.cost(1.0),
-        exchange=scheduling.kind == "pbt",
     )
     with_resources = tune.with_resources(_named(trainable), {"cpu": resources.cpus, "gpu": resources.gpus})
     proposals = _Proposals(study, sampler, watch)
-    population = _population(proposals) if scheduling.kind == "pbt" else None
     tuner = tune.Tuner(
         with_resources,
-        param_space=population,
         tune_config=tune.TuneConfig(
-            search_alg=proposals if population is None else None,
+            search_alg=proposals,
             scheduler=scheduler_of(study, scheduling, watch.trials.values()),
-            num_samples=-1 if population is None else 1,
-            # those of a population that wait for others would count too
-            max_concurrent_trials=resources.concurrent or room(resources) if population is None else None,
-            reuse_actors=population is None,  # an exchange needs a fresh process
+            num_samples=-1,
+            max_concurrent_trials=resources.concurrent or room(resources),
+            reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         ),
@@ -124,29 +119,13 @@ def tuned(
         ),
     )
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Consider boosting PBT")  # reused processes lose its exchanges
-            tuner.fit()
+        tuner.fit()
     except Exception as error:
         raise watch.explained(error) from error
     finally:
         watch.pulse(force=True)
     if watch.fatal is not None:
         raise watch.fatal
-
-
-def _population(proposals: _Proposals) -> dict[str, Any]:
-    """All trials at once, as Ray's own grid: its population-based training takes no searcher."""
-    given: dict[int, dict[str, Any]] = {}
-    while isinstance(one := proposals.suggest(""), dict):
-        given[one["number"]] = one
-    keys = [key for key in next(iter(given.values()), {}) if key != "number"]
-    drawn = {key: tune.sample_from(partial(_looked_up, given, key)) for key in keys}
-    return {"number": tune.grid_search(list(given)), **drawn}
-
-
-def _looked_up(given: Mapping[int, Mapping[str, Any]], key: str, spec: Any) -> Any:
-    return given[spec.config.number][key]
 
 
 def _named(function: Callable[..., None]) -> Callable[[dict[str, Any]], None]:
