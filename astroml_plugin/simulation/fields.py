@@ -13,6 +13,7 @@ from astroml_plugin.cutouts import Tile
 from astroml_plugin.errors import InputError
 from astroml_plugin.field_merit import Truth
 from astroml_plugin.flags import INFORMATIONAL
+from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.objects import STAR
 from astroml_plugin.simulation.population import Population, tail_fraction
@@ -114,7 +115,7 @@ def truth_of(sky: Sky, psf_size: int | None = 25) -> tuple[Tile, Truth]:
 
 
 @dataclass(frozen=True)
-class FieldSet:
+class FieldSet(Blocks):
     """Square pieces of simulated skies; small and picklable, it makes pixels when asked.
 
     Every block is one sky of its own PSF and density, cut into pieces.
@@ -145,16 +146,6 @@ class FieldSet:
         if not 0 <= self.density[0] <= self.density[1]:
             raise InputError(f"the density range {self.density} must rise from 0 or more")
 
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-self.count // self.block)
-
-    @property
-    def rows(self) -> int:
-        """Pieces in a whole block."""
-        return self.block
-
     def sky(self, index: int) -> Sky:
         """The sky of block `index`."""
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, _BLOCK, index])))
@@ -168,7 +159,7 @@ class FieldSet:
         if not 0 <= index < self.blocks:
             raise InputError(f"no block {index} in {self.count} pieces: there are {self.blocks}")
         sky = self.sky(index)
-        count = min(self.block, self.count - index * self.block)
+        count = self.block_length(index)
         tile, _, scene, _ = render_scene(sky, Box(0, 0, sky.width, sky.height))
         assert tile.variance is not None
         assert tile.mask is not None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from astroml_plugin.errors import InputError
 from astroml_plugin.simulation import drawing
+from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.camera import NOISE_MARGIN, Camera, correlated, draw_psf
 from astroml_plugin.simulation.defects import masked_stamp
 from astroml_plugin.simulation.designs import Branch, Design, Single
@@ -29,7 +30,7 @@ _ROUNDS = 6
 
 
 @dataclass(frozen=True)
-class StampSet:
+class StampSet(Blocks):
     """A set of simulated stamps; small and picklable, it makes pixels when asked.
 
     An object's centre lies at pixel `size // 2` (0-based) + `offset`, as a cutout of a Survey has it.
@@ -72,18 +73,9 @@ class StampSet:
             raise InputError("sets bring their own shear: leave the population's at 0")
 
     @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-self.count // self.block)
-
-    @property
     def rows(self) -> int:
         """Stamps in a whole block."""
         return self.block * self.design.size
-
-    def block_length(self, index: int) -> int:
-        """Galaxies (sets) in block `index`; the last may be shorter."""
-        return min(self.block, self.count - index * self.block)
 
     def make(self, index: int) -> Block:
         """Block `index`, from its own seed."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from astroml_plugin.simulation.lenses import light
 from astroml_plugin.simulation.lenses.galaxies import Component, draw_magnitude, nearby_magnitudes, red_colours
-from astroml_plugin.simulation.lenses.light import Plane
+from astroml_plugin.simulation.lenses.light import Layer, Plane
 from astroml_plugin.simulation.profiles import Sersic, ellipse
 
 Float = NDArray[np.float64]
@@ -23,14 +23,6 @@ MAGNITUDES = (19.0, 22.5)
 
 _SLOPE = 0.2
 _TYPES = {"spheroid": 0.3, "disk": 0.3, "spiral": 0.25, "edge_on": 0.15}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Finely sampled light with its flux per band."""
-
-    plane: Plane
-    flux: Float
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin.simulation.anomalies.galaxies import Galaxy, Grid, Layer, draw_galaxy
+from astroml_plugin.simulation.anomalies.galaxies import Galaxy, Grid, draw_galaxy
 from astroml_plugin.simulation.lenses import light
 from astroml_plugin.simulation.lenses.bodies import Lens
 from astroml_plugin.simulation.lenses.galaxies import Component, nearby_magnitudes
+from astroml_plugin.simulation.lenses.light import Layer
 
 Float = NDArray[np.float64]
 

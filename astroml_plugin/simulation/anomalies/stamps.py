@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from astroml_plugin.errors import InputError
 from astroml_plugin.simulation.anomalies.scenes import KINDS, Scene, Trail
+from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.lenses.bodies import Lens
 from astroml_plugin.simulation.lenses.galaxies import draw_field
 from astroml_plugin.simulation.lenses.light import FIELD, positions
 from astroml_plugin.simulation.lenses.painting import Canvas
-from astroml_plugin.simulation.lenses.stamps import LensCamera, LensSet, accepted_lens, draw_psfs
+from astroml_plugin.simulation.lenses.stamps import LensCamera, LensSet, accepted_lens, chosen, draw_psfs, painted_block
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.simulation.profiles import psf_image
 
@@ -33,7 +33,7 @@ _TRUTH = (
 
 
 @dataclass(frozen=True)
-class AnomalySet:
+class AnomalySet(Blocks):
     """Ordinary galaxies of r 19-22.5 with field galaxies and stars around them, and anomalies; small and picklable.
 
     The object's centre lies at pixel `size // 2` + `offset`. Kind, noise, surroundings and shape of a stamp follow
@@ -92,35 +92,9 @@ class AnomalySet:
         """Kind of anomaly -> its share of them."""
         return {name: getattr(self, name) for name in self.anomalies}
 
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-self.count // self.block)
-
-    @property
-    def rows(self) -> int:
-        """Stamps in a whole block."""
-        return self.block
-
-    def block_length(self, index: int) -> int:
-        """Stamps in block `index`; the last may be shorter."""
-        return min(self.block, self.count - index * self.block)
-
     def make(self, index: int) -> Block:
         """Block `index`, from its own seed; `Block.variance` is None where it is not asked for."""
-        if not 0 <= index < self.blocks:
-            raise InputError(f"no block {index} in {self.count} stamps: there are {self.blocks}")
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, _BLOCK, index])))
-        seeds = rng.integers(0, 2**63, self.block)
-        stamps = [_Stamp(self, int(seed)) for seed in seeds[: self.block_length(index)]]
-        first = index * self.block
-        rows = [{"object_id": first + i, **stamp.truth()} for i, stamp in enumerate(stamps)]
-        table = pa.Table.from_pylist(rows)
-        position = pa.nulls(len(rows), pa.float64())
-        table = table.add_column(1, "ra", position).add_column(2, "dec", position)
-        variance = np.stack([stamp.variance for stamp in stamps]) if self.variance else None
-        image, psf = (np.stack([getattr(stamp, name) for stamp in stamps]) for name in ("image", "psf"))
-        return Block(image, variance, psf, table)
+        return painted_block(self, _BLOCK, _Stamp, index)
 
 
 class _Stamp:
@@ -147,10 +121,7 @@ class _Stamp:
         return accepted_lens(LensSet(1, size=self.stamps.size), rng, self.canvas)
 
     def _model(self, scene: Scene) -> Float:
-        total = self.canvas.analytic([*scene.components, *self.surroundings])
-        for layer in scene.layers:
-            total += layer.flux.astype(np.float32)[:, None, None] * self.canvas.sampled(layer.plane)
-        model = self.canvas.pixels(total)
+        model = self.canvas.light([*scene.components, *self.surroundings], scene.layers)
         return model if scene.trail is None else model + self._line(scene.trail)
 
     def _line(self, trail: Trail) -> Float:
@@ -181,6 +152,5 @@ class _Stamp:
 
 def _kind(rng: np.random.Generator, stamps: AnomalySet) -> str:
     odd, choice = rng.random() < stamps.anomaly_fraction, rng.random()
-    names = list(stamps.anomalies)
-    other = names[min(int(np.searchsorted(np.cumsum(list(stamps.shares.values())), choice)), len(names) - 1)]
+    other = chosen(stamps.shares, choice)
     return other if odd else "normal"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from astroml_plugin.errors import InputError
 from astroml_plugin.simulation.lenses import light
 from astroml_plugin.simulation.lenses.galaxies import Component, Deflector, draw_source, nearby_magnitudes, red_colours
-from astroml_plugin.simulation.lenses.light import Plane, Source
+from astroml_plugin.simulation.lenses.light import Layer, Plane, Source
 from astroml_plugin.simulation.profiles import Sersic, ellipse
 
 Float = NDArray[np.float64]
@@ -60,13 +60,6 @@ class Lens(NamedTuple):
     """The arcs, for an unlensed flux of 1."""
     snr: float
     pixels: int
-
-
-class Layer(NamedTuple):
-    """Finely sampled light with its flux per band."""
-
-    plane: Plane
-    flux: Float
 
 
 @dataclass(frozen=True)

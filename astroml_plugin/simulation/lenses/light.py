@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,15 @@ FIELD = 48
 
 _FAR = 30.0
 """Sersic exponents beyond this are darkness."""
+
+
+class Layer(NamedTuple):
+    """Finely sampled light with its flux per band."""
+
+    plane: Plane
+    """Light of the square `FIELD`, to be multiplied by `flux`."""
+    flux: NDArray[np.float64]
+    """(band,)"""
 
 
 def positions(pixel_scale: float) -> tuple[Plane, Plane]:

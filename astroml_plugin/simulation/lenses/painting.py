@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroml_plugin.simulation.lenses.galaxies import Component
-from astroml_plugin.simulation.lenses.light import FIELD, FINE, Plane
+from astroml_plugin.simulation.lenses.light import FIELD, FINE, Layer, Plane
 from astroml_plugin.simulation.profiles import Psf, grid_for, response, to_image
 
 Float = NDArray[np.float32]
@@ -68,6 +68,13 @@ class Canvas:
         phase = [np.exp(-1j * start * k).astype(np.complex64) for k in (self.grid.ky, self.grid.kx)]
         placed: Spectrum = kept * (phase[0][:, None] * phase[1])
         return placed
+
+    def light(self, components: Sequence[Component], layers: Sequence[Layer]) -> Float:
+        """(band, size, size) noiseless, of profiles and of finely sampled light together."""
+        total = self.analytic(components)
+        for layer in layers:
+            total += layer.flux.astype(np.float32)[:, None, None] * self.sampled(layer.plane)
+        return self.pixels(total)
 
     def pixels(self, spectrum: Spectrum) -> Float:
         """(band, size, size) noiseless."""

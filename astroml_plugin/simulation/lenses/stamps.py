@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from astroml_plugin.errors import InputError
-from astroml_plugin.simulation.lenses.bodies import HARD, PAINTERS, Body, Lens, source_plane
+from astroml_plugin.simulation.blocks import Blocks
+from astroml_plugin.simulation.lenses.bodies import HARD, PAINTERS, Lens, source_plane
 from astroml_plugin.simulation.lenses.galaxies import (
     blue_magnitudes,
     draw_deflector,
@@ -19,7 +22,7 @@ from astroml_plugin.simulation.lenses.galaxies import (
     draw_source,
 )
 from astroml_plugin.simulation.lenses.light import FIELD, FINE, Plane, positions
-from astroml_plugin.simulation.lenses.painting import Canvas, Spectrum
+from astroml_plugin.simulation.lenses.painting import Canvas
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.simulation.profiles import PSF_PROFILES, Psf, psf_image
 
@@ -75,7 +78,7 @@ class LensCamera:
 
 
 @dataclass(frozen=True)
-class LensSet:
+class LensSet(Blocks):
     """Simulated lenses and non-lenses; small and picklable, it makes pixels when asked.
 
     Every stamp starts from a lens that was accepted; the class decides whether its arcs are painted or something else
@@ -155,35 +158,63 @@ class LensSet:
         """Kind of negative -> its share of them."""
         return {name: getattr(self, name) for name in PAINTERS if name != "lens"}
 
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-self.count // self.block)
-
-    @property
-    def rows(self) -> int:
-        """Stamps in a whole block."""
-        return self.block
-
-    def block_length(self, index: int) -> int:
-        """Stamps in block `index`; the last may be shorter."""
-        return min(self.block, self.count - index * self.block)
-
     def make(self, index: int) -> Block:
         """Block `index`, from its own seed; `Block.variance` is None where it is not asked for."""
-        if not 0 <= index < self.blocks:
-            raise InputError(f"no block {index} in {self.count} stamps: there are {self.blocks}")
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, _BLOCK, index])))
-        seeds = rng.integers(0, 2**63, self.block)
-        stamps = [_Stamp(self, int(seed)) for seed in seeds[: self.block_length(index)]]
-        first = index * self.block
-        rows = [{"object_id": first + i, **stamp.truth()} for i, stamp in enumerate(stamps)]
-        table = pa.Table.from_pylist(rows)
-        position = pa.nulls(len(rows), pa.float64())
-        table = table.add_column(1, "ra", position).add_column(2, "dec", position)
-        variance = np.stack([stamp.variance for stamp in stamps]) if self.variance else None
-        image, psf = (np.stack([getattr(stamp, name) for stamp in stamps]) for name in ("image", "psf"))
-        return Block(image, variance, psf, table)
+        return painted_block(self, _BLOCK, _Stamp, index)
+
+
+class PaintedSet(Protocol):
+    """A set of which every stamp comes from a seed of its own."""
+
+    count: int
+    block: int
+    seed: int
+    variance: bool
+
+    @property
+    def blocks(self) -> int: ...
+
+    def block_length(self, index: int) -> int: ...
+
+
+class Painted(Protocol):
+    """One stamp: pixels (band, y, x) and label columns."""
+
+    image: Float
+    variance: Float
+    psf: Float
+
+    def truth(self) -> dict[str, object]: ...
+
+
+Set = TypeVar("Set", bound=PaintedSet)
+
+
+def painted_block(stamps: Set, kind: int, paint: Callable[[Set, int], Painted], index: int) -> Block:
+    """Block `index` of a set, from its own seed.
+
+    Args:
+        stamps: the set.
+        kind: of the seeds: sets of different kinds share none.
+        paint: makes a stamp of the set from its seed.
+        index: of the block.
+
+    Raises:
+        InputError: there is no such block.
+    """
+    if not 0 <= index < stamps.blocks:
+        raise InputError(f"no block {index} in {stamps.count} stamps: there are {stamps.blocks}")
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([stamps.seed, kind, index])))
+    seeds = rng.integers(0, 2**63, stamps.block)
+    made = [paint(stamps, int(seed)) for seed in seeds[: stamps.block_length(index)]]
+    first = index * stamps.block
+    rows = [{"object_id": first + i, **stamp.truth()} for i, stamp in enumerate(made)]
+    table = pa.Table.from_pylist(rows)
+    position = pa.nulls(len(rows), pa.float64())
+    table = table.add_column(1, "ra", position).add_column(2, "dec", position)
+    variance = np.stack([stamp.variance for stamp in made]) if stamps.variance else None
+    image, psf = (np.stack([getattr(stamp, name) for stamp in made]) for name in ("image", "psf"))
+    return Block(image, variance, psf, table)
 
 
 class _Stamp:
@@ -200,16 +231,10 @@ class _Stamp:
         noise = rng.standard_normal((3, stamps.size, stamps.size), dtype=np.float32)
         self.lens = accepted_lens(stamps, rng, self.canvas)
         self.body = PAINTERS[self.kind](self.lens, rng, camera.zero_point, _positions(camera))
-        model = self.canvas.pixels(self._spectrum(self.body))
+        model = self.canvas.light([*self.body.components, *self.surroundings], self.body.layers)
         self.variance = camera.variance(model)
         self.image = model + noise * np.sqrt(self.variance)
         self.psf = np.stack([psf_image(psf, stamps.psf_size, camera.pixel_scale) for psf in self.psfs])
-
-    def _spectrum(self, body: Body) -> Spectrum:
-        total = self.canvas.analytic([*body.components, *self.surroundings])
-        for layer in body.layers:
-            total += layer.flux.astype(np.float32)[:, None, None] * self.canvas.sampled(layer.plane)
-        return total
 
     def truth(self) -> dict[str, object]:
         """The label columns; NaN where there is no such thing."""
@@ -291,9 +316,14 @@ def _drawn_lens(stamps: LensSet, rng: np.random.Generator, canvas: Canvas) -> Le
 
 def _kind(rng: np.random.Generator, stamps: LensSet) -> str:
     is_lens, choice = rng.random() < stamps.lens_fraction, rng.random()
-    names = list(stamps.shares)
-    other = names[min(int(np.searchsorted(np.cumsum(list(stamps.shares.values())), choice)), len(names) - 1)]
+    other = chosen(stamps.shares, choice)
     return "lens" if is_lens else other
+
+
+def chosen(shares: Mapping[str, float], choice: float) -> str:
+    """The name in whose part of 0 to 1 `choice` falls; `shares` add up to 1."""
+    names = list(shares)
+    return names[min(int(np.searchsorted(np.cumsum(list(shares.values())), choice)), len(names) - 1)]
 
 
 def draw_psfs(rng: np.random.Generator, camera: LensCamera) -> list[Psf]:
