@@ -4,10 +4,11 @@ from __future__ import annotations
 
 
 class Blocks:
-    """What a frozen dataclass with `count` and `block` knows of its blocks."""
+    """What a frozen dataclass with `count`, `block` and `seed` knows of its blocks."""
 
     count: int
     block: int
+    seed: int
 
     @property
     def blocks(self) -> int:

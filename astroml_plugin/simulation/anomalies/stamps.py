@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -94,7 +95,7 @@ class AnomalySet(Blocks):
 
     def make(self, index: int) -> Block:
         """Block `index`, from its own seed; `Block.variance` is None where it is not asked for."""
-        return painted_block(self, _BLOCK, _Stamp, index)
+        return painted_block(self, _BLOCK, partial(_Stamp, self), index, variance=self.variance)
 
 
 class _Stamp:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -160,21 +161,7 @@ class LensSet(Blocks):
 
     def make(self, index: int) -> Block:
         """Block `index`, from its own seed; `Block.variance` is None where it is not asked for."""
-        return painted_block(self, _BLOCK, _Stamp, index)
-
-
-class PaintedSet(Protocol):
-    """A set of which every stamp comes from a seed of its own."""
-
-    count: int
-    block: int
-    seed: int
-    variance: bool
-
-    @property
-    def blocks(self) -> int: ...
-
-    def block_length(self, index: int) -> int: ...
+        return painted_block(self, _BLOCK, partial(_Stamp, self), index, variance=self.variance)
 
 
 class Painted(Protocol):
@@ -187,10 +174,7 @@ class Painted(Protocol):
     def truth(self) -> dict[str, object]: ...
 
 
-Set = TypeVar("Set", bound=PaintedSet)
-
-
-def painted_block(stamps: Set, kind: int, paint: Callable[[Set, int], Painted], index: int) -> Block:
+def painted_block(stamps: Blocks, kind: int, paint: Callable[[int], Painted], index: int, *, variance: bool) -> Block:
     """Block `index` of a set, from its own seed.
 
     Args:
@@ -198,6 +182,7 @@ def painted_block(stamps: Set, kind: int, paint: Callable[[Set, int], Painted], 
         kind: of the seeds: sets of different kinds share none.
         paint: makes a stamp of the set from its seed.
         index: of the block.
+        variance: whether the block has variances.
 
     Raises:
         InputError: there is no such block.
@@ -206,15 +191,15 @@ def painted_block(stamps: Set, kind: int, paint: Callable[[Set, int], Painted], 
         raise InputError(f"no block {index} in {stamps.count} stamps: there are {stamps.blocks}")
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([stamps.seed, kind, index])))
     seeds = rng.integers(0, 2**63, stamps.block)
-    made = [paint(stamps, int(seed)) for seed in seeds[: stamps.block_length(index)]]
+    made = [paint(int(seed)) for seed in seeds[: stamps.block_length(index)]]
     first = index * stamps.block
     rows = [{"object_id": first + i, **stamp.truth()} for i, stamp in enumerate(made)]
     table = pa.Table.from_pylist(rows)
     position = pa.nulls(len(rows), pa.float64())
     table = table.add_column(1, "ra", position).add_column(2, "dec", position)
-    variance = np.stack([stamp.variance for stamp in made]) if stamps.variance else None
+    spread = np.stack([stamp.variance for stamp in made]) if variance else None
     image, psf = (np.stack([getattr(stamp, name) for stamp in made]) for name in ("image", "psf"))
-    return Block(image, variance, psf, table)
+    return Block(image, spread, psf, table)
 
 
 class _Stamp:
