@@ -131,7 +131,7 @@ class FitResult:
     best_epoch: int
     """Epoch of the best validation loss."""
     stopped: str
-    """"done", "early" or "reported"."""
+    """"done", "early", "reported" or "paused"."""
 
 
 @dataclass
@@ -188,6 +188,7 @@ def fit(
     out: str,
     identity: str = "",
     resume: bool = True,
+    until: int | None = None,
     report: Callable[[dict[str, Any]], bool | None] | None = None,
     device: str = "cpu",
     group: Group = ALONE,
@@ -202,6 +203,7 @@ def fit(
         out: folder or URL of checkpoint and log; a checkpoint found there is continued.
         identity: digest of recipe and data; a checkpoint of another one is refused.
         resume: False starts anew.
+        until: pause after so many epochs in all; the same call with a later one goes on.
         report: called with each epoch's record once its checkpoint is written, in the first process only; a true
             answer stops the training.
         device: torch device.
@@ -216,15 +218,11 @@ def fit(
     loop = _loop(task, network, settings, out, device, group)
     state = _restore(out, identity, loop) if resume else None
     state = state or _State(identity)
-    if (
-        settings.cache
-        and not isinstance(train, StemCache)
-        and len(state.history) < settings.epochs
-        and not state.stopped
-    ):
+    last = settings.epochs if until is None else min(until, settings.epochs)
+    if settings.cache and not isinstance(train, StemCache) and len(state.history) < last and not state.stopped:
         train = StemCache(task, network, train, settings, device)
     with torch.random.fork_rng():
-        while len(state.history) < settings.epochs and not state.stopped:
+        while len(state.history) < last and not state.stopped:
             epoch = len(state.history)
             started, cpu = time.perf_counter(), time.process_time()
             record = {"epoch": epoch, **_one_epoch(loop, train, epoch)}
@@ -243,7 +241,8 @@ def fit(
                 state.history.append(record)
             state.stopped = "stopped" if group.agree(bool(state.stopped)) and not group.first else state.stopped
     network.load_state_dict(state.best or loop.judged.state_dict())
-    return FitResult(network.eval(), state.history, state.best_epoch, state.stopped or "done")
+    stopped = state.stopped or ("done" if len(state.history) >= settings.epochs else "paused")
+    return FitResult(network.eval(), state.history, state.best_epoch, stopped)
 
 
 def _loop(task: Task, network: nn.Module, settings: TrainingSettings, out: str, device: str, group: Group) -> _Loop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -25,6 +27,7 @@ from workflows.search import search
 
 torch.set_num_threads(1)
 
+_MEASURED = ("seconds", "cpu_seconds", "node")
 COMMAND = [sys.executable, "-c", "from workflows.cli import entry; entry()"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -99,12 +102,11 @@ def killed_five_times(
         begin, wanted = lines(out), moments.randint(1, 4)
         wait_for(lambda begin=begin, wanted=wanted: lines(out) >= begin + wanted, process)  # type: ignore[misc]
         time.sleep(moments.random() * 0.3)
-        family = psutil.Process(process.pid).children(recursive=True)
+        family = [one for one in psutil.Process(process.pid).children(recursive=True) if "Agent" not in one.name()]
         process.send_signal(signal.SIGKILL)
         process.wait()
-        _, alive = psutil.wait_procs(family, timeout=30)
-        names = [one.name() for one in alive if one.is_running()]
-        assert [name for name in names if "Agent" not in name] == []  # those of Ray itself take a minute to notice
+        _, alive = psutil.wait_procs(family, timeout=30)  # agents of Ray itself take a minute to notice
+        assert [one.name() for one in alive if one.is_running()] == []
         seen |= {str(path): path.read_bytes() for path in out.glob("trials/*/outcome.json")}
     process = start(folder, out, *more, recipe=recipe)
     ended.append(process)
@@ -161,6 +163,27 @@ def test_searches_that_depend_on_order_survive_five_kills(
     assert min(best) - spread - 0.05 <= min(trials["validation_loss"]) <= max(best) + spread + 0.05
 
 
+def test_a_population_killed_five_times_ends_like_an_undisturbed_one(
+    folder: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]
+) -> None:
+    """Two members at a time: exchanges wait for all, so that even the order of arrival changes nothing."""
+    undisturbed = tmp_path / "undisturbed"
+    settings: dict[str, Any] = {"algorithm": "pbt", "trials": 5, "concurrent": 1}
+    search(folder / "r.toml", data=str(folder / "galaxies.zarr"), out=undisturbed, **settings)
+    more = ["--algorithm", "pbt", "--trials", "5", "--concurrent", "2"]
+    seen = killed_five_times(folder, tmp_path / "s", ended, *more)
+    one, other = (
+        {k: v for k, v in table(path).items() if k not in _MEASURED} for path in (tmp_path / "s", undisturbed)
+    )
+    assert one == other
+    kept = [sorted((path / "exchanges").glob("*.json")) for path in (tmp_path / "s", undisturbed)]
+    assert [path.read_text() for path in kept[0]] == [path.read_text() for path in kept[1]]
+    assert len(kept[0]) == 2
+    shas = {ModelBundle.load(path / "best").card.weights_sha256 for path in (tmp_path / "s", undisturbed)}
+    assert len(shas) == 1
+    assert all(Path(path).read_bytes() == before for path, before in seen.items())
+
+
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_an_interrupted_search_ends_ray_and_says_how_to_go_on(
     folder: Path, tmp_path: Path, ended: list[subprocess.Popen[str]], name: str, status: int
@@ -202,34 +225,32 @@ def test_a_full_disk_ends_the_search_and_blames_no_trial(
 
 
 def test_two_nodes_share_the_trials_and_one_may_die(
-    folder: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]
+    folder: Path, tmp_path: Path, ended: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two `ray start` processes of one core each; then the second is killed in the middle of a search."""
+    """Two `ray start` processes of one core each, with a token; then the second is killed in the middle of a search."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # the search is not told that it has to show it
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    nodes: dict[str, Any] = {"env": {**os.environ, "RAY_AUTH_MODE": "token"}}
+    nodes |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ray = Path(sys.executable).with_name("ray")
     shared = ["--num-cpus=1", "--block", "--disable-usage-stats", "--object-store-memory=100000000"]
     shared += ["--node-ip-address=127.0.0.1", f"--temp-dir=/tmp/ray-test-{os.getpid()}"]
-    head = subprocess.Popen(
-        [ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *shared],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    head = subprocess.Popen([ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *shared], **nodes)
     ended.append(head)
     address = f"127.0.0.1:{port}"
     wait_for(lambda: answers(port), head)
-    second = subprocess.Popen(
-        [ray, "start", f"--address={address}", *shared[:-1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    second = subprocess.Popen([ray, "start", f"--address={address}", *shared[:-1]], **nodes)
     ended.append(second)
     time.sleep(8)
     process = start(folder, tmp_path / "s", "--trials", "6", "--algorithm", "random", "--ray-address", address)
     ended.append(process)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    nodes = table(tmp_path / "s")["node"]
-    assert len(set(nodes)) == 2, nodes
+    where = table(tmp_path / "s")["node"]
+    assert len(set(where)) == 2, where
     process = start(folder, tmp_path / "t", "--trials", "8", "--algorithm", "random", "--ray-address", address)
     ended.append(process)
     wait_for(lambda: lines(tmp_path / "t") >= 3, process)

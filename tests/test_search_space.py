@@ -8,7 +8,8 @@ import pytest
 
 from astroml_plugin import search as search_package
 from astroml_plugin.errors import InputError
-from astroml_plugin.search.importance import importance, places
+from astroml_plugin.search import importance as importance_module
+from astroml_plugin.search.importance import FANOVA, FOREST, RANKS, importance, places
 from astroml_plugin.search.objectives import Objective, kept, pareto
 from astroml_plugin.search.samplers import STARTUP, grid_sampler, random_sampler, tpe_sampler
 from astroml_plugin.search.space import Parameter, Space
@@ -140,14 +141,29 @@ def test_tpe_prefers_good_regions_and_depends_on_the_trials_alone() -> None:
         assert ("training.weight_decay" in one) == (one["training.optimizer"] == "adamw")
 
 
-def test_importance_finds_what_matters(tmp_path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [((), FANOVA), (("optuna",), FOREST), (("optuna", "sklearn"), RANKS)],
+    ids=["all", "no optuna", "none"],
+)
+def test_importance_finds_what_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], said: str
+) -> None:
+    for name in {"optuna", "sklearn"} - set(missing):
+        pytest.importorskip(name)
+    found = importance_module.find_spec
+    monkeypatch.setattr(importance_module, "find_spec", lambda name: None if name in missing else found(name))
     space = Space.from_mapping(TABLE)
     record = {"identity": "x", "space": space.to_mapping(), "objectives": ["validation_loss:min"]}
     study = Study.opened(str(tmp_path / "s"), record)
     trials = [trial(space, n, abs(math.log10(space.drawn(0, n)["training.learning_rate"]) + 3)) for n in range(40)]
     values, method = importance(study, trials)
-    assert next(iter(values)) == "training.learning_rate"
-    assert method
+    assert method == said
+    first, second = list(values.items())[:2]
+    assert first[0] == "training.learning_rate"
+    assert first[1] > 2 * second[1]
+    assert set(values) == set(space.keys)
+    assert importance(study, trials) == (values, method)
     assert importance(study, trials[:5])[0] == {}
     x = places(space, trials)
     assert x.max() <= 1

@@ -571,8 +571,10 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("recipe", metavar="RECIPE", help="a shipped recipe or a TOML file, with [search.space]")
     verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps with labels")
     verb.add_argument("--out", required=True, metavar="DIR", help="folder or URL of the study")
-    verb.add_argument("--algorithm", metavar="NAME", help="asha (default), random, grid, tpe or tpe-asha")
-    verb.add_argument("--trials", type=int, metavar="N", help="configurations to try (32 without another budget)")
+    verb.add_argument("--algorithm", metavar="NAME", help="asha (default), random, grid, tpe, tpe-asha or pbt")
+    verb.add_argument(
+        "--trials", type=int, metavar="N", help="configurations (32 without another budget); pbt: members (8)"
+    )
     verb.add_argument("--hours", type=float, metavar="H", help="wall time to search, earlier calls included")
     verb.add_argument("--total-epochs", type=int, metavar="N", help="epochs over all trials")
     verb.add_argument("--epochs", type=int, metavar="N", help="of one trial, at most (the recipe's)")
@@ -586,6 +588,7 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=int, metavar="S", help="of the configurations (0)")
     verb.add_argument("--grace", type=int, metavar="N", help="epochs before a trial may be stopped early (1)")
     verb.add_argument("--reduction", type=float, metavar="R", help="asha: one trial of R goes on at each rung (3)")
+    verb.add_argument("--interval", type=int, metavar="N", help="pbt: epochs between exchanges (1)")
     verb.add_argument("--retries", type=int, metavar="N", help="further attempts of a trial whose process fails (2)")
     verb.add_argument("--cpus", type=float, metavar="N", help="cores of each process of a trial (1)")
     verb.add_argument("--gpus", type=float, metavar="N", help="GPUs of each process of a trial, also fractions (0)")

@@ -13,8 +13,9 @@ import torch
 from astroml_plugin import storage
 from astroml_plugin.bundle import CARD, ModelBundle
 from astroml_plugin.errors import InputError
-from astroml_plugin.search import node_cache, pictures
+from astroml_plugin.search import node_cache
 from astroml_plugin.search.objectives import SPEED, Objective
+from astroml_plugin.search.population import Population
 from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.ray_space import from_ray
 from astroml_plugin.search.samplers import Sampler, grid_sampler, random_sampler, tpe_sampler
@@ -24,12 +25,12 @@ from astroml_plugin.search.study import FAILED, FINISHED, OPEN, STOPPED, Study, 
 from astroml_plugin.search.tuning import Budget, Progress, tuned
 from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
 from astroml_plugin.stream import LabelledStamps, split_record
-from astroml_plugin.training import fit, history_of
-from workflows.recipe import Recipe, read_recipe, search_table, to_toml
-from workflows.train import Plan, finish, fitted_to, fresh_network, planned, write_figure
-from workflows.trials import TrialWork, configured, trial_plan
+from workflows.recipe import Recipe, read_recipe, search_table
+from workflows.train import Plan, fitted_to, planned
+from workflows.trials import TrialWork, changeable, configured
+from workflows.winner import make_bundle, shared_identity, write_tables
 
-ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha")
+ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha", "pbt")
 _REFUSED = {
     "task": "it is what the recipe is for",
     "description": "it changes no training",
@@ -37,7 +38,7 @@ _REFUSED = {
     "training.epochs": "give the epochs of a trial as `epochs` in [search] or --epochs",
     "training.memory": "it changes no training",
 }
-_DEFAULT_TRIALS = 32
+_DEFAULT_TRIALS, _DEFAULT_POPULATION = 32, 8
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,10 @@ class SearchSettings:
     """How to search: the table [search] of a recipe, its `space` apart."""
 
     algorithm: str = "asha"
-    """asha (random draws, hopeless trials stopped early), random, grid, tpe (optuna) or tpe-asha."""
+    """asha (random draws, hopeless trials stopped early), random, grid, tpe (optuna), tpe-asha, or pbt (a population
+    whose worst members go on from the weights of the best)."""
     trials: int | None = None
-    """Configurations to try; 32 where no other budget is given, all points for a grid."""
+    """Configurations to try; 32 where no other budget is given, all points for a grid; pbt: members, 8 by default."""
     hours: float | None = None
     """Wall time to search, earlier calls included."""
     total_epochs: int | None = None
@@ -62,6 +64,8 @@ class SearchSettings:
     """Epochs before a trial may be stopped early."""
     reduction: float = 3.0
     """ASHA: one trial of so many goes on at each rung."""
+    interval: int = 1
+    """PBT: epochs between exchanges."""
     retries: int = 2
     """Further attempts of a trial whose process fails."""
     give_up: int = 5
@@ -78,7 +82,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         refuse_choices(self, {"algorithm": ALGORITHMS}, "search")
         least = {"trials": 1, "total_epochs": 1, "epochs": 1, "grace": 1, "give_up": 1}
-        least |= {"retries": 0, "seed": 0, "processes": 1, "concurrent": 1}
+        least |= {"retries": 0, "seed": 0, "processes": 1, "concurrent": 1, "interval": 1}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise InputError(f"search {name} must be {low} or more, not {value}")
@@ -89,6 +93,13 @@ class SearchSettings:
             )
         if not self.objectives:
             raise InputError("search needs at least one objective, such as validation_loss")
+        if self.algorithm == "pbt" and self.trials == 1:
+            raise InputError("a population needs 2 or more trials, not 1: whom should it learn from?")
+
+    @property
+    def population(self) -> int | None:
+        """Members of a population; None for other algorithms."""
+        return (self.trials or _DEFAULT_POPULATION) if self.algorithm == "pbt" else None
 
 
 @dataclass(frozen=True)
@@ -154,14 +165,17 @@ def search(
     """
     started = time.perf_counter()
     chosen = _settings(recipe, settings)
-    base = _with_epochs(read_recipe(recipe), chosen.epochs)
+    base = _trained_as(read_recipe(recipe), chosen)
     searched = _space(recipe, space)
     _refuse_keys(base, searched)
+    if retrain and chosen.population:
+        raise InputError("the winner of a population cannot be retrained: its settings changed while it trained")
     resources = _resources(chosen, ray_address)
     urls = tuple(storage.absolute(url) for url in ([data] if isinstance(data, str) else data))
     stamps = node_cache.CachedStamps(urls)
     plan = planned(base, stamps)
     _refuse_networks(base, searched, plan)
+    population = _population(chosen, base, searched, plan)
     study = Study.opened(str(out), _record(base, searched, chosen, stamps))
     sampler = _sampler(chosen, searched, study)
     budget = _budget(chosen, searched)
@@ -178,6 +192,7 @@ def search(
                     device,
                     chosen.processes,
                     any(one.name == SPEED for one in study.objectives),
+                    shared_identity(study),
                 )
                 with connected(resources):
                     scheduling = _scheduling(chosen, base)
@@ -188,6 +203,7 @@ def search(
                         budget=budget,
                         scheduling=scheduling,
                         resources=resources,
+                        population=population,
                         progress=progress,
                     )
         result = _concluded(study, base, stamps, budget, leave_open=leave_open, retrain=retrain, device=device)
@@ -214,8 +230,22 @@ def _space(recipe: str | Path | Recipe, given: Mapping[str, Any] | Space | None)
     return Space.from_mapping(table)
 
 
-def _with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
-    return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))
+def _trained_as(recipe: Recipe, chosen: SearchSettings) -> Recipe:
+    """The recipe with the epochs of a trial. Members of a population do not lose patience: they are replaced."""
+    training = replace(recipe.training, epochs=chosen.epochs or recipe.training.epochs)
+    return replace(recipe, training=replace(training, patience=0) if chosen.population else training)
+
+
+def _population(chosen: SearchSettings, base: Recipe, space: Space, plan: Plan) -> Population | None:
+    if chosen.population is None:
+        return None
+    changed = changeable(base, space, plan)
+    if not changed:
+        raise InputError(
+            f"pbt changes numbers of a training while it goes on, and of {', '.join(space.keys)} it can change none: "
+            "search training.learning_rate or training.weight_decay too, or take asha"
+        )
+    return Population(space, chosen.seed, chosen.population, chosen.interval, base.training.epochs, changed)
 
 
 def _refuse_keys(base: Recipe, space: Space) -> None:
@@ -269,6 +299,7 @@ def _budget(chosen: SearchSettings, space: Space) -> Budget:
     if chosen.algorithm == "grid":
         points = len(space.grid())
         trials = points if trials is None else min(points, trials)
+    trials = chosen.population or trials
     if trials is None and chosen.hours is None and chosen.total_epochs is None:
         trials = _DEFAULT_TRIALS
     return Budget(trials, chosen.hours, chosen.total_epochs)
@@ -283,12 +314,13 @@ def _scheduling(chosen: SearchSettings, base: Recipe) -> Scheduling:
 def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: LabelledStamps) -> dict[str, Any]:
     """What a study is: whatever changes what a trial gives, or which trials there are."""
     objectives = [str(Objective.parse(text)) for text in chosen.objectives]
-    names = ("algorithm", "seed", "grace", "reduction", "processes")
+    names: tuple[str, ...] = ("algorithm", "seed", "grace", "reduction", "processes")
+    population = ("interval", "population")
     record = {
         "recipe": {**to_mapping(base), "split": split_record(base.split)},
         "space": space.to_mapping(),
         "objectives": objectives,
-        "settings": {name: getattr(chosen, name) for name in names},
+        "settings": {name: getattr(chosen, name) for name in names + (population if chosen.population else ())},
         "data": stamps.digest,
     }
     return {"identity": storage.digest(record), **record}
@@ -341,7 +373,7 @@ def _concluded(
     if winner is None:
         raise InputError(f"none of the {len(trials)} trials has a result: give a larger budget")
     best = configured(base, winner.configuration)
-    _write_tables(study, trials, winner, best)
+    write_tables(study, trials, winner, best)
     url = storage.join(study.url, "best")
     skipped = storage.exists(storage.join(url, CARD))
     if leave_open and not skipped:
@@ -350,78 +382,9 @@ def _concluded(
         study.save(winner=winner.number, budget=asdict(budget), tried=len(trials))  # frozen before test is looked at
         measured = int(study.record.get("test_measurements", 0)) + 1
         study.save(test_measurements=measured)
-        _make_bundle(study, trials, winner, base, data, url, retrain=retrain, device=device)
+        make_bundle(study, trials, winner, base, data, url, retrain=retrain, device=device)
         study.forget_checkpoints(trials, keep=winner.number)
     return _result(study, trials, winner, ModelBundle.load(url), skipped=skipped)
-
-
-def _make_bundle(
-    study: Study,
-    trials: Sequence[Trial],
-    winner: Trial,
-    base: Recipe,
-    data: LabelledStamps,
-    url: str,
-    *,
-    retrain: bool,
-    device: str | None,
-) -> None:
-    record = {
-        "search": {
-            "study": study.record["identity"],
-            "algorithm": study.record["settings"]["algorithm"],
-            "trials": len(trials),
-            "winner": winner.number,
-            "objective": str(study.main),
-            "value": winner.value(study.main),
-            "retrained": retrain,
-        }
-    }
-    plan = trial_plan(base, winner.configuration, data)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if retrain:
-        folder, training = storage.join(study.url, "retrained"), plan.recipe.training
-    else:
-        folder = study.folder(winner.number)
-        training = replace(plan.recipe.training, epochs=len(history_of(folder)))  # restored, and no epoch added
-    result = fit(
-        plan.task,
-        fresh_network(plan),
-        plan.stream("train"),
-        plan.stream("validation"),
-        training,
-        out=folder,
-        identity=plan.identity,
-        device=device,
-    )
-    storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(plan.recipe).encode())
-    finish(plan, result, url, device, record)
-
-
-def _write_tables(study: Study, trials: Sequence[Trial], winner: Trial, best: Recipe) -> None:
-    storage.write_table(storage.join(study.url, "trials.parquet"), study.table(trials))
-    storage.write_atomic(storage.join(study.url, "best.toml"), to_toml(best).encode())
-    front = [one for one, on in zip(trials, study.front(trials)) if on]
-    storage.write_atomic(storage.join(study.url, "pareto.md"), pareto_table(study, front).encode())
-    for name, figure in pictures.figures(study, trials, winner).items():
-        write_figure(storage.join(study.url, f"{name}.png"), figure)
-
-
-def pareto_table(study: Study, trials: Sequence[Trial]) -> str:
-    """Markdown: trials that no other beats in all objectives, best first."""
-    head = ["trial", *(str(one) for one in study.objectives), *study.space.keys]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for trial in sorted(trials, key=lambda one: study.main.cost(one.value(study.main))):
-        values = [f"{trial.value(one):.5g}" for one in study.objectives]
-        given = [_cell(trial.configuration.get(key)) for key in study.space.keys]
-        lines.append("| " + " | ".join([str(trial.number), *values, *given]) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _result(

@@ -271,12 +271,16 @@ def planned(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> Plan:
     task = task.adapted(table, data.sample(rows["train"], _SAMPLE, recipe.training.seed))
     targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
     task.check_splits(targets)
+    return Plan(recipe, task, data, rows, targets, identity_of(recipe, data, processes))
+
+
+def identity_of(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> str:
+    """Digest of all that a training's result depends on."""
     plain = {**to_mapping(recipe), "split": split_record(recipe.split)}
     if recipe.adversarial.epochs == 0:  # what was made before there was such a table keeps its identity
         del plain["adversarial"]
     parts = [plain, data.digest] + ([processes] if processes > 1 else [])
-    identity = storage.digest(*parts)
-    return Plan(recipe, task, data, rows, targets, identity)
+    return storage.digest(*parts)
 
 
 def fitted_to(task: Task, data: LabelledStamps) -> Task:

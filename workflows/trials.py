@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,12 @@ from astroml_plugin.errors import InputError
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.objectives import SPEED
 from astroml_plugin.search.running import Report
-from astroml_plugin.search.space import Configuration
+from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.settings import from_mapping, to_mapping
 from astroml_plugin.stream import LabelledStamps
 from astroml_plugin.training import Batches, StemCache, fit, history_of, ready
 from workflows.recipe import Recipe
-from workflows.train import Plan, fresh_network, planned
+from workflows.train import Plan, fresh_network, identity_of, planned
 
 _SPEED_REPEATS = 5
 
@@ -58,8 +58,10 @@ class TrialWork:
     processes: int
     speed: bool
     """Whether the network's speed is measured."""
+    identity: str | None = None
+    """Of all checkpoints, where trials go on from each other's; None: each trial has its own."""
 
-    def __call__(self, configuration: Configuration, folder: str, report: Report) -> None:
+    def __call__(self, configuration: Configuration, folder: str, report: Report, until: int | None = None) -> None:
         """Train in `folder`, going on from the checkpoint that may be there."""
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if self.speed:
@@ -69,15 +71,20 @@ class TrialWork:
         for record in earlier:
             report(record)
         if self.processes == 1:
-            _train_here(self, configuration, folder, device, report)
+            _train_here(self, configuration, folder, device, until, report)
             return
         tail = _Tail(folder, len(earlier), report)
-        parallel.spawn(self.processes, _train_here, self, configuration, folder, device, watch=tail)
+        parallel.spawn(self.processes, _train_here, self, configuration, folder, device, until, watch=tail)
         tail()
 
 
 def _train_here(
-    work: TrialWork, configuration: Configuration, folder: str, device: str, report: Report | None = None
+    work: TrialWork,
+    configuration: Configuration,
+    folder: str,
+    device: str,
+    until: int | None,
+    report: Report | None = None,
 ) -> None:
     """Train a trial in this process, alone or as one of a group."""
     plan = trial_plan(work.recipe, configuration, _opened(work.urls))
@@ -91,7 +98,8 @@ def _train_here(
             plan.stream("validation"),
             plan.recipe.training,
             out=folder,
-            identity=plan.identity,
+            identity=work.identity or plan.identity,
+            until=until,
             report=report,
             device=own,
             group=group,
@@ -137,13 +145,55 @@ _FEATURES: dict[str, StemCache] = {}
 def trial_plan(base: Recipe, configuration: Configuration, data: LabelledStamps) -> Plan:
     """Task, splits and targets of a configuration; validation and test objects are the base recipe's in every trial."""
     recipe = configured(base, configuration)
-    plan = planned(recipe, data)
+    plan = replace(_fitted(recipe, data), recipe=recipe, identity=identity_of(recipe, data))
     if recipe.split == base.split:
         return plan
     fixed = data.split(base.split, plan.task.usable(data.labels))
     rows = {**fixed, "train": plan.rows["train"]}
     targets = {name: plan.task.targets(data.labels.take(pa.array(chosen))) for name, chosen in rows.items()}
     return replace(plan, rows=rows, targets=targets)
+
+
+def _fitted(recipe: Recipe, data: LabelledStamps) -> Plan:
+    """The plan of a recipe that agrees in all that a plan depends on, made once per process: the network and how it is
+    trained do not change the task, the splits and their targets, except that the seed draws the measured sample."""
+    key = storage.digest(recipe.task, to_mapping(recipe)["settings"], asdict(recipe.split), recipe.training.seed)
+    if _PLANS.get("key") != (key, id(data)):
+        _PLANS.update(key=(key, id(data)), plan=planned(recipe, data))
+    return cast(Plan, _PLANS["plan"])
+
+
+_PLANS: dict[str, Any] = {}
+
+
+def changeable(base: Recipe, space: Space, plan: Plan) -> frozenset[str]:
+    """Keys that may change in the middle of a training: numbers of the optimisation, and of the network where its
+    weights do not depend on them (dropout)."""
+    return frozenset(
+        one.key
+        for one in space.parameters
+        if one.numeric and (_of_optimisation(one) or _keeps_weights(base, space, plan, one))
+    )
+
+
+def _of_optimisation(one: Parameter) -> bool:
+    if one.key == "training.ema":  # without an average there are no averaged weights to go on from
+        return min(one.values) > 0
+    return one.key.startswith("training.") and one.key not in ("training.seed", "training.patience")
+
+
+def _keeps_weights(base: Recipe, space: Space, plan: Plan, one: Parameter) -> bool:
+    """Whether networks at the ends of its range have the same weights; no memory is taken for them."""
+    if not one.key.startswith("network_arguments."):
+        return False
+    shapes = set()
+    for other, configuration in space.corners():
+        if other.key == one.key:
+            recipe = configured(base, configuration)
+            with torch.device("meta"):
+                network = plan.task.build_network(recipe.network, recipe.network_arguments)
+            shapes.add(tuple((name, value.shape) for name, value in network.state_dict().items()))
+    return len(shapes) == 1
 
 
 def forward_speed(plan: Plan, network: nn.Module, device: str) -> float:

@@ -5,36 +5,47 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
-from astroml_plugin.search.space import Space
+from astroml_plugin.search.space import Configuration, Parameter, Space, frozen
 from astroml_plugin.search.study import FAILED, Study, Trial
 
 _LEAST = 8
 """Trials below which nothing is said."""
 _INACTIVE = -0.25
 """Where a parameter that was not set lies on its axis of 0 to 1."""
+FANOVA = "share of the variance of the rank that it explains alone (fANOVA, Hutter et al. 2014)"
 FOREST = "permutation importance of a random forest (share of the explained variance of the rank)"
-RANKS = "absolute rank correlation with the objective (install scikit-learn for a measure that sees interactions)"
+RANKS = "absolute rank correlation with the objective (install optuna and scikit-learn for fANOVA)"
 
 
 def importance(study: Study, trials: Sequence[Trial], seed: int = 0) -> tuple[dict[str, float], str]:
     """Key -> importance, largest first, and the method in words; empty with fewer than eight trials.
 
-    Ranks of the objective are explained, so that a few diverged trials do not decide. With scikit-learn it is the
-    permutation importance of a random forest (Breiman 2001), out of bag in spirit: permuted values of trials that the
-    forest was not fitted on, over five folds. Parameters that were not set count as a value of their own.
+    Ranks of the objective are explained, so that a few diverged trials do not decide. With optuna and scikit-learn it
+    is optuna's fANOVA: main effects in a random forest, averaged over the whole space (Hutter et al. 2014). With
+    scikit-learn alone it is the permutation importance of a random forest (Breiman 2001): permuted values of trials
+    that the forest was not fitted on, over five folds. Parameters that were not set count as a value of their own.
     """
     usable = [one for one in trials if one.status != FAILED and math.isfinite(one.value(study.main))]
     if len(usable) < _LEAST:
         return {}, f"too few trials ({len(usable)} of {_LEAST})"
-    x = places(study.space, usable)
     costs = np.array([study.main.cost(one.value(study.main)) for one in usable])
     ranks = costs.argsort(kind="stable").argsort(kind="stable") / (len(costs) - 1)
-    found = _forest(x, ranks, seed) if find_spec("sklearn") else _correlation(x, ranks)
+    found, method = _measured(study.space, usable, ranks, seed)
     order = np.argsort(-found, kind="stable")
-    return {study.space.keys[i]: round(float(found[i]), 4) for i in order}, FOREST if find_spec("sklearn") else RANKS
+    return {study.space.keys[i]: round(float(found[i]), 4) for i in order}, method
+
+
+def _measured(space: Space, trials: Sequence[Trial], ranks: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """The best measure that is installed."""
+    if find_spec("sklearn") is None:
+        return _correlation(places(space, trials), ranks), RANKS
+    if find_spec("optuna") is None:
+        return _forest(places(space, trials), ranks, seed), FOREST
+    return _fanova(space, trials, ranks, seed), FANOVA
 
 
 def places(space: Space, trials: Sequence[Trial]) -> np.ndarray:
@@ -48,6 +59,36 @@ def places(space: Space, trials: Sequence[Trial]) -> np.ndarray:
             for trial in trials
         ]
     )
+
+
+def _fanova(space: Space, trials: Sequence[Trial], ranks: np.ndarray, seed: int) -> np.ndarray:
+    """Optuna sees places instead of values, so that a value that is not set has one too."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {one.key: _distribution(optuna, one) for one in space.parameters}
+    study = optuna.create_study()
+    for trial, rank in zip(trials, ranks):
+        params = {one.key: _coded(one, trial.configuration) for one in space.parameters}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=float(rank)))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+    return np.array([found.get(key, 0.0) for key in space.keys])
+
+
+def _distribution(optuna: Any, one: Parameter) -> Any:
+    if one.kind != "choice":
+        return optuna.distributions.FloatDistribution(_INACTIVE if one.when else 0.0, 1.0)
+    first = -1 if one.when else 0
+    if one.numeric:
+        return optuna.distributions.IntDistribution(first, len(one.values) - 1)
+    return optuna.distributions.CategoricalDistribution(list(range(first, len(one.values))))
+
+
+def _coded(one: Parameter, configuration: Configuration) -> float | int:
+    if one.kind == "choice":
+        return one.values.index(frozen(configuration[one.key])) if one.key in configuration else -1
+    return one.place(configuration[one.key]) if one.key in configuration else _INACTIVE
 
 
 def _forest(x: np.ndarray, ranks: np.ndarray, seed: int) -> np.ndarray:

@@ -28,6 +28,8 @@ def figures(study: Study, trials: Sequence[Trial], winner: Trial) -> dict[str, F
         found["importance"] = bars(values, method)
     if len(study.objectives) > 1:
         found["pareto"] = front(study, usable)
+    if shown := [one for one in study.space.parameters if _varied(one, usable)]:
+        found["population"] = population(shown, usable, winner)
     return found
 
 
@@ -139,3 +141,26 @@ def front(study: Study, trials: Sequence[Trial]) -> Figure:
     axes.set(xlabel=str(first), ylabel=str(second))
     axes.legend()
     return figure
+
+
+def population(shown: Sequence[Parameter], trials: Sequence[Trial], winner: Trial) -> Figure:
+    """Population-based training: what each member's weights were trained with, epoch after epoch."""
+    figure = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
+    for axes, parameter in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        for one in sorted(trials, key=lambda one: one.number == winner.number):
+            best = one.number == winner.number
+            changes = one.schedule or [{"epoch": 0, "configuration": one.configuration}]
+            values = [change["configuration"].get(parameter.key, math.nan) for change in changes]
+            epochs = [change["epoch"] for change in changes]
+            style: dict[str, Any] = {"color": _BEST, "lw": 2.2} if best else {"color": "0.6", "lw": 0.9}
+            axes.step([*epochs, len(one.history)], [*values, values[-1]], where="post", **style)
+        axes.set(
+            xlabel="epoch", title=parameter.key.partition(".")[2], yscale="log" if parameter.logarithmic else "linear"
+        )
+    return figure
+
+
+def _varied(one: Parameter, trials: Sequence[Trial]) -> bool:
+    """Whether it changed in the middle of a training."""
+    found = [{change["configuration"].get(one.key) for change in trial.schedule} for trial in trials]
+    return one.numeric and any(len(values) > 1 for values in found)

@@ -47,6 +47,10 @@ class Resources:
     limit: int | None = None
     """Cores of the cluster that is started here; None: all that this process may use."""
 
+    def __post_init__(self) -> None:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise InputError(f"{self.gpus:g} GPUs per trial: Ray gives a part of one GPU, or whole ones")
+
 
 @contextmanager
 def connected(resources: Resources) -> Iterator[None]:
@@ -88,18 +92,26 @@ def room(resources: Resources) -> int:
 
 
 def _fitting(resources: Resources, node: Mapping[str, float]) -> int:
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
-    return min(int(node.get(name, 0.0) / count + 1e-9) for name, count in wanted.items() if count > 0)
+    fitting = [int(node.get("CPU", 0.0) / resources.cpus + 1e-9)]
+    if 0 < resources.gpus < 1:  # none spreads over two of them
+        fitting.append(int(node.get("GPU", 0.0)) * int(1 / resources.gpus + 1e-9))
+    elif resources.gpus:
+        fitting.append(int(node.get("GPU", 0.0) / resources.gpus))
+    return min(fitting)
 
 
 def _start(resources: Resources, cores: int) -> None:
     silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if resources.address is not None:
+        _take_token()
         try:
             ray.init(address=resources.address, **silent)
         except (ConnectionError, ValueError, RuntimeError) as error:
             place = storage.redact(resources.address)
-            raise InputError(f"no Ray cluster answers at {place}: {' '.join(str(error).split())[:200]}") from None
+            raise InputError(
+                f"no Ray cluster answers at {place} ({' '.join(str(error).split())[:200]}): is it running, and does "
+                "this machine have its token (~/.ray/auth_token) where it asks for one?"
+            ) from None
         return
     local = {
         **silent,
@@ -118,6 +130,21 @@ def _start(resources: Resources, cores: int) -> None:
                     raise
                 if attempt == _ATTEMPTS:
                     raise InputError(f"Ray did not start here within {attempt} x 30 s: is the machine busy?") from None
+
+
+def _take_token() -> None:
+    """Show the token of `ray get-auth-token` to a cluster, as `ray start` asks for it where it finds one.
+
+    Left to itself, Ray would not where an address is given: it would be turned away without a reason.
+    """
+    try:
+        from ray._private.authentication import authentication_token_setup as setup
+    except ImportError:  # a version that knows no tokens
+        return
+    level = setup.logger.level
+    setup.logger.setLevel(logging.ERROR)
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    setup.logger.setLevel(level)
 
 
 _LOCAL = {

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import ray
@@ -19,7 +20,7 @@ from astroml_plugin import storage
 from astroml_plugin.errors import DivergedError, InputError
 from astroml_plugin.search.objectives import kept
 from astroml_plugin.search.space import Configuration
-from astroml_plugin.search.study import FAILED, FINISHED, write_outcome
+from astroml_plugin.search.study import ERROR, FAILED, FINISHED, write_outcome
 from astroml_plugin.settings import refuse_unknown
 
 
@@ -33,24 +34,49 @@ class Report(Protocol):
         """Something that holds for the whole trial."""
 
 
-Work = Callable[[Configuration, str, Report], None]
-"""work(configuration, folder, report) trains in a folder, from its checkpoint where it has one, and reports epochs."""
+Work = Callable[[Configuration, str, Report, int | None], None]
+"""work(configuration, folder, report, until) trains in a folder, from its checkpoint where it has one, and reports
+epochs; it pauses after `until` of them, if that is given."""
 
-ERROR = "error.json"
 COST, EPOCHS, FATAL = "cost", "epochs_done", "fatal"
 """Keys of what a trial tells Tune: its objective so that small is good, epochs done, and a full disk."""
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
+_LEG = "_leg"
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What one call trains of a trial: usually all of it."""
+
+    number: int
+    """Of the trial."""
+    until: int | None = None
+    """Epochs after which it pauses; None: it trains to its end."""
+    known: int = 0
+    """Epochs that need no report any more."""
+
+    def told(self, configuration: Configuration) -> dict[str, Any]:
+        """As a configuration of Tune."""
+        return {_LEG: asdict(self), **configuration}
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> tuple[Leg, Configuration]:
+        """The inverse."""
+        return cls(**config[_LEG]), {key: value for key, value in config.items() if key != _LEG}
+
+
 def run_trial(config: dict[str, Any], *, work: Work, url: str, objective: str, sign: float) -> None:
     """One trial: trains in its folder, reports each epoch, writes its outcome."""
-    configuration = {key: value for key, value in config.items() if key != "number"}
-    folder = storage.join(url, "trials", f"{config['number']:05d}")
+    leg, configuration = Leg.of(config)
+    folder = storage.join(url, "trials", f"{leg.number:05d}")
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    teller = _Teller(folder, objective, sign)
+    teller = _Teller(objective, sign, leg.known)
     try:
-        work(configuration, folder, teller)
-        write_outcome(folder, FINISHED, **teller.extra)
+        work(configuration, folder, teller, leg.until)
+        if leg.until is None:
+            write_outcome(folder, FINISHED, **teller.extra)
     except (DivergedError, InputError) as error:  # would fail again in the same way
         write_outcome(folder, FAILED, storage.redact(str(error)), **teller.extra)
     except Exception as error:
@@ -66,8 +92,8 @@ def run_trial(config: dict[str, Any], *, work: Work, url: str, objective: str, s
 class _Teller:
     """Tells Tune an epoch's record, with the cost of the weights kept so far."""
 
-    def __init__(self, folder: str, objective: str, sign: float) -> None:
-        self.objective, self.sign = objective, sign
+    def __init__(self, objective: str, sign: float, known: int) -> None:
+        self.objective, self.sign, self.known = objective, sign, known
         self.history: list[Mapping[str, Any]] = []
         self.started, self.cpu = time.perf_counter(), time.process_time()
         node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
@@ -77,6 +103,9 @@ class _Teller:
         self.extra[name] = value
 
     def __call__(self, record: Mapping[str, Any]) -> None:
+        if record["epoch"] < self.known:
+            self.history.append(record)
+            return
         if "setup_seconds" not in self.extra:
             seconds = time.perf_counter() - self.started - float(record.get("seconds", 0.0))
             cpu = time.process_time() - self.cpu - float(record.get("cpu_seconds", 0.0))

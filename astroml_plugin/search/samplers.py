@@ -61,18 +61,10 @@ def _tpe(
 def _suggested(asked: Any, one: Parameter) -> Any:
     if one.kind == "choice":
         return (
-            one.values[asked.suggest_int(one.key, 0, len(one.values) - 1)]
-            if _numbers(one)
-            else _categorical(asked, one)
+            one.values[asked.suggest_int(one.key, 0, len(one.values) - 1)] if one.numeric else _categorical(asked, one)
         )
     suggest = asked.suggest_int if one.whole else asked.suggest_float
     return suggest(one.key, *one.values, log=one.logarithmic)
-
-
-def _numbers(one: Parameter) -> bool:
-    """Whether the choices are numbers in order, so that neighbours resemble each other."""
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in one.values)
-    return numeric and len(one.values) > 1 and list(one.values) == sorted(one.values)
 
 
 def _categorical(asked: Any, one: Parameter) -> Any:
@@ -103,6 +95,6 @@ def _distribution(optuna: Any, one: Parameter) -> Any:
     kinds = optuna.distributions
     if one.kind == "choice":
         places = list(range(len(one.values)))
-        return kinds.IntDistribution(0, places[-1]) if _numbers(one) else kinds.CategoricalDistribution(places)
+        return kinds.IntDistribution(0, places[-1]) if one.numeric else kinds.CategoricalDistribution(places)
     make = kinds.IntDistribution if one.whole else kinds.FloatDistribution
     return make(*one.values, log=one.logarithmic)

@@ -65,6 +65,12 @@ class Parameter:
         return self.kind.endswith("integer")
 
     @property
+    def numeric(self) -> bool:
+        """Whether the values are numbers in order, so that neighbours resemble each other."""
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+        return numbers and len(self.values) > 1 and list(self.values) == sorted(self.values)
+
+    @property
     def logarithmic(self) -> bool:
         """Whether values are spread evenly in their logarithm."""
         return self.kind.startswith("log")

@@ -3,6 +3,7 @@
     study.json            what is searched, its identity, and once chosen the winner
     trials/00007/         trial.json (its configuration), log.jsonl and checkpoint of its training, and outcome.json
                           once it has ended
+    exchanges/00002.json  population-based training: who went on from whose weights after this generation
     trials.parquet, best.toml, best/ and pictures at the end
 
 Every file is written whole or not at all. The searching process proposes trials; a trial's own process writes its
@@ -30,6 +31,9 @@ from astroml_plugin.search.space import Configuration, Space
 from astroml_plugin.training import CHECKPOINT, LOG
 
 STUDY, TRIAL, OUTCOME, PULSE = "study.json", "trial.json", "outcome.json", "pulse.json"
+ERROR = "error.json"
+"""Why the latest attempt of a trial ended."""
+_EXCHANGES = "exchanges"
 OPEN, FINISHED, STOPPED, FAILED = "open", "finished", "stopped", "failed"
 """Not ended yet, trained to its end, stopped by the scheduler, failed."""
 
@@ -47,6 +51,8 @@ class Trial:
     """Its epochs' records."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What its process told at the end: node, seconds of preparation, attempts."""
+    schedule: Sequence[Mapping[str, Any]] = ()
+    """Population-based training: epoch, trial and configuration from each change on, along the way of its weights."""
 
     @property
     def kept(self) -> Mapping[str, Any] | None:
@@ -140,7 +146,28 @@ class Study:
 
     def reopen(self, number: int) -> None:
         """Forget how a trial ended, so that it is tried again."""
-        storage.remove(storage.join(self.folder(number), OUTCOME))
+        for name in (OUTCOME, ERROR):
+            storage.remove(storage.join(self.folder(number), name))
+
+    def take_over(self, number: int, parent: Trial, configuration: Configuration) -> None:
+        """Let a trial go on from another's weights with a configuration; done twice it is the same as once."""
+        for name in (LOG, CHECKPOINT):
+            data = storage.read_bytes(storage.join(self.folder(parent.number), name))
+            storage.write_atomic(storage.join(self.folder(number), name), data)
+        before = parent.schedule or [{"epoch": 0, "trial": parent.number, "configuration": parent.configuration}]
+        change = {"epoch": len(parent.history), "trial": number, "configuration": configuration}
+        told = {"number": number, "configuration": configuration, "schedule": [*before, change]}
+        storage.write_json(storage.join(self.folder(number), TRIAL), told)
+        self.reopen(number)
+
+    def exchanges(self) -> list[dict[str, Any]]:
+        """What was decided after each generation, in order."""
+        folder = storage.join(self.url, _EXCHANGES)
+        return [storage.read_json(storage.join(folder, name)) for name in sorted(storage.list_files(folder, ".json"))]
+
+    def write_exchange(self, generation: int, record: Mapping[str, Any]) -> None:
+        """Keep what was decided after a generation."""
+        storage.write_json(storage.join(self.url, _EXCHANGES, f"{generation:05d}.json"), record)
 
     def trial(self, number: int) -> Trial:
         """A trial as it is now."""
@@ -150,7 +177,8 @@ class Study:
         ended = storage.read_json(outcome) if storage.exists(outcome) else {"status": OPEN, "reason": ""}
         history = [json.loads(line) for line in storage.read_bytes(log).splitlines()] if storage.exists(log) else []
         extra = {key: value for key, value in ended.items() if key not in ("status", "reason")}
-        return Trial(number, proposed["configuration"], ended["status"], ended["reason"], history, extra)
+        schedule = proposed.get("schedule", ())
+        return Trial(number, proposed["configuration"], ended["status"], ended["reason"], history, extra, schedule)
 
     def trials(self) -> list[Trial]:
         """All trials, by number."""

@@ -11,21 +11,22 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
-from ray.tune.search import Searcher
 
 from astroml_plugin import storage
 from astroml_plugin.errors import InputError
+from astroml_plugin.search.population import Population
+from astroml_plugin.search.proposals import Legs, Proposals
 from astroml_plugin.search.ray_cluster import Resources, room
-from astroml_plugin.search.running import COST, DISK, ERROR, FATAL, Work, run_trial
+from astroml_plugin.search.running import DISK, FATAL, Leg, Work, run_trial
 from astroml_plugin.search.samplers import Sampler
 from astroml_plugin.search.schedulers import Scheduling, scheduler_of
-from astroml_plugin.search.study import FAILED, FINISHED, OPEN, OUTCOME, STOPPED, Study, Trial
+from astroml_plugin.search.study import ERROR, FAILED, FINISHED, OUTCOME, STOPPED, Study, Trial
 
 _PULSE_SECONDS = 10.0
 
@@ -72,6 +73,7 @@ def tuned(
     budget: Budget,
     scheduling: Scheduling,
     resources: Resources,
+    population: Population | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Try configurations until the budget is spent; everything found is in the study. Ray must be connected.
@@ -81,13 +83,14 @@ def tuned(
         work: picklable; called in the trials' processes.
         sampler: proposes configurations.
         budget, scheduling, resources: how much, which, on what.
+        population: for population-based training, how its members are exchanged; the sampler gives the first ones.
         progress: told after every epoch and outcome.
 
     Raises:
         InputError: every trial fails.
         OSError: the disk is full; the trials that ran go on next time.
     """
-    watch = _Watch(study, budget, scheduling, progress)
+    watch = _Watch(study, budget, scheduling, population, progress)
     trainable = partial(
         run_trial,
         work=work,
@@ -96,7 +99,7 @@ def tuned(
         sign=study.main.cost(1.0),
     )
     with_resources = tune.with_resources(_named(trainable), {"cpu": resources.cpus, "gpu": resources.gpus})
-    proposals = _Proposals(study, sampler, watch)
+    proposals = Legs(study, sampler, watch, population) if population else Proposals(study, sampler, watch)
     tuner = tune.Tuner(
         with_resources,
         tune_config=tune.TuneConfig(
@@ -138,7 +141,8 @@ def _named(function: Callable[..., None]) -> Callable[[dict[str, Any]], None]:
 
 
 def _name(trial: Any) -> str:
-    return f"{trial.config['number']:05d}"
+    leg, _ = Leg.of(trial.config)
+    return f"{leg.number:05d}" + ("" if leg.until is None else f"-{leg.until:05d}")
 
 
 def _storage_path(url: str) -> str:
@@ -153,52 +157,19 @@ def _storage_filesystem(url: str) -> Any:
     return PyFileSystem(FSSpecHandler(storage.filesystem(url)[0]))
 
 
-class _Proposals(Searcher):
-    """Tune's view of the study: first the trials that had begun, then what the sampler gives, while budget is left."""
-
-    def __init__(self, study: Study, sampler: Sampler, watch: _Watch) -> None:
-        super().__init__(metric=COST, mode="min")
-        self.study, self.sampler, self.watch = study, sampler, watch
-        self.begun = [one for one in watch.trials.values() if one.status == OPEN]
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next configuration, with its trial's number."""
-        if self.watch.over:
-            return Searcher.FINISHED
-        trial = self.begun.pop(0) if self.begun else self._new()
-        if trial is None:
-            return Searcher.FINISHED
-        self.watch.trials[trial.number] = trial
-        return {"number": trial.number, **trial.configuration}
-
-    def _new(self) -> Trial | None:
-        number = len(self.watch.trials)
-        if self.watch.budget.trials is not None and number >= self.watch.budget.trials:
-            return None
-        configuration = self.sampler(number, list(self.watch.trials.values()))
-        if configuration is None:
-            return None
-        try:
-            return self.study.propose(number, configuration)
-        except OSError as error:
-            self.watch.fatal = error
-            return None
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the sampler looks at the trials themselves."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the state."""
-
-
 class _Watch(tune.Callback):
     """Keeps the trials as they are now, writes outcomes, tells the progress, and knows when to end."""
 
-    def __init__(self, study: Study, budget: Budget, scheduling: Scheduling, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        budget: Budget,
+        scheduling: Scheduling,
+        population: Population | None,
+        progress: Progress | None,
+    ) -> None:
         self.study, self.budget, self.scheduling, self.progress = study, budget, scheduling, progress
+        self.population = population
         self.trials = {one.number: one for one in study.trials()}
         self.before, self.started, self.pulsed = study.spent, time.monotonic(), -math.inf
         self.running: set[int] = set()
@@ -225,11 +196,15 @@ class _Watch(tune.Callback):
         hours = budget.hours is not None and self.seconds >= 3600 * budget.hours
         return self.fatal is not None or hours or (budget.epochs is not None and self.epochs >= budget.epochs)
 
+    def full(self, proposed: int) -> bool:
+        """Whether the budget has no room for a further trial."""
+        return self.budget.trials is not None and proposed >= self.budget.trials
+
     # ---- called by Tune ------------------------------------------------------------------------------------------
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has a process."""
-        self.running.add(trial.config["number"])
+        self.running.add(Leg.of(trial.config)[0].number)
         self.tell()
 
     def on_trial_result(
@@ -241,22 +216,20 @@ class _Watch(tune.Callback):
             return
         if "record" not in result:
             return
-        one = self.trials[trial.config["number"]]
+        one = self.trials[Leg.of(trial.config)[0].number]
         history = [record for record in one.history if record["epoch"] < result["record"]["epoch"]]
-        configuration = {key: value for key, value in trial.config.items() if key != "number"}
-        self.trials[one.number] = Trial(
-            one.number, configuration, OPEN, "", [*history, result["record"]], result["extra"]
-        )
+        self.trials[one.number] = replace(one, history=[*history, result["record"]], extra=result["extra"])
         self.pulse()
         self.tell()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial came to its end or was stopped."""
-        number = trial.config["number"]
-        one = self.trials[number]
+        leg, _ = Leg.of(trial.config)
+        number, one = leg.number, self.trials[leg.number]
         whole = len(one.history) >= self.scheduling.epochs
-        if self.over and not whole and not self._outcome(number):
-            self.running.discard(number)  # ended by the budget: still open, a larger one goes on with it
+        paused = leg.until is not None and len(one.history) >= leg.until
+        if (self.over or paused) and not whole and not self._outcome(number):
+            self.running.discard(number)  # still open: another leg follows, or a larger budget goes on with it
             return
         reason = "" if whole else f"by {self.scheduling.kind} after {len(one.history)} epochs"
         status = FINISHED if whole else STOPPED
@@ -264,12 +237,12 @@ class _Watch(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An attempt failed; another follows."""
-        number = trial.config["number"]
+        number = Leg.of(trial.config)[0].number
         self.attempts[number] = self.attempts.get(number, 1) + 1
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The last attempt failed."""
-        number = trial.config["number"]
+        number = Leg.of(trial.config)[0].number
         if self.fatal is None:
             self._end(number, FAILED, self._reason(number))
 
@@ -332,6 +305,8 @@ class _Watch(tune.Callback):
     def _fraction(self, ended: int) -> float | None:
         budget = self.budget
         parts = [ended / budget.trials] if budget.trials else []
+        if self.population is not None:
+            parts = [self.epochs / (self.population.size * self.population.epochs)]
         parts += [self.seconds / (3600 * budget.hours)] if budget.hours else []
         parts += [self.epochs / budget.epochs] if budget.epochs else []
         return min(1.0, max(parts)) if parts else None

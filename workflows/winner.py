@@ -1,0 +1,97 @@
+"""The end of a search: its tables and pictures, and the winner's bundle, measured on the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from astroml_plugin import storage
+from astroml_plugin.search import pictures
+from astroml_plugin.search.study import Study, Trial
+from astroml_plugin.stream import LabelledStamps
+from astroml_plugin.training import fit, history_of
+from workflows.recipe import Recipe, to_toml
+from workflows.train import finish, fresh_network, write_figure
+from workflows.trials import trial_plan
+
+
+def shared_identity(study: Study) -> str | None:
+    """Of the checkpoints of a population, whose members go on from each other's."""
+    pbt = study.record["settings"]["algorithm"] == "pbt"
+    return storage.digest("population", study.record["identity"]) if pbt else None
+
+
+def make_bundle(
+    study: Study,
+    trials: Sequence[Trial],
+    winner: Trial,
+    base: Recipe,
+    data: LabelledStamps,
+    url: str,
+    *,
+    retrain: bool,
+    device: str | None,
+) -> None:
+    """Restore the winner's weights, or train it anew; calibrate, measure once on the test split, write the bundle."""
+    record = {
+        "search": {
+            "study": study.record["identity"],
+            "algorithm": study.record["settings"]["algorithm"],
+            "trials": len(trials),
+            "winner": winner.number,
+            "objective": str(study.main),
+            "value": winner.value(study.main),
+            "retrained": retrain,
+            **({"schedule": list(winner.schedule)} if winner.schedule else {}),
+        }
+    }
+    plan = trial_plan(base, winner.configuration, data)
+    plan = replace(plan, identity=shared_identity(study) or plan.identity)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if retrain:
+        folder, training = storage.join(study.url, "retrained"), plan.recipe.training
+    else:
+        folder = study.folder(winner.number)
+        training = replace(plan.recipe.training, epochs=len(history_of(folder)))  # restored, and no epoch added
+    result = fit(
+        plan.task,
+        fresh_network(plan),
+        plan.stream("train"),
+        plan.stream("validation"),
+        training,
+        out=folder,
+        identity=plan.identity,
+        device=device,
+    )
+    storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(plan.recipe).encode())
+    finish(plan, result, url, device, record)
+
+
+def write_tables(study: Study, trials: Sequence[Trial], winner: Trial, best: Recipe) -> None:
+    """trials.parquet, best.toml, pareto.md and the pictures of a study."""
+    storage.write_table(storage.join(study.url, "trials.parquet"), study.table(trials))
+    storage.write_atomic(storage.join(study.url, "best.toml"), to_toml(best).encode())
+    front = [one for one, on in zip(trials, study.front(trials)) if on]
+    storage.write_atomic(storage.join(study.url, "pareto.md"), pareto_table(study, front).encode())
+    for name, figure in pictures.figures(study, trials, winner).items():
+        write_figure(storage.join(study.url, f"{name}.png"), figure)
+
+
+def pareto_table(study: Study, trials: Sequence[Trial]) -> str:
+    """Markdown: trials that no other beats in all objectives, best first."""
+    head = ["trial", *(str(one) for one in study.objectives), *study.space.keys]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for trial in sorted(trials, key=lambda one: study.main.cost(one.value(study.main))):
+        values = [f"{trial.value(one):.5g}" for one in study.objectives]
+        given = [_cell(trial.configuration.get(key)) for key in study.space.keys]
+        lines.append("| " + " | ".join([str(trial.number), *values, *given]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
