@@ -19,5 +19,9 @@ class CorruptError(AstromlError):
     """Stored data that cannot be trusted (missing or altered shard): a unit fails, the run goes on."""
 
 
+class LostError(AstromlError):
+    """Processes of others that the work needs are gone; what is finished is kept."""
+
+
 class DivergedError(AstromlError):
     """A training run whose loss is no longer finite; the last good checkpoint is kept."""

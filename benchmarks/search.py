@@ -1,10 +1,11 @@
 """Is early stopping worth it, and what does Ray cost: searches of the recipe `ellipticity` on simulated stamps.
 
-python -m benchmarks --only search                     # writes the section of RESULTS.md, from a small budget
+python -m benchmarks.search --arm asha-0               # one of the six, ahead of time (random-0 … asha-2, default)
+python -m benchmarks --only search                     # those that are missing, the overhead, the section of RESULTS.md
 python -m benchmarks.search --minutes 20 --cores 2     # prints it, at 20 minutes of both cores per arm
 
-Studies are kept below ASTROML_BENCH and go on where they were stopped. Stamps have a seed of development: nothing that
-is quoted elsewhere was tuned on them.
+Studies are kept below ASTROML_BENCH and go on where they were stopped: core-seconds do not need a quiet machine, the
+overhead does. Stamps have a seed of development: nothing that is quoted elsewhere was tuned on them.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.study import Study, Trial
+from astroml_plugin.settings import to_mapping
 from astroml_plugin.training import LOG, fit
 from benchmarks.harness import Section, scratch, table
-from workflows.recipe import Recipe, read_recipe
+from workflows.recipe import Recipe, read_recipe, search_table
 from workflows.search import search
 from workflows.simulate import simulate
 from workflows.train import fresh_network, planned, train
@@ -50,7 +52,7 @@ Arms = dict[int, dict[str, list[Trial]]]
 class Scale:
     """How much is searched."""
 
-    stamps: int = 1000
+    stamps: int = 4000
     epochs: int = 27
     """Of a trial, at most."""
     total_epochs: int | None = 432
@@ -58,11 +60,10 @@ class Scale:
     minutes: float | None = None
     """Instead: wall time of an arm."""
     cores: int = 1
-    overhead_stamps: int = 4000
-    overhead_epochs: int = 120
+    overhead_epochs: int = 100
     """Epochs of each trial of the overhead's measurement: trials of 30 s and longer."""
-    overhead_trials: int = 2
-    """Per core."""
+    overhead_trials: int = 4
+    overhead_cores: int = 2
 
 
 def run(scale: Scale | None = None) -> Section:
@@ -73,9 +74,9 @@ def run(scale: Scale | None = None) -> Section:
     default = _default(scale, data)
     with connected(Resources(limit=scale.cores)):
         arms: Arms = {seed: {name: _arm(scale, data, name, seed) for name in ("random", "asha")} for seed in SEEDS}
-        speed, speed_data = _speed(arms, default, scale)
-        print(speed, flush=True)
-        overhead, overhead_data = _overhead(scale, _data(scale.overhead_stamps))
+    speed, speed_data = _speed(arms, default, scale)
+    print(speed, flush=True)
+    overhead, overhead_data = _overhead(scale, data)
     budget = f"{scale.minutes:g} minutes" if scale.minutes else f"{scale.total_epochs} epochs"
     head = (
         f"Recipe `ellipticity`, its seven searched parameters, {scale.stamps:,} simulated stamps (seed {STAMPS_SEED}), "
@@ -90,7 +91,9 @@ def run(scale: Scale | None = None) -> Section:
 
 
 def _folder(scale: Scale, name: str) -> Path:
-    return scratch() / "search" / storage.digest(asdict(scale))[:12] / name
+    parts = {key: value for key, value in asdict(scale).items() if not key.startswith("overhead")}
+    made = storage.digest(parts, to_mapping(_recipe(scale.epochs)), _space())
+    return scratch() / "search" / made[:12] / name
 
 
 def _data(count: int) -> str:
@@ -107,8 +110,6 @@ def _recipe(epochs: int) -> Recipe:
 
 
 def _space() -> dict[str, Any]:
-    from workflows.recipe import search_table
-
     return dict(search_table("ellipticity")["space"])
 
 
@@ -232,33 +233,34 @@ def _test_loss(bundle: Path) -> float:
 
 def _overhead(scale: Scale, data: str) -> tuple[str, dict[str, Any]]:
     """Trials' core-seconds over cores and wall of the whole search, and of Optuna alone with the same samples."""
-    recipe, count = _recipe(scale.overhead_epochs), scale.overhead_trials * scale.cores
+    recipe, count, cores = _recipe(scale.overhead_epochs), scale.overhead_trials, scale.overhead_cores
     place = _folder(scale, "overhead")
     shutil.rmtree(place, ignore_errors=True)
     used: list[float] = []
     started = time.perf_counter()
-    search(
-        recipe,
-        data=data,
-        out=place,
-        space=_space(),
-        algorithm="random",
-        trials=count,
-        concurrent=scale.cores,
-        leave_open=True,
-        progress=lambda standing: used.append(_tree_seconds()),
-    )
+    with connected(Resources(limit=cores)):
+        search(
+            recipe,
+            data=data,
+            out=place,
+            space={key: value for key, value in _space().items() if key in _ALIKE},
+            algorithm="random",
+            trials=count,
+            concurrent=cores,
+            leave_open=True,
+            progress=lambda standing: used.append(_tree_seconds()),
+        )
     whole = time.perf_counter() - started
     trials = Study(str(place), storage.read_json(str(place / "study.json"))).trials()
     wall = max(one.extra["ended"] for one in trials) - min(one.extra["ended"] - one.seconds for one in trials)
     spent = sum(one.cpu_seconds for one in trials)
-    ray = {"wall": wall, "whole": whole, "core_seconds": spent, "efficiency": spent / (scale.cores * wall)}
+    ray = {"wall": wall, "whole": whole, "core_seconds": spent, "efficiency": spent / (cores * wall)}
     ray |= {"share": spent / (used[-1] - used[0]), "spare": _spare()}
     alone = _optuna_alone(recipe, data, [one.configuration for one in trials])
-    each = np.median([one.cpu_seconds for one in trials])
+    each = [one.cpu_seconds for one in trials]
     said = "met" if ray["efficiency"] >= TARGETS["efficiency"] else "not met"
     text = (
-        f"**Overhead**: {count} trials of {each:.0f} core-seconds (median) on {scale.cores} core(s). Trials' "
+        f"**Overhead**: {count} trials of {min(each):.0f} to {max(each):.0f} core-seconds on {cores} cores. Trials' "
         f"core-seconds over cores x wall, start-up apart: {ray['efficiency']:.3f} (target 0.85: {said}); Optuna alone "
         f"in one process with the same configurations, one after the other: {alone['efficiency']:.3f}. A busy loop "
         f"got {ray['spare']:.3f} of its core then (1 on a machine of one's own). Of all core-seconds that the "
@@ -267,6 +269,10 @@ def _overhead(scale: Scale, data: str) -> tuple[str, dict[str, Any]]:
         f"{whole - wall:.0f} s."
     )
     return text, {"overhead": {"ray": ray, "optuna": alone}}
+
+
+_ALIKE = ("training.learning_rate", "training.weight_decay")
+"""Searched where trials are to last equally long."""
 
 
 def _tree_seconds() -> float:
@@ -314,12 +320,29 @@ def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, 
 def main() -> None:
     """Print the section at another scale."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--arm", metavar="NAME-SEED", help="make this one only: random-0 … asha-2, or default")
     parser.add_argument("--minutes", type=float, help="wall time of an arm instead of a budget in epochs")
     parser.add_argument("--cores", type=int, default=1, help="of this machine to use")
     parser.add_argument("--stamps", type=int, default=Scale.stamps)
     parser.add_argument("--epochs", type=int, default=Scale.epochs, help="of a trial, at most")
     options = parser.parse_args()
-    print(run(Scale(options.stamps, options.epochs, minutes=options.minutes, cores=options.cores)).text)
+    scale = Scale(options.stamps, options.epochs, minutes=options.minutes, cores=options.cores)
+    if options.arm is None:
+        print(run(scale).text)
+    else:
+        _one_arm(scale, options.arm)
+
+
+def _one_arm(scale: Scale, name: str) -> None:
+    """Make and keep one part of the section."""
+    torch.set_num_threads(1)
+    algorithm, _, seed = name.partition("-")
+    if algorithm == "default":
+        print(_default(scale, _data(scale.stamps)))
+        return
+    with connected(Resources(limit=scale.cores)):
+        spent, best = trace(_arm(scale, _data(scale.stamps), algorithm, int(seed)))
+    print(f"{name}: {best[-1]:.4f} after {spent[-1]:.0f} core-seconds")
 
 
 if __name__ == "__main__":

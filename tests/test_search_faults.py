@@ -27,6 +27,7 @@ from workflows.search import search
 
 torch.set_num_threads(1)
 
+_QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 _MEASURED = ("seconds", "cpu_seconds", "node")
 COMMAND = [sys.executable, "-c", "from workflows.cli import entry; entry()"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -200,6 +201,29 @@ def test_an_interrupted_search_ends_ray_and_says_how_to_go_on(
     assert not psutil.wait_procs(family, timeout=60)[1]
 
 
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_ends_the_search_with_a_sentence_and_it_goes_on(
+    folder: Path, tmp_path: Path, ended: list[subprocess.Popen[str]], name: str
+) -> None:
+    """Without it the search would wait for ever, or be aborted by Ray."""
+    more = ["--trials", "3", "--algorithm", "random", "--epochs", "40"]
+    process = start(folder, tmp_path / "s", *more)
+    ended.append(process)
+    wait_for(lambda: lines(tmp_path / "s") >= 2, process)
+    family = [one for one in psutil.Process(process.pid).children(recursive=True) if "Agent" not in one.name()]
+    next(one for one in family if one.name() == name).kill()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert f"{name} of the Ray on this machine died (out of memory?): what is finished is kept, run the same" in said
+    assert "Traceback" not in said
+    assert not psutil.wait_procs(family, timeout=60)[1]
+    process = start(folder, tmp_path / "s", *more)
+    ended.append(process)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert table(tmp_path / "s")["status"] == ["finished"] * 3
+
+
 def test_a_full_disk_ends_the_search_and_blames_no_trial(
     folder: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]
 ) -> None:
@@ -231,27 +255,31 @@ def test_two_nodes_share_the_trials_and_one_may_die(
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # the search is not told that it has to show it
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     nodes: dict[str, Any] = {"env": {**os.environ, "RAY_AUTH_MODE": "token"}}
-    nodes |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    log = tmp_path / "second.log"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ray = Path(sys.executable).with_name("ray")
     shared = ["--num-cpus=1", "--block", "--disable-usage-stats", "--object-store-memory=100000000"]
     shared += ["--node-ip-address=127.0.0.1", f"--temp-dir=/tmp/ray-test-{os.getpid()}"]
-    head = subprocess.Popen([ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *shared], **nodes)
+    head = subprocess.Popen(
+        [ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *shared], **nodes, **_QUIET
+    )
     ended.append(head)
     address = f"127.0.0.1:{port}"
     wait_for(lambda: answers(port), head)
-    second = subprocess.Popen([ray, "start", f"--address={address}", *shared[:-1]], **nodes)
+    with log.open("w") as handle:
+        second = subprocess.Popen([ray, "start", f"--address={address}", *shared[:-1]], **nodes, stdout=handle)
     ended.append(second)
-    time.sleep(8)
-    process = start(folder, tmp_path / "s", "--trials", "6", "--algorithm", "random", "--ray-address", address)
+    wait_for(lambda: "Ray runtime started" in log.read_text(), second)
+    joined = ["--ray-address", address, "--concurrent", "2"]
+    process = start(folder, tmp_path / "s", "--trials", "6", "--algorithm", "random", *joined)
     ended.append(process)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     where = table(tmp_path / "s")["node"]
     assert len(set(where)) == 2, where
-    process = start(folder, tmp_path / "t", "--trials", "8", "--algorithm", "random", "--ray-address", address)
+    process = start(folder, tmp_path / "t", "--trials", "8", "--algorithm", "random", *joined)
     ended.append(process)
     wait_for(lambda: lines(tmp_path / "t") >= 3, process)
     end_tree(second.pid)

@@ -71,8 +71,7 @@ def _fanova(space: Space, trials: Sequence[Trial], ranks: np.ndarray, seed: int)
     for trial, rank in zip(trials, ranks):
         params = {one.key: _coded(one, trial.configuration) for one in space.parameters}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=float(rank)))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+    found = optuna.importance.FanovaImportanceEvaluator(seed=seed).evaluate(study)
     return np.array([found.get(key, 0.0) for key in space.keys])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import ray
 from ray._private import ray_constants
 
 from astroml_plugin import __version__, storage
-from astroml_plugin.errors import InputError
+from astroml_plugin.errors import InputError, LostError
 
 _SILENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -72,16 +73,71 @@ def connected(resources: Resources) -> Iterator[None]:
         if resources.address is not None:
             _refuse_other_versions()
         yield
+    except LostError:  # calls to what is left of Ray might never come back
+        ours = False
+        _end_processes()
+        raise
     finally:
         if ours:
             ray.shutdown()
 
 
+def _node() -> Any:
+    """Ray's record of the processes that this one started."""
+    return ray._private.worker._global_node
+
+
+def _end_processes() -> None:
+    if (node := _node()) is not None:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+class Liveness:
+    """Feels whether the connected Ray lives; Ray's own calls would wait for ever, or end this process."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self.gcs = ray.get_runtime_context().gcs_address
+        self.silent = 0
+
+    def check(self) -> None:
+        """Call it every second or so.
+
+        Raises:
+            LostError: it does not.
+        """
+        if self.resources.address is None:
+            dead = [name for name, _ in _node().dead_processes() if name in _NEEDED]
+            if dead:
+                raise LostError(f"{dead[0]} of the Ray on this machine died (out of memory?): {_RESUME}")
+            return
+        self.silent = 0 if _listens(self.gcs) else self.silent + 1
+        if self.silent >= _SILENCES:
+            raise LostError(f"the Ray cluster at {storage.redact(self.resources.address)} no longer answers: {_RESUME}")
+
+
+_NEEDED = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
+_SILENCES = 5
+_RESUME = "what is finished is kept, run the same command to go on"
+
+
+def _listens(address: str, seconds: float = 5.0) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Put back what SIGTERM does here: `ray.init` makes it abort the process."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Put back what `ray.init` changes: SIGTERM would abort this process, and in a process group of its own it would
+    not hear the Ctrl-C that a script around it gets."""
+    before, group = signal.getsignal(signal.SIGTERM), os.getpgrp()
     yield
+    with suppress(OSError):  # a group that has gone meanwhile
+        os.setpgid(0, group)
     with suppress(ValueError):  # not in the main thread: signals are not ours
         signal.signal(signal.SIGTERM, before)
 
@@ -103,6 +159,7 @@ def _fitting(resources: Resources, node: Mapping[str, float]) -> int:
 def _start(resources: Resources, cores: int) -> None:
     silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if resources.address is not None:
+        _refuse_silence(resources.address)
         _take_token()
         try:
             ray.init(address=resources.address, **silent)
@@ -130,6 +187,15 @@ def _start(resources: Resources, cores: int) -> None:
                     raise
                 if attempt == _ATTEMPTS:
                     raise InputError(f"Ray did not start here within {attempt} x 30 s: is the machine busy?") from None
+
+
+def _refuse_silence(address: str) -> None:
+    """Where nothing listens Ray itself would try for two minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if host and port.isdigit() and not _listens(f"{host}:{port}"):  # "auto" is Ray's to find out
+        raise InputError(
+            f"no Ray cluster answers at {storage.redact(address)}: is it running, and is this its address?"
+        )
 
 
 def _take_token() -> None:

@@ -8,6 +8,7 @@ has to remember is in the `Study`; Tune starts afresh each time and is told what
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,16 +20,17 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from astroml_plugin import storage
-from astroml_plugin.errors import InputError
+from astroml_plugin.errors import InputError, LostError
 from astroml_plugin.search.population import Population
 from astroml_plugin.search.proposals import Legs, Proposals
-from astroml_plugin.search.ray_cluster import Resources, room
+from astroml_plugin.search.ray_cluster import Liveness, Resources, room
 from astroml_plugin.search.running import DISK, FATAL, Leg, Work, run_trial
 from astroml_plugin.search.samplers import Sampler
 from astroml_plugin.search.schedulers import Scheduling, scheduler_of
 from astroml_plugin.search.study import ERROR, FAILED, FINISHED, OUTCOME, STOPPED, Study, Trial
 
 _PULSE_SECONDS = 10.0
+_LOOK_SECONDS, _LEAVE_SECONDS = 1.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def tuned(
             search_alg=proposals,
             scheduler=scheduler_of(study, scheduling, watch.trials.values()),
             num_samples=-1,
-            max_concurrent_trials=resources.concurrent or room(resources),
+            # nodes may join a cluster later: Tune then keeps one trial waiting for room
+            max_concurrent_trials=resources.concurrent or (None if resources.address else room(resources)),
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -122,13 +125,45 @@ def tuned(
         ),
     )
     try:
-        tuner.fit()
+        _guarded(tuner.fit, watch, Liveness(resources))
+    except LostError:
+        raise
     except Exception as error:
         raise watch.explained(error) from error
     finally:
         watch.pulse(force=True)
     if watch.fatal is not None:
         raise watch.fatal
+
+
+def _guarded(fit: Callable[[], Any], watch: _Watch, liveness: Liveness) -> None:
+    """Run Tune in a thread of its own, and leave it there where Ray has died or this process is to end.
+
+    Raises:
+        LostError: Ray has died.
+    """
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            fit()
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="tune", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_LOOK_SECONDS)
+            if thread.is_alive():
+                liveness.check()
+    except BaseException as error:
+        watch.halted = True
+        if not isinstance(error, LostError):
+            thread.join(_LEAVE_SECONDS)
+        raise
+    if failed:
+        raise failed[0]
 
 
 def _named(function: Callable[..., None]) -> Callable[[dict[str, Any]], None]:
@@ -175,6 +210,8 @@ class _Watch(tune.Callback):
         self.running: set[int] = set()
         self.attempts: dict[int, int] = {}
         self.fatal: Exception | None = None
+        self.halted = False
+        """Whether this process was told to end."""
 
     def __getstate__(self) -> dict[str, Any]:  # Tune snapshots its callbacks; ours has nothing to keep there
         return {}
@@ -194,7 +231,9 @@ class _Watch(tune.Callback):
         """Whether nothing new may begin and what runs must end."""
         budget = self.budget
         hours = budget.hours is not None and self.seconds >= 3600 * budget.hours
-        return self.fatal is not None or hours or (budget.epochs is not None and self.epochs >= budget.epochs)
+        if self.halted or self.fatal is not None:
+            return True
+        return hours or (budget.epochs is not None and self.epochs >= budget.epochs)
 
     def full(self, proposed: int) -> bool:
         """Whether the budget has no room for a further trial."""
