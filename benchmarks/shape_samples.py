@@ -18,9 +18,9 @@ class Scale:
 
     galaxies: int = 22_528
     """Per PSF; 23 % of them in the smallest S/N bin: 5,000 and more."""
-    sets: int = 81_920
+    sets: int = 131_072
     """Sets of four of field-fixed and of field-varying."""
-    calibration: int = 81_920
+    calibration: int = 131_072
     """And of each for the calibration of the selection."""
     pairs: int = 16_384
     """Pairs of PSFs."""

@@ -70,6 +70,7 @@ def _case(label: str, make: Callable[[], Prepared]) -> tuple[str, dict[str, floa
 
 def _whole(client: Any, make: Callable[[], Prepared]) -> float:
     ready = make()
+    skies.load_models(ready.job)
     tally = inference.execute(client, ready.units(), ready.catalog, run_id=ready.job.run, total=0)
     ready.catalog.finish_run(ready.job.run)
     if tally.failed or not tally.done:

@@ -12,6 +12,9 @@ import torch
 
 from astroml_plugin.bundle import Card, ModelBundle
 from astroml_plugin.cutouts import Tile
+from astroml_plugin.inference.forward import runner_of
+from astroml_plugin.inference.job import Job
+from astroml_plugin.inference.reading import model_of
 from astroml_plugin.plugins import TASKS, load
 from astroml_plugin.sky import cut_tiles, tile_step
 from astroml_plugin.survey import Survey
@@ -88,3 +91,9 @@ def bundle(name: str, size: int = 48, network: str = "strided_cnn", **arguments:
         Card(name, "classify", task.to_settings(), network, dict(arguments)),
     )
     return url
+
+
+def load_models(job: Job) -> None:
+    """What a worker does at its first unit. It is this process, and drops its models at the end of a run."""
+    for ref in job.bundles:
+        runner_of(job, model_of(job, ref))
