@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from distributed import LocalCluster
 
-from astroml_plugin.cluster import WorkerDiedError, clients, connect, looking_glasses, run_window
+from astroml_plugin.cluster import WorkerDiedError, clients, connect, looking_glasses, run_window, window
 from astroml_plugin.errors import InputError
 
 POISON = 7
@@ -67,6 +67,18 @@ def test_a_poisoned_unit_takes_no_innocent_with_it() -> None:
     assert sorted(outcomes) == list(range(30))
     assert isinstance(outcomes[POISON].error, WorkerDiedError)
     assert [item for item, outcome in outcomes.items() if outcome.error is not None] == [POISON]
+
+
+@pytest.mark.parametrize("deadlocks", [True, False])
+def test_where_dasks_profiler_can_stop_the_interpreter_it_is_off(
+    monkeypatch: pytest.MonkeyPatch, *, deadlocks: bool
+) -> None:
+    monkeypatch.setattr(window, "PROFILER_DEADLOCKS", deadlocks)
+    with connect("local", threads=1) as client:
+        for _ in run_window(client, abs, range(3)):
+            pass
+        profilers = [worker.periodic_callbacks["profile"] for worker in client.cluster.workers.values()]
+        assert [profiler.is_running() for profiler in profilers] == [not deadlocks]
 
 
 def test_an_unknown_scheduler_is_refused() -> None:

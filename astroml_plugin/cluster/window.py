@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import sys
 import threading
 import time
 from collections import deque
@@ -50,6 +51,10 @@ class UnitTimeoutError(AstromlError):
     """A unit that did not come to an end in the time it was given."""
 
 
+PROFILER_DEADLOCKS = sys.version_info < (3, 11, 9)
+"""Dask's profiler looks at all threads' frames. Before Python 3.11.9 that can stop the interpreter for good while a
+thread ends, which here happens after every unit (python/cpython#106883, dask/distributed#8616)."""
+
 _lane_lock = threading.Lock()
 _lanes: dict[str, threading.BoundedSemaphore] = {}
 
@@ -59,13 +64,22 @@ def _in_lane(function: Callable[[Any], Any], item: Any, lanes: int) -> Any:
     worker = get_worker()
     if worker.state.nthreads < lanes:
         secede()
-    with _lane_lock:
-        lane = _lanes.setdefault(f"{worker.address}/{lanes}", threading.BoundedSemaphore(lanes))
-    with lane:
+    with _lane(worker, lanes):
         try:
             return function(item)
         except Exception as error:  # noqa: BLE001 - a bad unit is an outcome; the driver decides what it means
             return _Failure(_portable(error))
+
+
+def _lane(worker: Any, lanes: int) -> threading.BoundedSemaphore:
+    """What lets so many units of a worker run at once; made at its first unit."""
+    key = f"{worker.address}/{lanes}"
+    with _lane_lock:
+        if key not in _lanes:
+            _lanes[key] = threading.BoundedSemaphore(lanes)
+            if PROFILER_DEADLOCKS and "profile" in worker.periodic_callbacks:
+                worker.loop.add_callback(worker.periodic_callbacks["profile"].stop)
+        return _lanes[key]
 
 
 @dataclass(frozen=True)
