@@ -34,6 +34,7 @@ from astroml_plugin.networks.multipole_mlp import MultipoleMLP
 from astroml_plugin.networks.polar_cnn import PolarCNN
 from astroml_plugin.networks.residual_cnn import ResidualCNN
 from astroml_plugin.networks.strided_cnn import StridedCNN
+from astroml_plugin.networks.unet import UNet
 from astroml_plugin.tasks.normalisation import Normalisation
 
 BANDS = ("g", "r", "i")
@@ -107,6 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(row(cells(found)), flush=True)
             for reason in found["left_out"].values():
                 print(f"  left out: {reason}", flush=True)
+    report["fields"] = fields(device, plan)
+    print(field_lines(report["fields"]), flush=True)
     report["infer"] = {"left_out": "asked for"} if options.no_infer else whole(device, plan, quick=options.quick)
     print(infer_lines(report["infer"]), flush=True)
     if options.out:
@@ -184,6 +187,29 @@ def one_network(name: str, size: int, device: torch.device, plan: Plan) -> dict[
         "left_out": {"compiled": left_out} if left_out else {},
         **figures,
     }
+
+
+def fields(device: torch.device, plan: Plan) -> dict[str, Any]:
+    """Mpix/s of the network of `segmentation` on windows: on the device; and copied there, maps copied back."""
+    torch.manual_seed(0)
+    network = fuse(UNet(2, 7).eval()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    forward = Forward(network, device, precision="auto", compiling="never")
+    side, count = min(1024, plan.tile), 4
+    there = torch.randn(count, 2, side, side)
+    with torch.inference_mode():
+        ready = there.to(device)
+    arms: dict[str, Callable[[], Any]] = {
+        "resident": lambda: forward([ready], count),
+        "copied": lambda: forward([there.to(device)], count).float().cpu(),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(plan.repeats + 1):
+        for name, arm in arms.items():
+            rounds = max(1, int(plan.seconds / max(timed(arm, device), 1e-6)))
+            seconds = timed(lambda arm=arm, rounds=rounds: [arm() for _ in range(rounds)], device)  # type: ignore[misc]
+            if turn:
+                rates[name].append(rounds * count * side**2 / seconds / 1e6)
+    return {"window": side, **{f"{name}_mpix_per_s": spread(found) for name, found in rates.items()}}
 
 
 def warm(compiled: Forward, ready: Tensor, batch: int) -> str:
@@ -474,6 +500,15 @@ def row(values: list[str]) -> str:
     return "  ".join(
         value.rjust(width) if at else value.ljust(width) for at, (value, width) in enumerate(zip(values, _WIDTHS))
     )
+
+
+def field_lines(found: dict[str, Any]) -> str:
+    """Segmentation's maps."""
+    told = (f"{found[f'{name}_mpix_per_s']['median']:,.1f} {text}" for name, text in _FIELD_ARMS.items())
+    return f"unet, windows of {found['window']} pixels, Mpix/s: {', '.join(told)}"
+
+
+_FIELD_ARMS = {"resident": "on the device", "copied": "copied there, seven maps back"}
 
 
 def infer_lines(found: dict[str, Any]) -> str:

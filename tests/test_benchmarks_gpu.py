@@ -43,6 +43,9 @@ def test_all_networks_run_where_only_torch_and_numpy_are(tmp_path: Path) -> None
         assert found["stamps_ratio"]["median"] > 0
         assert 0 < found["tiles_busy"]["median"] <= 1
         assert found["left_out"] == {"compiled": "compiled forward: there is no CUDA device"}
+    assert report["fields"]["window"] == 128
+    assert report["fields"]["copied_mpix_per_s"]["median"] > 0
+    assert "unet, windows of 128 pixels" in told
     assert "cannot be imported here" in report["infer"]["left_out"]
     assert "no CUDA device" in report["bus"]["left_out"]
 
