@@ -117,7 +117,7 @@ def detected(task: SegmentTask, network: nn.Module, tile: Tile, maps: np.ndarray
     """What the bundle finds in a tile of one band with a zero point of 31.4: fluxes in the tile's units."""
     maps = maps_of(task, network, tile) if maps is None else maps
     result = task.detect(maps, field_of(tile, task.bands, (31.4,)))
-    flux = {kind: result.columns[f"flux_{kind}_{task.bands[0]}"].astype(float) for kind in ("iso", "aper")}
+    flux = {kind: result.columns[f"flux_{kind}_{task.bands[0]}"].astype(float) for kind in ("iso", "aper", "total")}
     return Found(result.x, result.y, result.labels, flux)
 
 
@@ -253,7 +253,7 @@ def _fluxes(found: dict[str, list[Found]], truths: list[Truth]) -> tuple[str, di
     """Errors in blends, after one correction per kind from isolated objects; magnitude bias of faint ones."""
     rows, data = [], {}
     for method, kind in [
-        *(("network", kind) for kind in ("iso", "aper")),
+        *(("network", kind) for kind in ("iso", "aper", "total")),
         *((f"sep for {name}", kind) for name in ("pairs", "completeness") for kind in ("auto", "aper")),
     ]:
         inside, faint, alone = [], [], []

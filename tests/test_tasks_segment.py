@@ -100,6 +100,7 @@ def test_light_of_blends_is_shared_not_lost(light, found) -> None:
         aperture = np.clip(5.5 - np.hypot(columns - X[truth[number]], rows - Y[truth[number]]), 0, 1)
         alone = (light[truth[number]] * aperture).sum()
         assert found.columns["flux_aper_r"][number] == pytest.approx(alone, rel=0.05)
+    np.testing.assert_allclose(found.columns["flux_total_r"][truth < 4], FLUX[truth[truth < 4]], rtol=0.25)
     single = int(np.flatnonzero(truth == 2)[0])
     assert found.columns["flux_iso_r_err"][single] == pytest.approx(np.sqrt(found.columns["area"][single]), rel=1e-3)
 

@@ -23,6 +23,7 @@ from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.tasks.base import Task, TaskSettings, transform
 from astroml_plugin.tasks.detecting import PARENT, DetectingTask, Detections, Field
 from astroml_plugin.tasks.field_truth import LAYERS
+from astroml_plugin.tasks.gaussians import fit_gaussians
 from astroml_plugin.tasks.normalisation import Normalisation
 from astroml_plugin.tasks.outlines import Outlines, around, centroids, find_peaks, outline
 from astroml_plugin.tasks.photometry import (
@@ -42,6 +43,7 @@ _WEIGHTS = (10.0, 10.0, 10.0, 0.3, 0.3, 0.3)
 _FLUXES = (
     ("iso", "Flux within the outlines of the patch, its part of what it shares with neighbours"),
     ("aper", "Flux in a round aperture, neighbours taken out"),
+    ("total", "Total flux: Gaussian fitted together with its neighbours', and its wings"),
 )
 _OPTICAL = ("U", "B", "V", "R", "I")
 
@@ -295,6 +297,7 @@ class SegmentTask(DetectingTask):
             "peak_snr": self._signal_at(field, peak),
             "p_star": _sigmoid(around(maps[_STAR], peak, 1).mean((1, 2))),
         }
+        galaxy = 1 - np.nan_to_num(columns["p_star"])
         parts, other = np.ones(maps.shape[1:], np.float32), np.full(maps.shape[1:], -1, np.int32)
         parts[where], other[where] = share, pixels.other
         for number, band in enumerate(self.bands):
@@ -302,9 +305,23 @@ class SegmentTask(DetectingTask):
             unit = _nanojansky(field.zero_points[number] if field.zero_points else None)
             iso = isophotal_flux(image, variance, pixels, share, count)
             aper = aperture_flux(image, variance, centre, self.settings.aperture, parts, outlines, other)
-            for name, (flux, error) in (("iso", iso), ("aper", aper)):
+            total = self._total(number, field, centre, outlines, galaxy)
+            for name, (flux, error) in (("iso", iso), ("aper", aper), ("total", total)):
                 columns |= {f"flux_{name}_{band}": flux * unit, f"flux_{name}_{band}_err": error * unit}
         return columns, summed(signal * share, pixels, count)
+
+    def _total(
+        self, number: int, field: Field, centre: Any, outlines: Outlines, galaxy: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Total flux in a band and its error (n,), (n,): of a Gaussian of free size, and the spread of profiles."""
+        image, variance = field.image[number], None if field.variance is None else field.variance[number]
+        if variance is None:
+            noise = self._noise(torch.from_numpy(image)[None, None], torch.from_numpy(image)[None, None] != 0)
+            usable = np.ones(image.shape, bool) if field.bits is None else field.bits[number] == 0
+            variance = usable * np.float32(float(noise) ** 2)
+        found = fit_gaussians(image, variance, centre, outlines.labels, outlines.patch)
+        error = np.sqrt(2 * found.error**2 + (_PROFILES * galaxy * found.total) ** 2)
+        return found.total, error if field.variance is not None else np.full(len(error), np.nan)
 
     def _signal_at(self, field: Field, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """(m,) S/N of some pixels, as the network sees it."""
@@ -363,6 +380,9 @@ def field_of(tile: Tile, bands: Sequence[str] = ("r",), zero_points: Sequence[fl
     seen = bits if bad.any() else None
     return Field(np.where(bad, 0, tile.image), variance, seen, tile.psf, tuple(bands), (0, 0), tuple(zero_points))
 
+
+_PROFILES = 0.15
+"""Spread of the total flux of galaxies of one size and Gaussian flux, because their profiles differ."""
 
 _TOLERANCE = 1.07
 """Of the FWHM of PSF images, in which the pixels' own width is."""
