@@ -27,7 +27,7 @@ _DESCRIPTION = (
 def anomaly_recipe() -> Recipe:
     """The recipe `anomaly` for g, r, i of any kind of pixels."""
     recipe = replace(read_recipe("anomaly"), description=_DESCRIPTION)
-    settings = {**recipe.settings, "bands": ["g", "r", "i"], "any_dtype": True, "label": "kind"}
+    settings = {**recipe.settings, "bands": ["g", "r", "i"], "any_dtype": True, "label": "kind", "keep_latent": True}
     return replace(recipe, settings=settings)
 
 
