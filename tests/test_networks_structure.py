@@ -7,7 +7,8 @@ from torch import Tensor
 
 from astroml_plugin.baselines.features import shape_features
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.networks.structure import PARTS, Structure
+from astroml_plugin.networks.layers import fast_asinh
+from astroml_plugin.networks.structure import PARTS, Structure, _highest
 from astroml_plugin.tasks.base import SYMMETRIES, transform
 
 torch.set_num_threads(1)
@@ -84,3 +85,13 @@ def test_lines_sharp_pixels_and_plateaus() -> None:
 def test_blank_stamps_give_numbers(value: float) -> None:
     image = torch.full((3, 1, 64, 64), value)
     assert Structure()(image, torch.ones_like(image)).isfinite().all()
+
+
+def test_the_fast_ways_give_the_same_numbers() -> None:
+    image = torch.randn(3, 17, 21)
+    assert torch.equal(_highest(image), torch.nn.functional.max_pool2d(image[:, None], 3, 1, 1)[:, 0])
+    values = torch.cat([torch.linspace(-1e6, 1e6, 4001), torch.linspace(-1, 1, 101), torch.tensor([0.0])])
+    torch.testing.assert_close(fast_asinh(values), torch.asinh(values), rtol=1e-6, atol=2e-7)
+    values.requires_grad_(True)
+    fast_asinh(values).sum().backward()
+    torch.testing.assert_close(values.grad, 1 / (1 + values.detach().square()).sqrt())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
-from astroml_plugin.networks.layers import activation_of
+from astroml_plugin.networks.layers import activation_of, fast_asinh
 from astroml_plugin.networks.structure import doubled, odd
 
 ERRORS = ("foreign", "critic", "divergence", "reconstruction")
@@ -30,7 +30,7 @@ MODEL_ERROR = 0.1
 
 def compressed(image: Tensor) -> Tensor:
     """asinh of pixels in units of the noise."""
-    return torch.asinh(image / SOFTENING)
+    return fast_asinh(image / SOFTENING)
 
 
 def middle(image: Tensor, side: int) -> Tensor:

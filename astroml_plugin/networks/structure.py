@@ -138,6 +138,13 @@ def _box(image: Tensor, side: int) -> Tensor:
     return found.div_(side * side)
 
 
+def _highest(image: Tensor) -> Tensor:
+    """Largest of the 3 x 3 pixels about each of images (n, s, s); torch's own pooling takes five times as long."""
+    padded = functional.pad(image, (1,) * 4, value=-torch.inf)
+    rows = torch.maximum(torch.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+
+
 def _border_noise(light: Tensor) -> Tensor:
     """(n,) Gaussian width of the outermost pixels, at least a tenth of the unit."""
     width = 3
@@ -203,8 +210,7 @@ def _at(values: Tensor, place: Tensor) -> Tensor:
 def _second_source(light: Tensor, wide: Tensor, noise: Tensor, radius: Tensor, edge: Tensor) -> Tensor:
     """(n,) mean of 5 x 5 pixels about the brightest other peak, fading beyond the object's edge."""
     smooth = _box(light, 3)
-    highest = functional.max_pool2d(smooth[:, None], 3, 1, 1)[:, 0]
-    peak = (smooth >= highest) & (smooth > 2 * noise[:, None, None]) & (radius > _NEAREST)
+    peak = (smooth >= _highest(smooth)) & (smooth > 2 * noise[:, None, None]) & (radius > _NEAREST)
     fading = 1 / (1 + (radius / (1.5 * edge[:, None, None])).pow(4))
     return torch.where(peak, wide * fading, 0.0).amax((1, 2)).clamp_min(0)
 
