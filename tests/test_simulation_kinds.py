@@ -171,7 +171,7 @@ STAMPS = [name for name in PRESETS if not name.startswith("hst") and isinstance(
 @pytest.mark.parametrize("name", STAMPS)
 def test_presets_make_stamps_and_survive_being_written(name: str) -> None:
     stamps = replace(preset(name), count=12, block=12)
-    assert from_mapping(StampSet, to_mapping(stamps), "here") == stamps
+    assert from_mapping(type(stamps), to_mapping(stamps), "here") == stamps
     block = make_block(stamps, 0)
     assert np.isfinite(block.image).all()
     assert {"e1", "snr", "flux", "g1", "psf_e1", "class"} <= set(block.table.column_names)

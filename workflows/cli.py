@@ -166,6 +166,16 @@ def _simulate(options: argparse.Namespace) -> int:
     return _finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
 
 
+def _draw(options: argparse.Namespace) -> int:
+    from workflows.draw import draw
+
+    settings = _chosen(options, "count", "seed", "conditions", "noise")
+    with Reporter() as report:
+        result = draw(options.bundle, out=options.out, progress=report, **settings)
+    line = f"drew {result.rows} galaxies that nobody saw into {result.source} in {result.seconds:.1f} s"
+    return _finish(options, result, line)
+
+
 def _train(options: argparse.Namespace) -> int:
     from workflows.train import train
 
@@ -556,6 +566,15 @@ def _add_simulate(verb: argparse.ArgumentParser) -> None:
     _add_cluster(verb)
 
 
+def _add_draw(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundle", metavar="BUNDLE", help="of the task generate")
+    verb.add_argument("--out", required=True, metavar="DIR", help="stamps.zarr is put there")
+    verb.add_argument("--count", type=int, metavar="N", help="galaxies (as many as conditions, else 1000)")
+    verb.add_argument("--seed", type=int, metavar="S")
+    verb.add_argument("--conditions", metavar="TABLE", help="columns flux, size (pixels), e1, e2, or some of them")
+    verb.add_argument("--noise", type=float, metavar="SIGMA", help="white noise to add, in the stamps' units (0)")
+
+
 def _add_train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("recipe", metavar="RECIPE", help="a shipped recipe or a TOML file")
     verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps with labels")
@@ -823,6 +842,12 @@ _VERBS: dict[str, _Verb] = {
         "A seedable sky with truth (needs the extra sim).",
         "--out sky --kind survey --count 4 --seed 7",
         _add_simulate,
+    ),
+    "draw": (
+        _draw,
+        "Draw galaxies that were never seen from a generator.",
+        "bundles/galaxies --count 1000 --out drawn --noise 2.5",
+        _add_draw,
     ),
     "train": (
         _train,

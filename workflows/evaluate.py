@@ -95,7 +95,8 @@ def evaluate(
         band=band,
     )
     rows, split = _rows(model, data, task.usable(data.labels))
-    stream = BlockStream(data, rows, task.targets(data.labels.take(pa.array(rows))), bands=bands, batch_size=256)
+    targets = task.targets(data.labels.take(pa.array(rows)))
+    stream = BlockStream(data, rows, targets, bands=bands, batch_size=256, layers=task.layers)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     single = model.network(fused=True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = averaged(task, single)

@@ -7,6 +7,7 @@ from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.fits_files import write_fits
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
 from astroml_plugin.simulation.lenses import LensSet
+from astroml_plugin.simulation.light import LightSet
 from astroml_plugin.simulation.objects import CLASSES
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet, make_block
@@ -22,6 +23,7 @@ __all__ = [
     "FieldSet",
     "Irregular",
     "LensSet",
+    "LightSet",
     "Population",
     "PsfPairs",
     "RealGalaxies",

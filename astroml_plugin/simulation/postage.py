@@ -77,6 +77,21 @@ class StampSet(Blocks):
         """Stamps in a whole block."""
         return self.block * self.design.size
 
+    @property
+    def noisy(self) -> bool:
+        """Whether noise is added to the images; variance tells it either way."""
+        return True
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the truth of pixels; none here."""
+        return ()
+
+    @property
+    def true_psf(self) -> Psf | None:
+        """The PSF under which the truth of pixels shows each galaxy alone, where there are layers."""
+        return None
+
     def make(self, index: int) -> Block:
         """Block `index`, from its own seed."""
         return make_block(self, index)
@@ -108,14 +123,18 @@ def make_block(stamps: StampSet, index: int) -> Block:
     image, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
     psf = np.empty((*shape[:3], stamps.psf_size, stamps.psf_size), np.float32)
     snr = np.empty((count, len(views)))
+    truth = np.empty((*shape[:2], len(stamps.layers), *shape[3:]), np.float16) if stamps.true_psf else None
     for i in range(count):
         scene = _Scene(stamps, draws, i)
         for b, view in enumerate(views):
             image[i, b], variance[i, b], snr[i, b] = scene.observe(view)
             psf[i, b] = psf_image(view.psfs[i], stamps.psf_size, camera.pixel_scale)
+            if truth is not None and stamps.true_psf is not None:
+                truth[i, b] = scene.alone(view, stamps.true_psf)
     table = _labels(stamps, views, snr, slice(0, count), index)
     flat = [plane.reshape(-1, *plane.shape[2:]) for plane in (image, variance, psf)]
-    return Block(flat[0], flat[1], flat[2], table)
+    layers = None if truth is None else truth.reshape(-1, *truth.shape[2:])
+    return Block(flat[0], flat[1], flat[2], table, layers)
 
 
 # --- what chance decides --------------------------------------------------------------------------------------------
@@ -152,6 +171,7 @@ def _draw(stamps: StampSet, index: int) -> _Draws:
     side = _side(stamps) + (2 * NOISE_MARGIN if correlation else 0)
     noise = rng.standard_normal((block, len(stamps.camera.bands), side, side), dtype=np.float32)
     noise = correlated(noise, correlation) if correlation else noise
+    noise = noise if stamps.noisy else np.zeros_like(noise)
     return _Draws(objects, psfs, shift, target, seeds, noise, branches)
 
 
@@ -233,6 +253,10 @@ class _Scene:
             planes = [np.where(bad, garbage, planes[0]), np.where(bad, np.float32(0), planes[1])]
         image, variance = (self._cut(plane) for plane in planes)
         return image, variance, drawing.signal_to_noise(self._cut(main)[self.camera.reference], self.camera)
+
+    def alone(self, view: _View, psf: Psf) -> Float:
+        """The galaxy alone under another PSF, noiseless, (band, y, x)."""
+        return self._cut(self._main(view.objects, psf, view.shift[self.i]))
 
     def _models(self, view: _View) -> tuple[Float, Float]:
         """Noiseless (band, side, side) of the galaxy alone and of everything."""

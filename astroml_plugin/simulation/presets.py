@@ -13,6 +13,7 @@ from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.hst import HstGalaxies
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
 from astroml_plugin.simulation.lenses import LensSet
+from astroml_plugin.simulation.light import LightSet
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
 
@@ -36,6 +37,12 @@ _RICH = Population(
 
 def _of(population: Population, camera: Camera, **settings: float) -> Callable[[str | None], StampSet]:
     return lambda hst: StampSet(1, population=population, camera=camera, **settings)  # type: ignore[arg-type]
+
+
+def _light(hst: str | None) -> LightSet:
+    """Noiseless galaxies; a third of them real where their catalog is given."""
+    kinds = (RealGalaxies(HstGalaxies.open(hst).path, 1 / 3, resized=True),) if hst else ()
+    return LightSet(1, population=replace(_GALAXIES, kinds=kinds), camera=_FIXED, noise=False)
 
 
 def _real(part: str, rotations: int, resized: bool = False) -> Callable[[str | None], StampSet]:
@@ -99,6 +106,16 @@ PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldS
         "pieces of crowded sky, 256 pixels, with the truth of every pixel (docs/segmentation.md): galaxies of 20-25.3 "
         "mag and a tail to 26, stars of 17-25.3, 35-60 objects per square arcminute, PSFs of FWHM 0.5-1.0 arcsec",
         lambda hst: FieldSet(1),
+    ),
+    "light": (
+        "the galaxies of field-fixed without noise, one in three a real one where --hst gives their catalog: what "
+        "generators learn from (docs/generation.md)",
+        _light,
+    ),
+    "restoration": (
+        "field-varying at PSFs of 0.55-0.95 arcsec, and each galaxy without noise under 0.4 arcsec as the truth of "
+        "pixels (docs/generation.md)",
+        lambda hst: LightSet(1, population=_GALAXIES, camera=_VARYING, sharp_fwhm=0.4),
     ),
     "hst-test-resized": (
         "the same morphologies at the half-light radii of field-varying, enlarged at most threefold",

@@ -55,7 +55,7 @@ def create_stamps(url: str, stamps: StampSet | LensSet | FieldSet | AnomalySet) 
         pixel_scale=stamps.camera.pixel_scale,
         psf_size=(stamps.psf_size, stamps.psf_size),
         variance=stamps.variance,
-        layers=stamps.layers if isinstance(stamps, FieldSet) else (),
+        layers=getattr(stamps, "layers", ()),
     )
 
 
