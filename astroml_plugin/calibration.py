@@ -25,6 +25,9 @@ TEMPERATURES = (0.1, 10.0)
 RARE = (1e-3, 1e-4)
 """Class fractions at which the purity of a search for rare objects is quoted."""
 
+_RAREST = 1e-9
+"""Fraction of a class that has none."""
+
 _GOLDEN = (np.sqrt(5) - 1) / 2
 _Z95 = 1.959963984540054
 
@@ -130,6 +133,25 @@ def shift_prior(probabilities: ArrayLike, training_prior: ArrayLike, prior: Arra
         raise InputError("a class without any training example cannot be given a fraction of the survey")
     shifted = p * np.divide(after, before, out=np.zeros_like(after), where=before > 0)
     return np.asarray(shifted / shifted.sum(1, keepdims=True))
+
+
+def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> NDArray[np.int64]:
+    """The class that each object is called (logit adjustment, Menon et al. 2021, ICLR).
+
+    Args:
+        probabilities: (n, class), rows that sum to 1.
+        prior: (class,) class fractions that they hold for.
+        balance: 0 for the most probable class, which most objects are right with; 1 for the one that would be most
+            probable were all classes equally frequent, which every class fares alike with (highest mean recall).
+            Between them, where few objects change, much mean recall costs little accuracy.
+
+    Returns:
+        (n,) class numbers.
+    """
+    p = np.asarray(probabilities, np.float64)
+    if balance == 0:
+        return p.argmax(1)
+    return np.asarray((p / np.maximum(np.asarray(prior, np.float64), _RAREST) ** balance).argmax(1))
 
 
 def shift_odds(probability: ArrayLike, training_fraction: ArrayLike, fraction: ArrayLike) -> Float:

@@ -53,6 +53,7 @@ def classification(
     seed: int = 0,
     *,
     weight: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
 ) -> dict[str, Interval]:
     """Figures of merit of class probabilities.
 
@@ -66,6 +67,7 @@ def classification(
         repeats: bootstrap samples of the objects.
         seed: of the bootstrap.
         weight: (n,) how much each object counts, as where classes are rarer in the survey; alike if not given.
+        labels: (n,) the classes that accuracy, balanced accuracy and F1 judge; the most probable ones if not given.
 
     Returns:
         Name -> value, low and high: the figure of the whole sample and its 95 % percentile interval.
@@ -74,7 +76,7 @@ def classification(
         InputError: no object, probabilities that are not finite, or targets that are no class.
     """
     p, true = _checked(probabilities, targets)
-    figures = _class_figures(p, true)
+    figures = _class_figures(p, true, p.argmax(1) if labels is None else np.asarray(labels, np.int64))
     count = len(true)
     rng = np.random.default_rng(seed)
     w = np.ones(count) if weight is None else np.asarray(weight, np.float64)
@@ -98,12 +100,14 @@ def _checked(probabilities: ArrayLike, targets: ArrayLike) -> tuple[Float, NDArr
     return p, true
 
 
-def _class_figures(p: Float, true: NDArray[np.int64]) -> Callable[[NDArray[Any]], dict[str, float]]:
+def _class_figures(
+    p: Float, true: NDArray[np.int64], labels: NDArray[np.int64]
+) -> Callable[[NDArray[Any]], dict[str, float]]:
     """A function that gives the figures for how often each object counts (n,)."""
     classes = p.shape[1]
-    chosen, confidence = p.argmax(1), p.max(1)
-    right = (chosen == true).astype(np.float64)
-    cell = true * classes + chosen
+    confidence = p.max(1)
+    right = (p.argmax(1) == true).astype(np.float64)
+    cell = true * classes + labels
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     gap = right - confidence
     distance = (p**2).sum(1) - 2 * p[np.arange(len(p)), true] + 1

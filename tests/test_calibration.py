@@ -37,6 +37,19 @@ def test_shifted_probabilities_are_right_under_the_other_fractions():
     np.testing.assert_allclose(calibration.shift_odds(p, 0.5, 0.02), shifted, rtol=1e-9)
 
 
+def test_labels_of_more_balance_favour_rare_classes_and_raise_the_mean_recall():
+    p, positive = binary(100_000, 0.5)
+    both = calibration.shift_prior(np.stack([1 - p, p], 1), [0.5, 0.5], [0.9, 0.1])
+    weight = np.where(positive, 0.1, 0.9)
+    called = [calibration.labels(both, [0.9, 0.1], balance) == 1 for balance in (0, 0.3, 1)]
+    accuracy = [float(weight[label == positive].sum() / weight.sum()) for label in called]
+    recall = [label[positive].mean() / 2 + (~label)[~positive].mean() / 2 for label in called]
+    assert accuracy[0] > accuracy[1] > accuracy[2]
+    assert recall[0] < recall[1] < recall[2]
+    assert recall[1] - recall[0] > 3 * (accuracy[0] - accuracy[1])  # a little of the one buys much of the other
+    assert (called[2] == (p > 0.5)).all()
+
+
 def test_classes_that_are_not_given_share_what_is_left():
     found = calibration.full_prior({"a": 0.5}, ["a", "b", "c"], [0.2, 0.6, 0.2])
     np.testing.assert_allclose(found, [0.5, 0.375, 0.125])

@@ -419,6 +419,27 @@ def test_assessment_under_another_prior_counts_objects_accordingly() -> None:
     assert plain["scores"]["ece"]["value"] > 0.1
 
 
+def test_balance_changes_labels_and_what_is_said_of_them_but_no_probability() -> None:
+    outputs = torch.log(torch.tensor([[0.6, 0.4], [0.8, 0.2], [0.95, 0.05]]))
+    truth = torch.tensor([1, 1, 0])
+    plain = task(classes=["a", "b"], training_prior=[0.9, 0.1], normalisation={"scales": [10.0]})
+    even = plain.with_settings(balance=1.0)
+    given = stamps(3)
+    one, other = (each.predict(outputs, given, torch.zeros(3, dtype=torch.int32))[0] for each in (plain, even))
+    np.testing.assert_array_equal(one["p_b"], other["p_b"])
+    assert (one["label"].tolist(), other["label"].tolist()) == (["a", "a", "a"], ["b", "b", "a"])
+    assert even.metrics(outputs, truth)["confusion"] == [[1, 0], [0, 2]]
+    found, _ = even.assess(Measurements(other), truth, pa.table({"x": np.zeros(3)}))
+    assert (found["scores"]["accuracy"]["value"], found["confusion"]) == (1.0, [[1, 0], [0, 2]])
+    assert found["scores"]["ece"] == plain.assess(Measurements(one), truth, pa.table({"x": [0.0] * 3}))[0]["scores"]["ece"]
+    survey = even.with_prior({"b": 0.5}).predict(outputs, given, torch.zeros(3, dtype=torch.int32))[0]
+    assert survey["label"].tolist() == ["b", "b", "a"]  # balanced about the survey's fractions: the same
+    with pytest.raises(InputError, match="from 0, the most probable class, to 1"):
+        plain.with_settings(balance=1.5)
+    with pytest.raises(InputError, match="multi_label"):
+        task(classes=["a", "b"], multi_label=True, balance=0.5)
+
+
 def test_assessment_of_several_labels() -> None:
     rng = np.random.default_rng(1)
     p = rng.random((2000, 2))

@@ -97,8 +97,7 @@ def compare(
             progress("compared", number + 1, len(splits) * len(chosen), f"{method}, fold {fold}")
     classes = _one_set_of_classes(found)
     pooled, left_out = _pooled(found)
-    positive = getattr(plan.task.settings, "positive", "")
-    table = [_record(method, found[method], pooled[method], classes, positive, repeats) for method in found]
+    table = [_record(method, found[method], pooled[method], plan.task, repeats) for method in found]
     table.sort(key=lambda record: -record["accuracy"]["value"])
     text = markdown(table)
     truth = next(iter(pooled.values())).truth
@@ -166,11 +165,11 @@ def _pooled(found: dict[str, list[Piece]]) -> tuple[dict[str, Piece], dict[str, 
     }, left_out
 
 
-def _record(
-    method: str, pieces: Sequence[Piece], pooled: Piece, classes: Sequence[str], positive: str, repeats: int
-) -> dict[str, Any]:
-    """One line of the table."""
-    figures: dict[str, Any] = dict(scores.classification(pooled.probabilities, pooled.truth, repeats))
+def _record(method: str, pieces: Sequence[Piece], pooled: Piece, task: Any, repeats: int) -> dict[str, Any]:
+    """One line of the table; labels are chosen as the recipe says, for all methods alike."""
+    classes, positive = list(task.settings.classes), getattr(task.settings, "positive", "")
+    chosen = task.class_numbers(pooled.probabilities)
+    figures: dict[str, Any] = dict(scores.classification(pooled.probabilities, pooled.truth, repeats, labels=chosen))
     even = pooled.probabilities / np.maximum(np.bincount(pooled.truth, minlength=len(classes)), 1)
     even = even / even.sum(1, keepdims=True)
     figures["balanced_accuracy_even"] = scores.classification(even, pooled.truth, repeats)["balanced_accuracy"]
@@ -185,7 +184,7 @@ def _record(
         "trained": round(float(np.mean([piece.about["trained"] for piece in pieces]))),
         "train_seconds": float(np.mean(spent)) if spent else None,
         "objects_per_second": sum(piece.about["objects"] for piece in pieces) / max(seconds, 1e-9),
-        "confusion": scores.confusion(pooled.truth, pooled.probabilities.argmax(1), len(classes)).tolist(),
+        "confusion": scores.confusion(pooled.truth, chosen, len(classes)).tolist(),
     }
 
 

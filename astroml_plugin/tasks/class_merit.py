@@ -50,6 +50,7 @@ def assess(
     search: Search,
     table: pa.Table,
     prior: Float | None = None,
+    labels: NDArray[np.int64] | None = None,
     repeats: int = 500,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything about classes that exclude each other.
@@ -62,18 +63,20 @@ def assess(
         table: labels of the n objects.
         prior: (class,) fractions of the survey for which the probabilities hold: objects then count so that the sample
             has these fractions. None: as they are.
+        labels: (n,) numbers of the classes that the objects are called; the most probable ones if not given.
         repeats: bootstrap samples.
 
     Returns:
         Plain JSON, and file stem -> figure.
     """
     good = np.asarray(np.isfinite(probabilities).all(axis=1))
-    p, t, labels = probabilities[good], true[good], table.filter(pa.array(good))
+    p, t, kept = probabilities[good], true[good], table.filter(pa.array(good))
     if not len(p):
         raise InputError(f"none of the {len(good)} objects could be measured: nothing to assess")
     weight = None if prior is None else _survey_weights(t, prior)
     counts = np.bincount(t, minlength=len(classes))
-    chosen, confidence = p.argmax(1), p.max(1)
+    probable, confidence = p.argmax(1), p.max(1)
+    chosen = probable if labels is None else labels[good]
     matrix = scores.confusion(t, chosen, len(classes))
     result: dict[str, Any] = {
         "classes": list(classes),
@@ -81,9 +84,9 @@ def assess(
         "failures": int((~good).sum()),
         "examples": {name: int(count) for name, count in zip(classes, counts)},
         "prior": None if prior is None else {name: float(value) for name, value in zip(classes, prior)},
-        "scores": scores.classification(p, t, repeats, weight=weight),
+        "scores": scores.classification(p, t, repeats, weight=weight, labels=chosen),
         "confusion": matrix.tolist(),
-        "reliability": calibration.reliability(confidence, chosen == t, scores.BINS, weight),
+        "reliability": calibration.reliability(confidence, probable == t, scores.BINS, weight),
         "per_class": {
             name: _one_class(p[:, number], t == number, chosen == number)
             for number, name in enumerate(classes)
@@ -94,7 +97,7 @@ def assess(
         result["class_fractions"] = halves(t, chosen, classes)
     if search.positive and search.positive in result["per_class"]:
         number = list(classes).index(search.positive)
-        result["search"] = _searched(p[:, number], t == number, search, labels, weight, repeats)
+        result["search"] = _searched(p[:, number], t == number, search, kept, weight, repeats)
     return result, class_pictures.figures(result)
 
 

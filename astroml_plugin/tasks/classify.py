@@ -1,4 +1,4 @@
-"""Classes of objects with calibrated probabilities: one column per class, and the most probable one.
+"""Classes of objects with calibrated probabilities: one column per class, and a label.
 
 Probabilities hold for the class fractions of the training split: class weights of the loss are undone, a temperature
 fitted on the validation split divides the logits, and the setting `prior` shifts them to the fractions of a survey
@@ -70,6 +70,9 @@ class ClassifySettings(TaskSettings):
     """Class fractions of the training split, for which probabilities hold without `prior` (measured)."""
     prior: dict[str, float] = field(default_factory=dict)
     """Class -> fraction in the survey; classes left out share the rest as in training."""
+    balance: float = 0.0
+    """Which class is the label: 0 the most probable one, 1 the one that would be were all classes equally frequent;
+    between them a little accuracy buys much balanced accuracy (`calibration.labels`). Probabilities stay as they are."""
     temperature: float = 1.0
     """Divides the logits; fitted on the validation split."""
     search_bins: tuple[str, ...] = ()
@@ -87,6 +90,11 @@ class ClassifySettings(TaskSettings):
             raise InputError(
                 f"classify needs label_smoothing ({self.label_smoothing}) from 0 to below 1, focal ({self.focal}) of 0 "
                 f"or more and a temperature ({self.temperature}) above 0"
+            )
+        if not 0 <= self.balance <= 1 or (self.balance and self.multi_label):
+            raise InputError(
+                f"classify needs a balance ({self.balance}) from 0, the most probable class, to 1, every class alike; "
+                f"with multi_label there is none"
             )
         self._check_names()
 
@@ -129,6 +137,8 @@ class ClassifyTask(Task):
             for name in self.settings.classes
         ]
         what = f"Classes of probability 0.5 or more, joined by {class_labels.SEPARATOR}" if several else ""
+        if self.settings.balance:
+            what = f"Class, rare ones favoured with a balance of {self.settings.balance:g}"
         return [*probabilities, Column("label", "string", "", "src.class", what or "Most probable class")]
 
     # ---- labels ------------------------------------------------------------------------------------------------
@@ -309,16 +319,27 @@ class ClassifyTask(Task):
 
     def _log_shift(self) -> np.ndarray:
         """(class,) what the survey's class fractions add to the logits (Saerens et al. 2002)."""
-        settings = self.settings
-        if not settings.prior:
+        if not self.settings.prior:
             return np.zeros(self.outputs)
-        several = settings.multi_label
-        before = np.asarray(settings.training_prior, np.float64)
-        after = calibration.full_prior(settings.prior, settings.classes, settings.training_prior, independent=several)
+        several = self.settings.multi_label
+        before, after = np.asarray(self.settings.training_prior, np.float64), self._fractions()
         if (before <= 0).any():
             raise InputError("a class without any training example cannot be given a fraction of the survey")
         shift = np.log(after) - np.log(before)
         return np.asarray(shift - np.log1p(-after) + np.log1p(-before) if several else shift)
+
+    def _fractions(self) -> np.ndarray:
+        """(class,) fractions that the probabilities hold for; 1 each where the training's are not known."""
+        settings = self.settings
+        if not settings.prior:
+            return np.asarray(settings.training_prior or np.ones(self.outputs), np.float64)
+        return calibration.full_prior(
+            settings.prior, settings.classes, settings.training_prior, independent=settings.multi_label
+        )
+
+    def class_numbers(self, probabilities: np.ndarray) -> np.ndarray:
+        """(n,) the class that each object is called, from (n, class) of classes that exclude each other."""
+        return calibration.labels(probabilities, self._fractions(), self.settings.balance)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """(n, class) float32; they sum to 1 unless classes are independent."""
@@ -327,7 +348,7 @@ class ClassifyTask(Task):
         return torch.sigmoid(logits) if self.settings.multi_label else torch.softmax(logits, dim=1)
 
     def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
-        """Probabilities and the most probable class, or all probable ones."""
+        """Probabilities and the class that the object is called, or all probable ones."""
         probabilities = self.probabilities(outputs).numpy()
         classes = np.array(self.settings.classes, object)
         columns = {f"p_{name}": probabilities[:, number] for number, name in enumerate(classes)}
@@ -335,7 +356,7 @@ class ClassifyTask(Task):
             texts = [class_labels.SEPARATOR.join(classes[row >= 0.5]) for row in probabilities]
             columns["label"] = np.array(texts, object)
         else:
-            columns["label"] = classes[probabilities.argmax(1)]
+            columns["label"] = classes[self.class_numbers(probabilities)]
         return columns
 
     # ---- how good ----------------------------------------------------------------------------------------------
@@ -351,24 +372,26 @@ class ClassifyTask(Task):
             figures = scores.multi_label(probabilities, targets.numpy(), repeats=0)
             return {**found, **_values(figures), **classes}
         true = most_votes(targets).numpy()
-        figures = scores.classification(probabilities, true, repeats=0)
-        confusion = scores.confusion(true, probabilities.argmax(1), self.outputs)
+        chosen = self.class_numbers(probabilities)
+        figures = scores.classification(probabilities, true, repeats=0, labels=chosen)
+        confusion = scores.confusion(true, chosen, self.outputs)
         return {**found, **_values(figures), **classes, "confusion": confusion.tolist()}
 
     def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Scores with intervals, reliability, thresholds with what they give, and the figures of these."""
         settings = self.settings
         probabilities = np.stack([measured.own[f"p_{name}"] for name in settings.classes], axis=1).astype(np.float64)
-        prior = None
-        if settings.prior:
-            prior = calibration.full_prior(
-                settings.prior, settings.classes, settings.training_prior, independent=settings.multi_label
-            )
         if settings.multi_label:
             return class_merit.assess_independent(probabilities, targets.numpy(), settings.classes)
         search = class_merit.Search(settings.positive, settings.search_bins, settings.negative_kind)
         return class_merit.assess(
-            probabilities, most_votes(targets).numpy(), settings.classes, search=search, table=table, prior=prior
+            probabilities,
+            most_votes(targets).numpy(),
+            settings.classes,
+            search=search,
+            table=table,
+            prior=self._fractions() if settings.prior else None,
+            labels=self.class_numbers(probabilities),
         )
 
 

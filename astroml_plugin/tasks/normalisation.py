@@ -57,18 +57,35 @@ class Normalisation:
             estimated from the border, OUT_OF_DOMAIN where the stamp has one value only or lacks a whole band,
             NONFINITE where it has no valid pixel.
         """
-        pixels = image.to(torch.float32)
-        complete = bool(valid.all())
+        complete = _all(valid)
+        pixels = image if complete else image.to(torch.float32)
         flags = domain_flags(pixels, valid, complete)
-        edge = border_pixels(pixels, None if complete else valid, self.border)
+        edge = border_pixels(pixels, None if complete else valid, self.border).to(torch.float32)
         level = _median(edge) if self.background == "border" else torch.zeros_like(edge[..., 0])
         unit, estimated = self._unit(edge, variance, valid, complete)
-        scaled = (pixels - level[..., None, None]).div_(unit[..., None, None])
-        if self.stretch == "asinh":
-            scaled = _asinh(scaled / self.softening).mul_(self.softening)
+        scaled = self._scaled(pixels, level[..., None, None], unit[..., None, None])
         if estimated:
             flags |= int(ObjectFlag.NO_VARIANCE)
         return (scaled if complete else scaled.masked_fill(~valid, 0.0)), flags
+
+    def _scaled(self, pixels: Tensor, level: Tensor, unit: Tensor) -> Tensor:
+        """(n, band, h, w) float32: without the level, in the unit, stretched.
+
+        A CPU does a few stamps after the other, with the same small buffers for all, so that what one operation leaves
+        is still in its cache for the next: half of the time.
+        """
+        if self.stretch == "linear":
+            return (pixels.to(torch.float32) - level).div_(unit)
+        found = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
+        count = max(1, _CACHED // max(1, pixels[:1].numel())) if pixels.device.type == "cpu" else len(pixels)
+        buffers = torch.empty(2, *pixels[:count].shape, dtype=torch.float32, device=pixels.device)
+        softened = unit * self.softening
+        for start in range(0, len(pixels), max(1, count)):
+            part = slice(start, start + count)
+            into = found[part]
+            torch.sub(pixels[part], level[part], out=into).div_(softened[part])
+            _asinh_(into, *buffers[:, : len(into)]).mul_(self.softening)
+        return found
 
     def _unit(self, edge: Tensor, variance: Tensor | None, valid: Tensor, complete: bool) -> tuple[Tensor, bool]:
         """(n, band) pixel value that becomes 1, and whether it is noise estimated from the border."""
@@ -84,10 +101,18 @@ class Normalisation:
         return torch.where(spread > 0, spread.clamp_min(0).sqrt(), torch.ones_like(spread)), False
 
 
+_CACHED = 2**17
+"""Pixels of stamps that are stretched at once on a CPU: beyond, what one operation leaves has left the cache."""
+
 _SPARSE = 4
 """Variance changes slowly: every fourth border pixel tells its level."""
 
 _CHOICES = {"background": ("border", "none"), "unit": ("noise", "scale"), "stretch": ("linear", "asinh")}
+
+
+def _all(valid: Tensor) -> bool:
+    """Whether all are true: NumPy's is forty times faster than torch's on a CPU."""
+    return bool(valid.numpy().all() if valid.device.type == "cpu" else valid.all())
 
 
 def domain_flags(pixels: Tensor, valid: Tensor, complete: bool) -> Tensor:
@@ -148,10 +173,12 @@ def robust_width(values: Tensor) -> Tensor:
     return torch.where(width > 0, width, torch.ones_like(width))
 
 
-def _asinh(values: Tensor) -> Tensor:
-    """asinh to float32 rounding, from operations that torch vectorises on a CPU (its own is seven times slower)."""
-    size = values.abs()
-    return torch.addcmul(torch.ones_like(size), size, size).sqrt_().add_(size).log_().copysign_(values)
+def _asinh_(values: Tensor, size: Tensor, root: Tensor) -> Tensor:
+    """asinh in place, to float32 rounding, from operations that torch vectorises on a CPU (its own is seven times
+    slower); the other two, of the same shape, are overwritten."""
+    torch.abs(values, out=size)
+    torch.mul(values, values, out=root).add_(1.0).sqrt_().add_(size).log_()
+    return torch.copysign(root, values, out=values)
 
 
 def _median(values: Tensor) -> Tensor:
