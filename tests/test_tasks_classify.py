@@ -431,7 +431,9 @@ def test_balance_changes_labels_and_what_is_said_of_them_but_no_probability() ->
     assert even.metrics(outputs, truth)["confusion"] == [[1, 0], [0, 2]]
     found, _ = even.assess(Measurements(other), truth, pa.table({"x": np.zeros(3)}))
     assert (found["scores"]["accuracy"]["value"], found["confusion"]) == (1.0, [[1, 0], [0, 2]])
-    assert found["scores"]["ece"] == plain.assess(Measurements(one), truth, pa.table({"x": [0.0] * 3}))[0]["scores"]["ece"]
+    assert (
+        found["scores"]["ece"] == plain.assess(Measurements(one), truth, pa.table({"x": [0.0] * 3}))[0]["scores"]["ece"]
+    )
     survey = even.with_prior({"b": 0.5}).predict(outputs, given, torch.zeros(3, dtype=torch.int32))[0]
     assert survey["label"].tolist() == ["b", "b", "a"]  # balanced about the survey's fractions: the same
     with pytest.raises(InputError, match="from 0, the most probable class, to 1"):

@@ -57,6 +57,14 @@ def test_the_psf_is_not_shifted_and_gain_multiplies_the_image() -> None:
     assert max(abs(value - 16) for value in centroid(moved[:1])) <= 2.0
 
 
+def test_colour_changes_bands_apart() -> None:
+    image = torch.cat([blob(16, 8, 8)] * 200).expand(-1, 2, -1, -1)
+    (moved,) = Warp(colour=0.1).apply((image,), torch.Generator().manual_seed(3))
+    factors = (moved.sum((2, 3)) / image.sum((2, 3))).log()
+    assert float(factors.std()) == pytest.approx(0.1, rel=0.2)
+    assert float((factors[:, 0] - factors[:, 1]).std()) == pytest.approx(0.1 * 2**0.5, rel=0.2)
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     assert not Warp()
     with pytest.raises(InputError, match="0 or more"):

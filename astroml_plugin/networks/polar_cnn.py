@@ -55,9 +55,9 @@ class RingBlock(nn.Module):
 class PolarCNN(nn.Module):
     """Stamps, sampled on rings, to one row of numbers each.
 
-    In training every stamp is sampled from a random direction on and about a place near its centre: turns and shifts
-    without a second interpolation of the pixels. In evaluation half a turn changes nothing (up to rounding)
-    where `directions` is a multiple of 16, quarter turns where of 32.
+    In training every stamp is sampled from a random direction on, about a place near its centre and on wider or
+    narrower rings: turns, shifts and other sizes without a second interpolation of the pixels. In evaluation half a
+    turn changes nothing (up to rounding) where `directions` is a multiple of 16, quarter turns where of 32.
 
     Args:
         bands: channels of the image.
@@ -72,6 +72,7 @@ class PolarCNN(nn.Module):
         activation: relu, leaky_relu, elu, gelu, silu or tanh.
         dropout: fraction of pooled features and of hidden units dropped while training.
         jitter: largest shift of the centre along each axis in training, pixels.
+        zoom: largest change of the logarithm of the rings' radii in training.
         members: networks whose answers are averaged. Each trains on its own part of every batch, so that an epoch costs
             what it costs one of them, and inference as much as there are members.
 
@@ -94,6 +95,7 @@ class PolarCNN(nn.Module):
         activation: str = "silu",
         dropout: float = 0.1,
         jitter: float = 1.0,
+        zoom: float = 0.0,
         members: int = 1,
     ) -> None:
         super().__init__()
@@ -105,7 +107,7 @@ class PolarCNN(nn.Module):
                 f"a polar network needs rings ({rings}) in multiples of 4, directions ({directions}) in multiples of "
                 f"8, members ({members}) of 1 or more and three widths ({len(widths)})"
             )
-        self.jitter = jitter
+        self.jitter, self.zoom = jitter, zoom
         if not 0 < core < radius:
             raise ValueError(f"a polar network needs a core ({core}) above 0 and below its radius ({radius})")
         inner = round(rings * 2 / 3)
@@ -130,12 +132,14 @@ class PolarCNN(nn.Module):
     def sampled(self, image: Tensor) -> Tensor:
         """(n, bands, rings, directions) interpolated (bilinear); 0 beyond the stamp."""
         count, height, width = len(image), image.shape[-2], image.shape[-1]
-        turn, shift = torch.zeros(1, 1, 1), torch.zeros(1, 2)
+        turn, shift, size = torch.zeros(1, 1, 1), torch.zeros(1, 2), torch.ones(1, 1, 1)
         if self.training:
             turn = torch.rand(count, 1, 1) * (2 * math.pi)
             shift = (torch.rand(count, 2) * 2 - 1) * self.jitter
+            if self.zoom:
+                size = torch.exp((torch.rand(count, 1, 1) * 2 - 1) * self.zoom)
         angle = self.angles + turn.to(image.device)
-        radius = self.radii[:, None]
+        radius = self.radii[:, None] * size.to(image.device)
         x = (radius * angle.cos() + shift[:, 0, None, None].to(image.device) + width // 2 + 0.5) * (2 / width) - 1
         y = (radius * angle.sin() + shift[:, 1, None, None].to(image.device) + height // 2 + 0.5) * (2 / height) - 1
         grid = torch.stack([x, y], dim=-1).to(image.dtype).expand(count, -1, -1, -1)

@@ -72,7 +72,7 @@ class ClassifySettings(TaskSettings):
     """Class -> fraction in the survey; classes left out share the rest as in training."""
     balance: float = 0.0
     """Which class is the label: 0 the most probable one, 1 the one that would be were all classes equally frequent;
-    between them a little accuracy buys much balanced accuracy (`calibration.labels`). Probabilities stay as they are."""
+    between them a little accuracy buys much balanced accuracy (`calibration.labels`). Probabilities do not change."""
     temperature: float = 1.0
     """Divides the logits; fitted on the validation split."""
     search_bins: tuple[str, ...] = ()

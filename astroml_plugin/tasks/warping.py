@@ -1,4 +1,4 @@
-"""Random changes of training stamps beyond the symmetries of the square: any angle, small shifts, other brightness."""
+"""Random changes of training stamps beyond the symmetries of the square: angle, shifts, brightness, colours."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ class Warp:
     """Largest shift along each axis, pixels."""
     gain: float = 0.0
     """Standard deviation of the logarithm of a common factor on the pixels."""
+    colour: float = 0.0
+    """The same of a factor on each band."""
 
     def __post_init__(self) -> None:
-        if self.shift < 0 or self.gain < 0:
-            raise InputError(f"warp shift ({self.shift}) and gain ({self.gain}) must be 0 or more")
+        if min(self.shift, self.gain, self.colour) < 0:
+            raise InputError(
+                f"warp shift ({self.shift}), gain ({self.gain}) and colour ({self.colour}) must be 0 or more"
+            )
 
     def __bool__(self) -> bool:
-        return self.turn or self.shift > 0 or self.gain > 0
+        return self.turn or max(self.shift, self.gain, self.colour) > 0
 
     def apply(self, inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
         """Network inputs (image, PSF if any, …), changed: image and PSF turn together, the image alone is shifted.
@@ -45,6 +49,9 @@ class Warp:
         if self.gain:
             factor = torch.exp(torch.randn(count, generator=generator) * self.gain)
             moved = moved * factor.to(image)[:, None, None, None]
+        if self.colour:
+            factor = torch.exp(torch.randn(image.shape[:2], generator=generator) * self.colour)
+            moved = moved * factor.to(image)[:, :, None, None]
         still = torch.zeros(count, 2)
         return moved, *(
             _moved(item, angle, still) if self.turn and item is not None and item.ndim == 4 else item for item in others
