@@ -60,9 +60,9 @@ def test_zoom_changes_sizes_in_training_only() -> None:
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     cone = ((x - 16).square() + (y - 16).square()).sqrt().expand(256, 2, -1, -1)
     ratio = network.train().sampled(cone)[:, 0, 10].mean(1) / network.radii[10]
-    assert ratio.log().abs().max() < 0.21
+    assert ratio.log().abs().max() < 0.22
     assert ratio.log().std() > 0.08
-    torch.testing.assert_close(network.eval().sampled(cone)[0, 0, 10].mean(), network.radii[10], rtol=2e-3, atol=0)
+    torch.testing.assert_close(network.eval().sampled(cone)[0, 0, 10].mean(), network.radii[10], rtol=1e-2, atol=0)
 
 
 def test_members_learn_from_parts_of_a_batch_and_answer_together() -> None:
