@@ -26,7 +26,7 @@ from astroml_plugin.search.space import Space
 from astroml_plugin.stream import LabelledStamps
 from workflows.infer import infer
 from workflows.recipe import read_recipe, search_table, shipped
-from workflows.search import search
+from workflows.search import _warmed_up, search
 from workflows.train import train
 from workflows.trials import configured
 
@@ -113,6 +113,7 @@ def test_study_holds_trials_recipe_bundle_and_pictures(studied: Path, galaxies: 
     assert trials["pareto"] == [number == best for number in range(3)]
     for name in ("parallel_coordinates.png", "progress.png", "pareto.md", "best.toml", "study.json"):
         assert (studied / name).stat().st_size > 100, name
+    assert not (studied / "ray").exists()  # Tune's own state, with pickles
     study = json.loads((studied / "study.json").read_text())
     assert (study["winner"], study["tried"], study["test_measurements"]) == (best, 3, 1)
     card = ModelBundle.load(studied / "best").card
@@ -175,7 +176,7 @@ def test_a_search_that_died_before_its_bundle_measures_the_frozen_winner(
     again = tmp_path / "s"
     storage.local_path(str(again)).mkdir()
     for path in studied.rglob("*"):
-        if path.is_file() and "best/" not in str(path) and "/ray/" not in str(path):
+        if path.is_file() and "best/" not in str(path):
             target = again / path.relative_to(studied)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
@@ -255,6 +256,18 @@ def test_another_network_starts_from_its_own_arguments(recipe: Path) -> None:
     }
     assert configured(base, {}) == base
     assert replace(base, network="x") != base
+
+
+def test_trials_are_not_stopped_before_they_have_warmed_up(recipe: Path) -> None:
+    base = read_recipe(recipe)
+    for schedule, epochs, grace in (
+        ("one_cycle", 3, 1),
+        ("one_cycle", 27, 4),
+        ("one_cycle", 100, 15),
+        ("cosine", 100, 1),
+    ):
+        training = replace(base.training, schedule=schedule, epochs=epochs)
+        assert _warmed_up(replace(base, training=training)) == grace
 
 
 def test_ray_listens_on_the_loopback_only(ray_here: None) -> None:

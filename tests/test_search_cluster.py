@@ -130,6 +130,11 @@ def test_trials_share_the_gpu_of_a_cluster_that_goes_on_afterwards(
     assert answers(int(head.rpartition(":")[2]))
 
 
+def test_an_address_of_the_client_is_refused(given: Path, cache: None, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"an address of Ray's client, .* or run this on one of its nodes"):
+        search(given / "r.toml", data=str(given / "galaxies.zarr"), out=tmp_path / "s", ray_address="ray://head:10001")
+
+
 def test_an_address_where_nothing_answers_is_said(given: Path, cache: None, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

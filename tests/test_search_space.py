@@ -9,11 +9,13 @@ import pytest
 from astroml_plugin import search as search_package
 from astroml_plugin.errors import InputError
 from astroml_plugin.search import importance as importance_module
+from astroml_plugin.search import pictures
 from astroml_plugin.search.importance import FANOVA, FOREST, RANKS, importance, places
-from astroml_plugin.search.objectives import Objective, kept, pareto
+from astroml_plugin.search.objectives import SPEED, Objective, kept, pareto
 from astroml_plugin.search.samplers import STARTUP, grid_sampler, random_sampler, tpe_sampler
 from astroml_plugin.search.space import Parameter, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, Study, Trial
+from workflows.winner import pareto_table
 
 TABLE = {
     "training": {"learning_rate": {"log_uniform": [1e-4, 1e-2]}, "ema": {"uniform": [0.0, 0.9]}},
@@ -139,6 +141,38 @@ def test_tpe_prefers_good_regions_and_depends_on_the_trials_alone() -> None:
     assert sampler(STARTUP - 1, []) == random_sampler(space, 0)(STARTUP - 1, [])
     for one in asked:
         assert ("training.weight_decay" in one) == (one["training.optimizer"] == "adamw")
+
+
+def test_several_objectives_make_a_table_and_a_picture(tmp_path: Path) -> None:
+    space = Space.from_mapping(
+        {"training.learning_rate": {"log_uniform": [1e-4, 1e-2]}, "network": {"choice": ["a", "b"]}}
+    )
+    objectives = ["validation_loss:min", "inference_objects_per_second:max"]
+    study = Study.opened(str(tmp_path / "s"), {"identity": "x", "space": space.to_mapping(), "objectives": objectives})
+    found = [(0.5, 100.0), (0.3, 50.0), (0.4, 40.0), (0.9, 900.0), (math.nan, 9000.0)]
+    trials = [
+        Trial(
+            number,
+            space.drawn(0, number),
+            FINISHED,
+            history=[{"epoch": 0, "validation_loss": loss}],
+            extra={SPEED: fast},
+        )
+        for number, (loss, fast) in enumerate(found)
+    ]
+    trials.append(replace(trials[0], number=5, status=FAILED, extra={SPEED: 1e6}))
+    assert study.front(trials) == [True, True, False, True, False, False]
+    on = [one for one, best in zip(trials, study.front(trials)) if best]
+    lines = pareto_table(study, on).splitlines()
+    assert (
+        lines[0]
+        == "| trial | validation_loss:min | inference_objects_per_second:max | training.learning_rate | network |"
+    )
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 1", "| 0", "| 3"]
+    assert lines[2].startswith("| 1 | 0.3 | 50 | ")
+    assert study.winner(trials).number == 1  # type: ignore[union-attr]
+    axes = pictures.figures(study, trials, trials[1])["pareto"].axes[0]
+    assert [line.get_xydata().tolist() for line in axes.lines][1] == [[0.3, 50.0], [0.5, 100.0], [0.9, 900.0]]
 
 
 @pytest.mark.parametrize(

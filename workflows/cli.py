@@ -605,7 +605,7 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
         help="(validation_loss)",
     )
     verb.add_argument("--seed", type=int, metavar="S", help="of the configurations (0)")
-    verb.add_argument("--grace", type=int, metavar="N", help="epochs before a trial may be stopped early (1)")
+    verb.add_argument("--grace", type=int, metavar="N", help="epochs before asha stops a trial (the warm-up)")
     verb.add_argument("--reduction", type=float, metavar="R", help="asha: one trial of R goes on at each rung (3)")
     verb.add_argument("--interval", type=int, metavar="N", help="pbt: epochs between exchanges (1)")
     verb.add_argument("--retries", type=int, metavar="N", help="further attempts of a trial whose process fails (2)")

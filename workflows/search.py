@@ -60,8 +60,8 @@ class SearchSettings:
     """NAME, NAME:min or NAME:max; the first chooses the winner, all make the Pareto table."""
     seed: int = 0
     """Of the configurations."""
-    grace: int = 1
-    """Epochs before a trial may be stopped early."""
+    grace: int | None = None
+    """ASHA: epochs before a trial may be stopped; None: until the learning rate has warmed up."""
     reduction: float = 3.0
     """ASHA: one trial of so many goes on at each rung."""
     interval: int = 1
@@ -166,6 +166,7 @@ def search(
     started = time.perf_counter()
     chosen = _settings(recipe, settings)
     base = _trained_as(read_recipe(recipe), chosen)
+    chosen = replace(chosen, grace=chosen.grace or _warmed_up(base))
     searched = _space(recipe, space)
     _refuse_keys(base, searched)
     if retrain and chosen.population:
@@ -234,6 +235,12 @@ def _trained_as(recipe: Recipe, chosen: SearchSettings) -> Recipe:
     """The recipe with the epochs of a trial. Members of a population do not lose patience: they are replaced."""
     training = replace(recipe.training, epochs=chosen.epochs or recipe.training.epochs)
     return replace(recipe, training=replace(training, patience=0) if chosen.population else training)
+
+
+def _warmed_up(base: Recipe) -> int:
+    """Epochs until the schedule is at its highest rate: before, trials differ in how fast they get there."""
+    training = base.training
+    return max(1, round(training.warmup * training.epochs)) if training.schedule == "one_cycle" else 1
 
 
 def _population(chosen: SearchSettings, base: Recipe, space: Space, plan: Plan) -> Population | None:
@@ -307,20 +314,22 @@ def _budget(chosen: SearchSettings, space: Space) -> Budget:
 
 def _scheduling(chosen: SearchSettings, base: Recipe) -> Scheduling:
     kind = {"asha": "asha", "tpe-asha": "asha"}.get(chosen.algorithm, "none")
-    shared = {"grace", "reduction", "retries", "give_up"}
-    return Scheduling(kind, base.training.epochs, **{name: getattr(chosen, name) for name in shared})
+    shared = {"reduction", "retries", "give_up"}
+    given = {name: getattr(chosen, name) for name in shared}
+    return Scheduling(kind, base.training.epochs, grace=chosen.grace or 1, **given)
 
 
 def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: LabelledStamps) -> dict[str, Any]:
     """What a study is: whatever changes what a trial gives, or which trials there are."""
     objectives = [str(Objective.parse(text)) for text in chosen.objectives]
-    names: tuple[str, ...] = ("algorithm", "seed", "grace", "reduction", "processes")
-    population = ("interval", "population")
+    names = ["algorithm", "seed", "processes"]
+    names += ["grace", "reduction"] if chosen.algorithm.endswith("asha") else []
+    names += ["interval", "population"] if chosen.population else []
     record = {
         "recipe": {**to_mapping(base), "split": split_record(base.split)},
         "space": space.to_mapping(),
         "objectives": objectives,
-        "settings": {name: getattr(chosen, name) for name in names + (population if chosen.population else ())},
+        "settings": {name: getattr(chosen, name) for name in names},
         "data": stamps.digest,
     }
     return {"identity": storage.digest(record), **record}
@@ -371,7 +380,9 @@ def _concluded(
     number = study.record.get("winner")
     winner = study.winner(trials) if number is None else trials[number]
     if winner is None:
-        raise InputError(f"none of the {len(trials)} trials has a result: give a larger budget")
+        reasons = list(dict.fromkeys(one.reason for one in trials if one.status == FAILED))[:3]
+        why = f"they failed: {'; '.join(reasons)}" if reasons else "give a larger budget"
+        raise InputError(f"none of the {len(trials)} trials has a result: {why}")
     best = configured(base, winner.configuration)
     write_tables(study, trials, winner, best)
     url = storage.join(study.url, "best")

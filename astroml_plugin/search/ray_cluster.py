@@ -74,8 +74,9 @@ def connected(resources: Resources) -> Iterator[None]:
             _refuse_other_versions()
         yield
     except LostError:  # calls to what is left of Ray might never come back
+        if ours:
+            _end_processes()
         ours = False
-        _end_processes()
         raise
     finally:
         if ours:
@@ -191,6 +192,11 @@ def _start(resources: Resources, cores: int) -> None:
 
 def _refuse_silence(address: str) -> None:
     """Where nothing listens Ray itself would try for two minutes."""
+    if address.startswith("ray://"):
+        raise InputError(
+            f"{storage.redact(address)} is an address of Ray's client, which Tune is not made for: give the cluster's "
+            "own (HOST:6379), or run this on one of its nodes with --ray-address auto"
+        )
     host, _, port = address.rpartition("//")[2].rpartition(":")
     if host and port.isdigit() and not _listens(f"{host}:{port}"):  # "auto" is Ray's to find out
         raise InputError(

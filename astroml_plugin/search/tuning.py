@@ -29,6 +29,8 @@ from astroml_plugin.search.samplers import Sampler
 from astroml_plugin.search.schedulers import Scheduling, scheduler_of
 from astroml_plugin.search.study import ERROR, FAILED, FINISHED, OUTCOME, STOPPED, Study, Trial
 
+_TUNE = "ray"
+"""Tune's own folder in that of the study."""
 _PULSE_SECONDS = 10.0
 _LOOK_SECONDS, _LEAVE_SECONDS = 1.0, 10.0
 
@@ -115,7 +117,7 @@ def tuned(
             trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
-            name="ray",
+            name=_TUNE,
             storage_path=_storage_path(study.url),
             storage_filesystem=_storage_filesystem(study.url),
             failure_config=tune.FailureConfig(max_failures=scheduling.retries),
@@ -132,8 +134,16 @@ def tuned(
         raise watch.explained(error) from error
     finally:
         watch.pulse(force=True)
+    _forget_tune(study.url)
     if watch.fatal is not None:
         raise watch.fatal
+
+
+def _forget_tune(url: str) -> None:
+    """Delete what Tune keeps beside the trials: nothing reads it again, and it has pickles."""
+    fs, path = storage.filesystem(storage.join(url, _TUNE))
+    with suppress(OSError):
+        fs.rm(path, recursive=True)
 
 
 def _guarded(fit: Callable[[], Any], watch: _Watch, liveness: Liveness) -> None:
