@@ -133,6 +133,7 @@ def _arm(scale: Scale, data: str, algorithm: str, seed: int) -> list[Trial]:
         out=out,
         space=_space(),
         **ALGORITHMS[algorithm],
+        baseline=False,  # the default is another arm
         seed=seed,
         hours=hours,
         total_epochs=scale.total_epochs if hours is None else None,

@@ -28,7 +28,7 @@ from workflows.infer import infer
 from workflows.recipe import read_recipe, search_table, shipped
 from workflows.search import _warmed_up, search
 from workflows.train import train
-from workflows.trials import configured
+from workflows.trials import configured, own_configuration
 
 torch.set_num_threads(1)
 
@@ -256,6 +256,39 @@ def test_another_network_starts_from_its_own_arguments(recipe: Path) -> None:
     }
     assert configured(base, {}) == base
     assert replace(base, network="x") != base
+
+
+def test_the_first_trial_is_the_recipe_itself(studied: Path, recipe: Path) -> None:
+    trials = table(studied)
+    own = {key.removeprefix("param_"): column[0] for key, column in trials.items() if key.startswith("param_")}
+    assert own == {
+        "training.learning_rate": 2e-3,
+        "network_arguments.hidden": 8,
+        "training.optimizer": "adamw",
+        "training.ema": 0.0,
+    }
+    record = ModelBundle.load(studied / "best").card.training["search"]
+    assert record["baseline"] == pytest.approx(trials["validation_loss"][0])
+    assert record["value"] <= record["baseline"]
+
+
+def test_own_values_come_from_recipe_task_and_network_and_only_if_the_space_has_them() -> None:
+    base = read_recipe("ellipticity")
+    table = {
+        "settings.members": {"integer": [1, 4]},
+        "network_arguments.dropout": {"uniform": [0.0, 0.4]},
+        "training.warp.shift": {"choice": [0.0, 1.0]},
+        "training.batch_size": {"log_integer": [64, 512]},
+    }
+    own = {
+        "settings.members": 2,
+        "network_arguments.dropout": 0.0,
+        "training.warp.shift": 0.0,
+        "training.batch_size": 256,
+    }
+    assert own_configuration(base, Space.from_mapping(table)) == own
+    assert own_configuration(base, Space.from_mapping({**table, "training.ema": {"uniform": [0.0, 0.9]}})) is None
+    assert own_configuration(base, Space.from_mapping({**table, "network": {"choice": ["mlp"]}})) is None
 
 
 def test_trials_are_not_stopped_before_they_have_warmed_up(recipe: Path) -> None:

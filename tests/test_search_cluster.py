@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +23,7 @@ from astroml_plugin.errors import InputError
 from astroml_plugin.search import ray_cluster
 from astroml_plugin.search.ray_cluster import Resources, connected, room
 from tests.test_search import RECIPE
-from tests.test_search_faults import answers, end_tree, wait_for
+from tests.test_search_faults import answers, end_tree, lines, start, wait_for
 from workflows.search import search
 
 
@@ -85,9 +85,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASTROML_CACHE", str(tmp_path / "cache"))
 
 
+class Head(NamedTuple):
+    """A cluster of one node."""
+
+    address: str
+    pid: int
+
+
 @pytest.fixture
-def head() -> Iterator[str]:
-    """A cluster of one node that says it has two cores and a GPU; its address."""
+def head() -> Iterator[Head]:
+    """A cluster of one node that says it has two cores and a GPU."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -99,7 +106,7 @@ def head() -> Iterator[str]:
         process = subprocess.Popen(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": "0"}, **quiet)
         try:
             wait_for(lambda: answers(port), process, 120)
-            yield f"127.0.0.1:{port}"
+            yield Head(f"127.0.0.1:{port}", process.pid)
         finally:
             end_tree(process.pid)
             process.communicate()
@@ -108,7 +115,7 @@ def head() -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_trials_share_the_gpu_of_a_cluster_that_goes_on_afterwards(
-    given: Path, cache: None, head: str, tmp_path: Path
+    given: Path, cache: None, head: Head, tmp_path: Path
 ) -> None:
     """Ray believes in a GPU that is not there; trials train on the CPU, and two of them have half of it each."""
     at_once: list[int] = []
@@ -117,7 +124,7 @@ def test_trials_share_the_gpu_of_a_cluster_that_goes_on_afterwards(
         given / "r.toml",
         data=str(given / "galaxies.zarr"),
         out=tmp_path / "s",
-        ray_address=head,
+        ray_address=head.address,
         gpus=0.5,
         progress=lambda standing: at_once.append(len(standing.running)),
         **settings,
@@ -125,9 +132,28 @@ def test_trials_share_the_gpu_of_a_cluster_that_goes_on_afterwards(
     assert result.statuses["finished"] == 4
     assert max(at_once) == 2
     with pytest.raises(InputError, match="2 GPUs, and the largest node of the cluster has 2 and 1"):
-        search(given / "r.toml", data=str(given / "galaxies.zarr"), out=tmp_path / "t", ray_address=head, gpus=2.0)
+        search(
+            given / "r.toml", data=str(given / "galaxies.zarr"), out=tmp_path / "t", ray_address=head.address, gpus=2.0
+        )
     assert not ray.is_initialized()
-    assert answers(int(head.rpartition(":")[2]))
+    assert answers(int(head.address.rpartition(":")[2]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_cluster_that_dies_ends_the_search_with_a_sentence(
+    given: Path, cache: None, head: Head, tmp_path: Path
+) -> None:
+    process = start(given, tmp_path / "s", "--ray-address", head.address, "--trials", "9", "--epochs", "200")
+    try:
+        wait_for(lambda: lines(tmp_path / "s") >= 2, process)
+        end_tree(head.pid)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1, said
+        assert f"the Ray cluster at {head.address} no longer answers: what is finished is kept, run the same" in said
+        assert "Traceback" not in said
+    finally:
+        end_tree(process.pid)
 
 
 def test_an_address_of_the_client_is_refused(given: Path, cache: None, tmp_path: Path) -> None:

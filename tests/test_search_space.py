@@ -12,7 +12,7 @@ from astroml_plugin.search import importance as importance_module
 from astroml_plugin.search import pictures
 from astroml_plugin.search.importance import FANOVA, FOREST, RANKS, importance, places
 from astroml_plugin.search.objectives import SPEED, Objective, kept, pareto
-from astroml_plugin.search.samplers import STARTUP, grid_sampler, random_sampler, tpe_sampler
+from astroml_plugin.search.samplers import STARTUP, grid_sampler, random_sampler, starting_with, tpe_sampler
 from astroml_plugin.search.space import Parameter, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, Study, Trial
 from workflows.winner import pareto_table
@@ -91,6 +91,18 @@ def test_grid_has_every_combination_once() -> None:
 def test_bad_spaces_are_refused_in_a_sentence(table: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
         Space.from_mapping(table)
+
+
+def test_a_sampler_can_start_with_a_given_configuration() -> None:
+    space = Space.from_mapping(TABLE)
+    sampler, plain = starting_with({"training.optimizer": "sgd"}, random_sampler(space, 3)), random_sampler(space, 3)
+    assert sampler(0, []) == {"training.optimizer": "sgd"}
+    assert [sampler(number, []) for number in (1, 2)] == [plain(number, []) for number in (1, 2)]
+    assert space["training.learning_rate"].contains(1e-3)
+    assert not space["training.learning_rate"].contains(1.0)
+    assert not space["network_arguments.layers"].contains(1.5)
+    assert not space["network_arguments.layers"].contains(True)
+    assert not space["training.optimizer"].contains(None)
 
 
 def test_corners_show_every_choice_where_its_condition_holds() -> None:

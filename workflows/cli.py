@@ -193,7 +193,8 @@ def _search(options: argparse.Namespace) -> int:
         result = search(options.recipe, data=options.data, out=options.out, progress=report.search, **settings)
     counts = ", ".join(f"{count} {name}" for name, count in result.statuses.items() if count)
     what = result.bundle or f"no bundle yet (left open), recipe {result.study}/best.toml"
-    line = f"searched {result.trials} trials ({counts}); best is trial {result.best} with {result.value:.5g}: {what}"
+    own = "" if result.baseline is None else f" (the recipe's own values: {result.baseline:.5g})"
+    line = f"searched {result.trials} trials ({counts}); best is trial {result.best}, {result.value:.5g}{own}: {what}"
     return _finish(options, result, f"{line}, {result.seconds:.0f} s")
 
 
@@ -614,6 +615,8 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--processes", type=int, metavar="N", help="processes that train one trial together (1)")
     verb.add_argument("--concurrent", type=int, metavar="N", help="trials at once, at most (as many as fit)")
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster, or auto (else a local one)")
+    off = {"dest": "baseline", "action": "store_false", "default": None}
+    verb.add_argument("--no-baseline", help="do not try the recipe's own values first", **off)
     verb.add_argument("--device", help="torch device of trials (CUDA where they have one)")
     for name, what in (
         ("--retrain", "train the winner once more instead of keeping its weights"),

@@ -18,7 +18,7 @@ from astroml_plugin.search.objectives import SPEED, Objective
 from astroml_plugin.search.population import Population
 from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.ray_space import from_ray
-from astroml_plugin.search.samplers import Sampler, grid_sampler, random_sampler, tpe_sampler
+from astroml_plugin.search.samplers import Sampler, grid_sampler, random_sampler, starting_with, tpe_sampler
 from astroml_plugin.search.schedulers import Scheduling
 from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, STOPPED, Study, Trial
@@ -27,8 +27,8 @@ from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
 from astroml_plugin.stream import LabelledStamps, split_record
 from workflows.recipe import Recipe, read_recipe, search_table
 from workflows.train import Plan, fitted_to, planned
-from workflows.trials import TrialWork, changeable, configured
-from workflows.winner import make_bundle, shared_identity, write_tables
+from workflows.trials import TrialWork, changeable, configured, own_configuration
+from workflows.winner import baseline_value, make_bundle, shared_identity, write_tables
 
 ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha", "pbt")
 _REFUSED = {
@@ -60,6 +60,9 @@ class SearchSettings:
     """NAME, NAME:min or NAME:max; the first chooses the winner, all make the Pareto table."""
     seed: int = 0
     """Of the configurations."""
+    baseline: bool = True
+    """The first trial has the recipe's own values, where the space contains them, so that nothing worse wins. A grid
+    stays as it is."""
     grace: int | None = None
     """ASHA: epochs before a trial may be stopped; None: until the learning rate has warmed up."""
     reduction: float = 3.0
@@ -118,6 +121,8 @@ class SearchResult:
     """Its first objective, on the validation split."""
     configuration: dict[str, Any]
     """What it was given."""
+    baseline: float | None
+    """The first objective of the recipe's own values; None where they were not tried, or failed."""
     bundle: str | None
     """Path or URL of the winner's bundle; None while the study is left open."""
     metrics: dict[str, Any]
@@ -178,7 +183,7 @@ def search(
     _refuse_networks(base, searched, plan)
     population = _population(chosen, base, searched, plan)
     study = Study.opened(str(out), _record(base, searched, chosen, stamps))
-    sampler = _sampler(chosen, searched, study)
+    sampler = _sampler(chosen, base, searched, study)
     budget = _budget(chosen, searched)
     with study.alone():
         if study.record.get("budget") is not None:
@@ -293,12 +298,18 @@ def _resources(chosen: SearchSettings, address: str | None) -> Resources:
     return Resources(chosen.cpus * chosen.processes, chosen.gpus * chosen.processes, chosen.concurrent, address)
 
 
-def _sampler(chosen: SearchSettings, space: Space, study: Study) -> Sampler:
+def _sampler(chosen: SearchSettings, base: Recipe, space: Space, study: Study) -> Sampler:
     if chosen.algorithm == "grid":
         return grid_sampler(space)
-    if chosen.algorithm.startswith("tpe"):
-        return tpe_sampler(space, chosen.seed, study.objectives)
-    return random_sampler(space, chosen.seed)
+    tpe = chosen.algorithm.startswith("tpe")
+    sampler = tpe_sampler(space, chosen.seed, study.objectives) if tpe else random_sampler(space, chosen.seed)
+    own = _own(chosen, base, space)
+    return sampler if own is None else starting_with(own, sampler)
+
+
+def _own(chosen: SearchSettings, base: Recipe, space: Space) -> Configuration | None:
+    """What the first trial tries: the recipe itself."""
+    return own_configuration(base, space) if chosen.baseline and chosen.algorithm != "grid" else None
 
 
 def _budget(chosen: SearchSettings, space: Space) -> Budget:
@@ -325,6 +336,7 @@ def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: Labelled
     names = ["algorithm", "seed", "processes"]
     names += ["grace", "reduction"] if chosen.algorithm.endswith("asha") else []
     names += ["interval", "population"] if chosen.population else []
+    names += ["baseline"] if _own(chosen, base, space) is not None else []
     record = {
         "recipe": {**to_mapping(base), "split": split_record(base.split)},
         "space": space.to_mapping(),
@@ -409,6 +421,7 @@ def _result(
         winner.number,
         winner.value(study.main),
         winner.configuration,
+        baseline_value(study, trials),
         None if bundle is None else bundle.url,
         {} if bundle is None else bundle.card.metrics,
         0.0,

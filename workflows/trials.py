@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
@@ -12,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from astroml_plugin import parallel, storage
+from astroml_plugin import parallel, plugins, storage
 from astroml_plugin.errors import InputError
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.objectives import SPEED
@@ -46,6 +48,27 @@ def configured(base: Recipe, configuration: Configuration) -> Recipe:
             table = below
         table[last] = value
     return from_mapping(Recipe, values, "the recipe")
+
+
+def own_configuration(base: Recipe, space: Space) -> Configuration | None:
+    """What the recipe itself has at the keys of a space; None where a value lies outside of the space."""
+    values: dict[str, Any] = to_mapping(base)
+    values["settings"] = base.build_task().to_settings()
+    signature = inspect.signature(plugins.load(plugins.NETWORKS, base.network))
+    defaults = {name: one.default for name, one in signature.parameters.items()}
+    values["network_arguments"] = {**defaults, **values["network_arguments"]}
+    outside: list[str] = []
+
+    def choose(one: Parameter) -> Any:
+        value: Any = values
+        for name in one.key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if not one.contains(value):
+            outside.append(one.key)
+        return value
+
+    found = space.configured(choose)
+    return None if outside else found
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from astroml_plugin import storage
 from astroml_plugin.search import pictures
-from astroml_plugin.search.study import Study, Trial
+from astroml_plugin.search.study import FAILED, Study, Trial
 from astroml_plugin.stream import LabelledStamps
 from astroml_plugin.training import fit, history_of
 from workflows.recipe import Recipe, to_toml
@@ -22,6 +23,17 @@ def shared_identity(study: Study) -> str | None:
     """Of the checkpoints of a population, whose members go on from each other's."""
     pbt = study.record["settings"]["algorithm"] == "pbt"
     return storage.digest("population", study.record["identity"]) if pbt else None
+
+
+def baseline_value(study: Study, trials: Sequence[Trial]) -> float | None:
+    """The first objective of the recipe's own values, the first trial; None where they were not tried, or failed.
+
+    A member of a population does not keep its values: there it is None too.
+    """
+    if not study.record["settings"].get("baseline") or not trials or shared_identity(study):
+        return None
+    value = trials[0].value(study.main)
+    return value if math.isfinite(value) and trials[0].status != FAILED else None
 
 
 def make_bundle(
@@ -44,6 +56,7 @@ def make_bundle(
             "winner": winner.number,
             "objective": str(study.main),
             "value": winner.value(study.main),
+            "baseline": baseline_value(study, trials),
             "retrained": retrain,
             **({"schedule": list(winner.schedule)} if winner.schedule else {}),
         }

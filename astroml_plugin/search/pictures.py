@@ -71,7 +71,9 @@ def _scale(axes: Any, x: int, one: Parameter) -> None:
     marks = [0.0, 1.0] if one.kind != "choice" else [i / max(1, count - 1) for i in range(count)]
     for mark, value in zip(marks, one.values):
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        axes.annotate(text, (x, mark), xytext=(4, 4), textcoords="offset points", fontsize=8, color="0.35")
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+        style: dict[str, Any] = {"fontsize": 8, "color": "0.2", "bbox": box, "zorder": 4}
+        axes.annotate(text, (x, mark), xytext=(4, 4), textcoords="offset points", **style)
     if one.when:
         axes.annotate("not set", (x, -0.25), xytext=(4, -10), textcoords="offset points", fontsize=8, color="0.35")
 

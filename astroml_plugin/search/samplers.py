@@ -24,6 +24,11 @@ def random_sampler(space: Space, seed: int) -> Sampler:
     return lambda number, trials: space.drawn(seed, number)
 
 
+def starting_with(first: Configuration, sampler: Sampler) -> Sampler:
+    """The same, but for the very first trial."""
+    return lambda number, trials: dict(first) if number == 0 else sampler(number, trials)
+
+
 def grid_sampler(space: Space) -> Sampler:
     """Every combination once, in order."""
     points = space.grid()

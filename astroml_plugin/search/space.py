@@ -94,6 +94,13 @@ class Parameter:
         low, high, value = (math.log(v) if self.logarithmic else float(v) for v in (*self.values, value))
         return (value - low) / (high - low)
 
+    def contains(self, value: Any) -> bool:
+        """Whether a value may occur."""
+        if self.kind == "choice":
+            return frozen(value) in self.values
+        number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
+        return number and bool(self.values[0] <= value <= self.values[1])
+
     def on_grid(self) -> list[Any]:
         """The values of a grid.
 
