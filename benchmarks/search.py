@@ -86,7 +86,8 @@ def run(scale: Scale | None = None) -> Section:
     head = (
         f"Recipe `ellipticity`, its seven searched parameters, {scale.stamps:,} simulated stamps (seed {STAMPS_SEED}), "
         f"70 / 20 / 10 % for training, validation and test; trials of up to {scale.epochs} epochs; {budget} per arm on "
-        f"{scale.cores} core(s). Both searches of a seed draw the same configurations in the same order, at the same time."
+        f"{scale.cores} core(s). Both searches of a seed draw the same configurations in the same order and run at the "
+        "same time."
     )
     return Section(
         "Hyperparameter search",
