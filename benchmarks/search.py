@@ -262,43 +262,91 @@ def _test_loss(bundle: Path) -> float:
 
 
 def _overhead(scale: Scale, data: str) -> tuple[str, dict[str, Any]]:
-    """Trials' core-seconds over cores and wall of the whole search, and of Optuna alone with the same samples."""
-    recipe, count, cores = _recipe(scale.overhead_epochs), scale.overhead_trials, scale.overhead_cores
-    place = _folder(scale, "overhead")
+    """Trials' core-seconds over cores and wall of the search, and of Optuna alone with the same samples."""
+    kept = _folder(scale, "overhead") / "overhead.json"
+    if not kept.exists():
+        ray, configurations = _ray_arm(scale, data)
+        alone = _optuna_alone(_recipe(scale.overhead_epochs), data, configurations)
+        storage.write_json(str(kept), {"ray": ray, "optuna": alone})
+    found = storage.read_json(str(kept))
+    ray, alone = found["ray"], found["optuna"]
+    said = "met" if ray["efficiency"] >= TARGETS["efficiency"] else "not met"
+    head = (
+        "",
+        "cores",
+        "wall [s]",
+        "trials [core-s]",
+        "all its processes",
+        "other programs",
+        "efficiency",
+        "of free cores",
+    )
+    rows = [_used_row("search", ray), _used_row("Optuna alone", alone)]
+    low, high = min(ray["each"]), max(ray["each"])
+    text = (
+        f"**Overhead**: {scale.overhead_trials} trials of {low:.0f} to {high:.0f} core-seconds; Optuna alone trains "
+        f"the same configurations one after the other in one process.\n\n{table(head, rows)}\n\n"
+        f"Efficiency: trials' core-seconds over cores x wall, start-up apart (target 0.85: {said}); of free cores: "
+        "over cores x wall less the core-seconds that other programs took on this machine meanwhile. Start-up, checks "
+        f"and pictures of the search: {ray['whole'] - ray['wall']:.0f} s."
+    )
+    return text, {"overhead": found}
+
+
+def _used_row(name: str, one: dict[str, Any]) -> list[str]:
+    free = "–" if one["free_efficiency"] is None else f"{one['free_efficiency']:.3f}"
+    counts = [f"{one[key]:.0f}" for key in ("cores", "wall", "trials", "own", "others")]
+    return [name, *counts, f"{one['efficiency']:.3f}", free]
+
+
+def _ray_arm(scale: Scale, data: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The search in numbers, and its configurations."""
+    place, cores = _folder(scale, "overhead"), scale.overhead_cores
     shutil.rmtree(place, ignore_errors=True)
-    used: list[float] = []
+    seen: list[_Used] = []
     started = time.perf_counter()
     with connected(Resources(limit=cores)):
         search(
-            recipe,
+            _recipe(scale.overhead_epochs),
             data=data,
             out=place,
             space={key: value for key, value in _space().items() if key in _ALIKE},
             algorithm="random",
-            trials=count,
+            trials=scale.overhead_trials,
             concurrent=cores,
             leave_open=True,
-            progress=lambda standing: used.append(_tree_seconds()),
+            progress=lambda standing: seen.append(_Used.now()) if standing.epochs else None,
         )
-    whole = time.perf_counter() - started
-    trials = _trials(place)
-    wall = max(one.extra["ended"] for one in trials) - min(one.extra["ended"] - one.seconds for one in trials)
-    spent = sum(one.cpu_seconds for one in trials)
-    ray = {"wall": wall, "whole": whole, "core_seconds": spent, "efficiency": spent / (cores * wall)}
-    ray |= {"share": spent / (used[-1] - used[0]), "spare": _spare()}
-    alone = _optuna_alone(recipe, data, [one.configuration for one in trials])
+    whole, trials = time.perf_counter() - started, _trials(place)
     each = [one.cpu_seconds for one in trials]
-    said = "met" if ray["efficiency"] >= TARGETS["efficiency"] else "not met"
-    text = (
-        f"**Overhead**: {count} trials of {min(each):.0f} to {max(each):.0f} core-seconds on {cores} cores. Trials' "
-        f"core-seconds over cores x wall, start-up apart: {ray['efficiency']:.3f} (target 0.85: {said}); Optuna alone "
-        f"in one process with the same configurations, one after the other: {alone['efficiency']:.3f}. A busy loop "
-        f"got {ray['spare']:.3f} of its core then (1 on a machine of one's own). Of all core-seconds that the "
-        f"search with its Ray processes used, {ray['share']:.3f} were the trials'. Core-seconds {spent:.0f} and "
-        f"{alone['core_seconds']:.0f}; wall {wall:.0f} s and {alone['wall']:.0f} s; first process, checks, pictures: "
-        f"{whole - wall:.0f} s."
-    )
-    return text, {"overhead": {"ray": ray, "optuna": alone}}
+    first = min(one.extra["ended"] - one.seconds for one in trials)
+    wall = max(one.extra["ended"] for one in trials) - first
+    used = _shares(seen[0], seen[-1], wall, sum(each), cores)
+    return {**used, "whole": whole, "each": each}, [one.configuration for one in trials]
+
+
+@dataclass(frozen=True)
+class _Used:
+    """Core-seconds used so far."""
+
+    own: float
+    """By this process and all that it started and that still run."""
+    machine: float
+    """By all processes of the machine."""
+
+    @classmethod
+    def now(cls) -> _Used:
+        times = psutil.cpu_times()
+        return cls(_tree_seconds(), sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+def _shares(before: _Used, after: _Used, wall: float, trials: float, cores: int) -> dict[str, Any]:
+    """How the cores were used between two moments of a search; which were free is known where it had all of them."""
+    own, machine = after.own - before.own, after.machine - before.machine
+    others = max(0.0, machine - own)
+    free = trials / max(trials, cores * wall - others) if cores == psutil.cpu_count() else None
+    used = {"cores": cores, "wall": wall, "trials": trials, "own": own, "others": others}
+    return {**used, "efficiency": trials / (cores * wall), "free_efficiency": free}
 
 
 _ALIKE = ("training.learning_rate", "training.weight_decay")
@@ -316,15 +364,7 @@ def _tree_seconds() -> float:
     return total
 
 
-def _spare(seconds: float = 5.0) -> float:
-    """The part of a core that a busy loop gets here: 1 on a machine of one's own."""
-    started, cpu = time.perf_counter(), time.process_time()
-    while time.perf_counter() - started < seconds:
-        pass
-    return (time.process_time() - cpu) / (time.perf_counter() - started)
-
-
-def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The same trainings in a loop of Optuna's."""
     import optuna
 
@@ -332,7 +372,7 @@ def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, 
     stamps = node_cache.CachedStamps([data])
     place = scratch() / "search" / "optuna"
     shutil.rmtree(place, ignore_errors=True)
-    started, cpu = time.perf_counter(), time.process_time()
+    started, cpu, before = time.perf_counter(), time.process_time(), _Used.now()
 
     def objective(trial: Any) -> float:
         plan = planned(configured(recipe, configurations[trial.number]), stamps)
@@ -344,12 +384,13 @@ def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, 
 
     optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).optimize(objective, n_trials=len(configurations))
     wall, spent = time.perf_counter() - started, time.process_time() - cpu
-    return {"wall": wall, "core_seconds": spent, "efficiency": spent / wall}
+    return _shares(before, _Used.now(), wall, spent, 1)
 
 
 def main() -> None:
     """Print the section at another scale."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--overhead", action="store_true", help="measure the overhead only")
     parser.add_argument("--seed", type=int, choices=SEEDS, help="make the searches of this seed only")
     parser.add_argument("--arm", metavar="NAME-SEED", help="make this search only, such as asha-0")
     parser.add_argument("--minutes", type=float, help="wall time of an arm instead of a budget in epochs")
@@ -360,6 +401,8 @@ def main() -> None:
     scale = Scale(options.stamps, options.epochs, minutes=options.minutes, cores=options.cores)
     if options.arm is not None:
         _arm(scale, options.arm)
+    elif options.overhead:
+        print(_overhead(scale, _data(scale.stamps))[0])
     elif options.seed is not None:
         _data(scale.stamps)
         _pair(scale, options.seed)
