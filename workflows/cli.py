@@ -615,8 +615,13 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--processes", type=int, metavar="N", help="processes that train one trial together (1)")
     verb.add_argument("--concurrent", type=int, metavar="N", help="trials at once, at most (as many as fit)")
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster, or auto (else a local one)")
-    off = {"dest": "baseline", "action": "store_false", "default": None}
-    verb.add_argument("--no-baseline", help="do not try the recipe's own values first", **off)
+    verb.add_argument(
+        "--no-baseline",
+        dest="baseline",
+        action="store_false",
+        default=None,
+        help="do not try the recipe's own values first",
+    )
     verb.add_argument("--device", help="torch device of trials (CUDA where they have one)")
     for name, what in (
         ("--retrain", "train the winner once more instead of keeping its weights"),
