@@ -111,7 +111,7 @@ def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
     shipped = _own(ModelBundle.load("anomaly"), replace(cutouts, bands=BANDS))
     ranked["shipped bundle, not trained on these"] = shipped["anomaly_score"]
     found = anomaly_merit.compared(ranked, label[kept] == 5, scale.repeats)
-    held = np.random.default_rng(0).random(len(kept)) >= 0.5  # the weights of pictures were chosen on the others
+    held = np.random.default_rng(0).random(len(kept)) >= 0.5  # the others decided the weights of pictures
     half = {
         name: values[held] for name, values in ranked.items() if name in ("anomaly_score", *_SIGN_NAMES, "asymmetry")
     }
@@ -121,8 +121,8 @@ def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
         "(Lintott et al. 2011), 8-bit colour pictures; the recipe `anomaly` trained on all of them, unlabelled; "
         f"asked for: AUROC {TARGETS['real_auroc']}, RWS {TARGETS['real_rws']}.\n\n"
         + _rankings(found, ("auroc", "rws"))
-        + f"\n\nThe half of the pictures ({int((label[kept][held] == 5).sum())} mergers) that the weights of the signs "
-        "were not chosen on:\n\n" + _rankings(unseen, ("auroc", "rws"))
+        + f"\n\nThe half of the pictures ({int((label[kept][held] == 5).sum())} mergers) that did not decide the weights "
+        "of the signs, but was in sight while they were chosen:\n\n" + _rankings(unseen, ("auroc", "rws"))
     )
     return title + text, {"rankings": found, "held": unseen}
 
