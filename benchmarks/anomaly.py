@@ -121,8 +121,8 @@ def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
         "(Lintott et al. 2011), 8-bit colour pictures; the recipe `anomaly` trained on all of them, unlabelled; "
         f"asked for: AUROC {TARGETS['real_auroc']}, RWS {TARGETS['real_rws']}.\n\n"
         + _rankings(found, ("auroc", "rws"))
-        + f"\n\nThe half of the pictures ({int((label[kept][held] == 5).sum())} mergers) that did not decide the weights "
-        "of the signs, but was in sight while they were chosen:\n\n" + _rankings(unseen, ("auroc", "rws"))
+        + f"\n\nThe half of the pictures ({int((label[kept][held] == 5).sum())} mergers) that did not decide the "
+        "weights of the signs, but was in sight while they were chosen:\n\n" + _rankings(unseen, ("auroc", "rws"))
     )
     return title + text, {"rankings": found, "held": unseen}
 

@@ -202,3 +202,9 @@ def test_fits_files_hold_the_same_pixels(tmp_path) -> None:
         assert np.array_equal(bad != 0, (tile.mask[1] & MaskBit.BAD) != 0)
         sky_position = WCS(hdus["IMAGE"].header).all_pix2world([[10, 20]], 0)[0]
         assert np.allclose(sky_position, np.ravel(sky.wcs.to_sky(10, 20)))
+
+
+def test_the_smallest_index_that_a_population_may_have_can_be_drawn() -> None:
+    spreads = [profiles.Sersic(n).spread for n in (0.3, 0.4, 0.5, 0.6)]
+    assert np.all(np.diff(spreads) > 0)
+    assert spreads[0] > 1

@@ -293,7 +293,7 @@ def _sersic_table(tenths: int) -> Float:
 @lru_cache(maxsize=256)
 def _sersic_spread(n: float) -> float:
     """Radius in half-light radii, from the light within r of exp(-b r^(1/n)), with x = b r^(1/n)."""
-    x = np.linspace(0, 60 + 10 * n, 20_000)
+    x = np.linspace(0, 60 + 10 * n, 20_000)[n < 0.5 :]  # below 0.5 the integrand has a pole at 0
     light = np.cumsum(x ** (2 * n - 1) * np.exp(-x))
     half, most = np.interp([0.5, 1 - FOLDED], light / light[-1], x)
     return float((most / half) ** n)
