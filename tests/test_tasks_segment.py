@@ -13,6 +13,7 @@ from astroml_plugin.simulation.profiles import Psf, psf_image
 from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.detecting import PARENT, Field
 from astroml_plugin.tasks.field_truth import LAYERS, Scene, layers_of_labels, truth_layers
+from astroml_plugin.tasks.outlines import outline
 from astroml_plugin.tasks.photometry import psf_fwhm
 from astroml_plugin.tasks.segment import SegmentSettings, SegmentTask
 
@@ -129,6 +130,27 @@ def test_a_part_of_the_field_gives_the_same_objects(light, found) -> None:
     np.testing.assert_allclose(cut.x + 15, found.x[kept])
     for name in ("area", "flux_iso_r", "flux_aper_r", "p_star"):
         np.testing.assert_array_equal(cut.columns[name], found.columns[name][kept])
+
+
+def test_pixels_as_near_to_two_peaks_have_one_neighbour_whatever_else_is_in_the_tile() -> None:
+    rows, columns = np.array([10, 30, 30, 50]), np.array([130, 120, 140, 130])
+    rng, seen = np.random.default_rng(2), set()
+    for extra in range(40):
+        lit = np.zeros((64, 400), bool)
+        lit[5:60, 110:151] = True
+        x, y = np.setdiff1d(np.arange(2, 400, 6), np.arange(104, 158))[:extra], rng.integers(2, 56, extra)
+        for right, down in zip(x, y):
+            lit[down : down + 5, right] = True  # a patch of two peaks
+        peak = np.concatenate([rows, y, y + 4]), np.concatenate([columns, x, x])
+        order = np.lexsort(peak[::-1])
+        peak = peak[0][order], peak[1][order]
+        toward = [np.zeros(lit.shape, np.float32) for _ in "xy"]
+        toward[1][30, 130] = 20  # a pixel of the last peak, as far from the second as from the third
+        pixels = outline(lit, *toward, peak).pixels
+        here = np.flatnonzero((pixels.row == 30) & (pixels.column == 130))[0]
+        assert peak[0][pixels.owner[here]] == 50
+        seen.add((int(peak[0][pixels.other[here]]), int(peak[1][pixels.other[here]])))
+    assert seen == {(30, 120)}
 
 
 def test_nothing_is_found_in_nothing() -> None:

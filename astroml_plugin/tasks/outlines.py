@@ -127,10 +127,18 @@ def _voted(
     tree = KDTree(np.stack([peak[1][chosen], peak[0][chosen], patch[chosen] * _APART], axis=1))
     across, up = (np.nan_to_num(item.astype(np.float64)) for item in offset)
     votes = np.stack([where[1] + across, where[0] + up, inside * _APART], axis=1)
-    owner = tree.query(votes)[1]
-    two = tree.query(np.stack([where[1], where[0], inside * _APART], axis=1), k=2)[1]
-    other = np.where(two[:, 0] == owner, two[:, 1], two[:, 0])
+    owner = _first(tree, votes, np.full(len(votes), -1))
+    other = _first(tree, np.stack([where[1], where[0], inside * _APART], axis=1), owner)
     return chosen[owner], chosen[other]
+
+
+def _first(tree: KDTree, place: NDArray, but: Index) -> Index:
+    """The nearest (n,) point of a tree to each place that is not `but`; of equally near ones the first, in any tree."""
+    distance, number = tree.query(place, k=4)
+    distance = np.where(number == but[:, None], np.inf, distance)
+    near = distance <= distance.min(1, keepdims=True) + 1e-9
+    found: Index = np.where(near, number, np.iinfo(np.int64).max).min(1)
+    return found
 
 
 def _with_peaks(pixels: Pixels, labels: NDArray[np.int32], peak: tuple[Index, Index], dark: NDArray) -> Pixels:
