@@ -37,7 +37,7 @@ def block(count: int = 48, seed: int = 3, snr: tuple[float, float] = (100.0, 200
 def tiny() -> Recipe:
     recipe = read_recipe("restore")
     arguments = {"widths": [8, 16], "depth": [1, 1], "head": 8}
-    training = replace(recipe.training, epochs=3, batch_size=24, ema=0.9, learning_rate=0.003)
+    training = replace(recipe.training, epochs=6, batch_size=24, ema=0.9, learning_rate=0.003)
     split = replace(recipe.split, fractions=(0.8, 0.1, 0.1))
     return replace(recipe, network_arguments=arguments, training=training, split=split)
 
