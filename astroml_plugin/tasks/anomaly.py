@@ -24,7 +24,7 @@ from astroml_plugin.networks import autoencoder, structure
 from astroml_plugin.networks.autoencoder import Measured
 from astroml_plugin.settings import refuse_unknown
 from astroml_plugin.tasks import anomaly_merit
-from astroml_plugin.tasks.base import Measurements, Task, TaskSettings, label_texts
+from astroml_plugin.tasks.base import Measurements, Task, TaskSettings, label_texts, refuse_few
 from astroml_plugin.tasks.injection import UNDECIDED, Injection
 from astroml_plugin.tasks.normalisation import Normalisation, border_level
 from astroml_plugin.tasks.tails import Density, Expectation, Tail, fit_density, fit_expectation, fit_tail
@@ -184,10 +184,7 @@ class AnomalyTask(Task):
     def check_splits(self, targets: Mapping[str, Tensor]) -> None:
         """As in `Task`; and enough training stamps to be a population."""
         super().check_splits(targets)
-        if len(targets["train"]) < LEAST:
-            raise InputError(
-                f"the train split has {len(targets['train'])} stamps and a population needs {LEAST}: give more data"
-            )
+        refuse_few(targets, LEAST, "a population")
 
     def prepare(self, cutouts: Cutouts) -> tuple[tuple[Tensor, ...], Tensor]:
         """As in `Task`; a second input is the noise of the sky over that of each pixel, squared, 0 where invalid."""

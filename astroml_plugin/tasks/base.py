@@ -465,6 +465,12 @@ def _blanked(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
     return blank
 
 
+def refuse_few(targets: Mapping[str, Tensor], least: int, what: str) -> None:
+    """Raise InputError where the train split has fewer than `least` stamps, which `what` needs."""
+    if len(targets["train"]) < least:
+        raise InputError(f"the train split has {len(targets['train'])} stamps and {what} needs {least}: give more data")
+
+
 def label_column(table: pa.Table, name: str) -> pa.ChunkedArray:
     """A label column.
 

@@ -6,14 +6,17 @@ patch fitted along. What two Gaussians share is known in closed form, so that a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from astroml_plugin.tasks.outlines import in_patches
+
 Float = NDArray[np.float64]
+_Cut = tuple[slice, NDArray[np.float32], NDArray[np.float32]]
 
 TYPICAL = 2.0
 """Sigma in pixels of a faint object, PSF included."""
@@ -47,8 +50,6 @@ _STEPS, _SWEEPS = 6, 12
 
 _BATCH, _KEPT = 4096, 16384
 """Objects whose pixels are looked at at once, and up to which they are kept from step to step."""
-
-_APART = 1e5
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _resized(square: Float, light: Float, moment: Float, trusted: Float) -> Floa
 
 
 def _pairs(centre: tuple[Float, Float], patch: NDArray[np.int64]) -> _Pairs:
-    place = np.stack([*centre, patch * _APART], axis=1)
+    place = in_patches(*centre, patch)
     close = KDTree(place).query_pairs(_NEAR, output_type="ndarray") if len(place) else np.zeros((0, 2), np.int64)
     mine, other = np.concatenate([close, close[:, ::-1]]).T
     order = np.lexsort((other, mine))
@@ -186,10 +187,13 @@ class _Pixels:
     ) -> None:
         self.image, self.variance, self.labels = image, variance, labels
         self.centre, self.patch = centre, patch
-        few = len(patch) <= _KEPT
-        self.kept = list(self._cut()) if few else None
+        self._kept = list(self._cut()) if len(patch) <= _KEPT else None
 
-    def _cut(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
+    def _batches(self) -> Iterable[_Cut]:
+        """As `_cut`, kept where there are few."""
+        return self._cut() if self._kept is None else self._kept
+
+    def _cut(self) -> Iterator[_Cut]:
         """Objects, and (n, k, k) image and variance about each, 0 where a pixel is not used."""
         side = np.arange(-_HALF, _HALF + 1)
         height, width = self.image.shape
@@ -206,7 +210,7 @@ class _Pixels:
     def products(self, square: Float) -> tuple[Float, Float, Float, Float]:
         """Sums (n,) over pixels: g I, g r² I / 2, g², and the noise of the first, for Gaussians g of unit flux."""
         sums = np.zeros((4, len(square)))
-        for chosen, image, variance in self.kept if self.kept is not None else self._cut():
+        for chosen, image, variance in self._batches():
             width = square[chosen]
             x, y = (self._axis(at[chosen], width) for at in self.centre)
             (gx, gxx), (gy, gyy) = x, y
@@ -222,7 +226,7 @@ class _Pixels:
     def wings(self, square: Float) -> tuple[Float, Float, Float]:
         """Sums (n,) of G I and G g, and the noise of the first: a wider Gaussian G of height 1 looks at all light."""
         sums = np.zeros((3, len(square)))
-        for chosen, image, variance in self.kept if self.kept is not None else self._cut():
+        for chosen, image, variance in self._batches():
             width = square[chosen]
             (gx, _), (gy, _) = (self._axis(at[chosen], width) for at in self.centre)
             wide = _WIDER**2 * width

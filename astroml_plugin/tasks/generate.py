@@ -22,7 +22,7 @@ from astroml_plugin.errors import InputError
 from astroml_plugin.networks.flow_vae import SHAPES, TERMS, FlowVAE, columns_of, given, shape_from
 from astroml_plugin.networks.framing import Shape, shape_of, unframed
 from astroml_plugin.settings import refuse_unknown
-from astroml_plugin.tasks.base import Task, TaskSettings
+from astroml_plugin.tasks.base import Task, TaskSettings, refuse_few
 from astroml_plugin.tasks.normalisation import Normalisation
 
 CONDITIONS = ("flux", "size", "e1", "e2")
@@ -128,10 +128,7 @@ class GenerateTask(Task):
     def check_splits(self, targets: Mapping[str, Tensor]) -> None:
         """As in `Task`; and enough training stamps to imitate."""
         super().check_splits(targets)
-        if len(targets["train"]) < LEAST:
-            raise InputError(
-                f"the train split has {len(targets['train'])} stamps and a generator needs {LEAST}: give more data"
-            )
+        refuse_few(targets, LEAST, "a generator")
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Length of the code of a stamp: its reconstruction, its latent vector; and the errors of both flows."""

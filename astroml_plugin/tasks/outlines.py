@@ -115,6 +115,11 @@ def outline(lit: NDArray[np.bool_], offset_x: Float, offset_y: Float, peak: tupl
     return Outlines(labels, _with_peaks(Pixels(row, column, owner, other), labels, peak, dark), patch)
 
 
+def in_patches(x: NDArray, y: NDArray, patch: NDArray) -> NDArray[np.float64]:
+    """(n, 3) places for a tree: those of other patches are far from each other."""
+    return np.stack([x, y, patch * _APART], axis=1)
+
+
 def _voted(
     where: tuple[Index, Index],
     inside: NDArray,
@@ -124,11 +129,11 @@ def _voted(
 ) -> tuple[Index, Index]:
     """Owner and nearest other of pixels in patches with several peaks."""
     chosen = np.flatnonzero(np.isin(patch, inside) & (patch > 0))
-    tree = KDTree(np.stack([peak[1][chosen], peak[0][chosen], patch[chosen] * _APART], axis=1))
+    tree = KDTree(in_patches(peak[1][chosen], peak[0][chosen], patch[chosen]))
     across, up = (np.nan_to_num(item.astype(np.float64)) for item in offset)
-    votes = np.stack([where[1] + across, where[0] + up, inside * _APART], axis=1)
+    votes = in_patches(where[1] + across, where[0] + up, inside)
     owner = _first(tree, votes, np.full(len(votes), -1))
-    other = _first(tree, np.stack([where[1], where[0], inside * _APART], axis=1), owner)
+    other = _first(tree, in_patches(where[1], where[0], inside), owner)
     return chosen[owner], chosen[other]
 
 
