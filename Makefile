@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 help:
 	@echo "make demo      the main job on a small sky, start to end (own environment)"
 	@echo "make test      lint, types, layers and every test not marked slow"
-	@echo "make test-all  everything"
+	@echo "make test-all  everything; writes tests/RESULTS.md"
 	@echo "make lint      ruff, mypy, import layers"
 	@echo "make bench     the figures of benchmarks/RESULTS.md"
 	@echo "make bench-gpu those of this machine's GPU (PYTHON with torch and NumPy is enough)"
@@ -41,7 +41,7 @@ test: lint
 	$(PYTEST) -n 2 -m "not slow"
 
 test-all: lint
-	$(PYTEST) -n 2
+	$(PYTEST) -n 2 --junit-xml=.test-all.xml; status=$$?; $(BIN)/python -m tests.summary .test-all.xml && exit $$status
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
