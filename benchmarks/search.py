@@ -12,7 +12,6 @@ development: nothing that is quoted elsewhere was tuned on them.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
 import subprocess
@@ -25,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from astroml_plugin import storage
@@ -271,39 +269,26 @@ def _overhead(scale: Scale, data: str) -> tuple[str, dict[str, Any]]:
     found = storage.read_json(str(kept))
     ray, alone = found["ray"], found["optuna"]
     said = "met" if ray["efficiency"] >= TARGETS["efficiency"] else "not met"
-    head = (
-        "",
-        "cores",
-        "wall [s]",
-        "trials [core-s]",
-        "all its processes",
-        "other programs",
-        "efficiency",
-        "of free cores",
-    )
+    head = ("", "cores", "wall [s]", "trials [core-s]", "efficiency")
     rows = [_used_row("search", ray), _used_row("Optuna alone", alone)]
     low, high = min(ray["each"]), max(ray["each"])
     text = (
         f"**Overhead**: {scale.overhead_trials} trials of {low:.0f} to {high:.0f} core-seconds; Optuna alone trains "
         f"the same configurations one after the other in one process.\n\n{table(head, rows)}\n\n"
-        f"Efficiency: trials' core-seconds over cores x wall, start-up apart (target 0.85: {said}); of free cores: "
-        "over cores x wall less the core-seconds that other programs took on this machine meanwhile. Start-up, checks "
-        f"and pictures of the search: {ray['whole'] - ray['wall']:.0f} s."
+        f"Efficiency: trials' core-seconds over cores x wall, start-up apart (target 0.85: {said}). Start-up, "
+        f"checks and pictures of the search: {ray['whole'] - ray['wall']:.0f} s."
     )
     return text, {"overhead": found}
 
 
 def _used_row(name: str, one: dict[str, Any]) -> list[str]:
-    free = "–" if one["free_efficiency"] is None else f"{one['free_efficiency']:.3f}"
-    counts = [f"{one[key]:.0f}" for key in ("cores", "wall", "trials", "own", "others")]
-    return [name, *counts, f"{one['efficiency']:.3f}", free]
+    return [name, *(f"{one[key]:.0f}" for key in ("cores", "wall", "trials")), f"{one['efficiency']:.3f}"]
 
 
 def _ray_arm(scale: Scale, data: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The search in numbers, and its configurations."""
     place, cores = _folder(scale, "overhead"), scale.overhead_cores
     shutil.rmtree(place, ignore_errors=True)
-    seen: list[_Used] = []
     started = time.perf_counter()
     with connected(Resources(limit=cores)):
         search(
@@ -315,53 +300,21 @@ def _ray_arm(scale: Scale, data: str) -> tuple[dict[str, Any], list[dict[str, An
             trials=scale.overhead_trials,
             concurrent=cores,
             leave_open=True,
-            progress=lambda standing: seen.append(_Used.now()) if standing.epochs else None,
         )
     whole, trials = time.perf_counter() - started, _trials(place)
     each = [one.cpu_seconds for one in trials]
     first = min(one.extra["ended"] - one.seconds for one in trials)
     wall = max(one.extra["ended"] for one in trials) - first
-    used = _shares(seen[0], seen[-1], wall, sum(each), cores)
-    return {**used, "whole": whole, "each": each}, [one.configuration for one in trials]
+    return {**_shares(wall, sum(each), cores), "whole": whole, "each": each}, [one.configuration for one in trials]
 
 
-@dataclass(frozen=True)
-class _Used:
-    """Core-seconds used so far."""
-
-    own: float
-    """By this process and all that it started and that still run."""
-    machine: float
-    """By all processes of the machine."""
-
-    @classmethod
-    def now(cls) -> _Used:
-        times = psutil.cpu_times()
-        return cls(_tree_seconds(), sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
-
-
-def _shares(before: _Used, after: _Used, wall: float, trials: float, cores: int) -> dict[str, Any]:
-    """How the cores were used between two moments of a search; which were free is known where it had all of them."""
-    own, machine = after.own - before.own, after.machine - before.machine
-    others = max(0.0, machine - own)
-    free = trials / max(trials, cores * wall - others) if cores == psutil.cpu_count() else None
-    used = {"cores": cores, "wall": wall, "trials": trials, "own": own, "others": others}
-    return {**used, "efficiency": trials / (cores * wall), "free_efficiency": free}
+def _shares(wall: float, trials: float, cores: int) -> dict[str, Any]:
+    """What part of the cores the trials had."""
+    return {"cores": cores, "wall": wall, "trials": trials, "efficiency": trials / (cores * wall)}
 
 
 _ALIKE = ("training.learning_rate", "training.weight_decay")
 """Searched where trials are to last equally long."""
-
-
-def _tree_seconds() -> float:
-    """Core-seconds of this process and all that it started and that still run."""
-    here = psutil.Process()
-    total = 0.0
-    for process in [here, *here.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
 
 
 def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -372,7 +325,7 @@ def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, 
     stamps = node_cache.CachedStamps([data])
     place = scratch() / "search" / "optuna"
     shutil.rmtree(place, ignore_errors=True)
-    started, cpu, before = time.perf_counter(), time.process_time(), _Used.now()
+    started, cpu = time.perf_counter(), time.process_time()
 
     def objective(trial: Any) -> float:
         plan = planned(configured(recipe, configurations[trial.number]), stamps)
@@ -383,8 +336,7 @@ def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, 
         return min(record["validation_loss"] for record in result.history)
 
     optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).optimize(objective, n_trials=len(configurations))
-    wall, spent = time.perf_counter() - started, time.process_time() - cpu
-    return _shares(before, _Used.now(), wall, spent, 1)
+    return _shares(time.perf_counter() - started, time.process_time() - cpu, 1)
 
 
 def main() -> None:
