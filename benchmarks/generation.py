@@ -1,6 +1,6 @@
 """How real drawn galaxies are, and what restored ones are worth: on fresh simulated stamps.
 
-python -m benchmarks --only generation        # writes the section of RESULTS.md
+python -m benchmarks --only generation        # writes the section of RESULTS.md; finished pieces are not repeated
 python -m benchmarks.generation --quick       # prints it, from a few stamps
 
 The bundles are those of ASTROML_BENCH_GENERATOR and ASTROML_BENCH_RESTORATION, or are trained by the recipes first (on
@@ -28,7 +28,7 @@ from astroml_plugin.realism import forest_auc, nearest, network_auc
 from astroml_plugin.stamps import Stamps
 from astroml_plugin.tasks.generate import CONDITIONS, GenerateTask
 from astroml_plugin.tasks.restore import RestoreTask, shape_bias
-from benchmarks.harness import Section, scratch, shared_data, table
+from benchmarks.harness import Section, kept, scratch, shared_data, table
 from benchmarks.sersic_index import SersicIndex
 from workflows.simulate import simulate
 from workflows.train import train
@@ -90,21 +90,40 @@ def _generation(scale: Scale) -> tuple[str, dict[str, Any]]:
     task = model.task()
     assert isinstance(task, GenerateTask)
     network = model.network()
-    drawn = task.draw(network, scale.drawn, seed=FRESH["light"]).image
+    key = f"generation-{model.sha256[:12]}-{scale.drawn}"
+    drawn = _drawn(task, network, scale.drawn, key)
     sets = {name: _noisy(light, seed) for seed, (name, light) in enumerate({"real": real, "drawn": drawn}.items())}
+    data: dict[str, Any] = {
+        **kept(f"{key}-quantities", lambda: _distances(sets)),
+        "conditioning": kept(f"{key}-conditioning", lambda: _conditioning(task, network, real)),
+        "network_auc": kept(f"{key}-network", lambda: network_auc(*(_in_noise(some) for some in sets.values()))),
+        "forest_auc": kept(f"{key}-forest", lambda: forest_auc(*map(_cutouts, sets.values()))),
+        "near": kept(f"{key}-near-{scale.near}-{scale.light}", lambda: _near(scale, real, drawn)),
+    }
+    return _told(scale, model, data), data
+
+
+def _drawn(task: GenerateTask, network: Any, count: int, key: str) -> np.ndarray:
+    """Noiseless pixels of drawn galaxies, kept for the next run."""
+    store = scratch() / f"{key}.npy"
+    if not store.exists():
+        part = store.with_suffix(".part.npy")
+        np.save(part, task.draw(network, count, seed=FRESH["light"]).image)
+        part.rename(store)
+    return np.load(store)
+
+
+def _distances(sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """KS distances of what is measured of both sets, and the parts that could not be measured."""
     index = SersicIndex.made()
     measured = {name: _measured(image, index) for name, image in sets.items()}
     good = {name: np.isfinite(values["sersic_n"]) for name, values in measured.items()}
+    real, drawn = sets
     distances = {
-        quantity: float(ks_2samp(*(measured[name][quantity][good[name]] for name in ("real", "drawn"))).statistic)
-        for quantity in measured["real"]
+        quantity: float(ks_2samp(*(measured[name][quantity][good[name]] for name in (real, drawn))).statistic)
+        for quantity in measured[real]
     }
-    data: dict[str, Any] = {"ks": distances, "failed": {name: float(1 - mask.mean()) for name, mask in good.items()}}
-    data["forest_auc"] = forest_auc(*(_cutouts(sets[name]) for name in ("real", "drawn")))
-    data["network_auc"] = network_auc(*(torch.from_numpy(sets[name] / NOISE) for name in ("real", "drawn")))
-    data["conditioning"] = _conditioning(task, network, real)
-    data["near"] = _near(scale, real, drawn)
-    return _told(scale, model, data), data
+    return {"ks": distances, "failed": {name: float(1 - mask.mean()) for name, mask in good.items()}}
 
 
 def _told(scale: Scale, model: ModelBundle, data: Mapping[str, Any]) -> str:
@@ -129,6 +148,10 @@ def _told(scale: Scale, model: ModelBundle, data: Mapping[str, Any]) -> str:
 def _noisy(light: np.ndarray, seed: int) -> np.ndarray:
     random = np.random.default_rng([FRESH["light"], seed])
     return light + NOISE * random.standard_normal(light.shape, dtype=np.float32)
+
+
+def _in_noise(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image / np.float32(NOISE))
 
 
 def _cutouts(image: np.ndarray) -> Cutouts:

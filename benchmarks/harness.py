@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -33,6 +34,16 @@ def scratch() -> Path:
     folder = Path(os.environ.get("ASTROML_BENCH", Path(tempfile.gettempdir()) / "astroml-benchmarks"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def kept(name: str, measure: Callable[[], Any]) -> Any:
+    """What `measure` gives, as JSON; a piece that was finished below `scratch` is not measured again."""
+    store = scratch() / f"{name}.json"
+    if not store.exists():
+        part = store.with_suffix(".part")
+        part.write_text(json.dumps(measure()))
+        part.rename(store)
+    return json.loads(store.read_text())
 
 
 def shared_data(name: str) -> Path | None:
