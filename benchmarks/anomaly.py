@@ -2,8 +2,10 @@
 
 python -m benchmarks --only anomaly        # writes the section of RESULTS.md (two cores: half an hour)
 python -m benchmarks.anomaly --quick       # prints it, from a few stamps
+python -m benchmarks.anomaly --weights     # chooses the weights of the signs for 8-bit pictures anew, and says them
 
-Every method sees the same pixels and learns from no label. What is simulated and measured is kept below ASTROML_BENCH.
+Every method sees the same pixels and learns from no label, but for active learning, which is a part of its own. What is
+simulated and measured is kept below ASTROML_BENCH, and finished parts are not repeated.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,12 +26,14 @@ import torch
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.evaluation import columns
+from astroml_plugin.labelling.active import LEARNERS, Trial, trials
 from astroml_plugin.simulation import AnomalySet
 from astroml_plugin.simulation.lenses import LensCamera
 from astroml_plugin.stamps import Stamps
 from astroml_plugin.tasks import anomaly_merit
-from astroml_plugin.tasks.anomaly import SIGNS
-from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, shared_data, table
+from astroml_plugin.tasks.anomaly import PICTURE_WEIGHTS, SIGNS
+from benchmarks import picture_weights
+from benchmarks.harness import REPEATS, Section, interleave, kept, median_iqr, scratch, shared_data, table
 from workflows.infer import infer
 from workflows.recipe import Recipe, read_recipe
 from workflows.shipped.morphology import ingested
@@ -56,9 +60,11 @@ class Scale:
     """Of the training on real images; 0: the recipe's."""
     repeats: int = 300
     speed: int = 20_480
+    seeds: int = 20
+    """Of active learning."""
 
 
-QUICK = Scale(120, 120, 16, 60, 24, 1, 50, 1024)
+QUICK = Scale(120, 120, 16, 60, 24, 1, 50, 1024, 2)
 
 
 def run(scale: Scale | None = None) -> Section:
@@ -66,13 +72,16 @@ def run(scale: Scale | None = None) -> Section:
     scale = scale or Scale()
     torch.set_num_threads(1)
     model = ModelBundle.load(os.environ.get("ASTROML_BENCH_BUNDLE", "anomaly"))
-    parts = {
-        "real": _real(scale),
-        "simulated": _simulated(scale, model, isolated=False),
-        "isolated": _simulated(scale, model, isolated=True),
-        "robustness": _robustness(scale, model),
-        "speed": _speed(scale, model),
+    measures: dict[str, Callable[[], tuple[str, dict[str, Any]]]] = {
+        "real": partial(_real, scale),
+        "simulated": partial(_simulated, scale, model, isolated=False),
+        "isolated": partial(_simulated, scale, model, isolated=True),
+        "active": partial(_active, scale, model),
+        "robustness": partial(_robustness, scale, model),
+        "speed": partial(_speed, scale, model),
     }
+    key = hashlib.sha256(f"{_VERSION} {model.sha256} {scale} {PICTURE_WEIGHTS}".encode()).hexdigest()[:12]
+    parts = {name: kept(f"anomaly-{name}-{key}", measure) for name, measure in measures.items()}
     head = (
         f"Bundle `{model.name}` ({model.sha256[:12]}). Scores and searches learn from no label; brackets are 95 % "
         f"intervals of {scale.repeats} bootstrap samples, of differences (`gain`: ours less theirs) on the same ones. "
@@ -95,36 +104,71 @@ def real_recipe(epochs: int = 0) -> Recipe:
     return replace(recipe, settings=settings, training=training)
 
 
-def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
-    title = "### Real mergers (Galaxy Zoo 1)\n\n"
+@dataclass(frozen=True)
+class Pictures:
+    """Those of Galaxy Zoo that people could tell, and a bundle trained on them, unlabelled."""
+
+    cutouts: Cutouts
+    odd: np.ndarray
+    """(n,) which are mergers."""
+    deciding: np.ndarray
+    """(n,) which choose: those with even ids. Figures are quoted for the others."""
+    model: ModelBundle
+
+
+def pictures(scale: Scale) -> Pictures | None:
+    """None where there are no Galaxy Zoo images."""
     archive = shared_data("gz1_sdss_rgb64_dev.npz")
     if archive is None:
-        return title + "Not measured: there are no Galaxy Zoo images here (ASTROML_TEST_DATA).", {}
+        return None
     folder = str(scratch() / "anomaly")
     source = ingested(str(archive), folder)
     bundle = train(real_recipe(scale.epochs), data=source, out=f"{folder}/galaxyzoo-{scale.epochs}").bundle
     stamps = Stamps.open(source)
-    label = stamps.labels()["label"].to_numpy()
-    kept = np.flatnonzero(label != 4)
-    cutouts = from_stamps(*stamps.read_rows(kept), bands=stamps.bands)
-    ranked = _ranked(ModelBundle.load(bundle), cutouts, None, f"real-{len(kept)}")
-    shipped = _own(ModelBundle.load("anomaly"), replace(cutouts, bands=BANDS))
+    labels = stamps.labels()
+    label, ids = labels["label"].to_numpy(), labels["object_id"].to_numpy()
+    known = np.flatnonzero(label != 4)
+    cutouts = from_stamps(*stamps.read_rows(known), bands=stamps.bands)
+    return Pictures(cutouts, label[known] == 5, picture_weights.deciding(ids[known]), ModelBundle.load(bundle))
+
+
+def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
+    title = "### Real mergers (Galaxy Zoo 1)\n\n"
+    given = pictures(scale)
+    if given is None:
+        return title + _NO_PICTURES, {}
+    ranked = _ranked(given.model, given.cutouts, None, "real")
+    shipped = _own(ModelBundle.load("anomaly"), replace(given.cutouts, bands=BANDS))
     ranked["shipped bundle, not trained on these"] = shipped["anomaly_score"]
-    found = anomaly_merit.compared(ranked, label[kept] == 5, scale.repeats)
-    held = np.random.default_rng(0).random(len(kept)) >= 0.5  # the others decided the weights of pictures
-    half = {
-        name: values[held] for name, values in ranked.items() if name in ("anomaly_score", *_SIGN_NAMES, "asymmetry")
-    }
-    unseen = anomaly_merit.compared(half, label[kept][held] == 5, scale.repeats)
+    judged = ~given.deciding
+    found = anomaly_merit.compared({name: values[judged] for name, values in ranked.items()}, given.odd[judged])
+    whole = anomaly_merit.compared({name: ranked[name] for name in _WHOLE}, given.odd, scale.repeats)
     text = (
-        f"{int((label == 5).sum())} mergers among {int((label < 4).sum()):,} elliptical, spiral and edge-on galaxies "
-        "(Lintott et al. 2011), 8-bit colour pictures; the recipe `anomaly` trained on all of them, unlabelled; "
-        f"asked for: AUROC {TARGETS['real_auroc']}, RWS {TARGETS['real_rws']}.\n\n"
+        f"{given.odd.sum()} mergers among {(~given.odd).sum():,} elliptical, spiral and edge-on galaxies (Lintott et "
+        "al. 2011), 8-bit colour pictures; the recipe `anomaly` trained on all of them, unlabelled; asked for: AUROC "
+        f"{TARGETS['real_auroc']}, RWS {TARGETS['real_rws']}. The weights of the signs were chosen by a rule "
+        f"(`benchmarks/picture_weights.py`) on the {given.odd[given.deciding].sum()} mergers and "
+        f"{(~given.odd)[given.deciding].sum():,} others of even ids; the {given.odd[judged].sum()} and "
+        f"{(~given.odd)[judged].sum():,} of odd ids judge:\n\n"
         + _rankings(found, ("auroc", "rws"))
-        + f"\n\nThe half of the pictures ({int((label[kept][held] == 5).sum())} mergers) that did not decide the "
-        "weights of the signs, but was in sight while they were chosen:\n\n" + _rankings(unseen, ("auroc", "rws"))
+        + "\n\nAll of them, those that decided too:\n\n"
+        + _rankings(whole, ("auroc", "rws"))
     )
-    return title + text, {"rankings": found, "held": unseen}
+    return title + text, {"held": found, "rankings": whole}
+
+
+def _weights() -> str:
+    """The weights that the rule chooses."""
+    given = pictures(Scale())
+    if given is None:
+        return _NO_PICTURES
+    own = _own(given.model, given.cutouts)
+    tails = {name: own[f"anomaly_{name}"][given.deciding] for name in SIGNS}
+    return str(picture_weights.chosen(tails, given.odd[given.deciding]))
+
+
+_NO_PICTURES = "Not measured: there are no Galaxy Zoo images here (ASTROML_TEST_DATA)."
+_WHOLE = ("anomaly_score", "anomaly_asymmetry", "asymmetry", "second_source", "forest_shapes", "pca", "forest_pca")
 
 
 # ---- simulated ---------------------------------------------------------------------------------------------------
@@ -258,6 +302,64 @@ def _joined(parts: list[Cutouts]) -> Cutouts:
     return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
 
 
+# ---- active learning ---------------------------------------------------------------------------------------------
+
+
+def seen_by_learners(model: ModelBundle, cutouts: Cutouts) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) latent vectors and signs, as `rerank` shows them to learners, and the score (n,)."""
+    task, network = model.task().with_settings(keep_latent=True), model.network(fused=True)
+    parts = [columns(task, network, cutouts.take(slice(start, start + 256))) for start in range(0, len(cutouts), 256)]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in ("latent", "anomaly_score", *_SIGN_NAMES)}
+    return np.column_stack([found["latent"], *(found[name] for name in _SIGN_NAMES)]), found["anomaly_score"]
+
+
+def _active(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
+    title = "### Active learning\n\n"
+    given = pictures(scale)
+    sets = {}
+    if given is not None:
+        space, score = seen_by_learners(given.model, given.cutouts)
+        judged = ~given.deciding
+        sets["Galaxy Zoo, odd ids: mergers"] = (space[judged], score[judged], given.odd[judged])
+        sets["Galaxy Zoo, all: mergers"] = (space, score, given.odd)
+    normal = _set(NORMAL, scale.normal)
+    odd = [_set(NORMAL + 1 + number, scale.each, kind) for number, kind in enumerate(AnomalySet.anomalies)]
+    space, score = seen_by_learners(model, _joined([stamps_of(one)[0] for one in (normal, *odd)]))
+    kind = np.repeat(["normal", *AnomalySet.anomalies], [one.count for one in (normal, *odd)])
+    sets |= {f"simulated, all kinds there: {name}s": (space, score, kind == name) for name in ("merger", "lens")}
+    rows, data = [], {}
+    for name, (space, score, odd) in sets.items():
+        for learner in LEARNERS:
+            found = trials(space, score, odd, labels=LABELS, following=LABELS, learner=learner, seeds=scale.seeds)
+            data[f"{name}, {learner}"] = {arm: _counted(trial) for arm, trial in found.items()}
+            rows.append([f"{name} ({odd.sum()} of {len(odd):,})", learner, *_trial_cells(found)])
+    text = (
+        f"Someone who knows the truth labels {LABELS} objects: ten at a time, the highest ranked, learning after each "
+        "ten (active), or at random, or in the order of the score, from which nothing is learned. Anomalies of the "
+        f"kind that is sought among the labelled + among the next {LABELS} that each then proposes, means of "
+        f"{scale.seeds} seeds; `ratio`: of the latter, active to random (2 is asked for). Learners see the latent "
+        "vector, the signs and the score, as `rerank` shows them.\n\n"
+    )
+    head = ["sought", "learner", "active", "random", "score alone", "ratio"]
+    return title + text + table(head, rows), data
+
+
+LABELS = 100
+"""Objects that are labelled, and that are looked at afterwards."""
+
+
+def _counted(trial: Trial) -> dict[str, float]:
+    return {"labelled": float(trial.labelled.mean()), "following": trial.mean, "error": trial.error}
+
+
+def _trial_cells(found: Mapping[str, Trial]) -> list[str]:
+    shown = [
+        f"{found[arm].labelled.mean():.1f} + {found[arm].mean:.1f}" for arm in ("active", "random", "unsupervised")
+    ]
+    active, random = found["active"], found["random"].mean
+    return [*shown, f"{active.mean / random:.2f}" if random else "-"]
+
+
 # ---- robustness --------------------------------------------------------------------------------------------------
 
 
@@ -385,4 +487,6 @@ def _interval(figure: Mapping[str, float]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    print(run(QUICK if parser.parse_args().quick else None).text)
+    parser.add_argument("--weights", action="store_true")
+    options = parser.parse_args()
+    print(_weights() if options.weights else run(QUICK if options.quick else None).text)

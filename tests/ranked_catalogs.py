@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,13 @@ from astroml_plugin.catalog import Catalog, Column, schema
 from astroml_plugin.catalog.schema import vectors
 from astroml_plugin.stamps import Stamps
 
-DECLARED = schema(
-    [
-        Column("anomaly_score", "float32", "", "stat.probability", "Higher is more anomalous"),
-        Column("size", "float32", "pix", "phys.angSize", "Half-light radius"),
-        Column("kind", "string", "", "src.class", "Class"),
-        Column("latent", "float32[4]", "", "", "Latent vector"),
-    ]
+COLUMNS = (
+    Column("anomaly_score", "float32", "", "stat.probability", "Higher is more anomalous"),
+    Column("size", "float32", "pix", "phys.angSize", "Half-light radius"),
+    Column("kind", "string", "", "src.class", "Class"),
+    Column("latent", "float32[4]", "", "", "Latent vector"),
 )
+DECLARED = schema(COLUMNS)
 
 
 def rows(
@@ -50,10 +50,16 @@ def rows(
 
 
 def ranked_catalog(
-    folder: Path | str, table: pa.Table, parts: int = 3, *, source: str | None = None, source_id: str = "s"
+    folder: Path | str,
+    table: pa.Table,
+    parts: int = 3,
+    *,
+    source: str | None = None,
+    source_id: str = "s",
+    more: Sequence[Column] = (),
 ) -> Catalog:
     """A finished catalog with these rows in `parts` parts; each part is a unit of its own, as its rows' `tile` says."""
-    catalog = Catalog.create(str(folder), DECLARED, {"source": source_id, "bundles": {"b": "1"}})
+    catalog = Catalog.create(str(folder), schema([*COLUMNS, *more]), {"source": source_id, "bundles": {"b": "1"}})
     run = catalog.start_run({"kind": "infer", **({"source": source} if source else {})})
     infos = []
     for number, index in enumerate(np.array_split(np.arange(table.num_rows), parts)):

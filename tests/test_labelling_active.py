@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from astroml_plugin.catalog import Column
 from astroml_plugin.errors import InputError
 from astroml_plugin.labelling.active import LEARNERS, relearned, trials
 from astroml_plugin.labelling.relearn import rerank
@@ -70,7 +71,7 @@ def test_too_little_to_learn_from(given: list[int], says: str) -> None:
 
 def test_learning_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     space, score, _ = two_kinds(50)
-    with pytest.raises(InputError, match="there are forest, astronomaly, gaussian_process"):
+    with pytest.raises(InputError, match="there are forest, astronomaly, bagging, gaussian_process"):
         relearned(space, score, range(6), [0, 1, 2, 3, 4, 5], learner="svm")
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
     with pytest.raises(InputError, match=r"astroml-plugin\[classical\]"):
@@ -116,6 +117,25 @@ def test_scored_objects_outside_the_pool_teach_too(tmp_path: Path) -> None:
     strange = pa.table({"object_id": [1, 2, 3, 4, 5], "score": [0.0, 1, 2, 3, 4]})
     with pytest.raises(InputError, match="0 scored objects"):
         rerank(catalog.url, strange, 10)
+
+
+def test_learners_see_the_signs_beside_the_latent_vector(tmp_path: Path) -> None:
+    space, score, interesting = two_kinds()
+    table = with_column(rows(600), "latent", np.zeros((600, 4), np.float32).tolist())  # it tells nothing
+    table = with_column(table, "anomaly_score", score.astype(np.float32))
+    for number, values in enumerate(space.T):
+        table = table.append_column(f"anomaly_{number}", pa.array(values.astype(np.float32)))
+    declared = [Column(f"anomaly_{number}", "float32") for number in range(4)]
+    catalog = ranked_catalog(tmp_path / "c", table, more=declared)
+    first = np.argsort(-score)[:30]
+    ids = np.asarray(table["object_id"])
+    told = pa.table({"object_id": ids[first], "score": np.where(interesting[first], 5.0, 0.0)})
+    found = rerank(catalog.url, told, 25, learner="bagging", fold_radius=0)
+    assert " in latent, anomaly_0, anomaly_1, anomaly_2, anomaly_3, from 30" in found.by
+    assert interesting[np.searchsorted(ids, np.asarray(found.table["object_id"]))].mean() > 0.8
+    blind = rerank(catalog.url, told, 25, learner="bagging", latent="latent", fold_radius=0)
+    assert " in latent, from 30" in blind.by
+    assert interesting[np.searchsorted(ids, np.asarray(blind.table["object_id"]))].mean() < 0.7
 
 
 def test_trials_measure_what_labels_are_worth() -> None:

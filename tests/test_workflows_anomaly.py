@@ -15,7 +15,7 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.errors import InputError
 from astroml_plugin.evaluation import columns
 from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.tasks.anomaly import ARTEFACTS, SIGNS
+from astroml_plugin.tasks.anomaly import ARTEFACTS, PICTURE_WEIGHTS, SIGNS
 from tests.anomaly_samples import SIZE, population, stored, tiny
 from tests.training_samples import write_stamps
 from workflows.evaluate import evaluate
@@ -100,6 +100,7 @@ def test_eight_bit_pictures_train_and_run(tmp_path: Path) -> None:
     bundle = train(recipe, data=source, out=str(tmp_path / "bundle")).bundle
     model = ModelBundle.load(bundle)
     assert model.task().settings.dtype == "uint8"
+    assert model.task().settings.weights == PICTURE_WEIGHTS  # those that the score was calibrated with
     found = evaluate(source, bundle=bundle, out=str(tmp_path / "report"))
     assert (found.split, found.objects) == ("all", 192)
     catalog = found.metrics["catalog"]

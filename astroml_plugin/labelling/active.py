@@ -25,6 +25,8 @@ FEWEST = 5
 _LEAST_WEIGHT = 0.1
 _LARGEST_EXPONENT = 50.0
 _MOST_FOR_PROCESS = 2000
+_TREES, _BACKGROUND = 200, 100
+"""Of the bagging: trees, and unlabelled objects that each takes for dull."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,26 @@ def _astronomaly(inputs: Float, score: Float, rows: NDArray[np.int64], given: Fl
     return np.asarray(scaled * np.tanh(penalty - 1 + np.arctanh(np.minimum(weight, 1 - 1e-9))))
 
 
+def _bagging(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+    """Mordelet & Vert (2014, Pattern Recognition Letters 37, 201): the interesting are rare, so that any unlabelled
+    objects are dull ones but for a few. Each tree learns from the scored and from some others taken for the dullest
+    scored; an object is judged by the trees for which it was not taken for dull."""
+    grown = _sklearn("tree").ExtraTreeRegressor
+    rng = np.random.default_rng(seed)
+    rest = np.setdiff1d(np.arange(len(inputs)), rows)
+    count = min(_BACKGROUND, len(rest) // 2)
+    total, judged = np.zeros(len(inputs)), np.zeros(len(inputs))
+    for _ in range(_TREES):
+        drawn, dull = rng.integers(len(rows), size=len(rows)), rng.choice(rest, count, replace=False)
+        values = np.concatenate([given[drawn], np.full(count, given.min())])
+        tree = grown(max_features=1 / 3, random_state=int(rng.integers(2**31)))
+        fair = np.ones(len(inputs), bool)
+        fair[dull] = False
+        total += fair * tree.fit(inputs[np.concatenate([rows[drawn], dull])], values).predict(inputs)
+        judged += fair
+    return total / np.maximum(judged, 1)
+
+
 def _gaussian_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
     gaussian = _sklearn("gaussian_process")
     kernels = gaussian.kernels
@@ -146,6 +168,9 @@ LEARNERS: Mapping[str, Learner] = {
     "forest": Learner("random forest of the given scores", _forest),
     "astronomaly": Learner(
         "random forest near scored objects, the unsupervised score far from them (Lochner & Bassett 2021)", _astronomaly
+    ),
+    "bagging": Learner(
+        "trees of the given scores and of other objects, taken for dull (Mordelet & Vert 2014)", _bagging
     ),
     "gaussian_process": Learner("Gaussian process of the given scores (Lochner & Rudnick 2025)", _gaussian_process),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
@@ -13,7 +14,10 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.labelling.active import LEARNERS, relearned
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.ranking import Ranked, Space, score_sql
-from astroml_plugin.ranking.top import FOLD_RADIUS, counted, details, folded, numbered, pool
+from astroml_plugin.ranking.names import numeric_columns
+from astroml_plugin.ranking.top import FOLD_RADIUS, SCORE, counted, details, folded, numbered, pool
+
+_SIGN = re.compile(r"(^|_)anomaly_")
 
 POOL = 100_000
 """Objects of highest score that are ranked anew."""
@@ -62,6 +66,8 @@ def rerank(
     opened = Catalog.open(catalog)
     expression, _ = score_sql(opened.schema, score)
     space = Space.of(opened, latent=latent, features=features)
+    if latent is None and features is None:
+        space = space.with_columns(signs(opened.schema))
     given = scores.table() if isinstance(scores, ScoreFile) else scores
     ids = np.asarray(given["object_id"], np.int64)
     rows = _with_scored(opened, pool(opened, expression, space, where=where, count=pool_size), ids, expression, space)
@@ -81,6 +87,11 @@ def rerank(
     objects, _ = counted(opened, expression, where)
     away = int(chosen.members.sum() - len(chosen.members))
     return Ranked(opened.url, by, objects, len(order), away, table, round(time.monotonic() - began, 3))
+
+
+def signs(schema: pa.Schema) -> list[str]:
+    """Columns of an anomaly score's signs: what it rests on, which a learner sees too."""
+    return [name for name in numeric_columns(schema) if _SIGN.search(name) and not name.endswith(SCORE)]
 
 
 def _with_scored(catalog: Catalog, rows: pa.Table, ids: np.ndarray, expression: str, space: Space) -> pa.Table:

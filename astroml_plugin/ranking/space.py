@@ -74,6 +74,15 @@ class Space:
             parts.append(f"coalesce(({column} - {mean!r}) / {spread!r}, 'nan'::DOUBLE)::FLOAT")
         return cls(", ".join(features), f"array_value({', '.join(parts)})", len(features))
 
+    def with_columns(self, names: Sequence[str]) -> Space:
+        """This space and columns of numbers, as they are: for learners that standardise what they see."""
+        if not names:
+            return self
+        numbers = ", ".join(f"coalesce({sql.name(name)}::FLOAT, 'nan'::FLOAT)" for name in names)
+        size = self.size + len(names)
+        text = f"CASE WHEN {self.sql} IS NOT NULL THEN list_concat({self.sql}::FLOAT[], [{numbers}])::FLOAT[{size}] END"
+        return Space(f"{self.name}, {', '.join(names)}", text, size)
+
     def vector(self, catalog: Catalog, object_id: int) -> np.ndarray:
         """(size,) float32: where one object is.
 

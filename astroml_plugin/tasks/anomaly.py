@@ -124,13 +124,14 @@ PICTURE_WEIGHTS = {
     "foreign": 0.1,
     "critic": 0.0,
     "reconstruction": 0.0,
-    "latent": 0.1,
+    "latent": 0.0,
     "asymmetry": 1.0,
-    "second_source": 0.3,
+    "second_source": 0.0,
     "residual": 0.0,
-    "line": 0.1,
+    "line": 0.0,
 }
-"""For 8-bit pictures, whose stretch hides the noise: chosen on half of the mergers of Galaxy Zoo (docs/anomaly.md)."""
+"""For 8-bit pictures, whose stretch hides the noise: chosen by a rule on half of the mergers of Galaxy Zoo; figures are
+those of the other half (docs/anomaly.md)."""
 
 
 class AnomalyTask(Task):
@@ -243,6 +244,7 @@ class AnomalyTask(Task):
         standard = task._standard(outputs)  # type: ignore[attr-defined]
         tails = {name: fit_tail(values) for name, values in standard.items() if np.ptp(values) > 0}
         task = task.with_settings(tails=tails)
+        task = task.with_settings(weights=self._weights())  # a bundle keeps those that its score was calibrated with
         return task.with_settings(score=fit_tail(task._sum(task._tails(outputs))))  # type: ignore[attr-defined]
 
     def _raw(self, outputs: Tensor) -> dict[str, np.ndarray]:
@@ -265,11 +267,13 @@ class AnomalyTask(Task):
         known = self.settings.tails
         return {name: known.get(name, Tail())(values) for name, values in self._standard(outputs).items()}
 
+    def _weights(self) -> dict[str, float]:
+        """Of all signs."""
+        return {**(PICTURE_WEIGHTS if self.settings.dtype == "uint8" else WEIGHTS), **self.settings.weights}
+
     def _sum(self, tails: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n,) what the score is the tail of."""
-        usual = PICTURE_WEIGHTS if self.settings.dtype == "uint8" else WEIGHTS
-        weights = {**usual, **self.settings.weights}
-        power = self.settings.power
+        weights, power = self._weights(), self.settings.power
         return np.sum([weights[name] * tails[name] ** power for name in SIGNS], axis=0) ** (1 / power)
 
     # ---- the catalog -------------------------------------------------------------------------------------------

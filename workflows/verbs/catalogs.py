@@ -81,7 +81,9 @@ def _add_ranking(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--latent", metavar="COLUMN", help="vectors that likeness and learning go by (latent)")
     verb.add_argument("--features", type=names, metavar="A,B,…", help="instead: columns of numbers")
     verb.add_argument(
-        "--learner", choices=["forest", "astronomaly", "gaussian_process"], help="of what people score (astronomaly)"
+        "--learner",
+        choices=["forest", "astronomaly", "bagging", "gaussian_process"],
+        help="of what people score (astronomaly)",
     )
 
 
