@@ -51,6 +51,18 @@ def test_between_equals_the_unsupervised_score_decides() -> None:
     assert worth[23:].min() > worth[:20].max()
 
 
+def test_the_score_is_believed_until_labels_say_otherwise() -> None:
+    space, score, interesting = two_kinds(400, seed=3)
+    dull = np.argsort(score)[:6]
+    worth = relearned(space, score, dull, [0, 0, 0, 0, 0, 1], learner="score_process")
+    rest = np.setdiff1d(np.arange(400), dull)
+    assert np.corrcoef(worth[rest], score[rest])[0, 1] > 0.5
+    first = np.argsort(-score)[:40]
+    wrong = relearned(space, score, first, 5.0 * (np.arange(40) == 0), learner="score_process")
+    rest = np.setdiff1d(np.arange(400), first)
+    assert np.ptp(wrong[rest]) < 0.5 * np.ptp(worth[rest])
+
+
 def test_objects_without_vector_or_score_come_last_and_are_no_lesson() -> None:
     space, score, interesting = two_kinds()
     space[:10], score[10:20] = np.nan, np.inf
@@ -71,11 +83,11 @@ def test_too_little_to_learn_from(given: list[int], says: str) -> None:
 
 def test_learning_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     space, score, _ = two_kinds(50)
-    with pytest.raises(InputError, match="there are forest, astronomaly, bagging, gaussian_process"):
+    with pytest.raises(InputError, match="there are forest, astronomaly, score_process, gaussian_process"):
         relearned(space, score, range(6), [0, 1, 2, 3, 4, 5], learner="svm")
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
     with pytest.raises(InputError, match=r"astroml-plugin\[classical\]"):
-        relearned(space, score, range(6), [0, 1, 2, 3, 4, 5])
+        relearned(space, score, range(6), [0, 1, 2, 3, 4, 5], learner="forest")
 
 
 def test_a_catalog_is_ranked_by_what_people_say(tmp_path: Path) -> None:
@@ -94,7 +106,7 @@ def test_a_catalog_is_ranked_by_what_people_say(tmp_path: Path) -> None:
     assert found.by == "random forest of the given scores in latent, from 30 scored objects"
     assert (np.diff(np.asarray(found.table["rank_score"])) <= 0).all()
     narrow = rerank(catalog.url, given, 25, pool_size=40, fold_radius=0)
-    assert narrow.by.startswith("random forest near scored objects")
+    assert narrow.by.startswith("Gaussian process of the given scores about the unsupervised one")
     top = set(ids[np.argsort(-score)[:40]].tolist())
     assert set(narrow.table["object_id"].to_pylist()) <= top
     assert len(narrow) == 10
@@ -130,10 +142,10 @@ def test_learners_see_the_signs_beside_the_latent_vector(tmp_path: Path) -> None
     first = np.argsort(-score)[:30]
     ids = np.asarray(table["object_id"])
     told = pa.table({"object_id": ids[first], "score": np.where(interesting[first], 5.0, 0.0)})
-    found = rerank(catalog.url, told, 25, learner="bagging", fold_radius=0)
+    found = rerank(catalog.url, told, 25, learner="score_process", fold_radius=0)
     assert " in latent, anomaly_0, anomaly_1, anomaly_2, anomaly_3, from 30" in found.by
     assert interesting[np.searchsorted(ids, np.asarray(found.table["object_id"]))].mean() > 0.8
-    blind = rerank(catalog.url, told, 25, learner="bagging", latent="latent", fold_radius=0)
+    blind = rerank(catalog.url, told, 25, learner="score_process", latent="latent", fold_radius=0)
     assert " in latent, from 30" in blind.by
     assert interesting[np.searchsorted(ids, np.asarray(blind.table["object_id"]))].mean() < 0.7
 

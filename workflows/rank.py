@@ -8,6 +8,7 @@ from typing import Any
 from astroml_plugin import ranking
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.errors import InputError
+from astroml_plugin.labelling.active import DEFAULT
 from astroml_plugin.labelling.relearn import rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.query import write_rows
@@ -30,7 +31,7 @@ def rank(
     scores: str | None = None,
     latent: str | None = None,
     features: Sequence[str] | None = None,
-    learner: str = "astronomaly",
+    learner: str = DEFAULT,
     fold_radius: float = FOLD_RADIUS,
     fold_latent: float = 0.0,
     to: str | None = None,
@@ -46,7 +47,7 @@ def rank(
         learn: instead, what a learner makes of people's scores (of `label`), without the objects that were scored.
         scores: their file; default the one beside the catalog.
         latent, features: the space of `like` and `learn`: a vector column, or columns of numbers.
-        learner: forest, astronomaly or gaussian_process.
+        learner: score_process, forest, astronomaly or gaussian_process.
         fold_radius: arcsec within which rows are folded into the best of them; 0: only equal object_ids are.
         fold_latent: distance in latent space within which rows are folded too; 0: none.
         to: .parquet, .csv, .fits or .vot file for the list.

@@ -18,6 +18,9 @@ from astroml_plugin.errors import InputError
 
 Float = NDArray[np.float64]
 
+DEFAULT = "score_process"
+"""The learner where none is named."""
+
 HIGHEST = 5.0
 FEWEST = 5
 """Scored objects below which nothing is learned."""
@@ -25,8 +28,9 @@ FEWEST = 5
 _LEAST_WEIGHT = 0.1
 _LARGEST_EXPONENT = 50.0
 _MOST_FOR_PROCESS = 2000
-_TREES, _BACKGROUND = 200, 100
-"""Of the bagging: trees, and unlabelled objects that each takes for dull."""
+_FARTHEST, _STEEPNESS, _AMPLITUDE, _DOUBT, _NOISE, _CHUNK = 5.0, 8.0, 0.1, 0.5, 0.05, 10_000
+"""Of the score's process: standardised values beyond which nothing is farther, power of the score's rank, variance of
+what is learned, doubt (standard deviation) in the score, variance of labels; objects that are judged together."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def relearned(
     labelled: ArrayLike,
     given: ArrayLike,
     *,
-    learner: str = "astronomaly",
+    learner: str = DEFAULT,
     seed: int = 0,
 ) -> Float:
     """What each object is worth looking at, from a few that people scored.
@@ -119,24 +123,28 @@ def _astronomaly(inputs: Float, score: Float, rows: NDArray[np.int64], given: Fl
     return np.asarray(scaled * np.tanh(penalty - 1 + np.arctanh(np.minimum(weight, 1 - 1e-9))))
 
 
-def _bagging(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
-    """Mordelet & Vert (2014, Pattern Recognition Letters 37, 201): the interesting are rare, so that any unlabelled
-    objects are dull ones but for a few. Each tree learns from the scored and from some others taken for the dullest
-    scored; an object is judged by the trees for which it was not taken for dull."""
-    grown = _sklearn("tree").ExtraTreeRegressor
-    rng = np.random.default_rng(seed)
-    rest = np.setdiff1d(np.arange(len(inputs)), rows)
-    count = min(_BACKGROUND, len(rest) // 2)
-    total, judged = np.zeros(len(inputs)), np.zeros(len(inputs))
-    for _ in range(_TREES):
-        drawn, dull = rng.integers(len(rows), size=len(rows)), rng.choice(rest, count, replace=False)
-        values = np.concatenate([given[drawn], np.full(count, given.min())])
-        tree = grown(max_features=1 / 3, random_state=int(rng.integers(2**31)))
-        fair = np.ones(len(inputs), bool)
-        fair[dull] = False
-        total += fair * tree.fit(inputs[np.concatenate([rows[drawn], dull])], values).predict(inputs)
-        judged += fair
-    return total / np.maximum(judged, 1)
+def _score_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+    """A Gaussian process whose mean is learned too (Rasmussen & Williams 2006, section 2.7): what the score puts first
+    is wanted, until labels say that it is not; near labels the process takes over. No hyperparameter is fitted."""
+    if len(rows) > _MOST_FOR_PROCESS:
+        chosen = np.random.default_rng(seed).permutation(len(rows))[:_MOST_FOR_PROCESS]
+        rows, given = rows[chosen], given[chosen]
+    near = np.clip(inputs, -_FARTHEST, _FARTHEST)
+    wanted = _ranks(score) ** _STEEPNESS
+    known, mean = near[rows], wanted[rows]
+    covariance = _AMPLITUDE * _likeness(known, known) + _DOUBT**2 * np.outer(mean, mean) + _NOISE * np.eye(len(rows))
+    weights = np.linalg.solve(covariance, given / HIGHEST - mean)
+    slope = 1 + _DOUBT**2 * (mean @ weights)
+    parts = np.array_split(near, max(1, len(near) // _CHUNK))
+    return HIGHEST * (
+        slope * wanted + _AMPLITUDE * np.concatenate([_likeness(part, known) @ weights for part in parts])
+    )
+
+
+def _likeness(some: Float, others: Float) -> Float:
+    """(n, m) squared-exponential kernel of vectors (n, k) and (m, k), its length the square root of k."""
+    squared = (some**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * some @ others.T
+    return np.asarray(np.exp(-np.maximum(squared, 0) / (2 * some.shape[1])))
 
 
 def _gaussian_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
@@ -169,8 +177,8 @@ LEARNERS: Mapping[str, Learner] = {
     "astronomaly": Learner(
         "random forest near scored objects, the unsupervised score far from them (Lochner & Bassett 2021)", _astronomaly
     ),
-    "bagging": Learner(
-        "trees of the given scores and of other objects, taken for dull (Mordelet & Vert 2014)", _bagging
+    "score_process": Learner(
+        "Gaussian process of the given scores about the unsupervised one, as far as that is right", _score_process
     ),
     "gaussian_process": Learner("Gaussian process of the given scores (Lochner & Rudnick 2025)", _gaussian_process),
 }
@@ -210,7 +218,7 @@ def trials(
     labels: int = 100,
     following: int = 100,
     batch: int = 10,
-    learner: str = "astronomaly",
+    learner: str = DEFAULT,
     seeds: int = 20,
     mistakes: float = 0.0,
 ) -> dict[str, Trial]:

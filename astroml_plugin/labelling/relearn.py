@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.labelling.active import LEARNERS, relearned
+from astroml_plugin.labelling.active import DEFAULT, LEARNERS, relearned
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.ranking import Ranked, Space, score_sql
 from astroml_plugin.ranking.names import numeric_columns
@@ -32,7 +32,7 @@ def rerank(
     where: str | None = None,
     latent: str | None = None,
     features: Sequence[str] | None = None,
-    learner: str = "astronomaly",
+    learner: str = DEFAULT,
     pool_size: int = POOL,
     fold_radius: float = FOLD_RADIUS,
     scored_too: bool = False,
@@ -49,7 +49,8 @@ def rerank(
         count: rows of the list.
         score: the unsupervised score, see `ranking.score_sql`.
         where: SQL condition on the rows that compete.
-        latent, features: what the learner sees, see `ranking.Space.of`.
+        latent, features: what the learner sees beside the score, see `ranking.Space.of`; if neither is given, the latent
+            vector and the columns anomaly_… (signs).
         learner: one of `LEARNERS`.
         pool_size: objects that are ranked anew.
         fold_radius: arcsec within which rows are folded into the best of them.

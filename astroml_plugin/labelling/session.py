@@ -16,6 +16,7 @@ from astroml_plugin import storage
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.errors import AstromlError, InputError
 from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.labelling.active import DEFAULT
 from astroml_plugin.labelling.paint import Painter, png
 from astroml_plugin.labelling.pixels import PixelReader, recorded_source
 from astroml_plugin.labelling.relearn import rerank
@@ -48,7 +49,7 @@ class SessionSettings:
     """Vector column that likeness and learning go by."""
     features: tuple[str, ...] | None = None
     """Instead: columns of numbers."""
-    learner: str = "astronomaly"
+    learner: str = DEFAULT
     """Of the ranking that learns."""
     fold_radius: float = FOLD_RADIUS
     """Arcsec."""

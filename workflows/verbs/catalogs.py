@@ -82,8 +82,8 @@ def _add_ranking(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--features", type=names, metavar="A,B,…", help="instead: columns of numbers")
     verb.add_argument(
         "--learner",
-        choices=["forest", "astronomaly", "bagging", "gaussian_process"],
-        help="of what people score (astronomaly)",
+        choices=["forest", "astronomaly", "score_process", "gaussian_process"],
+        help="of what people score (score_process)",
     )
 
 
