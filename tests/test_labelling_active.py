@@ -52,7 +52,7 @@ def test_between_equals_the_unsupervised_score_decides() -> None:
 
 
 def test_the_score_is_believed_until_labels_say_otherwise() -> None:
-    space, score, interesting = two_kinds(400, seed=3)
+    space, score, _ = two_kinds(400, seed=3)
     dull = np.argsort(score)[:6]
     worth = relearned(space, score, dull, [0, 0, 0, 0, 0, 1], learner="score_process")
     rest = np.setdiff1d(np.arange(400), dull)

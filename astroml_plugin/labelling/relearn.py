@@ -49,8 +49,8 @@ def rerank(
         count: rows of the list.
         score: the unsupervised score, see `ranking.score_sql`.
         where: SQL condition on the rows that compete.
-        latent, features: what the learner sees beside the score, see `ranking.Space.of`; if neither is given, the latent
-            vector and the columns anomaly_… (signs).
+        latent, features: what the learner sees beside the score, see `ranking.Space.of`; if neither is given, the
+            latent vector and the columns anomaly_… (signs).
         learner: one of `LEARNERS`.
         pool_size: objects that are ranked anew.
         fold_radius: arcsec within which rows are folded into the best of them.
