@@ -46,14 +46,14 @@ def learning(sets: Mapping[str, Sought], seeds: int, key: str) -> tuple[str, dic
         for learner in LEARNERS:
             found = kept(f"anomaly-labels-{key}-{place}-{learner}", lambda: _played(one, learner, seeds))  # noqa: B023
             data[f"{name}, {learner}"] = found
-            rows.append([f"{name} ({one.odd.sum()} of {len(one.odd):,})", learner, *_cells(found)])
+            rows.append([f"{name} ({one.odd.sum()} of {len(one.odd):,})", learner, *_cells(found, int(one.odd.sum()))])
     text = (
         f"### Active learning\n\nSomeone who knows the truth labels {LABELS} objects: ten at a time, the highest "
         "ranked, learning after each ten (active), or at random, or in the order of the score, from which nothing is "
         "learned. Anomalies of the kind that is sought among the labelled + among the next "
         f"{LABELS} that each then proposes, means of {seeds} seeds. `next`: the latter, active to random (2 is asked "
-        "for); `in all`: both, active to random and to the score. Learners see the latent vector, the signs and the "
-        "score, as `rerank` shows them.\n\n"
+        "for; in brackets what it would be if all were found that active labelling left); `in all`: both, active to "
+        "random and to the score. Learners see the latent vector, the signs and the score, as `rerank` shows them.\n\n"
     )
     head = ["sought", "learner", "active", "random", "score alone", "next", "in all, to random", "in all, to the score"]
     return text + table(head, rows), data
@@ -68,13 +68,16 @@ def _counted(trial: Trial) -> dict[str, float]:
     return {"labelled": float(trial.labelled.mean()), "following": trial.mean, "error": trial.error}
 
 
-def _cells(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _cells(found: Mapping[str, Mapping[str, float]], odd: int) -> list[str]:
     arms = ("active", "random", "unsupervised")
     shown = [f"{found[arm]['labelled']:.1f} + {found[arm]['following']:.1f}" for arm in arms]
     following = {arm: found[arm]["following"] for arm in arms}
     whole = {arm: found[arm]["labelled"] + following[arm] for arm in arms}
     pairs = [(following, "random"), (whole, "random"), (whole, "unsupervised")]
-    return [*shown, *(f"{one['active'] / one[arm]:.2f}" if one[arm] else "-" for one, arm in pairs)]
+    ratios = [f"{one['active'] / one[arm]:.2f}" if one[arm] else "-" for one, arm in pairs]
+    if following["random"]:
+        ratios[0] += f" ({(odd - found['active']['labelled']) / following['random']:.2f})"
+    return [*shown, *ratios]
 
 
 def limits(space: np.ndarray, score: np.ndarray, kind: np.ndarray, truths: Mapping[str, pa.Table]) -> tuple[str, Any]:
