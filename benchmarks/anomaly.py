@@ -146,7 +146,9 @@ def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
     shipped = _own(ModelBundle.load("anomaly"), replace(given.cutouts, bands=BANDS))
     ranked["shipped bundle, not trained on these"] = shipped["anomaly_score"]
     judged = ~given.deciding
-    found = anomaly_merit.compared({name: values[judged] for name, values in ranked.items()}, given.odd[judged])
+    found = anomaly_merit.compared(
+        {name: values[judged] for name, values in ranked.items()}, given.odd[judged], scale.repeats
+    )
     whole = anomaly_merit.compared({name: ranked[name] for name in _WHOLE}, given.odd, scale.repeats)
     text = (
         f"{given.odd.sum()} mergers among {(~given.odd).sum():,} elliptical, spiral and edge-on galaxies (Lintott et "
