@@ -180,6 +180,18 @@ def test_flags_tell_of_bad_pixels_missing_variance_and_an_odd_psf(light) -> None
     assert [bool(flag & ObjectFlag.SATURATED) for flag in by_truth] == [False, False, False, True, False]
 
 
+def test_psf_cells_divide_the_tile_not_the_part_of_it_that_the_image_has(light) -> None:
+    rows, columns = np.mgrid[:25, :25] - 12
+    psf = np.zeros((1, 1, 2, 25, 25), np.float32)
+    for cell, sigma in enumerate((0.6, 1.6)):  # the left half is too sharp
+        psf[0, 0, cell] = np.exp(-0.5 * (rows**2 + columns**2) / sigma**2)
+    layers = perfect(truth_layers(scene(light)))
+    for box, edge in ((None, 80), ((-100, 0, SIDE, SIDE), 30), ((0, 0, SIDE + 60, SIDE), 110)):
+        found = TASK.detect(layers, field_of(light, psf=psf, psf_box=box))
+        odd = (found.flags & ObjectFlag.OUT_OF_DOMAIN) != 0
+        assert np.array_equal(odd, found.x < edge)
+
+
 @pytest.mark.parametrize(("profile", "fwhm"), [("moffat", 0.5), ("moffat", 1.0), ("kolmogorov", 0.7)])
 def test_the_width_of_a_psf_is_that_of_its_core(profile, fwhm) -> None:
     pytest.importorskip("galsim")

@@ -125,6 +125,7 @@ def _field(placed: cut.DeviceTile, bands: tuple[str, ...], info: TileInfo, bound
         origin=(bounds.x0, bounds.y0),
         zero_points=tuple(info.zero_points.get(band) for band in bands),
         pixel_scale=placed.pixel_scale,
+        psf_box=(info.outer.x0, info.outer.y0, info.outer.x1, info.outer.y1),
     )
 
 

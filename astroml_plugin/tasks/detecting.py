@@ -30,7 +30,7 @@ class Field:
     bits: np.ndarray | None
     """(band, h, w) uint8 of `cutouts.pixel_bits`; None where all pixels can be used."""
     psf: np.ndarray | None
-    """(band, cell_y, cell_x, psf_y, psf_x) float32; None where the survey has none."""
+    """(band, cell_y, cell_x, psf_y, psf_x) float32, over `psf_box`; None where the survey has none."""
     bands: tuple[str, ...]
     """Names of the band axis."""
     origin: tuple[int, int] = (0, 0)
@@ -39,6 +39,9 @@ class Field:
     """AB magnitude of one unit per band, None where unknown; empty: all unknown."""
     pixel_scale: float | None = None
     """Arcsec per pixel; None where unknown."""
+    psf_box: tuple[int, int, int, int] | None = None
+    """Parent pixels (x0, y0, x1, y1) that the cells of `psf` divide: a tile's outer box may reach beyond the image,
+    the field does not. None: the field's own."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from astroml_plugin.cutouts import Cutouts, Tile, pixel_bits, to_device
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.tasks.base import Task, TaskSettings, transform
+from astroml_plugin.tasks.companions import Companions, find_companions, parts_of
 from astroml_plugin.tasks.detecting import PARENT, DetectingTask, Detections, Field
 from astroml_plugin.tasks.field_truth import LAYERS
 from astroml_plugin.tasks.gaussians import fit_gaussians
@@ -77,6 +78,11 @@ class SegmentSettings(TaskSettings):
     """Probability of a centre within `field_truth.NEAR` above which a peak is an object."""
     centre: float = 0.05
     """Height of the map of centres above which a peak is looked at."""
+    companion: float = 4.5
+    """S/N of light beside an object, unlike that on its other side, above which it is another object; 0: no such look.
+    """
+    lopsided: float = 0.1
+    """Part of an object's light that may be unlike on its two sides."""
     aperture: float = 5.0
     """Radius in pixels of the aperture of `flux_aper`."""
     psf_fwhm: tuple[float, float] = (2.5, 5.0)
@@ -258,8 +264,10 @@ class SegmentTask(DetectingTask):
             outside = (field.bits & np.uint8(ObjectFlag.EDGE)).all(0)
             maps = np.where(outside, np.float32(np.nan), maps)
         peak, certain = self.peaks(maps)
-        outlines = outline(maps[_FOREGROUND] > _logit(settings.foreground), maps[_X], maps[_Y], peak)
         x, y = self.centres(maps, peak)
+        if settings.companion > 0 and len(x):
+            maps, peak, certain, (x, y) = self._with_companions(maps, field, peak, certain, (x, y))
+        outlines = outline(maps[_FOREGROUND] > _logit(settings.foreground), maps[_X], maps[_Y], peak)
         columns, snr = self._measured(maps, field, outlines, peak, (x, y))
         columns["p_object"] = _sigmoid(certain)
         blended, columns[PARENT] = _blends(outlines, snr)
@@ -282,6 +290,65 @@ class SegmentTask(DetectingTask):
         In a blend the offsets of pixels near the fainter object point half way to the brighter one: they are not asked.
         """
         return centroids(_sigmoid(around(maps[_CENTRE], peak, 2)), peak)
+
+    def _with_companions(
+        self,
+        maps: np.ndarray,
+        field: Field,
+        peak: tuple[np.ndarray, np.ndarray],
+        certain: np.ndarray,
+        centre: tuple[np.ndarray, np.ndarray],
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Maps, peaks, log odds and centres with the companions that the network did not tell from their parents.
+
+        Pixels where a companion has most of the light point to it; their share is what both sides of the parent say.
+        """
+        settings, (image, variance) = self.settings, self._combined(field)
+        widths = np.clip(np.nan_to_num(self._psf_widths(field, *centre), nan=_USUAL_WIDTH), *settings.psf_fwhm)
+        widths = np.round(widths * 4) / 4  # a little more or less in the next tile is the same
+        found = find_companions(
+            image, variance, peak, widths, least=settings.companion, lopsided=settings.lopsided
+        ).where(np.isfinite(maps[_NEAR]))
+        if not len(found.row):
+            return maps, peak, certain, centre
+        maps = self._pointed(maps, found, *parts_of(image, variance, peak, widths, found))
+        place = found.row, found.column
+        odds = np.concatenate([certain, around(maps[_NEAR], place, 1).mean((1, 2))])
+        rows, columns, x, y = (
+            np.concatenate(pair) for pair in zip((*peak, *centre), (*place, found.column, found.row), strict=True)
+        )
+        order = np.lexsort((columns, rows))
+        return maps, (rows[order], columns[order]), odds[order], (x[order], y[order])
+
+    def _pointed(
+        self, maps: np.ndarray, found: Companions, number: np.ndarray, row: np.ndarray, column: np.ndarray, part: Any
+    ) -> np.ndarray:
+        """Maps whose pixels beside companions tell of them; pixels that occur twice go by their last."""
+        maps = maps.copy()
+        maps[_SHARE, row, column] = _log_odds(np.clip(np.maximum(part, 1 - part), 0.5, 0.999))
+        mine = part > 0.5
+        number, row, column = number[mine], row[mine], column[mine]
+        maps[_X, row, column] = found.column[number] - column
+        maps[_Y, row, column] = found.row[number] - row
+        return maps
+
+    def _combined(self, field: Field) -> tuple[np.ndarray, np.ndarray]:
+        """(h, w) float32 image of all bands, weighted with their inverse variances, and its variance; infinite: bad."""
+        image = field.image
+        if field.variance is None:
+            noise = self._noise(torch.from_numpy(image)[None], torch.from_numpy(image)[None] != 0)[0].numpy()
+            variance = np.broadcast_to(noise**2, image.shape)
+        else:
+            variance = field.variance
+        good = variance > 0 if field.bits is None else (variance > 0) & (field.bits == 0)
+        if len(image) == 1:
+            return np.where(good, image, 0)[0], np.where(good, variance, np.inf)[0].astype(np.float32)
+        weight = np.where(good, 1 / np.where(good, variance, 1).astype(np.float64), 0)
+        spread = 1 / np.where(weight.any(0), weight.sum(0), np.nan)
+        return (
+            np.nan_to_num((image * weight).sum(0) * spread).astype(np.float32),
+            np.nan_to_num(spread, nan=np.inf).astype(np.float32),
+        )
 
     def _measured(
         self, maps: np.ndarray, field: Field, outlines: Outlines, peak: tuple[np.ndarray, np.ndarray], centre: Any
@@ -341,15 +408,23 @@ class SegmentTask(DetectingTask):
         flags = np.zeros(len(x), np.int32)
         if field.psf is None or not len(x):
             return flags
-        height, width = field.image.shape[1:]
-        cells_y, cells_x = field.psf.shape[1:3]
-        fwhm = np.array([[psf_fwhm(field.psf[:, j, i].mean(0)) for i in range(cells_x)] for j in range(cells_y)])
-        row = np.clip((y + 0.5) / height * cells_y, 0, cells_y - 1).astype(np.int64)
-        column = np.clip((x + 0.5) / width * cells_x, 0, cells_x - 1).astype(np.int64)
         low, high = self.settings.psf_fwhm
-        found = fwhm[row, column]
+        found = self._psf_widths(field, x, y)
         fits = (found > low / _TOLERANCE) & (found < high * _TOLERANCE)
         return (~fits).astype(np.int32) * np.int32(ObjectFlag.OUT_OF_DOMAIN)
+
+    def _psf_widths(self, field: Field, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(n,) FWHM in pixels of the PSF at places of the field; NaN where it is not known."""
+        if field.psf is None:
+            return np.full(len(x), np.nan)
+        height, width = field.image.shape[1:]
+        left, top = field.origin
+        x0, y0, x1, y1 = field.psf_box or (left, top, left + width, top + height)
+        cells_y, cells_x = field.psf.shape[1:3]
+        fwhm = np.array([[psf_fwhm(field.psf[:, j, i].mean(0)) for i in range(cells_x)] for j in range(cells_y)])
+        row = np.clip((y + 0.5 + top - y0) / (y1 - y0) * cells_y, 0, cells_y - 1).astype(np.int64)
+        column = np.clip((x + 0.5 + left - x0) / (x1 - x0) * cells_x, 0, cells_x - 1).astype(np.int64)
+        return fwhm[row, column]
 
 
 def maps_of(task: SegmentTask, network: nn.Module, tile: Tile, pixel_scale: float | None = None) -> np.ndarray:
@@ -384,6 +459,9 @@ def field_of(tile: Tile, bands: Sequence[str] = ("r",), zero_points: Sequence[fl
 _PROFILES = 0.15
 """Spread of the total flux of galaxies of one size and Gaussian flux, because their profiles differ."""
 
+_USUAL_WIDTH = 3.5
+"""FWHM of the PSF in pixels where none is known."""
+
 _TOLERANCE = 1.07
 """Of the FWHM of PSF images, in which the pixels' own width is."""
 
@@ -405,7 +483,11 @@ def _nanojansky(zero_point: float | None) -> float:
 
 
 def _logit(probability: float) -> float:
-    return float(np.log(probability / (1 - probability)))
+    return float(_log_odds(np.float64(probability)))
+
+
+def _log_odds(probability: Any) -> Any:
+    return np.log(probability / (1 - probability))
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
