@@ -47,10 +47,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "widths": [64, 128, 256, 512],
         "blocks": 2,
     },
-    "ResNet-18, 960 objects a tile": {
+    "ResNet-18, 480 objects a tile": {
         "name": "resnet18",
-        "side": 2,
-        "per_tile": 960,
+        "side": 4,
+        "per_tile": 480,
         "network": "residual_cnn",
         "widths": [64, 128, 256, 512],
         "blocks": 2,

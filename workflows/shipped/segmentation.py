@@ -64,12 +64,12 @@ _DESCRIPTION = (
 
 
 def segmentation_recipe() -> Recipe:
-    """The recipe `segment`, for six epochs."""
+    """The recipe `segment`, for ten epochs."""
     recipe = replace(read_recipe("segment"), description=_DESCRIPTION)
     return replace(
         recipe,
         settings={**recipe.settings, "bands": ["r"]},
-        training=replace(recipe.training, epochs=6),
+        training=replace(recipe.training, epochs=10),
         split=replace(recipe.split, check_pixels=False),
     )
 
