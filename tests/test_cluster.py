@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster, get_worker
 
 from astroml_plugin.cluster import WorkerDiedError, clients, connect, looking_glasses, run_window, window
 from astroml_plugin.errors import InputError
@@ -58,6 +58,23 @@ def test_items_are_taken_only_as_fast_as_they_are_worked_on() -> None:
     with connect("local", threads=1) as client:
         for done, _ in enumerate(run_window(client, nap, items(), io_lanes=1)):
             assert len(taken) <= done + 5
+
+
+def place(value: int) -> str:
+    """Where a unit runs."""
+    return str(get_worker().address)
+
+
+def test_what_is_tried_alone_goes_to_a_worker_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(processes=False, n_workers=2, threads_per_worker=1, **here) as cluster, Client(cluster) as client:
+        held = window._Window(client, place, 2, None)
+        gone, living = client.nthreads()
+        client.retire_workers([gone])
+        held.refresh = lambda: held.threads.update({gone: 1, living: 1})  # as the scheduler says a moment too long
+        monkeypatch.setattr(window, "_PATIENCE", 0.5)
+        outcome = window._alone(held, 0)
+    assert (outcome.value, outcome.attempts) == (living, 2)
 
 
 @pytest.mark.slow

@@ -23,6 +23,14 @@ Item = TypeVar("Item")
 IO_LANES = 2
 """Units per worker that read or write while others compute."""
 
+_NOBODY = "all Dask workers are gone or hang: start workers and run the same command again"
+
+_LOOKS = 10
+"""Rounds over all workers for one that answers."""
+
+_PATIENCE = 10.0
+"""Seconds that a worker has for its answer."""
+
 _GONE = "the Dask scheduler went away: run the same command again, finished units are kept"
 
 UNIT_TIMEOUT = 3600.0
@@ -252,7 +260,7 @@ def _outcomes(window: _Window, source: Iterator[Item]) -> Iterator[Outcome[Item]
             if not window.inflight:
                 if exhausted:
                     break
-                raise AstromlError("all Dask workers are gone or hang: start workers and run the same command again")
+                raise AstromlError(_NOBODY)
             future = next(completed)
             outcome = _settle(window, future)
             if outcome is None:
@@ -289,12 +297,33 @@ def _settle(window: _Window, future: Any) -> Outcome[Any] | None:
     raise AstromlError(_GONE)
 
 
+def _answering(window: _Window) -> str:
+    """The least busy worker that answers.
+
+    One that has just died may still be in the scheduler's list: a unit sent there would be blamed for its death.
+    """
+    for _ in range(_LOOKS):
+        window.client.wait_for_workers(1, timeout=120)
+        window.refresh()
+        for address in sorted(window.threads, key=lambda a: window.load.get(a, 0)):
+            if _answers(window.client, address):
+                return address
+    raise AstromlError(_NOBODY)
+
+
+def _answers(client: Client, address: str) -> bool:
+    """Whether a worker does a task of its own."""
+    probe = client.submit(int, workers=[address], pure=False)
+    try:
+        return bool(probe.result(_PATIENCE) == 0)
+    except (KilledWorker, CancelledError, TimeoutError):
+        probe.cancel(force=True)
+        return False
+
+
 def _alone(window: _Window, item: Any) -> Outcome[Any]:
     """A second and last try with nothing beside it."""
-    window.client.wait_for_workers(1, timeout=120)
-    window.refresh()
-    address = min(window.threads, key=lambda a: window.load.get(a, 0))
-    future = window.submit(item, address, anywhere=True)
+    future = window.submit(item, _answering(window), anywhere=True)
     try:
         next(as_completed([future]))
         outcome = _settle(window, future)
