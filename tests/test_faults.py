@@ -303,6 +303,7 @@ def dask_setup(worker):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_unit_that_kills_its_worker_is_the_only_one_blamed(
     sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,7 +313,7 @@ def test_a_unit_that_kills_its_worker_is_the_only_one_blamed(
         patch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", str(tmp_path / "poison.py"))
         process = start(arguments(sky, out, "--scheduler", "processes", "--workers", "2"))
     ended.append(process)
-    _, said = process.communicate(timeout=200)
+    _, said = process.communicate(timeout=500)
     assert process.returncode == 3, said
     ((unit, reason),) = failures(out).items()
     assert "died twice" in reason

@@ -181,10 +181,11 @@ def test_a_study_in_an_object_store_goes_on_there(given: Path, cache: None, tmp_
     server = S3Server()
     try:
         with in_environment(server.port) as store:
-            store.mkdir("sky")
-            store.put(f"{given / 'galaxies.zarr'}/", "sky/galaxies.zarr/", recursive=True)
-            settings: dict[str, Any] = {"algorithm": algorithm, "trials": 4, "data": "s3://sky/galaxies.zarr"}
-            out = "s3://sky/studies/one"
+            bucket = f"sky-{algorithm}"  # moto keeps what an earlier server of this process had
+            store.mkdir(bucket)
+            store.put(f"{given / 'galaxies.zarr'}/", f"{bucket}/galaxies.zarr/", recursive=True)
+            settings: dict[str, Any] = {"algorithm": algorithm, "trials": 4, "data": f"s3://{bucket}/galaxies.zarr"}
+            out = f"s3://{bucket}/studies/one"
             with connected(Resources(limit=1)):
                 first = search(given / "r.toml", out=out, total_epochs=5, leave_open=True, **settings)
                 assert first.statuses["open"] > 0
@@ -193,13 +194,13 @@ def test_a_study_in_an_object_store_goes_on_there(given: Path, cache: None, tmp_
             trials = pq.read_table(storage.filesystem(out)[1] + "/trials.parquet", filesystem=store).to_pylist()
             assert len(trials) == 4
             assert ModelBundle.load(f"{out}/best").card.training["search"]["winner"] == result.best
-            names = [name.removeprefix("sky/studies/one/") for name in store.find("sky/studies/one")]
+            names = [name.removeprefix(f"{bucket}/studies/one/") for name in store.find(f"{bucket}/studies/one")]
             assert {"study.json", "best.toml", "progress.png", "best/card.json", "pareto.md"} <= set(names)
             assert [name for name in names if ".pkl" in name] == []
-            texts = [store.cat(f"sky/studies/one/{name}") for name in names]
+            texts = [store.cat(f"{bucket}/studies/one/{name}") for name in names]
             assert [name for name, text in zip(names, texts) if KEY.encode() in text or SECRET.encode() in text] == []
             again = search(given / "r.toml", out=out, **settings)
             assert again.skipped
-            assert json.loads(store.cat("sky/studies/one/study.json"))["test_measurements"] == 1
+            assert json.loads(store.cat(f"{bucket}/studies/one/study.json"))["test_measurements"] == 1
     finally:
         server.stop()
