@@ -100,7 +100,7 @@ def killed_five_times(
     for _ in range(5):
         process = start(folder, out, *more, recipe=recipe)
         ended.append(process)
-        begin, wanted = lines(out), moments.randint(1, 4)
+        begin, wanted = lines(out), moments.randint(1, 2)
         wait_for(lambda begin=begin, wanted=wanted: lines(out) >= begin + wanted, process)  # type: ignore[misc]
         time.sleep(moments.random() * 0.3)
         family = [one for one in psutil.Process(process.pid).children(recursive=True) if "Agent" not in one.name()]
