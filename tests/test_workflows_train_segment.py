@@ -17,15 +17,15 @@ RECIPE = """
 task = "segment"
 network = "unet"
 [network_arguments]
-widths = [8, 8]
+widths = [16, 16]
 depth = [1, 1]
 head = 8
 [settings]
 bands = ["r"]
 stamp_size = 64
 [training]
-batch_size = 16
-learning_rate = 0.02
+batch_size = 4
+learning_rate = 0.01
 [split]
 check_pixels = false
 """
@@ -56,7 +56,7 @@ def test_label_maps_teach_it_to_find_their_objects(tmp_path: Path) -> None:
     checksum = store.write_block(index, images[:, None], np.ones_like(images[:, None]), truth=truth)
     store.commit_objects(index, pa.table({"object_id": np.arange(96)}), checksum)
     (tmp_path / "r.toml").write_text(RECIPE)
-    train(str(tmp_path / "r.toml"), data=str(tmp_path / "s.zarr"), out=tmp_path / "b", epochs=12)
+    train(str(tmp_path / "r.toml"), data=str(tmp_path / "s.zarr"), out=tmp_path / "b", epochs=14)
     model = ModelBundle.load(tmp_path / "b")
     task, (image, label) = model.task(), labelled(1, rng)
     assert isinstance(task, SegmentTask)

@@ -80,7 +80,8 @@ def find_companions(
         lopsided: part of an object's light that may differ between its sides; added to the noise.
         annulus: distances from the parent's centre, in FWHM.
     """
-    row, column, snr = (np.zeros(len(fwhm), kind) for kind in (np.int64, np.int64, np.float64))
+    row, column = np.zeros(len(fwhm), np.int64), np.zeros(len(fwhm), np.int64)
+    snr = np.zeros(len(fwhm))
     for part in _alike(fwhm, _bright(image, variance, peak, least)):
         look = _turned(image, variance, (peak[0][part], peak[1][part]), float(fwhm[part[0]]))
         row[part], column[part], snr[part] = _best(look, lopsided, annulus)
