@@ -263,7 +263,7 @@ class SegmentTask(DetectingTask):
         if field.bits is not None and (field.bits & int(ObjectFlag.EDGE)).any():
             outside = (field.bits & np.uint8(ObjectFlag.EDGE)).all(0)
             maps = np.where(outside, np.float32(np.nan), maps)
-        peak, certain = self.peaks(maps)
+        peak, certain = self.peaks(maps, field.bits)
         x, y = self.centres(maps, peak)
         if settings.companion > 0 and len(x):
             maps, peak, certain, (x, y) = self._with_companions(maps, field, peak, certain, (x, y))
@@ -277,11 +277,20 @@ class SegmentTask(DetectingTask):
         ordered = {column.name: columns[column.name].astype(column.type) for column in self.columns()}
         return Detections(outlines.labels, x, y, peak[1], peak[0], ordered, flags)
 
-    def peaks(self, maps: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-        """Rows and columns of the objects' peaks, and their log odds (n,): means of `near` over 3 x 3 pixels."""
+    def peaks(
+        self, maps: np.ndarray, bits: np.ndarray | None = None
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """Rows and columns of the objects' peaks, and their log odds (n,): means of `near` over 3 x 3 pixels.
+
+        Args:
+            maps: (channels, h, w).
+            bits: (band, h, w) of `Field.bits`: saturated stars have no centre to see, their best peak is enough.
+        """
         found = find_peaks(maps[_CENTRE], _logit(self.settings.centre))
         odds = around(maps[_NEAR], found, 1).mean((1, 2))
         kept = odds > _logit(self.settings.near)
+        if bits is not None and (full := (bits & np.uint8(ObjectFlag.SATURATED)).any(0)).any():
+            kept |= _best_beside(full, found, odds, kept)
         return (found[0][kept], found[1][kept]), odds[kept]
 
     def centres(self, maps: np.ndarray, peak: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -456,6 +465,9 @@ def field_of(tile: Tile, bands: Sequence[str] = ("r",), zero_points: Sequence[fl
     return Field(np.where(bad, 0, tile.image), variance, seen, tile.psf, tuple(bands), (0, 0), tuple(zero_points))
 
 
+_BESIDE, _ALONE, _PERHAPS = 6, 12.0, 0.15
+"""A peak within so many pixels of saturated ones, none other within so many, and the least probability that it has."""
+
 _PROFILES = 0.15
 """Spread of the total flux of galaxies of one size and Gaussian flux, because their profiles differ."""
 
@@ -464,6 +476,19 @@ _USUAL_WIDTH = 3.5
 
 _TOLERANCE = 1.07
 """Of the FWHM of PSF images, in which the pixels' own width is."""
+
+
+def _best_beside(
+    full: np.ndarray, found: tuple[np.ndarray, np.ndarray], odds: np.ndarray, kept: np.ndarray
+) -> np.ndarray:
+    """(n,) peaks that stand for saturated stars (h, w) which none of those that are kept stands for."""
+    more = np.zeros_like(kept)
+    maybe = np.flatnonzero(~kept & (odds > _logit(_PERHAPS)))
+    maybe = maybe[around(full, (found[0][maybe], found[1][maybe]), _BESIDE).any((1, 2))]
+    for number in maybe[np.argsort(-odds[maybe], kind="stable")]:
+        near = np.hypot(found[0] - found[0][number], found[1] - found[1][number]) < _ALONE
+        more[number] = not (near & (kept | more)).any()
+    return more
 
 
 def _blends(outlines: Outlines, snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
