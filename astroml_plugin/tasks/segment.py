@@ -289,7 +289,8 @@ class SegmentTask(DetectingTask):
         found = find_peaks(maps[_CENTRE], _logit(self.settings.centre))
         odds = around(maps[_NEAR], found, 1).mean((1, 2))
         kept = odds > _logit(self.settings.near)
-        if bits is not None and (full := (bits & np.uint8(ObjectFlag.SATURATED)).any(0)).any():
+        if bits is not None:
+            full = np.bitwise_or.reduce(bits, axis=0) & np.uint8(ObjectFlag.SATURATED) > 0
             kept |= _best_beside(full, found, odds, kept)
         return (found[0][kept], found[1][kept]), odds[kept]
 
