@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def test_npz_with_other_names_and_layout(tmp_path: Path, save: Any) -> None:
     again = ingest(str(tmp_path / "a.npz"), **options)
     assert (again.units_done, again.units_skipped, again.rows) == (1, 3, 16)
     assert Stamps.open(out).labels()["label"].to_pylist() == list(range(50))
+
+
+def test_a_changed_archive_is_not_brought_in_a_second_time(tmp_path: Path) -> None:
+    out = str(tmp_path / "s.zarr")
+    np.savez(tmp_path / "a.npz", images=PIXELS[:, :, :, 0])
+    ingest(str(tmp_path / "a.npz"), out=out)
+    os.utime(tmp_path / "a.npz", (1, 1))
+    with pytest.raises(InputError, match=r"a\.npz is already in .*s\.zarr, and has changed"):
+        ingest(str(tmp_path / "a.npz"), out=out)
+    assert Stamps.open(out).labels().num_rows == 50
+    np.savez(tmp_path / "b.npz", images=PIXELS[:20, :, :, 0])
+    assert ingest(str(tmp_path / "b.npz"), out=out).rows == 20
 
 
 def test_npz_of_the_contract(tmp_path: Path) -> None:

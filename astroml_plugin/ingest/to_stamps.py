@@ -83,7 +83,9 @@ def ingest_npz(
         content = _Content.of(url, archive, npz_map, layout, bands, pixel_scale)
         stamps = stamps or content.create(out, block)
         content.refuse_other(stamps)
-        record = record or _reserve(stamps, identity, url, content.count)
+        if record is None:
+            _refuse_again(stamps, url)
+            record = _reserve(stamps, identity, url, content.count)
         return _stream(stamps, content, record, progress, start)
 
 
@@ -281,6 +283,17 @@ def _record_url(stamps: Stamps, identity: str) -> str:
 def _record(stamps: Stamps, identity: str) -> dict[str, Any] | None:
     url = _record_url(stamps, identity)
     return storage.read_json(url) if storage.exists(url) else None
+
+
+def _refuse_again(stamps: Stamps, url: str) -> None:
+    """InputError where an archive of this name was brought in before: its stamps would stand there twice."""
+    sources = storage.join(stamps.url, "sources")
+    for name in storage.list_files(sources, ".json"):
+        if storage.read_json(storage.join(sources, name))["url"] == storage.redact(url):
+            raise InputError(
+                f"{storage.redact(url)} is already in {storage.redact(stamps.url)}, and has changed since or is read with "
+                "other options: use a new output, or another name if these are other objects"
+            )
 
 
 def _reserve(stamps: Stamps, identity: str, url: str, count: int) -> dict[str, Any]:
