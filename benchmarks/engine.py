@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import torch
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin import inference
 from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.cluster import connect, cores
@@ -138,14 +137,7 @@ def _one_network(label: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
 
 def _whole(folder: Path, bundle: str, out: Path, client: Any) -> tuple[float, float]:
     """Wall and CPU seconds of a run over all units into an empty catalog; the model is loaded before."""
-    ready = _prepared(folder, bundle, out)
-    skies.load_models(ready.job)
-    started = time.process_time()
-    tally = inference.execute(client, ready.units(), ready.catalog, run_id=ready.job.run, total=0)
-    ready.catalog.finish_run(ready.job.run)
-    if tally.failed or not tally.done:
-        raise RuntimeError(f"the run is wrong: {tally}")
-    return tally.seconds, time.process_time() - started
+    return skies.timed_run(_prepared(folder, bundle, out), client)
 
 
 def _prepared(folder: Path, bundle: str, out: Path) -> Prepared:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from distributed import Client
 
+from astroml_plugin import inference
 from astroml_plugin.bundle import Card, ModelBundle
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.inference.forward import runner_of
@@ -20,6 +23,7 @@ from astroml_plugin.sky import cut_tiles, tile_step
 from astroml_plugin.survey import Survey
 from astroml_plugin.tiles import TileInfo, tile_name
 from benchmarks.harness import scratch
+from workflows.infer import Prepared
 
 BANDS = ("g", "r", "i")
 SCALE = 0.2
@@ -97,3 +101,14 @@ def load_models(job: Job) -> None:
     """What a worker does at its first unit. It is this process, and drops its models at the end of a run."""
     for ref in job.bundles:
         runner_of(job, model_of(job, ref))
+
+
+def timed_run(ready: Prepared, client: Client) -> tuple[float, float]:
+    """Wall and CPU seconds of a run over all units into an empty catalog; the models are loaded before."""
+    load_models(ready.job)
+    started = time.process_time()
+    tally = inference.execute(client, ready.units(), ready.catalog, run_id=ready.job.run, total=0)
+    ready.catalog.finish_run(ready.job.run)
+    if tally.failed or not tally.done:
+        raise RuntimeError(f"the run is wrong: {tally}")
+    return tally.seconds, time.process_time() - started

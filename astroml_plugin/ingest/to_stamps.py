@@ -291,8 +291,8 @@ def _refuse_again(stamps: Stamps, url: str) -> None:
     for name in storage.list_files(sources, ".json"):
         if storage.read_json(storage.join(sources, name))["url"] == storage.redact(url):
             raise InputError(
-                f"{storage.redact(url)} is already in {storage.redact(stamps.url)}, and has changed since or is read with "
-                "other options: use a new output, or another name if these are other objects"
+                f"{storage.redact(url)} is already in {storage.redact(stamps.url)}, and has changed since or is read "
+                "with other options: use a new output, or another name if these are other objects"
             )
 
 
