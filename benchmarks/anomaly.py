@@ -338,7 +338,7 @@ def _active(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
         space, score = seen_by_learners(given.model, given.cutouts)
         judged = ~given.deciding
         sets["mergers of Galaxy Zoo, odd ids"] = Sought(space[judged], score[judged], given.odd[judged])
-    made, kind = _sets(SOUGHT, min(scale.normal, 2000), scale.each)
+    made, kind = _sets(SOUGHT, scale.normal // 2, scale.each)
     space, score = seen_by_learners(model, _joined([stamps_of(one)[0] for one in made]))
     sets |= {f"simulated {name}s": Sought(space, score, kind == name) for name in ("merger", "lens", "ring")}
     key = hashlib.sha256(f"{_VERSION} {model.sha256} {scale} {PICTURE_WEIGHTS}".encode()).hexdigest()[:12]

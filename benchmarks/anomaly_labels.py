@@ -20,7 +20,7 @@ from benchmarks.harness import kept, table
 
 LABELS = 100
 """Objects that are labelled, and that are looked at afterwards."""
-LEARNERS = ("score_process", "forest", "astronomaly")
+LEARNERS = ("score_process", "forest")
 TRUTHS = {"merger": ("separation", "psf_fwhm_r"), "lens": ("arc_snr", "psf_fwhm_r"), "ring": ("ring_radius", "mag_r")}
 TRUTHS |= {"trail": ("mag_r", "trail_peak")}
 """Kind -> columns of its truth by which it is split into thirds."""

@@ -106,7 +106,7 @@ def test_a_catalog_is_ranked_by_what_people_say(tmp_path: Path) -> None:
     assert found.by == "random forest of the given scores in latent, from 30 scored objects"
     assert (np.diff(np.asarray(found.table["rank_score"])) <= 0).all()
     narrow = rerank(catalog.url, given, 25, pool_size=40, fold_radius=0)
-    assert narrow.by.startswith("Gaussian process of the given scores about the unsupervised one")
+    assert narrow.by.startswith("random forest near scored objects")
     top = set(ids[np.argsort(-score)[:40]].tolist())
     assert set(narrow.table["object_id"].to_pylist()) <= top
     assert len(narrow) == 10

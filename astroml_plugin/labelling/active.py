@@ -18,7 +18,7 @@ from astroml_plugin.errors import InputError
 
 Float = NDArray[np.float64]
 
-DEFAULT = "score_process"
+DEFAULT = "astronomaly"
 """The learner where none is named."""
 
 HIGHEST = 5.0

@@ -83,7 +83,7 @@ def _add_ranking(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--learner",
         choices=["forest", "astronomaly", "score_process", "gaussian_process"],
-        help="of what people score (score_process)",
+        help="of what people score (astronomaly)",
     )
 
 
