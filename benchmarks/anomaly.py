@@ -337,10 +337,10 @@ def _active(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
     if given is not None:
         space, score = seen_by_learners(given.model, given.cutouts)
         judged = ~given.deciding
-        sets["mergers of Galaxy Zoo, odd ids"] = Sought(space[judged], score[judged], given.odd[judged])
+        sets["Galaxy Zoo, odd ids: merger"] = Sought(space[judged], score[judged], given.odd[judged])
     made, kind = _sets(SOUGHT, scale.normal // 2, scale.each)
     space, score = seen_by_learners(model, _joined([stamps_of(one)[0] for one in made]))
-    sets |= {f"simulated {name}s": Sought(space, score, kind == name) for name in ("merger", "lens", "ring")}
+    sets |= {f"simulated, {name}": Sought(space, score, kind == name) for name in ("merger", "lens", "ring")}
     key = hashlib.sha256(f"{_VERSION} {model.sha256} {scale} {PICTURE_WEIGHTS}".encode()).hexdigest()[:12]
     return anomaly_labels.learning(sets, scale.seeds, key)
 
