@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from astroml_plugin.field_merit import (
 )
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky, truth_of
 from astroml_plugin.tasks.segment import SegmentTask, field_of, maps_of
-from benchmarks import segmentation_real
+from benchmarks import segmentation_real, segmentation_shear
 from benchmarks.harness import Section, interleave, scratch, table
 
 TARGETS = {"iou": 0.83, "completeness 24-25": 0.57, "purity": 0.97, "pairs": 1.5, "blend flux": 0.7, "noise": 0.3}
@@ -52,9 +52,10 @@ class Scale:
     tuning_side: int = 1024
     noise_side: int = 1536
     repeats: int = 5
+    shear: segmentation_shear.Scale = field(default_factory=segmentation_shear.Scale)
 
 
-QUICK = Scale(2, 256, 2, 256, 256, 1)
+QUICK = Scale(2, 256, 2, 256, 256, 1, segmentation_shear.QUICK)
 
 FINAL_SEED, TUNING_SEED, NOISE_SEED, STAR_SEED = 900, 510, 950, 960
 
@@ -68,9 +69,7 @@ def run(scale: Scale | None = None) -> Section:
     """All figures."""
     scale = scale or Scale()
     torch.set_num_threads(1)
-    model = ModelBundle.load(os.environ.get("ASTROML_BENCH_BUNDLE", "segmentation"))
-    task, network = model.task(), model.network(fused=True)
-    assert isinstance(task, SegmentTask)
+    model, task, network = _bundle()
     tuned = tuned_extractors(scale)
     methods = _methods(task, network, tuned)
     seen = [
@@ -83,7 +82,7 @@ def run(scale: Scale | None = None) -> Section:
     truths = [truth for _, truth in seen]
     parts = [_main(found, truths, scale), _curve(task, network, seen, maps, found), _fluxes(found, truths)]
     parts += [_empty(methods, scale), _stars(methods, scale), _speed(task, network, seen[0][0], scale)]
-    parts += [segmentation_real.section(task, network)]
+    parts += [sheared(scale), segmentation_real.section(task, network)]
     head = (
         f"Bundle `{model.name}` ({model.sha256[:12]}) on {scale.fields} simulated fields of {scale.side}² pixels "
         f"(seeds {FINAL_SEED} and up, seeing 0.6-0.9 arcsec, 30 and 40 galaxies of 20-25.3 mag per arcmin² in turn, a "
@@ -99,10 +98,28 @@ def run(scale: Scale | None = None) -> Section:
     return Section("Segmentation", "\n\n".join([head, *(text for text, _ in parts)]), data)
 
 
+def sheared(scale: Scale) -> tuple[str, dict[str, Any]]:
+    """Shear of what the bundle and tuned Source Extractor find; kept for the next run."""
+    model, task, network = _bundle()
+    tuned = tuned_extractors(scale)["completeness"]
+    methods: dict[str, Method] = {
+        "network": lambda tile: detected(task, network, tile),
+        "sep for completeness": lambda tile: _extracted(tile, tuned, fluxes=False),
+    }
+    return segmentation_shear.section(methods, scale.shear, [model.sha256, asdict(tuned)])
+
+
+def _bundle() -> tuple[ModelBundle, SegmentTask, nn.Module]:
+    model = ModelBundle.load(os.environ.get("ASTROML_BENCH_BUNDLE", "segmentation"))
+    task = model.task()
+    assert isinstance(task, SegmentTask)
+    return model, task, model.network(fused=True)
+
+
 # ---- methods -----------------------------------------------------------------------------------------------------
 
 
-Method = Callable[[Tile], Found]
+Method = segmentation_shear.Method
 
 
 def _methods(task: SegmentTask, network: nn.Module, tuned: dict[str, ExtractorSettings]) -> dict[str, Method]:
@@ -329,11 +346,11 @@ def _core_seconds(function: Callable[[], Any]) -> Callable[[], float]:
 
 def _speed(task: SegmentTask, network: nn.Module, tile: Tile, scale: Scale) -> tuple[str, dict[str, Any]]:
     """One core each, in turn: input, network, detection and fluxes against extraction and fluxes."""
-    field = field_of(tile, task.bands, (31.4,))
+    seen = field_of(tile, task.bands, (31.4,))
     maps = maps_of(task, network, tile)
     arms = {
         "maps": _core_seconds(lambda: maps_of(task, network, tile)),
-        "detect": _core_seconds(lambda: task.detect(maps, field)),
+        "detect": _core_seconds(lambda: task.detect(maps, seen)),
         "sep": _core_seconds(lambda: _extracted(tile, ExtractorSettings(3.0, 0.65, 12))),
     }
     taken = interleave(arms, scale.repeats)

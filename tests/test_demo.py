@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from PIL import Image
 
 pytest.importorskip("galsim", reason="needs the extra sim")
 
+from astroml_plugin.background import background
 from astroml_plugin.errors import InputError
-from astroml_plugin.peaks import find_peaks
 from astroml_plugin.simulation import Camera, Population, Sky, write_fits
 from workflows.demo import DemoSky, demo
 from workflows.demo import images as demo_images
@@ -23,7 +24,7 @@ from workflows.demo.pictures import cut, stretched
 from workflows.progress import Reporter
 from workflows.query import query
 
-SMALL = DemoSky(side=256, tile_size=192, halo=32, density=150.0, training=0.03, epochs=2)
+SMALL = DemoSky(side=256, tile_size=384, density=150.0, training=0.03, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,12 @@ def test_demo_on_a_simulated_sky_and_again(tmp_path: Path) -> None:
     assert result.rows > 20
     rows = query(result.catalogs[0]).to_arrow()
     assert rows.num_rows == result.rows
-    assert {"shapes_e1", "shapes_e1_err", "classes_label", "classes_p_star", "ra", "flags"} <= set(rows.column_names)
+    asked = {"segmentation_area", "shapes_e1", "shapes_e1_err", "classes_label", "classes_p_star", "ra", "flags"}
+    assert asked <= set(rows.column_names)
+    assert not (tmp_path / "out" / "objects.parquet").exists()
+    complete, pure = (int(part) for part in re.findall(r"(\d+)% of", result.summary))
+    assert complete > 60
+    assert pure > 80
     with Image.open(result.pictures[0]) as picture:
         assert np.asarray(picture).std() > 10
     assert "Try next" in result.summary
@@ -66,8 +72,11 @@ def test_demo_on_a_folder_of_images(tmp_path: Path, image_out: str) -> None:
     result = demo(image_out, str(folder), progress=Reporter(io.StringIO()), size=SMALL)
     assert len(result.catalogs) == 2
     assert query(result.catalogs[0]).rows == bright.num_rows
-    assert query(result.catalogs[1]).rows > 2
+    found_there = query(result.catalogs[1]).to_arrow()
+    assert found_there.num_rows > 10
+    assert {"segmentation_p_object", "shapes_e1", "classes_label"} <= set(found_there.column_names)
     assert "first_r.csv" in result.summary
+    assert "found by segmentation" in result.summary
     assert Path(result.pictures[0]).stat().st_size > 10_000
 
 
@@ -113,21 +122,34 @@ def test_demo_on_real_images(shared_data: Path, tmp_path: Path, image_out: str) 
     assert "c4d_170316_062107_ooi_z_ls9.N2" in rows
 
 
-def test_peaks_are_where_the_stars_are() -> None:
+def test_a_background_and_its_noise_are_found_under_stars_and_bad_pixels() -> None:
     rng = np.random.default_rng(1)
-    y, x = np.mgrid[:80, :90]
-    image = rng.normal(100, 1, (80, 90))
-    for cx, cy, flux in ((20.3, 30.6, 80.0), (60.0, 50.0, 40.0)):
-        image += flux * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 4.5)
-    image[5, 5] = np.nan
-    px, py, height = find_peaks(image)
-    assert height[0] > height[1]
-    assert np.allclose(px, [20.3, 60.0], atol=0.5)
-    assert np.allclose(py, [30.6, 50.0], atol=0.5)
-    masked = np.ones(image.shape, bool)
-    masked[20:40, 10:30] = False
-    assert len(find_peaks(image, masked)[0]) == 1
-    assert len(find_peaks(np.full((9, 9), np.nan))[0]) == 0
+    y, x = np.mgrid[:300, :260]
+    slope = 100 + 0.05 * x - 0.02 * y
+    image = slope + rng.normal(0, 3, slope.shape)
+    for cx, cy in rng.uniform(0, 260, (12, 2)):
+        image += 400 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 6)
+    image[:, 100:104] = np.nan
+    usable = np.ones(image.shape, bool)
+    usable[:70, :70] = False
+    image[~usable] = 1e6
+    level, noise = background(image, usable)
+    inner = np.s_[80:-30, 80:-30]
+    np.testing.assert_allclose(level[inner], slope[inner], atol=0.3)
+    np.testing.assert_allclose(noise[inner], 3, rtol=0.15)
+    assert np.isfinite(level).all()
+    assert (noise > 0).all()
+    for empty in (np.full((9, 9), np.nan), np.full((70, 20), 7.0)):
+        level, noise = background(empty)
+        np.testing.assert_array_equal(level, np.nan_to_num(empty))
+        np.testing.assert_array_equal(noise, 1)
+
+
+def test_correlated_noise_counts_at_the_scale_of_objects() -> None:
+    white = np.random.default_rng(2).normal(0, 1, (256, 256))
+    smooth = (white + np.roll(white, 1, 0) + np.roll(white, 1, 1) + np.roll(white, (1, 1), (0, 1))) / 2  # width 1
+    assert float(np.median(background(white)[1])) == pytest.approx(1, rel=0.1)
+    assert float(np.median(background(smooth)[1])) == pytest.approx(2, rel=0.15)
 
 
 def test_cuts_at_edges_and_pictures_of_nothing() -> None:

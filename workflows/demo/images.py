@@ -1,4 +1,4 @@
-"""The second mode of `demo`: real FITS images of a folder, with the catalogues found beside them."""
+"""The second mode of `demo`: real FITS images of a folder, with the catalogues that lie beside them or without any."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from distributed import Client
 
 from astroml_plugin import storage
 from astroml_plugin.errors import AstromlError, InputError
-from astroml_plugin.flags import INFORMATIONAL
 from astroml_plugin.ingest.fits import list_images
 from astroml_plugin.objects import ObjectSettings, read_chunks
-from astroml_plugin.peaks import find_peaks
 from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileInfo
+from workflows.demo.flat import flattened, mosaic
 from workflows.demo.models import DemoModel, train_model
 from workflows.demo.pictures import Field, Snapshot, cut, images_picture
-from workflows.demo.steps import DemoResult, Steps, shown
+from workflows.demo.steps import FINDER, DemoResult, Steps, shown
 from workflows.infer import infer
 from workflows.ingest import ingest
 from workflows.progress import Reporter
@@ -34,7 +31,7 @@ MOST_IMAGES = 6
 
 _MOST_FILES = 5000
 _MOST_OPENED = 4 * MOST_IMAGES
-_HALO = 32
+_HALO = 128
 _SHOWN = 8
 _CUTOUT = 32
 
@@ -206,21 +203,22 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
         progress=report,
     )
     survey = Survey.open(result.source)
+    given: dict[str, Any] = {}
     if entry.catalogue is None:
-        objects, settings, source = _peaks(survey, folder), ObjectSettings(), "objects: peaks found here"
+        survey, source = flattened(survey, storage.join(folder, "flat.zarr")), f"objects: found by {FINDER}"
+        bundles = [FINDER, *bundles]
     else:
-        objects, settings = entry.catalogue, entry.settings or ObjectSettings()
-        source = f"objects: {objects.rsplit('/', 1)[-1]}"
+        source = f"objects: {entry.catalogue.rsplit('/', 1)[-1]}"
+        given = {"objects": entry.catalogue, "objects_settings": entry.settings or ObjectSettings()}
     catalog = storage.join(folder, "catalog")
     measured = infer(
         survey.url,
         bundle=bundles,
         out=catalog,
-        objects=objects,
-        objects_settings=settings,
         band=survey.bands[0],
         client=client,
         progress=report.tally,
+        **given,
     )
     drawn, rows = _field(entry, survey, catalog, source)
     outside = f", {measured.unplaced} outside the image" if measured.unplaced else ""
@@ -228,34 +226,14 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
     return _Measured(catalog, drawn, rows, line)
 
 
-def _peaks(survey: Survey, folder: str) -> str:
-    """An objects table of the bright peaks in each tile's own pixels."""
-    columns: dict[str, list[Any]] = {"object_id": [], "image": [], "x": [], "y": []}
-    for info in survey.iter_tiles():
-        tile = survey.read_tile(info, survey.bands[:1])
-        usable = None if tile.mask is None else (tile.mask[0] & ~np.uint32(int(INFORMATIONAL))) == 0
-        x, y, _ = find_peaks(tile.image[0], usable)
-        x, y = x + info.outer.x0, y + info.outer.y0
-        own = info.inner.contains(x, y)
-        columns["x"] += x[own].tolist()
-        columns["y"] += y[own].tolist()
-        columns["image"] += [info.image] * int(own.sum())
-    if not columns["x"]:
-        raise InputError("it has no catalogue beside it and no bright peak in it")
-    columns["object_id"] = list(range(len(columns["x"])))
-    url = storage.join(folder, "peaks.parquet")
-    storage.write_table(url, pa.table(columns))
-    return url
-
-
 def _field(entry: Found, survey: Survey, catalog: str, source: str) -> tuple[Field, int]:
     """What to draw (the parent image with most objects, some of them cut out), and rows of the catalog."""
     table = query(catalog, "SELECT * FROM catalog ORDER BY object_id").to_arrow()
     if not table.num_rows:
-        raise InputError("none of its objects lies on the image")
+        raise InputError("it has no object that is seen, or none of its catalogue's lies on it")
     name = Counter(table["image"].to_pylist()).most_common(1)[0][0]
     rows = [row for row in table.to_pylist() if row["image"] == name]
-    image = _mosaic(survey, [info for info in survey.iter_tiles() if info.image == name])
+    image, _ = mosaic(survey, [info for info in survey.iter_tiles() if info.image == name])
     labels = [row["classes_label"] or "none" for row in rows]
     x, y = (np.array([row[axis] for row in rows]) for axis in ("x", "y"))
     picked = _most_certain(rows)
@@ -283,16 +261,6 @@ def _most_certain(rows: list[dict[str, Any]]) -> list[int]:
     while len(chosen) < _SHOWN and any(queues):
         chosen += [queue.pop(0)[1] for queue in queues if queue]
     return chosen[:_SHOWN]
-
-
-def _mosaic(survey: Survey, tiles: list[TileInfo]) -> np.ndarray:
-    """The first band of a parent image, put together from what each tile owns, (y, x)."""
-    image = np.full(tiles[0].image_shape, np.nan, np.float32)
-    for info in tiles:
-        pixels, own, outer = survey.read_tile(info, survey.bands[:1]).image[0], info.inner, info.outer
-        part = pixels[own.y0 - outer.y0 : own.y1 - outer.y0, own.x0 - outer.x0 : own.x1 - outer.x0]
-        image[own.y0 : own.y1, own.x0 : own.x1] = part
-    return image
 
 
 def _summary(lines: Sequence[str], catalogs: Sequence[str], picture: str, seconds: float) -> str:

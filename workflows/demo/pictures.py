@@ -37,6 +37,8 @@ class Snapshot:
     """Measured class: the frame's colour."""
     right: bool | None = None
     """Whether the class is the true one; None where nobody knows."""
+    outline: NDArray[np.bool_] | None = None
+    """(y, x) the object's own pixels; None where nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ def _plot_snapshots(figure: SubFigure, snapshots: Sequence[Snapshot], columns: i
         axes.axis("on")
         axes.set(xticks=[], yticks=[])
         axes.imshow(stretched(shot.image), origin="lower", cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        if shot.outline is not None and 0 < shot.outline.sum() < shot.outline.size:
+            axes.contour(shot.outline.astype(float), levels=[0.5], colors="white", linewidths=0.7, alpha=0.8)
         axes.set_title(shot.title, fontsize=8, color="#c00000" if shot.right is False else "black", pad=3)
         for spine in axes.spines.values():
             spine.set(color=COLOURS.get(shot.label, "grey"), linewidth=2.5)

@@ -1,4 +1,4 @@
-"""The main job on a small sky, start to end: simulate, FITS, ingest, train, infer, query, picture."""
+"""The main job on a small sky, start to end: simulate, FITS, ingest, train, find and measure, query, picture."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from distributed import Client
 
 from astroml_plugin import cluster, storage
+from astroml_plugin.field_merit import match
 from astroml_plugin.simulation import Camera, Population, Sky, write_fits
 from astroml_plugin.simulation.profiles import load_galsim
 from astroml_plugin.survey import Survey
 from workflows.demo.images import demo_images
 from workflows.demo.models import DemoModel, image_models, sky_models, train_model
 from workflows.demo.pictures import Shapes, Snapshot, cut, simulated_picture
-from workflows.demo.steps import DemoResult, Steps, shown
+from workflows.demo.steps import FINDER, DemoResult, Steps, shown
 from workflows.infer import infer
 from workflows.ingest import ingest
+from workflows.outlines import LabelImage, read_labels
 from workflows.progress import Reporter
 from workflows.query import query
 
-_FAINTEST = 5.0
-"""S/N of the faintest objects that are measured."""
+_FAINTEST = 10.0
+"""S/N from which what was found is compared with the truth."""
 
 _SHOWN = 16
 _CUTOUT = 40
@@ -37,7 +38,7 @@ class DemoSky:
     side: int = 1792
     """Pixels of the sky's sides."""
     tile_size: int = 1024
-    halo: int = 64
+    halo: int = 128
     density: float = 40.0
     """Objects per arcmin^2."""
     training: float = 1.0
@@ -93,23 +94,20 @@ def _demo_sky(out: str, size: DemoSky, client: Client, report: Reporter) -> Demo
     for model, what in zip(size.models(), ("a galaxy ellipticity model", "a class model"), strict=True):
         step(f"simulating {model.count} stamps and training {what}")
         bundles.append(train_model(model, out, client, report).bundle)
-    step("measuring every object: two models, one pass over the pixels")
-    objects = storage.join(out, "objects.parquet")
-    bright = truth.filter(pc.greater(truth["snr"], _FAINTEST))
-    storage.write_table(objects, bright.select(["object_id", "ra", "dec"]))
+    step("finding every object and measuring it: three networks, one pass over the pixels, no catalogue given")
     catalog = storage.join(out, "catalog")
-    infer(survey, bundle=bundles, out=catalog, objects=objects, band="r", client=client, progress=report.tally)
+    infer(survey, bundle=[FINDER, *bundles], out=catalog, band="r", client=client, progress=report.tally)
     step("querying the catalog")
     rows = query(catalog, "SELECT * FROM catalog").to_arrow()
     classes = _class_counts(catalog)
     near = query(catalog, "SELECT count(*) AS n FROM catalog", cone=(sky.ra, sky.dec, 0.01)).to_arrow()["n"][0].as_py()
     step("drawing the picture")
     picture = storage.join(out, "demo.png")
-    found = _Found(rows, bright)
+    found = _Found(rows, truth)
     shapes = found.shapes()
-    note = f"{len(rows)} objects measured by two networks in one pass"
-    simulated_picture(picture, shapes, found.snapshots(Survey.open(survey)), note)
-    summary = _summary(out, sky, len(rows), classes, near, shapes, found.accuracy(), step.seconds)
+    note = f"{len(rows)} objects found in the pixels and measured by three networks in one pass"
+    simulated_picture(picture, shapes, found.snapshots(Survey.open(survey), read_labels(catalog)), note)
+    summary = _summary(out, sky, found, classes, near, step.seconds)
     return DemoResult(out, (catalog,), (picture,), len(rows), round(step.seconds, 1), summary)
 
 
@@ -145,32 +143,41 @@ def _class_counts(catalog: str) -> list[tuple[str, int]]:
 
 
 class _Found:
-    """Catalog rows beside the truth of the same objects."""
+    """Catalog rows beside the truth of the objects that they are: each the other's nearest, within 3 pixels."""
 
     def __init__(self, rows: pa.Table, truth: pa.Table) -> None:
-        truth = truth.select(["object_id", "class", "e1", "e2", "snr", "mag"])
-        named = truth.rename_columns([name if name == "object_id" else f"true_{name}" for name in truth.column_names])
-        joined = rows.join(named, "object_id", join_type="inner").sort_by("object_id")
-        self.columns: dict[str, Any] = {name: np.array(joined[name].to_pylist()) for name in joined.column_names}
+        places = [table[axis].to_numpy() for table in (rows, truth) for axis in "xy"]
+        number = match(*places)
+        hit = np.flatnonzero(number >= 0)
+        mine, theirs = rows.take(hit), truth.take(number[hit])
+        self.rows = len(rows)
+        self.pure = len(hit) / max(1, len(rows))
+        self.complete = float(
+            (theirs["snr"].to_numpy() > _FAINTEST).sum() / (truth["snr"].to_numpy() > _FAINTEST).sum()
+        )
+        self.columns: dict[str, Any] = {name: np.array(mine[name].to_pylist()) for name in mine.column_names}
+        for name in ("class", "e1", "e2", "snr", "mag"):
+            self.columns[f"true_{name}"] = np.array(theirs[name].to_pylist())
 
     def _pairs(self, names: tuple[str, str]) -> np.ndarray:
         return np.stack([self.columns[name].astype(float) for name in names], axis=1)
 
     def shapes(self) -> Shapes:
-        """Measured and true ellipticities of galaxies with S/N above 10."""
+        """Measured and true ellipticities of galaxies of S/N above `_FAINTEST`."""
         measured, true = self._pairs(("shapes_e1", "shapes_e2")), self._pairs(("true_e1", "true_e2"))
         snr = self.columns["true_snr"].astype(float)
-        kept = (snr > 10) & np.isfinite(measured).all(1) & np.isfinite(true).all(1)
+        kept = (snr > _FAINTEST) & np.isfinite(measured).all(1) & np.isfinite(true).all(1)
         return Shapes(true[kept], measured[kept], snr[kept])
 
     def accuracy(self) -> float:
-        """Share of right classes among objects with S/N above 10."""
-        kept = self.columns["true_snr"].astype(float) > 10
+        """Share of right classes among objects of S/N above `_FAINTEST`."""
+        kept = self.columns["true_snr"].astype(float) > _FAINTEST
         return float(np.mean((self.columns["classes_label"] == self.columns["true_class"])[kept]))
 
-    def snapshots(self, survey: Survey) -> list[Snapshot]:
-        """Bright objects of all classes, cut from the survey's tiles."""
+    def snapshots(self, survey: Survey, outlines: LabelImage) -> list[Snapshot]:
+        """Bright objects of all classes, cut from the survey's tiles, and their outlines."""
         chosen = self._examples()
+        numbers = dict(zip(outlines.objects["object_id"].to_pylist(), outlines.objects["label"].to_pylist()))
         tiles = {info.name: info for info in survey.iter_tiles()}
         read: dict[str, np.ndarray] = {}
         shots = []
@@ -183,7 +190,10 @@ class _Found:
             probability = float(self.columns[f"classes_p_{label}"][i])
             true = str(self.columns["true_class"][i])
             title = f"{label} {probability:.2f}" + ("" if true == label else f" (is {true})")
-            shots.append(Snapshot(cut(read[info.name], x, y, _CUTOUT), title, label, true == label))
+            pixels = cut(read[info.name], x, y, _CUTOUT)
+            around = cut(outlines.labels[None], self.columns["x"][i], self.columns["y"][i], _CUTOUT)[0]
+            own = around == numbers.get(int(self.columns["object_id"][i]), -1)
+            shots.append(Snapshot(pixels, title, label, true == label, own))
         return shots
 
     def _examples(self) -> list[int]:
@@ -196,30 +206,23 @@ class _Found:
         return [int(i) for group in groups for i in group][:_SHOWN]
 
 
-def _summary(
-    out: str,
-    sky: Sky,
-    rows: int,
-    classes: list[tuple[str, int]],
-    near: int,
-    shapes: Shapes,
-    accuracy: float,
-    seconds: float,
-) -> str:
-    count, rmse = shapes.scatter(20, 50)
+def _summary(out: str, sky: Sky, found: _Found, classes: list[tuple[str, int]], near: int, seconds: float) -> str:
+    count, rmse = found.shapes().scatter(20, 50)
     counts = ", ".join(f"{number} {name}" for name, number in classes)
     folder = shown(out)
     catalog = f"{folder}/catalog"
     return f"""
-{rows} rows in {catalog} ({counts}); {near} of them within 0.01 deg of the centre.
-Ellipticity RMSE per component at S/N 20-50: {rmse:.3f} ({count} galaxies); classes right at S/N > 10: {accuracy:.0%}.
+{found.rows} objects found and measured, in {catalog} ({counts}); {near} of them within 0.01 deg of the centre.
+Found: {found.complete:.0%} of the objects of S/N > {_FAINTEST:g}; {found.pure:.0%} of what was found is really there.
+Ellipticity RMSE per component at S/N 20-50: {rmse:.3f} ({count} galaxies); classes right: {found.accuracy():.0%}.
 Picture: {folder}/demo.png   All of it took {seconds:.0f} s.
 
 Try next:
   astroml-plugin query {catalog} "SELECT object_id, ra, dec, shapes_e1, shapes_e2, classes_label FROM catalog LIMIT 5"
   astroml-plugin query {catalog} --cone {sky.ra} {sky.dec} 0.01 --to near.fits
-  astroml-plugin infer {folder}/survey.zarr --bundle {folder}/bundles/shapes --objects {folder}/objects.parquet \\
-      --out {folder}/one
-  astroml-plugin demo --images DIR            # your own FITS images, with catalogues beside them
+  astroml-plugin outlines {catalog} --tile {sky.name}_r0_c0 --to outlines.fits      # which pixels are whose
+  astroml-plugin infer {folder}/survey.zarr --bundle {folder}/bundles/shapes --objects {folder}/sky/truth.parquet \\
+      --out {folder}/given                    # the same for a catalogue that you have
+  astroml-plugin demo --images DIR            # your own FITS images, with or without catalogues beside them
   astroml-plugin ingest --help                # bring a survey of your own
 """.strip()  # noqa: S608 - text for a person

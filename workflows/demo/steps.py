@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from astroml_plugin import storage
 from workflows.progress import Reporter
 
+FINDER = "segmentation"
+"""The shipped bundle that finds the objects."""
+
 
 @dataclass(frozen=True)
 class DemoResult:
