@@ -151,6 +151,10 @@ def _pattern(name: str, pairs: Sequence[tuple[str, str]], everything: set[str]) 
     return None
 
 
+_ANY_SCALE = 1.0
+"""Relative difference of pixel scales: what finds objects goes by sizes in pixels, the demo's models by nothing."""
+
+
 @dataclass(frozen=True)
 class _Measured:
     """One image that went all the way."""
@@ -207,6 +211,7 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
     if entry.catalogue is None:
         survey, source = flattened(survey, storage.join(folder, "flat.zarr")), f"objects: found by {FINDER}"
         bundles = [FINDER, *bundles]
+        given = {"pixel_scale_tolerance": _ANY_SCALE}
     else:
         source = f"objects: {entry.catalogue.rsplit('/', 1)[-1]}"
         given = {"objects": entry.catalogue, "objects_settings": entry.settings or ObjectSettings()}
