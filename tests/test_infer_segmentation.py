@@ -163,8 +163,9 @@ def test_a_galaxy_larger_than_window_and_halo_is_a_blend_of_parts(
     flags = parts["flags"].to_numpy()
     assert parts.num_rows > 10
     assert np.all(flags & ObjectFlag.BLENDED)  # the network sees no farther than 57 pixels: it takes arms for objects
+    assert np.all(flags & ObjectFlag.TRUNCATED)  # their patch of light is larger than the halo
     assert len(set(table["object_id"].to_pylist())) == table.num_rows
-    found_labels = read_labels(str(tmp_path / "catalog"))  # its patch of light is larger than the halo
+    found_labels = read_labels(str(tmp_path / "catalog"))
     assert found_labels.contested < 0.01 * found_labels.labels.size
     assert peak < 200e6
 

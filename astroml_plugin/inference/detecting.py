@@ -208,8 +208,8 @@ def _repeated(ids: np.ndarray) -> np.ndarray:
 def _cut_flags(found: Detections, bounds: Box, info: TileInfo, overlap: int) -> np.ndarray:
     """(n,) int32: EDGE where a mask touches the image's border; TRUNCATED where the tile may not hold all of it.
 
-    That is where the mask comes so near to a side of the tile that maps are not the same in the next tile, or reaches
-    farther from its peak than the halo.
+    That is where the mask, or that of another object in its patch of light, comes so near to a side of the tile that
+    maps are not the same in the next tile, or reaches farther from its peak than the halo.
     """
     flags = np.zeros(len(found), np.int32)
     height, width = info.image_shape
@@ -221,6 +221,10 @@ def _cut_flags(found: Detections, bounds: Box, info: TileInfo, overlap: int) -> 
         flags[touching[touching > 0] - 1] |= int(ObjectFlag.EDGE if side == border else ObjectFlag.TRUNCATED)
     halo = info.inner.x0 - info.outer.x0
     flags[extents(found) > halo] |= int(ObjectFlag.TRUNCATED)
+    if PARENT in found.columns:
+        parent = found.columns[PARENT].astype(np.int64)
+        cut = np.bincount(parent, flags & int(ObjectFlag.TRUNCATED), minlength=len(found)) > 0
+        flags[cut[parent]] |= int(ObjectFlag.TRUNCATED)
     return flags
 
 
