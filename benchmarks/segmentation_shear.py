@@ -324,9 +324,9 @@ def section(methods: Mapping[str, Method], scale: Scale, identity: Any) -> tuple
         f"{_LEAST_SNR:g} and more (alone, without shear) with no other of S/N {_NEIGHBOUR:g} within {_FAR:g} PSF "
         f"widths, or with one within {_CLOSE:g}. *Same objects*: only galaxies found under both shears; what m has "
         "beyond that is detection's part. *True places*: all such galaxies where they are, found or not. Errors: "
-        f"standard deviations, squares of {_BLOCK} pixels resampled. Galaxies move over the noise, which does not cancel "
-        "between the two shears: with so few of them m is no calibration of the ellipticities, whose own is in the "
-        "section Ellipticities. Where m is the same at the true places, detection has no part in it.\n\n"
+        f"standard deviations, squares of {_BLOCK} pixels resampled. Galaxies move over the noise, which does not "
+        "cancel between the two shears: with so few of them m is no calibration of the ellipticities, whose own "
+        "is in the section Ellipticities. Where m is the same at the true places, detection has no part in it.\n\n"
     )
     return text + table([*head, "detection's part"], rows), {"shear": found}
 
