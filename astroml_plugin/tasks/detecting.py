@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.errors import InputError
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.photometry import psf_fwhm
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,24 @@ class Field:
     psf_box: tuple[int, int, int, int] | None = None
     """Parent pixels (x0, y0, x1, y1) that the cells of `psf` divide: a tile's outer box may reach beyond the image,
     the field does not. None: the field's own."""
+
+    @cached_property
+    def _psf_fwhm(self) -> np.ndarray:
+        """(cell_y, cell_x) pixels."""
+        assert self.psf is not None
+        return np.array([[psf_fwhm(cell) for cell in row] for row in self.psf.mean(0)])
+
+    def psf_fwhm_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(n,) FWHM in pixels of the PSF, mean of the bands, at places of the field; NaN where it is not known."""
+        if self.psf is None:
+            return np.full(len(x), np.nan)
+        height, width = self.image.shape[1:]
+        left, top = self.origin
+        x0, y0, x1, y1 = self.psf_box or (left, top, left + width, top + height)
+        cells_y, cells_x = self.psf.shape[1:3]
+        row = np.clip((y + 0.5 + top - y0) / (y1 - y0) * cells_y, 0, cells_y - 1).astype(np.int64)
+        column = np.clip((x + 0.5 + left - x0) / (x1 - x0) * cells_x, 0, cells_x - 1).astype(np.int64)
+        return self._psf_fwhm[row, column]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ maps (`field_truth.LAYERS`) tell light from sky, where centres are, and to which
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,14 +24,13 @@ from astroml_plugin.tasks.base import Task, TaskSettings, transform
 from astroml_plugin.tasks.companions import Companions, find_companions, parts_of
 from astroml_plugin.tasks.detecting import PARENT, DetectingTask, Detections, Field
 from astroml_plugin.tasks.field_truth import LAYERS
-from astroml_plugin.tasks.gaussians import fit_gaussians
+from astroml_plugin.tasks.gaussians import Gaussians, fit_gaussians
 from astroml_plugin.tasks.normalisation import Normalisation
 from astroml_plugin.tasks.outlines import Outlines, around, centroids, find_peaks, outline
 from astroml_plugin.tasks.photometry import (
     aperture_flux,
     isophotal_flux,
     pixel_flags,
-    psf_fwhm,
     second_moments,
     summed,
 )
@@ -258,8 +257,10 @@ class SegmentTask(DetectingTask):
     # ---- finding -----------------------------------------------------------------------------------------------
 
     def detect(self, maps: np.ndarray, field: Field) -> Detections:
-        """The objects of a field: peaks, outlines, measurements."""
-        settings = self.settings
+        """The objects of a field: peaks, outlines, measurements; where no variance is given, no error is either."""
+        settings, estimated = self.settings, field.variance is None
+        if estimated:
+            field = replace(field, variance=self._estimated(field))
         if field.bits is not None and (field.bits & int(ObjectFlag.EDGE)).any():
             outside = (field.bits & np.uint8(ObjectFlag.EDGE)).all(0)
             maps = np.where(outside, np.float32(np.nan), maps)
@@ -269,10 +270,12 @@ class SegmentTask(DetectingTask):
             maps, peak, certain, (x, y) = self._with_companions(maps, field, peak, certain, (x, y))
         outlines = outline(maps[_FOREGROUND] > _logit(settings.foreground), maps[_X], maps[_Y], peak)
         columns, snr = self._measured(maps, field, outlines, peak, (x, y))
+        if estimated:
+            columns |= {name: np.full(len(x), np.nan) for name in columns if name.endswith("_err")}
         columns["p_object"] = _sigmoid(certain)
         blended, columns[PARENT] = _blends(outlines, snr)
         flags = pixel_flags(field.bits, outlines.pixels, len(x)) | blended * np.int32(ObjectFlag.BLENDED)
-        flags |= int(ObjectFlag.NO_VARIANCE) if field.variance is None else 0
+        flags |= int(ObjectFlag.NO_VARIANCE) if estimated else 0
         flags |= self._domain(field, x, y)
         ordered = {column.name: columns[column.name].astype(column.type) for column in self.columns()}
         return Detections(outlines.labels, x, y, peak[1], peak[0], ordered, flags)
@@ -314,7 +317,7 @@ class SegmentTask(DetectingTask):
         Pixels where a companion has most of the light point to it; their share is what both sides of the parent say.
         """
         settings, (image, variance) = self.settings, self._combined(field)
-        widths = np.clip(np.nan_to_num(self._psf_widths(field, *centre), nan=_USUAL_WIDTH), *settings.psf_fwhm)
+        widths = np.clip(np.nan_to_num(field.psf_fwhm_at(*centre), nan=_USUAL_WIDTH), *settings.psf_fwhm)
         widths = np.round(widths * 4) / 4  # a little more or less in the next tile is the same
         found = find_companions(
             image, variance, peak, widths, least=settings.companion, lopsided=settings.lopsided
@@ -344,12 +347,7 @@ class SegmentTask(DetectingTask):
 
     def _combined(self, field: Field) -> tuple[np.ndarray, np.ndarray]:
         """(h, w) float32 image of all bands, weighted with their inverse variances, and its variance; infinite: bad."""
-        image = field.image
-        if field.variance is None:
-            noise = self._noise(torch.from_numpy(image)[None], torch.from_numpy(image)[None] != 0)[0].numpy()
-            variance = np.broadcast_to(noise**2, image.shape)
-        else:
-            variance = field.variance
+        image, variance = field.image, _variance(field)
         good = variance > 0 if field.bits is None else (variance > 0) & (field.bits == 0)
         if len(image) == 1:
             return np.where(good, image, 0)[0], np.where(good, variance, np.inf)[0].astype(np.float32)
@@ -378,36 +376,26 @@ class SegmentTask(DetectingTask):
         parts, other = np.ones(maps.shape[1:], np.float32), np.full(maps.shape[1:], -1, np.int32)
         parts[where], other[where] = share, pixels.other
         for number, band in enumerate(self.bands):
-            image, variance = field.image[number], None if field.variance is None else field.variance[number]
+            image, variance = field.image[number], _variance(field)[number]
             unit = _nanojansky(field.zero_points[number] if field.zero_points else None)
             iso = isophotal_flux(image, variance, pixels, share, count)
             aper = aperture_flux(image, variance, centre, self.settings.aperture, parts, outlines, other)
-            total = self._total(number, field, centre, outlines, galaxy)
+            total = _total(fit_gaussians(image, variance, centre, outlines.labels, outlines.patch), galaxy)
             for name, (flux, error) in (("iso", iso), ("aper", aper), ("total", total)):
                 columns |= {f"flux_{name}_{band}": flux * unit, f"flux_{name}_{band}_err": error * unit}
         return columns, summed(signal * share, pixels, count)
 
-    def _total(
-        self, number: int, field: Field, centre: Any, outlines: Outlines, galaxy: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Total flux in a band and its error (n,), (n,): of a Gaussian of free size, and the spread of profiles."""
-        image, variance = field.image[number], None if field.variance is None else field.variance[number]
-        if variance is None:
-            noise = self._noise(torch.from_numpy(image)[None, None], torch.from_numpy(image)[None, None] != 0)
-            usable = np.ones(image.shape, bool) if field.bits is None else field.bits[number] == 0
-            variance = usable * np.float32(float(noise) ** 2)
-        found = fit_gaussians(image, variance, centre, outlines.labels, outlines.patch)
-        error = np.sqrt(2 * found.error**2 + (_PROFILES * galaxy * found.total) ** 2)
-        return found.total, error if field.variance is not None else np.full(len(error), np.nan)
+    def _estimated(self, field: Field) -> np.ndarray:
+        """(band, h, w) float32 variance of a field that has none; 0 where pixels cannot be used."""
+        image = torch.from_numpy(field.image)[None]
+        noise = self._noise(image, image != 0)[0].numpy()
+        usable = np.ones(field.image.shape, bool) if field.bits is None else field.bits == 0
+        return usable * noise**2
 
     def _signal_at(self, field: Field, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """(m,) S/N of some pixels, as the network sees it."""
         image = torch.from_numpy(field.image[:, where[0], where[1]])[None, :, :, None]
-        if field.variance is None:
-            noise = self._noise(torch.from_numpy(field.image)[None], torch.from_numpy(field.image)[None] != 0)
-            variance = noise.square().expand_as(image)
-        else:
-            variance = torch.from_numpy(field.variance[:, where[0], where[1]])[None, :, :, None]
+        variance = torch.from_numpy(_variance(field)[:, where[0], where[1]])[None, :, :, None]
         usable = torch.ones_like(image, dtype=torch.bool)
         if field.bits is not None:
             usable = torch.from_numpy(field.bits[:, where[0], where[1]] == 0)[None, :, :, None]
@@ -419,22 +407,9 @@ class SegmentTask(DetectingTask):
         if field.psf is None or not len(x):
             return flags
         low, high = self.settings.psf_fwhm
-        found = self._psf_widths(field, x, y)
+        found = field.psf_fwhm_at(x, y)
         fits = (found > low / _TOLERANCE) & (found < high * _TOLERANCE)
         return (~fits).astype(np.int32) * np.int32(ObjectFlag.OUT_OF_DOMAIN)
-
-    def _psf_widths(self, field: Field, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(n,) FWHM in pixels of the PSF at places of the field; NaN where it is not known."""
-        if field.psf is None:
-            return np.full(len(x), np.nan)
-        height, width = field.image.shape[1:]
-        left, top = field.origin
-        x0, y0, x1, y1 = field.psf_box or (left, top, left + width, top + height)
-        cells_y, cells_x = field.psf.shape[1:3]
-        fwhm = np.array([[psf_fwhm(field.psf[:, j, i].mean(0)) for i in range(cells_x)] for j in range(cells_y)])
-        row = np.clip((y + 0.5 + top - y0) / (y1 - y0) * cells_y, 0, cells_y - 1).astype(np.int64)
-        column = np.clip((x + 0.5 + left - x0) / (x1 - x0) * cells_x, 0, cells_x - 1).astype(np.int64)
-        return fwhm[row, column]
 
 
 def maps_of(task: SegmentTask, network: nn.Module, tile: Tile, pixel_scale: float | None = None) -> np.ndarray:
@@ -477,6 +452,17 @@ _USUAL_WIDTH = 3.5
 
 _TOLERANCE = 1.07
 """Of the FWHM of PSF images, in which the pixels' own width is."""
+
+
+def _variance(field: Field) -> np.ndarray:
+    """(band, h, w) of a field that has it, given or estimated."""
+    assert field.variance is not None
+    return field.variance
+
+
+def _total(found: Gaussians, galaxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Total flux in a band and its error (n,), (n,): of a Gaussian of free size, and the spread of profiles."""
+    return found.total, np.sqrt(2 * found.error**2 + (_PROFILES * galaxy * found.total) ** 2)
 
 
 def _best_beside(
