@@ -126,19 +126,28 @@ def _astronomaly(inputs: Float, score: Float, rows: NDArray[np.int64], given: Fl
 def _score_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
     """A Gaussian process whose mean is learned too (Rasmussen & Williams 2006, section 2.7): what the score puts first
     is wanted, until labels say that it is not; near labels the process takes over. No hyperparameter is fitted."""
-    if len(rows) > _MOST_FOR_PROCESS:
-        chosen = np.random.default_rng(seed).permutation(len(rows))[:_MOST_FOR_PROCESS]
-        rows, given = rows[chosen], given[chosen]
+    rows, given = _some(rows, given, seed)
     near = np.clip(inputs, -_FARTHEST, _FARTHEST)
     wanted = _ranks(score) ** _STEEPNESS
     known, mean = near[rows], wanted[rows]
     covariance = _AMPLITUDE * _likeness(known, known) + _DOUBT**2 * np.outer(mean, mean) + _NOISE * np.eye(len(rows))
     weights = np.linalg.solve(covariance, given / HIGHEST - mean)
     slope = 1 + _DOUBT**2 * (mean @ weights)
-    parts = np.array_split(near, max(1, len(near) // _CHUNK))
-    return HIGHEST * (
-        slope * wanted + _AMPLITUDE * np.concatenate([_likeness(part, known) @ weights for part in parts])
-    )
+    learned = np.concatenate([_likeness(part, known) @ weights for part in _parts(near)])
+    return HIGHEST * (slope * wanted + _AMPLITUDE * learned)
+
+
+def _some(rows: NDArray[np.int64], given: Float, seed: int) -> tuple[NDArray[np.int64], Float]:
+    """Scored objects, no more than a process can learn from: its time grows with their cube."""
+    if len(rows) <= _MOST_FOR_PROCESS:
+        return rows, given
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:_MOST_FOR_PROCESS]
+    return rows[chosen], given[chosen]
+
+
+def _parts(inputs: Float) -> list[Float]:
+    """What a process judges at once."""
+    return np.array_split(inputs, max(1, len(inputs) // _CHUNK))
 
 
 def _likeness(some: Float, others: Float) -> Float:
@@ -150,17 +159,14 @@ def _likeness(some: Float, others: Float) -> Float:
 def _gaussian_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
     gaussian = _sklearn("gaussian_process")
     kernels = gaussian.kernels
-    if len(rows) > _MOST_FOR_PROCESS:  # time grows with the cube
-        chosen = np.random.default_rng(seed).permutation(len(rows))[:_MOST_FOR_PROCESS]
-        rows, given = rows[chosen], given[chosen]
+    rows, given = _some(rows, given, seed)
     length = np.sqrt(inputs.shape[1])
     kernel = kernels.ConstantKernel(1.0, (0.05, 20.0)) * kernels.RBF(length, (length / 10, length * 10))
     kernel += kernels.WhiteKernel(0.1, (1e-3, 1.0))
     model = gaussian.GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0, random_state=seed)
     with warnings.catch_warnings(action="ignore"):  # a length scale at its bound is no news to who scores galaxies
         model.fit(inputs[rows], given)
-    parts = [model.predict(part) for part in np.array_split(inputs, max(1, len(inputs) // 10_000))]
-    return np.concatenate(parts)
+    return np.concatenate([model.predict(part) for part in _parts(inputs)])
 
 
 def _sklearn(part: str) -> Any:
