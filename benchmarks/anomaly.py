@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from astroml_plugin.tasks import anomaly_merit
 from astroml_plugin.tasks.anomaly import PICTURE_WEIGHTS, SIGNS
 from benchmarks import anomaly_labels, picture_weights
 from benchmarks.anomaly_labels import Sought
-from benchmarks.harness import REPEATS, Section, interleave, kept, median_iqr, scratch, shared_data, table
+from benchmarks.harness import REPEATS, Section, interleave, kept, kept_arrays, median_iqr, scratch, shared_data, table
 from workflows.infer import infer
 from workflows.recipe import Recipe, read_recipe
 from workflows.shipped.morphology import ingested
@@ -83,7 +83,7 @@ def run(scale: Scale | None = None) -> Section:
         "robustness": partial(_robustness, scale, model),
         "speed": partial(_speed, scale, model),
     }
-    key = hashlib.sha256(f"{_VERSION} {model.sha256} {scale} {PICTURE_WEIGHTS}".encode()).hexdigest()[:12]
+    key = _key(scale, model)
     parts = {name: kept(f"anomaly-{name}-{key}", measure) for name, measure in measures.items()}
     head = (
         f"Bundle `{model.name}` ({model.sha256[:12]}). Scores and searches learn from no label; brackets are 95 % "
@@ -99,6 +99,11 @@ def run(scale: Scale | None = None) -> Section:
 
 
 # ---- real mergers ------------------------------------------------------------------------------------------------
+
+
+def _key(scale: Scale, model: ModelBundle) -> str:
+    """Of finished parts: what they depend on."""
+    return hashlib.sha256(f"{_VERSION} {model.sha256} {scale} {PICTURE_WEIGHTS}".encode()).hexdigest()[:12]
 
 
 def real_recipe(epochs: int = 0) -> Recipe:
@@ -186,36 +191,41 @@ def _set(seed: int, count: int, kind: str = "", **changes: Any) -> AnomalySet:
     return AnomalySet(count, seed=seed, block=min(250, count), anomaly_fraction=float(bool(kind)), **shares, **changes)
 
 
+def _sets(
+    seed: int, count: int, each: int, kinds: Sequence[str] = AnomalySet.anomalies, **changes: Any
+) -> tuple[list[AnomalySet], np.ndarray]:
+    """Ordinary ones and those of each kind, with the next seeds; and the kind of each stamp."""
+    sets = [_set(seed, count, **changes)]
+    sets += [_set(seed + 1 + number, each, kind, **changes) for number, kind in enumerate(kinds)]
+    return sets, np.repeat(["normal", *kinds], [one.count for one in sets])
+
+
 def stamps_of(one: AnomalySet) -> tuple[Cutouts, pa.Table]:
     """Pixels and truth of a set, kept for the next run."""
     digest = hashlib.sha256(f"{_VERSION} {one}".encode()).hexdigest()[:16]
-    store = scratch() / f"anomaly-{one.seed}-{digest}.npz"
-    if not store.exists():
-        blocks = [one.make(index) for index in range(one.blocks)]
-        part = store.with_suffix(".part.npz")
-        planes = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in ("image", "variance")}
-        sink = pa.BufferOutputStream()
-        truth = pa.concat_tables([block.table for block in blocks])
-        with pa.ipc.new_file(sink, truth.schema) as writer:
-            writer.write_table(truth)
-        np.savez(part, **planes, truth=np.frombuffer(sink.getvalue(), np.uint8))
-        part.rename(store)
-    with np.load(store) as kept:
-        cutouts = from_stamps(kept["image"], kept["variance"], None, bands=BANDS, pixel_scale=one.camera.pixel_scale)
-        truth = pa.ipc.open_file(pa.py_buffer(kept["truth"].tobytes())).read_all()
-    return cutouts, truth
+    found = kept_arrays(f"anomaly-{one.seed}-{digest}", lambda: _made(one))
+    cutouts = from_stamps(found["image"], found["variance"], None, bands=BANDS, pixel_scale=one.camera.pixel_scale)
+    return cutouts, pa.ipc.open_file(pa.py_buffer(found["truth"].tobytes())).read_all()
+
+
+def _made(one: AnomalySet) -> dict[str, np.ndarray]:
+    """Pixels and, as bytes of an Arrow file, truth."""
+    blocks = [one.make(index) for index in range(one.blocks)]
+    planes = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in ("image", "variance")}
+    sink = pa.BufferOutputStream()
+    truth = pa.concat_tables([block.table for block in blocks])
+    with pa.ipc.new_file(sink, truth.schema) as writer:
+        writer.write_table(truth)
+    return {**planes, "truth": np.frombuffer(sink.getvalue(), np.uint8)}
 
 
 def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str, dict[str, Any]]:
     alone = {"galaxies": 0.0, "stars": 0.0} if isolated else {}
     seed, count = (ISOLATED, scale.isolated) if isolated else (NORMAL, scale.normal)
     kinds = ("merger",) if isolated else AnomalySet.anomalies
-    sets = [
-        _set(seed, count, **alone),
-        *(_set(seed + 1 + n, scale.each, kind, **alone) for n, kind in enumerate(kinds)),
-    ]
-    cutouts = _joined([stamps_of(one)[0] for one in sets])
-    kind = np.repeat(["normal", *kinds], [one.count for one in sets])
+    sets, kind = _sets(seed, count, scale.each, kinds, **alone)
+    stamps = [stamps_of(one) for one in sets]
+    cutouts = _joined([pixels for pixels, _ in stamps])
     population, _ = stamps_of(_set(POPULATION, scale.population, **alone))
     ranked = _ranked(model, cutouts, population, "-".join(str(one.seed) for one in sets) + f"-{count}-{scale.each}")
     data: dict[str, Any] = {}
@@ -246,7 +256,7 @@ def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str
         + table(["sign", *kinds], _sign_rows(data["signs"], kinds))
     )
     if not isolated:
-        truths = {name: stamps_of(one)[1] for name, one in zip(kinds, sets[1:])}
+        truths = {name: truth for name, (_, truth) in zip(kinds, stamps[1:])}
         missed, data["limits"] = anomaly_labels.limits(*seen_by_learners(model, cutouts), kind, truths)
         text += "\n\n" + missed
     return title + text, data
@@ -294,17 +304,15 @@ def _own(model: ModelBundle, cutouts: Cutouts) -> dict[str, np.ndarray]:
 def _measured(cutouts: Cutouts, key: str) -> dict[str, dict[str, np.ndarray]]:
     """What baselines see, kept for the next run."""
     pixels = hashlib.sha256(np.ascontiguousarray(cutouts.image.numpy()).tobytes()).hexdigest()[:16]
-    store = scratch() / f"anomaly-measured-{pixels}.npz"
-    if not store.exists():
+
+    def flat() -> dict[str, np.ndarray]:
         found = {name: function(cutouts) for name, function in anomaly_merit.BASELINES.items()}
-        np.savez(
-            store, **{f"{name} {column}": values for name, part in found.items() for column, values in part.items()}
-        )
-    with np.load(store) as kept:
-        named: dict[str, dict[str, np.ndarray]] = {}
-        for name, values in kept.items():
-            which, _, column = name.partition(" ")
-            named.setdefault(which, {})[column] = values
+        return {f"{name} {column}": values for name, part in found.items() for column, values in part.items()}
+
+    named: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in kept_arrays(f"anomaly-measured-{pixels}", flat).items():
+        which, _, column = name.partition(" ")
+        named.setdefault(which, {})[column] = values
     return named
 
 
@@ -324,13 +332,6 @@ def seen_by_learners(model: ModelBundle, cutouts: Cutouts) -> tuple[np.ndarray, 
     return np.column_stack([found["latent"], *(found[name] for name in _SIGN_NAMES)]), found["anomaly_score"]
 
 
-def _sets(seed: int, count: int, each: int) -> tuple[list[AnomalySet], np.ndarray]:
-    """Ordinary ones and all kinds, and the kind of each stamp."""
-    kinds = AnomalySet.anomalies
-    sets = [_set(seed, count), *(_set(seed + 1 + number, each, kind) for number, kind in enumerate(kinds))]
-    return sets, np.repeat(["normal", *kinds], [one.count for one in sets])
-
-
 def _active(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
     sets: dict[str, Sought] = {}
     given = pictures(scale)
@@ -341,8 +342,7 @@ def _active(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
     made, kind = _sets(SOUGHT, scale.normal // 2, scale.each)
     space, score = seen_by_learners(model, _joined([stamps_of(one)[0] for one in made]))
     sets |= {f"simulated, {name}": Sought(space, score, kind == name) for name in ("merger", "lens", "ring")}
-    key = hashlib.sha256(f"{_VERSION} {model.sha256} {scale} {PICTURE_WEIGHTS}".encode()).hexdigest()[:12]
-    return anomaly_labels.learning(sets, scale.seeds, key)
+    return anomaly_labels.learning(sets, scale.seeds, _key(scale, model))
 
 
 # ---- robustness --------------------------------------------------------------------------------------------------

@@ -98,7 +98,8 @@ def limits(space: np.ndarray, score: np.ndarray, kind: np.ndarray, truths: Mappi
             figures = [_third(own[part == number], score[ordinary]) for number in range(3)]
             data["thirds"][f"{name} {column}"] = [edges.tolist(), figures]
             spans = [
-                f"{low:.3g}–{high:.3g}: {one[0]:.3f} / {one[1]:.2f}" for (low, high), one in zip(_spans(edges), figures)
+                f"{low:.3g}–{high:.3g}: {one[0]:.3f} / {one[1]:.2f}"
+                for (low, high), one in zip(pairwise(edges), figures)
             ]
             rows.append([name, column, *spans])
     text = (
@@ -108,10 +109,6 @@ def limits(space: np.ndarray, score: np.ndarray, kind: np.ndarray, truths: Mappi
         + f". Thirds of each kind by its truth, AUROC / recall at {FPR:.0%} false positives:\n\n"
     )
     return text + table(["kind", "by", "lowest third", "middle", "highest"], rows), data
-
-
-def _spans(edges: np.ndarray) -> list[tuple[float, float]]:
-    return list(pairwise(edges))
 
 
 def _third(odd: np.ndarray, ordinary: np.ndarray) -> list[float]:

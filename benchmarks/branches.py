@@ -5,7 +5,6 @@ Finished parts of a simulation are kept: what was interrupted goes on, and more 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.evaluation import measure
 from astroml_plugin.simulation.postage import make_block
 from astroml_plugin.stream import Batch
-from benchmarks.harness import scratch
+from benchmarks.harness import kept_arrays
 
 Float = NDArray[np.float64]
 
@@ -125,17 +124,13 @@ def _kept(pool: Executor, sets: Sets, blocks: range) -> dict[str, Float]:
     what = {**asdict(sets), "bundle": ModelBundle.load(sets.bundle).sha256, "hst": bool(sets.hst), "version": _VERSION}
     lengths = [sets.stamps().block_length(index) for index in blocks]
     what = {**what, "count": None, "blocks": [sets.block, blocks[0], *lengths]}
-    kept = scratch() / "branches" / f"{storage.digest(what)[:24]}.npz"
-    if kept.exists():
-        with np.load(kept) as found:
-            return {"" if name == _OWN else name: found[name] for name in found}
-    parts = list(pool.map(block_sums, [(sets, index) for index in blocks]))
-    made = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-    kept.parent.mkdir(exist_ok=True)
-    sink = io.BytesIO()
-    np.savez(sink, **{name or _OWN: values for name, values in made.items()})
-    storage.write_atomic(str(kept), sink.getvalue())
-    return made
+
+    def made() -> dict[str, Float]:
+        parts = list(pool.map(block_sums, [(sets, index) for index in blocks]))
+        return {name or _OWN: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+    found = kept_arrays(f"branches/{storage.digest(what)[:24]}", made)
+    return {"" if name == _OWN else name: values for name, values in found.items()}
 
 
 def drawn(values: Float, repeats: int = 500, seed: int = 0) -> Float:

@@ -28,7 +28,7 @@ from astroml_plugin.realism import forest_auc, nearest, network_auc
 from astroml_plugin.stamps import Stamps
 from astroml_plugin.tasks.generate import CONDITIONS, GenerateTask
 from astroml_plugin.tasks.restore import RestoreTask, shape_bias
-from benchmarks.harness import Section, kept, scratch, shared_data, table
+from benchmarks.harness import Section, kept, kept_arrays, scratch, shared_data, table
 from benchmarks.sersic_index import SersicIndex
 from workflows.simulate import simulate
 from workflows.train import train
@@ -105,12 +105,7 @@ def _generation(scale: Scale) -> tuple[str, dict[str, Any]]:
 
 def _drawn(task: GenerateTask, network: Any, count: int, key: str) -> np.ndarray:
     """Noiseless pixels of drawn galaxies, kept for the next run."""
-    store = scratch() / f"{key}.npy"
-    if not store.exists():
-        part = store.with_suffix(".part.npy")
-        np.save(part, task.draw(network, count, seed=FRESH["light"]).image)
-        part.rename(store)
-    return np.load(store)
+    return kept_arrays(key, lambda: {"image": task.draw(network, count, seed=FRESH["light"]).image})["image"]
 
 
 def _distances(sets: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -46,6 +46,18 @@ def kept(name: str, measure: Callable[[], Any]) -> Any:
     return json.loads(store.read_text())
 
 
+def kept_arrays(name: str, measure: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """As `kept`, for named arrays."""
+    store = scratch() / f"{name}.npz"
+    if not store.exists():
+        store.parent.mkdir(parents=True, exist_ok=True)
+        part = store.with_suffix(".part.npz")
+        np.savez(part, **measure())  # type: ignore[arg-type]
+        part.rename(store)
+    with np.load(store) as found:
+        return dict(found)
+
+
 def shared_data(name: str) -> Path | None:
     """A file or folder of the real images: of ASTROML_TEST_DATA, or beside the project; None where it is not there."""
     default = Path(__file__).parents[2] / "shared" / "data"

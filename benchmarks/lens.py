@@ -32,7 +32,7 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.simulation import LensSet
 from astroml_plugin.simulation.lenses import HARD, easy_features
 from astroml_plugin.tasks.base import Task
-from benchmarks.harness import Section, scratch, table
+from benchmarks.harness import Section, kept_arrays, table
 
 SEEDS = (950, 951, 952, 953, 954)
 """One draw of negatives each. Of 900 and above: never trained or tuned on."""
@@ -135,14 +135,10 @@ def _sample(stamps: LensSet, bundle: str, pool: Executor, judges: Judges) -> Sam
     """Scores and truth of a set, block by block; kept for the next run."""
     model = ModelBundle.load(bundle)
     text = f"{_VERSION} {classical.VERSION} {sorted(judges)} {model.sha256} {stamps}"
-    store = scratch() / f"lens-{stamps.seed}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
-    if not store.exists():
-        part = store.with_suffix(".part.npz")
-        packed = _joined(_judged(block, judges) for block in _blocks(stamps, bundle, pool))
-        np.savez(part, **packed)  # type: ignore[arg-type]
-        part.rename(store)
-    with np.load(store) as kept:
-        values = dict(kept)
+    values = kept_arrays(
+        f"lens-{stamps.seed}-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
+        lambda: _joined(_judged(block, judges) for block in _blocks(stamps, bundle, pool)),
+    )
     named = {
         kind: {name.partition(" ")[2]: value for name, value in values.items() if name.startswith(kind)}
         for kind in ("score", "label")

@@ -5,7 +5,6 @@ Set ASTROML_BENCH_BUNDLE to measure another bundle. Source Extractor is tuned fo
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from astroml_plugin.field_merit import (
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky, truth_of
 from astroml_plugin.tasks.segment import SegmentTask, field_of, maps_of
 from benchmarks import segmentation_real, segmentation_shear
-from benchmarks.harness import Section, interleave, scratch, table
+from benchmarks.harness import Section, interleave, kept, table
 
 TARGETS = {"iou": 0.83, "completeness 24-25": 0.57, "purity": 0.97, "pairs": 1.5, "blend flux": 0.7, "noise": 0.3}
 _PER_ARCMIN = (60 / 0.2) ** 2
@@ -152,21 +151,23 @@ def raw_extracted(tile: Tile, settings: ExtractorSettings, fluxes: bool = True) 
 
 def tuned_extractors(scale: Scale) -> dict[str, ExtractorSettings]:
     """Figure -> Source Extractor's best settings for it on fields of their own; kept for the next run."""
-    store = scratch() / f"segmentation-tuned-{scale.tuning}-{scale.tuning_side}.json"
-    if not store.exists():
-        fields = [
-            truth_of(field_sky(TUNING_SEED + i, scale.tuning_side, seeing(i, scale.tuning)))
-            for i in range(scale.tuning)
-        ]
-        tried = [(settings, _figures(settings, fields)) for settings in _grid()]
-        pure = [one for one in tried if one[1]["purity"] >= TARGETS["purity"]] or tried
-        best = {
-            "iou": max(tried, key=lambda one: one[1]["iou"]),
-            "completeness": max(pure, key=lambda one: one[1]["completeness 24-25"]),
-            "pairs": max(pure, key=lambda one: (one[1]["pairs"], one[1]["completeness 24-25"])),
-        }
-        store.write_text(json.dumps({name: [asdict(one[0]), one[1]] for name, one in best.items()}))
-    return {name: ExtractorSettings(**values[0]) for name, values in json.loads(store.read_text()).items()}
+    best = kept(f"segmentation-tuned-{scale.tuning}-{scale.tuning_side}", lambda: _tuned(scale))
+    return {name: ExtractorSettings(**values[0]) for name, values in best.items()}
+
+
+def _tuned(scale: Scale) -> dict[str, Any]:
+    """Figure -> its best settings and all figures with them."""
+    fields = [
+        truth_of(field_sky(TUNING_SEED + i, scale.tuning_side, seeing(i, scale.tuning))) for i in range(scale.tuning)
+    ]
+    tried = [(settings, _figures(settings, fields)) for settings in _grid()]
+    pure = [one for one in tried if one[1]["purity"] >= TARGETS["purity"]] or tried
+    best = {
+        "iou": max(tried, key=lambda one: one[1]["iou"]),
+        "completeness": max(pure, key=lambda one: one[1]["completeness 24-25"]),
+        "pairs": max(pure, key=lambda one: (one[1]["pairs"], one[1]["completeness 24-25"])),
+    }
+    return {name: [asdict(one[0]), one[1]] for name, one in best.items()}
 
 
 def _grid() -> list[ExtractorSettings]:

@@ -9,11 +9,9 @@ al. 2019, A&A 621, A2; Sheldon et al. 2020, ApJ 902, 138, for why detection must
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,7 @@ from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky
 from astroml_plugin.simulation.profiles import ellipse
 from astroml_plugin.simulation.skies import Sky, SkyObjects
 from astroml_plugin.sky import Box
-from benchmarks.harness import scratch, table
+from benchmarks.harness import kept_arrays, table
 
 Method = Callable[[Tile], Found]
 """Objects of a tile."""
@@ -284,19 +282,15 @@ def figures(methods: Mapping[str, Method], scale: Scale, identity: Any) -> dict[
         for i in range(count):
             sky = sheared_sky(SEED + i, scale.side, 0.6 + 0.3 * (i + 0.5) / count, density)
             what = [_VERSION, identity, model.sha256, asdict(sky), sorted(methods)]
-            kept = scratch() / f"segmentation-shear-{storage.digest(json.dumps(what, sort_keys=True))[:16]}.npz"
-            parts.append(_remembered(kept, lambda sky=sky: sums_of(sky, methods, shapes)))  # type: ignore[misc]
+            key = f"segmentation-shear-{storage.digest(json.dumps(what, sort_keys=True))[:16]}"
+            found = kept_arrays(key, lambda sky=sky: _flat(sums_of(sky, methods, shapes)))  # type: ignore[misc]
+            parts.append({(name.partition("|")[0], name.partition("|")[2]): found[name] for name in found})
         result[f"{density:g}"] = _figures({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
     return result
 
 
-def _remembered(kept: Path, make: Callable[[], Sums]) -> Sums:
-    if not kept.exists():
-        sink = io.BytesIO()
-        np.savez(sink, **{"|".join(key): values for key, values in make().items()})
-        storage.write_atomic(str(kept), sink.getvalue())
-    with np.load(kept) as found:
-        return {(name.partition("|")[0], name.partition("|")[2]): found[name] for name in found}
+def _flat(sums: Sums) -> dict[str, np.ndarray]:
+    return {"|".join(key): values for key, values in sums.items()}
 
 
 def section(methods: Mapping[str, Method], scale: Scale, identity: Any) -> tuple[str, dict[str, Any]]:

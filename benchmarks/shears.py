@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from astroml_plugin.tasks.perturbations import USUAL
 from astroml_plugin.tasks.shape_merit import SNR_EDGES
 from benchmarks import branches
 from benchmarks.branches import EVERY, LEAST_SNR, UNFLAGGED, Sets
-from benchmarks.harness import scratch, shared_data, table
+from benchmarks.harness import kept, scratch, shared_data, table
 from benchmarks.shape_samples import OWN_IMAGES, SEEDS, Scale
 from workflows.respond import respond
 from workflows.simulate import simulate
@@ -66,10 +65,7 @@ def snr_bins(snr: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def remembered(name: str, what: Any, make: Callable[[], Any]) -> Any:
     """Plain JSON of a bundle and its seeds, made once for every `what`."""
-    kept = scratch() / f"ellipticity-{name}-{storage.digest(what)[:16]}.json"
-    if not kept.exists():
-        storage.write_json(str(kept), make())
-    return json.loads(kept.read_text())
+    return kept(f"ellipticity-{name}-{storage.digest(what)[:16]}", make)
 
 
 # ---- samples -----------------------------------------------------------------------------------------------------
