@@ -67,7 +67,7 @@ class Scale:
 
 SHORTER = Scale(population=1000, normal=2000, isolated=300, robust=200, speed=0)
 """With ASTROML_BENCH_SHORTER in the environment."""
-QUICK = Scale(120, 120, 16, 60, 24, 1, 50, 1024, 2)
+QUICK = Scale(120, 320, 16, 60, 24, 1, 50, 1024, 2)
 
 
 def run(scale: Scale | None = None) -> Section:
