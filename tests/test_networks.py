@@ -131,6 +131,41 @@ def test_residual_network_pools_as_asked(pooling: str, stem_pooling: str) -> Non
     torch.testing.assert_close(found, network.head(pooled))
 
 
+def test_residual_network_has_the_stem_that_is_asked_for() -> None:
+    network = ResidualCNN(3, 2, stem_kernel=3).eval()
+    assert network.features[0].weight.shape[-2:] == (3, 3)
+    assert network.features[:3](torch.zeros(1, 3, 64, 64)).shape[-2:] == (32, 32)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "elu"])
+@pytest.mark.parametrize("stem_pooling", ["none", "mean", "max"])
+def test_activations_in_place_change_no_answer_and_no_input(activation: str, stem_pooling: str) -> None:
+    network = ResidualCNN(2, 3, activation=activation, stem_pooling=stem_pooling, batch_norm=True).train()
+    network(torch.randn(8, 2, 32, 32))  # so that there are statistics to fold
+    network.eval()
+    image = torch.randn(4, 2, 32, 32)
+    kept = image.clone()
+    with torch.inference_mode():
+        wanted = network(image)
+        found = fuse(network)(image)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(image, kept, atol=0, rtol=0)
+    written = [layer for layer in network.modules() if getattr(layer, "inplace", False)]
+    assert len(written) == (0 if activation == "gelu" else 7)
+
+
+def test_an_activation_of_what_others_read_stays_out_of_place() -> None:
+    chain = fuse(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Conv2d(1, 1, 3), torch.nn.ReLU()).eval())
+    assert [getattr(layer, "inplace", None) for layer in chain] == [False, None, True]
+
+
+def test_stem_pools_before_an_activation_that_rises() -> None:
+    network = ResidualCNN(1, 2, stem_pooling="max")
+    assert [type(layer).__name__ for layer in network.features[:4]] == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"]
+    network = ResidualCNN(1, 2, stem_pooling="max", activation="silu")
+    assert [type(layer).__name__ for layer in network.features[2:4]] == ["SiLU", "MaxPool2d"]
+
+
 def test_weights_of_residual_network_keep_their_names() -> None:
     names = list(ResidualCNN(1, 2).state_dict())
     assert names[0] == "features.0.weight"
@@ -143,6 +178,7 @@ def test_weights_of_residual_network_keep_their_names() -> None:
     [
         ({"pooling": "grid"}, "pooling must be one of mean, max"),
         ({"stem_pooling": "min"}, "stem_pooling must be one of none, max, mean"),
+        ({"stem_kernel": 4}, "stem_kernel must be an odd number of pixels, not 4"),
         ({"activation": "cube"}, "must be one of relu"),
         ({"dropout": 1.0}, "dropout must be a fraction"),
     ],

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from astroml_plugin.networks.layers import activation_of, check_fraction
+from astroml_plugin.networks.layers import Residual, activation_of, check_fraction
 
 ORIENTATIONS = 8
 """Quarter turns, and the same of the mirrored stamp."""
@@ -69,21 +69,13 @@ class SymmetricConvolution(nn.Module):
         return made.requires_grad_(False)
 
 
-class SymmetricBlock(nn.Module):
+class SymmetricBlock(Residual):
     """Two 3 x 3 convolutions and the way around them."""
 
     def __init__(self, before: int, after: int, stride: int, act: type[nn.Module]) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            SymmetricConvolution(before, after, 3, stride), act(), SymmetricConvolution(after, after, 3)
-        )
+        body = [SymmetricConvolution(before, after, 3, stride), act(), SymmetricConvolution(after, after, 3)]
         same = before == after and stride == 1
-        self.around = nn.Sequential(*(() if same else (SymmetricConvolution(before, after, 1, stride),)))
-        self.act = act()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(n, orientations x after, h / stride, w / stride)."""
-        return self.act(self.body(image) + self.around(image))
+        super().__init__(body, [] if same else [SymmetricConvolution(before, after, 1, stride)], act)
 
 
 class EquivariantCNN(nn.Module):

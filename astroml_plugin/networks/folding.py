@@ -1,22 +1,49 @@
-"""Batch normalisation folded into the convolutions before it, for inference."""
+"""Networks made ready for inference: batch normalisation folded into convolutions, activations in place."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import fx, nn
+
+from astroml_plugin.networks.layers import Residual
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """Fold each batch normalisation into the convolution before it, in place, for inference.
+    """Fold each batch normalisation into the convolution before it, in place, for inference without gradients.
 
-    A layer with a method `folded` (such as `SymmetricConvolution`) says itself what it becomes. Same function up to
-    float32 rounding, a third fewer memory passes on CPUs. The network must be in eval mode.
+    A layer with a method `folded` (such as `SymmetricConvolution`) says itself what it becomes. Activations write over
+    what nobody else reads. Same function up to float32 rounding, fewer memory passes on CPUs. The network must be in
+    eval mode.
     """
     for module in network.modules():
         if isinstance(module, nn.Sequential):
             _fuse_chain(module)
     if any(type(module) is nn.BatchNorm2d for module in network.modules()):
         _fuse_flow(network)
+    _activate_in_place(network)
     return network
+
+
+_FRESH = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
+"""Layers whose answer is a tensor of its own."""
+
+
+def _activate_in_place(network: nn.Module) -> None:
+    """Let activations that directly follow such a layer, or a residual sum, write over their input."""
+    for module in network.modules():
+        if isinstance(module, Residual):
+            _in_place(module.act)
+        if isinstance(module, nn.Sequential):
+            layers = [layer for layer in module if type(layer) is not nn.Identity]
+            for before, layer in pairwise(layers):
+                if isinstance(before, _FRESH):
+                    _in_place(layer)
+
+
+def _in_place(layer: nn.Module) -> None:
+    if isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.ELU | nn.SiLU):
+        layer.inplace = True
 
 
 def _fuse_chain(chain: nn.Sequential) -> None:

@@ -73,6 +73,24 @@ class PointConvolution(nn.Conv2d):
         return functional.conv2d(image[..., ::down, ::across], self.weight, self.bias)
 
 
+class Residual(nn.Module):
+    """Layers and a way around them, added and activated (He et al. 2016).
+
+    Args:
+        body: the layers; their answer must be a tensor of their own.
+        around: what brings the input to the same shape; empty where it has it already.
+        act: the activation.
+    """
+
+    def __init__(self, body: Sequence[nn.Module], around: Sequence[nn.Module], act: type[nn.Module]) -> None:
+        super().__init__()
+        self.body, self.around, self.act = nn.Sequential(*body), nn.Sequential(*around), act()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(n, after, ...) from (n, before, ...)."""
+        return self.act(self.body(image) + self.around(image))
+
+
 def convolution(
     before: int, after: int, size: int, stride: int, act: type[nn.Module], batch_norm: bool
 ) -> list[nn.Module]:

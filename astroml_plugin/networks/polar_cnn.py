@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from astroml_plugin.networks.layers import PointConvolution, activation_of, check_fraction
+from astroml_plugin.networks.layers import PointConvolution, Residual, activation_of, check_fraction
 
 
 class RingConvolution(nn.Conv2d):
@@ -33,23 +33,16 @@ class RingConvolution(nn.Conv2d):
         return super().forward(torch.cat([image[..., -margin:], image, image[..., :margin]], dim=-1))
 
 
-class RingBlock(nn.Module):
+class RingBlock(Residual):
     """Two 3 x 3 convolutions and the way around them."""
 
     def __init__(self, before: int, after: int, stride: tuple[int, int], act: type[nn.Module]) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
+        body = [
             *(RingConvolution(before, after, 3, stride), nn.BatchNorm2d(after), act()),
             *(RingConvolution(after, after, 3), nn.BatchNorm2d(after)),
-        )
+        ]
         same = before == after and stride == (1, 1)
-        around = () if same else (PointConvolution(before, after, stride), nn.BatchNorm2d(after))
-        self.around = nn.Sequential(*around)
-        self.act = act()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(n, after, rings / stride, directions / stride)."""
-        return self.act(self.body(image) + self.around(image))
+        super().__init__(body, [] if same else [PointConvolution(before, after, stride), nn.BatchNorm2d(after)], act)
 
 
 class PolarCNN(nn.Module):

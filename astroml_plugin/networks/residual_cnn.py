@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from astroml_plugin.networks.layers import (
     PSF_FEATURES,
+    Residual,
     activation_of,
     check_choice,
     check_fraction,
@@ -17,24 +18,20 @@ from astroml_plugin.networks.layers import (
 )
 
 _STEM_POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d}
+_RISING = ("relu", "leaky_relu", "elu", "tanh")
+"""Activations that never fall: the largest stays the largest."""
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Residual):
     """Two 3 x 3 convolutions and the way around them."""
 
     def __init__(self, before: int, after: int, stride: int, act: type[nn.Module], batch_norm: bool) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
+        body = [
             *convolution(before, after, 3, stride, act, batch_norm),
             *convolution(after, after, 3, 1, nn.Identity, batch_norm),
-        )
+        ]
         same = before == after and stride == 1
-        self.around = nn.Sequential(*(() if same else convolution(before, after, 1, stride, nn.Identity, batch_norm)))
-        self.act = act()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(n, after, h / stride, w / stride) from (n, before, h, w)."""
-        return self.act(self.body(image) + self.around(image))
+        super().__init__(body, [] if same else convolution(before, after, 1, stride, nn.Identity, batch_norm), act)
 
 
 class ResidualCNN(nn.Module):
@@ -51,12 +48,13 @@ class ResidualCNN(nn.Module):
         blocks: residual blocks per stage.
         activation: relu, leaky_relu, elu, gelu, silu or tanh.
         pooling: "mean" or "max" of each channel over what is left of the stamp.
+        stem_kernel: side of the first convolution, which is most of the work of a light network; odd.
         stem_pooling: "none", or "max" or "mean" over 3 x 3 pixels behind the stem, which halves the resolution again.
         dropout: fraction of pooled features dropped while training.
         batch_norm: normalise over the batch after each convolution.
 
     Raises:
-        ValueError: an unknown activation or pooling, or a dropout that is no fraction.
+        ValueError: an unknown activation or pooling, a kernel of even side, or a dropout that is no fraction.
     """
 
     def __init__(
@@ -69,6 +67,7 @@ class ResidualCNN(nn.Module):
         blocks: int = 1,
         activation: str = "relu",
         pooling: str = "mean",
+        stem_kernel: int = 7,
         stem_pooling: str = "none",
         dropout: float = 0.0,
         batch_norm: bool = True,
@@ -78,10 +77,13 @@ class ResidualCNN(nn.Module):
         check_choice("pooling", pooling, ("mean", "max"))
         check_choice("stem_pooling", stem_pooling, ("none", *_STEM_POOLINGS))
         check_fraction("dropout", dropout)
+        if stem_kernel < 1 or stem_kernel % 2 == 0:
+            raise ValueError(f"stem_kernel must be an odd number of pixels, not {stem_kernel}")
         self.pooling = pooling
-        layers: list[nn.Module] = convolution(bands, widths[0], 7, 2, act, batch_norm)
+        layers: list[nn.Module] = convolution(bands, widths[0], stem_kernel, 2, act, batch_norm)
         if stem_pooling != "none":
-            layers.append(_STEM_POOLINGS[stem_pooling](3, stride=2, padding=1))
+            first = stem_pooling == "max" and activation in _RISING  # the same answer, with a quarter to activate
+            layers.insert(len(layers) - first, _STEM_POOLINGS[stem_pooling](3, stride=2, padding=1))
         before = widths[0]
         for stage, width in enumerate(widths):
             for block in range(blocks):
