@@ -8,6 +8,7 @@ the same for a stamp that was turned by quarters or mirrored.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -52,12 +53,23 @@ def posed(image: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     turned = (rows @ axis.square()) > (columns @ axis.square())
     right, up = (columns @ axis) < 0, (rows @ axis) < 0
 
+    chosen = _orientations(image.shape[-1], image.device)[right.long() + 2 * up.long() + 4 * turned.long()]
+
     def moved(item: Tensor) -> Tensor:
-        item = torch.where(right[:, None, None, None], item.flip(3), item)
-        item = torch.where(up[:, None, None, None], item.flip(2), item)
-        return torch.where(turned[:, None, None, None], item.transpose(2, 3), item)
+        return item.flatten(2).gather(2, chosen[:, None].expand(-1, item.shape[1], -1)).reshape(item.shape)
 
     return tuple(moved(item) for item in (image, *others))
+
+
+@lru_cache(maxsize=16)
+def _orientations(side: int, device: torch.device) -> Tensor:
+    """(8, side²) where each pixel comes from: mirrored along x (1) and along y (2), then transposed (4)."""
+    pixels = torch.arange(side * side, device=device).reshape(side, side)
+    found = []
+    for number in range(8):
+        one = pixels.flip([axis for axis, bit in ((1, 1), (0, 2)) if number & bit])
+        found.append((one.T if number & 4 else one).flatten())
+    return torch.stack(found)
 
 
 def chi_square(image: Tensor, model: Tensor, weight: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,6 +27,17 @@ def fast_asinh(values: Tensor) -> Tensor:
         return torch.asinh(values)
     size = values.abs()
     return torch.addcmul(torch.ones_like(size), size, size).sqrt_().add_(size).log_().copysign_(values)
+
+
+def lower_median(values: Tensor) -> Tensor:
+    """Median (the lower of two) over the last axis without the NaN; 0 where there is nothing else.
+
+    On a CPU by a partition: torch's own takes twice as long.
+    """
+    if values.device.type == "cpu" and values.shape[-1] and not bool(values.isnan().any()):
+        middle = (values.shape[-1] - 1) // 2
+        return torch.from_numpy(np.partition(values.numpy(), middle, axis=-1)[..., middle].copy())
+    return torch.nanmedian(values, dim=-1).values.nan_to_num()
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

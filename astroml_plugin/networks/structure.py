@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astroml_plugin.networks.layers import lower_median
+
 PARTS = (
     "log_snr",
     "log_radius",
@@ -150,8 +152,8 @@ def _border_noise(light: Tensor) -> Tensor:
     width = 3
     parts = (light[:, :width], light[:, -width:], light[:, width:-width, :width], light[:, width:-width, -width:])
     border = torch.cat([part.flatten(1) for part in parts], dim=1)
-    offset = (border - border.median(1, keepdim=True).values).abs()
-    return (offset.median(1).values * _SIGMA_OF_MAD).clamp_min(0.1)
+    offset = (border - lower_median(border)[:, None]).abs()
+    return (lower_median(offset) * _SIGMA_OF_MAD).clamp_min(0.1)
 
 
 def _turned(light: Tensor) -> Tensor:
@@ -163,11 +165,8 @@ def _turned(light: Tensor) -> Tensor:
     flipped = functional.pad(light.flip((1, 2)), (_REACH,) * 4)
     start = middle - half
     windows = flipped[:, start : start + 2 * half + 1 + 2 * _REACH, start : start + 2 * half + 1 + 2 * _REACH]
-    cost = light.new_empty(len(light), count * count)
-    for dy in range(count):
-        for dx in range(count):
-            part = windows[:, dy : dy + 2 * half + 1, dx : dx + 2 * half + 1]
-            cost[:, dy * count + dx] = (core - part).abs().sum((1, 2))
+    seen = windows.unfold(1, 2 * half + 1, 1).unfold(2, 2 * half + 1, 1).reshape(len(light), count * count, -1)
+    cost = torch.cdist(core.reshape(len(light), 1, -1), seen, p=1.0)[:, 0]
     best = _first_least(cost)
     dy, dx = best // count, best % count
     rows = torch.arange(side, device=light.device)
@@ -211,7 +210,7 @@ def _second_source(light: Tensor, wide: Tensor, noise: Tensor, radius: Tensor, e
     """(n,) mean of 5 x 5 pixels about the brightest other peak, fading beyond the object's edge."""
     smooth = _box(light, 3)
     peak = (smooth >= _highest(smooth)) & (smooth > 2 * noise[:, None, None]) & (radius > _NEAREST)
-    fading = 1 / (1 + (radius / (1.5 * edge[:, None, None])).pow(4))
+    fading = 1 / (1 + (radius / (1.5 * edge[:, None, None])).square_().square_())
     return torch.where(peak, wide * fading, 0.0).amax((1, 2)).clamp_min(0)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.networks.layers import lower_median
 from astroml_plugin.settings import refuse_choices
 
 _MAD_TO_SIGMA = 1.482602218505602
@@ -61,7 +61,7 @@ class Normalisation:
         pixels = image if complete else image.to(torch.float32)
         flags = domain_flags(pixels, valid, complete)
         edge = border_pixels(pixels, None if complete else valid, self.border).to(torch.float32)
-        level = _median(edge) if self.background == "border" else torch.zeros_like(edge[..., 0])
+        level = lower_median(edge) if self.background == "border" else torch.zeros_like(edge[..., 0])
         unit, estimated = self._unit(edge, variance, valid, complete)
         scaled = self._scaled(pixels, level[..., None, None], unit[..., None, None])
         if estimated:
@@ -97,7 +97,7 @@ class Normalisation:
             return torch.tensor(self.scales, device=edge.device).expand(edge.shape[:2]), False
         if variance is None:
             return robust_width(edge), True
-        spread = _median(border_pixels(variance, None if complete else valid, self.border)[..., ::_SPARSE])
+        spread = lower_median(border_pixels(variance, None if complete else valid, self.border)[..., ::_SPARSE])
         return torch.where(spread > 0, spread.clamp_min(0).sqrt(), torch.ones_like(spread)), False
 
 
@@ -158,7 +158,7 @@ def border_pixels(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
 
 def border_level(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
     """(n, band) median of the border of `border_pixels`, the background of each stamp."""
-    return _median(border_pixels(pixels, valid, width))
+    return lower_median(border_pixels(pixels, valid, width))
 
 
 def robust_width(values: Tensor) -> Tensor:
@@ -166,8 +166,8 @@ def robust_width(values: Tensor) -> Tensor:
 
     Where more than half of the values are equal, the mean absolute deviation; where all are, 1.
     """
-    offsets = (values - _median(values)[..., None]).abs()
-    width = _median(offsets) * _MAD_TO_SIGMA
+    offsets = (values - lower_median(values)[..., None]).abs()
+    width = lower_median(offsets) * _MAD_TO_SIGMA
     mean = torch.nanmean(offsets, 2).nan_to_num() * 1.2533141373155
     width = torch.where(width > 0, width, mean)
     return torch.where(width > 0, width, torch.ones_like(width))
@@ -181,14 +181,6 @@ def _asinh_(values: Tensor, size: Tensor, root: Tensor) -> Tensor:
     return torch.copysign(root, values, out=values)
 
 
-def _median(values: Tensor) -> Tensor:
-    """Median (the lower of two) over the last axis without the NaN; 0 where there is nothing else."""
-    if values.device.type == "cpu" and values.shape[-1] and not bool(values.isnan().any()):
-        middle = (values.shape[-1] - 1) // 2
-        return torch.from_numpy(np.partition(values.numpy(), middle, axis=-1)[..., middle].copy())
-    return torch.nanmedian(values, dim=-1).values.nan_to_num()
-
-
 def measure_scales(image: Tensor, variance: Tensor | None, valid: Tensor, border: int) -> tuple[float, ...]:
     """Per band three times the typical noise of training stamps (n, band, h, w): where an asinh stretch turns over.
 
@@ -197,9 +189,9 @@ def measure_scales(image: Tensor, variance: Tensor | None, valid: Tensor, border
     pixels = image.to(torch.float32)
     offsets = border_pixels(pixels, valid, border)
     if variance is not None:
-        noise = _median(border_pixels(variance, valid, border)).sqrt()
+        noise = lower_median(border_pixels(variance, valid, border)).sqrt()
     else:
-        noise = _median((offsets - _median(offsets)[..., None]).abs()) * _MAD_TO_SIGMA
+        noise = lower_median((offsets - lower_median(offsets)[..., None]).abs()) * _MAD_TO_SIGMA
     typical = 3.0 * noise.median(0).values
     spread = pixels.transpose(0, 1).flatten(1).std(1)
     return tuple(float(value) for value in torch.where(typical > 0, typical, torch.where(spread > 0, spread, 1.0)))
