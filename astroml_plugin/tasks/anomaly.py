@@ -110,13 +110,13 @@ class AnomalySettings(TaskSettings):
 
 WEIGHTS = {
     "foreign": 1.0,
-    "critic": 0.1,
-    "reconstruction": 0.1,
-    "latent": 0.1,
-    "asymmetry": 1.0,
-    "second_source": 0.1,
-    "residual": 0.1,
-    "line": 0.5,
+    "critic": 0.03,
+    "reconstruction": 0.03,
+    "latent": 0.03,
+    "asymmetry": 0.1,
+    "second_source": 0.03,
+    "residual": 0.03,
+    "line": 0.1,
 }
 """Chosen on simulated anomalies (docs/anomaly.md)."""
 
