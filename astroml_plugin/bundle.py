@@ -144,7 +144,8 @@ class ModelBundle:
         """The network with the bundle's weights, in eval mode on the CPU.
 
         Args:
-            fused: fold batch normalisation into the convolutions: faster, the same up to float32 rounding.
+            fused: ready for inference (`folding.fuse`): batch normalisation folded into the convolutions, activations in
+                place; faster, the same up to float32 rounding.
 
         Raises:
             InputError: the weights are no safetensors, or belong to another network.

@@ -159,6 +159,27 @@ def test_an_activation_of_what_others_read_stays_out_of_place() -> None:
     assert [getattr(layer, "inplace", None) for layer in chain] == [False, None, True]
 
 
+class Preactivated(torch.nn.Module):
+    """A block as others write it: one activation, called on the input too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = torch.nn.ReLU()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3, 1, 1), self.relu, torch.nn.Conv2d(1, 1, 3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image + self.body(self.relu(image))
+
+
+def test_an_activation_that_is_called_twice_stays_out_of_place() -> None:
+    network, image = Preactivated().eval(), torch.randn(2, 1, 8, 8)
+    kept = image.clone()
+    with torch.inference_mode():
+        wanted = network(image)
+        torch.testing.assert_close(fuse(network)(image), wanted)
+    torch.testing.assert_close(image, kept, atol=0, rtol=0)
+
+
 def test_stem_pools_before_an_activation_that_rises() -> None:
     network = ResidualCNN(1, 2, stem_pooling="max")
     assert [type(layer).__name__ for layer in network.features[:4]] == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"]
@@ -179,6 +200,7 @@ def test_weights_of_residual_network_keep_their_names() -> None:
         ({"pooling": "grid"}, "pooling must be one of mean, max"),
         ({"stem_pooling": "min"}, "stem_pooling must be one of none, max, mean"),
         ({"stem_kernel": 4}, "stem_kernel must be an odd number of pixels, not 4"),
+        ({"stem_kernel": "5"}, "stem_kernel must be an odd number of pixels, not '5'"),
         ({"activation": "cube"}, "must be one of relu"),
         ({"dropout": 1.0}, "dropout must be a fraction"),
     ],

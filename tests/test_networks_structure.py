@@ -95,3 +95,17 @@ def test_the_fast_ways_give_the_same_numbers() -> None:
     values.requires_grad_(True)
     fast_asinh(values).sum().backward()
     torch.testing.assert_close(values.grad, 1 / (1 + values.detach().square()).sqrt())
+
+
+def test_gradients_reach_the_pixels() -> None:
+    image = galaxies(4).requires_grad_()
+    found = Structure()(image, torch.ones_like(image))
+    found.sum().backward()
+    assert image.grad is not None
+    assert bool(image.grad.isfinite().all())
+    with torch.inference_mode():
+        torch.testing.assert_close(Structure()(image.detach(), torch.ones_like(image)), found.detach())
+
+
+def test_no_stamps_give_no_rows() -> None:
+    assert Structure()(torch.zeros(0, 2, 64, 64), torch.zeros(0, 2, 64, 64)).shape == (0, len(PARTS))

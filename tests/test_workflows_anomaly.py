@@ -15,13 +15,15 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.errors import InputError
 from astroml_plugin.evaluation import columns
 from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.stream import LabelledStamps
 from astroml_plugin.tasks.anomaly import ARTEFACTS, PICTURE_WEIGHTS, SIGNS
+from astroml_plugin.training import outputs_of
 from tests.anomaly_samples import SIZE, population, stored, tiny
 from tests.training_samples import write_stamps
 from workflows.evaluate import evaluate
 from workflows.infer import infer
 from workflows.query import query
-from workflows.train import train
+from workflows.train import planned, train
 
 torch.set_num_threads(1)
 
@@ -52,6 +54,18 @@ def test_a_catalog_of_odd_objects(made: tuple[Path, str], tmp_path: Path) -> Non
     assert np.median(score[-24:]) > np.quantile(score[:-24], 0.9)
     assert set(table["artefact"]) <= set(ARTEFACTS)
     assert np.stack(table["latent"].to_list()).shape == (160, 4)
+
+
+def test_the_card_has_the_ranking_of_stamps_as_they_are(tmp_path: Path) -> None:
+    source, recipe = stored(tmp_path, 256, odd=96), tiny(label="kind")
+    model = ModelBundle.load(train(recipe, data=source, out=str(tmp_path / "bundle")).bundle)
+    plan, task = planned(recipe, LabelledStamps([source])), model.task()
+    outputs, targets, rows = outputs_of(task, model.network(), plan.stream("test"))
+    told, wanted = model.card.metrics["test"], task.metrics(outputs, targets, plan.table(rows))
+    assert told["auroc"] == pytest.approx(wanted["auroc"])
+    assert told["recall"] == pytest.approx(wanted["recall"])
+    assert told["loss"] != pytest.approx(wanted["loss"])  # that of the question which the judge is asked
+    assert 0 <= told["painted_auroc"] <= 1
 
 
 def test_the_score_is_a_tail_of_the_population(made: tuple[Path, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 from torch import fx, nn
@@ -12,9 +13,9 @@ from astroml_plugin.networks.layers import Residual
 def fuse(network: nn.Module) -> nn.Module:
     """Fold each batch normalisation into the convolution before it, in place, for inference without gradients.
 
-    A layer with a method `folded` (such as `SymmetricConvolution`) says itself what it becomes. Activations write over
-    what nobody else reads. Same function up to float32 rounding, fewer memory passes on CPUs. The network must be in
-    eval mode.
+    A layer with a method `folded` (such as `SymmetricConvolution`) says itself what it becomes. Activations in an
+    `nn.Sequential` write over what the layer before them made: nobody may call its layers one by one. Same function up
+    to float32 rounding, fewer memory passes on CPUs. The network must be in eval mode.
     """
     for module in network.modules():
         if isinstance(module, nn.Sequential):
@@ -30,20 +31,21 @@ _FRESH = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
 
 
 def _activate_in_place(network: nn.Module) -> None:
-    """Let activations that directly follow such a layer, or a residual sum, write over their input."""
+    """Let activations that directly follow such a layer, or a residual sum, write over their input.
+
+    One that the network holds under several names may be called elsewhere, on what others read: it stays as it is.
+    """
+    held = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
     for module in network.modules():
+        followers: list[nn.Module] = []
         if isinstance(module, Residual):
-            _in_place(module.act)
-        if isinstance(module, nn.Sequential):
+            followers = [module.act]
+        elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             layers = [layer for layer in module if type(layer) is not nn.Identity]
-            for before, layer in pairwise(layers):
-                if isinstance(before, _FRESH):
-                    _in_place(layer)
-
-
-def _in_place(layer: nn.Module) -> None:
-    if isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.ELU | nn.SiLU):
-        layer.inplace = True
+            followers = [layer for before, layer in pairwise(layers) if isinstance(before, _FRESH)]
+        for layer in followers:
+            if held[id(layer)] == 1 and isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.ELU | nn.SiLU):
+                layer.inplace = True
 
 
 def _fuse_chain(chain: nn.Sequential) -> None:

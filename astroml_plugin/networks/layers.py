@@ -34,7 +34,8 @@ def lower_median(values: Tensor) -> Tensor:
 
     On a CPU by a partition: torch's own takes twice as long.
     """
-    if values.device.type == "cpu" and values.shape[-1] and not bool(values.isnan().any()):
+    plain = values.device.type == "cpu" and not values.requires_grad and not torch.compiler.is_compiling()
+    if plain and values.shape[-1] and not bool(values.isnan().any()):
         middle = (values.shape[-1] - 1) // 2
         return torch.from_numpy(np.partition(values.numpy(), middle, axis=-1)[..., middle].copy())
     return torch.nanmedian(values, dim=-1).values.nan_to_num()
@@ -89,7 +90,7 @@ class Residual(nn.Module):
     """Layers and a way around them, added and activated (He et al. 2016).
 
     Args:
-        body: the layers; their answer must be a tensor of their own.
+        body: the layers.
         around: what brings the input to the same shape; empty where it has it already.
         act: the activation.
     """

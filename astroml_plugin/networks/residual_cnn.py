@@ -48,7 +48,7 @@ class ResidualCNN(nn.Module):
         blocks: residual blocks per stage.
         activation: relu, leaky_relu, elu, gelu, silu or tanh.
         pooling: "mean" or "max" of each channel over what is left of the stamp.
-        stem_kernel: side of the first convolution, which is most of the work of a light network; odd.
+        stem_kernel: side of the first convolution, up to a third of the work of a light network; odd.
         stem_pooling: "none", or "max" or "mean" over 3 x 3 pixels behind the stem, which halves the resolution again.
         dropout: fraction of pooled features dropped while training.
         batch_norm: normalise over the batch after each convolution.
@@ -77,8 +77,8 @@ class ResidualCNN(nn.Module):
         check_choice("pooling", pooling, ("mean", "max"))
         check_choice("stem_pooling", stem_pooling, ("none", *_STEM_POOLINGS))
         check_fraction("dropout", dropout)
-        if stem_kernel < 1 or stem_kernel % 2 == 0:
-            raise ValueError(f"stem_kernel must be an odd number of pixels, not {stem_kernel}")
+        if type(stem_kernel) is not int or stem_kernel < 1 or stem_kernel % 2 == 0:
+            raise ValueError(f"stem_kernel must be an odd number of pixels, not {stem_kernel!r}")
         self.pooling = pooling
         layers: list[nn.Module] = convolution(bands, widths[0], stem_kernel, 2, act, batch_norm)
         if stem_pooling != "none":

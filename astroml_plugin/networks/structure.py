@@ -165,8 +165,9 @@ def _turned(light: Tensor) -> Tensor:
     flipped = functional.pad(light.flip((1, 2)), (_REACH,) * 4)
     start = middle - half
     windows = flipped[:, start : start + 2 * half + 1 + 2 * _REACH, start : start + 2 * half + 1 + 2 * _REACH]
-    seen = windows.unfold(1, 2 * half + 1, 1).unfold(2, 2 * half + 1, 1).reshape(len(light), count * count, -1)
-    cost = torch.cdist(core.reshape(len(light), 1, -1), seen, p=1.0)[:, 0]
+    core_side = 2 * half + 1
+    seen = windows.unfold(1, core_side, 1).unfold(2, core_side, 1).reshape(len(light), count * count, core_side**2)
+    cost = torch.cdist(core.reshape(len(light), 1, core_side**2), seen, p=1.0)[:, 0]
     best = _first_least(cost)
     dy, dx = best // count, best % count
     rows = torch.arange(side, device=light.device)
@@ -210,7 +211,7 @@ def _second_source(light: Tensor, wide: Tensor, noise: Tensor, radius: Tensor, e
     """(n,) mean of 5 x 5 pixels about the brightest other peak, fading beyond the object's edge."""
     smooth = _box(light, 3)
     peak = (smooth >= _highest(smooth)) & (smooth > 2 * noise[:, None, None]) & (radius > _NEAREST)
-    fading = 1 / (1 + (radius / (1.5 * edge[:, None, None])).square_().square_())
+    fading = 1 / (1 + (radius / (1.5 * edge[:, None, None])).square().square())
     return torch.where(peak, wide * fading, 0.0).amax((1, 2)).clamp_min(0)
 
 
