@@ -144,7 +144,7 @@ class ModelBundle:
         """The network with the bundle's weights, in eval mode on the CPU.
 
         Args:
-            fused: ready for inference (`folding.fuse`): batch normalisation folded into the convolutions, activations in
+            fused: ready for inference (`folding.fuse`): batch normalisation folded into convolutions, activations in
                 place; faster, the same up to float32 rounding.
 
         Raises:

@@ -20,8 +20,8 @@ SEED = 301
 _DESCRIPTION = (
     "How odd a galaxy is among ordinary ones of r 19-22.5 at 0.2 arcsec per pixel and the LSST's ten-year depth, from "
     "g, r and i with or without variance, by which signs, and whether it may be an artefact. Trained on unlabelled "
-    "simulated stamps, one in a hundred a merger, lens, ring or trail. 8-bit pictures of bands g, r, i are accepted, but "
-    "this bundle was not trained on such and its score tells little about them."
+    "simulated stamps, one in a hundred a merger, lens, ring or trail. 8-bit pictures of bands g, r, i are accepted, "
+    "but this bundle was not trained on such and its score tells little about them."
 )
 
 
