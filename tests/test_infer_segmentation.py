@@ -191,5 +191,6 @@ def test_a_hundred_thousand_objects_in_one_tile(tmp_path: Path, client: object) 
     assert there > 100_000
     assert 0.99 * there < table.num_rows < 1.01 * there
     assert len(set(table["object_id"].to_pylist())) == table.num_rows
-    assert np.median(table["flux_total_r"].to_numpy()) == pytest.approx(star.sum(), rel=0.1)
+    # these stars have no wings, and none can be seen between them: the usual ones are added
+    assert 1.0 < np.median(table["flux_total_r"].to_numpy()) / star.sum() < 1.25
     assert peak < 250 * side**2

@@ -10,6 +10,7 @@ from astroml_plugin.cutouts import from_stamps, pixel_bits
 from astroml_plugin.errors import InputError
 from astroml_plugin.flags import MaskBit, ObjectFlag
 from astroml_plugin.simulation.profiles import Psf, psf_image
+from astroml_plugin.tasks import outlines
 from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.detecting import PARENT, Field
 from astroml_plugin.tasks.field_truth import LAYERS, Scene, layers_of_labels, truth_layers
@@ -308,3 +309,15 @@ def test_a_hundred_thousand_objects_fit_in_memory() -> None:
     assert len(found) == (side // step) ** 2 == 102_400
     assert np.all(found.columns["area"] == step**2)
     assert peak < 700e6
+
+
+def test_owners_do_not_depend_on_how_many_pixels_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    peak = np.arange(4, 60, 6).repeat(10), np.tile(np.arange(4, 60, 6), 10)
+    given = np.ones((64, 64), bool), rng.normal(0, 3, (64, 64)), rng.normal(0, 3, (64, 64)), peak
+    whole = outline(*given)
+    monkeypatch.setattr(outlines, "_AT_ONCE", 77)
+    parts = outline(*given)
+    np.testing.assert_array_equal(parts.labels, whole.labels)
+    np.testing.assert_array_equal(parts.pixels.other, whole.pixels.other)
+    assert len(np.unique(whole.labels)) == 100

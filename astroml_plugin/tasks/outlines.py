@@ -15,6 +15,9 @@ Index = NDArray[np.int64]
 SEPARATION = 2
 """Two peaks are more than so many pixels apart, in x or in y."""
 
+_AT_ONCE = 2**18
+"""Pixels whose owners are sought together."""
+
 _APART = 1e5
 """Pixels between two patches of light where pixels look for their peak: they never find one of another patch."""
 
@@ -127,14 +130,18 @@ def _voted(
     peak: tuple[Index, Index],
     patch: Index,
 ) -> tuple[Index, Index]:
-    """Owner and nearest other of pixels in patches with several peaks."""
+    """Owner and nearest other of pixels in patches with several peaks, some at a time: a crowd lights every pixel."""
     chosen = np.flatnonzero(np.isin(patch, inside) & (patch > 0))
     tree = KDTree(in_patches(peak[1][chosen], peak[0][chosen], patch[chosen]))
-    across, up = (np.nan_to_num(item.astype(np.float64)) for item in offset)
-    votes = in_patches(where[1] + across, where[0] + up, inside)
-    owner = _first(tree, votes, np.full(len(votes), -1))
-    other = _first(tree, in_patches(where[1], where[0], inside), owner)
-    return chosen[owner], chosen[other]
+    owner, other = np.empty(len(inside), np.int64), np.empty(len(inside), np.int64)
+    for start in range(0, len(inside), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        row, column, within = where[0][part], where[1][part], inside[part]
+        across, up = (np.nan_to_num(item[part].astype(np.float64)) for item in offset)
+        nearest = _first(tree, in_patches(column + across, row + up, within), np.full(len(row), -1))
+        owner[part] = chosen[nearest]
+        other[part] = chosen[_first(tree, in_patches(column, row, within), nearest)]
+    return owner, other
 
 
 def _first(tree: KDTree, place: NDArray, but: Index) -> Index:
