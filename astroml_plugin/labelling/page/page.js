@@ -14,6 +14,7 @@ let hiding = false;
 let hairs = false;
 let busy = false;
 let pending = Promise.resolve(); // answers are awaited one after the other, so that keys typed fast stay in order
+let unanswered = 0;        // own scores that the server has yet to take: until then its list lacks them
 let shown = 0;             // number of the last large picture that was asked for
 const view = { side: 0, contrast: 1, own: false };
 const pictures = new Map(); // key -> object URL, of the present list
@@ -312,18 +313,22 @@ function score(value) {
   drawScores();
   const next = nextUnscored(current + 1);
   if (next >= 0) choose(next); else { drawGiven(); say("All that is shown is scored: r ranks anew."); }
+  unanswered += 1;
   inOrder(async () => {
+    let answer, failed;
     try {
-      took(await told("api/score", { object_id: object.id, score: value, note }));
+      answer = await told("api/score", { object_id: object.id, score: value, note });
     } catch (error) {
-      took(await told("api/scores"));
-      throw new Error(`Object ${object.id} was not scored: ${error.message}`);
+      failed = error;
     }
+    unanswered -= 1;
+    took(answer || await told("api/scores"));
+    if (failed) throw new Error(`Object ${object.id} was not scored: ${failed.message}`);
   });
 }
 
 function took(answer) {
-  Object.assign(state, { mine: answer.mine, others: answer.others, who: answer.who });
+  Object.assign(state, { mine: unanswered ? state.mine : answer.mine, others: answer.others, who: answer.who });
   drawScores();
   drawGiven();
 }
