@@ -170,27 +170,36 @@ def test_a_galaxy_larger_than_window_and_halo_is_a_blend_of_parts(
     assert peak < 200e6
 
 
+STEP = 8
+STAR = 30 * np.exp(-((np.mgrid[:STEP, :STEP] - 3.5) ** 2).sum(0) / (2 * 1.3**2))
+
+
+def crowd(image: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> None:
+    """Stars 8 pixels apart and nothing between them."""
+    image[:] = np.random.default_rng(3).normal(0, 1, image.shape)
+    image += np.tile(STAR, (image.shape[-2] // STEP, image.shape[-1] // STEP)).astype(np.float32)
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_objects_in_one_tile(tmp_path: Path, client: object) -> None:
-    """Stars 8 pixels apart: all are found, and memory is bounded by the tile, not by what is in it."""
-    side, step = 2560, 8
-    y, x = np.mgrid[:step, :step] - 3.5
-    star = 30 * np.exp(-(x**2 + y**2) / (2 * 1.3**2))
-
-    def crowd(image: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> None:
-        image[:] = np.random.default_rng(3).normal(0, 1, image.shape)
-        image += np.tile(star, (side // step, side // step)).astype(np.float32)
-
+    """All are found, and memory is bounded by the tile, not by what is in it."""
+    side = 2560
     tracemalloc.start()
     try:
         table = found(tmp_path, client, crowd, shape=(side, side), tile_size=side + 256)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    there = (side // step) ** 2
+    there = (side // STEP) ** 2
     assert there > 100_000
     assert 0.99 * there < table.num_rows < 1.01 * there
     assert len(set(table["object_id"].to_pylist())) == table.num_rows
-    # these stars have no wings, and none can be seen between them: the usual ones are added
-    assert 1.0 < np.median(table["flux_total_r"].to_numpy()) / star.sum() < 1.25
     assert peak < 250 * side**2
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="flux_total adds usual wings where none can be seen: 16 % too much in a crowd")
+def test_a_crowd_has_the_fluxes_of_its_stars(tmp_path: Path, client: object) -> None:
+    table = found(tmp_path, client, crowd, shape=(512, 512), tile_size=768)
+    assert table.num_rows > 4000
+    assert np.median(table["flux_total_r"].to_numpy()) == pytest.approx(STAR.sum(), rel=0.1)
