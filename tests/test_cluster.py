@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from distributed import Client, LocalCluster, get_worker
+from distributed import LocalCluster, get_worker
 
 from astroml_plugin.cluster import WorkerDiedError, clients, connect, looking_glasses, run_window, window
-from astroml_plugin.errors import InputError
+from astroml_plugin.errors import AstromlError, InputError
 
 POISON = 7
 
@@ -66,8 +66,7 @@ def place(value: int) -> str:
 
 
 def test_what_is_tried_alone_goes_to_a_worker_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(processes=False, n_workers=2, threads_per_worker=1, **here) as cluster, Client(cluster) as client:
+    with connect("local", workers=2, threads=1) as client:
         held = window._Window(client, place, 2, None)
         gone, living = client.nthreads()
         client.retire_workers([gone])
@@ -75,6 +74,50 @@ def test_what_is_tried_alone_goes_to_a_worker_that_answers(monkeypatch: pytest.M
         monkeypatch.setattr(window, "_PATIENCE", 0.5)
         outcome = window._alone(held, 0)
     assert (outcome.value, outcome.attempts) == (living, 2)
+
+
+def forget(cluster: LocalCluster, address: str) -> None:
+    """What waiting for workers does when one has left and the cluster has yet to hear of it."""
+    cluster.scheduler_info["workers"].pop(address)
+
+
+def test_a_cluster_that_hears_too_late_of_a_lost_worker_can_be_closed(caplog: pytest.LogCaptureFixture) -> None:
+    with connect("local", workers=2, threads=1) as client:
+        gone, living = client.nthreads()
+        forget(client.cluster, gone)
+        client.retire_workers([gone])
+        assert client.submit(place, 0).result() == living
+        cluster = client.cluster
+    assert cluster.status.name == "closed"
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+def test_closing_never_raises(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(clients, "_survive_lost_workers", lambda cluster: None)
+    with connect("local", workers=2, threads=1) as client:
+        gone = next(iter(client.nthreads()))
+        forget(client.cluster, gone)
+        client.retire_workers([gone])
+        cluster = client.cluster
+    assert cluster.status.name == "closed"
+    assert "closing LocalCluster: KeyError" in caplog.text
+
+
+def test_a_cluster_of_others_is_not_made_to_forget_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    with connect("local", workers=2, threads=1) as client:
+        monkeypatch.setattr(client.cluster, "wait_for_workers", lambda *_: asked.append(1))
+        assert len(list(run_window(client, abs, range(3)))) == 3
+        assert window._answering(window._Window(client, place, 2, None)) in client.nthreads()
+    assert asked == []
+
+
+def test_without_a_worker_the_run_ends_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "_START", 0.3)
+    with connect("local", workers=1, threads=1) as client:
+        client.retire_workers(list(client.nthreads()))
+        with pytest.raises(AstromlError, match="start workers"):
+            list(run_window(client, abs, range(3)))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -10,8 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
-from distributed.core import CommClosedError
+from distributed import Client, LocalCluster, SpecCluster
+from distributed.core import CommClosedError, Status
 
 from astroml_plugin.errors import InputError
 from astroml_plugin.storage import redact
@@ -27,6 +28,8 @@ _OWN_CLUSTERS = {
     # Dask remembers the last events of scheduler and workers, and with them every unit: with its 1,000 memory grows on.
     "distributed.admin.low-level-log-length": 50,
 }
+
+_log = logging.getLogger(__name__)
 
 _own: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -73,6 +76,7 @@ def connect(scheduler: str = "local", *, workers: int | None = None, threads: in
     with dask.config.set(_OWN_CLUSTERS), contextlib.ExitStack() as stack:
         if scheduler in _STARTERS:
             cluster = _STARTERS[scheduler](workers, threads)
+            _survive_lost_workers(cluster)
             stack.callback(_close, cluster)
             client = Client(cluster)
             if scheduler != "local":
@@ -83,10 +87,32 @@ def connect(scheduler: str = "local", *, workers: int | None = None, threads: in
         yield client
 
 
-def _close(started: Any) -> None:
-    """Stop a client or cluster; that it takes too long on a busy machine takes nothing from what was done."""
-    with contextlib.suppress(OSError, CommClosedError):  # a TimeoutError is an OSError
+def _survive_lost_workers(cluster: SpecCluster) -> None:
+    """Let a cluster hear that a worker has left also where it no longer has that worker in its list.
+
+    `SpecCluster` takes the list anew whenever somebody waits for workers. When the message that a worker has left comes
+    after that, it raises a KeyError in the task that listens, and again when the cluster is closed
+    (dask/distributed#9064, open as of distributed 2026.7).
+    """
+    update = cluster._update_worker_status
+
+    def tolerant(operation: str, message: Any) -> None:
+        if operation == "remove":
+            names = {worker.address: name for name, worker in cluster.workers.items() if hasattr(worker, "address")}
+            cluster.scheduler_info["workers"].setdefault(message, {"name": names.get(message)})
+        update(operation, message)
+
+    cluster._update_worker_status = tolerant
+
+
+def _close(started: Client | SpecCluster) -> None:
+    """Stop a client or cluster. Whatever goes wrong then is logged: it takes nothing from what was done."""
+    try:
         started.close()
+    except Exception as error:  # noqa: BLE001 - the work is done, and its result must reach the caller
+        _log.warning("closing %s: %s: %s", type(started).__name__, type(error).__name__, error)
+        if isinstance(started, SpecCluster):
+            started.status = Status.closed  # scheduler and workers are stopped: nothing is left to warn of
 
 
 def _join(address: str) -> Client:

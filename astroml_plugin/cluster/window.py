@@ -31,6 +31,9 @@ _LOOKS = 10
 _PATIENCE = 10.0
 """Seconds that a worker has for its answer."""
 
+_START, _RESTART = 60.0, 120.0
+"""Seconds that a first worker has to join, and a new one after the others have died."""
+
 _GONE = "the Dask scheduler went away: run the same command again, finished units are kept"
 
 UNIT_TIMEOUT = 3600.0
@@ -132,6 +135,23 @@ class _Window:
     def refresh(self) -> None:
         """See which workers there are now; workers that joined get their share of the window."""
         self.threads = dict(self.client.nthreads())
+
+    def wait_for_worker(self, seconds: float) -> None:
+        """Wait until there is a worker, by asking the scheduler.
+
+        Not by `Client.wait_for_workers`: it makes the client's cluster forget workers before it hears that they left,
+        and such a cluster, the caller's own, raises a KeyError when it is closed (dask/distributed#9064).
+
+        Raises:
+            AstromlError: there is none after so many seconds.
+        """
+        end = time.monotonic() + seconds
+        self.refresh()
+        while not self.threads:
+            if time.monotonic() > end:
+                raise AstromlError(_NOBODY)
+            time.sleep(0.1)
+            self.refresh()
 
     def lanes(self, address: str) -> int:
         return self.threads[address] + self.io_lanes
@@ -240,10 +260,7 @@ def run_window(
 
 def _outcomes(window: _Window, source: Iterator[Item]) -> Iterator[Outcome[Item]]:
     client = window.client
-    window.refresh()
-    if not window.threads:
-        client.wait_for_workers(1, timeout=60)
-        window.refresh()
+    window.wait_for_worker(_START)
     completed = as_completed(with_results=False)
     orphans: deque[Any] = deque()
     exhausted = False
@@ -303,8 +320,7 @@ def _answering(window: _Window) -> str:
     One that has just died may still be in the scheduler's list: a unit sent there would be blamed for its death.
     """
     for _ in range(_LOOKS):
-        window.client.wait_for_workers(1, timeout=120)
-        window.refresh()
+        window.wait_for_worker(_RESTART)
         for address in sorted(window.threads, key=lambda a: window.load.get(a, 0)):
             if _answers(window.client, address):
                 return address
