@@ -24,15 +24,15 @@ import pyarrow as pa
 import torch
 from distributed import Client
 
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.cluster import connect
+from astroml_plugin.compute.cluster import connect
 from astroml_plugin.cutouts import Cutouts, from_stamps
-from astroml_plugin.evaluation import columns
+from astroml_plugin.evaluation import anomaly_report as anomaly_merit
 from astroml_plugin.simulation import AnomalySet
 from astroml_plugin.simulation.lenses import LensCamera
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.tasks import anomaly_merit
-from astroml_plugin.tasks.anomaly import PICTURE_WEIGHTS, SIGNS
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.tasks.anomaly.task import PICTURE_WEIGHTS, SIGNS
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.measure_labelled import columns
 from benchmarks import anomaly_labels, picture_weights, skies
 from benchmarks.anomaly_labels import Sought
 from benchmarks.harness import REPEATS, Section, interleave, kept, kept_arrays, median_iqr, scratch, shared_data, table

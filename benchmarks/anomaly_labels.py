@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from astroml_plugin.evaluation.anomaly_report import FPR, recall
+from astroml_plugin.evaluation.class_metrics import auroc
 from astroml_plugin.labelling.active import Trial, trials
-from astroml_plugin.scores import auroc
-from astroml_plugin.tasks.anomaly_merit import FPR, recall
 from benchmarks.harness import kept, table
 
 LABELS = 100

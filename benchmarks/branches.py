@@ -16,12 +16,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from astroml_plugin import shear, simulation, storage
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin import simulation
+from astroml_plugin.core import storage
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.evaluation import measure
+from astroml_plugin.evaluation import shear
 from astroml_plugin.simulation.postage import make_block
-from astroml_plugin.stream import Batch
+from astroml_plugin.training.batches import Batch
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.measure_labelled import measure
 from benchmarks.harness import kept_arrays
 
 Float = NDArray[np.float64]

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from distributed import Client
 
-from astroml_plugin.bundle import ModelBundle, shipped
-from astroml_plugin.cluster import connect
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.compute.cluster import connect
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.training.bundle import ModelBundle, shipped
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
 from workflows.infer import prepare

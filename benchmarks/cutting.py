@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin.survey import Survey
+from astroml_plugin.sources.survey import Survey
 from benchmarks import skies
 from benchmarks.harness import Section, interleave, median_iqr, table
 

@@ -23,12 +23,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from astroml_plugin.baselines import shapes
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.stream import BlockStream, LabelledStamps
-from astroml_plugin.tasks.shape_merit import merit
-from astroml_plugin.training import fit
+from astroml_plugin.evaluation.baselines import shapes
+from astroml_plugin.evaluation.shape_report import merit
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.training.batches import BlockStream, LabelledStamps
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.fit import fit
 from benchmarks.harness import Section, interleave, median_iqr, scratch, table
 from benchmarks.shape_samples import QUICK, SEEDS, Scale
 from benchmarks.shears import Part, remembered, sheared, snr_bins

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import torch
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.cluster import connect, cores
-from astroml_plugin.device import PLAIN_BATCH
+from astroml_plugin.compute.cluster import connect, cores
+from astroml_plugin.compute.device import PLAIN_BATCH
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import read_unit
 from astroml_plugin.inference.unit import measured
-from astroml_plugin.survey import Survey
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
 from workflows.infer import Prepared, prepare

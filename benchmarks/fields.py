@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin.bundle import Card, ModelBundle
 from astroml_plugin.inference import BundleRef, Job
 from astroml_plugin.inference.detecting import seen
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import model_of
-from astroml_plugin.survey import Survey
-from astroml_plugin.tasks.segment import SegmentTask
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.tasks.segmentation.task import SegmentTask
+from astroml_plugin.training.bundle import Card, ModelBundle
 from benchmarks import skies
 from benchmarks.harness import Section, interleave, median_iqr, scratch, table, timed
 

@@ -20,14 +20,14 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import Cutouts, from_stamps
-from astroml_plugin.evaluation import columns
+from astroml_plugin.evaluation.two_sample_tests import forest_auc, nearest, network_auc
 from astroml_plugin.networks.framing import Shape, framed, shape_of
-from astroml_plugin.realism import forest_auc, nearest, network_auc
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.tasks.generate import CONDITIONS, GenerateTask
-from astroml_plugin.tasks.restore import RestoreTask, shape_bias
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.tasks.generation.task import CONDITIONS, GenerateTask
+from astroml_plugin.tasks.restoration.task import RestoreTask, shape_bias
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.measure_labelled import columns
 from benchmarks.harness import Section, kept, kept_arrays, scratch, shared_data, table
 from benchmarks.sersic_index import SersicIndex
 from workflows.simulate import simulate

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from astroml_plugin import __version__
 from astroml_plugin import cutouts as cut
-from astroml_plugin.device import Copier, Forward, activation_bytes, on, pipelined, streams
+from astroml_plugin.compute.device import Copier, Forward, activation_bytes, on, pipelined, streams
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
 from astroml_plugin.networks.folding import fuse
 from astroml_plugin.networks.multipole_mlp import MultipoleMLP

@@ -25,13 +25,14 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from astroml_plugin import evaluation, scores
-from astroml_plugin.baselines import classical, features
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import from_stamps
+from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation.baselines import classical, features
 from astroml_plugin.simulation import LensSet
 from astroml_plugin.simulation.lenses import HARD, easy_features
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.training import measure_labelled as evaluation
+from astroml_plugin.training.bundle import ModelBundle
 from benchmarks.harness import Section, kept_arrays, table
 
 SEEDS = (950, 951, 952, 953, 954)

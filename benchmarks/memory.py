@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from astroml_plugin.cluster import IO_LANES, cores
+from astroml_plugin.compute.cluster import IO_LANES, cores
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, median_iqr, pss_series, scratch, table
 

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin import inference
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.cluster import connect, cores
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.compute.cluster import connect, cores
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
 from workflows.infer import prepare

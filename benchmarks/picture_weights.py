@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin.scores import auroc, rank_weighted_score
-from astroml_plugin.tasks.anomaly import SIGNS
+from astroml_plugin.evaluation.class_metrics import auroc, rank_weighted_score
+from astroml_plugin.tasks.anomaly.task import SIGNS
 
 STEPS = (0.0, 0.1, 0.3, 1.0)
 POWER = 2.0

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog, Column, PartInfo, compact, schema
-from astroml_plugin.query import query
+from astroml_plugin.catalog.query import query
 from benchmarks.harness import Section, interleave, median_iqr, scratch, table, timed
 
 COLUMNS = (Column("e1", "float32"), Column("e2", "float32"), Column("flux", "float64", "nJy"))

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog, Column, schema
+from astroml_plugin.catalog.query import query
+from astroml_plugin.catalog.ranking import like, top
+from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.schema import vectors
-from astroml_plugin.query import query
-from astroml_plugin.ranking import like, top
-from astroml_plugin.ranking.index import LatentIndex
 from benchmarks.harness import Section, interleave, median_iqr, scratch, table, timed
 
 PARTS, ROWS, SIZE = 20, 100_000, 16

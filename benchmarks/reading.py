@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numcodecs import Zstd
 
-from astroml_plugin import storage
-from astroml_plugin.cluster import cores
-from astroml_plugin.survey import Survey
+from astroml_plugin.compute.cluster import cores
+from astroml_plugin.core import storage
+from astroml_plugin.sources.survey import Survey
 from benchmarks import skies
 from benchmarks.harness import Section, interleave, median_iqr, scratch, table
 

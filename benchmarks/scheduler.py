@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from astroml_plugin.cluster import connect, run_window
+from astroml_plugin.compute.cluster import connect, run_window
 from benchmarks.harness import REPEATS, Section, canary, median_iqr, table, tree_pss
 
 COUNTS = (1_000, 10_000, 100_000)

@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import CARD, ModelBundle
+from astroml_plugin.core import storage
+from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.study import Study, Trial
-from astroml_plugin.settings import to_mapping
-from astroml_plugin.training import LOG, fit
+from astroml_plugin.training.bundle import CARD, ModelBundle
+from astroml_plugin.training.fit import LOG, fit
 from benchmarks.harness import Section, scratch, table
 from workflows.recipe import Recipe, read_recipe, search_table
 from workflows.search import search

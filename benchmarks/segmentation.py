@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from astroml_plugin.baselines.extractor import Extracted, ExtractorSettings, extract
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.field_merit import (
+from astroml_plugin.evaluation.baselines.extractor import Extracted, ExtractorSettings, extract
+from astroml_plugin.evaluation.detection_metrics import (
     BINS,
     Found,
     Truth,
@@ -31,7 +30,8 @@ from astroml_plugin.field_merit import (
     pooled,
 )
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky, truth_of
-from astroml_plugin.tasks.segment import SegmentTask, field_of, maps_of
+from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
+from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import segmentation_real, segmentation_shear
 from benchmarks.harness import Section, interleave, kept, table
 

@@ -11,9 +11,9 @@ from astropy.wcs import WCS
 from torch import nn
 
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.field_merit import match
-from astroml_plugin.tasks.detecting import Detections
-from astroml_plugin.tasks.segment import SegmentTask, field_of, maps_of
+from astroml_plugin.evaluation.detection_metrics import match
+from astroml_plugin.tasks.detection import Detections
+from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
 from benchmarks.harness import shared_data, table
 
 Scene = tuple[str, Tile, np.ndarray, np.ndarray, tuple[str, ...]]

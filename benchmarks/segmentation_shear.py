@@ -19,16 +19,17 @@ import torch
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from astroml_plugin import shear, storage
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.core import storage
 from astroml_plugin.cutouts import Tile, around, batches, to_device
-from astroml_plugin.evaluation import columns
-from astroml_plugin.field_merit import Found, match
-from astroml_plugin.shear import Estimate
+from astroml_plugin.evaluation import shear
+from astroml_plugin.evaluation.detection_metrics import Found, match
+from astroml_plugin.evaluation.shear import Estimate
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky
 from astroml_plugin.simulation.profiles import ellipse
 from astroml_plugin.simulation.skies import Sky, SkyObjects
-from astroml_plugin.sky import Box
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.measure_labelled import columns
 from benchmarks.harness import kept_arrays, table
 
 Method = Callable[[Tile], Found]

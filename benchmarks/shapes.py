@@ -14,12 +14,12 @@ import pyarrow as pa
 import torch
 
 from astroml_plugin import inference
-from astroml_plugin.bundle import Card, ModelBundle
-from astroml_plugin.cluster import connect, cores
+from astroml_plugin.compute.cluster import connect, cores
+from astroml_plugin.core.registry import TASKS, load
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.unit import measured
-from astroml_plugin.plugins import TASKS, load
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.training.bundle import Card, ModelBundle
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
 from workflows.infer import Prepared, prepare

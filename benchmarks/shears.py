@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from astroml_plugin import shear, simulation, storage
-from astroml_plugin.baselines import shapes
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin import simulation
+from astroml_plugin.core import storage
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.evaluation import columns
-from astroml_plugin.shear import Estimate
+from astroml_plugin.evaluation import shear
+from astroml_plugin.evaluation.baselines import shapes
+from astroml_plugin.evaluation.input_errors import USUAL
+from astroml_plugin.evaluation.shape_report import SNR_EDGES
+from astroml_plugin.evaluation.shear import Estimate
 from astroml_plugin.simulation.postage import make_block
-from astroml_plugin.tasks.perturbations import USUAL
-from astroml_plugin.tasks.shape_merit import SNR_EDGES
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.measure_labelled import columns
 from benchmarks import branches
 from benchmarks.branches import EVERY, LEAST_SNR, UNFLAGGED, Sets
 from benchmarks.harness import kept, scratch, shared_data, table

@@ -13,15 +13,15 @@ import torch
 from distributed import Client
 
 from astroml_plugin import inference
-from astroml_plugin.bundle import Card, ModelBundle
+from astroml_plugin.core.registry import TASKS, load
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.inference.forward import runner_of
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.reading import model_of
-from astroml_plugin.plugins import TASKS, load
-from astroml_plugin.sky import cut_tiles, tile_step
-from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileInfo, tile_name
+from astroml_plugin.sky.wcs import cut_tiles, tile_step
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo, tile_name
+from astroml_plugin.training.bundle import Card, ModelBundle
 from benchmarks.harness import scratch
 from workflows.infer import Prepared
 

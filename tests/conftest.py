@@ -31,7 +31,7 @@ def spotting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 @pytest.fixture(scope="session")
 def spotted(tmp_path_factory: pytest.TempPathFactory, spotting: object) -> Path:
     """One sky in three tilings and what was found in each: see `tests.detection`."""
-    from astroml_plugin.cluster import connect
+    from astroml_plugin.compute.cluster import connect
     from tests import detection
 
     with connect("local", threads=2) as client:
@@ -41,7 +41,7 @@ def spotted(tmp_path_factory: pytest.TempPathFactory, spotting: object) -> Path:
 @pytest.fixture(scope="module")
 def client() -> Iterator[object]:
     """Threads of this process."""
-    from astroml_plugin.cluster import connect
+    from astroml_plugin.compute.cluster import connect
 
     with connect("local", threads=2) as client:
         yield client

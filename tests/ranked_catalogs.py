@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog, Column, schema
 from astroml_plugin.catalog.schema import vectors
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.sources.stamps import Stamps
 
 COLUMNS = (
     Column("anomaly_score", "float32", "", "stat.probability", "Higher is more anomalous"),

@@ -14,11 +14,11 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from astroml_plugin.bundle import Card, ModelBundle
 from astroml_plugin.catalog import Column
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.tasks.detecting import PARENT, DetectingTask, Detections, Field
+from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
+from astroml_plugin.training.bundle import Card, ModelBundle
 
 RADIUS = 12
 """Pixels from its peak within which a pixel may belong to an object."""

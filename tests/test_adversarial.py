@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from astroml_plugin.adversarial import CHECKPOINT, AdversarialSettings, fit_adversarial
+from astroml_plugin.core.errors import DivergedError, InputError
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.errors import DivergedError, InputError
 from astroml_plugin.networks.anogan import AnoGAN
 from astroml_plugin.networks.autoencoder import ERRORS
-from astroml_plugin.stream import Batch
-from astroml_plugin.tasks.anomaly import AnomalySettings, AnomalyTask
+from astroml_plugin.tasks.anomaly.task import AnomalySettings, AnomalyTask
+from astroml_plugin.training.adversarial import CHECKPOINT, AdversarialSettings, fit_adversarial
+from astroml_plugin.training.batches import Batch
 from tests.anomaly_samples import SIZE, population
 
 torch.set_num_threads(1)

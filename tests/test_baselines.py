@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astroml_plugin.baselines import shapes
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation.baselines import shapes
 
 SIZE = 40
 

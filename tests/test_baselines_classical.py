@@ -3,9 +3,9 @@ import sys
 import numpy as np
 import pytest
 
-from astroml_plugin.baselines import classical
-from astroml_plugin.baselines.classical import METHODS, Classifier
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation.baselines import classical
+from astroml_plugin.evaluation.baselines.classical import METHODS, Classifier
 
 pytest.importorskip("sklearn")
 

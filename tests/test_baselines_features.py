@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin.baselines import features
-from astroml_plugin.baselines.features import edge_features, gabor_features, pixel_features, shape_features
 from astroml_plugin.cutouts import Cutouts, from_stamps
+from astroml_plugin.evaluation.baselines import features
+from astroml_plugin.evaluation.baselines.features import edge_features, gabor_features, pixel_features, shape_features
 
 SIZE = 64
 Y, X = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2

@@ -12,8 +12,8 @@ from scipy import ndimage
 pytest.importorskip("galsim", reason="needs the extra sim")
 
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.field_merit import Found
-from astroml_plugin.sky import Box
+from astroml_plugin.evaluation.detection_metrics import Found
+from astroml_plugin.sky.wcs import Box
 from benchmarks import segmentation_shear as measuring
 
 SKY = measuring.sheared_sky(3, 320, 0.7, 150.0)

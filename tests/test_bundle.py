@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from astroml_plugin import bundle as bundle_module
-from astroml_plugin.bundle import Card, ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.tasks.ellipticity import EllipticityTask
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.tasks.ellipticity.task import EllipticityTask
+from astroml_plugin.training import bundle as bundle_module
+from astroml_plugin.training.bundle import Card, ModelBundle
 
 torch.set_num_threads(1)
 SMALL = {"widths": [4, 8], "hidden": 16, "pooling": "grid"}

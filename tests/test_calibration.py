@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from astroml_plugin import calibration
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import calibration
 
 
 def binary(count: int, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

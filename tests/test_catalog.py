@@ -14,11 +14,11 @@ from astropy import units as u
 from astropy.table import Table
 from catalogs import COLUMNS, DECLARED, IDENTITY, small_catalog, unit_rows
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import HEALPIX, Catalog, Column, columns_of, compact, part_path, schema
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import OBJECT_FLAGS
-from astroml_plugin.query import query
+from astroml_plugin.catalog.query import query
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import OBJECT_FLAGS
 
 DIGEST = "a" * 16
 OTHER = "b" * 16

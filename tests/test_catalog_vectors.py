@@ -13,12 +13,12 @@ import torch
 from astropy.table import Table
 from catalogs import COLUMNS, IDENTITY, unit_rows
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import Catalog, Column, columns_of, compact, schema
+from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.schema import arrow_type, matrix, vectors
-from astroml_plugin.errors import InputError
-from astroml_plugin.query import query
-from astroml_plugin.tasks.classify import ClassifyTask
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.tasks.classification.task import ClassifyTask
 from tests import universe
 from workflows.infer import infer
 

@@ -18,8 +18,8 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.core import storage
 from tests import universe
 from workflows.cli import main
 
@@ -289,7 +289,7 @@ def test_an_unreachable_store_never_shows_credentials(
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("astroml_plugin.storage.ATTEMPTS", 1)
+    monkeypatch.setattr("astroml_plugin.core.storage.ATTEMPTS", 1)
     started = time.monotonic()
     assert main(infer(sky, tmp_path / "c", source="s3://bucket/survey.zarr")) == 2
     said = capsys.readouterr().err

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 from distributed import LocalCluster, get_worker
 
-from astroml_plugin.cluster import WorkerDiedError, clients, connect, looking_glasses, run_window, window
-from astroml_plugin.errors import AstromlError, InputError
+from astroml_plugin.compute.cluster import WorkerDiedError, clients, connect, looking_glasses, run_window, window
+from astroml_plugin.core.errors import AstromlError, InputError
 
 POISON = 7
 

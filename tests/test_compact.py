@@ -15,10 +15,10 @@ from astropy import units as u
 from astropy.table import Table
 from catalogs import small_catalog, unit_rows
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import HEALPIX, Catalog
-from astroml_plugin.errors import InputError
-from astroml_plugin.query import query
+from astroml_plugin.catalog.query import query
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 from workflows.compact import compact
 
 

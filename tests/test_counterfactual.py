@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from astroml_plugin import counterfactual
+from astroml_plugin.tasks.ellipticity import metacalibration as counterfactual
 
 torch.set_num_threads(1)
 SIZE = 48

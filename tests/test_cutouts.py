@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import MaskBit, ObjectFlag
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import MaskBit, ObjectFlag
 
 HALO, SIDE = 8, 48
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
 
 
 def plane(height: int, width: int, x0: int = 0, y0: int = 0) -> np.ndarray:

@@ -14,9 +14,9 @@ from PIL import Image
 
 pytest.importorskip("galsim", reason="needs the extra sim")
 
-from astroml_plugin.background import background
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation import Camera, Population, Sky, write_fits
+from astroml_plugin.sources.background import background
 from workflows.demo import DemoSky, demo
 from workflows.demo import images as demo_images
 from workflows.demo.images import find_images

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin import device as dev
+from astroml_plugin.compute import device as dev
+from astroml_plugin.compute.device import AHEAD, Copier, Forward, activation_bytes, fitting_batch, padded, pipelined
+from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.cutouts import Tile, device_bits, pixel_bits
-from astroml_plugin.device import AHEAD, Copier, Forward, activation_bytes, fitting_batch, padded, pipelined
-from astroml_plugin.flags import MaskBit
 from astroml_plugin.networks.residual_cnn import ResidualCNN
 
 
@@ -305,7 +305,7 @@ def test_torch_and_numpy_are_enough() -> None:
         "import sys\n"
         "for name in ('dask', 'distributed', 'zarr', 'pyarrow', 'astropy', 'fsspec', 'ray', 'pandas'):\n"
         "    sys.modules[name] = None\n"
-        "import astroml_plugin.device, astroml_plugin.cutouts, astroml_plugin.tasks.normalisation\n"
+        "import astroml_plugin.compute.device, astroml_plugin.cutouts, astroml_plugin.tasks.normalisation\n"
         "from astroml_plugin.networks import strided_cnn, residual_cnn, equivariant_cnn, multipole_mlp\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from training_samples import SIZE, write_stamps
 
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import from_stamps
+from astroml_plugin.training.bundle import ModelBundle
 
 torch.set_num_threads(1)
 PAGE = Path(__file__).parents[1] / "docs" / "adding_a_task.md"

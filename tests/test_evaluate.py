@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from astroml_plugin import shear
 from astroml_plugin.cutouts import Cutouts, from_stamps
-from astroml_plugin.tasks import perturbations, shape_merit
-from astroml_plugin.tasks.base import Measurements
+from astroml_plugin.evaluation import input_errors as perturbations
+from astroml_plugin.evaluation import shape_report as shape_merit
+from astroml_plugin.evaluation import shear
+from astroml_plugin.evaluation.measurements import Measurements
 from tests.test_baselines import ellipse, gaussian
 from tests.training_samples import gaussians, write_stamps
 from tests.universe import make_bundle

@@ -173,7 +173,7 @@ def test_two_drivers_on_one_output_make_one_catalog(
 
 @pytest.mark.slow
 def test_a_scheduler_address_serves_too(sky: Path, tmp_path: Path) -> None:
-    from astroml_plugin.cluster import connect
+    from astroml_plugin.compute.cluster import connect
 
     with connect("processes", workers=2) as client:
         address = client.scheduler.address

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from astroml_plugin.baselines.extractor import ExtractorSettings, extract, gaussian
-from astroml_plugin.field_merit import (
+from astroml_plugin.evaluation.baselines.extractor import ExtractorSettings, extract, gaussian
+from astroml_plugin.evaluation.detection_metrics import (
     Found,
     Truth,
     blended,

@@ -9,17 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from astroml_plugin.baselines.shapes import adaptive_moments
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.errors import InputError
-from astroml_plugin.evaluation import columns
+from astroml_plugin.evaluation.baselines.shapes import adaptive_moments
+from astroml_plugin.evaluation.two_sample_tests import forest_auc, nearest, network_auc
 from astroml_plugin.networks.flow_vae import Flow
 from astroml_plugin.networks.framing import Shape, framed, shape_of, unframed
-from astroml_plugin.realism import forest_auc, nearest, network_auc
 from astroml_plugin.simulation import LightSet, preset
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.tasks.generate import GenerateSettings, GenerateTask
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.tasks.generation.task import GenerateSettings, GenerateTask
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.measure_labelled import columns
 from tests.training_samples import write_stamps
 from workflows.cli import main
 from workflows.draw import draw

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.cluster import connect
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.survey import Survey
+from astroml_plugin.compute.cluster import connect
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.sources.survey import Survey
 from tests import universe
 from workflows.infer import InferResult, dry_run, infer, plan, run_unit
 from workflows.query import query

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astroml_plugin import calibration
-from astroml_plugin.cluster import connect
-from astroml_plugin.errors import InputError
+from astroml_plugin.compute.cluster import connect
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import calibration
 from tests import universe
 from workflows.cli import main
 from workflows.infer import dry_run, infer

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pytest
 
 from astroml_plugin.catalog.overlay import read_labels
-from astroml_plugin.cluster import connect
-from astroml_plugin.errors import InputError
-from astroml_plugin.survey import Survey
+from astroml_plugin.compute.cluster import connect
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.survey import Survey
 from tests import spotter, universe
 from tests.detection import TILINGS, assert_same, rows, rows_of, run
 from tests.test_faults import COMMAND, parts, wait_for

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 from astropy.io import fits
 
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.overlay import read_labels
-from astroml_plugin.flags import MaskBit, ObjectFlag
+from astroml_plugin.core.flags import MaskBit, ObjectFlag
+from astroml_plugin.training.bundle import ModelBundle
 from tests import universe
 from tests.detection import rows, run
 from workflows.ingest import ingest

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference import budget as budgets
 from astroml_plugin.inference.budget import ByteBudget
 from tests import universe

@@ -13,18 +13,18 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from astroml_plugin import device as dev
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.overlay import read_labels
-from astroml_plugin.cluster import connect
-from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.compute import device as dev
+from astroml_plugin.compute.cluster import connect
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.inference import Job, detecting, forward
 from astroml_plugin.inference.detecting import checked, owned
 from astroml_plugin.inference.reading import Rows, TileWork
-from astroml_plugin.sky import Box
-from astroml_plugin.survey import Survey
-from astroml_plugin.tasks.detecting import Detections
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.tasks.detection import Detections
 from tests import spotter, universe
 from tests.detection import TILINGS, assert_same, rows, run
 from tests.test_inference_forward import Cramped

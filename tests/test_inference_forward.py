@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from astroml_plugin import device as dev
-from astroml_plugin.cluster import connect
-from astroml_plugin.errors import InputError
+from astroml_plugin.compute import device as dev
+from astroml_plugin.compute.cluster import connect
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference import Tally, forward
 from astroml_plugin.inference.meter import Meter, bottleneck
 from tests import universe

@@ -17,12 +17,12 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astroml_plugin import cluster
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import MaskBit
-from astroml_plugin.ingest import IngestResult, to_survey
-from astroml_plugin.sky import Wcs, astropy_quiet, separation
-from astroml_plugin.survey import Survey
+from astroml_plugin.compute import cluster
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.sky.wcs import Wcs, astropy_quiet, separation
+from astroml_plugin.sources.ingest import IngestResult, to_survey
+from astroml_plugin.sources.survey import Survey
 from workflows.ingest import ingest
 
 WCS_CARDS = {

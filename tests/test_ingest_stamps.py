@@ -11,9 +11,9 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.ingest.to_stamps import parse_ids
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.ingest.to_stamps import parse_ids
+from astroml_plugin.sources.stamps import Stamps
 from workflows.ingest import ingest
 
 RNG = np.random.default_rng(4)

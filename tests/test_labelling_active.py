@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from astroml_plugin.catalog import Column
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.labelling.active import LEARNERS, relearned, trials
 from astroml_plugin.labelling.relearn import rerank
 from tests.ranked_catalogs import ranked_catalog, rows, with_column

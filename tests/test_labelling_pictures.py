@@ -11,10 +11,10 @@ from PIL import Image
 
 from astroml_plugin import cutouts
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.errors import CorruptError, InputError
+from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.labelling.paint import UNUSABLE, Painter, colours, png
 from astroml_plugin.labelling.pixels import PixelReader, recorded_source
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.sources.stamps import Stamps
 from tests import universe
 from tests.ranked_catalogs import DECLARED, ranked_catalog, rows, stamps_and_catalog
 

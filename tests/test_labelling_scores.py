@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.labelling.scorefile import ScoreFile
 from tests.ranked_catalogs import DECLARED, ranked_catalog, rows
 from workflows.label import open_labels

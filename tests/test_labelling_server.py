@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.labelling.server import LARGEST_BODY, LabelServer
 from astroml_plugin.labelling.session import Session, SessionSettings, flag_names, sexagesimal
 from tests import universe

@@ -14,8 +14,8 @@ from astropy.wcs import WCS
 
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.overlay import read_labels
-from astroml_plugin.errors import InputError
-from astroml_plugin.survey import Survey
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.survey import Survey
 from tests.detection import assert_same, rows, run
 from workflows.cli import main
 from workflows.compact import compact

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from astroml_plugin.bundle import Card, ModelBundle
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.registry import TASKS, load
 from astroml_plugin.networks.folding import fuse
 from astroml_plugin.networks.layers import PointConvolution
 from astroml_plugin.networks.mlp import MLP
@@ -15,8 +15,8 @@ from astroml_plugin.networks.multipole_mlp import TURNS, MultipoleMLP, multipole
 from astroml_plugin.networks.residual_cnn import ResidualCNN
 from astroml_plugin.networks.strided_cnn import StridedCNN
 from astroml_plugin.networks.timm import TimmNetwork
-from astroml_plugin.plugins import TASKS, load
 from astroml_plugin.tasks.base import transform
+from astroml_plugin.training.bundle import Card, ModelBundle
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "grid"])

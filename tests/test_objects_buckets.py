@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.objects import ObjectBuckets, ObjectSettings
-from astroml_plugin.objects.placing import NO_IMAGE, NO_POSITION, OUTSIDE, _orders, _SkyIndex
-from astroml_plugin.sky import Wcs, cut_tiles, separation
-from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileInfo, tile_name
+from astroml_plugin.catalog.objects import ObjectBuckets, ObjectSettings
+from astroml_plugin.catalog.objects.placing import NO_IMAGE, NO_POSITION, OUTSIDE, _orders, _SkyIndex
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.wcs import Wcs, cut_tiles, separation
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo, tile_name
 
 
 def header(ra: float, dec: float, width: int, height: int, scale: float = 0.2) -> str:

@@ -14,8 +14,8 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.objects import OBJECT_SCHEMA, ObjectSettings, read_chunks
+from astroml_plugin.catalog.objects import OBJECT_SCHEMA, ObjectSettings, read_chunks
+from astroml_plugin.core.errors import InputError
 
 BIG = 2**62 + 1
 IDS = [BIG, BIG + 2, -5, 0, 7]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from training_samples import ellipticity_stamps, gaussians, write_stamps
 
-from astroml_plugin import parallel
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.training import distributed as parallel
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.train import train
 
 torch.set_num_threads(1)

@@ -13,9 +13,9 @@ from astropy.table import QTable, Table
 from catalogs import DECLARED, IDENTITY, small_catalog, unit_rows
 
 from astroml_plugin.catalog import HEALPIX, Catalog
-from astroml_plugin.errors import InputError
-from astroml_plugin.query import cone_ranges, query
-from astroml_plugin.sky import healpix29, separation
+from astroml_plugin.catalog.query import cone_ranges, query
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.wcs import healpix29, separation
 from workflows.query import query as workflow_query
 from workflows.query import show
 

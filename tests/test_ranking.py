@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from astroml_plugin.catalog import HEALPIX, Catalog, Column, compact, schema
+from astroml_plugin.catalog.query import query
+from astroml_plugin.catalog.ranking import Space, like, score_sql, top
+from astroml_plugin.catalog.ranking.fold import fold
 from astroml_plugin.catalog.schema import matrix
-from astroml_plugin.errors import InputError
-from astroml_plugin.query import query
-from astroml_plugin.ranking import Space, like, score_sql, top
-from astroml_plugin.ranking.fold import fold
-from astroml_plugin.sky import separation
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.wcs import separation
 from tests.ranked_catalogs import DECLARED, ranked_catalog, rows, with_column
 
 TABLE = rows(300)

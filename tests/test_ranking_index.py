@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from astroml_plugin.catalog.ranking import index as indexing
+from astroml_plugin.catalog.ranking import like
+from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.schema import vectors
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.labelling.session import Session, SessionSettings
-from astroml_plugin.ranking import index as indexing
-from astroml_plugin.ranking import like
-from astroml_plugin.ranking.index import LatentIndex
 from tests.ranked_catalogs import ranked_catalog, rows, with_column
 from workflows.label import open_labels
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from training_samples import class_stamps, ellipticity_stamps, gaussians, write_stamps
 
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.stream import BlockStream, LabelledStamps
-from astroml_plugin.training import outputs_of
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.training.batches import BlockStream, LabelledStamps
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.fit import outputs_of
 from workflows.respond import respond
 from workflows.train import train
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.errors import InputError
 from astroml_plugin.networks.tikhonet import blurred, moffat, restored
 from astroml_plugin.simulation import LightSet, preset
 from astroml_plugin.simulation.profiles import Psf, psf_image
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.base import SYMMETRIES, transform
-from astroml_plugin.tasks.restore import WARNING, RestoreTask, shape_bias
+from astroml_plugin.tasks.restoration.task import WARNING, RestoreTask, shape_bias
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.evaluate import evaluate
 from workflows.infer import infer
 from workflows.query import query

@@ -78,7 +78,7 @@ def test_the_whole_line_in_an_object_store(
 
 
 def test_pixels_come_out_of_an_object_store_as_they_went_in(store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
-    from astroml_plugin.survey import Survey
+    from astroml_plugin.sources.survey import Survey
     from workflows.ingest import ingest
 
     rng = np.random.default_rng(2)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from astroml_plugin import scores
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import class_metrics as scores
 
 
 def _sample(n=600, classes=3, seed=1):

@@ -17,13 +17,13 @@ import pytest
 import torch
 from training_samples import ellipticity_stamps
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.space import Space
-from astroml_plugin.stream import LabelledStamps
+from astroml_plugin.training.batches import LabelledStamps
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.infer import infer
 from workflows.recipe import read_recipe, search_table, shipped
 from workflows.search import _warmed_up, search

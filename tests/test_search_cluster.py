@@ -17,11 +17,11 @@ import pytest
 import ray
 from training_samples import ellipticity_stamps
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.search import ray_cluster
 from astroml_plugin.search.ray_cluster import Resources, connected, room
+from astroml_plugin.training.bundle import ModelBundle
 from tests.test_search import RECIPE
 from tests.test_search_faults import answers, end_tree, lines, start, wait_for
 from workflows.search import search

@@ -20,8 +20,8 @@ import pytest
 import torch
 from training_samples import ellipticity_stamps
 
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.search.ray_cluster import Resources, connected
+from astroml_plugin.training.bundle import ModelBundle
 from tests.test_search import RECIPE, table
 from workflows.search import search
 

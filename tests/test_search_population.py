@@ -14,9 +14,8 @@ import pytest
 import torch
 from training_samples import ellipticity_stamps
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.search.population import Population, exchange, generations, latest
 from astroml_plugin.search.proposals import Legs
 from astroml_plugin.search.ray_cluster import Resources, connected
@@ -24,8 +23,9 @@ from astroml_plugin.search.running import Leg
 from astroml_plugin.search.samplers import random_sampler
 from astroml_plugin.search.space import Configuration, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, Study, Trial
-from astroml_plugin.stream import LabelledStamps
-from astroml_plugin.training import CHECKPOINT, LOG, history_of
+from astroml_plugin.training.batches import LabelledStamps
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.fit import CHECKPOINT, LOG, history_of
 from tests.test_search import RECIPE, table
 from workflows.infer import infer
 from workflows.recipe import read_recipe

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from astroml_plugin import search as search_package
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.search import importance as importance_module
 from astroml_plugin.search import pictures
 from astroml_plugin.search.importance import FANOVA, FOREST, RANKS, importance, places

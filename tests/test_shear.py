@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from astroml_plugin import shear as formulas
 from astroml_plugin.catalog import Catalog, Column, schema
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import shear as formulas
 from workflows.cli import main
 from workflows.shear import shear
 

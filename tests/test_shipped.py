@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin import bundle as bundles
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.flags import ObjectFlag
 from astroml_plugin.simulation import make_block, make_design, preset
 from astroml_plugin.simulation.postage import Block
+from astroml_plugin.training import bundle as bundles
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.shipped import ellipticity as making
 
 torch.set_num_threads(1)

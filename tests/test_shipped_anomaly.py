@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin import bundle as bundles
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.evaluation import columns
-from astroml_plugin.scores import auroc
+from astroml_plugin.evaluation.class_metrics import auroc
 from astroml_plugin.simulation import AnomalySet
+from astroml_plugin.training import bundle as bundles
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.measure_labelled import columns
 from benchmarks.anomaly import changes
 from tests.anomaly_samples import population
 from tests.training_samples import write_stamps

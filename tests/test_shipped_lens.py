@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin import bundle as bundles
-from astroml_plugin import evaluation, scores
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import from_stamps
+from astroml_plugin.evaluation import class_metrics as scores
 from astroml_plugin.simulation import LensSet
+from astroml_plugin.training import bundle as bundles
+from astroml_plugin.training import measure_labelled as evaluation
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.shipped import lens as making
 
 torch.set_num_threads(1)
@@ -77,7 +78,7 @@ def test_an_easy_set_is_refused(tmp_path, monkeypatch) -> None:
     for package in ("lenstronomy", "sklearn"):
         pytest.importorskip(package)
     monkeypatch.setattr(making, "EASIEST", 0.3)
-    from astroml_plugin.errors import InputError
+    from astroml_plugin.core.errors import InputError
 
     with pytest.raises(InputError, match="harden"):
         making.make(out=str(tmp_path / "lens"), scratch=str(tmp_path), scale=0.001)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin import bundle as bundles
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.training import bundle as bundles
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.infer import infer
 from workflows.ingest import ingest
 from workflows.query import query
@@ -74,7 +74,7 @@ def test_real_galaxies(tmp_path: Path, shared_data: Path) -> None:
     """Most of these were trained on: it shows that the road is right, not how good the network is."""
     source = making.ingested(str(shared_data / "gz1_sdss_rgb64_dev.npz"), str(tmp_path))
     result = infer(source, bundle="morphology", out=str(tmp_path / "catalog"))
-    from astroml_plugin.stamps import Stamps
+    from astroml_plugin.sources.stamps import Stamps
 
     found = query(result.catalog, "SELECT object_id, label FROM catalog").to_arrow().to_pandas()
     truth = Stamps.open(source).labels().to_pandas()[["object_id", "label"]].rename(columns={"label": "zoo"})

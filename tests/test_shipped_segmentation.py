@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin import bundle as bundles
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.field_merit import Found, counts, match, pooled
-from astroml_plugin.flags import MaskBit, ObjectFlag
-from astroml_plugin.tasks.segment import field_of, maps_of
+from astroml_plugin.evaluation.detection_metrics import Found, counts, match, pooled
+from astroml_plugin.tasks.segmentation.task import field_of, maps_of
+from astroml_plugin.training import bundle as bundles
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.shipped import segmentation as making
 
 torch.set_num_threads(1)

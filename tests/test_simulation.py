@@ -11,12 +11,12 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import MaskBit
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.simulation import Camera, Population, Sky, StampSet, make_block, profiles, write_fits
 from astroml_plugin.simulation.objects import sheared_ellipticity
 from astroml_plugin.simulation.population import draw_population
-from astroml_plugin.sky import Box, cut_tiles
+from astroml_plugin.sky.wcs import Box, cut_tiles
 
 galsim = pytest.importorskip("galsim", reason="needs the extra sim")
 

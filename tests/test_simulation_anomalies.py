@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import from_mapping, to_mapping
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.simulation import AnomalySet, preset
 from astroml_plugin.simulation.lenses import LensCamera
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.sources.stamps import Stamps
 from workflows.simulate import simulate
 
 pytest.importorskip("galsim")

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import from_mapping, to_mapping
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.simulation.fields import FieldSet, render_scene
 from astroml_plugin.simulation.population import Population, tail_fraction
-from astroml_plugin.sky import Box
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.stream import LabelledStamps
-from astroml_plugin.tasks.field_truth import LAYERS
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.tasks.segmentation.truth import LAYERS
+from astroml_plugin.training.batches import LabelledStamps
 from workflows.recipe import read_recipe
 from workflows.simulate import simulate
 from workflows.train import train

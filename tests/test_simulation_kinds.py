@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import from_mapping, to_mapping
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.simulation import (
     PRESETS,
     Camera,
@@ -26,7 +26,7 @@ from astroml_plugin.simulation import (
 )
 from astroml_plugin.simulation.kinds import Draw
 from astroml_plugin.simulation.population import draw_population
-from astroml_plugin.sky import Box
+from astroml_plugin.sky.wcs import Box
 
 galsim = pytest.importorskip("galsim", reason="needs the extra sim")
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import from_mapping, to_mapping
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.simulation import LensSet, preset
 from astroml_plugin.simulation.lenses import HARD, PAINTERS, LensCamera, bodies, easy_features, galaxies
 from astroml_plugin.simulation.lenses.light import FINE, Source, positions, ring, spiral, tail
 from astroml_plugin.simulation.lenses.painting import Canvas
 from astroml_plugin.simulation.profiles import Psf, Sersic, ellipse
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.sources.stamps import Stamps
 from workflows.simulate import simulate
 
 pytest.importorskip("galsim")

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import from_mapping, to_mapping
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.simulation import Population, PsfPairs, ShearSets, StampSet, make_block, make_design, preset
 from astroml_plugin.simulation.objects import sheared_ellipticity
 

@@ -10,8 +10,8 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.sky import Box, Wcs, astropy_quiet, cut_tiles, healpix29, separation
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.wcs import Box, Wcs, astropy_quiet, cut_tiles, healpix29, separation
 
 
 def header(

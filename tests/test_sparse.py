@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from astroml_plugin import arrays, sparse
 from astroml_plugin import cutouts as cut
-from astroml_plugin.errors import CorruptError
-from astroml_plugin.sky import Box
-from astroml_plugin.survey import Survey
+from astroml_plugin.core.errors import CorruptError
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.sources import arrays
+from astroml_plugin.sources import partial_reads as sparse
+from astroml_plugin.sources.survey import Survey
 from tests import universe
 from tests.test_infer import assert_same, rows
 from workflows.infer import infer

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from astroml_plugin.errors import CorruptError, InputError
-from astroml_plugin.stamps import Stamps, open_source
-from astroml_plugin.survey import Survey
+from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.sources.stamps import Stamps, open_source
+from astroml_plugin.sources.survey import Survey
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from astroml_plugin import storage
+from astroml_plugin.core import storage
 
 
 def test_write_atomic_leaves_no_trace_of_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

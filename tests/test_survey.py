@@ -15,12 +15,13 @@ import pytest
 import xarray
 import zarr
 
-from astroml_plugin import arrays, storage
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.errors import CorruptError, InputError
-from astroml_plugin.sky import Wcs, cut_tiles
-from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileInfo, tile_name
+from astroml_plugin.sky.wcs import Wcs, cut_tiles
+from astroml_plugin.sources import arrays
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo, tile_name
 
 HEADER = "\n".join(
     [

@@ -5,12 +5,13 @@ import pyarrow as pa
 import pytest
 import torch
 
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts, from_stamps
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.tasks.base import SYMMETRIES, float_labels, transform
-from astroml_plugin.tasks.classify import ClassifyTask
-from astroml_plugin.tasks.ellipticity import EllipticityTask
+from astroml_plugin.sources.labels import float_labels
+from astroml_plugin.tasks.base import SYMMETRIES, transform
+from astroml_plugin.tasks.classification.task import ClassifyTask
+from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.tasks.normalisation import Normalisation, normalise_psf
 
 torch.set_num_threads(1)

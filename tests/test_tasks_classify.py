@@ -6,13 +6,15 @@ import pyarrow as pa
 import pytest
 import torch
 
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.tasks import class_labels, class_merit
-from astroml_plugin.tasks.base import Measurements, transform
-from astroml_plugin.tasks.classify import ClassifyTask
-from astroml_plugin.tasks.symmetry import ORDER, averaged
+from astroml_plugin.evaluation import class_report as class_merit
+from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.tasks.base import transform
+from astroml_plugin.tasks.classification import labels as class_labels
+from astroml_plugin.tasks.classification.task import ClassifyTask
+from astroml_plugin.tasks.test_time_augmentation import ORDER, averaged
 
 torch.set_num_threads(1)
 

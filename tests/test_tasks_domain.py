@@ -7,13 +7,13 @@ import pytest
 import torch
 from training_samples import write_stamps
 
-from astroml_plugin.bundle import Card, ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.query import query
+from astroml_plugin.catalog.query import query
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.tasks.domain import domain_bits, measure_limits
-from astroml_plugin.tasks.ellipticity import EllipticityTask
+from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.tasks.normalisation import gaussian_psf
+from astroml_plugin.training.bundle import Card, ModelBundle
 from workflows.infer import infer
 
 torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from astroml_plugin.tasks.gaussians import fit_gaussians
+from astroml_plugin.tasks.segmentation.gaussian_fluxes import fit_gaussians
 
 SIDE = 96
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE].astype(np.float64)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.tasks.injection import UNDECIDED, Injection
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.tasks.anomaly.injection import UNDECIDED, Injection
 from tests.test_networks_structure import galaxies
 
 torch.set_num_threads(1)

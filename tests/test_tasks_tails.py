@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin.settings import from_mapping, to_mapping
-from astroml_plugin.tasks.tails import Density, Expectation, Tail, fit_density, fit_expectation, fit_tail
+from astroml_plugin.core.settings import from_mapping, to_mapping
+from astroml_plugin.tasks.anomaly.tail_probability import (
+    Density,
+    Expectation,
+    Tail,
+    fit_density,
+    fit_expectation,
+    fit_tail,
+)
 
 
 @pytest.mark.parametrize("kind", ["normal", "exponential", "student"])

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.tasks.warping import Warp, _moved
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.tasks.augmentation import Warp, _moved
 
 torch.set_num_threads(1)
 

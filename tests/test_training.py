@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from training_samples import gaussians
 
+from astroml_plugin.core.errors import DivergedError, InputError
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.errors import DivergedError, InputError
-from astroml_plugin.stream import Batch
-from astroml_plugin.tasks.ellipticity import EllipticityTask
-from astroml_plugin.training import FitResult, TrainingSettings, fit, learning_rate, outputs_of, ready
+from astroml_plugin.tasks.ellipticity.task import EllipticityTask
+from astroml_plugin.training.batches import Batch
+from astroml_plugin.training.fit import FitResult, TrainingSettings, fit, learning_rate, outputs_of, ready
 
 torch.set_num_threads(1)
 TASK = EllipticityTask.from_settings({"bands": ["r"], "stamp_size": 24, "psf": "none"})

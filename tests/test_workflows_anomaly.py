@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from astroml_plugin.adversarial import CHECKPOINT, AdversarialSettings
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.errors import InputError
-from astroml_plugin.evaluation import columns
-from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.stream import LabelledStamps
-from astroml_plugin.tasks.anomaly import ARTEFACTS, PICTURE_WEIGHTS, SIGNS
-from astroml_plugin.training import outputs_of
+from astroml_plugin.tasks.anomaly.task import ARTEFACTS, PICTURE_WEIGHTS, SIGNS
+from astroml_plugin.training.adversarial import CHECKPOINT, AdversarialSettings
+from astroml_plugin.training.batches import LabelledStamps
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.fit import outputs_of
+from astroml_plugin.training.measure_labelled import columns
 from tests.anomaly_samples import SIZE, population, stored, tiny
 from tests.training_samples import write_stamps
 from workflows.evaluate import evaluate

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from astroml_plugin.bundle import Card, ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.query import query
-from astroml_plugin.tasks.classify import ClassifyTask
+from astroml_plugin.catalog.query import query
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.tasks.classification.task import ClassifyTask
+from astroml_plugin.training.bundle import Card, ModelBundle
 from tests.training_samples import write_stamps
 from workflows import evaluate as evaluation
 from workflows.classes import ClassesResult, classes

@@ -8,9 +8,9 @@ import pytest
 import torch
 from training_samples import SIZE, class_stamps, ellipticity_stamps, gaussians, write_stamps
 
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.stream import LabelledStamps, SplitSettings
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.training.batches import LabelledStamps, SplitSettings
+from astroml_plugin.training.bundle import ModelBundle
 from workflows import compare as comparing
 from workflows import learning_curve as curves
 from workflows import pieces

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("galsim", reason="needs the extra sim")
 
-from astroml_plugin import cluster
-from astroml_plugin.errors import InputError
+from astroml_plugin.compute import cluster
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation import Sky
 from astroml_plugin.simulation.skies import SKY_POPULATION
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.survey import Survey
 from workflows import simulate as module
 from workflows.cli import main
 from workflows.simulate import simulate

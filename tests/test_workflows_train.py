@@ -7,12 +7,12 @@ import pytest
 import torch
 from training_samples import class_stamps, ellipticity_stamps, gaussians, write_stamps
 
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import from_mapping
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.stream import LabelledStamps, SplitSettings
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.training.batches import LabelledStamps, SplitSettings
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.evaluate import evaluate
 from workflows.recalibrate import recalibrate
 from workflows.recipe import read_recipe, shipped, to_toml

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.training import TrainingSettings
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.fit import TrainingSettings
 from tests.training_samples import SIZE, class_stamps, write_stamps
 from workflows.cli import main
 from workflows.evaluate import evaluate

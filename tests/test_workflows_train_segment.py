@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.tasks.field_truth import LAYERS, layers_of_labels
-from astroml_plugin.tasks.segment import SegmentTask, field_of, maps_of
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
+from astroml_plugin.tasks.segmentation.truth import LAYERS, layers_of_labels
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.train import train
 
 SIDE = 64

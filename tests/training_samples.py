@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.sources.stamps import Stamps
 
 SIZE = 24
 

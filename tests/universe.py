@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import torch
 from astropy.io.fits import Header
 
-from astroml_plugin.bundle import Card, ModelBundle
+from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.core.registry import TASKS, load
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.flags import MaskBit
-from astroml_plugin.plugins import TASKS, load
-from astroml_plugin.sky import Wcs, cut_tiles
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileInfo, tile_name
+from astroml_plugin.sky.wcs import Wcs, cut_tiles
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo, tile_name
+from astroml_plugin.training.bundle import Card, ModelBundle
 
 SCALE = 0.2
 """Arcsec per pixel."""

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin import calibration, storage
-from astroml_plugin.calibration import Choice, Curve
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.query import query, write_rows
 from astroml_plugin.catalog.sql import name as quoted
-from astroml_plugin.errors import InputError
-from astroml_plugin.query import query, write_rows
-from astroml_plugin.tasks.class_merit import PURITIES
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import calibration
+from astroml_plugin.evaluation.calibration import Choice, Curve
+from astroml_plugin.evaluation.class_report import PURITIES
 
 
 @dataclass(frozen=True)

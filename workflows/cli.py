@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from astroml_plugin import __version__
-from astroml_plugin.errors import AstromlError
+from astroml_plugin.core.errors import AstromlError
 from workflows.verbs import catalogs, data, inference, models
 from workflows.verbs.options import DONE, INTERRUPTED, TERMINATED, UNEXPECTED, WRONG_INPUT, Verb, complain
 
@@ -99,7 +99,7 @@ def _on_terminate(signum: int, frame: Any) -> None:
 
 
 def _is_remote_failure(error: Exception) -> bool:
-    from astroml_plugin.storage import is_remote_failure
+    from astroml_plugin.core.storage import is_remote_failure
 
     return is_remote_failure(error)
 

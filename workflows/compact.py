@@ -7,7 +7,7 @@ from collections.abc import Callable
 from astroml_plugin.catalog import Catalog, CompactResult
 from astroml_plugin.catalog import compact as merge_parts
 from astroml_plugin.catalog.compact import TARGET_BYTES
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 
 
 def compact(

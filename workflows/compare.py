@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin import scores, storage
-from astroml_plugin.baselines import classical
-from astroml_plugin.errors import InputError
-from astroml_plugin.stream import SplitSettings, split_record
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation.baselines import classical
+from astroml_plugin.training.batches import SplitSettings, split_record
 from workflows.pieces import NETWORK, Piece, Pieces, Progress
 from workflows.recipe import Recipe
 from workflows.train import finite, write_figure

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.objects.readers import open_table
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.tasks.generate import CONDITIONS, GenerateTask
+from astroml_plugin.catalog.objects.readers import open_table
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.tasks.generation.task import CONDITIONS, GenerateTask
+from astroml_plugin.training.bundle import ModelBundle
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done, galaxies done, galaxies in all)."""

@@ -13,22 +13,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.evaluation import measure
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping
+from astroml_plugin.evaluation import class_figures as class_pictures
+from astroml_plugin.evaluation import class_report as class_merit
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.planning import check_class_options
 from astroml_plugin.inference.reading import task_for
 from astroml_plugin.inference.resident import BundleRef
-from astroml_plugin.settings import from_mapping
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings
-from astroml_plugin.tasks import class_merit, class_pictures
+from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.classify import ClassifyTask, most_votes
-from astroml_plugin.tasks.symmetry import COUNTS, averaged
-from astroml_plugin.training import outputs_of
+from astroml_plugin.tasks.classification.task import ClassifyTask, most_votes
+from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged
+from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.fit import outputs_of
+from astroml_plugin.training.measure_labelled import measure
 from workflows.infer import class_options
 from workflows.train import finite, write_figure
 

@@ -14,20 +14,21 @@ from typing import Any
 import pyarrow as pa
 from distributed import Client
 
-from astroml_plugin import __version__, inference, storage
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin import __version__, inference
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
-from astroml_plugin.cluster import IO_LANES, UNIT_TIMEOUT, check_counts, connect, cores
-from astroml_plugin.device import COMPILING, PRECISIONS
-from astroml_plugin.errors import InputError
+from astroml_plugin.catalog.objects import ObjectBuckets, ObjectSettings
+from astroml_plugin.catalog.objects.detected import Overlaps
+from astroml_plugin.compute.cluster import IO_LANES, UNIT_TIMEOUT, check_counts, connect, cores
+from astroml_plugin.compute.device import COMPILING, PRECISIONS
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
-from astroml_plugin.objects import ObjectBuckets, ObjectSettings
-from astroml_plugin.objects.detected import Overlaps
-from astroml_plugin.settings import refuse_choices
-from astroml_plugin.stamps import Stamps, open_source
-from astroml_plugin.survey import Survey
-from astroml_plugin.tasks.symmetry import check_count
+from astroml_plugin.sources.stamps import Stamps, open_source
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.tasks.test_time_augmentation import check_count
+from astroml_plugin.training.bundle import ModelBundle
 
 ObjectsProgress = Callable[[str, int, int | None], None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.ingest import FitsOptions, IngestResult, Progress, expand, ingest_fits, ingest_stamps
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.ingest import FitsOptions, IngestResult, Progress, expand, ingest_fits, ingest_stamps
 
 
 def ingest(

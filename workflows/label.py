@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.ranking import Ranked
 from astroml_plugin.labelling import relearn
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.labelling.server import LabelServer
 from astroml_plugin.labelling.session import Session, SessionSettings
-from astroml_plugin.ranking import Ranked
 
 
 def open_labels(catalog: str, *, path: str | None = None, who: str | None = None) -> ScoreFile:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin import scores, storage
-from astroml_plugin.errors import InputError
-from astroml_plugin.stream import SplitSettings, split_record
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.training.batches import SplitSettings, split_record
 from workflows.pieces import NETWORK, Float, Piece, Pieces, Progress
 from workflows.recipe import Recipe
 from workflows.train import finite, write_figure

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from astroml_plugin.catalog.overlay import LabelImage, read_labels
-from astroml_plugin.errors import InputError
-from astroml_plugin.storage import redact
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.storage import redact
 
 __all__ = ["LabelImage", "OutlinesResult", "outlines", "read_labels"]
 

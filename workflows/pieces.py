@@ -18,22 +18,21 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from astroml_plugin import storage
-from astroml_plugin.baselines import classical, features
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.repeats import shared_places
-from astroml_plugin.settings import to_mapping
-from astroml_plugin.stream import BlockStream, LabelledStamps, SplitSettings, split_record
+from astroml_plugin.core import formats, storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.evaluation.baselines import classical, features
+from astroml_plugin.sky.duplicates import shared_places
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training import LOG, outputs_of
+from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings, split_record
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.fit import LOG, outputs_of
 from workflows.recipe import Recipe, read_recipe
 from workflows.train import Plan, planned, train
 
 NETWORK = "network"
 """The method that is the recipe's network."""
 
-_KEY = b"astroml_plugin_piece"
 
 Float = NDArray[np.float64]
 Progress = Callable[..., None]
@@ -358,12 +357,12 @@ def _write(url: str, piece: Piece) -> None:
     columns: dict[str, Any] = {"row": piece.rows, "truth": piece.truth}
     columns |= {f"p_{name}": piece.probabilities[:, number] for number, name in enumerate(classes)}
     table = pa.table(columns)
-    storage.write_table(url, table.replace_schema_metadata({_KEY: json.dumps(piece.about).encode()}))
+    storage.write_table(url, table.replace_schema_metadata({formats.PREDICTIONS: json.dumps(piece.about).encode()}))
 
 
 def _read(url: str, identity: str) -> Piece:
     table = storage.read_table(url)
-    about = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    about = json.loads((table.schema.metadata or {}).get(formats.PREDICTIONS.encode(), b"{}"))
     if about.get("identity") != identity:
         raise InputError(
             f"{storage.redact(url)} was made with another recipe, seed, split or data: "

@@ -6,8 +6,8 @@ import shutil
 
 import pyarrow as pa
 
-from astroml_plugin.query import Cone, QueryResult, to_astropy
-from astroml_plugin.query import query as ask
+from astroml_plugin.catalog.query import Cone, QueryResult, to_astropy
+from astroml_plugin.catalog.query import query as ask
 
 
 def query(

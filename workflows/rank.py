@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from astroml_plugin import ranking
-from astroml_plugin.catalog import Catalog
-from astroml_plugin.errors import InputError
+from astroml_plugin.catalog import Catalog, ranking
+from astroml_plugin.catalog.query import write_rows
+from astroml_plugin.catalog.ranking import Ranked
+from astroml_plugin.catalog.ranking.index import LatentIndex
+from astroml_plugin.catalog.ranking.top import FOLD_RADIUS
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.labelling.active import DEFAULT
 from astroml_plugin.labelling.relearn import rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
-from astroml_plugin.query import write_rows
-from astroml_plugin.ranking import Ranked
-from astroml_plugin.ranking.index import LatentIndex
-from astroml_plugin.ranking.top import FOLD_RADIUS
 from workflows.query import as_text
 
 __all__ = ["LatentIndex", "Ranked", "rank", "show"]

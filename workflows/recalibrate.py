@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.stream import BlockStream, LabelledStamps
-from astroml_plugin.training import outputs_of
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.training.batches import BlockStream, LabelledStamps
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.fit import outputs_of
 
 
 def recalibrate(

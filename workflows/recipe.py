@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from astroml_plugin import plugins, storage
-from astroml_plugin.adversarial import AdversarialSettings
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import from_mapping, refuse_unknown, to_mapping
-from astroml_plugin.stream import SplitSettings
+from astroml_plugin.core import registry as plugins
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training import TrainingSettings
+from astroml_plugin.training.adversarial import AdversarialSettings
+from astroml_plugin.training.batches import SplitSettings
+from astroml_plugin.training.fit import TrainingSettings
 
 _SHIPPED = Path(__file__).parent / "recipes"
 

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import CARD, ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.response import fit_leakage, fit_response, fit_response_from_images
-from astroml_plugin.stream import BlockStream, LabelledStamps
-from astroml_plugin.tasks.ellipticity import EllipticityTask
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.tasks.ellipticity.task import EllipticityTask
+from astroml_plugin.training.batches import BlockStream, LabelledStamps
+from astroml_plugin.training.bundle import CARD, ModelBundle
+from astroml_plugin.training.shear_response import fit_leakage, fit_response, fit_response_from_images
 
 METHODS = ("pairs", "images")
 """What a response is fitted on: simulated sets of sheared stamps, or stamps of any galaxies."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import CARD, ModelBundle
-from astroml_plugin.errors import InputError
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, refuse_choices, to_mapping
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.objectives import SPEED, Objective
 from astroml_plugin.search.population import Population
@@ -23,8 +23,8 @@ from astroml_plugin.search.schedulers import Scheduling
 from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, STOPPED, Study, Trial
 from astroml_plugin.search.tuning import Budget, Progress, tuned
-from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
-from astroml_plugin.stream import LabelledStamps, split_record
+from astroml_plugin.training.batches import LabelledStamps, split_record
+from astroml_plugin.training.bundle import CARD, ModelBundle
 from workflows.recipe import Recipe, read_recipe, search_table
 from workflows.train import Plan, fitted_to, planned
 from workflows.trials import TrialWork, changeable, configured, own_configuration

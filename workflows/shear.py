@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin import shear as formulas
-from astroml_plugin import storage
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.query import query, write_rows
 from astroml_plugin.catalog.sql import name as quoted
 from astroml_plugin.catalog.sql import quote
-from astroml_plugin.errors import InputError
-from astroml_plugin.query import query, write_rows
-from astroml_plugin.shear import BLOCKS, FIELDS, Bias, Estimate, Float
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import shear as formulas
+from astroml_plugin.evaluation.shear import BLOCKS, FIELDS, Bias, Estimate, Float
+from astroml_plugin.sources.stamps import Stamps
 
 _RESPONSE = ("r11", "r12", "r21", "r22")
 _PLACES = 6

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from distributed import Client
 
-from astroml_plugin import __version__, cluster, simulation, storage
-from astroml_plugin.errors import AstromlError, InputError
-from astroml_plugin.settings import from_mapping, refuse_unknown, to_mapping
+from astroml_plugin import __version__, simulation
+from astroml_plugin.compute import cluster
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import AstromlError, InputError
+from astroml_plugin.core.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.fields import FieldSet
@@ -22,18 +24,11 @@ from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.profiles import load_galsim
 from astroml_plugin.simulation.skies import Sky
-from astroml_plugin.simulation.units import (
-    BlockUnit,
-    TileUnit,
-    create_stamps,
-    create_survey,
-    write_block,
-    write_tile,
-)
-from astroml_plugin.sky import cut_tiles, tile_step
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileInfo, tile_name
+from astroml_plugin.simulation.units import BlockUnit, TileUnit, create_stamps, create_survey, write_block, write_tile
+from astroml_plugin.sky.wcs import cut_tiles, tile_step
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo, tile_name
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done, units done, units in all)."""

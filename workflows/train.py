@@ -17,16 +17,18 @@ import torch
 from torch import Tensor, nn
 
 import astroml_plugin
-from astroml_plugin import adversarial, parallel, storage
-from astroml_plugin.adversarial import fit_adversarial
-from astroml_plugin.bundle import CARD, Card, ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import to_mapping
-from astroml_plugin.stream import SPLITS, BlockStream, LabelledStamps, split_record
-from astroml_plugin.tasks import pictures
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.evaluation import figures as pictures
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.symmetry import averaged
-from astroml_plugin.training import CHECKPOINT, LOG, FitResult, fit, outputs_of
+from astroml_plugin.tasks.test_time_augmentation import averaged
+from astroml_plugin.training import adversarial
+from astroml_plugin.training import distributed as parallel
+from astroml_plugin.training.adversarial import fit_adversarial
+from astroml_plugin.training.batches import SPLITS, BlockStream, LabelledStamps, split_record
+from astroml_plugin.training.bundle import CARD, Card, ModelBundle
+from astroml_plugin.training.fit import CHECKPOINT, LOG, FitResult, fit, outputs_of
 from workflows.recipe import Recipe, read_recipe, to_toml
 from workflows.respond import respond
 

@@ -14,15 +14,17 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from astroml_plugin import parallel, plugins, storage
-from astroml_plugin.errors import InputError
+from astroml_plugin.core import registry as plugins
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.objectives import SPEED
 from astroml_plugin.search.running import Report
 from astroml_plugin.search.space import Configuration, Parameter, Space
-from astroml_plugin.settings import from_mapping, to_mapping
-from astroml_plugin.stream import LabelledStamps
-from astroml_plugin.training import Batches, StemCache, fit, history_of, ready
+from astroml_plugin.training import distributed as parallel
+from astroml_plugin.training.batches import LabelledStamps
+from astroml_plugin.training.fit import Batches, StemCache, fit, history_of, ready
 from workflows.recipe import Recipe
 from workflows.train import Plan, fresh_network, identity_of, planned
 

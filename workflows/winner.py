@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from astroml_plugin import storage
+from astroml_plugin.core import storage
 from astroml_plugin.search import pictures
 from astroml_plugin.search.study import FAILED, Study, Trial
-from astroml_plugin.stream import LabelledStamps
-from astroml_plugin.training import fit, history_of
+from astroml_plugin.training.batches import LabelledStamps
+from astroml_plugin.training.fit import fit, history_of
 from workflows.recipe import Recipe, to_toml
 from workflows.train import finish, fresh_network, write_figure
 from workflows.trials import trial_plan

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import manifest, parts, runs
 from astroml_plugin.catalog.merge import merge
 from astroml_plugin.catalog.parts import PartInfo
 from astroml_plugin.catalog.store import Catalog
-from astroml_plugin.errors import InputError
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 
 TARGET_BYTES = 512_000_000
 

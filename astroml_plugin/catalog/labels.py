@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from astroml_plugin import arrays, storage
-from astroml_plugin.errors import CorruptError, InputError
-from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileTable
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.sources import arrays
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileTable
 
 LABELS = "labels.zarr"
 """Folder within the catalog."""

@@ -14,7 +14,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import sql
 from astroml_plugin.catalog.parts import (
     COMPACT,
@@ -28,6 +27,7 @@ from astroml_plugin.catalog.parts import (
     with_metadata,
 )
 from astroml_plugin.catalog.schema import TEXT_LENGTH, is_text, reader_metadata
+from astroml_plugin.core import storage
 
 UNIT = "_unit"
 """Extra last column of a merged file: the unit of each row, so that one unit can be taken out again."""

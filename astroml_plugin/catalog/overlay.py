@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.io import fits
 
-from astroml_plugin import storage
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.merge import publishing
 from astroml_plugin.catalog.store import Catalog
-from astroml_plugin.errors import InputError
-from astroml_plugin.sky import Box, Wcs
-from astroml_plugin.tiles import TileInfo
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.wcs import Box, Wcs
+from astroml_plugin.sources.tile_table import TileInfo
 
 OBJECTS_SCHEMA = pa.schema(
     [("label", pa.uint32()), ("object_id", pa.int64()), ("tile", pa.large_string()), ("label_id", pa.int32())]

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from astroml_plugin import storage
 from astroml_plugin.catalog.schema import HEALPIX, reader_metadata, text_lengths, verify
-from astroml_plugin.errors import CorruptError, InputError
-from astroml_plugin.sky import healpix29, separation
+from astroml_plugin.core import formats, storage
+from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.sky.wcs import healpix29, separation
 
 PARTS = "parts"
 COMPACT = "parts/compact"
@@ -28,8 +28,6 @@ COMPACT = "parts/compact"
 ROW_GROUP = 131_072
 """Rows per row group: the grain at which a cone skips what it does not need."""
 
-_PART_KEY = "astroml_plugin.part"
-_MEMBERS_KEY = "astroml_plugin.members"
 _FORBIDDEN = frozenset("/\\\0\n\r?#*")
 _LONGEST = 180
 SORT_COLUMNS = (HEALPIX, "object_id", "image", "x", "y")
@@ -129,7 +127,7 @@ def encode_part(declared: pa.Schema, table: pa.Table, unit: str, digest: str) ->
         **{"unit": unit, "digest": digest, "rows": ordered.num_rows, "healpix_min": low, "healpix_max": high},
         **{"nulls": nulls, "ra": ra, "dec": dec, "radius": radius},
     }
-    metadata = {**reader_metadata(declared, text_lengths(ordered)), _PART_KEY: json.dumps(footer)}
+    metadata = {**reader_metadata(declared, text_lengths(ordered)), formats.PART: json.dumps(footer)}
     described = with_metadata(ordered.schema, metadata)
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, described, compression="zstd") as writer:
@@ -193,22 +191,22 @@ def size_of(url: str) -> int:
 def read_part_info(catalog: str, path: str) -> PartInfo:
     """The manifest row of a part, from its footer."""
     metadata, size = _footer(catalog, path)
-    if _PART_KEY.encode() not in metadata:
+    if formats.PART.encode() not in metadata:
         raise CorruptError(f"{path} has no footer of this package: delete it and run again")
-    return PartInfo(path=path, bytes=size, **json.loads(metadata[_PART_KEY.encode()]))
+    return PartInfo(path=path, bytes=size, **json.loads(metadata[formats.PART.encode()]))
 
 
 def merged_metadata(merged: MergedFile) -> dict[str, str]:
     """Key-value metadata that tell the units inside a merged file (compressed: there may be 10^5)."""
     rows = [[value for name, value in asdict(member).items() if name != "path"] for member in merged.members]
     packed = zlib.compress(json.dumps({"members": rows, "replaces": merged.replaces}).encode(), 6)
-    return {_MEMBERS_KEY: base64.b64encode(packed).decode()}
+    return {formats.PART_MEMBERS: base64.b64encode(packed).decode()}
 
 
 def read_merged(catalog: str, path: str) -> MergedFile:
     """What the footer of a merged file says."""
     metadata, _ = _footer(catalog, path)
-    packed = metadata.get(_MEMBERS_KEY.encode())
+    packed = metadata.get(formats.PART_MEMBERS.encode())
     if packed is None:
         raise CorruptError(f"{path} has no list of its units: it was not written by this package")
     value: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))

@@ -8,7 +8,7 @@ import socket
 from datetime import UTC, datetime
 from typing import Any
 
-from astroml_plugin import storage
+from astroml_plugin.core import storage
 
 Record = dict[str, Any]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from astroml_plugin import storage
+from astroml_plugin.core import storage
 
 _SAFE = {
     "autoinstall_known_extensions": "false",

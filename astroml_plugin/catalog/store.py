@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin import __version__, storage
+from astroml_plugin import __version__
 from astroml_plugin.catalog import manifest, parts, runs
 from astroml_plugin.catalog.merge import merge
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
 from astroml_plugin.catalog.schema import FORMAT, schema_from_json, schema_to_json
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import OBJECT_FLAGS
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import OBJECT_FLAGS
 
 FAILURES = "failures.parquet"
 UNPLACED = "unplaced.parquet"

@@ -10,16 +10,7 @@ from astroml_plugin.cutouts.pixels import (
     pixel_bits,
     to_device,
 )
-from astroml_plugin.cutouts.stamps import (
-    Cutouts,
-    around,
-    batches,
-    crop,
-    cut,
-    from_stamps,
-    reduce_bits,
-    stamp_origin,
-)
+from astroml_plugin.cutouts.stamps import Cutouts, around, batches, crop, cut, from_stamps, reduce_bits, stamp_origin
 from astroml_plugin.cutouts.windows import Grid, grid
 
 __all__ = [

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import INFORMATIONAL, MaskBit, ObjectFlag
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import INFORMATIONAL, MaskBit, ObjectFlag
 
 if TYPE_CHECKING:
-    from astroml_plugin.sky import Box  # needs astropy, which a machine that only runs networks may lack
+    from astroml_plugin.sky.wcs import Box
 
 _BAD = 0xFFFFFFFF & ~int(INFORMATIONAL | MaskBit.NO_DATA | MaskBit.SATURATED | MaskBit.UNMASKED_NAN)
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts.pixels import DeviceTile, Move, band_index, moved, usable
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import ObjectFlag
 
 _PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
 

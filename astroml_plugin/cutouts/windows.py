@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts.pixels import DeviceTile
 from astroml_plugin.cutouts.stamps import Cutouts, cut
-from astroml_plugin.errors import InputError
 
 Bounds = tuple[int, int, int, int]
 """Half-open pixels (x0, y0, x1, y1) of a parent image."""

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog import Column
+from astroml_plugin.catalog.objects.detected import Overlaps, object_ids
 from astroml_plugin.catalog.schema import arrow_type
-from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.inference.forward import arrow, over_batches
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import Rows, TileWork, model_of, on_sky, opened
 from astroml_plugin.inference.resident import ResidentModel, on_forward_thread
-from astroml_plugin.objects.detected import Overlaps, object_ids
-from astroml_plugin.sky import Box
-from astroml_plugin.tasks.detecting import PARENT, DetectingTask, Detections, Field
-from astroml_plugin.tiles import TileInfo
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.sources.tile_table import TileInfo
+from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
 
 LABEL = Column("label_id", "int32", "", "meta.id.part", "Number of the object in the label map of its tile")
 """The column that every catalog of detected objects has."""

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 from distributed import Client
 
-from astroml_plugin import __version__, storage
+from astroml_plugin import __version__
 from astroml_plugin.catalog import Catalog, PartInfo
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.store import FAILURES_SCHEMA
-from astroml_plugin.cluster import run_window
-from astroml_plugin.errors import InputError
+from astroml_plugin.compute.cluster import run_window
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
 from astroml_plugin.inference.meter import bottleneck
 from astroml_plugin.inference.resident import ResidentModels

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.catalog.schema import arrow_type, vectors
+from astroml_plugin.compute.device import PLAIN_BATCH, Forward, copier, on, pipelined, stamps_per_forward, streams
 from astroml_plugin.cutouts import Cutouts, Move, Tile, cut, to_device
-from astroml_plugin.device import PLAIN_BATCH, Forward, copier, on, pipelined, stamps_per_forward, streams
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import BlockWork, TileWork, bundle_bands
 from astroml_plugin.inference.resident import ResidentModel, kept
-from astroml_plugin.tasks.detecting import DetectingTask
+from astroml_plugin.tasks.detection import DetectingTask
 
 Done = TypeVar("Done")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from astroml_plugin.catalog import PartInfo
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.resident import BundleRef
-from astroml_plugin.tiles import TileInfo
+from astroml_plugin.sources.tile_table import TileInfo
 
 
 class OutputError(InputError):

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.catalog import Column
 from astroml_plugin.catalog import schema as catalog_schema
-from astroml_plugin.errors import InputError
+from astroml_plugin.catalog.objects import ObjectBuckets
+from astroml_plugin.catalog.objects.detected import Overlaps
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.detecting import LABEL
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.reading import RepeatedIds, task_for
 from astroml_plugin.inference.resident import BundleRef
-from astroml_plugin.objects import ObjectBuckets
-from astroml_plugin.objects.detected import Overlaps
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.classify import ClassifyTask
-from astroml_plugin.tasks.detecting import DetectingTask
+from astroml_plugin.tasks.classification.task import ClassifyTask
+from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.training.bundle import ModelBundle
 
 SCHEMA_VERSION = 1
 """Part of every unit's digest: raised when the meaning of a row changes."""

@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin import storage
+from astroml_plugin.catalog.objects import ObjectBuckets
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.errors import AstromlError
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.resident import BundleRef, ResidentModel, choose_device, resident
-from astroml_plugin.objects import ObjectBuckets
-from astroml_plugin.sky import Wcs
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey
+from astroml_plugin.sky.wcs import Wcs
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.classify import ClassifyTask
-from astroml_plugin.tasks.detecting import DetectingTask
-from astroml_plugin.tasks.symmetry import averaged
-from astroml_plugin.tiles import TileInfo
+from astroml_plugin.tasks.classification.task import ClassifyTask
+from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.tasks.test_time_augmentation import averaged
 
 
 @lru_cache(maxsize=16)

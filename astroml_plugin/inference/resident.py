@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import torch
 from distributed import WorkerPlugin
 
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.cluster import cores
-from astroml_plugin.errors import InputError
+from astroml_plugin.compute.cluster import cores
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.budget import share_host
+from astroml_plugin.training.bundle import ModelBundle
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
-from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.inference.budget import budget
 from astroml_plugin.inference.detecting import COMMON, LABEL, Found, detected
 from astroml_plugin.inference.forward import Placing, apply

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 
 Float = NDArray[np.float64]
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
 from astroml_plugin.cutouts import pixel_bits, stamp_origin
-from astroml_plugin.errors import AstromlError, CorruptError, InputError
-from astroml_plugin.stamps import Stamps, open_source
-from astroml_plugin.survey import Survey, TileInfo
+from astroml_plugin.sources.stamps import Stamps, open_source
+from astroml_plugin.sources.survey import Survey, TileInfo
 
 _BLOCKS = 64
 """Object tables of blocks that are kept."""

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.ranking import Ranked, Space, score_sql
+from astroml_plugin.catalog.ranking.names import numeric_columns
+from astroml_plugin.catalog.ranking.top import FOLD_RADIUS, SCORE, counted, details, folded, numbered, pool
 from astroml_plugin.labelling.active import DEFAULT, LEARNERS, relearned
 from astroml_plugin.labelling.scorefile import ScoreFile
-from astroml_plugin.ranking import Ranked, Space, score_sql
-from astroml_plugin.ranking.names import numeric_columns
-from astroml_plugin.ranking.top import FOLD_RADIUS, SCORE, counted, details, folded, numbered, pool
 
 _SIGN = re.compile(r"(^|_)anomaly_")
 

@@ -22,12 +22,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.errors import InputError
+from astroml_plugin.core import formats, storage
+from astroml_plugin.core.errors import InputError
 
 FORMAT = 1
-KIND = "astroml_plugin.scores"
 LOWEST, HIGHEST = 0, 5
 """Whole numbers, 0 of no interest, 5 most interesting, as in Astronomaly (Lochner & Bassett 2021, A&C 36, 100481)."""
 
@@ -147,7 +146,7 @@ class ScoreFile:
             self.refresh()
 
     def _header(self) -> str:
-        about = {"kind": KIND, "format": FORMAT, "identity": self.identity, "catalog": self.catalog}
+        about = {"kind": formats.SCORES, "format": FORMAT, "identity": self.identity, "catalog": self.catalog}
         return json.dumps({**about, "scale": [LOWEST, HIGHEST], "made": _now()})
 
     # Reading
@@ -180,7 +179,7 @@ class ScoreFile:
             kind, version, identity = about["kind"], about["format"], about["identity"]
         except (ValueError, KeyError, TypeError):
             kind, version, identity, about = "", 0, "", {}
-        if kind != KIND:
+        if kind != formats.SCORES:
             raise InputError(f"{self.path} is no file of scores: give another --scores FILE")
         if version > FORMAT:
             raise InputError(f"{self.path} has format {version} of scores, this package knows {FORMAT}: update it")

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from astroml_plugin.errors import AstromlError, InputError
+from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.labelling.session import Session
 
 HOST = "127.0.0.1"

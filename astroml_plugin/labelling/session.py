@@ -12,18 +12,18 @@ import astropy.units as u
 import pyarrow as pa
 from astropy.coordinates import Angle
 
-from astroml_plugin import storage
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.errors import AstromlError, InputError
-from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.catalog.ranking import Ranked, like, top
+from astroml_plugin.catalog.ranking.index import LatentIndex
+from astroml_plugin.catalog.ranking.top import FOLD_RADIUS
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import AstromlError, InputError
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.labelling.active import DEFAULT
 from astroml_plugin.labelling.paint import Painter, png
 from astroml_plugin.labelling.pixels import PixelReader, recorded_source
 from astroml_plugin.labelling.relearn import rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
-from astroml_plugin.ranking import Ranked, like, top
-from astroml_plugin.ranking.index import LatentIndex
-from astroml_plugin.ranking.top import FOLD_RADIUS
 
 LARGEST_LIST = 5000
 _SAMPLE = 24

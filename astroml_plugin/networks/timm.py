@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.networks.layers import PSF_FEATURES, check_fraction, psf_branch, with_psf
 
 

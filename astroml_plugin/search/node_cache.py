@@ -15,8 +15,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
-from astroml_plugin.stamps import Pixels, Stamps
-from astroml_plugin.stream import LabelledStamps
+from astroml_plugin.sources.stamps import Pixels, Stamps
+from astroml_plugin.training.batches import LabelledStamps
 
 _HASHES = "hashes.npy"
 _SPARE = 1.2

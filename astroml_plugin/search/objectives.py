@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 
 SPEED = "inference_objects_per_second"
 """Objects per second of the network's forward pass, measured once in each trial."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.search.objectives import Objective
 from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.search.study import FAILED, Study, Trial

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.search.population import Population, exchange, generations
 from astroml_plugin.search.running import COST, Leg
 from astroml_plugin.search.samplers import Sampler
 from astroml_plugin.search.study import OPEN, Study, Trial
-from astroml_plugin.training import history_of
+from astroml_plugin.training.fit import history_of
 
 
 class Watch(Protocol):

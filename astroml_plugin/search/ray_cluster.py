@@ -15,8 +15,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray._private import ray_constants
 
-from astroml_plugin import __version__, storage
-from astroml_plugin.errors import InputError, LostError
+from astroml_plugin import __version__
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError, LostError
 
 _SILENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.search import sample
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 
 
 def from_ray(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,12 @@ import ray
 import torch
 from ray import tune
 
-from astroml_plugin import storage
-from astroml_plugin.errors import DivergedError, InputError
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import DivergedError, InputError
+from astroml_plugin.core.settings import refuse_unknown
 from astroml_plugin.search.objectives import kept
 from astroml_plugin.search.space import Configuration
 from astroml_plugin.search.study import ERROR, FAILED, FINISHED, write_outcome
-from astroml_plugin.settings import refuse_unknown
 
 
 class Report(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.search.objectives import Objective
 from astroml_plugin.search.space import Configuration, Parameter, Space, frozen
 from astroml_plugin.search.study import FAILED, OPEN, Trial

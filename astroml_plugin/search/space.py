@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.settings import refuse_unknown
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import refuse_unknown
 
 Configuration = dict[str, Any]
 """Dotted key of the recipe -> value; keys whose condition does not hold are absent."""

@@ -19,8 +19,8 @@ from typing import Any
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
-from astroml_plugin import storage
-from astroml_plugin.errors import InputError, LostError
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError, LostError
 from astroml_plugin.search.population import Population
 from astroml_plugin.search.proposals import Legs, Proposals
 from astroml_plugin.search.ray_cluster import Liveness, Resources, room

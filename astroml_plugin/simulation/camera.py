@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation.profiles import PSF_PROFILES, Psf
 
 Float = NDArray[np.float64]

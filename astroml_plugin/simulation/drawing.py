@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 
 from astroml_plugin.simulation.camera import Camera, flux_of
 from astroml_plugin.simulation.objects import Objects
-from astroml_plugin.simulation.profiles import (
-    Blur,
-    Matrix,
-    Psf,
-    grid_for,
-    grid_size,
-    psf_transform,
-    to_image,
-)
+from astroml_plugin.simulation.profiles import Blur, Matrix, Psf, grid_for, grid_size, psf_transform, to_image
 
 Float = NDArray[np.float32]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import INFORMATIONAL
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.errors import InputError
-from astroml_plugin.field_merit import Truth
-from astroml_plugin.flags import INFORMATIONAL
+from astroml_plugin.evaluation.detection_metrics import Truth
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.objects import STAR
@@ -20,8 +20,8 @@ from astroml_plugin.simulation.population import Population, tail_fraction
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.simulation.profiles import psf_image
 from astroml_plugin.simulation.skies import Sky, SkyObjects
-from astroml_plugin.sky import Box
-from astroml_plugin.tasks.field_truth import LAYERS, Scene, truth_layers
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.tasks.segmentation.truth import LAYERS, Scene, truth_layers
 
 Float = NDArray[np.float32]
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from astroml_plugin import storage
+from astroml_plugin.core import storage
+from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.flags import MaskBit
 from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.simulation.units import UNIT
-from astroml_plugin.sky import Box
+from astroml_plugin.sky.wcs import Box
 
 PLANES = {
     "BAD": (0, MaskBit.BAD),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation.hst import HstGalaxies, Picture
 from astroml_plugin.simulation.objects import Part
 from astroml_plugin.simulation.profiles import SERSIC_STEP, Knots, Sersic, ellipse, rotation

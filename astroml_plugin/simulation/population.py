@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.kinds import Draw, Kind
 from astroml_plugin.simulation.objects import CLASSES, STAR, Objects, Part, as_parts

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation import drawing
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.camera import NOISE_MARGIN, Camera, correlated, draw_psf

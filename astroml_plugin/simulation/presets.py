@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import Design, PsfPairs, ShearSets, Single

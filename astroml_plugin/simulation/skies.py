@@ -18,16 +18,16 @@ import pyarrow as pa
 from astropy.io.fits import Card
 from numpy.typing import NDArray
 
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import MaskBit
 from astroml_plugin.simulation import drawing
 from astroml_plugin.simulation.camera import NOISE_MARGIN, Camera, correlated
 from astroml_plugin.simulation.defects import track
 from astroml_plugin.simulation.objects import Objects, truth_columns
 from astroml_plugin.simulation.population import Population, draw_population
 from astroml_plugin.simulation.profiles import GRIDS, Psf, psf_image
-from astroml_plugin.sky import Box, Wcs
+from astroml_plugin.sky.wcs import Box, Wcs
 
 Float = NDArray[np.float32]
 

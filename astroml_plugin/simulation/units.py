@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from astroml_plugin import storage
+from astroml_plugin.core import storage
 from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.skies import Sky
-from astroml_plugin.sky import TileGeometry
-from astroml_plugin.stamps import Stamps
-from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileInfo, tile_name
+from astroml_plugin.sky.wcs import TileGeometry
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo, tile_name
 
 UNIT = "ct"
 """Unit of simulated pixels (counts with the camera's zero point)."""

@@ -15,17 +15,29 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin import plugins
 from astroml_plugin.catalog import Column
+from astroml_plugin.core import registry as plugins
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.settings import from_mapping, refuse_choices, to_mapping
 from astroml_plugin.cutouts import Cutouts, crop
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import ObjectFlag
-from astroml_plugin.settings import from_mapping, refuse_choices, to_mapping
+from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.sources.labels import float_labels, label_column, label_texts
 from astroml_plugin.tasks.normalisation import Normalisation, gaussian_psf, measure_scales, normalise_psf
+
+__all__ = [
+    "SYMMETRIES",
+    "Measurements",
+    "Task",
+    "TaskSettings",
+    "float_labels",
+    "label_column",
+    "label_texts",
+    "transform",
+]
 
 SYMMETRIES = tuple((swap, flip_x, flip_y) for swap in (0, 1) for flip_x in (0, 1) for flip_y in (0, 1))
 """The eight symmetries of a square stamp: transpose x and y or not, then mirror x or not, then mirror y or not."""
@@ -68,18 +80,6 @@ class TaskSettings:
             raise InputError(
                 f"stamp_size ({self.stamp_size}) must be 8 or more and psf_size ({self.psf_size}) 3 or more"
             )
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """Catalog columns of the same n objects, measured in several ways; each column name -> (n,)."""
-
-    own: Mapping[str, np.ndarray]
-    """By the task, as in the catalog."""
-    perturbed: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    """By the task on stamps with an error: see `Task.perturbations`."""
-    baselines: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    """By other methods: see `Task.baselines`."""
 
 
 _CHOICES = {
@@ -469,49 +469,3 @@ def refuse_few(targets: Mapping[str, Tensor], least: int, what: str) -> None:
     """Raise InputError where the train split has fewer than `least` stamps, which `what` needs."""
     if len(targets["train"]) < least:
         raise InputError(f"the train split has {len(targets['train'])} stamps and {what} needs {least}: give more data")
-
-
-def label_column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A label column.
-
-    Raises:
-        InputError: there is none of that name; says which there are.
-    """
-    if name not in table.column_names:
-        raise InputError(f"label column {name!r} is missing: the data have {', '.join(table.column_names) or 'none'}")
-    return table[name]
-
-
-def label_texts(table: pa.Table, name: str) -> np.ndarray:
-    """(n,) label values as text (object), None where missing or NaN; whole numbers without a decimal point."""
-    column = label_column(table, name).combine_chunks()
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-        if pc.all(pc.equal(column, pc.floor(column))).as_py():
-            column = column.cast(pa.int64())
-    return np.array([None if value is None else str(value) for value in column.to_pylist()], object)
-
-
-def float_labels(table: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """Label columns (n, len(names)) float32 to regress on.
-
-    Raises:
-        InputError: a column is missing or no number, has values that are NaN, infinite or null (with counts), or has
-            one value only.
-    """
-    values = np.empty((table.num_rows, len(names)), np.float32)
-    for position, name in enumerate(names):
-        column = label_column(table, name).combine_chunks()
-        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-            raise InputError(f"label column {name!r} must be numbers, not {column.type}")
-        values[:, position] = column.to_numpy(zero_copy_only=False)
-        bad = int((~np.isfinite(values[:, position])).sum())
-        if bad:
-            raise InputError(
-                f"label column {name!r} is NaN, infinite or null for {bad} of {len(values)} objects: remove them"
-            )
-        if len(values) > 1 and np.ptp(values[:, position]) == 0:
-            raise InputError(
-                f"label column {name!r} is {values[0, position]:g} for all {len(values)} objects: nothing to learn"
-            )
-    return values

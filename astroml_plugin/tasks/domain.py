@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.core.flags import ObjectFlag
 
 _APERTURE = 3.0  # Gaussian sigma in pixels of the aperture that tells the S/N
 _INNER, _OUTER = 1.5, 4.0  # Gaussian sigmas in pixels of the apertures whose ratio is the concentration

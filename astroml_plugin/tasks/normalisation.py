@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from astroml_plugin.errors import InputError
-from astroml_plugin.flags import ObjectFlag
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.networks.layers import lower_median
-from astroml_plugin.settings import refuse_choices
 
 _MAD_TO_SIGMA = 1.482602218505602
 _CENTRED = 0.003  # pixels within which a PSF is where it belongs: measurements follow its centre closely

@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from astroml_plugin.bundle import ModelBundle
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.evaluation import columns
 from astroml_plugin.simulation import preset
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.measure_labelled import columns
 
 COLUMNS, SEED = 14, 990
 

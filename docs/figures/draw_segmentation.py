@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from astroml_plugin.baselines.extractor import ExtractorSettings, extract
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.field_merit import match
+from astroml_plugin.evaluation.baselines.extractor import ExtractorSettings, extract
+from astroml_plugin.evaluation.detection_metrics import match
 from astroml_plugin.simulation.fields import field_sky, truth_of
-from astroml_plugin.tasks.segment import SegmentTask, field_of, maps_of
+from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
+from astroml_plugin.training.bundle import ModelBundle
 
 EXTRACTOR = ExtractorSettings(3.5, 0.6, 12, 32, 0.005)
 """Tuned for completeness at a purity of 0.97 (benchmarks.segmentation)."""

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from astroml_plugin import storage
-from astroml_plugin.background import background
+from astroml_plugin.core import storage
 from astroml_plugin.cutouts import Tile, pixel_bits
-from astroml_plugin.sky import Box
-from astroml_plugin.survey import Survey
-from astroml_plugin.tiles import TileInfo
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.sources.background import background
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo
 
 
 def flattened(survey: Survey, url: str) -> Survey:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from astroml_plugin import storage
-from astroml_plugin.errors import AstromlError, InputError
-from astroml_plugin.ingest.fits import list_images
-from astroml_plugin.objects import ObjectSettings, read_chunks
-from astroml_plugin.survey import Survey
+from astroml_plugin.catalog.objects import ObjectSettings, read_chunks
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import AstromlError, InputError
+from astroml_plugin.sources.ingest.fits import list_images
+from astroml_plugin.sources.survey import Survey
 from workflows.demo.flat import flattened, mosaic
 from workflows.demo.models import DemoModel, train_model
 from workflows.demo.pictures import Field, Snapshot, cut, images_picture

@@ -7,8 +7,8 @@ from typing import Any
 
 from distributed import Client
 
-from astroml_plugin import storage
-from astroml_plugin.errors import AstromlError
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.simulation import Camera, Population
 from workflows.progress import Reporter
 from workflows.recipe import Recipe, read_recipe

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from astroml_plugin import storage
+from astroml_plugin.core import storage
 
 Array = NDArray[np.floating]
 

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 from distributed import Client
 
-from astroml_plugin import cluster, storage
-from astroml_plugin.field_merit import match
+from astroml_plugin.compute import cluster
+from astroml_plugin.core import storage
+from astroml_plugin.evaluation.detection_metrics import match
 from astroml_plugin.simulation import Camera, Population, Sky, write_fits
 from astroml_plugin.simulation.profiles import load_galsim
-from astroml_plugin.survey import Survey
+from astroml_plugin.sources.survey import Survey
 from workflows.demo.images import demo_images
 from workflows.demo.models import DemoModel, image_models, sky_models, train_model
 from workflows.demo.pictures import Shapes, Snapshot, cut, simulated_picture

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from astroml_plugin import storage
+from astroml_plugin.core import storage
 from workflows.progress import Reporter
 
 FINDER = "segmentation"

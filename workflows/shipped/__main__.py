@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.progress import Reporter
 
 BUNDLES = ("anomaly", "ellipticity", "lens", "morphology", "segmentation")

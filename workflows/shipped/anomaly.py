@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.core import storage
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.recipe import Recipe, read_recipe
 from workflows.simulate import simulate
 from workflows.train import train

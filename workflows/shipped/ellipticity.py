@@ -6,8 +6,8 @@ import argparse
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.core import storage
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.recalibrate import recalibrate
 from workflows.recipe import Recipe, read_recipe
 from workflows.respond import respond

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
-from astroml_plugin.errors import InputError
-from astroml_plugin.scores import auroc
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation.class_metrics import auroc
 from astroml_plugin.simulation.lenses import easy_features
-from astroml_plugin.stamps import Stamps
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.recipe import Recipe, read_recipe
 from workflows.simulate import simulate
 from workflows.train import train

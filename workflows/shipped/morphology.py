@@ -6,8 +6,8 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from astroml_plugin import storage
-from astroml_plugin.bundle import ModelBundle
+from astroml_plugin.core import storage
+from astroml_plugin.training.bundle import ModelBundle
 from workflows.compare import compare
 from workflows.ingest import ingest
 from workflows.pieces import NETWORK

@@ -23,7 +23,7 @@ from workflows.verbs.options import (
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from astroml_plugin.objects import ObjectSettings
+    from astroml_plugin.catalog.objects import ObjectSettings
     from workflows.infer import dry_run, infer
 
     shared = chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm", "prior", "symmetries", "objects")
@@ -66,7 +66,7 @@ def _infer(options: argparse.Namespace) -> int:
 
 def _show(report: Reporter, client: Any) -> None:
     """Say where Dask shows what it does."""
-    from astroml_plugin.cluster import looking_glasses
+    from astroml_plugin.compute.cluster import looking_glasses
 
     for name, url in looking_glasses(client).items():
         report.say(f"Dask {name}: {url}")

@@ -34,7 +34,7 @@ def finish(options: argparse.Namespace, result: Any, line: str, status: int = DO
 
 
 def complain(sentence: str, status: int) -> int:
-    from astroml_plugin.storage import redact
+    from astroml_plugin.core.storage import redact
 
     print(f"astroml-plugin: {redact(' '.join(sentence.split()))}", file=sys.stderr)
     return status
@@ -42,7 +42,7 @@ def complain(sentence: str, status: int) -> int:
 
 @contextlib.contextmanager
 def joined(options: argparse.Namespace) -> Iterator[Any]:
-    from astroml_plugin.cluster import connect
+    from astroml_plugin.compute.cluster import connect
 
     with connect(options.scheduler or "local", workers=options.workers, threads=options.threads) as client:
         yield client

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation.anomalies.scenes import KINDS, Scene, Trail
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.lenses.bodies import Lens

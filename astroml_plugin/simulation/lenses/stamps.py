@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astroml_plugin.errors import InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.lenses.bodies import HARD, PAINTERS, Lens, source_plane
 from astroml_plugin.simulation.lenses.galaxies import (

@@ -1,0 +1,273 @@
+"""From any table to objects: which columns are meant, ids kept exactly, positions in one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+
+from astroml_plugin.catalog.objects.readers import RawTable, open_table
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+
+FRAMES = ("icrs", "galactic", "pixel")
+
+CHUNK_ROWS = 1_000_000
+"""Rows read and placed at once."""
+
+ROW_NUMBER = "#row"
+"""Stands for the row number (from 0) where a table has no id column: `object_id=#row`."""
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "object_id": ("object_id", "objectId", "source_id", "SourceID", "NUMBER", "objid", "id_str", "id"),
+    "ra": ("ra", "RA", "coord_ra", "ALPHA_J2000", "RAJ2000", "ALPHAWIN_J2000", "RA_ICRS", "raMean"),
+    "dec": ("dec", "DEC", "coord_dec", "DELTA_J2000", "DEJ2000", "DELTAWIN_J2000", "DE_ICRS", "DECJ2000", "decMean"),
+    "l": ("l", "GLON", "glon"),
+    "b": ("b", "GLAT", "glat"),
+    "x": ("x", "XWIN_IMAGE", "X_IMAGE"),
+    "y": ("y", "YWIN_IMAGE", "Y_IMAGE"),
+    "image": ("image",),
+}
+"""Names that are understood without a mapping, the preferred first; letter case may differ."""
+
+_AXES = {"icrs": ("ra", "dec"), "galactic": ("l", "b"), "pixel": ("x", "y")}
+
+OBJECT_SCHEMA = pa.schema(
+    [
+        ("object_id", pa.int64()),
+        ("image", pa.string()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+    ]
+)
+"""Objects as read: x, y (0-based pixels) or ra, dec (ICRS degrees) are given, the others null."""
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """How to read an objects table."""
+
+    format: str | None = None
+    """parquet, csv, fits, votable or sextractor; None: by suffix."""
+    columns: str | Mapping[str, str] | None = None
+    """Our names to the table's: "object_id=NUMBER,ra=ALPHA_J2000"; `object_id=#row` numbers the rows."""
+    frame: str | None = None
+    """icrs, galactic or pixel; None: the first of these whose columns are there."""
+    pixel_origin: int | None = None
+    """Number of the first pixel, 0 or 1; None: 0, but 1 for columns named *_IMAGE."""
+
+    def mapping(self) -> dict[str, str]:
+        """`columns` as a dictionary; InputError when it cannot be read."""
+        return parse_columns(self.columns)
+
+    def identity(self) -> list[Any]:
+        """Plain values that tell two settings apart."""
+        return [self.format, sorted(self.mapping().items()), self.frame, self.pixel_origin]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The columns of one table that are used."""
+
+    object_id: str | None
+    frame: str
+    first: str
+    second: str
+    image: str | None
+    origin: int
+
+
+def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
+    """Our names -> the table's, from "ours=theirs,ours=theirs" or a mapping."""
+    if columns is None:
+        return {}
+    pairs = dict(columns) if isinstance(columns, Mapping) else {}
+    if isinstance(columns, str):
+        for word in filter(None, (word.strip() for word in columns.split(","))):
+            ours, equals, theirs = word.partition("=")
+            if not equals or not theirs.strip():
+                raise InputError(f"'{word}' in --columns is not of the form object_id=NAME")
+            pairs[ours.strip()] = theirs.strip()
+    unknown = sorted(set(pairs) - set(NAMES))
+    if unknown:
+        raise InputError(f"--columns maps {', '.join(unknown)}; it can map {', '.join(NAMES)}")
+    return pairs
+
+
+def read_chunks(url: str, settings: ObjectSettings | None = None, rows: int = CHUNK_ROWS) -> Iterator[pa.Table]:
+    """Objects of a table, at most `rows` at a time, with the columns of OBJECT_SCHEMA.
+
+    Raises:
+        InputError: no such table, no rows, no positions, no ids, or ids that int64 cannot hold exactly.
+    """
+    settings = settings or ObjectSettings()
+    place = storage.redact(url)
+    start = 0
+    with open_table(url, settings.format) as raw:
+        choice = _choose(raw, settings, place)
+        wanted = [name for name in (choice.object_id, choice.first, choice.second, choice.image) if name is not None]
+        text = [name for name in (choice.object_id, choice.image) if name is not None]
+        for chunk in raw.chunks(list(dict.fromkeys(wanted)), text, rows):
+            if chunk.num_rows:
+                yield _objects(chunk, choice, raw.units, start, place)
+            start += chunk.num_rows
+    if start == 0:
+        raise InputError(f"the objects table {place} has no rows")
+
+
+def _choose(raw: RawTable, settings: ObjectSettings, place: str) -> _Choice:
+    mapping = settings.mapping()
+    absent = [
+        f"{ours}={theirs}" for ours, theirs in mapping.items() if theirs not in raw.names and theirs != ROW_NUMBER
+    ]
+    if absent:
+        raise InputError(f"{place} has no column for {', '.join(absent)}; it has {_some(raw.names)}")
+    found = {ours: mapping.get(ours) or _by_name(ours, raw.names) for ours in NAMES}
+    if found["object_id"] is None:
+        raise InputError(
+            f"{place} has no object id column (it has {_some(raw.names)}): name it with --columns object_id=NAME, "
+            f"or number the rows with --columns object_id={ROW_NUMBER}"
+        )
+    frame = _frame(settings.frame, mapping, found, place, raw.names)
+    first, second = (found[axis] for axis in _AXES[frame])
+    assert first is not None
+    assert second is not None
+    number = found["object_id"] == ROW_NUMBER
+    origin = settings.pixel_origin if settings.pixel_origin is not None else int(first.upper().endswith("_IMAGE"))
+    if origin not in (0, 1):
+        raise InputError(f"pixel origin {origin}: use 0 or 1")
+    return _Choice(None if number else found["object_id"], frame, first, second, found["image"], origin)
+
+
+def _by_name(ours: str, names: tuple[str, ...]) -> str | None:
+    for known in NAMES[ours]:
+        if known in names:
+            return known
+    lower = {name.lower(): name for name in names}
+    return next((lower[known.lower()] for known in NAMES[ours] if known.lower() in lower), None)
+
+
+def _frame(
+    given: str | None, mapping: dict[str, str], found: dict[str, str | None], place: str, names: tuple[str, ...]
+) -> str:
+    if given is not None and given not in FRAMES:
+        raise InputError(f"frame '{given}' is not known: use one of {', '.join(FRAMES)}")
+    mapped = [frame for frame in FRAMES if set(_AXES[frame]) & set(mapping)]
+    tried = [given] if given else [*mapped, *FRAMES]
+    for frame in tried:
+        if all(found[axis] for axis in _AXES[frame]):
+            return frame
+    axes = " or ".join(", ".join(_AXES[frame]) for frame in ([given] if given else FRAMES))
+    raise InputError(
+        f"{place} has no position columns {axes} (it has {_some(names)}): name them with --columns ra=NAME,dec=NAME"
+    )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+
+
+def _objects(chunk: pa.Table, choice: _Choice, units: dict[str, str], start: int, place: str) -> pa.Table:
+    count = chunk.num_rows
+    if choice.object_id is None:
+        ids = np.arange(start, start + count, dtype=np.int64)
+    else:
+        ids = exact_ids(chunk[choice.object_id], choice.object_id, place)
+    first, second = (_floats(chunk[name], name, place) for name in (choice.first, choice.second))
+    nothing = pa.nulls(count, pa.float64())
+    columns: dict[str, Any] = {"object_id": ids, "image": pa.nulls(count, pa.string())}
+    columns |= {"x": nothing, "y": nothing, "ra": nothing, "dec": nothing}
+    if choice.image is not None:
+        columns["image"] = _text(chunk[choice.image])
+    if choice.frame == "pixel":
+        columns |= {"x": first - choice.origin, "y": second - choice.origin}
+    else:
+        first, second = first * _degrees(units.get(choice.first)), second * _degrees(units.get(choice.second))
+        if choice.frame == "galactic":
+            first, second = _to_icrs(first, second)
+        columns |= {"ra": first, "dec": second}
+    return pa.table(
+        {field.name: pa.chunked_array([pa.array(columns[field.name], field.type)]) for field in OBJECT_SCHEMA}
+    )
+
+
+def _to_icrs(longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """ICRS degrees of Galactic degrees; NaN where these are no position."""
+    ra, dec = np.full(len(longitude), np.nan), np.full(len(longitude), np.nan)
+    usable = np.isfinite(longitude) & (np.abs(latitude) <= 90)
+    if usable.any():
+        sky = SkyCoord(longitude[usable] * u.deg, latitude[usable] * u.deg, frame="galactic").icrs
+        ra[usable], dec[usable] = sky.ra.deg, sky.dec.deg
+    return ra, dec
+
+
+def _degrees(unit: str | None) -> float:
+    """Degrees in a column's unit (degrees when none is given or it is no angle)."""
+    if unit is None or unit.lower() in ("deg", "degree", "degrees", ""):
+        return 1.0
+    if unit.lower() in ("h", "hr", "hour", "hours", "hourangle"):
+        return 15.0
+    parsed = u.Unit(unit, parse_strict="silent")
+    return float(parsed.to(u.deg)) if parsed.is_equivalent(u.deg) else 1.0
+
+
+def _floats(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
+    """(n,) float64; NaN where null."""
+    try:
+        numbers = pc.cast(column, pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"column {name} of {place} holds no numbers ({column.type})") from error
+    return np.array(pc.fill_null(numbers, float("nan")).to_numpy(), np.float64)
+
+
+def _text(column: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.string()).combine_chunks()
+
+
+def exact_ids(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
+    """(n,) int64 equal to the ids given: integers, text of digits, or floats without a fraction up to 2^53.
+
+    Raises:
+        InputError: an id that int64 cannot hold exactly; the sentence shows it.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.null_count:
+        row = pc.index(pc.is_null(column), True).as_py()
+        raise InputError(f"column {name} of {place} has {column.null_count} rows without an id (row {row} of a chunk)")
+    kind = column.type
+    if pa.types.is_floating(kind):
+        values = np.asarray(column.to_numpy(), np.float64)
+        bad = (np.abs(values) > 2.0**53) | (values != np.floor(values))
+        _refuse(column, bad, name, place, "is a float that int64 cannot hold exactly: give ids as integers or text")
+        return values.astype(np.int64)
+    if pa.types.is_integer(kind):
+        if pa.types.is_uint64(kind):
+            bad = column.to_numpy() > np.uint64(2**63 - 1)
+            _refuse(column, bad, name, place, "is beyond int64 (at most 9223372036854775807)")
+        return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+    words = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+    digits = pc.match_substring_regex(words, r"^[+-]?[0-9]+$")
+    _refuse(column, ~digits.to_numpy(), name, place, "is no whole number: ids must be integers")
+    words = pc.replace_substring_regex(words, r"^\+", "")
+    try:
+        return np.asarray(pc.cast(words, pa.int64()).to_numpy(), np.int64)
+    except pa.ArrowInvalid as error:
+        bad = np.array([not -(2**63) <= int(word) < 2**63 for word in words.to_pylist()])
+        _refuse(column, bad, name, place, "is beyond int64 (at most 9223372036854775807)")
+        raise InputError(f"column {name} of {place} holds ids that are no int64: {error}") from error
+
+
+def _refuse(column: pa.ChunkedArray, bad: np.ndarray, name: str, place: str, why: str) -> None:
+    if bad.any():
+        raise InputError(f"id {column[int(np.argmax(bad))].as_py()!r} in column {name} of {place} {why}")

@@ -1,0 +1,458 @@
+"""Asking a catalog: SQL, cones on the sky, or both; answers with units to memory or to a file.
+
+A cone opens only the files whose HEALPix range in the manifest meets it; DuckDB skips row groups in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from astropy import units as u
+from astropy.table import Column as AstropyColumn
+from astropy.table import MaskedColumn, QTable, Table
+from astropy_healpix import HEALPix
+from numpy.typing import NDArray
+
+from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, sql
+from astroml_plugin.catalog.merge import publishing
+from astroml_plugin.catalog.parts import is_merged, with_metadata
+from astroml_plugin.catalog.schema import Column, is_text, is_vector, matrix, reader_metadata, text_lengths
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.sky.wcs import HEALPIX_ORDER, separation
+
+Cone = tuple[float, float, float]
+"""Right ascension, declination, radius in degrees, ICRS."""
+
+FORMATS = ("parquet", "csv", "fits", "vot")
+
+_RANGES = 48
+"""HEALPix ranges named in the SQL of a cone."""
+
+_BATCH = 131_072
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """An answer."""
+
+    rows: int
+    """Rows of the answer."""
+    to: str | None
+    """File it was written to."""
+    seconds: float
+    """Wall time."""
+    columns: tuple[Column, ...]
+    """Names, types, and where they are columns of the catalog, units and descriptions."""
+    parts: int
+    """Part files looked at."""
+    table: pa.Table | None = field(default=None, repr=False)
+    """The rows; None when they went to a file."""
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as Arrow; fields carry unit, ucd and description. A Parquet file is read back."""
+        if self.table is not None:
+            return self.table
+        if self.to is not None and _format(self.to) == "parquet":
+            return storage.read_table(self.to)
+        raise InputError(f"the answer went to {self.to}: read it there, or query without `to`")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a pandas data frame."""
+        return self.to_arrow().to_pandas()
+
+    def to_qtable(self) -> QTable:
+        """The rows as an astropy QTable with units; integers (ids, flags) stay integers."""
+        return QTable(to_astropy(self.to_arrow()))
+
+    def shown(self) -> pa.Table:
+        """The rows for people: without the hidden HEALPix column."""
+        table = self.to_arrow()
+        return table.drop_columns([HEALPIX]) if HEALPIX in table.column_names else table
+
+
+def query(
+    catalog: str,
+    sql: str | None = None,
+    *,
+    cone: Cone | None = None,
+    to: str | None = None,
+    limit: int | None = None,
+    memory: str | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
+    units: Collection[str] | None = None,
+) -> QueryResult:
+    """Ask a catalog.
+
+    Args:
+        catalog: path or fsspec URL of its folder.
+        sql: one SELECT over the views `catalog`, `failures` and `unplaced`; default: all of `catalog`.
+        cone: (ra, dec, radius) in degrees: `catalog` holds only rows within. Rows without a sky position never are.
+        to: write the answer to this .parquet, .csv, .fits or .vot (whole or not at all) instead of holding it.
+        limit: at most so many rows.
+        memory: bound of DuckDB's memory, such as "4GB".
+        tables: further views by name, to join with.
+        units: `catalog` holds the rows of these units (tiles, blocks) only; other files are not opened.
+
+    Raises:
+        InputError: no catalog there, SQL that fails, a cone that is none, a suffix that is not known.
+    """
+    began = time.monotonic()
+    opened = Catalog.open(catalog)
+    kind = None if to is None else _format(to)
+    cone = None if cone is None else _checked_cone(cone)
+    for reconcile in (None, True):
+        try:
+            result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile, tables or {}, units)
+        except duckdb.IOException as error:
+            if reconcile:
+                raise CorruptError(f"a part of the catalog cannot be read: {_line(error)}") from error
+            continue  # compact or a run has replaced parts meanwhile: look again
+        except duckdb.Error as error:
+            raise InputError(f"the query failed: {_line(error)}") from error
+        return replace(result, seconds=time.monotonic() - began)
+    raise AssertionError("unreachable")
+
+
+def _answer(
+    catalog: Catalog,
+    text: str | None,
+    cone: Cone | None,
+    to: str | None,
+    kind: str | None,
+    limit: int | None,
+    memory: str | None,
+    reconcile: bool | None,
+    tables: Mapping[str, pa.Table],
+    units: Collection[str] | None,
+) -> QueryResult:
+    paths = files_to_read(catalog.current(reconcile=reconcile), cone, units)
+    options = {} if memory is None else {"memory_limit": memory}
+    with (
+        tempfile.TemporaryDirectory(prefix="astroml-") as spill,
+        sql.connect(temp_directory=spill, **options) as database,
+    ):
+        statement = None if text is None else one_select(database, text)
+        sources = _sources(database, text, catalog.schema)
+        for name, table in tables.items():
+            database.register(name, table)
+        _create_views(database, catalog, paths, _view_where(cone, units))
+        asked = statement or f"SELECT * FROM catalog {_order(cone)}"  # noqa: S608
+        if limit is not None:
+            asked = f"SELECT * FROM (\n{asked}\n) LIMIT {int(limit)}"  # noqa: S608
+        reader = database.sql(asked).to_arrow_reader(_BATCH)
+        schema = _described(reader.schema, sources)
+        columns = columns_of(schema)
+        batches = _typed(reader, schema)
+        if to is None:
+            table = pa.Table.from_batches(batches, schema)
+            return QueryResult(table.num_rows, None, 0.0, columns, len(paths), table)
+        if text is None and kind != "parquet" and HEALPIX in schema.names:
+            schema, batches = _without_healpix(schema, batches)
+        rows = _write(batches, schema, to, str(kind))
+        return QueryResult(rows, to, 0.0, columns, len(paths))
+
+
+def _order(cone: Cone | None) -> str:
+    return "" if cone is None else f'ORDER BY {sql.name(HEALPIX)}, "object_id", "image"'
+
+
+def _line(error: BaseException) -> str:
+    """DuckDB's message without its drawing of the place."""
+    line = " ".join(str(error).split("\nLINE ")[0].split())[:400]
+    return line + ' (a column that is a word of SQL needs quotes: "primary")' if 'near "primary"' in line else line
+
+
+# Cones
+
+
+def _checked_cone(cone: Cone) -> Cone:
+    if len(cone) != 3 or not all(math.isfinite(value) for value in cone):
+        raise InputError(f"cone {cone}: give right ascension, declination and radius in degrees")
+    ra, dec, radius = (float(value) for value in cone)
+    if not -90 <= dec <= 90 or not 0 < radius <= 180:
+        raise InputError(f"cone {ra}, {dec}, {radius}: declination must be within ±90 and radius in (0, 180] degrees")
+    return ra % 360.0, dec, radius
+
+
+def cone_ranges(ra: float, dec: float, radius: float) -> NDArray[np.int64]:
+    """(k, 2) sorted half-open ranges of nested order-29 indices that together hold every position of the cone."""
+    if radius >= 60:
+        return np.array([[0, 12 << (2 * HEALPIX_ORDER)]], np.int64)
+    order = int(np.clip(np.floor(np.log2(58.6 / radius)) + 3, 0, 22))
+    cell = 58.6 / (1 << order)
+    grid = HEALPix(nside=1 << order, order="nested")
+    cells = np.sort(grid.cone_search_lonlat(ra * u.deg, dec * u.deg, radius=(radius + 1.5 * cell) * u.deg))
+    breaks = np.flatnonzero(np.diff(cells) > 1)
+    first, last = cells[np.r_[0, breaks + 1]], cells[np.r_[breaks, len(cells) - 1]]
+    return np.stack([first, last + 1], axis=1).astype(np.int64) << (2 * (HEALPIX_ORDER - order))
+
+
+def files_to_read(current: pa.Table, cone: Cone | None = None, units: Collection[str] | None = None) -> list[str]:
+    """Relative paths of the files that may have rows in the cone and of the units, where given; plain parts first."""
+    rows = current.filter(pc.greater(current["rows"], 0))
+    if units is not None:
+        rows = rows.filter(pc.is_in(rows["unit"], value_set=pa.array(sorted(units), rows["unit"].type)))
+    if cone is not None:
+        rows = rows.filter(pc.is_valid(rows["healpix_min"]))
+        ra, dec, radius = (rows[name].to_numpy() for name in ("ra", "dec", "radius"))
+        near = separation(ra, dec, cone[0], cone[1]) <= radius + cone[2] + 1e-9
+        rows = rows.filter(pa.array(near & _in_ranges(rows, cone_ranges(*cone))))
+    return sorted(pc.unique(rows["path"]).to_pylist(), key=lambda path: (is_merged(path), path))
+
+
+def _in_ranges(rows: pa.Table, ranges: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each file's HEALPix range meets one of `ranges`."""
+    low, high = rows["healpix_min"].to_numpy(), rows["healpix_max"].to_numpy()
+    candidate = np.searchsorted(ranges[:, 1], low, "right")  # the first range that ends after the file begins
+    inside = candidate < len(ranges)
+    inside[inside] = ranges[candidate[inside], 0] <= high[inside]
+    return inside
+
+
+def _view_where(cone: Cone | None, units: Collection[str] | None) -> str:
+    """The condition of the view `catalog`: a merged file holds other units as well."""
+    conditions = [] if cone is None else [_cone_sql(cone)]
+    if units is not None:
+        conditions.append(f"tile IN ({', '.join(map(sql.quote, sorted(units)))})" if units else "FALSE")
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _cone_sql(cone: Cone) -> str:
+    ra, dec, radius = (math.radians(value) for value in cone)
+    merged = _fewer(cone_ranges(*cone))
+    column = sql.name(HEALPIX)
+    near = " OR ".join(f"{column} BETWEEN {low} AND {high - 1}" for low, high in merged.tolist())
+    distance = (
+        f"2 * asin(sqrt(least(1.0, pow(sin((radians(dec) - {dec!r}) / 2), 2) "
+        f"+ cos(radians(dec)) * {math.cos(dec)!r} * pow(sin((radians(ra) - {ra!r}) / 2), 2))))"
+    )
+    hull = f"{column} BETWEEN {merged[0, 0]} AND {merged[-1, 1] - 1}"
+    return f"{hull} AND ({near}) AND {distance} <= {radius!r}"
+
+
+def _fewer(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most `_RANGES` ranges that cover the same: the smallest gaps are closed."""
+    if len(ranges) <= _RANGES:
+        return ranges
+    gaps = ranges[1:, 0] - ranges[:-1, 1]
+    kept = np.sort(np.argsort(gaps, kind="stable")[-(_RANGES - 1) :])
+    return np.stack([ranges[np.r_[0, kept + 1], 0], ranges[np.r_[kept, len(ranges) - 1], 1]], axis=1)
+
+
+# SQL
+
+
+def one_select(database: duckdb.DuckDBPyConnection, text: str) -> str:
+    """The statement in `text`, without its semicolon; InputError unless it is exactly one SELECT."""
+    statements = database.extract_statements(text)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        kinds = ", ".join(str(statement.type).split(".")[-1] for statement in statements) or "nothing"
+        raise InputError(f"a query is one SELECT, this is {kinds}: use --to FILE to write an answer")
+    return statements[0].query.strip().rstrip(";").strip() or text
+
+
+def _create_views(
+    database: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    paths: list[str],
+    where: str,
+) -> None:
+    folder = sql.root(database, catalog.url)
+    columns = sql.typed_names(catalog.schema)
+    if paths:
+        scanned = sql.scan([f"{folder}/{path}" for path in paths])
+        database.execute(f"CREATE VIEW catalog AS SELECT {columns} FROM {scanned} {where}")  # noqa: S608
+    else:
+        database.register("catalog", catalog.schema.empty_table())
+    database.register("failures", catalog.failures())
+    unplaced = "unplaced.parquet"
+    if storage.exists(storage.join(catalog.url, unplaced)):
+        scanned = sql.scan([f"{folder}/{unplaced}"])
+        database.execute(f"CREATE VIEW unplaced AS SELECT * FROM {scanned}")  # noqa: S608
+    else:
+        database.register("unplaced", catalog.unplaced())
+    sql.lock(database, f"{folder}/parts", [f"{folder}/{unplaced}"])
+
+
+def _sources(database: duckdb.DuckDBPyConnection, text: str | None, schema: pa.Schema) -> dict[str, pa.Field]:
+    """Answer column -> catalog column that it is, unchanged; computed columns have none (their unit is not known)."""
+    every = {column.name: column for column in schema}
+    if text is None:
+        return every
+    rows = database.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+    tree = json.loads(rows[0][0])
+    node = (tree.get("statements") or [{}])[0].get("node", {})
+    table = node.get("from_table", {})
+    if table.get("type") != "BASE_TABLE" or table.get("table_name", "").lower() != "catalog":
+        return {}
+    found: dict[str, pa.Field] = {}
+    for item in node.get("select_list", []):
+        if item.get("class") == "STAR" and not item.get("replace_list") and not item.get("expr"):
+            found |= every
+        elif item.get("class") == "COLUMN_REF":
+            name = item["column_names"][-1]
+            found |= {item.get("alias") or name: every[name]} if name in every else {}
+    return found
+
+
+def _described(schema: pa.Schema, sources: dict[str, pa.Field]) -> pa.Schema:
+    """The answer's schema with the catalog's types and metadata where a column is one of the catalog's."""
+    fields = []
+    for item in schema:
+        kind = pa.large_string() if is_text(item.type) else item.type
+        source = sources.get(item.name)
+        fields.append(pa.field(item.name, kind, metadata=source.metadata if source is not None else None))
+    return pa.schema(fields)
+
+
+def _typed(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        arrays = [column.cast(item.type) for column, item in zip(batch.columns, schema, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _without_healpix(
+    schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    kept = pa.schema([item for item in schema if item.name != HEALPIX], schema.metadata)
+    return kept, (batch.select(kept.names) for batch in batches)
+
+
+# Files
+
+
+def _format(to: str) -> str:
+    suffix = to.rsplit(".", 1)[-1].lower()
+    kind = {"votable": "vot", "xml": "vot", "fit": "fits", "pq": "parquet"}.get(suffix, suffix)
+    if kind not in FORMATS:
+        raise InputError(f"cannot write {storage.redact(to)}: use the suffix .parquet, .csv, .fits or .vot")
+    return kind
+
+
+def write_rows(table: pa.Table, to: str) -> int:
+    """Write a table as .parquet, .csv, .fits or .vot, with the units its fields carry, whole or not at all."""
+    return _write(iter(table.to_batches()), table.schema, to, _format(to))
+
+
+def _write(batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: str, kind: str) -> int:
+    writers: dict[str, Callable[[Iterator[pa.RecordBatch], pa.Schema, Path], int]] = {
+        "parquet": _write_parquet,
+        "csv": _write_csv,
+        "fits": _write_astropy,
+        "vot": _write_astropy,
+    }
+    with publishing(storage.absolute(to)) as target, _suffixed(target, kind) as path:
+        return writers[kind](batches, schema, path)
+
+
+@contextmanager
+def _suffixed(target: Path, kind: str) -> Iterator[Path]:
+    """A path beside `target` with the suffix that astropy goes by."""
+    path = target.with_name(target.name + "." + kind)
+    try:
+        yield path
+        path.replace(target)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
+    table = pa.Table.from_batches(batches, schema)
+    described = with_metadata(schema, reader_metadata(schema, text_lengths(table)))
+    pq.write_table(table.cast(described), path, compression="zstd", row_group_size=_BATCH)
+    return int(table.num_rows)
+
+
+def _write_csv(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
+    rows = 0
+    flat = _flat_schema(schema)
+    with pacsv.CSVWriter(path, flat) as writer:
+        for batch in batches:
+            writer.write_batch(_flat(batch, flat))
+            rows += batch.num_rows
+    return rows
+
+
+def _flat_schema(schema: pa.Schema) -> pa.Schema:
+    """`schema` with a column for each element of a vector: latent_0, latent_1, …; CSV has no vectors.
+
+    Raises:
+        InputError: a column of lists, which have no length of their own.
+    """
+    fields: list[pa.Field] = []
+    for item in schema:
+        if is_vector(item.type):
+            fields += [pa.field(f"{item.name}_{k}", item.type.value_type) for k in range(item.type.list_size)]
+        elif pa.types.is_nested(item.type):
+            raise InputError(f"column '{item.name}' is a {item.type}: CSV cannot hold it, use .parquet or leave it out")
+        else:
+            fields.append(item)
+    return pa.schema(fields)
+
+
+def _flat(batch: pa.RecordBatch, flat: pa.Schema) -> pa.RecordBatch:
+    arrays: list[pa.Array] = []
+    for column in batch.columns:
+        if is_vector(column.type):
+            arrays += [pc.list_element(column, k) for k in range(column.type.list_size)]
+        else:
+            arrays.append(column)
+    return pa.RecordBatch.from_arrays(arrays, schema=flat)
+
+
+def _write_astropy(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
+    table = to_astropy(pa.Table.from_batches(batches, schema))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table.write(path, format="fits" if path.suffix == ".fits" else "votable")
+    return len(table)
+
+
+def to_astropy(table: pa.Table) -> Table:
+    """An astropy Table: units and descriptions restored, null numbers NaN, null integers masked, null text empty."""
+    columns = []
+    for item in table.schema:
+        data, mask = _numpy(table[item.name])
+        described = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
+        options = {
+            "name": item.name,
+            "unit": described.get("unit"),
+            "description": described.get("description"),
+            "meta": {"ucd": described["ucd"]} if "ucd" in described else None,
+        }
+        columns.append(AstropyColumn(data, **options) if mask is None else MaskedColumn(data, mask=mask, **options))
+    return Table(columns)
+
+
+def _numpy(column: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """(values, mask or None) of a column."""
+    kind = column.type
+    if is_text(kind):
+        return np.array(pc.fill_null(column.cast(pa.large_string()), "").to_pylist(), str), None
+    if pa.types.is_floating(kind):
+        return np.array(pc.fill_null(column, float("nan")).to_numpy()), None
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        mask = np.asarray(pc.is_null(column).to_numpy()) if column.null_count else None
+        return np.array(pc.fill_null(column, False if pa.types.is_boolean(kind) else 0).to_numpy()), mask
+    if is_vector(kind):
+        return matrix(column), None
+    if pa.types.is_decimal(kind):
+        return np.array(pc.cast(column, pa.float64()).to_numpy()), None
+    return np.array([str(value) for value in column.to_pylist()]), None

@@ -1,0 +1,1 @@
+"""Where work runs: torch devices, Dask clusters."""

@@ -1,0 +1,25 @@
+"""Dask clients for every kind of place, and the bounded window of units that all distributed work goes through."""
+
+from astroml_plugin.compute.cluster.clients import check_counts, connect, cores, looking_glasses, may_restart_workers
+from astroml_plugin.compute.cluster.window import (
+    IO_LANES,
+    UNIT_TIMEOUT,
+    Outcome,
+    UnitTimeoutError,
+    WorkerDiedError,
+    run_window,
+)
+
+__all__ = [
+    "IO_LANES",
+    "UNIT_TIMEOUT",
+    "Outcome",
+    "UnitTimeoutError",
+    "WorkerDiedError",
+    "check_counts",
+    "connect",
+    "cores",
+    "looking_glasses",
+    "may_restart_workers",
+    "run_window",
+]

@@ -1,0 +1,177 @@
+"""Dask clients for every kind of place: threads, processes, GPUs, Slurm, a scheduler that is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, SpecCluster
+from distributed.core import CommClosedError, Status
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.storage import redact
+
+_LOOPBACK = "127.0.0.1"
+_LOOPBACK_ONLY = {"dashboard_address": f"{_LOOPBACK}:0", "worker_dashboard_address": f"{_LOOPBACK}:0"}
+"""Dask starts web servers also where none is asked for, and would open them to every interface."""
+
+
+_OWN_CLUSTERS = {
+    # One death is enough to hand a unit back: the driver retries it alone.
+    "distributed.scheduler.allowed-failures": 0,
+    # Dask remembers the last events of scheduler and workers, and with them every unit: with its 1,000 memory grows on.
+    "distributed.admin.low-level-log-length": 50,
+}
+
+_log = logging.getLogger(__name__)
+
+_own: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def may_restart_workers(client: Client) -> bool:
+    """Whether the client's workers are processes of a cluster that was started here."""
+    return client in _own
+
+
+def looking_glasses(client: Client) -> dict[str, str]:
+    """Where to look at a running cluster, by name: Dask's own pages, those that what is installed here can show."""
+    link = str(client.dashboard_link).rpartition("/")[0]
+    if isinstance(client.cluster, LocalCluster):  # which names the host's own address, where nothing listens
+        link = f"http://{_LOOPBACK}:{link.rpartition(':')[2]}"
+    pages = {"bokeh": ("dashboard", "status"), "prometheus_client": ("Prometheus metrics", "metrics")}
+    return {name: f"{link}/{page}" for package, (name, page) in pages.items() if find_spec(package) is not None}
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_counts(workers: int | None, threads: int | None) -> None:
+    """Raise InputError where a number of workers or threads is below 1; for callers that work before they connect."""
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number is not None and number < 1:
+            raise InputError(f"{number} {name}: give 1 or more, or leave it out")
+
+
+@contextlib.contextmanager
+def connect(scheduler: str = "local", *, workers: int | None = None, threads: int | None = None) -> Iterator[Client]:
+    """A Dask client for `scheduler`; what was started here is stopped at the end, what was there stays.
+
+    Args:
+        scheduler: "local" (threads of this process), "processes", "cuda" (one process per GPU), "slurm" or an address.
+        workers: worker processes (default: one for local, one per core for processes, one per GPU for cuda).
+        threads: compute threads per worker.
+
+    Raises:
+        InputError: the scheduler cannot be reached, what it needs is not installed, or a number is below 1.
+    """
+    check_counts(workers, threads)
+    with dask.config.set(_OWN_CLUSTERS), contextlib.ExitStack() as stack:
+        if scheduler in _STARTERS:
+            cluster = _STARTERS[scheduler](workers, threads)
+            _survive_lost_workers(cluster)
+            stack.callback(_close, cluster)
+            client = Client(cluster)
+            if scheduler != "local":
+                _own.add(client)
+        else:
+            client = _join(scheduler)
+        stack.callback(_close, client)
+        yield client
+
+
+def _survive_lost_workers(cluster: SpecCluster) -> None:
+    """Let a cluster hear that a worker has left also where it no longer has that worker in its list.
+
+    `SpecCluster` takes the list anew whenever somebody waits for workers. When the message that a worker has left comes
+    after that, it raises a KeyError in the task that listens, and again when the cluster is closed
+    (dask/distributed#9064, open as of distributed 2026.7).
+    """
+    update = cluster._update_worker_status
+
+    def tolerant(operation: str, message: Any) -> None:
+        if operation == "remove":
+            names = {worker.address: name for name, worker in cluster.workers.items() if hasattr(worker, "address")}
+            cluster.scheduler_info["workers"].setdefault(message, {"name": names.get(message)})
+        update(operation, message)
+
+    cluster._update_worker_status = tolerant
+
+
+def _close(started: Client | SpecCluster) -> None:
+    """Stop a client or cluster. Whatever goes wrong then is logged: it takes nothing from what was done."""
+    try:
+        started.close()
+    except Exception as error:  # noqa: BLE001 - the work is done, and its result must reach the caller
+        _log.warning("closing %s: %s: %s", type(started).__name__, type(error).__name__, error)
+        if isinstance(started, SpecCluster):
+            started.status = Status.closed  # scheduler and workers are stopped: nothing is left to warn of
+
+
+def _join(address: str) -> Client:
+    if "://" not in address and ":" not in address:
+        known = ", ".join(_STARTERS)
+        raise InputError(f"scheduler {address!r} is neither one of {known} nor an address such as tcp://host:8786")
+    try:
+        return Client(address, timeout="10s")
+    except (OSError, TimeoutError, ValueError, CommClosedError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {redact(address)}: start one with `dask scheduler`, or check the address"
+        ) from error
+
+
+def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
+    return LocalCluster(
+        processes=False,
+        n_workers=workers or 1,
+        threads_per_worker=threads or max(1, cores() // (workers or 1)),
+        memory_limit=0,
+        **_LOOPBACK_ONLY,
+    )
+
+
+def _processes(workers: int | None, threads: int | None) -> LocalCluster:
+    count = workers or cores()
+    return LocalCluster(
+        host=_LOOPBACK,
+        n_workers=count,
+        threads_per_worker=threads or max(1, cores() // count),
+        memory_limit=0,
+        **_LOOPBACK_ONLY,
+    )
+
+
+def _cuda(workers: int | None, threads: int | None) -> Any:
+    remedy = "install the extra with pip install 'astroml-plugin[cuda]' on a Linux machine with an NVIDIA driver"
+    try:
+        from dask_cuda import LocalCUDACluster
+
+        return LocalCUDACluster(n_workers=workers, threads_per_worker=threads or 1, host=_LOOPBACK, **_LOOPBACK_ONLY)
+    except Exception as error:  # every way in which CUDA can be absent
+        raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
+
+
+def _slurm(workers: int | None, threads: int | None) -> Any:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError as error:
+        raise InputError("scheduler slurm needs dask-jobqueue: pip install 'astroml-plugin[slurm]'") from error
+    settings = {} if threads is None else {"cores": threads, "processes": 1}
+    cluster = SLURMCluster(**settings)
+    cluster.scale(jobs=workers or 1)
+    return cluster
+
+
+_STARTERS: dict[str, Callable[[int | None, int | None], Any]] = {
+    "local": _threaded,
+    "processes": _processes,
+    "cuda": _cuda,
+    "slurm": _slurm,
+}

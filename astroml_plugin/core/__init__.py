@@ -1,0 +1,1 @@
+"""Errors, flags, settings, storage, registry: what every room stands on."""

@@ -1,0 +1,143 @@
+"""Frozen settings from plain mappings (TOML, JSON) and back: wrong keys and wrong types are one clear sentence."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from astroml_plugin.core.errors import InputError
+
+S = TypeVar("S")
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Check names against the valid ones.
+
+    Raises:
+        InputError: a name is unknown; gives the nearest valid one, else all.
+    """
+    valid = sorted(known)
+    for key in given:
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(valid) or 'none'}"
+            raise InputError(f"unknown key {key!r} in {where}: {hint}")
+
+
+def refuse_choices(settings: Any, choices: Mapping[str, tuple[str, ...]], where: str) -> None:
+    """Check fields that take one of a few words.
+
+    Raises:
+        InputError: a field has another value.
+    """
+    for name, allowed in choices.items():
+        value = getattr(settings, name)
+        if value not in allowed:
+            raise InputError(f"{where} {name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """An instance of the dataclass `kind` from plain values.
+
+    Lists become tuples, whole numbers become floats where a float is asked for, nested tables nested dataclasses.
+
+    Args:
+        kind: a frozen dataclass.
+        values: field name -> plain value; what is left out keeps its default.
+        where: how to name the place in an error, for example "[training] of the recipe".
+
+    Raises:
+        InputError: an unknown key, a missing one, or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} must be a table of key = value, not {values!r}")
+    known = {field.name for field in fields(kind) if field.init}  # type: ignore[arg-type]
+    refuse_unknown(values, known, where)
+    hints = get_type_hints(kind)
+    filled = {key: _over_default(kind, key, value) for key, value in values.items()}
+    converted = {key: _convert(value, hints[key], f"{key} in {where}") for key, value in filled.items()}
+    try:
+        return kind(**converted)
+    except TypeError as error:
+        raise InputError(f"{where} is incomplete: {error}") from None
+
+
+def _over_default(kind: Any, key: str, value: Any) -> Any:
+    """A nested table changes the default of its field: what it leaves out keeps that default."""
+    factory = next(field for field in fields(kind) if field.name == key).default_factory
+    if isinstance(value, Mapping) and factory is not MISSING and is_dataclass(default := factory()):
+        return {**to_mapping(default), **value}
+    return value
+
+
+def to_mapping(settings: Any) -> dict[str, Any]:
+    """Plain JSON values of a settings dataclass; tuples become lists."""
+    return {field.name: _plain(getattr(settings, field.name)) for field in fields(settings) if field.init}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_mapping(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, get_args(hint), where)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return from_mapping(hint, value, where)
+    if origin is tuple:
+        return _convert_tuple(value, get_args(hint), where)
+    if origin is dict or hint is dict:
+        return _convert_table(_expect(value, Mapping, "a table", where), get_args(hint), where)
+    if hint is bool:
+        return _expect(value, bool, "true or false", where)
+    if isinstance(value, bool):
+        raise InputError(f"{where} must be of type {hint.__name__}, not {value!r}")
+    if hint is float:
+        return float(_expect(value, int | float, "a number", where))
+    return _expect(value, hint, {int: "a whole number", str: "a text"}.get(hint, str(hint)), where)
+
+
+def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    kept = [option for option in options if option is not type(None)]
+    for option in kept[:-1]:
+        try:
+            return _convert(value, option, where)
+        except InputError:
+            continue
+    return _convert(value, kept[-1], where)
+
+
+def _convert_table(value: Any, arguments: tuple[Any, ...], where: str) -> dict[str, Any]:
+    """Values that are settings themselves are converted, others are taken as they are."""
+    if len(arguments) == 2 and is_dataclass(arguments[1]) and isinstance(arguments[1], type):
+        return {key: from_mapping(arguments[1], item, f"{key} in {where}") for key, item in value.items()}
+    return dict(value)
+
+
+def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    items = _expect(value, list | tuple, "a list", where)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_convert(item, arguments[0], where) for item in items)
+    if len(items) != len(arguments):
+        raise InputError(f"{where} must have {len(arguments)} values, not {len(items)}")
+    return tuple(_convert(item, kind, where) for item, kind in zip(items, arguments))
+
+
+def _expect(value: Any, kind: Any, words: str, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise InputError(f"{where} must be {words}, not {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""How good measurements are: metrics, reports, figures, baselines."""

@@ -1,0 +1,214 @@
+"""How well anomalies are ranked, by the score, its signs and the searches of others on the same pixels.
+
+The baselines learn from no labels either: those that need a population take the stamps that are evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation.baselines.features import pixel_features, shape_features
+from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.sources.labels import label_texts
+
+Float = NDArray[np.float64]
+
+FPR = 0.05
+"""False-positive rate at which recall is quoted."""
+
+_COMPONENTS = 50
+_TREES = 200
+
+
+def _shapes(cutouts: Cutouts) -> dict[str, np.ndarray]:
+    found = shape_features(cutouts)
+    return dict(zip(found.names, found.values.T))
+
+
+def _pixels(cutouts: Cutouts) -> dict[str, np.ndarray]:
+    found = pixel_features(cutouts)
+    return dict(zip(found.names, found.values.T))
+
+
+def _sources(cutouts: Cutouts) -> dict[str, np.ndarray]:
+    """Sources that SEP (Barbary 2016, JOSS 1, 58) detects on the mean of the bands, beside the object's own."""
+    try:
+        import sep
+    except ImportError:
+        raise InputError('SEP is not installed: pip install "astroml-plugin[classical]"') from None
+    counts = np.empty(len(cutouts))
+    light = cutouts.image.float().mean(1).numpy().astype(np.float64)
+    for number, image in enumerate(light):
+        plane = np.ascontiguousarray(image)
+        background = float(np.median(plane))
+        noise = 1.4826 * float(np.median(np.abs(plane - background))) or 1.0
+        found = sep.extract(plane - background, 1.5, err=noise, minarea=5)
+        counts[number] = len(found) - 1 + 1e-3 * np.log1p(max(0.0, float(np.sum(found["flux"]))))
+    return {"neighbours": counts}
+
+
+BASELINES: dict[str, Callable[[Cutouts], dict[str, np.ndarray]]] = {
+    "shapes": _shapes,
+    "pixels": _pixels,
+    "sep": _sources,
+}
+"""What is measured of stamps; see `searches` for what becomes of it."""
+
+NEEDS = {"sep": "sep"}
+
+SEARCHES = {
+    "asymmetry": "rotational asymmetry alone (Conselice 2003)",
+    "second_source": "flux of the second source over the first alone",
+    "forest_shapes": "isolation forest (Liu et al. 2008) on shape features",
+    "pca": "error of a reconstruction from 50 principal components",
+    "forest_pca": "isolation forest on 50 principal components",
+    "sep": "number of neighbours that SEP finds",
+}
+"""Search -> what it is."""
+
+
+def searches(
+    found: Mapping[str, Mapping[str, np.ndarray]], learned: Mapping[str, Mapping[str, np.ndarray]] | None = None
+) -> dict[str, Float]:
+    """Scores (n,), higher is odder, of the searches that the measurements allow.
+
+    Args:
+        found: name of `BASELINES` -> columns (n,).
+        learned: the same of the population that forests and components are fitted to; default `found` itself.
+    """
+    learned = learned or found
+    scores_of: dict[str, Float] = {}
+    if "shapes" in found:
+        scores_of |= {name: _filled(found["shapes"][name]) for name in ("asymmetry", "second_source")}
+        scores_of |= _forest("forest_shapes", _matrix(found["shapes"]), _matrix(learned["shapes"]))
+    if "pixels" in found:
+        own, population = _matrix(found["pixels"]), _matrix(learned["pixels"])
+        middle = population.mean(0)
+        size = min(_COMPONENTS, *population.shape)
+        _, _, axes = np.linalg.svd(population - middle, full_matrices=False)
+        parts, base = (own - middle) @ axes[:size].T, (population - middle) @ axes[:size].T
+        scores_of["pca"] = ((own - middle - parts @ axes[:size]) ** 2).mean(1)
+        scores_of |= _forest("forest_pca", parts, base)
+    if "sep" in found:
+        scores_of["sep"] = np.asarray(found["sep"]["neighbours"], np.float64)
+    return scores_of
+
+
+def _matrix(columns: Mapping[str, np.ndarray]) -> Float:
+    return np.stack([_filled(values) for values in columns.values()], axis=1)
+
+
+def _filled(values: np.ndarray) -> Float:
+    """What could not be measured is taken for ordinary."""
+    plain = np.asarray(values, np.float64)
+    known = np.isfinite(plain)
+    return np.where(known, plain, np.median(plain[known]) if known.any() else 0.0)
+
+
+def _forest(name: str, values: Float, population: Float) -> dict[str, Float]:
+    try:
+        from sklearn.ensemble import IsolationForest
+    except ImportError:
+        return {}
+    forest = IsolationForest(n_estimators=_TREES, random_state=0).fit(population)
+    return {name: -forest.score_samples(values)}
+
+
+# ---- figures of merit --------------------------------------------------------------------------------------------
+
+
+def painted(logit: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    """How well the judge tells painted stamps from others; nothing where there is only one of both."""
+    odd, known = targets == 1, (targets == 0) | (targets == 1)
+    if not odd.any() or odd[known].all() or np.ptp(logit) == 0:
+        return {}
+    return {"painted_auroc": scores.auroc(logit[known], odd[known])}
+
+
+def search(score: Float, odd: np.ndarray) -> dict[str, Any]:
+    """AUROC, rank-weighted score and recall at `FPR`."""
+    return {
+        "auroc": scores.auroc(score, odd),
+        "rws": scores.rank_weighted_score(score, odd),
+        "recall": recall(score, odd),
+    }
+
+
+def recall(score: Float, odd: np.ndarray, fpr: float = FPR) -> float:
+    """Part of the anomalies that score higher than all but `fpr` of the others."""
+    others = np.sort(score[~odd])[::-1]
+    return float(np.mean(score[odd] > others[min(int(fpr * len(others)), len(others) - 1)]))
+
+
+def compared(
+    ranked: Mapping[str, Float], odd: np.ndarray, repeats: int = 500, seed: int = 0
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures of `search` for every ranking, with bootstrap intervals, and of the differences of the first to others.
+
+    Args:
+        ranked: name -> scores (n,); the first one is ours.
+        odd: (n,) bool.
+        repeats: bootstrap samples, anomalies and others drawn apart, the same for all rankings.
+        seed: of them.
+
+    Returns:
+        name -> auroc, rws, recall and, but for the first, auroc_gain, rws_gain, recall_gain (ours less this one) ->
+        value, low, high (95 %).
+    """
+    rng = np.random.default_rng(seed)
+    rows = [np.flatnonzero(odd), np.flatnonzero(~odd)]
+    draws = [np.concatenate([rng.choice(part, len(part)) for part in rows]) for _ in range(repeats)]
+    whole = {name: search(values, odd) for name, values in ranked.items()}
+    sampled = {name: [search(values[draw], odd[draw]) for draw in draws] for name, values in ranked.items()}
+    first = next(iter(ranked))
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in ranked:
+        found[name] = {key: _interval(value, [one[key] for one in sampled[name]]) for key, value in whole[name].items()}
+        if name != first:
+            found[name] |= {
+                f"{key}_gain": _interval(
+                    whole[first][key] - value, [a[key] - b[key] for a, b in zip(sampled[first], sampled[name])]
+                )
+                for key, value in whole[name].items()
+            }
+    return found
+
+
+def _interval(value: float, samples: list[float]) -> dict[str, float]:
+    low, high = np.percentile(samples, [2.5, 97.5]) if samples else (np.nan, np.nan)
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def assessed(
+    measured: Measurements, odd: np.ndarray | None, table: pa.Table, label: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `evaluate` says: rankings and a figure where anomalies are known, artefacts and spread of the score."""
+    own = measured.own
+    score = np.asarray(own["anomaly_score"], np.float64)
+    kinds, counts = np.unique(own["artefact"].astype(str), return_counts=True)
+    found: dict[str, Any] = {
+        "score": {str(part): float(np.quantile(score, part)) for part in (0.5, 0.9, 0.99, 1.0)},
+        "ties": int(len(score) - len(np.unique(score))),
+        "artefacts": dict(zip(kinds.tolist(), counts.tolist())),
+    }
+    if odd is None:
+        return found, {}
+    signs = {name: np.asarray(values, np.float64) for name, values in own.items() if name.startswith("anomaly_")}
+    ranked = {**{name: np.nan_to_num(values) for name, values in signs.items()}, **searches(measured.baselines)}
+    found |= {"anomalies": int(odd.sum()), "objects": len(odd), "rankings": compared(ranked, odd)}
+    texts = label_texts(table, label)
+    found["by_kind"] = {
+        str(kind): search(score[~odd | (texts == kind)], odd[~odd | (texts == kind)])
+        for kind in sorted({text for text in texts[odd] if text is not None})
+    }
+    from astroml_plugin.evaluation import anomaly_figures as anomaly_pictures
+
+    return found, {"rankings": anomaly_pictures.curves(ranked, odd), "score": anomaly_pictures.spread(score, odd)}

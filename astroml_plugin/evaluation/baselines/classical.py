@@ -1,0 +1,316 @@
+"""Classifiers the classical way: scikit-learn on catalogued features, on principal components of pixels, or on both.
+
+scikit-learn is imported where a method is fitted. A fitted method is never saved: it lives as long as its comparison.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroml_plugin.core.errors import InputError
+
+Float = NDArray[Any]
+Table = Mapping[str, Float]
+"""Kind of input, as in `features.INPUTS` -> (n, columns)."""
+
+VERSION = 1
+"""Of methods and features: raised when either gives other numbers."""
+
+_COMPONENTS = 50
+_PCA_SAMPLE = 20_000
+_FLOOR = 1e-3
+"""Least probability before the temperature: a leaf or a forest without an object of a class does not exclude it."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One classifier and what it sees."""
+
+    inputs: tuple[str, ...]
+    """Kinds of input; "pixels" go through a principal component analysis."""
+    make: Callable[[int], Any]
+    """The estimator of scikit-learn, from a seed."""
+    largest: int = 0
+    """Training objects at most, a random part of more (time grows with their square); 0: all."""
+    choices: tuple[tuple[str, float], ...] = ()
+    """Settings of the estimator, of which the one that is best on the validation part is kept."""
+
+
+def _cart(seed: int) -> Any:
+    from sklearn.tree import DecisionTreeClassifier
+
+    return DecisionTreeClassifier(random_state=seed)
+
+
+def _random_forest(seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(300, min_samples_leaf=2, random_state=seed)
+
+
+def _gradient_boosting(seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(
+        learning_rate=0.06, max_iter=150, l2_regularization=1.0, early_stopping=False, random_state=seed
+    )
+
+
+def _svm(seed: int) -> Any:
+    from sklearn.svm import SVC
+
+    return SVC(C=3.0, decision_function_shape="ovo", cache_size=500, random_state=seed)
+
+
+def _mlp(seed: int) -> Any:
+    from sklearn.neural_network import MLPClassifier
+
+    return MLPClassifier((64,), alpha=1e-2, learning_rate_init=1e-3, batch_size=64, random_state=seed)
+
+
+def _logistic(seed: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=2000, random_state=seed)
+
+
+_MAKERS = {
+    "cart": Method((), _cart, choices=(("min_samples_leaf", 10), ("min_samples_leaf", 20), ("min_samples_leaf", 40))),
+    "random_forest": Method((), _random_forest),
+    "gradient_boosting": Method((), _gradient_boosting),
+    "svm": Method((), _svm, largest=20_000),
+    "mlp": Method((), _mlp),
+}
+_SEEN = {"": ("features",), "_pca": ("pixels",), "_both": ("features", "pixels")}
+
+METHODS: dict[str, Method] = {
+    **{
+        f"{name}{suffix}": replace(method, inputs=inputs)
+        for suffix, inputs in _SEEN.items()
+        for name, method in _MAKERS.items()
+    },
+    "simple_forest": Method(("simple",), _random_forest),
+    "gabor_svm": Method(("gabor",), _svm, largest=20_000),
+    "edges_logistic": Method(
+        ("edges",), _logistic, largest=20_000, choices=(("C", 1e-4), ("C", 1e-3), ("C", 1e-2), ("C", 1e-1))
+    ),
+}
+"""cart (Breiman et al. 1984), random_forest (Breiman 2001), gradient_boosting (Friedman 2001, on histograms), svm
+(radial basis functions), mlp (one layer of 64) on shape features, `…_pca` on 50 principal components of the pixels,
+`…_both` on both; simple_forest on fluxes, asymmetry and the colour of the centre against its surroundings; gabor_svm
+and edges_logistic as in the strong-lens finding challenge."""
+
+
+def method(name: str) -> Method:
+    """A method by name.
+
+    Raises:
+        InputError: there is none of that name, or scikit-learn is not installed.
+    """
+    if name not in METHODS:
+        raise InputError(f"no classical method {name!r}: there are {', '.join(METHODS)}")
+    try:
+        import sklearn  # noqa: F401
+    except ImportError:
+        raise InputError(
+            'classical methods need scikit-learn, which is not installed: pip install "astroml-plugin[classical]"'
+        ) from None
+    return METHODS[name]
+
+
+class Classifier:
+    """One of `METHODS`, fitted to a training and calibrated on a validation part.
+
+    Probabilities: of `svm` by a logistic regression of the decision values (Platt 1999, for several classes), of the
+    others tempered by one number (Guo et al. 2017), both fitted to the validation part. They hold for the class
+    fractions of the training part: weights of classes are undone.
+
+    Args:
+        name: of the method.
+        train, validation: inputs (n, columns) by kind.
+        targets, validation_targets: (n,) class numbers.
+        classes: how many there are.
+        weights: (classes,) weight of each class in the fit; none for equal ones.
+        seed: of everything random.
+
+    Raises:
+        InputError: no such method, scikit-learn is missing, or the training part has one class only.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train: Table,
+        targets: NDArray[np.int64],
+        validation: Table,
+        validation_targets: NDArray[np.int64],
+        *,
+        classes: int,
+        weights: Sequence[float] = (),
+        seed: int = 0,
+    ) -> None:
+        chosen = method(name)
+        if len(np.unique(targets)) < 2:
+            raise InputError(f"{name} needs two classes or more among its {len(targets)} training objects")
+        rows = _part(len(targets), chosen.largest, seed)
+        self.trained = len(rows)
+        """Objects that were learned from."""
+        self._columns = _Columns(chosen.inputs, {kind: train[kind][rows] for kind in chosen.inputs}, seed)
+        x, y = self._columns(train, rows), np.asarray(targets)[rows]
+        held = self._columns(validation), np.asarray(validation_targets)
+        weight = np.asarray(weights, np.float64) if len(weights) else np.ones(classes)
+        self._estimator = _best(chosen, x, y, weight[y], held, seed)
+        scale = _tempered if hasattr(self._estimator, "predict_proba") else _platt
+        self._scale = scale(self._scores(held[0]), held[1], np.log(weight))
+        self._classes = classes
+
+    def probabilities(self, table: Table) -> Float:
+        """(n, classes) float64 that sum to 1."""
+        found = np.zeros((len(next(iter(table.values()))), self._classes))
+        known, values = self._scale(self._scores(self._columns(table)))
+        found[:, known] = values
+        return found
+
+    def _scores(self, x: Float) -> tuple[NDArray[np.int64], Float]:
+        """Class numbers seen in training, and their probabilities or the decision values of each pair of them."""
+        known = np.asarray(self._estimator.classes_)
+        if hasattr(self._estimator, "predict_proba"):
+            return known, self._estimator.predict_proba(x)
+        values = self._estimator.decision_function(x)
+        return known, values.reshape(len(x), -1)
+
+
+Scale = Callable[[tuple[NDArray[np.int64], Float]], tuple[NDArray[np.int64], Float]]
+"""From classes and their scores to classes and their probabilities."""
+
+
+def _part(count: int, largest: int, seed: int) -> NDArray[np.int64]:
+    """All of `count` rows, or a random part, in order."""
+    if not largest or count <= largest:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, largest, replace=False))
+
+
+class _Columns:
+    """From inputs by kind to one matrix: components of pixels, blanks filled with medians, scaled and clipped."""
+
+    def __init__(self, kinds: Sequence[str], table: Table, seed: int) -> None:
+        from sklearn.decomposition import PCA
+
+        self.kinds = kinds
+        self._pca: Any = None
+        if "pixels" in kinds:
+            pixels = table["pixels"][_part(len(table["pixels"]), _PCA_SAMPLE, seed)]
+            count = min(_COMPONENTS, *pixels.shape)
+            self._pca = PCA(count, svd_solver="randomized", random_state=seed).fit(pixels)
+        raw = self._raw(table)
+        blank = np.isnan(raw).all(0)
+        self._middle = np.nanmedian(np.where(blank, np.float32(0), raw), axis=0)
+        filled = self._filled(raw)
+        self._mean, scatter = filled.mean(0, dtype=np.float64), filled.std(0, dtype=np.float64)
+        self._mean, self._scatter = self._mean.astype(np.float32), np.where(scatter > 0, scatter, 1).astype(np.float32)
+
+    def _raw(self, table: Table) -> Float:
+        parts = [table[kind] if kind != "pixels" else self._pca.transform(table[kind]) for kind in self.kinds]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def _filled(self, raw: Float) -> Float:
+        return np.where(np.isfinite(raw), raw, self._middle)
+
+    def __call__(self, table: Table, rows: NDArray[np.int64] | None = None) -> Float:
+        chosen = table if rows is None else {kind: table[kind][rows] for kind in self.kinds}
+        scaled = (self._filled(self._raw(chosen)) - self._mean) / self._scatter
+        return np.clip(scaled, -6, 6)
+
+
+def _best(
+    chosen: Method, x: Float, y: NDArray[np.int64], weight: Float, held: tuple[Float, NDArray[np.int64]], seed: int
+) -> Any:
+    """The fitted estimator, with the choice that gives the validation part the highest likelihood."""
+    tried = [
+        _fitted(chosen.make(seed).set_params(**{name: value}), x, y, weight, held, seed)
+        for name, value in chosen.choices
+    ]
+    return (
+        min(tried, key=lambda made: _loss(made, held))
+        if tried
+        else _fitted(chosen.make(seed), x, y, weight, held, seed)
+    )
+
+
+def _loss(estimator: Any, held: tuple[Float, NDArray[np.int64]]) -> float:
+    """Mean of -ln p over objects of classes that the estimator knows; 0 without any."""
+    known = np.asarray(estimator.classes_)
+    inside = np.isin(held[1], known)
+    if not inside.any():
+        return 0.0
+    found = estimator.predict_proba(held[0][inside])[np.arange(inside.sum()), np.searchsorted(known, held[1][inside])]
+    return float(-np.log(np.maximum(found, _FLOOR)).mean())
+
+
+def _fitted(
+    estimator: Any, x: Float, y: NDArray[np.int64], weight: Float, held: tuple[Float, NDArray[np.int64]], seed: int
+) -> Any:
+    if hasattr(estimator, "partial_fit"):
+        return _fitted_by_epochs(estimator, x, y, weight, held, seed)
+    return estimator.fit(x, y, sample_weight=weight)
+
+
+_EPOCHS, _PATIENCE = 200, 15
+
+
+def _fitted_by_epochs(
+    estimator: Any, x: Float, y: NDArray[np.int64], weight: Float, held: tuple[Float, NDArray[np.int64]], seed: int
+) -> Any:
+    """The estimator after the epoch that is best on the validation part; weights set how often an object is drawn."""
+    rng = np.random.default_rng(seed)
+    even = bool((weight == weight[0]).all())
+    classes = np.unique(y)
+    best, lowest, age = estimator, np.inf, 0
+    estimator.set_params(batch_size=min(estimator.batch_size, len(y)))
+    for _ in range(_EPOCHS):
+        drawn = rng.permutation(len(y)) if even else rng.choice(len(y), len(y), p=weight / weight.sum())
+        estimator.partial_fit(x[drawn], y[drawn], classes=classes)
+        loss = _loss(estimator, held)
+        age += 1
+        if loss < lowest:
+            best, lowest, age = copy.deepcopy(estimator), loss, 0
+        if age >= _PATIENCE:
+            break
+    return best
+
+
+def _tempered(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], offset: Float) -> Scale:
+    """Probabilities drawn together or apart by one number, less what weights added to their logarithms (classes,)."""
+    known, found = scores
+    inside = np.isin(targets, known)
+    place = np.searchsorted(known, targets[inside])
+
+    def scaled(values: Float, temperature: float) -> Float:
+        return _softmax(np.log(np.maximum(values, _FLOOR)) / temperature - offset[known])
+
+    grid = np.logspace(-1, 1, 101)
+    losses = [-np.log(scaled(found[inside], value)[np.arange(len(place)), place]).sum() for value in grid]
+    temperature = float(grid[int(np.argmin(losses))]) if len(place) else 1.0
+    return lambda given: (given[0], scaled(given[1], temperature))
+
+
+def _platt(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], offset: Float) -> Scale:
+    """Logistic regression of the decision values."""
+    from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(targets)) < 2:
+        raise InputError(f"the {len(targets)} validation objects have one class: probabilities need two or more")
+    model = LogisticRegression(C=1.0, max_iter=5000).fit(scores[1], targets)
+    return lambda given: (np.asarray(model.classes_), model.predict_proba(given[1]))
+
+
+def _softmax(logits: Float) -> Float:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True))

@@ -1,0 +1,291 @@
+"""What `evaluate` says of class probabilities: scores, reliability, thresholds and what they give, corrected counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation import calibration
+from astroml_plugin.evaluation import class_figures as class_pictures
+from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation.calibration import RARE, Curve
+from astroml_plugin.sources.labels import label_texts, numbers
+
+Float = NDArray[np.float64]
+
+PURITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
+"""Purities that the table of thresholds asks for."""
+
+COMPLETENESS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Completeness at which the purity is quoted."""
+
+_BINS = 5
+_FEWEST = 20
+
+
+@dataclass(frozen=True)
+class Search:
+    """What an evaluation says of a search for one class."""
+
+    positive: str = ""
+    """The class; empty for none."""
+    bins: tuple[str, ...] = ()
+    """Label columns that its objects are binned by."""
+    kind: str = ""
+    """Label column with the kinds of the other objects."""
+
+
+def assess(
+    probabilities: Float,
+    true: NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    search: Search,
+    table: pa.Table,
+    prior: Float | None = None,
+    labels: NDArray[np.int64] | None = None,
+    repeats: int = 500,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything about classes that exclude each other.
+
+    Args:
+        probabilities: (n, class), NaN for objects that could not be measured.
+        true: (n,) class numbers.
+        classes: their names.
+        search: the class that is looked for.
+        table: labels of the n objects.
+        prior: (class,) fractions of the survey for which the probabilities hold: objects then count so that the sample
+            has these fractions. None: as they are.
+        labels: (n,) numbers of the classes that the objects are called; the most probable ones if not given.
+        repeats: bootstrap samples.
+
+    Returns:
+        Plain JSON, and file stem -> figure.
+    """
+    good = np.asarray(np.isfinite(probabilities).all(axis=1))
+    p, t, kept = probabilities[good], true[good], table.filter(pa.array(good))
+    if not len(p):
+        raise InputError(f"none of the {len(good)} objects could be measured: nothing to assess")
+    weight = None if prior is None else _survey_weights(t, prior)
+    counts = np.bincount(t, minlength=len(classes))
+    probable, confidence = p.argmax(1), p.max(1)
+    chosen = probable if labels is None else labels[good]
+    matrix = scores.confusion(t, chosen, len(classes))
+    result: dict[str, Any] = {
+        "classes": list(classes),
+        "count": len(p),
+        "failures": int((~good).sum()),
+        "examples": {name: int(count) for name, count in zip(classes, counts)},
+        "prior": None if prior is None else {name: float(value) for name, value in zip(classes, prior)},
+        "scores": scores.classification(p, t, repeats, weight=weight, labels=chosen),
+        "confusion": matrix.tolist(),
+        "reliability": calibration.reliability(confidence, probable == t, scores.BINS, weight),
+        "per_class": {
+            name: _one_class(p[:, number], t == number, chosen == number)
+            for number, name in enumerate(classes)
+            if 0 < counts[number] < len(t)
+        },
+    }
+    if (counts > 1).all():
+        result["class_fractions"] = halves(t, chosen, classes)
+    if search.positive and search.positive in result["per_class"]:
+        number = list(classes).index(search.positive)
+        result["search"] = _searched(p[:, number], t == number, search, kept, weight, repeats)
+    return result, class_pictures.figures(result)
+
+
+def _survey_weights(true: NDArray[np.int64], prior: Float) -> Float:
+    """(n,) of mean 1: how much each object counts so that classes have the fractions of the survey."""
+    share = np.bincount(true, minlength=len(prior)) / len(true)
+    weight = np.divide(prior, share, out=np.zeros_like(prior), where=share > 0)[true]
+    return np.asarray(weight / weight.mean())
+
+
+def _one_class(p: Float, positive: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """One class against the rest: label, ranking, and the curve that thresholds are chosen from."""
+    both = float((positive & chosen).sum())
+    return {
+        "precision": both / chosen.sum() if chosen.any() else None,
+        "recall": both / positive.sum(),
+        "confusion": scores.confusion(~positive, ~chosen, 2).tolist(),
+        "f1": 2 * both / (positive.sum() + chosen.sum()),
+        "auroc": scores.auroc(p, positive),
+        "average_precision": scores.average_precision(p, positive),
+        "curve": Curve.of(p, positive).to_json(),
+    }
+
+
+def halves(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """A test of the correction: fractions of one half from its labels and the confusion matrix of the other.
+
+    Returns:
+        As `calibration.class_fractions`, with `true`; empty where a half lacks a class.
+    """
+    order = np.random.default_rng(0).permutation(len(true))
+    first, second = order[::2], order[1::2]
+    matrix = scores.confusion(true[first], chosen[first], len(classes))
+    try:
+        found = calibration.class_fractions(np.bincount(chosen[second], minlength=len(classes)), matrix)
+    except InputError:
+        return {}
+    return {**found, "true": (np.bincount(true[second], minlength=len(classes)) / len(second)).tolist()}
+
+
+def _searched(
+    p: Float, positive: NDArray[np.bool_], search: Search, table: pa.Table, weight: Float | None, repeats: int
+) -> dict[str, Any]:
+    """Figures of the search for one class: ranking, thresholds, bins and kinds."""
+    curve, said = Curve.of(p, positive), calibration.reliability(p, positive, scores.BINS, weight)
+    gap = np.abs(np.subtract(said["said"], said["found"]))
+    found = {
+        "class": search.positive,
+        **scores.ranking(p, positive, repeats),
+        "reliability": said,
+        "ece": {"value": float(np.dot(said["weight"], gap) / np.sum(said["weight"]))},
+        "rank_weighted_score": scores.rank_weighted_score(p, positive),
+        "thresholds": thresholds(curve),
+        "purity_at_completeness": purities(curve),
+    }
+    if search.bins:
+        found["bins"] = {name: _binned(p, positive, table, name) for name in search.bins}
+    if search.kind:
+        kinds = label_texts(table, search.kind)
+        named = sorted({str(kind) for kind in kinds[~positive] if kind is not None})
+        found["kinds"] = {
+            kind: scores.ranking(p[chosen], positive[chosen], repeats)
+            for kind in named
+            if (chosen := positive | (kinds == kind))[~positive].sum() >= _FEWEST
+        }
+    return found
+
+
+def thresholds(curve: Curve, fractions: Sequence[float] = RARE) -> list[dict[str, Any]]:
+    """The lowest threshold for each of `PURITIES` at the sample's class fraction and at rare ones.
+
+    Where no threshold reaches the purity, the highest purity that there is (`reached` is false).
+    """
+    rows = []
+    for prior in (None, *fractions):
+        purity = curve.purity(prior)
+        for wanted in PURITIES:
+            enough = np.flatnonzero(purity >= wanted)
+            index = int(enough[-1]) if len(enough) else int(np.argmax(purity))
+            choice = curve.at(float(curve.threshold[index]), prior)
+            rows.append({"wanted": wanted, "reached": bool(len(enough)), **vars(choice)})
+    return rows
+
+
+def purities(curve: Curve, fractions: Sequence[float] = RARE) -> list[dict[str, Any]]:
+    """Threshold and expected purity at each of `COMPLETENESS`, for rare class fractions."""
+    rows = []
+    for wanted in COMPLETENESS:
+        index = int(np.searchsorted(curve.completeness, wanted - 1e-12))
+        threshold = float(curve.threshold[min(index, len(curve.threshold) - 1)])
+        expected = [curve.at(threshold, prior) for prior in fractions]
+        row: dict[str, Any] = {"threshold": threshold, "completeness": expected[0].completeness}
+        row["false_positive_rate"] = expected[0].false_positive_rate
+        row["purity"] = {f"{prior:g}": one.purity for prior, one in zip(fractions, expected)}
+        row["purity_low"] = {f"{prior:g}": one.purity_low for prior, one in zip(fractions, expected)}
+        rows.append(row)
+    return rows
+
+
+def _binned(p: Float, positive: NDArray[np.bool_], table: pa.Table, name: str) -> list[dict[str, Any]]:
+    """AUROC and rates of positives in bins of equal numbers of a label, each against all negatives."""
+    value = numbers(table, [name])[:, 0].astype(np.float64)
+    edges = np.unique(np.nanquantile(value[positive], np.linspace(0, 1, _BINS + 1)))
+    rows = []
+    for number, (low, high) in enumerate(pairwise(edges.tolist())):
+        last = number == len(edges) - 2
+        inside = positive & (value >= low) & ((value <= high) if last else (value < high))
+        if inside.sum() >= _FEWEST:
+            chosen = inside | ~positive
+            found = scores.ranking(p[chosen], positive[chosen], 200)
+            rows.append({"low": low, "high": high, **found})
+    return rows
+
+
+def assess_independent(
+    probabilities: Float, targets: Float, classes: Sequence[str], repeats: int = 500
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything about classes that do not exclude each other.
+
+    Args:
+        probabilities: (n, class), NaN for objects that could not be measured.
+        targets: (n, class) 0 to 1, NaN where unknown.
+        classes: their names.
+        repeats: bootstrap samples.
+
+    Returns:
+        Plain JSON, and file stem -> figure.
+    """
+    good = np.asarray(np.isfinite(probabilities).all(axis=1))
+    p, t = probabilities[good], np.asarray(targets, np.float64)[good]
+    if not len(p):
+        raise InputError(f"none of the {len(good)} objects could be measured: nothing to assess")
+    known = ~np.isnan(t)
+    per_class, examples = {}, {}
+    for number, name in enumerate(classes):
+        rows = known[:, number]
+        positive, said = t[rows, number] > 0.5, p[rows, number]
+        examples[name] = {"with": int(positive.sum()), "without": int((~positive).sum())}
+        if positive.any() and not positive.all():
+            per_class[name] = {
+                **_one_class(said, positive, said >= 0.5),
+                "reliability": calibration.reliability(said, positive, scores.BINS),
+            }
+    result = {
+        "classes": list(classes),
+        "multi_label": True,
+        "count": len(p),
+        "failures": int((~good).sum()),
+        "examples": examples,
+        "scores": scores.multi_label(p, t, repeats),
+        "reliability": calibration.reliability(p[known], t[known] > 0.5, scores.BINS),
+        "per_class": per_class,
+    }
+    return result, class_pictures.figures(result)
+
+
+def compared(
+    outputs: Mapping[int, Float], true: NDArray[np.int64], seconds: Mapping[int, float], repeats: int = 500
+) -> list[dict[str, Any]]:
+    """What averaging over symmetries costs and gains.
+
+    Args:
+        outputs: number of symmetries -> probabilities (n, class) of the same objects; one of them 1.
+        true: (n,) class numbers.
+        seconds: number of symmetries -> time that the forwards of these objects took.
+        repeats: bootstrap samples, the same for all.
+
+    Returns:
+        One row per number: objects_per_second, cost (time over that without averaging), every figure of
+        `scores.classification`, and its gain over no averaging with the 95 % interval of paired samples.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [np.arange(len(true)), *(rng.integers(0, len(true), len(true)) for _ in range(repeats))]
+    figures = {
+        count: [_plain(scores.classification(p[rows], true[rows], 0)) for rows in drawn] for count, p in outputs.items()
+    }
+    rows = []
+    for count, found in figures.items():
+        row: dict[str, Any] = {"symmetries": count, "objects_per_second": len(true) / seconds[count]}
+        row["cost"] = seconds[count] / seconds[1]
+        for name, value in found[0].items():
+            gains = [one[name] - other[name] for one, other in zip(found, figures[1])]
+            low, high = np.percentile(gains[1:], (2.5, 97.5)) if repeats else (np.nan, np.nan)
+            row[name] = value
+            row[f"{name}_gain"] = {"value": gains[0], "low": float(low), "high": float(high)}
+        rows.append(row)
+    return rows
+
+
+def _plain(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: figure["value"] for name, figure in figures.items()}

@@ -1,6 +1,0 @@
-"""Short lists from catalogs of any size: the top by a score, near-duplicates folded, and what is like an object."""
-
-from astroml_plugin.ranking.space import Space
-from astroml_plugin.ranking.top import Ranked, like, score_sql, top
-
-__all__ = ["Ranked", "Space", "like", "score_sql", "top"]

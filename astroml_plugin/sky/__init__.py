@@ -1,0 +1,1 @@
+"""World coordinates, boxes, duplicates on the sky."""

@@ -1,0 +1,1 @@
+"""What can be read unit by unit: surveys and stamps on disk."""

@@ -1,0 +1,135 @@
+"""Arrays of an .npz archive read in blocks: never pickled, never a whole array at once."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+
+_SKIP_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class NpzArray:
+    """One array of an archive, by its header."""
+
+    archive: zipfile.ZipFile
+    member: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+    @property
+    def name(self) -> str:
+        """The key under which it was saved."""
+        return self.member.removesuffix(".npy")
+
+    def read(self) -> np.ndarray:
+        """The whole array (small ones)."""
+        with _refusing(self.archive, self.member), self.archive.open(self.member) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+    @contextlib.contextmanager
+    def blocks(self, rows: int) -> Iterator[Blocks]:
+        """Consecutive blocks of `rows` along the first axis."""
+        if self.fortran and len(self.shape) > 1:
+            raise InputError(f"array {self.name} is stored in Fortran order: save it with numpy.ascontiguousarray")
+        with self.archive.open(self.member) as stream:
+            _header(stream)
+            yield Blocks(self, stream, rows)
+
+
+@dataclass
+class Blocks:
+    """A reader of consecutive blocks."""
+
+    array: NpzArray
+    stream: IO[bytes]
+    rows: int
+    position: int = 0
+
+    def _next(self) -> int:
+        count = min(self.rows, self.array.shape[0] - self.position)
+        self.position += count
+        return count
+
+    def read(self) -> np.ndarray:
+        """The next block (fewer rows at the end), in native byte order."""
+        count, dtype, inner = self._next(), self.array.dtype, self.array.shape[1:]
+        size = count * int(np.prod(inner, dtype=np.int64)) * dtype.itemsize
+        with _refusing(self.array.archive, self.array.member):
+            data = _exactly(self.stream, size)
+            values = np.frombuffer(data, dtype).reshape(count, *inner)
+        return values.astype(dtype.newbyteorder("="), copy=False)
+
+    def skip(self) -> None:
+        """Pass over the next block."""
+        size = self._next() * int(np.prod(self.array.shape[1:], dtype=np.int64)) * self.array.dtype.itemsize
+        with _refusing(self.array.archive, self.array.member):
+            while size > 0:
+                size -= len(_exactly(self.stream, min(size, _SKIP_BYTES)))
+
+
+@contextlib.contextmanager
+def open_npz(url: str) -> Iterator[dict[str, NpzArray]]:
+    """The arrays of an archive by name, without reading their values.
+
+    Raises:
+        InputError: not there, damaged, or with an array of Python objects (a pickle, which is never loaded).
+    """
+    shown = storage.redact(url)
+    with contextlib.ExitStack() as stack:
+        try:
+            filesystem, path = storage.filesystem(url)
+            file = stack.enter_context(filesystem.open(path, "rb"))
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise InputError(f"{shown} does not exist: check the path") from None
+        except (OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"{shown} is no readable .npz archive: {error}") from error
+        members = [name for name in archive.namelist() if name.endswith(".npy")]
+        arrays = [_describe(archive, member, shown) for member in members]
+        yield {array.name: array for array in arrays}
+
+
+def _describe(archive: zipfile.ZipFile, member: str, shown: str) -> NpzArray:
+    with _refusing(archive, member), archive.open(member) as stream:
+        shape, fortran, dtype = _header(stream)
+    if dtype.hasobject:
+        name = member.removesuffix(".npy")
+        raise InputError(f"{shown}: array {name} holds Python objects, never loaded here: save it as text or numbers")
+    return NpzArray(archive, member, shape, dtype, fortran)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError(f"{size - len(data)} bytes are missing")
+    return data
+
+
+@contextlib.contextmanager
+def _refusing(archive: zipfile.ZipFile, member: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"array {member.removesuffix('.npy')} of the archive cannot be read: {error}") from error
+
+
+def decoded(values: np.ndarray) -> np.ndarray:
+    """Text stored as bytes becomes text; other arrays pass."""
+    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values

@@ -1,0 +1,52 @@
+"""What an ingest gives back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from astroml_plugin.compute import cluster
+
+Progress = Callable[[str, int, int], None]
+"""Called with ("ingest", units done, units known of)."""
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """Summary of one ingest."""
+
+    source: str
+    """URL of the Survey or Stamps."""
+    kind: str
+    """"survey" or "stamps"."""
+    units_done: int
+    """Tiles or blocks written by this run."""
+    units_skipped: int
+    """Tiles or blocks that were there already."""
+    rows: int
+    """Tiles or stamps written by this run."""
+    bytes: int
+    """Decoded bytes written by this run."""
+    seconds: float
+    """Wall time."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """(unit, reason) of what could not be read; the next run tries it again."""
+    left_out: tuple[str, ...] = ()
+    """Arrays of an archive that are no part of its stamps, with their shapes."""
+
+    @property
+    def units_failed(self) -> int:
+        """Number of failed units."""
+        return len(self.failed)
+
+
+@contextlib.contextmanager
+def as_client(client: Any) -> Iterator[Any]:
+    """`client` itself, or a client of the scheduler it names (None: threads of this process)."""
+    if client is None or isinstance(client, str):
+        with cluster.connect(client or "local") as opened:
+            yield opened
+    else:
+        yield client

@@ -1,0 +1,167 @@
+"""FITS planes -> tiles of a survey: the unit of work of an ingest."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.cutouts import Tile
+from astroml_plugin.sky.wcs import Box, TileGeometry, Wcs
+from astroml_plugin.sources.ingest.fits import FitsFile, Plane, open_fits, read_box, read_psf
+from astroml_plugin.sources.ingest.masks import variance_of_weight
+from astroml_plugin.sources.ingest.plans import BandPlan, ImagePlan
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo, tile_name
+
+
+@dataclass(frozen=True)
+class TileTask:
+    """Some tiles of one image, to be written by one worker."""
+
+    survey: str
+    """URL of the survey."""
+    plan: ImagePlan
+    tiles: tuple[tuple[int, TileGeometry], ...]
+    """(reserved index, geometry)."""
+    total: int
+    """Tiles that the whole field gives."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tiles."""
+        return [tile_name(self.plan.name, geometry.row, geometry.column) for _, geometry in self.tiles]
+
+
+def write_tiles(task: TileTask) -> list[TileInfo]:
+    """Read, assemble and write the tiles of a task; the driver commits what comes back.
+
+    Raises:
+        CorruptError: pixels cannot be decoded.
+        InputError: a file is gone.
+    """
+    survey = Survey.open(task.survey)
+    with contextlib.ExitStack() as stack:
+        urls = {plane.url for band in task.plan.bands for plane in _planes(band)}
+        files = {url: stack.enter_context(open_fits(url, scan=False)) for url in sorted(urls)}
+        return [_write(survey, task, index, geometry, files) for index, geometry in task.tiles]
+
+
+def _planes(band: BandPlan) -> list[Plane]:
+    return [plane for plane in (band.image, band.variance, band.weight, band.error, band.mask) if plane is not None]
+
+
+def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, files: dict[str, FitsFile]) -> TileInfo:
+    plan = task.plan
+    tile = assemble(plan, geometry.outer, files, survey.psf_shape)
+    header = None
+    if plan.header is not None:
+        outer = geometry.outer
+        header = Wcs(plan.header).shifted(outer.x0, outer.y0, (outer.height, outer.width)).header
+    named = dict(zip(survey.bands, plan.bands, strict=True))
+    return TileInfo(
+        index=index,
+        name=tile_name(plan.name, geometry.row, geometry.column),
+        image=plan.name,
+        image_shape=plan.shape,
+        row=geometry.row,
+        column=geometry.column,
+        outer=geometry.outer,
+        inner=geometry.inner,
+        header=header,
+        units={name: band.unit for name, band in named.items()},
+        zero_points={name: band.zero_point for name, band in named.items()},
+        has_band={name: band.image is not None for name, band in named.items()},
+        has_variance=tile.variance is not None,
+        has_mask=True,
+        has_psf=tile.psf is not None,
+        source=plan.field.source,
+        source_id=plan.field.source_id,
+        source_tiles=task.total,
+        checksum=survey.write_tile(index, tile),
+        bytes=tile.nbytes,
+    )
+
+
+def assemble(plan: ImagePlan, outer: Box, files: dict[str, FitsFile], psf_shape: tuple[int, ...] | None) -> Tile:
+    """One tile from open files: outside the image and for missing bands NaN with NO_DATA."""
+    shape = (len(plan.bands), outer.height, outer.width)
+    image = np.full(shape, np.nan, np.float32)
+    mask = np.full(shape, MaskBit.NO_DATA, np.uint32)
+    variance = np.full(shape, np.nan, np.float32) if any(band.has_variance for band in plan.bands) else None
+    inside = outer.clipped(*plan.shape)
+    place = np.s_[inside.y0 - outer.y0 : inside.y1 - outer.y0, inside.x0 - outer.x0 : inside.x1 - outer.x0]
+    for number, band in enumerate(plan.bands):
+        if band.image is None:
+            continue
+        pixels, noise, bits = _read_band(band, inside, files)
+        image[number][place], mask[number][place] = pixels, bits
+        if variance is not None and noise is not None:
+            variance[number][place] = noise
+    return Tile(image, variance, mask, _psf(plan, psf_shape))
+
+
+def _read_band(
+    band: BandPlan, box: Box, files: dict[str, FitsFile]
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """(pixels float32, variance or None, mask uint32) of one band inside the image."""
+
+    def read(plane: Plane) -> np.ndarray:
+        return read_box(files[plane.url], plane, box)
+
+    assert band.image is not None  # callers skip missing bands
+    pixels = _float32(read(band.image))
+    mask = np.zeros(pixels.shape, np.uint32)
+    variance = None
+    if band.mask is not None and band.mask_map is not None:
+        mask |= band.mask_map.apply(read(band.mask))
+    if band.variance is not None:
+        variance = _float32(read(band.variance))
+    elif band.error is not None:
+        variance = np.square(_float32(read(band.error)))
+    elif band.weight is not None:
+        variance, bad = variance_of_weight(read(band.weight))
+        mask[bad] |= np.uint32(MaskBit.BAD)
+    mask[~np.isfinite(pixels)] |= np.uint32(MaskBit.UNMASKED_NAN)
+    if band.saturation is not None:
+        mask[pixels >= band.saturation] |= np.uint32(MaskBit.SATURATED)
+    return pixels, variance, mask
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _psf(plan: ImagePlan, psf_shape: tuple[int, ...] | None) -> np.ndarray | None:
+    """(band, 1, 1, y, x), centred in the survey's PSF shape; NaN for a band without one."""
+    if psf_shape is None or not any(band.psf for band in plan.bands):
+        return None
+    psf = np.full((len(plan.bands), *psf_shape), np.nan, np.float32)
+    height, width = psf_shape[-2:]
+    for number, band in enumerate(plan.bands):
+        if band.psf is None:
+            continue
+        planes = cached_psf(band.psf)
+        values = planes[number if len(planes) == len(plan.bands) else 0]
+        spare_y, spare_x = height - values.shape[0], width - values.shape[1]
+        if min(spare_y, spare_x) < 0 or spare_y % 2 or spare_x % 2:
+            shown = storage.redact(band.psf)
+            raise InputError(
+                f"PSF {shown} has {values.shape[1]} x {values.shape[0]} pixels, the survey {width} x {height}"
+            )
+        psf[number] = 0
+        place = np.s_[spare_y // 2 : height - spare_y // 2, spare_x // 2 : width - spare_x // 2]
+        psf[number][..., *place] = values
+    return psf
+
+
+@lru_cache(maxsize=64)
+def cached_psf(url: str) -> np.ndarray:
+    """A PSF file's planes, read once per process."""
+    return read_psf(url)

@@ -1,0 +1,294 @@
+"""Ingest of FITS files into a Survey: plan fields, reserve tiles, write them on a cluster, commit their rows."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from typing import Any, TypeVar
+
+from astroml_plugin.compute.cluster import run_window
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import AstromlError, InputError
+from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
+from astroml_plugin.sources.ingest.plans import (
+    NO_FILE,
+    Field,
+    FitsOptions,
+    ImagePlan,
+    drop_companions,
+    exposures,
+    fields_of,
+    plan_field,
+)
+from astroml_plugin.sources.ingest.result import IngestResult, Progress, as_client
+from astroml_plugin.sources.ingest.tiles import TileTask, cached_psf, write_tiles
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo, tile_name
+
+T = TypeVar("T")
+
+TILE_SIZE = 4096
+"""Outer side of a tile where nothing smaller holds every image."""
+
+HALO = 128
+"""Default halo of a new survey in pixels."""
+
+COMMIT_TILES = 64
+COMMIT_SECONDS = 5.0
+"""A killed ingest loses at most this much work."""
+
+_PLAN_BATCH = 256
+_LOOK_AT_MOST = 4096
+"""More fields than this are not all opened only to find a tile size."""
+
+_TILES_OF_WHOLE_FILE = 16
+"""Tiles of one gzip or bzip2 file written by one task, so that it is decompressed once for them."""
+
+
+def ingest_fits(
+    urls: Sequence[str],
+    *,
+    out: str,
+    bands: Sequence[str] | None,
+    tile_size: int | None,
+    halo: int | None,
+    options: FitsOptions,
+    client: Any = None,
+    progress: Progress | None = None,
+) -> IngestResult:
+    """Add FITS files to the survey at `out`, made when it is not there; what is in it already is not read again.
+
+    Raises:
+        InputError: bad files, or settings other than the survey's.
+    """
+    start = time.monotonic()
+    urls = drop_companions([url if url == NO_FILE else storage.named(url) for url in urls], options)
+    survey = Survey.open(out) if storage.exists(storage.join(storage.absolute(out), "zarr.json")) else None
+    if survey is not None:
+        bands = _agreed(survey, bands, tile_size, halo)
+        stored = _finished(survey, urls, bands, options)
+        if stored is not None:
+            return IngestResult(survey.url, survey.kind, 0, stored, 0, 0, time.monotonic() - start)
+    bands, group = _bands_and_group(urls, bands, options)
+    fields = fields_of(urls, group, bands, options)
+    if options.name is not None and len(fields) > 1:
+        raise InputError(f"name {options.name!r} for {len(fields)} fields: leave it out, or ingest them one by one")
+    with as_client(client) as opened:
+        run = _Run(opened, options, tuple(bands), progress)
+        run.go(fields, survey, out, tile_size, halo)
+    return run.result(time.monotonic() - start)
+
+
+def _agreed(survey: Survey, bands: Sequence[str] | None, tile_size: int | None, halo: int | None) -> Sequence[str]:
+    """The bands of an existing survey; InputError where the settings asked for are others."""
+    asked = {"bands": tuple(bands) if bands else None, "tile_size": tile_size, "halo": halo}
+    for name, value in asked.items():
+        stored = getattr(survey, name)
+        if value is not None and value != stored:
+            raise InputError(
+                f"{storage.redact(survey.url)} has {name} {stored}, not {value}: use its value or another output"
+            )
+    return survey.bands
+
+
+def _finished(survey: Survey, urls: Sequence[str], bands: Sequence[str], options: FitsOptions) -> int | None:
+    """Number of tiles of `urls` when all are stored (nothing is opened to know it), else None."""
+    complete = _complete(survey)
+    for group in {1, len(bands)}:
+        if len(urls) % group == 0:
+            fields = fields_of(urls, group, bands, options)
+            if all(field.source_id in complete for field in fields):
+                return sum(complete[field.source_id] for field in fields)
+    return None
+
+
+def _complete(survey: Survey) -> dict[str, int]:
+    """source_id -> number of tiles, for every source whose tiles are all stored."""
+    table = survey.index_table().select(["source_id", "source_tiles"]).to_pydict()
+    stored = Counter(table["source_id"])
+    needed = dict(zip(table["source_id"], table["source_tiles"], strict=True))
+    return {source: count for source, count in stored.items() if count >= needed[source]}
+
+
+def _bands_and_group(
+    urls: Sequence[str], bands: Sequence[str] | None, options: FitsOptions
+) -> tuple[tuple[str, ...], int]:
+    """Band names and the number of files that make one field, by a look at the first file."""
+    first = next((url for url in urls if url != NO_FILE), None)
+    if first is None:
+        raise InputError("no FITS file is given: name at least one")
+    planes = [exposure.image.planes or 1 for exposure in exposures(first, options)]
+    if bands is None:
+        return tuple(f"c{number:03d}" for number in range(planes[0])), 1
+    return tuple(bands), 1 if len(bands) in planes else len(bands)
+
+
+@dataclass
+class _Run:
+    """One ingest in progress; lives in the driver."""
+
+    client: Any
+    options: FitsOptions
+    bands: tuple[str, ...]
+    progress: Progress | None
+    survey: Survey = None  # type: ignore[assignment]
+    images: dict[str, str] = field(default_factory=dict)
+    """Parent image -> source_id."""
+    stored: set[str] = field(default_factory=set)
+    """Names of committed tiles."""
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    pending: list[TileInfo] = field(default_factory=list)
+    committed_at: float = 0.0
+    done: int = 0
+    skipped: int = 0
+    known: int = 0
+    bytes: int = 0
+
+    def go(
+        self, fields: Sequence[Field], survey: Survey | None, out: str, tile_size: int | None, halo: int | None
+    ) -> None:
+        """Plan, make the survey where there is none, write."""
+        if survey is not None:
+            complete = _complete(survey)
+            self.skipped = sum(complete.get(field.source_id, 0) for field in fields)
+            fields = [field for field in fields if field.source_id not in complete]
+        plans: Iterable[list[ImagePlan]] = self._plan(fields)
+        if survey is None and tile_size is None and len(fields) <= _LOOK_AT_MOST:
+            plans = list(plans)
+            tile_size = _auto_tile_size([p for found in plans for p in found], HALO if halo is None else halo)
+        batches = _batched(plans, _PLAN_BATCH)
+        first = next(batches)
+        if survey is None:
+            survey = self._create(out, [p for found in first for p in found], tile_size or TILE_SIZE, halo)
+        self._resume(survey)
+        for batch in chain([first], batches):
+            self._write(batch)
+
+    def _create(self, out: str, plans: Sequence[ImagePlan], tile_size: int, halo: int | None) -> Survey:
+        psf = next((band.psf for plan in plans for band in plan.bands if band.psf), None)
+        return Survey.create(
+            out,
+            bands=self.bands,
+            tile_size=tile_size,
+            halo=HALO if halo is None else halo,
+            psf_shape=None if psf is None else (1, 1, *cached_psf(psf).shape[-2:]),
+            variance=any(band.has_variance for plan in plans for band in plan.bands),
+        )
+
+    def _resume(self, survey: Survey) -> None:
+        self.survey = survey
+        table = survey.index_table()
+        self.images = dict(zip(table["image"].to_pylist(), table["source_id"].to_pylist(), strict=True))
+        self.stored = set(table["name"].to_pylist())
+
+    def _plan(self, fields: Sequence[Field]) -> Iterator[list[ImagePlan]]:
+        """Plans field by field in the order given; a bad field ends the run before its pixels are touched."""
+        function = partial(plan_field, bands=self.bands, options=self.options)
+        for batch in _batched(fields, _PLAN_BATCH):
+            found: dict[str, list[ImagePlan]] = {}
+            for outcome in run_window(self.client, function, batch):
+                if outcome.error is not None:
+                    raise outcome.error
+                found[outcome.item.source_id] = outcome.value
+            yield from (found[item.source_id] for item in batch)
+
+    def _write(self, batch: Sequence[list[ImagePlan]]) -> None:
+        """Write the tiles of some fields that are not stored yet."""
+        todo = [(plan, tiles, total) for plans in batch for plan, tiles, total in self._missing(plans)]
+        count = sum(len(tiles) for _, tiles, _ in todo)
+        if not count:
+            return
+        self.known += count
+        tasks = _tasks(self.survey.url, todo, self.survey.reserve(count))
+        self.committed_at = time.monotonic()
+        try:
+            for outcome in run_window(self.client, write_tiles, tasks):
+                self._take(outcome)
+        finally:
+            self._commit()
+
+    def _missing(self, plans: Sequence[ImagePlan]) -> Iterator[tuple[ImagePlan, list[TileGeometry], int]]:
+        cut = {plan.name: cut_tiles(*plan.shape, self.survey.tile_size, self.survey.halo) for plan in plans}
+        total = sum(len(tiles) for tiles in cut.values())
+        if len(cut) < len(plans):
+            names = [plan.name for plan in plans]
+            raise InputError(
+                f"images {sorted({n for n in names if names.count(n) > 1})} occur twice in one file: use `hdu`"
+            )
+        for plan in plans:
+            self._claim(plan)
+            tiles = [t for t in cut[plan.name] if tile_name(plan.name, t.row, t.column) not in self.stored]
+            self.skipped += len(cut[plan.name]) - len(tiles)
+            if tiles:
+                yield plan, tiles, total
+
+    def _claim(self, plan: ImagePlan) -> None:
+        """One image, one source: InputError where the name is taken by other files."""
+        owner = self.images.setdefault(plan.name, plan.field.source_id)
+        if owner != plan.field.source_id:
+            raise InputError(
+                f"image {plan.name!r} is already in {storage.redact(self.survey.url)}, from another or a changed file "
+                f"or with other options: rename {storage.redact(plan.field.urls[0])} (`name`), or use a new output"
+            )
+        for kind, given in (
+            ("variance", any(band.has_variance for band in plan.bands)),
+            ("psf", any(band.psf for band in plan.bands)),
+        ):
+            if given and kind not in self.survey.array_names:
+                raise InputError(
+                    f"{storage.redact(self.survey.url)} was made without {kind}, {plan.name} has it: use a new output"
+                )
+
+    def _take(self, outcome: Any) -> None:
+        names = outcome.item.names
+        if outcome.error is None:
+            self.pending += outcome.value
+            self.done += len(names)
+            self.bytes += sum(info.bytes for info in outcome.value)
+        elif isinstance(outcome.error, OSError):
+            raise InputError(f"{storage.redact(self.survey.url)} cannot be written: {outcome.error}") from outcome.error
+        elif isinstance(outcome.error, AstromlError):
+            self.failed += [(name, storage.redact(str(outcome.error))) for name in names]
+        else:
+            raise outcome.error
+        if self.progress is not None:
+            self.progress("ingest", self.done + len(self.failed), self.known)
+        if len(self.pending) >= COMMIT_TILES or time.monotonic() - self.committed_at > COMMIT_SECONDS:
+            self._commit()
+
+    def _commit(self) -> None:
+        self.survey.commit(self.pending)
+        self.pending = []
+        self.committed_at = time.monotonic()
+
+    def result(self, seconds: float) -> IngestResult:
+        """Summary of the run."""
+        counts = (self.done, self.skipped, self.done, self.bytes)
+        return IngestResult(self.survey.url, self.survey.kind, *counts, seconds, tuple(self.failed))
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of up to `size` items (itertools.batched needs Python 3.12)."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def _tasks(url: str, todo: Sequence[tuple[ImagePlan, list[TileGeometry], int]], first: int) -> Iterator[TileTask]:
+    """One task per tile; several for an image that can only be read as a whole."""
+    index = first
+    for plan, tiles, total in todo:
+        remaining = iter(tiles)
+        while chosen := list(islice(remaining, _TILES_OF_WHOLE_FILE if plan.whole else 1)):
+            yield TileTask(url, plan, tuple(zip(range(index, index + len(chosen)), chosen, strict=True)), total)
+            index += len(chosen)
+
+
+def _auto_tile_size(plans: Sequence[ImagePlan], halo: int) -> int:
+    """Side that holds the largest image with its halo, in steps of 64; `TILE_SIZE` when that is smaller."""
+    side = max(max(plan.shape) for plan in plans) + 2 * halo
+    return min(TILE_SIZE, -(-side // 64) * 64)

@@ -1,0 +1,73 @@
+"""Label columns of labelled objects as arrays, refused where they cannot be learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from astroml_plugin.core.errors import InputError
+
+
+def label_column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A label column.
+
+    Raises:
+        InputError: there is none of that name; says which there are.
+    """
+    if name not in table.column_names:
+        raise InputError(f"label column {name!r} is missing: the data have {', '.join(table.column_names) or 'none'}")
+    return table[name]
+
+
+def label_texts(table: pa.Table, name: str) -> np.ndarray:
+    """(n,) label values as text (object), None where missing or NaN; whole numbers without a decimal point."""
+    column = label_column(table, name).combine_chunks()
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+        if pc.all(pc.equal(column, pc.floor(column))).as_py():
+            column = column.cast(pa.int64())
+    return np.array([None if value is None else str(value) for value in column.to_pylist()], object)
+
+
+def float_labels(table: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Label columns (n, len(names)) float32 to regress on.
+
+    Raises:
+        InputError: a column is missing or no number, has values that are NaN, infinite or null (with counts), or has
+            one value only.
+    """
+    values = np.empty((table.num_rows, len(names)), np.float32)
+    for position, name in enumerate(names):
+        column = label_column(table, name).combine_chunks()
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+            raise InputError(f"label column {name!r} must be numbers, not {column.type}")
+        values[:, position] = column.to_numpy(zero_copy_only=False)
+        bad = int((~np.isfinite(values[:, position])).sum())
+        if bad:
+            raise InputError(
+                f"label column {name!r} is NaN, infinite or null for {bad} of {len(values)} objects: remove them"
+            )
+        if len(values) > 1 and np.ptp(values[:, position]) == 0:
+            raise InputError(
+                f"label column {name!r} is {values[0, position]:g} for all {len(values)} objects: nothing to learn"
+            )
+    return values
+
+
+def numbers(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
+    """(n, column) float32 of one label column per class: numbers, true and false, NaN where null.
+
+    Raises:
+        InputError: a column that is missing or holds no numbers.
+    """
+    result = np.empty((table.num_rows, len(columns)), np.float32)
+    for place, name in enumerate(columns):
+        column = label_column(table, name).combine_chunks()
+        kind = column.type
+        if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise InputError(f"label column {name!r} must be numbers or true and false, not {kind}")
+        result[:, place] = column.cast(pa.float32()).to_numpy(zero_copy_only=False)
+    return result

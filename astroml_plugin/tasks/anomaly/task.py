@@ -1,0 +1,371 @@
+"""How odd is an object: learned and measured signs of oddity, each against what the training population shows.
+
+Trained on unlabelled stamps. The network gives raw numbers; here they become tail probabilities of the population at
+the object's own S/N and size, and one `anomaly_score` (docs/anomaly.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from astroml_plugin.catalog import Column
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.settings import refuse_unknown
+from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.evaluation import anomaly_report as anomaly_merit
+from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.networks import autoencoder, structure
+from astroml_plugin.networks.autoencoder import Measured
+from astroml_plugin.sources.labels import label_texts
+from astroml_plugin.tasks.anomaly.injection import UNDECIDED, Injection
+from astroml_plugin.tasks.anomaly.tail_probability import (
+    Density,
+    Expectation,
+    Tail,
+    fit_density,
+    fit_expectation,
+    fit_tail,
+)
+from astroml_plugin.tasks.base import Task, TaskSettings, refuse_few
+from astroml_plugin.tasks.normalisation import Normalisation, border_level
+
+SIGNS = {
+    "foreign": "light that the network takes for painted in",
+    "critic": "distance from its reconstruction in a critic's features",
+    "reconstruction": "reconstruction error in the noise, at the object's S/N and size",
+    "latent": "improbable latent vector",
+    "asymmetry": "asymmetry under half a turn, noise taken off",
+    "second_source": "a second source near the object",
+    "residual": "compact light without a partner across the centre",
+    "line": "a straight line across the stamp",
+}
+"""Sign of oddity -> what it is; each has a column anomaly_<sign>."""
+
+ARTEFACTS = ("none", "trail", "edge", "saturation", "pixels")
+"""Values of the column `artefact`."""
+
+LEAST = 100
+"""Training stamps below which there is no population."""
+
+_STRUCTURE = len(structure.PARTS)
+_GIVEN = [structure.PARTS.index("log_snr"), structure.PARTS.index("log_radius")]
+_EXPECTED = ("critic", "reconstruction", "latent", "line", "sharpness")
+"""What follows S/N and size; the judge learned to see past both, asymmetry and the like have the noise taken off."""
+_TRAIL_TAIL, _SHARP_TAIL = 2.0, 3.0  # -lg p of a line or of sharp pixels beyond which they are called an artefact
+_LEAST_LINE, _LEAST_SHARP = 9.0, 8.0  # and in noise
+_PLATEAU = 4  # further pixels of the highest value
+_EDGE = 0.02  # part of the stamp without pixels
+
+
+def _linear_noise() -> Normalisation:
+    return Normalisation(background="border", unit="noise", stretch="linear")
+
+
+@dataclass(frozen=True)
+class AnomalySettings(TaskSettings):
+    """Settings of `AnomalyTask`."""
+
+    stamp_size: int = 64
+    normalisation: Normalisation = field(default_factory=_linear_noise)
+    latent: int = 16
+    """Length of the latent vector."""
+    keep_latent: bool = False
+    """Whether the catalog gets it, as the column `latent`."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Sign -> how much its -lg p counts in the score; those left out keep `WEIGHTS` or `PICTURE_WEIGHTS`."""
+    power: float = 2.0
+    """Of the mean of the signs: 1 is their sum, large values let the strongest decide."""
+    density_components: int = 1
+    """Normal distributions in the density of latent vectors."""
+    divergence: float = 1e-3
+    """Weight of the divergence in the loss of a variational autoencoder."""
+    injection: Injection = field(default_factory=Injection)
+    """What is painted into training stamps, for networks that judge foreign light."""
+    label: str = ""
+    """For `evaluate` only: a label column that tells anomalies; nothing is learned from it."""
+    anomalies: tuple[str, ...] = ()
+    """Values of it, as text, that are anomalies; empty: all but "normal"."""
+    density: Density = field(default_factory=Density)
+    """Of latent vectors; found by training, as are the next three."""
+    expectations: dict[str, Expectation] = field(default_factory=dict)
+    """Sign or sharpness -> what the population shows at an S/N and size."""
+    tails: dict[str, Tail] = field(default_factory=dict)
+    """Sign or sharpness -> tail of what remains."""
+    score: Tail = field(default_factory=Tail)
+    """Of the weighted power mean of the signs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_unknown(self.weights, SIGNS, "weights of the task")
+        if self.latent < 1 or self.density_components < 1 or self.divergence < 0:
+            raise InputError(
+                f"latent ({self.latent}) and density_components ({self.density_components}) must be 1 or more and "
+                f"divergence ({self.divergence}) 0 or more"
+            )
+        if min(self.weights.values(), default=1.0) < 0 or self.power < 1:
+            raise InputError(f"weights must be 0 or more ({self.weights}) and power 1 or more ({self.power})")
+        if self.normalisation.stretch != "linear" or self.psf != "none":
+            raise InputError("anomalies are sought in linear pixels (stretch = 'linear') and without a PSF")
+
+
+WEIGHTS = {
+    "foreign": 1.0,
+    "critic": 0.03,
+    "reconstruction": 0.03,
+    "latent": 0.03,
+    "asymmetry": 0.1,
+    "second_source": 0.03,
+    "residual": 0.03,
+    "line": 0.1,
+}
+"""Chosen on simulated anomalies (docs/anomaly.md)."""
+
+PICTURE_WEIGHTS = {
+    "foreign": 0.1,
+    "critic": 0.0,
+    "reconstruction": 0.0,
+    "latent": 0.0,
+    "asymmetry": 1.0,
+    "second_source": 0.0,
+    "residual": 0.0,
+    "line": 0.0,
+}
+"""For 8-bit pictures, whose stretch hides the noise: chosen by a rule on half of the mergers of Galaxy Zoo; figures are
+those of the other half (docs/anomaly.md)."""
+
+
+class AnomalyTask(Task):
+    """Score, its signs, what kind of artefact it may be, and optionally the latent vector."""
+
+    Settings: ClassVar[type[TaskSettings]] = AnomalySettings
+    calibrates_on: ClassVar[tuple[str, ...]] = ("train", "validation")
+    learns_labels: ClassVar[bool] = False
+    labels = ()  # type: ignore[assignment]
+
+    @property
+    def outputs(self) -> int:
+        """Those of the structure, the errors, and the latent vector."""
+        return _STRUCTURE + self.network_outputs
+
+    @property
+    def network_outputs(self) -> int:
+        """Errors and latent vector."""
+        return len(autoencoder.ERRORS) + int(self.settings.latent)
+
+    def build_network(self, network: str | type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+        """The learned network, and the fixed layers before it."""
+        return Measured(super().build_network(network, arguments), structure.Structure(), _STRUCTURE)
+
+    def columns(self) -> list[Column]:
+        """Score and signs (float32), structure, artefact."""
+        found = [
+            Column("anomaly_score", "float32", "", "stat.likelihood", "-lg of the population's part that is odder"),
+            *(
+                Column(f"anomaly_{name}", "float32", "", "stat.likelihood", f"-lg p: {text}")
+                for name, text in SIGNS.items()
+            ),
+            Column("asymmetry", "float32", "", "phys.angSize;src.morph.param", "Asymmetry under half a turn"),
+            Column(
+                "second_source",
+                "float32",
+                "",
+                "phot.flux;arith.ratio",
+                "Second source over the centre, fading outwards",
+            ),
+            Column("artefact", "string", "", "meta.code.qual", "none, trail, edge, saturation or pixels"),
+        ]
+        if self.settings.keep_latent:
+            found.append(Column("latent", f"float32[{self.settings.latent}]", "", "stat.param", "Latent vector"))
+        return found
+
+    def targets(self, table: pa.Table) -> Tensor:
+        """0 for every object: nothing is known of any."""
+        return torch.zeros(table.num_rows)
+
+    def check_splits(self, targets: Mapping[str, Tensor]) -> None:
+        """As in `Task`; and enough training stamps to be a population."""
+        super().check_splits(targets)
+        refuse_few(targets, LEAST, "a population")
+
+    def prepare(self, cutouts: Cutouts) -> tuple[tuple[Tensor, ...], Tensor]:
+        """As in `Task`; a second input is the noise of the sky over that of each pixel, squared, 0 where invalid."""
+        (image,), flags = super().prepare(cutouts)
+        chosen = self.fitted_stamps(cutouts)
+        if chosen.variance is None:
+            return (image, chosen.valid.to(torch.float32)), flags
+        complete = bool(chosen.valid.all())
+        sky = border_level(chosen.variance, None if complete else chosen.valid, self.settings.normalisation.border)
+        weight = (sky[..., None, None] / chosen.variance.clamp_min(1e-30)).clamp_(0, 2)
+        return (image, weight if complete else weight.mul_(chosen.valid)), flags
+
+    def input_shapes(self) -> list[tuple[int, int, int]]:
+        """Image and weight."""
+        return 2 * super().input_shapes()
+
+    def asked(
+        self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Foreign light is painted into some stamps; the targets say into which."""
+        image, weight = inputs
+        injection = self.settings.injection
+        if injection.adding == "auto":
+            injection = replace(injection, adding="max" if self.settings.dtype == "uint8" else "sum")
+        painted, found = injection.apply(image, weight, generator)
+        return (painted, weight), found
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Reconstruction, critic and divergence of ordinary stamps; the judge's cross entropy of all that teach."""
+        found = self._named(outputs)
+        ordinary, taught = targets == 0, targets != UNDECIDED
+        judged = functional.binary_cross_entropy_with_logits(found["foreign"], (targets == 1).float(), reduction="none")
+        unlike = found["reconstruction"] + found["critic"] + self.settings.divergence * found["divergence"]
+        return _mean(unlike, ordinary) + _mean(judged, taught)
+
+    def _named(self, outputs: Tensor) -> dict[str, Tensor]:
+        names = (*structure.PARTS, *autoencoder.ERRORS)
+        return {name: outputs[:, number] for number, name in enumerate(names)} | {"latent": outputs[:, len(names) :]}
+
+    # ---- the population ----------------------------------------------------------------------------------------
+
+    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+        """What the training population's numbers are like: expectations, density and tails.
+
+        Raises:
+            InputError: fewer than `LEAST` objects.
+        """
+        if len(outputs) < LEAST:
+            raise InputError(f"a population of {len(outputs)} objects has no tail: {LEAST} are needed")
+        given = outputs[:, _GIVEN].double().numpy()
+        density = fit_density(self._named(outputs)["latent"], self.settings.density_components)
+        task = self.with_settings(density=density, expectations={}, tails={}, score=Tail())
+        raw = task._raw(outputs)  # type: ignore[attr-defined]
+        expectations = {name: fit_expectation(raw[name], given) for name in _EXPECTED if np.ptp(raw[name]) > 0}
+        task = task.with_settings(expectations=expectations)
+        standard = task._standard(outputs)  # type: ignore[attr-defined]
+        tails = {name: fit_tail(values) for name, values in standard.items() if np.ptp(values) > 0}
+        task = task.with_settings(tails=tails)
+        task = task.with_settings(weights=self._weights())  # a bundle keeps those that its score was calibrated with
+        return task.with_settings(score=fit_tail(task._sum(task._tails(outputs))))  # type: ignore[attr-defined]
+
+    def _raw(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        """Sign (and sharpness) -> (n,) float64, on scales on which populations are near normal."""
+        found = self._named(outputs)
+        plain = {name: found[name].double().numpy() for name in ("foreign", "reconstruction", "asymmetry", "line")}
+        rooted = {
+            name: np.sqrt(found[name].clamp_min(0).double().numpy()) for name in ("critic", "second_source", "residual")
+        }
+        sharp = np.log10(found["sharpness"].clamp_min(1).double().numpy())
+        return {**plain, **rooted, "sharpness": sharp, "latent": self.settings.density(found["latent"])}
+
+    def _standard(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        given = outputs[:, _GIVEN].double().numpy()
+        known = self.settings.expectations
+        return {name: known.get(name, Expectation())(values, given) for name, values in self._raw(outputs).items()}
+
+    def _tails(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        """-lg p of each."""
+        known = self.settings.tails
+        return {name: known.get(name, Tail())(values) for name, values in self._standard(outputs).items()}
+
+    def _weights(self) -> dict[str, float]:
+        """Of all signs."""
+        return {**(PICTURE_WEIGHTS if self.settings.dtype == "uint8" else WEIGHTS), **self.settings.weights}
+
+    def _sum(self, tails: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(n,) what the score is the tail of."""
+        weights, power = self._weights(), self.settings.power
+        return np.sum([weights[name] * tails[name] ** power for name in SIGNS], axis=0) ** (1 / power)
+
+    # ---- the catalog -------------------------------------------------------------------------------------------
+
+    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+        """Columns of n objects."""
+        tails, found = self._tails(outputs), self._named(outputs)
+        columns = {"anomaly_score": self.settings.score(self._sum(tails))}
+        columns |= {f"anomaly_{name}": tails[name] for name in SIGNS}
+        columns |= {name: found[name].numpy() for name in ("asymmetry", "second_source")}
+        plain = {name: np.asarray(values, np.float32) for name, values in columns.items()}
+        plain["artefact"] = self._artefacts(tails, found, cutouts)
+        if self.settings.keep_latent:
+            plain["latent"] = found["latent"].numpy()
+        return plain
+
+    def _artefacts(self, tails: Mapping[str, np.ndarray], found: Mapping[str, Tensor], cutouts: Cutouts) -> np.ndarray:
+        """(n,) of `ARTEFACTS`; what is seen of the pixels goes before what is measured."""
+        flags = cutouts.flags.cpu().numpy()
+        valid = self.fitted_stamps(cutouts).valid
+        missing = np.zeros(len(flags)) if bool(valid.all()) else 1 - valid.flatten(1).float().mean(1).cpu().numpy()
+        sharp = (tails["sharpness"] > _SHARP_TAIL) & (found["sharpness"].numpy() > _LEAST_SHARP)
+        line = (tails["line"] > _TRAIL_TAIL) & (found["line"].numpy() > _LEAST_LINE)
+        full = 10 ** found["plateau"].numpy() - 1 > _PLATEAU
+        edge = int(ObjectFlag.EDGE)
+        kinds = {
+            "saturation": (flags & int(ObjectFlag.SATURATED) > 0) | full,
+            "edge": ((flags & edge) > 0) | (missing > _EDGE),
+            "trail": line,
+            "pixels": sharp,
+        }
+        chosen = np.select(list(kinds.values()), list(kinds), "none")
+        return chosen.astype(object)
+
+    def predict(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """As in `Task`, but an object without a usable pixel has a score of 0: nothing odd was seen of it."""
+        columns, bits = super().predict(outputs, cutouts, flags)
+        columns["anomaly_score"] = np.nan_to_num(columns["anomaly_score"])
+        return columns, bits
+
+    # ---- how good it is ----------------------------------------------------------------------------------------
+
+    def anomalous(self, table: pa.Table) -> np.ndarray | None:
+        """(n,) bool by the label column, or None where the data do not tell."""
+        if not self.settings.label or self.settings.label not in table.column_names:
+            return None
+        texts = label_texts(table, self.settings.label)
+        odd = (
+            np.isin(texts, np.array(self.settings.anomalies, object)) if self.settings.anomalies else texts != "normal"
+        )
+        return odd if 0 < odd.sum() < len(odd) else None
+
+    def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
+        """Loss; of painted stamps, how well the judge tells them; of a calibrated task and labels, the ranking."""
+        found: dict[str, Any] = {"loss": float(self.loss(outputs, targets))}
+        named = self._named(outputs)
+        found |= anomaly_merit.painted(named["foreign"].numpy(), targets.numpy())
+        odd = None if table is None else self.anomalous(table)
+        if odd is not None and self.settings.score.knots:
+            found |= anomaly_merit.search(self.settings.score(self._sum(self._tails(outputs))), odd)
+        return found
+
+    def baselines(self) -> Mapping[str, Callable[[Cutouts], dict[str, np.ndarray]]]:
+        """The classical searches of `anomaly_merit`."""
+        return {name: _prepared(self, function) for name, function in anomaly_merit.BASELINES.items()}
+
+    def usual_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
+        """All of them."""
+        return {name: anomaly_merit.NEEDS.get(name) for name in anomaly_merit.BASELINES}
+
+    def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Rankings by score, signs and baselines where labels tell the anomalies, and figures of them."""
+        return anomaly_merit.assessed(measured, self.anomalous(table), table, self.settings.label)
+
+
+Measure = Callable[[Cutouts], dict[str, np.ndarray]]
+"""Columns of stamps."""
+
+
+def _prepared(task: Task, function: Measure) -> Measure:
+    return lambda cutouts: function(task.fitted_stamps(cutouts))
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the values (n,) that are chosen (n,); 0 of none."""
+    return (values * chosen).sum() / chosen.sum().clamp_min(1)

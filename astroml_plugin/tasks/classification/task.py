@@ -1,0 +1,407 @@
+"""Classes of objects with calibrated probabilities: one column per class, and a label.
+
+Probabilities hold for the class fractions of the training split: class weights of the loss are undone, a temperature
+fitted on the validation split divides the logits, and the setting `prior` shifts them to the fractions of a survey
+(`astroml_plugin.evaluation.calibration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from astroml_plugin.catalog import Column
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.evaluation import calibration
+from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation import class_report as class_merit
+from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.tasks.base import Task, TaskSettings
+from astroml_plugin.tasks.classification import labels as class_labels
+from astroml_plugin.tasks.normalisation import Normalisation
+from astroml_plugin.tasks.test_time_augmentation import check_count
+
+_MOST_TOLD = 12
+
+
+@dataclass(frozen=True)
+class ClassifySettings(TaskSettings):
+    """Settings of the classify task."""
+
+    stamp_size: int = 0
+    """As in `TaskSettings`."""
+    resize: str = "refuse"
+    """As in `TaskSettings`: a class depends on what surrounds the object, so another size is refused unless allowed."""
+    normalisation: Normalisation = field(default_factory=lambda: Normalisation(unit="scale", stretch="asinh"))
+    """As in `TaskSettings`; fixed scales keep colours."""
+    classes: tuple[str, ...] = ()
+    """Class names in column order; empty: `label_columns`, or the values of `names`, or what the training split has."""
+    label: str = "label"
+    """Label column; text or numbers. With `multi_label` names joined by ";" or "|" (none: an empty text)."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Label value (as text) -> class name; several values may share one. Empty: the values are the names."""
+    label_columns: tuple[str, ...] = ()
+    """Instead of `label`, one column per class in their order: fractions or numbers of votes (soft labels, multinomial
+    likelihood); with `multi_label` 0, 1, true, false or fractions."""
+    votes: str = ""
+    """Column with the number of votes, where `label_columns` are vote fractions."""
+    multi_label: bool = False
+    """Classes do not exclude each other: one sigmoid each; the column `label` lists all of probability 0.5 or more."""
+    missing: str = "refuse"
+    """Objects without any label: "refuse" or "leave_out" (the card counts them). With `multi_label` an entry that is
+    unknown beside others that are known is left out of the loss."""
+    positive: str = ""
+    """A rare class that is searched for: evaluations then rank by it."""
+    label_smoothing: float = 0.0
+    """Probability that the loss spreads evenly over the classes."""
+    focal: float = 0.0
+    """Exponent gamma of the focal loss (Lin et al. 2017): well-told objects count (1 - p)^gamma; 0 is cross entropy."""
+    class_weights: str = "none"
+    """"balanced" weighs each class by the inverse of its share in the training split; "none"."""
+    weights: tuple[float, ...] = ()
+    """The weights in use, per class (measured from the training split); with `multi_label` of its positives."""
+    training_prior: tuple[float, ...] = ()
+    """Class fractions of the training split, for which probabilities hold without `prior` (measured)."""
+    prior: dict[str, float] = field(default_factory=dict)
+    """Class -> fraction in the survey; classes left out share the rest as in training."""
+    balance: float = 0.0
+    """Which class is the label: 0 the most probable one, 1 the one that would be were all classes equally frequent;
+    between them a little accuracy buys much balanced accuracy (`calibration.labels`). Probabilities do not change."""
+    temperature: float = 1.0
+    """Divides the logits; fitted on the validation split."""
+    search_bins: tuple[str, ...] = ()
+    """Label columns of numbers: an evaluation gives the figures of the search for `positive` in bins of each."""
+    negative_kind: str = ""
+    """Label column of text: and against the negatives of each kind alone."""
+    symmetries: int = 1
+    """Logits are averaged over so many symmetries of the square (1, 2, 4 or 8): steadier, at as many forwards."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_choices(self, {"missing": ("refuse", "leave_out"), "class_weights": ("none", "balanced")}, "classify")
+        check_count(self.symmetries)
+        if not 0 <= self.label_smoothing < 1 or self.focal < 0 or self.temperature <= 0:
+            raise InputError(
+                f"classify needs label_smoothing ({self.label_smoothing}) from 0 to below 1, focal ({self.focal}) of 0 "
+                f"or more and a temperature ({self.temperature}) above 0"
+            )
+        if not 0 <= self.balance <= 1 or (self.balance and self.multi_label):
+            raise InputError(
+                f"classify needs a balance ({self.balance}) from 0, the most probable class, to 1, every class alike; "
+                f"with multi_label there is none"
+            )
+        self._check_names()
+
+    def _check_names(self) -> None:
+        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if repeated or "" in self.classes:
+            raise InputError(f"class names must differ and have letters; repeated: {', '.join(repeated) or 'none'}")
+        if self.label_columns and self.classes and len(self.label_columns) != len(self.classes):
+            raise InputError(f"{len(self.label_columns)} label_columns for {len(self.classes)} classes: give one each")
+        if self.votes and (self.multi_label or not self.label_columns):
+            raise InputError("a column of `votes` belongs to label_columns of vote fractions, without multi_label")
+        if self.positive and self.classes and self.positive not in self.classes:
+            raise InputError(f"positive class {self.positive!r} is none of {', '.join(self.classes)}")
+        if self.prior and self.classes and self.training_prior:
+            calibration.full_prior(self.prior, self.classes, self.training_prior, independent=self.multi_label)
+
+
+class ClassifyTask(Task):
+    """p_<class> and label; the network gives one logit per class."""
+
+    Settings: ClassVar[type[TaskSettings]] = ClassifySettings
+
+    @property
+    def outputs(self) -> int:
+        """One logit per class."""
+        return len(self.settings.classes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label columns."""
+        several = (*self.settings.label_columns, *filter(None, [self.settings.votes]))
+        return several or (self.settings.label,)
+
+    def columns(self) -> list[Column]:
+        """p_<class> float32 in the order of the classes, then label, text."""
+        several = self.settings.multi_label
+        says = "Probability of being {}" if several else "Probability that the class is {}"
+        probabilities = [
+            Column(f"p_{name}", "float32", "", "stat.probability;src.class", says.format(name))
+            for name in self.settings.classes
+        ]
+        what = f"Classes of probability 0.5 or more, joined by {class_labels.SEPARATOR}" if several else ""
+        if self.settings.balance:
+            what = f"Class, rare ones favoured with a balance of {self.settings.balance:g}"
+        return [*probabilities, Column("label", "string", "", "src.class", what or "Most probable class")]
+
+    # ---- labels ------------------------------------------------------------------------------------------------
+
+    def usable(self, table: pa.Table) -> np.ndarray:
+        """(n,) bool, without objects of `leave_out` and, where `missing` says so, without those that have no label."""
+        kept = super().usable(table)
+        if self.settings.missing == "leave_out":
+            kept &= ~self._missing(table)
+        return kept
+
+    def _missing(self, table: pa.Table) -> np.ndarray:
+        """(n,) bool: nothing is known of the object's class."""
+        settings = self.settings
+        if settings.label_columns and settings.multi_label:
+            return np.asarray(np.isnan(class_labels.known_fractions(table, settings.label_columns)).all(1))
+        if settings.label_columns:
+            return np.asarray(np.isnan(class_labels.votes(table, settings.label_columns, settings.votes)).any(1))
+        if settings.multi_label:
+            return np.array([found is None for found in class_labels.class_lists(table, settings.label, {})], bool)
+        return np.array([name is None for name in class_labels.class_names(table, settings.label, {})], bool)
+
+    def targets(self, table: pa.Table) -> Tensor:
+        """Class numbers (n,) int64; of soft labels votes (n, class); with `multi_label` 0 to 1, NaN where unknown.
+
+        Raises:
+            InputError: labels that are missing or that are no class, with counts.
+        """
+        settings = self.settings
+        column = ", ".join(self.labels)
+        if not settings.multi_label and not settings.label_columns:
+            names = class_labels.class_names(table, settings.label, settings.names)
+            return class_labels.indices(names, settings.classes, settings.label)
+        if not settings.multi_label:
+            found = class_labels.votes(table, settings.label_columns, settings.votes)
+        elif settings.label_columns:
+            found = class_labels.known_fractions(table, settings.label_columns)
+        else:
+            lists = class_labels.class_lists(table, settings.label, settings.names)
+            found = class_labels.memberships(lists, settings.classes)
+        class_labels.refuse_missing(np.isnan(found).all(1), column)
+        return torch.from_numpy(found)
+
+    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+        """Learns class names, fractions and weights from the training split, beside the scales."""
+        classes = self._classes(table)
+        if len(classes) < (1 if self.settings.multi_label else 2):
+            raise InputError(
+                f"a classifier needs two classes or more, and the {table.num_rows} objects have only "
+                f"{', '.join(classes) or 'none'}"
+            )
+        task = type(self)(replace(self.settings, classes=classes, training_prior=(), prior={}))
+        shares = task.class_shares(task.targets(table))
+        changes: dict[str, Any] = {"training_prior": tuple(float(value) for value in shares)}
+        if self.settings.class_weights == "balanced":
+            safe = np.clip(shares, 1e-6, 1 - 1e-6)
+            balanced = (1 - safe) / safe if self.settings.multi_label else 1 / (len(classes) * safe)
+            changes["weights"] = tuple(float(value) for value in balanced)
+        return Task.adapted(task.with_settings(**changes, prior=self.settings.prior), table, cutouts)
+
+    def _classes(self, table: pa.Table) -> tuple[str, ...]:
+        """Class names in column order."""
+        settings = self.settings
+        given = settings.classes or settings.label_columns or tuple(sorted(set(settings.names.values())))
+        if given:
+            return tuple(given)
+        if settings.multi_label:
+            lists = class_labels.class_lists(table, settings.label, {})
+            return tuple(sorted({name for found in lists if found is not None for name in found}))
+        names = class_labels.class_names(table, settings.label, {})
+        class_labels.refuse_missing(np.array([name is None for name in names], bool), settings.label)
+        return tuple(sorted(set(names)))
+
+    def class_shares(self, targets: Tensor) -> np.ndarray:
+        """(class,) float64 fraction of the objects (of the votes, of the known entries) that have each class."""
+        if targets.ndim == 1:
+            return np.bincount(targets.numpy(), minlength=self.outputs) / max(1, len(targets))
+        values = targets.numpy().astype(np.float64)
+        if not self.settings.multi_label:
+            return np.asarray(values.sum(0) / max(values.sum(), 1e-12))
+        known = ~np.isnan(values)
+        return np.asarray(np.nansum(values, 0) / np.maximum(known.sum(0), 1))
+
+    def check_splits(self, targets: Mapping[str, Tensor]) -> None:
+        """Every class must occur in every split, and with `multi_label` also objects that are known not to have it."""
+        super().check_splits(targets)
+        for name, values in targets.items():
+            counts = self._examples(values)
+            if counts.min() == 0:
+                raise InputError(
+                    f"the {name} split lacks a class ({self._told(counts)}): give more objects or other split fractions"
+                )
+
+    def _told(self, counts: np.ndarray) -> str:
+        """Examples of every class (class, 1 or 2); of many classes only of some that are lacking."""
+        classes = self.settings.classes
+        shown, rest = range(len(classes)), ""
+        if len(classes) > _MOST_TOLD:
+            lacking = np.flatnonzero(counts.min(1) == 0)
+            shown, rest = lacking[:_MOST_TOLD].tolist(), f", {len(lacking)} of {len(classes)} classes in all"
+        told = ", ".join(f"{classes[k]} {'/'.join(str(int(one)) for one in counts[k])}" for k in shown)
+        return told + (" (with/without)" if self.settings.multi_label else "") + rest
+
+    def _examples(self, targets: Tensor) -> np.ndarray:
+        """(class, 1) objects of each class, or (class, 2) with and without it."""
+        if self.settings.multi_label:
+            values = targets.numpy()
+            return np.stack([(values > 0.5).sum(0), (values <= 0.5).sum(0)], axis=1)
+        if targets.ndim == 1:
+            return np.bincount(targets.numpy(), minlength=self.outputs)[:, None]
+        return (targets.numpy() > 0).sum(0)[:, None]
+
+    def with_prior(self, prior: Mapping[str, float]) -> ClassifyTask:
+        """The task whose probabilities hold for these class fractions of a survey.
+
+        Raises:
+            InputError: unknown classes, fractions that cannot be, or a bundle that does not know those of its training.
+        """
+        settings = self.settings
+        calibration.full_prior(prior, settings.classes, settings.training_prior, independent=settings.multi_label)
+        return type(self)(replace(settings, prior=dict(prior)))
+
+    # ---- loss --------------------------------------------------------------------------------------------------
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy of classes, votes or independent classes; weighted, smoothed and focused as set."""
+        settings = self.settings
+        weights = torch.tensor(settings.weights, device=outputs.device) if settings.weights else None
+        if settings.multi_label:
+            return self._independent_loss(outputs, targets, weights)
+        if targets.ndim == 1 and settings.focal == 0:
+            return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=settings.label_smoothing)
+        return self._votes_loss(outputs, self._votes(targets), weights)
+
+    def _votes_loss(self, outputs: Tensor, votes: Tensor, weights: Tensor | None) -> Tensor:
+        """Minus the log likelihood per vote: multinomial, so that an object counts by its votes."""
+        logarithm = torch.log_softmax(outputs, dim=1)
+        smoothing = self.settings.label_smoothing
+        if smoothing:
+            votes = (1 - smoothing) * votes + smoothing * votes.mean(1, keepdim=True)
+        weighted = votes if weights is None else votes * weights
+        terms = weighted * logarithm
+        if self.settings.focal:
+            terms = terms * (1 - logarithm.exp()).clamp_min(0) ** self.settings.focal
+        return -terms.sum() / weighted.sum()
+
+    def _independent_loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """Binary cross entropy per known entry."""
+        known = ~torch.isnan(targets)
+        wanted = torch.where(known, targets, torch.zeros_like(targets))
+        if self.settings.label_smoothing:
+            wanted = wanted * (1 - self.settings.label_smoothing) + 0.5 * self.settings.label_smoothing
+        yes, no = functional.logsigmoid(outputs), functional.logsigmoid(-outputs)
+        if self.settings.focal:
+            yes, no = (term * (1 - term.exp()).clamp_min(0) ** self.settings.focal for term in (yes, no))
+        positive = wanted * yes if weights is None else wanted * yes * weights
+        return -((positive + (1 - wanted) * no) * known).sum() / known.sum().clamp_min(1)
+
+    def _votes(self, targets: Tensor) -> Tensor:
+        """(n, class) from either form of targets of classes that exclude each other."""
+        return functional.one_hot(targets, self.outputs).float() if targets.ndim == 1 else targets
+
+    # ---- probabilities -----------------------------------------------------------------------------------------
+
+    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+        """Fits the temperature to the validation split (Guo et al. 2017)."""
+        several = self.settings.multi_label
+        wanted = targets if several else self._votes(targets)
+        temperature = calibration.fit_temperature(
+            outputs.numpy(), wanted.numpy(), offset=-self._log_weights(), independent=several
+        )
+        return self.with_settings(temperature=temperature)
+
+    def _log_weights(self) -> np.ndarray:
+        """(class,) what class weights add to the logits."""
+        weights = self.settings.weights
+        return np.log(np.asarray(weights, np.float64)) if weights else np.zeros(self.outputs)
+
+    def _log_shift(self) -> np.ndarray:
+        """(class,) what the survey's class fractions add to the logits (Saerens et al. 2002)."""
+        if not self.settings.prior:
+            return np.zeros(self.outputs)
+        several = self.settings.multi_label
+        before, after = np.asarray(self.settings.training_prior, np.float64), self._fractions()
+        if (before <= 0).any():
+            raise InputError("a class without any training example cannot be given a fraction of the survey")
+        shift = np.log(after) - np.log(before)
+        return np.asarray(shift - np.log1p(-after) + np.log1p(-before) if several else shift)
+
+    def _fractions(self) -> np.ndarray:
+        """(class,) fractions that the probabilities hold for; 1 each where the training's are not known."""
+        settings = self.settings
+        if not settings.prior:
+            return np.asarray(settings.training_prior or np.ones(self.outputs), np.float64)
+        return calibration.full_prior(
+            settings.prior, settings.classes, settings.training_prior, independent=settings.multi_label
+        )
+
+    def class_numbers(self, probabilities: np.ndarray) -> np.ndarray:
+        """(n,) the class that each object is called, from (n, class) of classes that exclude each other."""
+        return calibration.labels(probabilities, self._fractions(), self.settings.balance)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """(n, class) float32; they sum to 1 unless classes are independent."""
+        offset = torch.tensor(self._log_shift() - self._log_weights(), dtype=torch.float32, device=outputs.device)
+        logits = outputs / self.settings.temperature + offset
+        return torch.sigmoid(logits) if self.settings.multi_label else torch.softmax(logits, dim=1)
+
+    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+        """Probabilities and the class that the object is called, or all probable ones."""
+        probabilities = self.probabilities(outputs).numpy()
+        classes = np.array(self.settings.classes, object)
+        columns = {f"p_{name}": probabilities[:, number] for number, name in enumerate(classes)}
+        if self.settings.multi_label:
+            texts = [class_labels.SEPARATOR.join(classes[row >= 0.5]) for row in probabilities]
+            columns["label"] = np.array(texts, object)
+        else:
+            columns["label"] = classes[self.class_numbers(probabilities)]
+        return columns
+
+    # ---- how good ----------------------------------------------------------------------------------------------
+
+    def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
+        """Loss, the figures of `scores.classification` (or `multi_label`) and the confusion matrix (row true)."""
+        found = {"loss": float(self.loss(outputs, targets)), "count": len(targets)}
+        probabilities = self.probabilities(outputs).double().numpy()
+        if not np.isfinite(probabilities).all():
+            return found
+        classes = {"classes": list(self.settings.classes)}
+        if self.settings.multi_label:
+            figures = scores.multi_label(probabilities, targets.numpy(), repeats=0)
+            return {**found, **_values(figures), **classes}
+        true = most_votes(targets).numpy()
+        chosen = self.class_numbers(probabilities)
+        figures = scores.classification(probabilities, true, repeats=0, labels=chosen)
+        confusion = scores.confusion(true, chosen, self.outputs)
+        return {**found, **_values(figures), **classes, "confusion": confusion.tolist()}
+
+    def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Scores with intervals, reliability, thresholds with what they give, and the figures of these."""
+        settings = self.settings
+        probabilities = np.stack([measured.own[f"p_{name}"] for name in settings.classes], axis=1).astype(np.float64)
+        if settings.multi_label:
+            return class_merit.assess_independent(probabilities, targets.numpy(), settings.classes)
+        search = class_merit.Search(settings.positive, settings.search_bins, settings.negative_kind)
+        return class_merit.assess(
+            probabilities,
+            most_votes(targets).numpy(),
+            settings.classes,
+            search=search,
+            table=table,
+            prior=self._fractions() if settings.prior else None,
+            labels=self.class_numbers(probabilities),
+        )
+
+
+def _values(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: figure["value"] for name, figure in figures.items()}
+
+
+def most_votes(targets: Tensor) -> Tensor:
+    """(n,) class numbers; of votes the class that has most."""
+    return targets if targets.ndim == 1 else targets.argmax(1)

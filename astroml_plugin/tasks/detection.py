@@ -1,0 +1,147 @@
+"""What a task says that finds objects in fields, instead of measuring objects that it is given.
+
+The engine runs the network over windows of a tile, puts the maps together, and asks for the objects of the whole tile.
+Nothing that the task does may depend on where a tile ends: no statistics of the tile enter, windows begin at multiples
+of `stride` in the parent image's pixels, and what lies farther than `reach` from an object does not change it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.segmentation.photometry import psf_fwhm
+
+
+@dataclass(frozen=True)
+class Field:
+    """A tile as detection sees it, on the CPU. Unusable pixels are 0 in `image` and `variance`."""
+
+    image: np.ndarray
+    """(band, h, w) float32, in the tile's units; the task's bands, in order."""
+    variance: np.ndarray | None
+    """(band, h, w) float32, in units²; None where the survey has none."""
+    bits: np.ndarray | None
+    """(band, h, w) uint8 of `cutouts.pixel_bits`; None where all pixels can be used."""
+    psf: np.ndarray | None
+    """(band, cell_y, cell_x, psf_y, psf_x) float32, over `psf_box`; None where the survey has none."""
+    bands: tuple[str, ...]
+    """Names of the band axis."""
+    origin: tuple[int, int] = (0, 0)
+    """Parent pixel (x0, y0) of the tile's first pixel."""
+    zero_points: tuple[float | None, ...] = ()
+    """AB magnitude of one unit per band, None where unknown; empty: all unknown."""
+    pixel_scale: float | None = None
+    """Arcsec per pixel; None where unknown."""
+    psf_box: tuple[int, int, int, int] | None = None
+    """Parent pixels (x0, y0, x1, y1) that the cells of `psf` divide: a tile's outer box may reach beyond the image,
+    the field does not. None: the field's own."""
+
+    @cached_property
+    def _psf_fwhm(self) -> np.ndarray:
+        """(cell_y, cell_x) pixels."""
+        assert self.psf is not None
+        return np.array([[psf_fwhm(cell) for cell in row] for row in self.psf.mean(0)])
+
+    def psf_fwhm_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(n,) FWHM in pixels of the PSF, mean of the bands, at places of the field; NaN where it is not known."""
+        if self.psf is None:
+            return np.full(len(x), np.nan)
+        height, width = self.image.shape[1:]
+        left, top = self.origin
+        x0, y0, x1, y1 = self.psf_box or (left, top, left + width, top + height)
+        cells_y, cells_x = self.psf.shape[1:3]
+        row = np.clip((y + 0.5 + top - y0) / (y1 - y0) * cells_y, 0, cells_y - 1).astype(np.int64)
+        column = np.clip((x + 0.5 + left - x0) / (x1 - x0) * cells_x, 0, cells_x - 1).astype(np.int64)
+        return self._psf_fwhm[row, column]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """n objects found in a field, in order of their peaks (row by row)."""
+
+    labels: np.ndarray
+    """(h, w) int32: 0 background, else 1 … n, the object's number plus 1."""
+    x: np.ndarray
+    """(n,) float64 centre along x, pixels of the tile."""
+    y: np.ndarray
+    """(n,) float64 centre along y."""
+    peak_x: np.ndarray
+    """(n,) int64 pixel of the peak. Identity and ownership rest on it: it is inside the object's label."""
+    peak_y: np.ndarray
+    """(n,) int64."""
+    columns: dict[str, np.ndarray]
+    """Column name -> (n,), exactly `Task.columns()`; `parent` holds numbers of this field's objects, see there."""
+    flags: np.ndarray
+    """(n,) int32 `ObjectFlag` bits of the object: of the pixels in its label, and OUT_OF_DOMAIN, NO_VARIANCE, …"""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+PARENT = "parent"
+"""Column of the blend that an object belongs to: `detect` gives the number of the blend's brightest object in the field
+(0 … n - 1; its own where it is alone), and the engine writes that object's `object_id` (int64)."""
+
+
+class DetectingTask(Task):
+    """Finds objects. The network maps windows (n, channels_in, h, w) to (n, channels, h, w) at the same resolution."""
+
+    @property
+    @abstractmethod
+    def window(self) -> int:
+        """Side of the network's input, pixels; a multiple of `stride`. Smaller windows (multiples too) are as good."""
+
+    @property
+    @abstractmethod
+    def overlap(self) -> int:
+        """Pixels at each side of a window that are thrown away: at least the receptive radius; multiple of `stride`."""
+
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Windows begin at multiples of it in the parent image's pixels, so that strides keep their phase."""
+
+    @property
+    @abstractmethod
+    def reach(self) -> int:
+        """Halo that owned objects need, pixels: receptive radius and the largest half-extent that is promised whole."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Maps that the network gives per pixel."""
+
+    @property
+    def outputs(self) -> int:
+        """The same, as the network is built with it."""
+        return self.channels
+
+    def for_bands(self, bands: Sequence[str]) -> DetectingTask:
+        """The task for the bands of a source (what `check_source` gave): its columns are then those of the catalog."""
+        found = self.with_settings(bands=tuple(bands))
+        assert isinstance(found, DetectingTask)
+        return found
+
+    @abstractmethod
+    def detect(self, maps: np.ndarray, field: Field) -> Detections:
+        """The objects of a field from the network's maps (channels, h, w) float32 of the whole of it.
+
+        Pixels that no window covered have NaN maps: there is nothing.
+        """
+
+    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+        """Not for stamps.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("this bundle finds objects in surveys and measures no stamps: give it a survey (infer)")

@@ -1,0 +1,1 @@
+"""Restored galaxies."""

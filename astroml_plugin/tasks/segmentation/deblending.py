@@ -1,0 +1,279 @@
+"""Close companions: a second look at what is left when each object's own light, turned by half a turn, is taken off.
+
+Stars and most galaxies look the same after half a turn about their centre (Lupton's deblender builds templates on it;
+Melchior et al. 2018). What stands out on one side only, one to two PSF widths from the centre, is someone else's light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from astroml_plugin.tasks.segmentation.peaks import Float, Index, around
+
+Double = NDArray[np.float64]
+
+_FAR = 3.0
+"""PSF widths from a peak that are looked at, and 2 pixels: the annulus, and the filter's width around it."""
+
+_BATCH = 1024
+"""Peaks whose surroundings are in memory at once."""
+
+_SUMMIT = 5
+"""Side in pixels of the square that a companion is the highest in."""
+
+_NEAR = 1.5
+"""PSF widths from a companion within which light is divided between it and its parent."""
+
+_SHARP = 0.5
+"""Width of the filter before light is divided, PSF widths: a wider one carries the parent's light to its companion."""
+
+_MOST = 2
+"""Pixels between a peak and its object's centre, at most, in x and in y."""
+
+_STEPS = 8
+_SIGMAS = 2.3548
+
+
+@dataclass(frozen=True)
+class Companions:
+    """k companions found, one per parent at most, in order of their parents."""
+
+    row: Index
+    """(k,) pixel of the peak of the light that is left."""
+    column: Index
+    """(k,)"""
+    parent: Index
+    """(k,) number of the peak that it was found beside."""
+    snr: Double
+    """(k,) of the light that is left, in a Gaussian of the PSF's width."""
+
+    def where(self, allowed: NDArray[np.bool_]) -> Companions:
+        """Those at pixels of a map (h, w) that is True."""
+        kept = allowed[self.row, self.column]
+        return Companions(self.row[kept], self.column[kept], self.parent[kept], self.snr[kept])
+
+
+def find_companions(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    peak: tuple[Index, Index],
+    fwhm: Double,
+    *,
+    least: float,
+    lopsided: float,
+    annulus: tuple[float, float] = (0.9, 2.2),
+) -> Companions:
+    """The companions of objects.
+
+    Args:
+        image: (h, w), background taken off; unusable pixels 0.
+        variance: (h, w) of its noise; infinite where a pixel cannot be used.
+        peak: rows and columns of n objects.
+        fwhm: (n,) of the PSF at each, pixels.
+        least: S/N of what is left.
+        lopsided: part of an object's light that may differ between its sides; added to the noise.
+        annulus: distances from the parent's centre, in FWHM.
+    """
+    row, column = np.zeros(len(fwhm), np.int64), np.zeros(len(fwhm), np.int64)
+    snr = np.zeros(len(fwhm))
+    for part in _alike(fwhm, _bright(image, variance, peak, least)):
+        look = _turned(image, variance, (peak[0][part], peak[1][part]), float(fwhm[part[0]]))
+        row[part], column[part], snr[part] = _best(look, lopsided, annulus)
+    chosen = _unclaimed(row, column, np.flatnonzero(snr > least), peak, fwhm)
+    chosen = _once(row, column, snr, chosen, fwhm)
+    return Companions(row[chosen], column[chosen], chosen, snr[chosen])
+
+
+def parts_of(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    peak: tuple[Index, Index],
+    fwhm: Double,
+    found: Companions,
+) -> tuple[Index, Index, Index, NDArray[np.float32]]:
+    """What part of the light is a companion's, in the pixels within `_NEAR` PSF widths of it, the clearest last.
+
+    Args:
+        image, variance, peak, fwhm: as `find_companions` had them.
+        found: what it found.
+
+    Returns:
+        Numbers of companions, rows, columns and parts (m,) from 0 to 1. Pixels may occur more than once.
+    """
+    if not len(found.row):
+        none = np.zeros(0, np.int64)
+        return none, none, none, np.zeros(0, np.float32)
+    width = fwhm[found.parent]
+    pieces = [_parts(image, variance, peak, width, found, part) for part in _alike(width, np.arange(len(found.row)))]
+    number, row, column, share = (np.concatenate(items) for items in zip(*pieces, strict=True))
+    order = np.argsort(found.snr[number], kind="stable")
+    return number[order], row[order], column[order], share[order]
+
+
+def _parts(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    peak: tuple[Index, Index],
+    width: Double,
+    found: Companions,
+    some: Index,
+) -> tuple[Index, Index, Index, NDArray[np.float32]]:
+    """As `parts_of`, for some companions of one PSF width."""
+    parent, fwhm = found.parent[some], float(width[some[0]])
+    look = _turned(image, variance, (peak[0][parent], peak[1][parent]), fwhm, _SHARP)
+    rows, columns = (
+        at[:, None] + look.side - mine[some, None] for at, mine in zip(look.peak, (found.row, found.column))
+    )
+    close = np.hypot(rows[:, :, None], columns[:, None, :]) < _NEAR * fwhm
+    number, down, right = np.nonzero(close & look.seen)
+    left, own = (np.maximum(plane[number, down, right], 0) for plane in (look.left, look.own))
+    row, column = look.peak[0][number] + down - look.half, look.peak[1][number] + right - look.half
+    return some[number], row, column, left / np.maximum(left + own, np.float32(1e-30))
+
+
+def _alike(fwhm: Double, some: Index) -> Iterator[Index]:
+    """Pieces of `some` objects that have the same PSF width."""
+    for width in np.unique(fwhm[some]):
+        same = some[fwhm[some] == width]
+        yield from (same[start : start + _BATCH] for start in range(0, len(same), _BATCH))
+
+
+def _bright(
+    image: NDArray[np.float32], variance: NDArray[np.float32], peak: tuple[Index, Index], least: float
+) -> Index:
+    """Numbers of the objects whose innermost 3 x 3 pixels have an S/N of `least`: others cannot outshine companions."""
+    light, noise = (around(plane, peak, 1).astype(np.float64).sum((1, 2)) for plane in (image, variance))
+    return np.flatnonzero((noise > 0) & (light > least * np.sqrt(noise)))
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """Surroundings of n peaks and the same after half a turn about their centres, in a filter of the PSF's width."""
+
+    peak: tuple[Index, Index]
+    """(n,) rows, (n,) columns."""
+    fwhm: float
+    """Of the PSF at all of them, pixels."""
+    x: Float
+    """(n,) centre relative to the peak's pixel."""
+    y: Float
+    left: Float
+    """(n, k, k) light that the turned image does not have."""
+    own: Float
+    """(n, k, k) light of the turned image."""
+    spread: Float
+    """(n, k, k) variance of `left`."""
+    good: NDArray[np.bool_]
+    """(n, k, k) pixels that can be used."""
+    seen: NDArray[np.bool_]
+    """(n, k, k) those that can be used on both sides."""
+
+    @property
+    def half(self) -> int:
+        """Pixels from a peak to the border of its surroundings."""
+        return self.left.shape[-1] // 2
+
+    @property
+    def side(self) -> Index:
+        """(k,) pixels from the peak."""
+        return np.arange(-self.half, self.half + 1)
+
+
+def _turned(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    peak: tuple[Index, Index],
+    fwhm: float,
+    width: float = 1.0,
+) -> _Turned:
+    """With a filter `width` times as wide as the PSF."""
+    half = int(np.ceil(_FAR * fwhm)) + _MOST
+    side = np.arange(-half, half + 1, dtype=np.float32)
+    light, noise = around(image, peak, half), around(variance, peak, half)
+    x, y = _centre(light, side, fwhm)
+    up, across = _mirror(side, 2 * y), _mirror(side, 2 * x).transpose(0, 2, 1)
+    good = np.isfinite(noise) & _within(image.shape, peak, side.astype(np.int64))
+    there = np.abs(up.sum(2) - 1)[:, :, None] + np.abs(across.sum(1) - 1)[:, None, :] < 1e-3  # has another side
+    seen = good & there
+    if not good.all():
+        seen &= up @ (~good).astype(np.float32) @ across == 0
+        noise = np.where(good, noise, np.float32(0))
+    turned = up @ light @ across
+    both = np.where(seen, noise + np.maximum(up @ noise @ across, 0), np.float32(0))
+    kernel = np.exp(-0.5 * ((side[:, None] - side) / np.float32(width * fwhm / _SIGMAS)) ** 2)
+    left = kernel @ np.where(seen, light - turned, np.float32(0)) @ kernel
+    own = kernel @ np.where(seen, turned, np.float32(0)) @ kernel
+    return _Turned(peak, fwhm, x, y, left, own, kernel**2 @ both @ kernel**2, good, seen)
+
+
+def _within(shape: tuple[int, ...], peak: tuple[Index, Index], side: Index) -> NDArray[np.bool_]:
+    """(n, k, k) pixels about peaks that the image has."""
+    rows, columns = ((at[:, None] + side >= 0) & (at[:, None] + side < most) for at, most in zip(peak, shape))
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _best(look: _Turned, lopsided: float, annulus: tuple[float, float]) -> tuple[Index, Index, Float]:
+    """Row, column and S/N of the place beside each peak where most is left; S/N is 0 where nothing is."""
+    snr = look.left / np.sqrt(np.maximum(look.spread + (np.float32(lopsided) * look.own) ** 2, np.float32(1e-30)))
+    x, y = (look.side.astype(np.float32) - at[:, None] for at in (look.x, look.y))
+    distance = np.sqrt(x[:, None, :] ** 2 + y[:, :, None] ** 2) / look.fwhm
+    summit = look.left >= ndimage.maximum_filter(look.left, (1, _SUMMIT, _SUMMIT))  # not the wing of a third object
+    whole = ~((distance < 1) & ~look.good).any((1, 2), keepdims=True)  # half a saturated star is not like the other
+    snr = np.where((distance >= annulus[0]) & (distance <= annulus[1]) & look.seen & summit & whole, snr, 0)
+    flat = snr.reshape(len(snr), -1)
+    best = flat.argmax(1)
+    down, right = np.unravel_index(best, snr.shape[1:])
+    return look.peak[0] + down - look.half, look.peak[1] + right - look.half, flat[np.arange(len(flat)), best]
+
+
+def _centre(light: Float, side: Float, fwhm: float) -> tuple[Float, Float]:
+    """x and y of centres relative to the peaks: centroids in a Gaussian window of the PSF's width that follows them."""
+    x, y = np.zeros(len(light), np.float32), np.zeros(len(light), np.float32)
+    sigma = np.float32(fwhm / _SIGMAS)
+    for _ in range(_STEPS):
+        across, up = (np.exp(-0.5 * ((side - at[:, None]) / sigma) ** 2) for at in (x, y))
+        columns, rows = (up[:, None, :] @ light)[:, 0] * across, (light @ across[:, :, None])[:, :, 0] * up
+        total = columns.sum(1)
+        total = np.where(total > 0, total, np.inf)
+        x, y = (
+            np.clip(at + 2 * ((sums * (side - at[:, None])).sum(1) / total), -_MOST, _MOST).astype(np.float32)
+            for at, sums in ((x, columns), (y, rows))
+        )
+    return x, y
+
+
+def _mirror(side: Float, twice: Float) -> Float:
+    """(n, k, k) matrices that mirror a row of pixels about `twice` / 2: cubic convolution (Keys 1981)."""
+    far = np.abs(twice[:, None, None] - side[:, None] - side)
+    inner = (1.5 * far - 2.5) * far**2 + 1
+    outer = ((-0.5 * far + 2.5) * far - 4) * far + 2
+    return np.where(far < 1, inner, np.where(far < 2, outer, 0)).astype(np.float32)
+
+
+def _unclaimed(row: Index, column: Index, chosen: Index, peak: tuple[Index, Index], fwhm: Double) -> Index:
+    """Those that no other object explains: nearer to their parent than to any other, and not close to one."""
+    if not len(chosen):
+        return chosen
+    tree = KDTree(np.stack([peak[1], peak[0]], axis=1))
+    distance, nearest = tree.query(np.stack([column[chosen], row[chosen]], axis=1))
+    return chosen[(nearest == chosen) & (distance >= 0.7 * fwhm[chosen])]
+
+
+def _once(row: Index, column: Index, snr: Double, chosen: Index, fwhm: Double) -> Index:
+    """Of those closer to each other than a PSF width, the most certain."""
+    if len(chosen) < 2:
+        return chosen
+    tree = KDTree(np.stack([column[chosen], row[chosen]], axis=1))
+    close = tree.query_pairs(float(fwhm[chosen].max()), output_type="ndarray")
+    kept = np.ones(len(chosen), bool)
+    for first, second in close:
+        a, b = chosen[first], chosen[second]
+        if np.hypot(row[a] - row[b], column[a] - column[b]) < min(fwhm[a], fwhm[b]):
+            kept[second if (snr[a], -a) > (snr[b], -b) else first] = False
+    return chosen[kept]

@@ -1,0 +1,246 @@
+"""Total fluxes: round Gaussians fitted to all objects of a patch of light together, and the light in their wings.
+
+Sizes are adaptive moments (Bernstein & Jarvis 2002), amplitudes least squares with each near neighbour of the same
+patch fitted along. What two Gaussians share is known in closed form, so that a blend costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from astroml_plugin.tasks.segmentation.peaks import in_patches
+
+Float = NDArray[np.float64]
+_Cut = tuple[slice, NDArray[np.float32], NDArray[np.float32]]
+
+TYPICAL = 2.0
+"""Sigma in pixels of a faint object, PSF included."""
+
+_TRUST = 3.0
+"""S/N at which an object's own size counts as much as `TYPICAL`."""
+
+_HALF = 14
+"""Half-side in pixels of what is fitted."""
+
+_NEAR = 14.0
+"""Pixels within which objects of one patch are fitted together."""
+
+_WIDER = 2.2
+"""Sigma of the Gaussian that looks for light in the wings, over that of the object."""
+
+_CORE, _SLOPE = 0.12, 2.0
+_WINGS = 0.06, 0.03
+"""Total over Gaussian flux - 1 is `_CORE` + `_SLOPE` x wings, where wings are what the wider Gaussian sees beside the
+model, in units of its flux: these numbers, and the mean and spread of the wings, are those of isolated stars and Sersic
+galaxies of n 0.5-4 on simulated fields (seeds 500-507). The fainter an object, the more its wings are the mean ones."""
+
+_RESIDUAL = 0.15
+"""Of a neighbour's flux, what its own model leaves in the wings."""
+
+_SMALLEST, _LARGEST = 0.8, 8.0
+"""Sigma in pixels."""
+
+_STEPS, _SWEEPS = 6, 12
+"""Times that sizes, and within each of them fluxes, are improved."""
+
+_BATCH, _KEPT = 4096, 16384
+"""Objects whose pixels are looked at at once, and up to which they are kept from step to step."""
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """The fit of n objects; NaN where no pixel can be used."""
+
+    flux: Float
+    """(n,) of the Gaussian, in the image's units."""
+    error: Float
+    """(n,) its standard error at this size."""
+    sigma: Float
+    """(n,) pixels, PSF included."""
+    total: Float
+    """(n,) flux with the wings of a galaxy or a star."""
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Objects of one patch that are near each other, m of them, each pair both ways round."""
+
+    mine: NDArray[np.int64]
+    other: NDArray[np.int64]
+    square: Float
+    """Distance squared, pixels²."""
+
+
+def fit_gaussians(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    centre: tuple[Float, Float],
+    labels: NDArray[np.int32],
+    patch: NDArray[np.int64],
+) -> Gaussians:
+    """Fit them.
+
+    Args:
+        image, variance: (h, w) of one band; pixels of variance 0 are not used.
+        centre: x and y of n objects, pixels.
+        labels: (h, w) 0 background, else the object's number plus 1: pixels of other patches are not used.
+        patch: (n,) number of the patch of light that each object is in.
+    """
+    count = len(centre[0])
+    square = np.full(count, TYPICAL**2)
+    pairs, pixels = _pairs(centre, patch), _Pixels(image, variance, centre, labels, patch)
+    for step in range(_STEPS):
+        light, moment, norm, noise = pixels.products(square)
+        shared, shared_moment = _overlaps(pairs, square)
+        flux = _solved(light, norm, pairs, shared)
+        theirs = np.maximum(flux, 0)[pairs.other]
+        if step < _STEPS - 1:
+            alone = light - np.bincount(pairs.mine, shared * theirs, count)
+            moment -= np.bincount(pairs.mine, shared_moment * theirs, count)
+            square = _resized(square, alone, moment, _TRUST * noise)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.where(norm > 0, noise / norm, np.nan) * _spread(pairs, shared, norm, count)
+        total = flux * (1 + _CORE + _SLOPE * _wings(pixels, pairs, square, flux, error))
+    return Gaussians(np.where(norm > 0, flux, np.nan), error, np.sqrt(square), total)
+
+
+def _wings(pixels: _Pixels, pairs: _Pairs, square: Float, flux: Float, error: Float) -> Float:
+    """(n,) light beside the models in units of the flux: mean of what is seen and what is usual, by their errors."""
+    wide, own, noise = pixels.wings(square)
+    both = _WIDER**2 * square[pairs.mine] + square[pairs.other]
+    theirs = (
+        _WIDER**2 * square[pairs.mine] / both * np.exp(-0.5 * pairs.square / both) * np.maximum(flux, 0)[pairs.other]
+    )
+    rest = wide - own * flux - np.bincount(pairs.mine, theirs, len(flux))
+    left = np.bincount(pairs.mine, (_RESIDUAL * theirs) ** 2, len(flux))
+    unit = np.maximum(flux, error)
+    usual, spread = _WINGS
+    certain, weight = unit**2 / (noise**2 + left), 1 / spread**2
+    return (usual * weight + np.clip(rest / unit, -1, 1) * certain) / (weight + certain)
+
+
+def _resized(square: Float, light: Float, moment: Float, trusted: Float) -> Float:
+    """Sigma² for which the weighted moment is what is seen, drawn towards that of a typical object."""
+    typical = TYPICAL**2 * square / (TYPICAL**2 + square)
+    total = np.maximum(light, 0) + trusted
+    seen = np.where(total > 0, (np.where(light > 0, moment, 0) + trusted * typical) / np.maximum(total, 1e-30), typical)
+    inverse = 1 / np.maximum(seen, 1e-6) - 1 / square
+    found = 1 / np.maximum(inverse, 1 / _LARGEST**2)
+    return np.clip(found, _SMALLEST**2, _LARGEST**2)
+
+
+def _pairs(centre: tuple[Float, Float], patch: NDArray[np.int64]) -> _Pairs:
+    place = in_patches(*centre, patch)
+    close = KDTree(place).query_pairs(_NEAR, output_type="ndarray") if len(place) else np.zeros((0, 2), np.int64)
+    mine, other = np.concatenate([close, close[:, ::-1]]).T
+    order = np.lexsort((other, mine))
+    mine, other = mine[order], other[order]
+    return _Pairs(mine, other, sum((at[mine] - at[other]) ** 2 for at in centre))
+
+
+def _overlaps(pairs: _Pairs, square: Float) -> tuple[Float, Float]:
+    """(m,) sums over the plane of g_i g_j and of g_i g_j r_i² / 2, for Gaussians of unit flux."""
+    mine, both = square[pairs.mine], square[pairs.mine] + square[pairs.other]
+    shared = np.exp(-0.5 * pairs.square / both) / (2 * np.pi * both)
+    return shared, shared * (mine * square[pairs.other] / both + 0.5 * (mine / both) ** 2 * pairs.square)
+
+
+def _solved(light: Float, norm: Float, pairs: _Pairs, shared: Float) -> Float:
+    """Fluxes that all Gaussians together explain the light with: steps that cannot overshoot, each patch for itself."""
+    count = len(light)
+    scale = norm + np.bincount(pairs.mine, shared, count)
+    flux = np.where(scale > 0, light / np.maximum(norm, 1e-30), 0) if not len(pairs.mine) else np.zeros(count)
+    for _ in range(_SWEEPS if len(pairs.mine) else 1):
+        rest = light - norm * flux - np.bincount(pairs.mine, shared * flux[pairs.other], count)
+        flux = flux + np.where(scale > 0, rest / np.maximum(scale, 1e-30), 0)
+    return flux
+
+
+def _spread(pairs: _Pairs, shared: Float, norm: Float, count: int) -> Float:
+    """(n,) factor on errors because neighbours are fitted along."""
+    both = norm[pairs.mine] * norm[pairs.other]
+    square = np.bincount(pairs.mine, shared**2 / np.maximum(both, 1e-30), count)
+    return 1 / np.sqrt(np.clip(1 - square, 0.1, 1))
+
+
+def _twice(plane: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32]) -> Float:
+    """(n,) sums of (n, k, k) pixels times x (n, k) along rows and y (n, k) along columns."""
+    summed: Float = (np.matmul(plane, x[..., None])[..., 0] * y).sum(1).astype(np.float64)
+    return summed
+
+
+class _Pixels:
+    """The pixels about each object."""
+
+    def __init__(
+        self,
+        image: NDArray[np.float32],
+        variance: NDArray[np.float32],
+        centre: tuple[Float, Float],
+        labels: NDArray[np.int32],
+        patch: NDArray[np.int64],
+    ) -> None:
+        self.image, self.variance, self.labels = image, variance, labels
+        self.centre, self.patch = centre, patch
+        self._kept = list(self._cut()) if len(patch) <= _KEPT else None
+
+    def _batches(self) -> Iterable[_Cut]:
+        """As `_cut`, kept where there are few."""
+        return self._cut() if self._kept is None else self._kept
+
+    def _cut(self) -> Iterator[_Cut]:
+        """Objects, and (n, k, k) image and variance about each, 0 where a pixel is not used."""
+        side = np.arange(-_HALF, _HALF + 1)
+        height, width = self.image.shape
+        patch_of = np.concatenate([[-1], self.patch])
+        for start in range(0, len(self.patch), _BATCH):
+            chosen = slice(start, start + _BATCH)
+            columns, rows = (np.floor(at[chosen] + 0.5).astype(np.int64)[:, None] + side for at in self.centre)
+            at = (rows.clip(0, height - 1) * width)[:, :, None] + columns.clip(0, width - 1)[:, None, :]
+            inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+            label = self.labels.ravel()[at]
+            used = inside & ((label == 0) | (patch_of[label] == self.patch[chosen, None, None]))
+            yield chosen, self.image.ravel()[at] * used, self.variance.ravel()[at] * used
+
+    def products(self, square: Float) -> tuple[Float, Float, Float, Float]:
+        """Sums (n,) over pixels: g I, g r² I / 2, g², and the noise of the first, for Gaussians g of unit flux."""
+        sums = np.zeros((4, len(square)))
+        for chosen, image, variance in self._batches():
+            width = square[chosen]
+            x, y = (self._axis(at[chosen], width) for at in self.centre)
+            (gx, gxx), (gy, gyy) = x, y
+            used = (variance > 0).astype(np.float32)
+            first = np.matmul(image * used, np.stack([gx, gxx], axis=-1))
+            light, across = first[..., 0], first[..., 1]
+            sums[0, chosen] = (light * gy).sum(1)
+            sums[1, chosen] = ((across * gy) + (light * gyy)).sum(1) / 2
+            sums[2, chosen] = _twice(used, gx**2, gy**2)
+            sums[3, chosen] = np.sqrt(_twice(variance, gx**2, gy**2))
+        return sums[0], sums[1], sums[2], sums[3]
+
+    def wings(self, square: Float) -> tuple[Float, Float, Float]:
+        """Sums (n,) of G I and G g, and the noise of the first: a wider Gaussian G of height 1 looks at all light."""
+        sums = np.zeros((3, len(square)))
+        for chosen, image, variance in self._batches():
+            width = square[chosen]
+            (gx, _), (gy, _) = (self._axis(at[chosen], width) for at in self.centre)
+            wide = _WIDER**2 * width
+            (wx, _), (wy, _) = (self._axis(at[chosen], wide) for at in self.centre)
+            wx, wy = (one * np.sqrt(2 * np.pi * wide)[:, None].astype(np.float32) for one in (wx, wy))
+            used = (variance > 0).astype(np.float32)
+            sums[0, chosen] = _twice(image * used, wx, wy)
+            sums[1, chosen] = _twice(used, wx * gx, wy * gy)
+            sums[2, chosen] = np.sqrt(_twice(variance, wx**2, wy**2))
+        return sums[0], sums[1], sums[2]
+
+    @staticmethod
+    def _axis(at: Float, square: Float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(n, k) a Gaussian of unit sum along one axis about each object, and the same times its coordinate squared."""
+        offset = np.floor(at + 0.5)[:, None] + np.arange(-_HALF, _HALF + 1) - at[:, None]
+        found = np.exp(-0.5 * offset**2 / square[:, None]) / np.sqrt(2 * np.pi * square[:, None])
+        return found.astype(np.float32), (found * offset**2).astype(np.float32)

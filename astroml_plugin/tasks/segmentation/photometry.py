@@ -1,0 +1,147 @@
+"""What is measured of outlined objects: moments, isophotal and aperture fluxes, light shared in blends."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.tasks.segmentation.peaks import Outlines, Pixels
+
+Float = NDArray[np.float32]
+
+_BATCH = 4096
+"""Objects whose apertures are in memory at once."""
+
+_FEW = 5
+"""Pixels below which a shape means nothing."""
+
+
+def summed(values: NDArray, pixels: Pixels, count: int) -> NDArray[np.float64]:
+    """(n,) sums over the pixels (m,) of each of `count` objects."""
+    return np.bincount(pixels.owner, values, count).astype(np.float64)
+
+
+def second_moments(light: Float, pixels: Pixels, count: int) -> dict[str, Float]:
+    """ixx, iyy, ixy (n,) in pixels² of the light (m,) of lit pixels; NaN below 5 pixels or without light."""
+    weight = np.maximum(light, 0).astype(np.float64)
+    total = summed(weight, pixels, count)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x, y = (summed(weight * at, pixels, count) / total for at in (pixels.column, pixels.row))
+        dx, dy = pixels.column - x[pixels.owner], pixels.row - y[pixels.owner]
+        found = [summed(weight * square, pixels, count) / total for square in (dx * dx, dy * dy, dx * dy)]
+    few = (np.bincount(pixels.owner, minlength=count) < _FEW) | ~(total > 0)
+    return {
+        name: np.where(few, np.nan, value).astype(np.float32)
+        for name, value in zip(("ixx", "iyy", "ixy"), found, strict=True)
+    }
+
+
+def isophotal_flux(
+    image: Float, variance: Float | None, pixels: Pixels, share: Float, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Flux and its error (n,), (n,) of each object within the light of its patch.
+
+    Of a pixel, its owner has `share` and the nearest other object of the patch the rest, so that no light is lost.
+
+    Args:
+        image, variance: (h, w) of one band; errors are NaN without variance.
+        pixels: the lit ones.
+        share: (m,) of their light that the owner has.
+        count: n.
+    """
+    both = pixels.other >= 0
+    rest = pixels.other[both]
+    where = pixels.row, pixels.column
+    light = image[where].astype(np.float64)
+    flux = summed(light * share, pixels, count)
+    flux += np.bincount(rest, (light * (1 - share))[both], count)
+    if variance is None:
+        return flux, np.full(count, np.nan)
+    noise = variance[where].astype(np.float64)
+    spread = summed(noise * share**2, pixels, count)
+    spread += np.bincount(rest, (noise * (1 - share) ** 2)[both], count)
+    return flux, np.sqrt(spread)
+
+
+def aperture_flux(
+    image: Float,
+    variance: Float | None,
+    centre: tuple[NDArray[np.float64], NDArray[np.float64]],
+    radius: float,
+    parts: Float,
+    outlines: Outlines,
+    other: NDArray[np.int32],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Flux and its error (n,), (n,) in a round aperture, neighbours' light taken out.
+
+    Pixels on the rim count in part. In a pixel with an owner, the owner has its part of the light and the nearest
+    other object of the patch the rest; everyone else has nothing of it.
+
+    Args:
+        image, variance: (h, w) of one band; errors are NaN without variance.
+        centre: x and y of n objects, pixels.
+        radius: pixels.
+        parts: (h, w) part of each pixel's light that is its owner's; 1 outside all objects.
+        outlines: of the objects.
+        other: (h, w) number of the nearest other object, -1 for none.
+    """
+    half = int(np.ceil(radius + 0.5))
+    side = np.arange(-half, half + 1)
+    height, width = image.shape
+    flux, spread = np.zeros(len(centre[0])), np.zeros(len(centre[0]))
+    for start in range(0, len(flux), _BATCH):
+        chosen = slice(start, start + _BATCH)
+        x, y = (item[chosen] for item in centre)
+        columns = np.floor(x + 0.5).astype(np.int64)[:, None] + side
+        rows = np.floor(y + 0.5).astype(np.int64)[:, None] + side
+        square = (rows - y[:, None])[:, :, None] ** 2 + (columns - x[:, None])[:, None, :] ** 2
+        weight = np.clip(radius + 0.5 - np.sqrt(square), 0, 1)
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+        at = (rows.clip(0, height - 1)[:, :, None] * width + columns.clip(0, width - 1)[:, None, :]).reshape(len(x), -1)
+        own = np.arange(start, start + len(x), dtype=np.int32)[:, None]
+        label, part = outlines.labels.ravel()[at] - 1, parts.ravel()[at]
+        mine = np.where((label == own) | (label < 0), part, np.where(other.ravel()[at] == own, 1 - part, 0.0))
+        used = (weight * inside).reshape(len(x), -1) * mine
+        flux[chosen] = (used * image.ravel()[at]).sum(1)
+        if variance is not None:
+            spread[chosen] = (used**2 * variance.ravel()[at]).sum(1)
+    return flux, np.sqrt(spread) if variance is not None else np.full(len(flux), np.nan)
+
+
+def pixel_flags(bits: NDArray[np.uint8] | None, pixels: Pixels, count: int) -> NDArray[np.int32]:
+    """(n,) MASKED, NONFINITE, SATURATED where a pixel of the object, or one beside it, has the bit.
+
+    Args:
+        bits: (band, h, w) of `cutouts.pixel_bits`; None where all pixels can be used.
+        pixels: the lit ones.
+        count: n.
+    """
+    flags = np.zeros(count, np.int32)
+    if bits is None or not bits.any():
+        return flags
+    together = np.pad(np.bitwise_or.reduce(bits, axis=0), 1)
+    seen = np.zeros(len(pixels.row), np.uint8)
+    for down in range(3):
+        for right in range(3):
+            seen |= together[pixels.row + down, pixels.column + right]
+    for flag in (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED):
+        hit = np.bincount(pixels.owner, (seen & int(flag)) != 0, count) > 0
+        flags |= hit.astype(np.int32) * int(flag)
+    return flags
+
+
+def psf_fwhm(psf: NDArray[np.floating]) -> float:
+    """FWHM in pixels of a PSF image (py, px), of the Gaussian that its core above a third of the peak is fitted with.
+
+    NaN where there is no such core.
+    """
+    values = np.nan_to_num(np.asarray(psf, np.float64))
+    core = values > values.max() / 3 if values.size else np.zeros(0, bool)
+    if values.max(initial=0.0) <= 0 or core.sum() < 4:
+        return float("nan")
+    row, column = np.nonzero(core)
+    light = values[core]
+    square = (row - np.average(row, weights=light)) ** 2 + (column - np.average(column, weights=light)) ** 2
+    slope = np.polyfit(square, np.log(light), 1)[0]
+    return float(np.sqrt(-4 * np.log(2) / slope)) if slope < 0 else float("nan")

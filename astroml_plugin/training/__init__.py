@@ -1,0 +1,1 @@
+"""From labelled stamps to a model bundle."""

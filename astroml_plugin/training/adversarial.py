@@ -1,0 +1,284 @@
+"""Training a generator against a critic, beside `training.fit`: two optimisers, one question asked both ways.
+
+Wasserstein distance with gradient penalty (Arjovsky et al. 2017; Gulrajani et al. 2017, NeurIPS 30, 5767). Nothing of a
+batch of a bad epoch is kept: where the generator no longer varies (mode collapse) or numbers are not finite any more,
+the last good epoch is what remains, and the record says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import DivergedError, InputError
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.training.fit import Batches, ready
+
+CHECKPOINT = "adversarial.safetensors"
+"""Beside the checkpoint of `training.fit`."""
+
+_BETAS = (0.5, 0.9)
+
+
+class Adversaries(Protocol):
+    """What a network must have to be trained so."""
+
+    generator: nn.Module
+    """(n, latent) to images."""
+    critic: nn.Module
+    """Images to (n,), higher is more real."""
+
+    def real(self, *inputs: Tensor) -> Tensor:
+        """Images to be imitated, of network inputs."""
+
+    def drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        """What images are generated from."""
+
+
+@dataclass(frozen=True)
+class AdversarialSettings:
+    """How generator and critic are trained before the rest of the network."""
+
+    epochs: int = 0
+    """Passes over the training split; 0: the network has no adversaries."""
+    learning_rate: float = 3e-4
+    """Of both, Adam."""
+    critic_steps: int = 3
+    """Steps of the critic for each of the generator."""
+    penalty: float = 10.0
+    """Weight of the gradient penalty."""
+    average: float = 0.99
+    """Decay per step of the generator's averaged weights, which are kept."""
+    least_spread: float = 0.25
+    """Standard deviation over generated images, relative to that over real ones, below which it has collapsed."""
+    patience: int = 3
+    """Collapsed epochs in a row after which it stops."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.critic_steps < 1 or self.learning_rate <= 0 or self.penalty < 0 or self.patience < 1:
+            raise InputError(
+                f"adversarial training needs epochs of 0 or more ({self.epochs}), critic_steps ({self.critic_steps}) "
+                f"and patience ({self.patience}) of 1 or more, a learning_rate above 0 ({self.learning_rate}) and a "
+                f"penalty of 0 or more ({self.penalty})"
+            )
+        if not 0 <= self.average < 1 or not 0 <= self.least_spread < 1:
+            raise InputError(
+                f"adversarial average ({self.average}) and least_spread ({self.least_spread}) lie from 0 to below 1"
+            )
+
+
+@dataclass
+class _State:
+    identity: str
+    history: list[dict[str, Any]] = field(default_factory=list)
+    good_epoch: int = -1
+    stopped: str = ""
+    good: dict[str, Tensor] = field(default_factory=dict)
+    """Averaged generator and critic of the last good epoch."""
+
+
+class _Duel:
+    """Both networks, their optimisers, and the generator's average."""
+
+    def __init__(self, network: Any, settings: AdversarialSettings, device: str) -> None:
+        self.network, self.settings, self.device = network.to(device), settings, device
+        self.generator, self.critic = network.generator, network.critic
+        rate = settings.learning_rate
+        self.optimizers = {
+            "generator": torch.optim.Adam(self.generator.parameters(), rate, _BETAS),
+            "critic": torch.optim.Adam(self.critic.parameters(), rate, _BETAS),
+        }
+        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+
+    def made(self, count: int, random: torch.Generator) -> Tensor:
+        return self.generator(self.network.drawn(count, random).to(self.device))
+
+    def criticise(self, real: Tensor, random: torch.Generator) -> float:
+        """One step of the critic; gives the distance it sees."""
+        with torch.no_grad():
+            fake = self.made(len(real), random)
+        part = torch.rand(len(real), 1, 1, 1, generator=random).to(self.device)
+        between = (part * real + (1 - part) * fake).requires_grad_(True)
+        (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
+        penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        distance = self.critic(real).mean() - self.critic(fake).mean()
+        self._step("critic", self.settings.penalty * penalty - distance)
+        return float(distance.detach())
+
+    def imitate(self, count: int, random: torch.Generator) -> None:
+        """One step of the generator."""
+        self._step("generator", -self.critic(self.made(count, random)).mean())
+        weight = 1 - self.settings.average
+        for name, value in self.generator.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, weight)
+            else:
+                self.average[name].copy_(value)
+
+    def _step(self, which: str, loss: Tensor) -> None:
+        optimizer = self.optimizers[which]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """What a good epoch leaves."""
+        both = {f"generator.{name}": value for name, value in self.average.items()}
+        both |= {f"critic.{name}": value for name, value in self.critic.state_dict().items()}
+        return {name: value.detach().cpu().clone() for name, value in both.items()}
+
+
+def fit_adversarial(
+    task: Task,
+    network: Any,
+    train: Batches,
+    settings: AdversarialSettings,
+    *,
+    out: str,
+    identity: str = "",
+    seed: int = 0,
+    resume: bool = True,
+    report: Callable[[dict[str, Any]], None] | None = None,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Train `network.generator` against `network.critic`; both then hold the weights of the last good epoch.
+
+    Args:
+        task: normalises and augments.
+        network: with adversaries; changed in place.
+        train: the data.
+        settings: how.
+        out: folder or URL of the checkpoint; one found there is continued, a finished one gives its weights.
+        identity: digest of recipe and data; a checkpoint of another one is refused.
+        seed: of everything random.
+        resume: False starts anew.
+        report: called with each epoch's record.
+        device: torch device.
+
+    Returns:
+        One record per epoch: epoch, distance, spread, good.
+
+    Raises:
+        InputError: a network without adversaries, or a checkpoint of another training.
+        DivergedError: no epoch was good.
+    """
+    if not all(hasattr(network, name) for name in ("generator", "critic", "real", "drawn")):
+        raise InputError("adversarial epochs are for networks with a generator and a critic, such as anogan")
+    duel = _Duel(network, settings, device)
+    state = (_restored(out, identity, duel) if resume else None) or _State(identity)
+    with torch.random.fork_rng():
+        while len(state.history) < settings.epochs and not state.stopped:
+            record = _epoch(task, duel, train, len(state.history), seed)
+            _judge(state, duel, record)
+            if report is not None:
+                report(record)
+            _save(out, state, duel)
+    if not state.good:
+        told = state.history[-1] if state.history else {}
+        raise DivergedError(
+            f"the generator was never good in {len(state.history)} epochs (distance {told.get('distance')}, spread "
+            f"{told.get('spread')}): lower the adversarial learning_rate or give more data"
+        )
+    for name in ("generator", "critic"):
+        part = {key.removeprefix(f"{name}."): value for key, value in state.good.items() if key.startswith(f"{name}.")}
+        getattr(network, name).load_state_dict(part)
+        getattr(network, name).requires_grad_(False).eval()
+    return state.history
+
+
+def _epoch(task: Task, duel: _Duel, train: Batches, epoch: int, seed: int) -> dict[str, Any]:
+    """One pass; mean distance and how much generated images vary."""
+    started = time.perf_counter()
+    random = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+    torch.manual_seed(1_000_003 * seed + epoch)
+    duel.generator.train()
+    distances: list[float] = []
+    real = torch.zeros(0)
+    for step, batch in enumerate(train.epoch(epoch)):
+        inputs, targets, _ = ready(task, batch, duel.device)
+        if len(targets) < 2:
+            continue
+        inputs, _ = task.augment(inputs, targets, random)
+        with torch.no_grad():
+            real = duel.network.real(*inputs)
+        distances.append(duel.criticise(real, random))
+        if step % duel.settings.critic_steps == 0:
+            duel.imitate(len(real), random)
+    if not distances:
+        raise InputError("none of the training stamps has a valid pixel: check the images and their masks")
+    with torch.no_grad():
+        spread = float(duel.made(max(64, len(real)), random).std(0).mean() / real.std(0).mean().clamp_min(1e-9))
+    return {
+        "epoch": epoch,
+        "distance": sum(distances) / len(distances),
+        "spread": spread,
+        "objects_per_second": round(len(train) / (time.perf_counter() - started), 1),
+    }
+
+
+def _judge(state: _State, duel: _Duel, record: dict[str, Any]) -> None:
+    """Keep a good epoch; stop after one that is not finite, or some that have collapsed."""
+    finite = math.isfinite(record["distance"]) and math.isfinite(record["spread"])
+    record["good"] = finite and record["spread"] >= duel.settings.least_spread
+    state.history.append(record)
+    if record["good"]:
+        state.good, state.good_epoch = duel.state(), record["epoch"]
+    elif not finite:
+        state.stopped = "diverged"
+    elif state.good and record["epoch"] - state.good_epoch >= duel.settings.patience:
+        state.stopped = "collapsed"
+    if state.stopped:
+        record["stopped"] = f"{state.stopped}; epoch {state.good_epoch} is kept"
+
+
+def _save(out: str, state: _State, duel: _Duel) -> None:
+    tensors = {f"good.{name}": value for name, value in state.good.items()}
+    for name, module in (("generator", duel.generator), ("critic", duel.critic)):
+        tensors |= {f"now.{name}.{key}": value for key, value in module.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in duel.average.items()}
+    for name, optimizer in duel.optimizers.items():
+        for number, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{name}.{number}.{key}": value for key, value in values.items()}
+    plain = {name: getattr(state, name) for name in ("identity", "history", "good_epoch", "stopped")}
+    packed = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    storage.write_atomic(
+        storage.join(out, CHECKPOINT), safetensors.torch.save(packed, metadata={"state": json.dumps(plain)})
+    )
+
+
+def _restored(out: str, identity: str, duel: _Duel) -> _State | None:
+    url = storage.join(out, CHECKPOINT)
+    if not storage.exists(url):
+        return None
+    data = storage.read_bytes(url)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    plain = json.loads(header["__metadata__"]["state"])
+    if plain["identity"] != identity:
+        raise InputError(
+            f"{storage.redact(out)} holds the checkpoint of a training with another recipe, seed or data: "
+            f"choose another output or remove it"
+        )
+    tensors = safetensors.torch.load(data)
+    for name, module in (("generator", duel.generator), ("critic", duel.critic)):
+        module.load_state_dict(_below(tensors, f"now.{name}."))
+    duel.average = _below(tensors, "average.")
+    for name, optimizer in duel.optimizers.items():
+        states = optimizer.state_dict()
+        for key, value in _below(tensors, f"optimizer.{name}.").items():
+            number, _, what = key.partition(".")
+            states["state"].setdefault(int(number), {})[what] = value
+        optimizer.load_state_dict(states)
+    return _State(**plain, good=_below(tensors, "good."))
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

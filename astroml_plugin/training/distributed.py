@@ -1,0 +1,131 @@
+"""Several processes that train one network together, by torch's own DistributedDataParallel: GPUs, nodes or CPUs.
+
+Started by `torchrun` (which sets RANK, WORLD_SIZE and the address of the first process) or by `spawn` on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from astroml_plugin.core import errors
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One process's view of those that train together."""
+
+    rank: int = 0
+    """Number of this process."""
+    size: int = 1
+    """How many there are."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this process keeps records, checkpoints and bundle."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network, its gradients averaged over all processes."""
+        return network if self.size == 1 else nn.parallel.DistributedDataParallel(network)
+
+    def uneven(self, wrapped: nn.Module) -> Any:
+        """A context in which processes may have different numbers of batches."""
+        return wrapped.join() if isinstance(wrapped, nn.parallel.DistributedDataParallel) else nullcontext()
+
+    def agree(self, answer: bool) -> bool:
+        """The first process's answer, in all; also waits for all."""
+        if self.size == 1:
+            return answer
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        told = torch.tensor([int(answer)], device=device)
+        torch.distributed.broadcast(told, 0)
+        return bool(told.item())
+
+    def own_device(self, device: str) -> str:
+        """This process's GPU where there are several; anything else as it is."""
+        if self.size == 1 or not device.startswith("cuda"):
+            return device
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+
+    def share(self, rows: Any) -> Any:
+        """This process's share of numbered objects."""
+        return rows[self.rank :: self.size]
+
+
+ALONE = Group()
+"""One process."""
+
+
+@contextmanager
+def joined_group(device: str) -> Iterator[Group]:
+    """The group that the environment names (`torchrun`, `spawn`), left at the end; `ALONE` without one.
+
+    Args:
+        device: "cuda…" talks through nccl, anything else through gloo.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Group(torch.distributed.get_rank(), size)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def spawn(processes: int, work: Callable[..., Any], *arguments: Any, watch: Callable[[], None] | None = None) -> None:
+    """Run `work(*arguments)` in that many processes of this machine; each finds its place by `joined_group`.
+
+    Args:
+        processes: how many.
+        work: importable function.
+        arguments: picklable.
+        watch: called here about every second; an exception in it ends all processes.
+
+    Raises:
+        AstromlError: what the first that failed raised; the others were stopped.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = torch.multiprocessing.spawn(_place, (processes, port, work, arguments), processes, join=False)
+    try:
+        while not context.join(timeout=1.0):
+            if watch is not None:
+                _watched(watch, context.processes)
+    except torch.multiprocessing.ProcessRaisedException as error:
+        kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
+        ours = getattr(errors, kind.rpartition(".")[2], None)
+        if not kind.startswith("astroml_plugin.core.errors.") or ours is None:
+            raise
+        raise ours(sentence) from None
+
+
+def _watched(watch: Callable[[], None], processes: Sequence[Any]) -> None:
+    """Call `watch`; where it ends this thread, the processes end too."""
+    try:
+        watch()
+    except BaseException:
+        for process in processes:
+            process.kill()
+            process.join()
+        raise
+
+
+def _place(rank: int, processes: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """One spawned process."""
+    values = (str(rank), str(processes), str(rank), "127.0.0.1", str(port))
+    os.environ.update(zip(_VARIABLES, values))
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    work(*arguments)
