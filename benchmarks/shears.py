@@ -27,7 +27,7 @@ from benchmarks import branches
 from benchmarks.branches import EVERY, LEAST_SNR, UNFLAGGED, Sets
 from benchmarks.harness import kept, scratch, shared_data, table
 from benchmarks.shape_samples import OWN_IMAGES, SEEDS, Scale
-from workflows.respond import respond
+from workflows.calibrate_response import calibrate_response
 from workflows.simulate import simulate
 
 CORRELATION = 0.2
@@ -155,7 +155,7 @@ def _responded(work: tuple[str, str, str]) -> str:
     torch.set_num_threads(1)
     bundle, source, out = work
     if not Path(out).exists():
-        respond(bundle, data=source, out=f"{out}.partial", method="images")
+        calibrate_response(bundle, data=source, out=f"{out}.partial", method="images")
         Path(f"{out}.partial").rename(out)
     return out
 
@@ -197,9 +197,9 @@ def _bias_table(measured: list[tuple[_Row, Ways]], calibration: int) -> Part:
         "<e> / (<R> + R_S) with R_S from calibration sets of another seed: of field-fixed for field-fixed, of "
         f"field-varying for all others, {calibration:,} of each. R_S is the total response of the calibration's "
         "selected galaxies less their <R>, so what the readout R gets wrong for all of them is mended with it; *all "
-        "S/N* selects nothing and takes no R_S: R alone. *Response from images*: R fitted by `respond --from images` "
-        "to stamps of that population without truth, other noise, PSFs and places, but of the same real galaxies; its "
-        "own error is part of that of m.\n\n"
+        "S/N* selects nothing and takes no R_S: R alone. *Response from images*: R fitted by `calibrate-response "
+        "--from images` to stamps of that population without truth, other noise, PSFs and places, but of the same real "
+        "galaxies; its own error is part of that of m.\n\n"
     )
     return text + table(head, rows), {"shear": data}
 

@@ -79,7 +79,8 @@ def test_dry_run_writes_nothing(sky: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    "verb", ["demo", "ingest", "simulate", "train", "infer", "evaluate", "respond", "shear", "query", "compact"]
+    "verb",
+    ["demo", "ingest", "simulate", "train", "infer", "evaluate", "calibrate-response", "shear", "query", "compact"],
 )
 def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

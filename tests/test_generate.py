@@ -22,8 +22,8 @@ from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
 from tests.training_samples import write_stamps
 from workflows.cli import main
-from workflows.draw import draw
 from workflows.evaluate import evaluate
+from workflows.generate import generate
 from workflows.recipe import Recipe, read_recipe
 from workflows.train import train
 
@@ -205,17 +205,17 @@ def test_stamps_without_galaxies_and_few_stamps_are_refused(tmp_path: Path) -> N
 
 def test_draw_writes_stamps_that_say_what_they_are(made: tuple[str, str, np.ndarray], tmp_path: Path) -> None:
     out = str(tmp_path / "drawn")
-    result = draw(made[1], out=out, count=1100, seed=4, noise=2.5)
+    result = generate(made[1], out=out, count=1100, seed=4, noise=2.5)
     stamps = Stamps.open(result.source)
     assert (len(stamps), stamps.bands, stamps.pixel_scale, stamps.has_variance) == (1100, ("r",), 0.2, True)
     labels = stamps.labels()
     assert labels["generator"][0].as_py().startswith("bundle ")
     assert set(labels.column_names) >= {"flux", "size", "e1", "e2", "offset_x", "offset_y"}
     before = stamps.read_rows([0, 1099])[0]
-    draw(made[1], out=out, count=1100, seed=4, noise=2.5)  # nothing to do
+    generate(made[1], out=out, count=1100, seed=4, noise=2.5)  # nothing to do
     np.testing.assert_array_equal(Stamps.open(result.source).read_rows([0, 1099])[0], before)
     with pytest.raises(InputError, match="another drawing"):
-        draw(made[1], out=out, count=1100, seed=5, noise=2.5)
+        generate(made[1], out=out, count=1100, seed=5, noise=2.5)
 
 
 def test_draw_from_a_table_on_the_command_line(
@@ -223,14 +223,14 @@ def test_draw_from_a_table_on_the_command_line(
 ) -> None:
     table, out = str(tmp_path / "asked.parquet"), str(tmp_path / "drawn")
     pq.write_table(pa.table({"size": np.full(5, 3.0), "mag": np.zeros(5)}), table)
-    assert main(["draw", made[1], "--out", out, "--conditions", table]) == 0
+    assert main(["generate", made[1], "--out", out, "--conditions", table]) == 0
     assert "5 galaxies that nobody saw" in capsys.readouterr().out
     found = Stamps.open(f"{out}/stamps.zarr").labels()["size"].to_numpy()
     np.testing.assert_allclose(found, 3.0)
-    assert main(["draw", "anomaly", "--out", str(tmp_path / "no")]) == 2
+    assert main(["generate", "anomaly", "--out", str(tmp_path / "no")]) == 2
     assert "task anomaly" in capsys.readouterr().err
     pq.write_table(pa.table({"mag": np.zeros(5)}), table)
-    assert main(["draw", made[1], "--out", str(tmp_path / "no"), "--conditions", table]) == 2
+    assert main(["generate", made[1], "--out", str(tmp_path / "no"), "--conditions", table]) == 2
     assert "none of the columns flux" in capsys.readouterr().err
 
 

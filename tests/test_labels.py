@@ -19,8 +19,8 @@ from astroml_plugin.sources.survey import Survey
 from tests.detection import assert_same, rows, run
 from workflows.cli import main
 from workflows.compact import compact
-from workflows.outlines import outlines
 from workflows.query import query
+from workflows.segmentation_map import segmentation_map
 
 
 def test_label_maps_of_three_tilings_are_one_picture(spotted: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_merged_catalog_keeps_its_labels(spotted: Path, tmp_path: Path) -> Non
 
 
 def test_labels_go_to_fits_with_the_tiles_coordinates(spotted: Path, tmp_path: Path) -> None:
-    result = outlines(str(spotted / "catalog0"), tile="field_r1_c1", to=str(tmp_path / "tile.fits"))
+    result = segmentation_map(str(spotted / "catalog0"), tile="field_r1_c1", to=str(tmp_path / "tile.fits"))
     with fits.open(tmp_path / "tile.fits", checksum=True) as opened:
         picture, table, wcs = opened[0].data, opened["OBJECTS"].data, WCS(opened[0].header)
     assert (result.height, result.width) == picture.shape == (192, 192)
@@ -111,19 +111,19 @@ def test_labels_go_to_fits_with_the_tiles_coordinates(spotted: Path, tmp_path: P
         x, y = wcs.all_world2pix(one["ra"], one["dec"], 0)
         assert picture[round(float(y)), round(float(x))] == one["label_id"]
         assert table["object_id"][table["label"] == one["label_id"]] == one["object_id"]
-    outlines(str(spotted / "catalog0"), box=(100, 50, 180, 90), to=str(tmp_path / "box.fits"))
+    segmentation_map(str(spotted / "catalog0"), box=(100, 50, 180, 90), to=str(tmp_path / "box.fits"))
     assert fits.getdata(tmp_path / "box.fits").shape == (40, 80)
     for wrong in ({"tile": "nothing"}, {"image": "nothing"}, {"box": (5, 5, 5, 9)}, {"tile": "a", "image": "b"}):
         with pytest.raises(InputError):
-            outlines(str(spotted / "catalog0"), to=str(tmp_path / "no.fits"), **wrong)
+            segmentation_map(str(spotted / "catalog0"), to=str(tmp_path / "no.fits"), **wrong)
     with pytest.raises(InputError, match=r"\.fits"):
-        outlines(str(spotted / "catalog0"), to=str(tmp_path / "no.png"))
+        segmentation_map(str(spotted / "catalog0"), to=str(tmp_path / "no.png"))
 
 
 def test_the_command_line_finds_and_exports(spotted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, find = str(tmp_path / "catalog"), ["infer", str(spotted / "survey0.zarr"), "--bundle", str(spotted / "spots")]
     assert main([*find, "--out", out]) == 0
-    assert main(["outlines", out, "--tile", "field_r0_c0", "--to", str(tmp_path / "tile.fits")]) == 0
+    assert main(["segmentation-map", out, "--tile", "field_r0_c0", "--to", str(tmp_path / "tile.fits")]) == 0
     assert "192 x 192 px" in capsys.readouterr().out
     assert (tmp_path / "tile.fits").stat().st_size > 192 * 192 * 4
     bare = str(tmp_path / "bare")
@@ -132,4 +132,4 @@ def test_the_command_line_finds_and_exports(spotted: Path, tmp_path: Path, capsy
         == 0
     )
     assert not os.path.exists(bare + "/labels.zarr")
-    assert main(["outlines", bare, "--to", str(tmp_path / "none.fits")]) == 2
+    assert main(["segmentation-map", bare, "--to", str(tmp_path / "none.fits")]) == 2

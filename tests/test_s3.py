@@ -110,6 +110,13 @@ def test_found_objects_and_their_label_maps_in_an_object_store(
     store.rm_file("bucket/found/catalog/labels.zarr/label/c/3/0/0")
     assert main([*find, "--out", f"{BUCKET}/found/catalog"]) == 0
     assert json.loads(capsys.readouterr().out)["units_done"] == 1
-    outlines = ["outlines", f"{BUCKET}/found/catalog", "--tile", "field_r0_c0", "--to", f"{BUCKET}/found/tile.fits"]
+    outlines = [
+        "segmentation-map",
+        f"{BUCKET}/found/catalog",
+        "--tile",
+        "field_r0_c0",
+        "--to",
+        f"{BUCKET}/found/tile.fits",
+    ]
     assert main(outlines) == 0
     assert store.size("bucket/found/tile.fits") > 192 * 192 * 4

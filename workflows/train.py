@@ -29,8 +29,8 @@ from astroml_plugin.training.adversarial import fit_adversarial
 from astroml_plugin.training.batches import SPLITS, BlockStream, LabelledStamps, split_record
 from astroml_plugin.training.bundle import CARD, Card, ModelBundle
 from astroml_plugin.training.fit import CHECKPOINT, LOG, FitResult, fit, outputs_of
+from workflows.calibrate_response import calibrate_response
 from workflows.recipe import Recipe, read_recipe, to_toml
-from workflows.respond import respond
 
 Progress = Callable[..., None]
 """Called as progress(what, done, total, note) after every epoch."""
@@ -125,7 +125,7 @@ def train(
         processes: processes of this machine that train together, each on its share of the data and, with CUDA, its own
             GPU. A batch then has as many times `batch_size` objects.
         response: stamps of `simulate --pairs shear`, on which the shear response of an ellipticity bundle is fitted
-            after the training (see `workflows.respond`).
+            after the training (see `workflows.calibrate_response`).
         resume: False starts anew instead of continuing from a checkpoint.
         progress: told after every epoch.
 
@@ -145,7 +145,7 @@ def train(
     else:
         bundle, skipped = _train_here(chosen, urls, url, device, resume, progress)
     if response is not None and not bundle.card.settings.get("response"):
-        bundle = respond(url, data=response).bundle
+        bundle = calibrate_response(url, data=response).bundle
     return _result(bundle, started, skipped=skipped)
 
 

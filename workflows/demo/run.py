@@ -21,9 +21,9 @@ from workflows.demo.pictures import Shapes, Snapshot, cut, simulated_picture
 from workflows.demo.steps import FINDER, DemoResult, Steps, shown
 from workflows.infer import infer
 from workflows.ingest import ingest
-from workflows.outlines import LabelImage, read_labels
 from workflows.progress import Reporter
 from workflows.query import query
+from workflows.segmentation_map import LabelImage, read_labels
 
 _FAINTEST = 10.0
 """S/N from which what was found is compared with the truth."""
@@ -221,7 +221,7 @@ Picture: {folder}/demo.png   All of it took {seconds:.0f} s.
 Try next:
   astroml-plugin query {catalog} "SELECT object_id, ra, dec, shapes_e1, shapes_e2, classes_label FROM catalog LIMIT 5"
   astroml-plugin query {catalog} --cone {sky.ra} {sky.dec} 0.01 --to near.fits
-  astroml-plugin outlines {catalog} --tile {sky.name}_r0_c0 --to outlines.fits      # which pixels are whose
+  astroml-plugin segmentation-map {catalog} --tile {sky.name}_r0_c0 --to outlines.fits      # which pixels are whose
   astroml-plugin infer {folder}/survey.zarr --bundle {folder}/bundles/shapes --objects {folder}/sky/truth.parquet \\
       --out {folder}/given                    # the same for a catalogue that you have
   astroml-plugin demo --images DIR            # your own FITS images, with or without catalogues beside them

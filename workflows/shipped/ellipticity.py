@@ -8,9 +8,9 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.training.bundle import ModelBundle
+from workflows.calibrate_response import calibrate_response
 from workflows.recalibrate import recalibrate
 from workflows.recipe import Recipe, read_recipe
-from workflows.respond import respond
 from workflows.simulate import simulate
 from workflows.train import train
 
@@ -134,5 +134,5 @@ def make(
     if weights is None:
         train(recipe or ellipticity_recipe(), data=made(ELLIPTICITY), out=out, progress=progress)
     if weights is not None or "leakage" not in ModelBundle.load(out).card.training:
-        respond(weights or out, data=made(RESPONSE), psf_pairs=made(LEAKAGE), out=out)
+        calibrate_response(weights or out, data=made(RESPONSE), psf_pairs=made(LEAKAGE), out=out)
     return recalibrate(out, data=made(CALIBRATION))

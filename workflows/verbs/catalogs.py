@@ -8,15 +8,15 @@ import json
 from workflows.verbs.options import DONE, Verb, chosen, complain, finish, floats, fractions, names
 
 
-def _classes(options: argparse.Namespace) -> int:
-    from workflows.classes import classes, show
+def _class_statistics(options: argparse.Namespace) -> int:
+    from workflows.class_statistics import class_statistics, show
 
     settings = chosen(options, "top", "prior", "where", "to", "purity", name="class_name")
-    result = classes(options.catalog, evaluation=options.evaluation, **settings)
+    result = class_statistics(options.catalog, evaluation=options.evaluation, **settings)
     return finish(options, result, show(result))
 
 
-def _add_classes(verb: argparse.ArgumentParser) -> None:
+def _add_class_statistics(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("catalog", metavar="CATALOG", help="with p_<class> and label")
     verb.add_argument(
         "--evaluation", required=True, metavar="JSON", help="metrics.json of evaluate with the same bundle"
@@ -153,17 +153,17 @@ def _add_query(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--limit", type=int, metavar="N", help="rows at most")
 
 
-def _outlines(options: argparse.Namespace) -> int:
-    from workflows.outlines import outlines
+def _segmentation_map(options: argparse.Namespace) -> int:
+    from workflows.segmentation_map import segmentation_map
 
     box = tuple(options.box) if options.box else None
-    result = outlines(options.catalog, to=options.to, box=box, **chosen(options, "tile", "image"))
+    result = segmentation_map(options.catalog, to=options.to, box=box, **chosen(options, "tile", "image"))
     for name in result.missing:
         complain(f"warning: tile {name} has no label map yet, its objects are left out", DONE)
     return finish(options, result, f"{result.objects} objects on {result.width} x {result.height} px in {result.to}")
 
 
-def _add_outlines(verb: argparse.ArgumentParser) -> None:
+def _add_segmentation_map(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("catalog", metavar="CATALOG", help="of an infer run with a bundle that finds objects")
     verb.add_argument("--tile", metavar="NAME", help="a tile's outer box")
     verb.add_argument("--image", metavar="NAME", help="instead: a parent image (the only one)")
@@ -187,11 +187,11 @@ def _add_compact(verb: argparse.ArgumentParser) -> None:
 
 
 VERBS: dict[str, Verb] = {
-    "classes": (
-        _classes,
+    "class-statistics": (
+        _class_statistics,
         "Class fractions of a catalog and thresholds with the purity and completeness that they give.",
         "catalog --evaluation report/metrics.json --class lens --purity 0.9 --prior lens=0.001",
-        _add_classes,
+        _add_class_statistics,
     ),
     "shear": (
         _shear,
@@ -217,11 +217,11 @@ VERBS: dict[str, Verb] = {
         'catalog "SELECT object_id, e1, e2 FROM catalog WHERE flags = 0" --cone 150.1 2.2 0.05 --to near.fits',
         _add_query,
     ),
-    "outlines": (
-        _outlines,
+    "segmentation-map": (
+        _segmentation_map,
         "Which pixels belong to which found object, as FITS: a tile, or any box of an image.",
         "catalog --tile field_r0_c0 --to outlines.fits",
-        _add_outlines,
+        _add_segmentation_map,
     ),
     "compact": (_compact, "Merge finished parts into large files.", "catalog", _add_compact),
 }

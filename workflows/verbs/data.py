@@ -120,17 +120,17 @@ def _add_simulate(verb: argparse.ArgumentParser) -> None:
     add_cluster(verb)
 
 
-def _draw(options: argparse.Namespace) -> int:
-    from workflows.draw import draw
+def _generate(options: argparse.Namespace) -> int:
+    from workflows.generate import generate
 
     settings = chosen(options, "count", "seed", "conditions", "noise")
     with Reporter() as report:
-        result = draw(options.bundle, out=options.out, progress=report, **settings)
+        result = generate(options.bundle, out=options.out, progress=report, **settings)
     line = f"drew {result.rows} galaxies that nobody saw into {result.source} in {result.seconds:.1f} s"
     return finish(options, result, line)
 
 
-def _add_draw(verb: argparse.ArgumentParser) -> None:
+def _add_generate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("bundle", metavar="BUNDLE", help="of the task generate")
     verb.add_argument("--out", required=True, metavar="DIR", help="stamps.zarr is put there")
     verb.add_argument("--count", type=int, metavar="N", help="galaxies (as many as conditions, else 1000)")
@@ -153,10 +153,10 @@ VERBS: dict[str, Verb] = {
         "--out sky --kind survey --count 4 --seed 7",
         _add_simulate,
     ),
-    "draw": (
-        _draw,
+    "generate": (
+        _generate,
         "Draw galaxies that were never seen from a generator.",
         "bundles/galaxies --count 1000 --out drawn --noise 2.5",
-        _add_draw,
+        _add_generate,
     ),
 }

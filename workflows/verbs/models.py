@@ -109,19 +109,19 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
 
 
-def _respond(options: argparse.Namespace) -> int:
-    from workflows.respond import respond
+def _calibrate_response(options: argparse.Namespace) -> int:
+    from workflows.calibrate_response import calibrate_response
 
     settings = chosen(options, "out", "band", "method", "psf_pairs", "draws", "seed")
     with quiet():
-        result = respond(options.bundle, data=options.data, **settings)
+        result = calibrate_response(options.bundle, data=options.data, **settings)
     used = result.report.get("images") or sum(result.report["pairs"])
     line = f"response of {result.bundle.name} fitted on {used} {result.report['from']}: {result.bundle.url}"
     line += f", {result.seconds:.0f} s; the mean response of such galaxies is known to {result.precision:.2%}"
     return finish(options, {"bundle": result.bundle.url, **result.report}, line)
 
 
-def _add_respond(verb: argparse.ArgumentParser) -> None:
+def _add_calibrate_response(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("bundle", metavar="BUNDLE", help="of ellipticities")
     verb.add_argument(
         "--data", required=True, nargs="+", metavar="SOURCE", help="Stamps: sheared pairs, or any galaxies"
@@ -201,11 +201,11 @@ VERBS: dict[str, Verb] = {
         "test.zarr --bundle bundles/shapes --out report",
         _add_evaluate,
     ),
-    "respond": (
-        _respond,
+    "calibrate-response": (
+        _calibrate_response,
         "Fit the shear response of an ellipticity bundle to your galaxies, no truth needed.",
         "ellipticity --data stamps.zarr --out my-shapes",
-        _add_respond,
+        _add_calibrate_response,
     ),
     "compare": (
         _compare,

@@ -27,7 +27,7 @@ _LATER = ("response", "leakage", "calibration")
 
 
 @dataclass(frozen=True)
-class RespondResult:
+class CalibrateResponseResult:
     """What a calibration of the response gave."""
 
     bundle: ModelBundle
@@ -44,7 +44,7 @@ class RespondResult:
         return float(np.hypot(error[0, 0], error[1, 1]) / abs(np.trace(mean)))
 
 
-def respond(
+def calibrate_response(
     bundle: str | Path,
     *,
     data: str | Sequence[str],
@@ -55,7 +55,7 @@ def respond(
     draws: int = 1,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> RespondResult:
+) -> CalibrateResponseResult:
     """Fit the outputs r11, r12, r21, r22 of a bundle and write it again.
 
     Args:
@@ -105,7 +105,7 @@ def respond(
         training={**record, "response": {**_identity(stamps), "from": chosen}},
         metrics={**model.card.metrics, "response": report},
     )
-    return RespondResult(ModelBundle.save(url, network, card), report, time.perf_counter() - started)
+    return CalibrateResponseResult(ModelBundle.save(url, network, card), report, time.perf_counter() - started)
 
 
 def _refuse_other(url: str, model: ModelBundle) -> None:

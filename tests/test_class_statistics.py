@@ -17,7 +17,7 @@ from astroml_plugin.tasks.classification.task import ClassifyTask
 from astroml_plugin.training.bundle import Card, ModelBundle
 from tests.training_samples import write_stamps
 from workflows import evaluate as evaluation
-from workflows.classes import ClassesResult, classes
+from workflows.class_statistics import ClassStatistics, class_statistics
 from workflows.cli import main
 from workflows.evaluate import evaluate
 from workflows.infer import infer
@@ -72,8 +72,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     return folder, lens
 
 
-def ask(made: tuple[Path, np.ndarray], **options: object) -> ClassesResult:
-    return classes(str(made[0] / "catalog"), evaluation=str(made[0] / "report" / "metrics.json"), **options)
+def ask(made: tuple[Path, np.ndarray], **options: object) -> ClassStatistics:
+    return class_statistics(str(made[0] / "catalog"), evaluation=str(made[0] / "report" / "metrics.json"), **options)
 
 
 def selected(made: tuple[Path, np.ndarray], condition: str) -> np.ndarray:
@@ -122,8 +122,8 @@ def test_probabilities_for_the_surveys_fractions(made: tuple[Path, np.ndarray], 
     infer(str(folder / "survey.zarr"), bundle=str(folder / "lens"), out=str(tmp_path / "c"), prior=prior)
     evaluate(str(folder / "labelled.zarr"), bundle=str(folder / "lens"), out=tmp_path / "r", prior=prior)
     with pytest.raises(InputError, match=r"the catalog was made with prior .*lens"):
-        classes(str(tmp_path / "c"), evaluation=str(folder / "report"))
-    found = classes(str(tmp_path / "c"), evaluation=str(tmp_path / "r"), purity=0.8).selections[0]
+        class_statistics(str(tmp_path / "c"), evaluation=str(folder / "report"))
+    found = class_statistics(str(tmp_path / "c"), evaluation=str(tmp_path / "r"), purity=0.8).selections[0]
     assert found.mean_probability == pytest.approx(found.choice.purity, abs=0.12)
     scores = json.loads((tmp_path / "r" / "metrics.json").read_text())["metrics"]["catalog"]["scores"]
     assert scores["ece"]["value"] < 0.02
@@ -136,14 +136,14 @@ def test_columns_of_one_bundle_among_several_and_objects_without_class(
     source, _ = stamps(str(tmp_path / "s.zarr"), 1000, 0.3, seed=5)
     both = [str(made[0] / "lens"), bundle(tmp_path / "another")]
     infer(source, bundle=both, out=str(tmp_path / "c"))
-    found = classes(str(tmp_path / "c"), evaluation=str(made[0] / "report"), purity=0.8)
+    found = class_statistics(str(tmp_path / "c"), evaluation=str(made[0] / "report"), purity=0.8)
     assert found.selections[0].sql.startswith('isfinite("lens_p_lens") AND "lens_p_lens" >= ')
     assert found.objects == 1000
     image = np.full((4, 1, SIDE, SIDE), np.nan, np.float32)
     write_stamps(str(tmp_path / "bad.zarr"), image, {"label": np.array(["other"] * 4)})
     infer(str(tmp_path / "bad.zarr"), bundle=str(made[0] / "lens"), out=str(tmp_path / "n"))
     with pytest.raises(InputError, match=r"no object .* has a class where TRUE \(4 have none\)"):
-        classes(str(tmp_path / "n"), evaluation=str(made[0] / "report"))
+        class_statistics(str(tmp_path / "n"), evaluation=str(made[0] / "report"))
 
 
 def test_objects_without_a_probability_are_never_selected(made: tuple[Path, np.ndarray], tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_objects_without_a_probability_are_never_selected(made: tuple[Path, np.n
     image[:, :, 0, 0] += 1e-3
     write_stamps(str(tmp_path / "some.zarr"), image, {"label": np.array(["other"] * 40)})
     infer(str(tmp_path / "some.zarr"), bundle=str(made[0] / "lens"), out=str(tmp_path / "c"))
-    found = classes(str(tmp_path / "c"), evaluation=str(made[0] / "report"), purity=0.5, prior={"lens": 0.5})
+    found = class_statistics(str(tmp_path / "c"), evaluation=str(made[0] / "report"), purity=0.5, prior={"lens": 0.5})
     assert (found.objects, found.unmeasured) == (30, 10)
     (chosen,) = found.selections
     rows = query(str(tmp_path / "c"), f"SELECT p_lens FROM catalog WHERE {chosen.sql}").to_arrow()["p_lens"].to_numpy()
@@ -166,7 +166,7 @@ def test_several_labels_are_counted_each(tmp_path: Path) -> None:
     labelled, truth = stamps(str(tmp_path / "l.zarr"), 1500, 0.5, seed=3)
     evaluate(labelled, bundle=model, out=tmp_path / "r")
     infer(labelled, bundle=model, out=str(tmp_path / "c"))
-    found = classes(str(tmp_path / "c"), evaluation=str(tmp_path / "r"), class_name="lens", purity=0.9)
+    found = class_statistics(str(tmp_path / "c"), evaluation=str(tmp_path / "r"), class_name="lens", purity=0.9)
     lens = {one.name: one for one in found.counts}["lens"]
     assert lens.fraction == pytest.approx(0.5, abs=4 * lens.error)
     assert lens.fraction == pytest.approx(truth.mean(), abs=1e-9)  # the very objects of the evaluation
@@ -194,7 +194,7 @@ def test_questions_that_have_no_answer_are_refused(made: tuple[Path, np.ndarray]
 def test_evaluations_that_do_not_fit_are_refused(made: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     catalog = str(made[0] / "catalog")
     with pytest.raises(InputError, match="no evaluation at"):
-        classes(catalog, evaluation=str(tmp_path / "nothing"))
+        class_statistics(catalog, evaluation=str(tmp_path / "nothing"))
     record = json.loads((made[0] / "report" / "metrics.json").read_text())
     for name, changes, words in (
         ("other", {"bundle_sha256": "0" * 64}, "evaluate the bundle that made the catalog"),
@@ -203,16 +203,16 @@ def test_evaluations_that_do_not_fit_are_refused(made: tuple[Path, np.ndarray], 
     ):
         (tmp_path / f"{name}.json").write_text(json.dumps({**record, **changes}))
         with pytest.raises(InputError, match=words):
-            classes(catalog, evaluation=str(tmp_path / f"{name}.json"))
+            class_statistics(catalog, evaluation=str(tmp_path / f"{name}.json"))
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
-        classes(catalog, evaluation=str(tmp_path / "broken.json"))
+        class_statistics(catalog, evaluation=str(tmp_path / "broken.json"))
 
 
 def test_the_command_prints_and_writes(
     made: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["classes", str(made[0] / "catalog"), "--evaluation", str(made[0] / "report")]
+    common = ["class-statistics", str(made[0] / "catalog"), "--evaluation", str(made[0] / "report")]
     assert main([*common, "--purity", "0.5,0.9", "--prior", "lens=0.04", "--to", str(tmp_path / "t.csv")]) == 0
     told = capsys.readouterr().out
     assert "corrected" in told

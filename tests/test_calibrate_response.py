@@ -10,7 +10,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.training.batches import BlockStream, LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import outputs_of
-from workflows.respond import respond
+from workflows.calibrate_response import calibrate_response
 from workflows.train import train
 
 torch.set_num_threads(1)
@@ -100,7 +100,9 @@ def test_mean_ellipticity_over_mean_response_is_the_shear(network: str, tmp_path
     bundle = tmp_path / "shapes"
     train(recipe, data=ellipticity_stamps(str(tmp_path / "s.zarr"), 500), out=bundle)
     assert not ModelBundle.load(bundle).card.settings["response"]
-    result = respond(bundle, data=sheared_stamps(str(tmp_path / "c.zarr"), 400, 5), out=tmp_path / "calibrated")
+    result = calibrate_response(
+        bundle, data=sheared_stamps(str(tmp_path / "c.zarr"), 400, 5), out=tmp_path / "calibrated"
+    )
     assert result.report["pairs"] == [400, 400]
     assert 0 < result.precision < 0.02
     model = ModelBundle.load(tmp_path / "calibrated")
@@ -141,11 +143,11 @@ def measured(bundle: Path, source: str) -> tuple[np.ndarray, np.ndarray, Labelle
 
 
 def test_images_without_truth_give_the_response_that_pairs_give(shapes: Path, tmp_path: Path) -> None:
-    own = respond(shapes, data=galaxies(str(tmp_path / "g.zarr"), 1500, 3), out=tmp_path / "own", seed=1)
+    own = calibrate_response(shapes, data=galaxies(str(tmp_path / "g.zarr"), 1500, 3), out=tmp_path / "own", seed=1)
     assert own.report["from"] == "images"
     assert own.report["images"] == 1500
     assert 0 < own.precision < 0.1
-    again = respond(shapes, data=str(tmp_path / "g.zarr"), out=tmp_path / "again", seed=1)
+    again = calibrate_response(shapes, data=str(tmp_path / "g.zarr"), out=tmp_path / "again", seed=1)
     assert again.report == own.report
     sets = sheared_stamps(str(tmp_path / "t.zarr"), 400, 6, psf=True)
     e, response, data = measured(tmp_path / "own", sets)
@@ -154,7 +156,7 @@ def test_images_without_truth_give_the_response_that_pairs_give(shapes: Path, tm
         chosen = g[:, component] != 0
         slope = np.mean(e[chosen, component] * np.sign(g[chosen, component])) / SHEAR
         assert slope / response[chosen, place].mean() == pytest.approx(1.0, abs=0.06)
-    paired = respond(
+    paired = calibrate_response(
         shapes, data=[sets, sheared_stamps(str(tmp_path / "u.zarr"), 100, 7, psf=True)], out=tmp_path / "p"
     )
     assert paired.report["pairs"] == [500, 500]
@@ -167,7 +169,7 @@ def test_leakage_is_taken_out_and_little_else_changes(shapes: Path, tmp_path: Pa
         psf_pairs(str(tmp_path / "p.zarr"), 600, 4),
         sheared_stamps(str(tmp_path / "s.zarr"), 200, 5, psf=True),
     )
-    found = respond(shapes, data=sets, psf_pairs=pairs, out=tmp_path / "mended").report["leakage"]
+    found = calibrate_response(shapes, data=sets, psf_pairs=pairs, out=tmp_path / "mended").report["leakage"]
     assert found["before"] == pytest.approx([LEAK, LEAK], rel=0.4)
     fresh = psf_pairs(str(tmp_path / "q.zarr"), 600, 8)
     before, _, data = measured(shapes, fresh)
@@ -180,7 +182,7 @@ def test_leakage_is_taken_out_and_little_else_changes(shapes: Path, tmp_path: Pa
 
 def test_a_survey_of_few_galaxies_or_none_with_all_pixels_is_refused(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"20 stamps have all pixels and a PSF \(0 have not\)"):
-        respond(shapes, data=galaxies(str(tmp_path / "g.zarr"), 20, 3), out=tmp_path / "b")
+        calibrate_response(shapes, data=galaxies(str(tmp_path / "g.zarr"), 20, 3), out=tmp_path / "b")
 
 
 def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
@@ -189,40 +191,40 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     source = ellipticity_stamps(str(tmp_path / "s.zarr"), 200)
     train(recipe, data=source, out=tmp_path / "b")
     with pytest.raises(InputError, match="was trained on: simulate a calibration set"):
-        respond(tmp_path / "b", data=source)
+        calibrate_response(tmp_path / "b", data=source)
     others = ellipticity_stamps(str(tmp_path / "o.zarr"), 20, 3)
     with pytest.raises(InputError, match="lacks branch, g1, g2, set_id: make it with simulate --pairs shear"):
-        respond(tmp_path / "b", data=others, method="pairs")
+        calibrate_response(tmp_path / "b", data=others, method="pairs")
     with pytest.raises(InputError, match="needs a model that takes the PSF: fit it on simulated pairs"):
-        respond(tmp_path / "b", data=others)
+        calibrate_response(tmp_path / "b", data=others)
     with pytest.raises(InputError, match="from pairs or images, not 'truth'"):
-        respond(tmp_path / "b", data=others, method="truth")
+        calibrate_response(tmp_path / "b", data=others, method="truth")
     with pytest.raises(InputError, match=r"0 stamps under \+psf and 0 under -psf, and 64 pairs are needed"):
-        respond(tmp_path / "b", data=others, psf_pairs=others)
+        calibrate_response(tmp_path / "b", data=others, psf_pairs=others)
     with pytest.raises(InputError, match=r"has 20 stamps under \+g1 and 20 under -g1, and 64 pairs"):
-        respond(tmp_path / "b", data=sheared_stamps(str(tmp_path / "few.zarr"), 20, 3))
+        calibrate_response(tmp_path / "b", data=sheared_stamps(str(tmp_path / "few.zarr"), 20, 3))
     kinds = tmp_path / "k.toml"
     kinds.write_text('task = "classify"\n[settings]\nlabel = "kind"\n[training]\nepochs = 1\n')
     train(kinds, data=class_stamps(str(tmp_path / "k.zarr")), out=tmp_path / "kinds")
     with pytest.raises(InputError, match="measures no ellipticity"):
-        respond(tmp_path / "kinds", data=source)
+        calibrate_response(tmp_path / "kinds", data=source)
 
 
 def test_a_response_is_never_written_over_something_else(shapes: Path, tmp_path: Path) -> None:
     source = galaxies(str(tmp_path / "g.zarr"), 20, 3)
     with pytest.raises(InputError, match="holds a store or catalog"):
-        respond(shapes, data=source, out=source)
+        calibrate_response(shapes, data=source, out=source)
     other = ModelBundle.load(shapes)
     changed = replace(other.card, training={**other.card.training, "identity": "another"})
     ModelBundle.save(tmp_path / "other", other.network(), changed)
     with pytest.raises(InputError, match="holds another bundle"):
-        respond(shapes, data=source, out=tmp_path / "other")
+        calibrate_response(shapes, data=source, out=tmp_path / "other")
     refitted = replace(other.card, training={**other.card.training, "response": {"from": "pairs"}})
     ModelBundle.save(tmp_path / "refitted", other.network(), refitted)
     with pytest.raises(InputError, match="a response needs thousands"):
-        respond(shapes, data=source, out=tmp_path / "refitted")
+        calibrate_response(shapes, data=source, out=tmp_path / "refitted")
 
 
 def test_no_draws_of_noise_are_refused(shapes: Path) -> None:
     with pytest.raises(InputError, match="give 1 or more"):
-        respond(shapes, data="nothing", draws=0)
+        calibrate_response(shapes, data="nothing", draws=0)

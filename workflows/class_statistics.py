@@ -62,7 +62,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class ClassesResult:
+class ClassStatistics:
     """What a catalog says of classes."""
 
     catalog: str
@@ -101,7 +101,7 @@ class _Evaluation:
     multi_label: bool
 
 
-def classes(
+def class_statistics(
     catalog: str,
     *,
     evaluation: str,
@@ -111,7 +111,7 @@ def classes(
     prior: Mapping[str, float] | None = None,
     where: str = "TRUE",
     to: str | None = None,
-) -> ClassesResult:
+) -> ClassStatistics:
     """Class fractions of a catalog, and thresholds on its probabilities.
 
     Args:
@@ -151,7 +151,7 @@ def classes(
         else:
             selections += [_pure(ask, name, found.curves[name], one, fractions[name]) for one in purities]
     objects = counted["objects"]
-    result = ClassesResult(opened.url, objects, unmeasured, tuple(counts), tuple(selections))
+    result = ClassStatistics(opened.url, objects, unmeasured, tuple(counts), tuple(selections))
     if to is not None:
         write_rows(result.to_arrow(), to)
     return replace(result, seconds=round(time.perf_counter() - started, 3))
@@ -338,7 +338,7 @@ def _passing(ask: _Ask, name: str, choice: Choice) -> tuple[str, int, Choice, fl
 # ---- for a terminal ----------------------------------------------------------------------------------------------
 
 
-def show(result: ClassesResult) -> str:
+def show(result: ClassStatistics) -> str:
     """Both tables as text."""
     width = max(5, *(len(one.name) for one in result.counts))
     lines = [f"{result.objects} objects with a label, {result.unmeasured} without", ""]

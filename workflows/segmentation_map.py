@@ -8,11 +8,11 @@ from astroml_plugin.catalog.overlay import LabelImage, read_labels
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import redact
 
-__all__ = ["LabelImage", "OutlinesResult", "outlines", "read_labels"]
+__all__ = ["LabelImage", "SegmentationMapResult", "read_labels", "segmentation_map"]
 
 
 @dataclass(frozen=True)
-class OutlinesResult:
+class SegmentationMapResult:
     """A label map that was written."""
 
     to: str
@@ -27,14 +27,14 @@ class OutlinesResult:
     """Tiles that reach into it and are not done."""
 
 
-def outlines(
+def segmentation_map(
     catalog: str,
     *,
     to: str,
     tile: str | None = None,
     image: str | None = None,
     box: tuple[int, int, int, int] | None = None,
-) -> OutlinesResult:
+) -> SegmentationMapResult:
     """Write the label map of a tile, or of any box of a parent image, as FITS with its WCS and a table of objects.
 
     Args:
@@ -52,4 +52,4 @@ def outlines(
     found = read_labels(catalog, tile=tile, image=image, box=box)
     found.write_fits(to)
     height, width = found.labels.shape
-    return OutlinesResult(to, found.objects.num_rows, width, height, found.missing)
+    return SegmentationMapResult(to, found.objects.num_rows, width, height, found.missing)

@@ -27,7 +27,7 @@ RECORD = "drawing.json"
 
 
 @dataclass(frozen=True)
-class DrawResult:
+class GenerateResult:
     """Galaxies that were drawn."""
 
     source: str
@@ -40,7 +40,7 @@ class DrawResult:
     """Wall time."""
 
 
-def draw(
+def generate(
     bundle: str | Path,
     *,
     out: str,
@@ -49,7 +49,7 @@ def draw(
     conditions: str | Mapping[str, ArrayLike] | None = None,
     noise: float = 0.0,
     progress: Progress | None = None,
-) -> DrawResult:
+) -> GenerateResult:
     """Draw galaxies into `out`/stamps.zarr; run again after an interruption, it makes what is missing.
 
     The object table tells what was asked (`flux`, `size` in pixels, `e1`, `e2`, `offset_x`, `offset_y`) and by which
@@ -97,7 +97,7 @@ def draw(
             store.commit_objects(index, pa.table(columns), checksum)
         if progress is not None:
             progress("drawn", stop, count)
-    return DrawResult(store.url, count, model.name, time.perf_counter() - started)
+    return GenerateResult(store.url, count, model.name, time.perf_counter() - started)
 
 
 def _conditions(given: str | Mapping[str, ArrayLike] | None) -> dict[str, np.ndarray]:
@@ -139,7 +139,7 @@ def _opened(out: str, task: GenerateTask, noise: float, identity: list[object]) 
         if storage.read_json(record).get("digest") != digest:
             raise InputError(f"{storage.redact(out)} holds another drawing: choose another output")
     elif begun:
-        raise InputError(f"{storage.redact(out)} was not made by draw: choose another output")
+        raise InputError(f"{storage.redact(out)} was not made by generate: choose another output")
     else:
         storage.write_json(record, {"digest": digest})
     if begun:
