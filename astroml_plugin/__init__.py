@@ -1,3 +1,11 @@
 """Distributed survey image processing: tiles in Zarr, resident PyTorch models on Dask, catalogs in Parquet."""
 
-__version__ = "0.1.0"
+from astroml_plugin.core.version import version
+
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        return version()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,6 +24,7 @@ from astroml_plugin.compute.device import COMPILING, PRECISIONS
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.core.version import code_digest
 from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
 from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
@@ -369,7 +370,7 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
             "prior": dict(job.prior),
             "symmetries": job.symmetries,
         },
-        "versions": {"astroml-plugin": __version__, "python": platform.python_version()}
+        "versions": {"astroml-plugin": __version__, "code": code_digest(), "python": platform.python_version()}
         | {name: version(name) for name in ("torch", "dask", "zarr", "numpy", "pyarrow", "astropy")},
         "host": platform.node(),
     }

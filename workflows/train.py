@@ -20,6 +20,7 @@ import astroml_plugin
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.core.version import code_digest
 from astroml_plugin.evaluation import figures as pictures
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.test_time_augmentation import averaged
@@ -405,6 +406,7 @@ def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     return {
         "astroml_plugin": astroml_plugin.__version__,
+        "code": code_digest(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,

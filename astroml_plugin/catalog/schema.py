@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin import __version__
 from astroml_plugin.core import formats
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import OBJECT_FLAGS
+from astroml_plugin.core.version import version
 
 FORMAT = 1
 """Version of the catalog's layout: a newer one is refused."""
@@ -151,7 +151,7 @@ def schema(columns: Sequence[Column]) -> pa.Schema:
         raise InputError("a catalog column is declared twice; give each bundle's columns their own prefix")
     common = [own.pop(column.name, column) for column in COMMON_COLUMNS]
     fields = [_field(column) for column in [*common, *own.values(), HEALPIX_COLUMN]]
-    metadata = {formats.CATALOG_FLAGS: json.dumps(OBJECT_FLAGS), formats.CATALOG_VERSION: __version__}
+    metadata = {formats.CATALOG_FLAGS: json.dumps(OBJECT_FLAGS), formats.CATALOG_VERSION: version()}
     return pa.schema(fields, metadata=metadata)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin import __version__
 from astroml_plugin.catalog import manifest, parts, runs
 from astroml_plugin.catalog.merge import merge
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
@@ -20,6 +19,7 @@ from astroml_plugin.catalog.schema import FORMAT, schema_from_json, schema_to_js
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import OBJECT_FLAGS
+from astroml_plugin.core.version import version
 
 FAILURES = "failures.parquet"
 UNPLACED = "unplaced.parquet"
@@ -72,7 +72,7 @@ class Catalog:
         _refuse_foreign_folder(url)
         declared = {
             "format": FORMAT,
-            "package_version": __version__,
+            "package_version": version(),
             "columns": schema_to_json(schema),
             "flags": OBJECT_FLAGS,
             "identity": plain,

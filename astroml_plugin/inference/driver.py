@@ -12,12 +12,11 @@ from typing import Any
 import pyarrow as pa
 from distributed import Client
 
-from astroml_plugin import __version__
 from astroml_plugin.catalog import Catalog, PartInfo
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.store import FAILURES_SCHEMA
 from astroml_plugin.compute.cluster import run_window
-from astroml_plugin.core import storage
+from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
 from astroml_plugin.inference.meter import bottleneck
@@ -171,25 +170,21 @@ def execute(
 
 
 def _prepare_workers(client: Client) -> None:
-    """Check that every worker has this version, and put the plugin there."""
+    """Check that every worker runs this code, and put the plugin there."""
     try:
-        versions = client.run(worker_version)
+        versions = client.run(version.running)
     except Exception as error:
         raise InputError(
-            f"the workers cannot import astroml_plugin ({type(error).__name__}): install version {__version__} there"
+            f"the workers cannot import astroml_plugin ({type(error).__name__}): "
+            f"install version {version.version()} there"
         ) from error
-    wrong = sorted({version for version in versions.values() if version != __version__})
-    if wrong:
+    if wrong := version.others(versions.values()):
         raise InputError(
-            f"workers run astroml_plugin {', '.join(wrong)}, this is {__version__}: install the same version there"
+            f"workers run astroml_plugin {wrong}, this is {version.version()} (code {version.code_digest()}): "
+            "install the same version there"
         )
     hosts = Counter(address.rpartition(":")[0] for address in versions)
     client.register_plugin(ResidentModels(max(hosts.values(), default=1)))
-
-
-def worker_version() -> str:
-    """The version of this package on a worker."""
-    return __version__
 
 
 def _release_workers(client: Client) -> None:

@@ -15,8 +15,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray._private import ray_constants
 
-from astroml_plugin import __version__
-from astroml_plugin.core import storage
+from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError, LostError
 
 _SILENT = {
@@ -263,21 +262,19 @@ def _refuse_other_versions() -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    version = ray.remote(num_cpus=0)(_version)
+    running = ray.remote(num_cpus=0)(version.running)
     asked = [
-        version.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
+        running.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
     ]
     try:
         found = set(ray.get(asked))
     except Exception as error:  # noqa: BLE001 - whatever a node lacks
         raise InputError(
-            f"the cluster's nodes cannot import astroml_plugin ({type(error).__name__}): install {__version__} there"
+            f"the cluster's nodes cannot import astroml_plugin ({type(error).__name__}): "
+            f"install {version.version()} there"
         ) from None
-    if found - {__version__}:
+    if wrong := version.others(found):
         raise InputError(
-            f"the cluster has astroml_plugin {', '.join(sorted(found))}, and this is {__version__}: use one version"
+            f"the cluster has astroml_plugin {wrong}, and this is {version.version()} (code {version.code_digest()}): "
+            "use one version"
         )
-
-
-def _version() -> str:
-    return __version__
