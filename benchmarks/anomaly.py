@@ -33,11 +33,12 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.anomaly.task import PICTURE_WEIGHTS, SIGNS
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
+from astroml_plugin.training.recipe import Recipe
 from benchmarks import anomaly_labels, picture_weights, skies
 from benchmarks.anomaly_labels import Sought
 from benchmarks.harness import REPEATS, Section, interleave, kept, kept_arrays, median_iqr, scratch, shared_data, table
 from workflows.infer import prepare
-from workflows.recipe import Recipe, read_recipe
+from workflows.recipe import read_recipe
 from workflows.shipped.morphology import ingested
 from workflows.train import train
 

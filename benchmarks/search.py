@@ -31,14 +31,16 @@ from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.study import Study, Trial
+from astroml_plugin.search.trial import configured
 from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.fit import LOG, fit
+from astroml_plugin.training.plan import initial_network, plan_training
+from astroml_plugin.training.recipe import Recipe
 from benchmarks.harness import Section, scratch, table
-from workflows.recipe import Recipe, read_recipe, search_table
+from workflows.recipe import read_recipe, search_table
 from workflows.search import search
 from workflows.simulate import simulate
-from workflows.train import fresh_network, planned, train
-from workflows.trials import configured
+from workflows.train import train
 
 ALGORITHMS = ("random", "asha")
 SEEDS = (0, 1, 2)
@@ -328,10 +330,10 @@ def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, 
     started, cpu = time.perf_counter(), time.process_time()
 
     def objective(trial: Any) -> float:
-        plan = planned(configured(recipe, configurations[trial.number]), stamps)
+        plan = plan_training(configured(recipe, configurations[trial.number]), stamps)
         out = str(place / str(trial.number))
         streams = plan.stream("train"), plan.stream("validation")
-        result = fit(plan.task, fresh_network(plan), *streams, plan.recipe.training, out=out)
+        result = fit(plan.task, initial_network(plan), *streams, plan.recipe.training, out=out)
         assert (place / str(trial.number) / LOG).exists()
         return min(record["validation_loss"] for record in result.history)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from astroml_plugin.training.recipe import Recipe
 from tests.test_networks_structure import galaxies
 from tests.training_samples import write_stamps
-from workflows.recipe import Recipe, read_recipe
+from workflows.recipe import read_recipe
 
 SIZE = 32
 

@@ -20,11 +20,12 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.generation.task import GenerateSettings, GenerateTask
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
+from astroml_plugin.training.recipe import Recipe
 from tests.training_samples import write_stamps
 from workflows.cli import main
 from workflows.evaluate import evaluate
 from workflows.generate import generate
-from workflows.recipe import Recipe, read_recipe
+from workflows.recipe import read_recipe
 from workflows.train import train
 
 torch.set_num_threads(1)

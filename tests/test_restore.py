@@ -17,10 +17,11 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.restoration.task import WARNING, RestoreTask, shape_bias
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.recipe import Recipe
 from workflows.evaluate import evaluate
 from workflows.infer import infer
 from workflows.query import query
-from workflows.recipe import Recipe, read_recipe
+from workflows.recipe import read_recipe
 from workflows.simulate import simulate
 from workflows.train import train
 

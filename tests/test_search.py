@@ -21,14 +21,15 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.ray_cluster import Resources, connected
+from astroml_plugin.search.session import warm_up_epochs
 from astroml_plugin.search.space import Space
+from astroml_plugin.search.trial import configured, own_configuration
 from astroml_plugin.training.batches import LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
 from workflows.infer import infer
 from workflows.recipe import read_recipe, search_table, shipped
-from workflows.search import _warmed_up, search
+from workflows.search import search
 from workflows.train import train
-from workflows.trials import configured, own_configuration
 
 torch.set_num_threads(1)
 
@@ -291,7 +292,7 @@ def test_own_values_come_from_recipe_task_and_network_and_only_if_the_space_has_
     assert own_configuration(base, Space.from_mapping({**table, "network": {"choice": ["mlp"]}})) is None
 
 
-def test_trials_are_not_stopped_before_they_have_warmed_up(recipe: Path) -> None:
+def test_trials_are_not_stopped_before_they_havewarm_up_epochs(recipe: Path) -> None:
     base = read_recipe(recipe)
     for schedule, epochs, grace in (
         ("one_cycle", 3, 1),
@@ -300,7 +301,7 @@ def test_trials_are_not_stopped_before_they_have_warmed_up(recipe: Path) -> None
         ("cosine", 100, 1),
     ):
         training = replace(base.training, schedule=schedule, epochs=epochs)
-        assert _warmed_up(replace(base, training=training)) == grace
+        assert warm_up_epochs(replace(base, training=training)) == grace
 
 
 def test_ray_listens_on_the_loopback_only(ray_here: None) -> None:

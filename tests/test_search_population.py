@@ -23,15 +23,15 @@ from astroml_plugin.search.running import Leg
 from astroml_plugin.search.samplers import random_sampler
 from astroml_plugin.search.space import Configuration, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, Study, Trial
+from astroml_plugin.search.trial import changeable
 from astroml_plugin.training.batches import LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import CHECKPOINT, LOG, history_of
+from astroml_plugin.training.plan import plan_training
 from tests.test_search import RECIPE, table
 from workflows.infer import infer
 from workflows.recipe import read_recipe
 from workflows.search import search
-from workflows.train import planned
-from workflows.trials import changeable
 
 torch.set_num_threads(1)
 
@@ -244,7 +244,7 @@ def test_only_what_weights_do_not_depend_on_may_change(recipe: Path, galaxies: s
         "split.limit": {"choice": [50, 100]},
     }
     base = read_recipe(recipe)
-    plan = planned(base, LabelledStamps([galaxies]))
+    plan = plan_training(base, LabelledStamps([galaxies]))
     found = changeable(base, Space.from_mapping(space), plan)
     assert found == {"training.learning_rate", "training.warp.shift", "network_arguments.dropout"}
 

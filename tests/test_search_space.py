@@ -12,10 +12,10 @@ from astroml_plugin.search import importance as importance_module
 from astroml_plugin.search import pictures
 from astroml_plugin.search.importance import FANOVA, FOREST, RANKS, importance, places
 from astroml_plugin.search.objectives import SPEED, Objective, kept, pareto
+from astroml_plugin.search.report import pareto_table
 from astroml_plugin.search.samplers import STARTUP, grid_sampler, random_sampler, starting_with, tpe_sampler
 from astroml_plugin.search.space import Parameter, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, Study, Trial
-from workflows.winner import pareto_table
 
 TABLE = {
     "training": {"learning_rate": {"log_uniform": [1e-4, 1e-2]}, "ema": {"uniform": [0.0, 0.9]}},

@@ -18,12 +18,13 @@ from astroml_plugin.training.batches import LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import outputs_of
 from astroml_plugin.training.measure_labelled import columns
+from astroml_plugin.training.plan import plan_training
 from tests.anomaly_samples import SIZE, population, stored, tiny
 from tests.training_samples import write_stamps
 from workflows.evaluate import evaluate
 from workflows.infer import infer
 from workflows.query import query
-from workflows.train import planned, train
+from workflows.train import train
 
 torch.set_num_threads(1)
 
@@ -59,7 +60,7 @@ def test_a_catalog_of_odd_objects(made: tuple[Path, str], tmp_path: Path) -> Non
 def test_the_card_has_the_ranking_of_stamps_as_they_are(tmp_path: Path) -> None:
     source, recipe = stored(tmp_path, 256, odd=96), tiny(label="kind")
     model = ModelBundle.load(train(recipe, data=source, out=str(tmp_path / "bundle")).bundle)
-    plan, task = planned(recipe, LabelledStamps([source])), model.task()
+    plan, task = plan_training(recipe, LabelledStamps([source])), model.task()
     outputs, targets, rows = outputs_of(task, model.network(), plan.stream("test"))
     told, wanted = model.card.metrics["test"], task.metrics(outputs, targets, plan.table(rows))
     assert told["auroc"] == pytest.approx(wanted["auroc"])

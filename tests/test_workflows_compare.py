@@ -9,12 +9,12 @@ import torch
 from training_samples import SIZE, class_stamps, ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.training import run as training
 from astroml_plugin.training.batches import LabelledStamps, SplitSettings
 from astroml_plugin.training.bundle import ModelBundle
 from workflows import compare as comparing
 from workflows import learning_curve as curves
 from workflows import pieces
-from workflows import train as training
 from workflows.cli import main
 from workflows.compare import compare
 from workflows.ingest import ingest

@@ -13,9 +13,10 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.batches import LabelledStamps, SplitSettings
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.recipe import to_toml
 from workflows.evaluate import evaluate
 from workflows.recalibrate import recalibrate
-from workflows.recipe import read_recipe, shipped, to_toml
+from workflows.recipe import read_recipe, shipped
 from workflows.train import train
 
 torch.set_num_threads(1)

@@ -13,12 +13,12 @@ import torch
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import TrainingSettings
+from astroml_plugin.training.recipe import Recipe
 from tests.training_samples import SIZE, class_stamps, write_stamps
 from workflows.cli import main
 from workflows.evaluate import evaluate
 from workflows.infer import infer
 from workflows.query import query
-from workflows.recipe import Recipe
 from workflows.train import train
 
 torch.set_num_threads(1)

@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation import class_metrics as scores
 from astroml_plugin.evaluation.baselines import classical
+from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.training.batches import SplitSettings, split_record
+from astroml_plugin.training.recipe import Recipe
 from workflows.pieces import NETWORK, Piece, Pieces, Progress
-from workflows.recipe import Recipe
-from workflows.train import finite, write_figure
 
 FIGURES = ("accuracy", "balanced_accuracy", "balanced_accuracy_even", "macro_f1", "ece", "nll")
 """Figures of `scores.classification` in the table; `balanced_accuracy_even` is that of the class that is most probable

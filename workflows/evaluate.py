@@ -16,8 +16,10 @@ import torch
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
+from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation import class_figures as class_pictures
 from astroml_plugin.evaluation import class_report as class_merit
+from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.planning import check_class_options
 from astroml_plugin.inference.reading import task_for
@@ -31,7 +33,6 @@ from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import outputs_of
 from astroml_plugin.training.measure_labelled import measure
 from workflows.infer import class_options
-from workflows.train import finite, write_figure
 
 
 @dataclass(frozen=True)

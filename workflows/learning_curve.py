@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.training.batches import SplitSettings, split_record
+from astroml_plugin.training.recipe import Recipe
 from workflows.pieces import NETWORK, Float, Piece, Pieces, Progress
-from workflows.recipe import Recipe
-from workflows.train import finite, write_figure
 
 USUAL_METHODS = (NETWORK, "random_forest", "svm_both")
 """Methods that are drawn unless told otherwise."""

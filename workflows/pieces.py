@@ -27,8 +27,10 @@ from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings, split_record
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import LOG, outputs_of
-from workflows.recipe import Recipe, read_recipe
-from workflows.train import Plan, planned, train
+from astroml_plugin.training.plan import Plan, plan_training
+from astroml_plugin.training.recipe import Recipe
+from workflows.recipe import read_recipe
+from workflows.train import train
 
 NETWORK = "network"
 """The method that is the recipe's network."""
@@ -114,7 +116,7 @@ class Pieces:
         """Task, rows and targets of a split."""
         key = storage.digest(split_record(split))
         if key not in self._plans:
-            self._plans[key] = planned(replace(self.recipe, split=split), self.data)
+            self._plans[key] = plan_training(replace(self.recipe, split=split), self.data)
             if self.test is not None:
                 _refuse_shared(self._plans[key], self.test)
         return self._plans[key]

@@ -1,61 +1,17 @@
-"""Recipes: one TOML file says how a bundle is made. Shipped ones by name, your own by path."""
+"""Recipes by name: those that ship here, or your own TOML file by path or URL."""
 
 from __future__ import annotations
 
-import inspect
-import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from astroml_plugin.core import registry as plugins
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import from_mapping, refuse_unknown, to_mapping
-from astroml_plugin.tasks.base import Task
-from astroml_plugin.training.adversarial import AdversarialSettings
-from astroml_plugin.training.batches import SplitSettings
-from astroml_plugin.training.fit import TrainingSettings
+from astroml_plugin.training.recipe import Recipe
 
 _SHIPPED = Path(__file__).parent / "recipes"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a bundle is made from labelled data."""
-
-    task: str
-    """Registered name of the task."""
-    network: str = "strided_cnn"
-    """Registered name of the network."""
-    description: str = ""
-    """For the card: what the bundle measures."""
-    licence: str = "CC-BY-4.0"
-    """For the card: licence of the weights."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """The task's settings."""
-    network_arguments: dict[str, Any] = field(default_factory=dict)
-    """The network's arguments."""
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    """How it is fitted."""
-    split: SplitSettings = field(default_factory=SplitSettings)
-    """How objects are divided."""
-    adversarial: AdversarialSettings = field(default_factory=AdversarialSettings)
-    """How generator and critic of a network that has them are trained before."""
-
-    def build_task(self) -> Task:
-        """The task, its settings and the network's arguments checked.
-
-        Raises:
-            InputError: an unknown name; gives the nearest.
-        """
-        kind = plugins.load(plugins.TASKS, self.task)
-        network = plugins.load(plugins.NETWORKS, self.network)
-        known = set(inspect.signature(network).parameters) - {"bands", "outputs", "psf", "size", "psf_size"}
-        refuse_unknown(self.network_arguments, known, "[network_arguments] of the recipe")
-        return kind.from_settings(self.settings, "[settings] of the recipe")
 
 
 def shipped() -> list[str]:
@@ -69,10 +25,7 @@ def read_recipe(recipe: str | Path | Recipe) -> Recipe:
     Raises:
         InputError: no such recipe, no TOML, unknown keys or wrong types.
     """
-    if isinstance(recipe, Recipe):
-        return recipe
-    values = _values(str(recipe))
-    return from_mapping(Recipe, {key: value for key, value in values.items() if key != "search"}, "the recipe")
+    return recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(_values(str(recipe)))
 
 
 def search_table(recipe: str | Path | Recipe) -> dict[str, Any]:
@@ -99,28 +52,3 @@ def _values(name: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {name} is not TOML: {error}") from None
-
-
-def to_toml(recipe: Recipe) -> str:
-    """The recipe with every default written out."""
-    return "\n".join(_table(to_mapping(recipe), ())) + "\n"
-
-
-def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    lines = [f"[{'.'.join(map(_key, path))}]"] if path else []
-    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
-    lines += [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines += ["", *_table(value, (*path, key))]
-    return lines
-
-
-def _key(key: str) -> str:
-    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    return json.dumps(value)  # numbers, texts, true and false are the same in TOML

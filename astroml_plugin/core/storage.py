@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import math
 import os
 import random
 import re
@@ -212,6 +213,15 @@ def write_table(url: str, table: pa.Table, **options: Any) -> None:
 def read_json(url: str) -> Any:
     """A JSON file's value."""
     return json.loads(read_bytes(url))
+
+
+def finite(value: Any) -> Any:
+    """Plain JSON values of nested lists and tables: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(url: str, value: Any) -> None:

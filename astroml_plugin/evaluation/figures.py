@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from astroml_plugin.core import storage
+
+
+def write_figure(url: str, figure: Any) -> None:
+    """Write a matplotlib figure as PNG."""
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=120)
+    storage.write_atomic(url, sink.getvalue())
 
 
 def _axes(columns: int, side: float = 4.0) -> tuple[Any, Any]:

@@ -10,8 +10,9 @@ from distributed import Client
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.simulation import Camera, Population
+from astroml_plugin.training.recipe import Recipe
 from workflows.progress import Reporter
-from workflows.recipe import Recipe, read_recipe
+from workflows.recipe import read_recipe
 from workflows.simulate import simulate
 from workflows.train import TrainResult, train
 

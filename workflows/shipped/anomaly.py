@@ -7,7 +7,8 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.training.bundle import ModelBundle
-from workflows.recipe import Recipe, read_recipe
+from astroml_plugin.training.recipe import Recipe
+from workflows.recipe import read_recipe
 from workflows.simulate import simulate
 from workflows.train import train
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.recipe import Recipe
 from workflows.calibrate_response import calibrate_response
 from workflows.recalibrate import recalibrate
-from workflows.recipe import Recipe, read_recipe
+from workflows.recipe import read_recipe
 from workflows.simulate import simulate
 from workflows.train import train
 

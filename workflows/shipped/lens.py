@@ -13,7 +13,8 @@ from astroml_plugin.evaluation.class_metrics import auroc
 from astroml_plugin.simulation.lenses import easy_features
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.bundle import ModelBundle
-from workflows.recipe import Recipe, read_recipe
+from astroml_plugin.training.recipe import Recipe
+from workflows.recipe import read_recipe
 from workflows.simulate import simulate
 from workflows.train import train
 

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.detection_metrics import Found, Truth, counts, pooled
 from astroml_plugin.simulation.fields import field_sky, truth_of
 from astroml_plugin.tasks.segmentation.task import SegmentTask, maps_of
 from astroml_plugin.tasks.segmentation.truth import LAYERS
 from astroml_plugin.training.bundle import ModelBundle
-from workflows.recipe import Recipe, read_recipe
+from astroml_plugin.training.recipe import Recipe
+from workflows.recipe import read_recipe
 from workflows.simulate import simulate
-from workflows.train import finite, train
+from workflows.train import train
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 
 from astroml_plugin.core import storage
+from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.search import pictures
 from astroml_plugin.search.study import FAILED, Study, Trial
+from astroml_plugin.search.trial import trial_plan
 from astroml_plugin.training.batches import LabelledStamps
 from astroml_plugin.training.fit import fit, history_of
-from workflows.recipe import Recipe, to_toml
-from workflows.train import finish, fresh_network, write_figure
-from workflows.trials import trial_plan
+from astroml_plugin.training.plan import initial_network
+from astroml_plugin.training.recipe import Recipe, to_toml
+from astroml_plugin.training.run import write_bundle
 
 
 def shared_identity(study: Study) -> str | None:
@@ -71,7 +73,7 @@ def make_bundle(
         training = replace(plan.recipe.training, epochs=len(history_of(folder)))  # restored, and no epoch added
     result = fit(
         plan.task,
-        fresh_network(plan),
+        initial_network(plan),
         plan.stream("train"),
         plan.stream("validation"),
         training,
@@ -80,7 +82,7 @@ def make_bundle(
         device=device,
     )
     storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(plan.recipe).encode())
-    finish(plan, result, url, device, record)
+    write_bundle(plan, result, url, device, record)
 
 
 def write_tables(study: Study, trials: Sequence[Trial], winner: Trial, best: Recipe) -> None:

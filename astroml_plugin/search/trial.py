@@ -25,8 +25,8 @@ from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.training import distributed as parallel
 from astroml_plugin.training.batches import LabelledStamps
 from astroml_plugin.training.fit import Batches, StemCache, fit, history_of, ready
-from workflows.recipe import Recipe
-from workflows.train import Plan, fresh_network, identity_of, planned
+from astroml_plugin.training.plan import Plan, initial_network, plan_training, training_identity
+from astroml_plugin.training.recipe import Recipe
 
 _SPEED_REPEATS = 5
 
@@ -91,7 +91,7 @@ class TrialWork:
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if self.speed:
             plan = trial_plan(self.recipe, configuration, _opened(self.urls))
-            report.note(SPEED, forward_speed(plan, fresh_network(plan), device))
+            report.note(SPEED, forward_speed(plan, initial_network(plan), device))
         earlier = history_of(folder)
         for record in earlier:
             report(record)
@@ -113,7 +113,7 @@ def _train_here(
 ) -> None:
     """Train a trial in this process, alone or as one of a group."""
     plan = trial_plan(work.recipe, configuration, _opened(work.urls))
-    network = fresh_network(plan)
+    network = initial_network(plan)
     with parallel.joined_group(device) as group:
         own = group.own_device(device)
         fit(
@@ -170,7 +170,7 @@ _FEATURES: dict[str, StemCache] = {}
 def trial_plan(base: Recipe, configuration: Configuration, data: LabelledStamps) -> Plan:
     """Task, splits and targets of a configuration; validation and test objects are the base recipe's in every trial."""
     recipe = configured(base, configuration)
-    plan = replace(_fitted(recipe, data), recipe=recipe, identity=identity_of(recipe, data))
+    plan = replace(_fitted(recipe, data), recipe=recipe, identity=training_identity(recipe, data))
     if recipe.split == base.split:
         return plan
     fixed = data.split(base.split, plan.task.usable(data.labels))
@@ -184,7 +184,7 @@ def _fitted(recipe: Recipe, data: LabelledStamps) -> Plan:
     trained do not change the task, the splits and their targets, except that the seed draws the measured sample."""
     key = storage.digest(recipe.task, to_mapping(recipe)["settings"], asdict(recipe.split), recipe.training.seed)
     if _PLANS.get("key") != (key, id(data)):
-        _PLANS.update(key=(key, id(data)), plan=planned(recipe, data))
+        _PLANS.update(key=(key, id(data)), plan=plan_training(recipe, data))
     return cast(Plan, _PLANS["plan"])
 
 

@@ -1,0 +1,327 @@
+"""One search from its checks to its bundle: refuse what cannot work, open the study, try, conclude."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping, to_mapping
+from astroml_plugin.search import node_cache
+from astroml_plugin.search.objectives import SPEED, Objective
+from astroml_plugin.search.population import Population
+from astroml_plugin.search.ray_cluster import Resources, connected
+from astroml_plugin.search.ray_space import from_ray
+from astroml_plugin.search.report import make_bundle, shared_identity, write_tables
+from astroml_plugin.search.samplers import Sampler, grid_sampler, random_sampler, starting_with, tpe_sampler
+from astroml_plugin.search.schedulers import Scheduling
+from astroml_plugin.search.settings import SearchSettings
+from astroml_plugin.search.space import Configuration, Parameter, Space
+from astroml_plugin.search.study import FAILED, OPEN, Study, Trial
+from astroml_plugin.search.trial import TrialWork, changeable, configured, own_configuration
+from astroml_plugin.search.tuning import Budget, Progress, tuned
+from astroml_plugin.training.batches import LabelledStamps, split_record
+from astroml_plugin.training.bundle import CARD, ModelBundle
+from astroml_plugin.training.plan import Plan, complete_task, plan_training
+from astroml_plugin.training.recipe import Recipe
+
+_REFUSED = {
+    "task": "it is what the recipe is for",
+    "description": "it changes no training",
+    "licence": "it changes no training",
+    "training.epochs": "give the epochs of a trial as `epochs` in [search] or --epochs",
+    "training.memory": "it changes no training",
+}
+_DEFAULT_TRIALS = 32
+
+
+@dataclass(frozen=True)
+class SearchExecution:
+    """How a search runs: nothing here changes what a trial gives."""
+
+    ray_address: str | None = None
+    """Address of a running Ray cluster; None starts one here and stops it at the end."""
+    device: str | None = None
+    """Torch device of trials; None: CUDA where a trial has a GPU."""
+    retrain: bool = False
+    """Train the winner once more from the start instead of keeping its weights."""
+    leave_open: bool = False
+    """Do not measure on the test split: the study can be continued with a larger budget."""
+    retry_failed: bool = False
+    """Try trials again that failed in an earlier call."""
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The end of a search."""
+
+    study: Study
+    """The study, with all that is known of its trials."""
+    trials: Sequence[Trial]
+    """All trials, by number."""
+    winner: Trial
+    """The trial that is best in the first objective."""
+    bundle: ModelBundle | None
+    """The winner's bundle; None while the study is left open."""
+    skipped: bool = False
+    """Whether the bundle was there already."""
+
+
+def search_settings(table: Mapping[str, Any], given: Mapping[str, Any]) -> SearchSettings:
+    """Settings of the table [search] of a recipe, some of them given instead.
+
+    Raises:
+        InputError: an unknown key or a value that cannot be used.
+    """
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+    own = {key: value for key, value in table.items() if key != "space"}
+    return from_mapping(SearchSettings, {**own, **plain}, "[search] of the recipe")
+
+
+def search_space(table: Mapping[str, Any], given: Mapping[str, Any] | Space | None) -> Space:
+    """The space of the table [search] of a recipe, or the one given instead, also in Ray's own words.
+
+    Raises:
+        InputError: an empty space, unknown kinds, wrong ranges or conditions.
+    """
+    if isinstance(given, Space):
+        return given
+    chosen = table.get("space", {}) if given is None else from_ray(given)
+    if not isinstance(chosen, Mapping):
+        raise InputError(f"[search.space] of the recipe must be a table, not {chosen!r}")
+    return Space.from_mapping(chosen)
+
+
+def search_recipe(
+    recipe: Recipe,
+    space: Space,
+    settings: SearchSettings,
+    *,
+    data: Sequence[str],
+    out: str,
+    execution: SearchExecution,
+    progress: Progress | None = None,
+) -> Conclusion:
+    """Search a space around a recipe; what an earlier call found in `out` is kept and goes on.
+
+    Args:
+        recipe: its values outside of the space hold for every trial.
+        space, settings: what is searched, and how.
+        data: `Stamps` with label columns, readable from every node.
+        out: folder or URL of the study, shared by all nodes.
+        execution: where and how far.
+        progress: told after every epoch.
+
+    Raises:
+        InputError: recipe, space, data or settings that cannot be used, every trial fails, or another study in `out`.
+    """
+    base = _trained_as(recipe, settings)
+    settings = replace(settings, grace=settings.grace or warm_up_epochs(base))
+    _refuse_keys(base, space)
+    if execution.retrain and settings.population:
+        raise InputError("the winner of a population cannot be retrained: its settings changed while it trained")
+    resources = _resources(settings, execution.ray_address)
+    urls = tuple(storage.absolute(url) for url in data)
+    stamps = node_cache.CachedStamps(urls)
+    plan = plan_training(base, stamps)
+    _refuse_networks(base, space, plan)
+    population = _population(settings, base, space, plan)
+    study = Study.opened(out, _record(base, space, settings, stamps))
+    sampler = _sampler(settings, base, space, study)
+    budget = _budget(settings, space)
+    with study.alone():
+        if study.record.get("budget") is not None:
+            _refuse_more(study, budget)
+        else:
+            if execution.retry_failed:
+                _reopen(study)
+            if _work_left(study, sampler, budget):
+                speed = any(one.name == SPEED for one in study.objectives)
+                work = TrialWork(base, urls, execution.device, settings.processes, speed, shared_identity(study))
+                with connected(resources):
+                    tuned(
+                        study,
+                        work,
+                        sampler,
+                        budget=budget,
+                        scheduling=_scheduling(settings, base),
+                        resources=resources,
+                        population=population,
+                        progress=progress,
+                    )
+        found = _concluded(study, base, stamps, budget, execution)
+    if execution.ray_address is None:
+        node_cache.forget(stamps.digest)
+    return found
+
+
+# ---- checked before anything starts ------------------------------------------------------------------------------
+
+
+def _trained_as(recipe: Recipe, chosen: SearchSettings) -> Recipe:
+    """The recipe with the epochs of a trial. Members of a population do not lose patience: they are replaced."""
+    training = replace(recipe.training, epochs=chosen.epochs or recipe.training.epochs)
+    return replace(recipe, training=replace(training, patience=0) if chosen.population else training)
+
+
+def warm_up_epochs(base: Recipe) -> int:
+    """Epochs until the schedule is at its highest rate: before, trials differ in how fast they get there."""
+    training = base.training
+    return max(1, round(training.warmup * training.epochs)) if training.schedule == "one_cycle" else 1
+
+
+def _population(chosen: SearchSettings, base: Recipe, space: Space, plan: Plan) -> Population | None:
+    if chosen.population is None:
+        return None
+    changed = changeable(base, space, plan)
+    if not changed:
+        raise InputError(
+            f"pbt changes numbers of a training while it goes on, and of {', '.join(space.keys)} it can change none: "
+            "search training.learning_rate or training.weight_decay too, or take asha"
+        )
+    return Population(space, chosen.seed, chosen.population, chosen.interval, base.training.epochs, changed)
+
+
+def _refuse_keys(base: Recipe, space: Space) -> None:
+    """Every key exists, may be searched, and takes the values it is given."""
+    for one in space.parameters:
+        if one.key in _REFUSED or (one.key.startswith("split") and one.key not in ("split.limit", "split.limit_seed")):
+            why = _REFUSED.get(one.key, "trials must be compared on the same validation objects")
+            raise InputError(f"search space: {one.key!r} cannot be searched: {why}")
+    for one, configuration in space.corners():
+        try:
+            configured(base, configuration).build_task()
+        except InputError as error:
+            raise InputError(f"search space, {one.key} = {_shown(one, configuration)}: {error}") from None
+
+
+def _refuse_networks(base: Recipe, space: Space, plan: Plan) -> None:
+    """Networks and settings at the ends of the space can be built for these data; no memory is taken for weights."""
+    for one, configuration in space.corners():
+        if one.key.partition(".")[0] not in ("network", "network_arguments", "settings"):
+            continue
+        recipe = configured(base, configuration)
+        try:
+            task = plan.task
+            if one.key.startswith("settings"):
+                task = complete_task(recipe.build_task(), plan.data)
+            else:
+                with torch.device("meta"):
+                    task.build_network(recipe.network, recipe.network_arguments)
+        except InputError as error:
+            raise InputError(f"search space, {one.key} = {_shown(one, configuration)}: {error}") from None
+
+
+def _shown(one: Parameter, configuration: Configuration) -> str:
+    return repr(configuration.get(one.key))
+
+
+def _resources(chosen: SearchSettings, address: str | None) -> Resources:
+    return Resources(chosen.cpus * chosen.processes, chosen.gpus * chosen.processes, chosen.concurrent, address)
+
+
+def _sampler(chosen: SearchSettings, base: Recipe, space: Space, study: Study) -> Sampler:
+    if chosen.algorithm == "grid":
+        return grid_sampler(space)
+    tpe = chosen.algorithm.startswith("tpe")
+    sampler = tpe_sampler(space, chosen.seed, study.objectives) if tpe else random_sampler(space, chosen.seed)
+    own = _own(chosen, base, space)
+    return sampler if own is None else starting_with(own, sampler)
+
+
+def _own(chosen: SearchSettings, base: Recipe, space: Space) -> Configuration | None:
+    """What the first trial tries: the recipe itself."""
+    return own_configuration(base, space) if chosen.baseline and chosen.algorithm != "grid" else None
+
+
+def _budget(chosen: SearchSettings, space: Space) -> Budget:
+    trials = chosen.trials
+    if chosen.algorithm == "grid":
+        points = len(space.grid())
+        trials = points if trials is None else min(points, trials)
+    trials = chosen.population or trials
+    if trials is None and chosen.hours is None and chosen.total_epochs is None:
+        trials = _DEFAULT_TRIALS
+    return Budget(trials, chosen.hours, chosen.total_epochs)
+
+
+def _scheduling(chosen: SearchSettings, base: Recipe) -> Scheduling:
+    kind = {"asha": "asha", "tpe-asha": "asha"}.get(chosen.algorithm, "none")
+    shared = {"reduction", "retries", "give_up"}
+    given = {name: getattr(chosen, name) for name in shared}
+    return Scheduling(kind, base.training.epochs, grace=chosen.grace or 1, **given)
+
+
+def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: LabelledStamps) -> dict[str, Any]:
+    """What a study is: whatever changes what a trial gives, or which trials there are."""
+    objectives = [str(Objective.parse(text)) for text in chosen.objectives]
+    names = ["algorithm", "seed", "processes"]
+    names += ["grace", "reduction"] if chosen.algorithm.endswith("asha") else []
+    names += ["interval", "population"] if chosen.population else []
+    names += ["baseline"] if _own(chosen, base, space) is not None else []
+    record = {
+        "recipe": {**to_mapping(base), "split": split_record(base.split)},
+        "space": space.to_mapping(),
+        "objectives": objectives,
+        "settings": {name: getattr(chosen, name) for name in names},
+        "data": stamps.digest,
+    }
+    return {"identity": storage.digest(record), **record}
+
+
+def _refuse_more(study: Study, budget: Budget) -> None:
+    if study.record["budget"] != asdict(budget):
+        raise InputError(
+            f"the study in {storage.redact(study.url)} is closed: its winner was measured on the test split, and what "
+            "is chosen later would not be blind to it; choose another output (leave_open keeps a study open)"
+        )
+
+
+def _reopen(study: Study) -> None:
+    for one in study.trials():
+        if one.status == FAILED:
+            study.reopen(one.number)
+
+
+def _work_left(study: Study, sampler: Sampler, budget: Budget) -> bool:
+    """Whether Ray has anything to do."""
+    trials = study.trials()
+    if budget.hours is not None and study.spent >= 3600 * budget.hours:
+        return False
+    if budget.epochs is not None and sum(len(one.history) for one in trials) >= budget.epochs:
+        return False
+    if any(one.status == OPEN for one in trials):
+        return True
+    full = budget.trials is not None and len(trials) >= budget.trials
+    return not full and sampler(len(trials), trials) is not None
+
+
+# ---- the end -----------------------------------------------------------------------------------------------------
+
+
+def _concluded(
+    study: Study, base: Recipe, data: LabelledStamps, budget: Budget, execution: SearchExecution
+) -> Conclusion:
+    """Tables, pictures, the winner's recipe; unless left open its bundle, measured once on the test split."""
+    trials = study.trials()
+    number = study.record.get("winner")
+    winner = study.winner(trials) if number is None else trials[number]
+    if winner is None:
+        reasons = list(dict.fromkeys(one.reason for one in trials if one.status == FAILED))[:3]
+        why = f"they failed: {'; '.join(reasons)}" if reasons else "give a larger budget"
+        raise InputError(f"none of the {len(trials)} trials has a result: {why}")
+    write_tables(study, trials, winner, configured(base, winner.configuration))
+    url = storage.join(study.url, "best")
+    skipped = storage.exists(storage.join(url, CARD))
+    if execution.leave_open and not skipped:
+        return Conclusion(study, trials, winner, None)
+    if not skipped:
+        study.save(winner=winner.number, budget=asdict(budget), tried=len(trials))  # frozen before test is looked at
+        study.save(test_measurements=int(study.record.get("test_measurements", 0)) + 1)
+        make_bundle(study, trials, winner, base, data, url, retrain=execution.retrain, device=execution.device)
+        study.forget_checkpoints(trials, keep=winner.number)
+    return Conclusion(study, trials, winner, ModelBundle.load(url), skipped)

@@ -1,0 +1,126 @@
+"""The plan of a training: task, splits and targets, refused before the first step if they cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.training.batches import SPLITS, BlockStream, LabelledStamps, split_record
+from astroml_plugin.training.distributed import ALONE, Group
+from astroml_plugin.training.recipe import Recipe
+
+_VALIDATED_PIXELS = 256 * 96**2
+"""Pixels of a band in a batch without gradients, at most."""
+
+_SAMPLE = 512
+"""Training stamps from which scales are measured."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known of a training before its first step."""
+
+    recipe: Recipe
+    """The recipe, as given."""
+    task: Task
+    """The task, completed from the data and adapted to the training split."""
+    data: LabelledStamps
+    """All labelled objects."""
+    rows: dict[str, np.ndarray]
+    """Split -> (n,) sorted row numbers of its objects."""
+    targets: dict[str, Tensor]
+    """Split -> (n, ...) targets of these objects."""
+    identity: str
+    """Digest of recipe and data."""
+
+    def stream(self, split: str, group: Group = ALONE) -> BlockStream:
+        """Batches of a split, or of a process's share of it."""
+        training = self.recipe.training
+        judged = max(8, min(256, _VALIDATED_PIXELS // max(1, self.task.stamp_size**2)))
+        return BlockStream(
+            self.data,
+            group.share(self.rows[split]),
+            group.share(self.targets[split]),
+            bands=self.task.bands,
+            batch_size=training.batch_size if split == "train" else max(judged, training.batch_size),
+            seed=training.seed,
+            memory=training.memory,
+            layers=self.task.layers,
+        )
+
+    def table(self, rows: np.ndarray) -> pa.Table:
+        """All label columns of some objects."""
+        return self.data.labels.take(pa.array(rows))
+
+
+def plan_training(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> Plan:
+    """Plan a training of a recipe on labelled stamps.
+
+    Raises:
+        InputError: recipe, labels or splits that cannot be used.
+    """
+    task = recipe.build_task()
+    task = complete_task(task, data)
+    rows = data.split(recipe.split, task.usable(data.labels))
+    if len(rows["train"]) == 0:
+        raise InputError(
+            f"the train split of {data.labels.num_rows} objects is empty: give more data or other fractions"
+        )
+    table = data.labels.take(pa.array(rows["train"]))
+    task = task.adapted(table, data.sample(rows["train"], _SAMPLE, recipe.training.seed))
+    targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
+    task.check_splits(targets)
+    return Plan(recipe, task, data, rows, targets, training_identity(recipe, data, processes))
+
+
+def training_identity(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> str:
+    """Digest of all that a training's result depends on."""
+    plain = {**to_mapping(recipe), "split": split_record(recipe.split)}
+    if recipe.adversarial.epochs == 0:  # what was made before there was such a table keeps its identity
+        del plain["adversarial"]
+    parts = [plain, data.digest] + ([processes] if processes > 1 else [])
+    return storage.digest(*parts)
+
+
+def complete_task(task: Task, data: LabelledStamps) -> Task:
+    """Fill in from the data what the recipe leaves open: bands, stamp size, pixel scale and kind of pixels.
+
+    Raises:
+        InputError: a task that cannot work on these data.
+    """
+    source = data.first
+    settings = task.settings
+    if settings.any_band and len(settings.bands or source.bands) != 1:
+        raise InputError(
+            f"a model that takes any band is trained on one, and the data have {', '.join(source.bands)}: "
+            f'set bands = ["{source.bands[0]}"] or any_band = false in [settings] of the recipe'
+        )
+    task = task.with_settings(
+        bands=settings.bands or source.bands,
+        stamp_size=settings.stamp_size or min(source.size),
+        pixel_scale=settings.pixel_scale or source.pixel_scale,
+        dtype="uint8" if source.dtype == np.uint8 else "float32",
+    )
+    chosen = task.check_source(
+        bands=source.bands,
+        pixel_scale=source.pixel_scale,
+        size=source.size,
+        dtype=source.dtype.name,
+        has_psf=source.has_psf,
+    )
+    return task.with_settings(bands=chosen)
+
+
+def initial_network(plan: Plan) -> nn.Module:
+    """The network with weights drawn from the recipe's seed; the caller's random numbers are left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.recipe.training.seed)
+        return plan.task.build_network(plan.recipe.network, plan.recipe.network_arguments)
