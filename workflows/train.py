@@ -74,8 +74,9 @@ def train(
     url = storage.absolute(str(out))
     chosen = _overridden(read_recipe(recipe), epochs, seed)
     sources = [data] if isinstance(data, str) else list(data)
-    execution = {"device": device, "processes": processes, "resume": resume}
-    bundle, skipped = train_bundle(chosen, sources, url, **execution, progress=progress)
+    bundle, skipped = train_bundle(
+        chosen, sources, url, device=device, processes=processes, resume=resume, progress=progress
+    )
     if response is not None and not bundle.card.settings.get("response"):
         bundle = calibrate_response(url, data=response).bundle
     return _result(bundle, started, skipped=skipped)
