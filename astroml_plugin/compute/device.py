@@ -58,6 +58,23 @@ def half_type(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
+FOLDED, COMPILED, HALF = 1e-4, 1e-3, 0.1
+"""Largest `difference` from the network as it was trained that a faster form of it may have: folded (float32 rounding
+in another order), compiled (other kernels too), half precision."""
+
+
+def difference(wanted: Tensor, found: Tensor) -> float:
+    """Largest difference of two answers (n, outputs, …) as a part of each output's largest size; NaN equals NaN."""
+    if wanted.shape != found.shape or not torch.equal(wanted.isnan(), found.isnan()):
+        return float("inf")
+    if not wanted.numel():
+        return 0.0
+    wanted, found = wanted.double().nan_to_num(), found.double().nan_to_num()
+    size = wanted.abs().amax([axis for axis in range(wanted.ndim) if axis != 1], keepdim=True)
+    floor = 1e-3 * float(size.max()) or 1.0
+    return float(((wanted - found).abs() / size.clamp_min(floor)).max())
+
+
 class Forward:
     """A network in eval mode on its device, called batch by batch.
 
@@ -69,6 +86,8 @@ class Forward:
         precision: one of `PRECISIONS`.
         compiling: one of `COMPILING`.
         dtype: cast to this type instead of the one that `precision` means on this device.
+        example: gives inputs of some objects. With it, half precision is compared with float32 before it is used; where
+            they differ by more than `HALF`, the network runs in float32 and a RuntimeWarning says so.
     """
 
     def __init__(
@@ -79,6 +98,7 @@ class Forward:
         precision: str = "float32",
         compiling: str = "auto",
         dtype: torch.dtype | None = None,
+        example: Callable[[], Sequence[Tensor]] | None = None,
     ) -> None:
         self.network = network
         self.device = torch.device(device)
@@ -88,6 +108,24 @@ class Forward:
         )
         self.calls = 0
         self._compiled: Callable[..., Tensor] | None = None
+        if self.dtype is not None and example is not None:
+            self._check_half([item.to(self.device) for item in example()])
+
+    def _check_half(self, inputs: Sequence[Tensor]) -> None:
+        """Give half precision up where it changes what the network answers."""
+        half, name = self.dtype, type(self.network).__name__
+        found = self(inputs, len(inputs[0])).float()
+        self.dtype, self.calls = None, 0
+        gap = difference(self(inputs, len(inputs[0])), found)
+        self.calls = 0
+        if gap <= HALF:
+            self.dtype = half
+            return
+        warnings.warn(
+            f"network {name} runs in float32: in {half} its answers differ by {gap:.2g} of their range",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def __call__(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
         """(n, outputs) from inputs of n <= `batch` objects; compiled networks are given `batch`, padded with zeros."""
@@ -115,9 +153,14 @@ class Forward:
 
     def _call_compiled(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
         try:
-            if self._compiled is None:
-                self._compiled = torch.compile(self.network, dynamic=False)
-            return self._compiled(*(padded(item, batch) for item in inputs))[: len(inputs[0])]
+            if self._compiled is not None:
+                return self._compiled(*(padded(item, batch) for item in inputs))[: len(inputs[0])]
+            self._compiled = torch.compile(self.network, dynamic=False)
+            outputs = self._compiled(*(padded(item, batch) for item in inputs))[: len(inputs[0])]
+            gap = difference(self.network(*inputs), outputs)
+            if gap > (COMPILED if self.dtype is None else HALF):
+                raise ArithmeticError(f"compiled, its answers differ by {gap:.2g} of their range")
+            return outputs
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - a missing compiler, an unsupported layer: eager does all of them

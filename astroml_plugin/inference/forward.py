@@ -76,7 +76,13 @@ def runner_of(job: Job, model: ResidentModel) -> Runner:
     key = (model.bundle.sha256, str(model.device), averaged, job.precision, job.compiling, job.batch)
 
     def make() -> Runner:
-        forward = Forward(model.network, model.device, precision=job.precision, compiling=job.compiling)
+        forward = Forward(
+            model.network,
+            model.device,
+            precision=job.precision,
+            compiling=job.compiling,
+            example=model.task.example_inputs,
+        )
         if isinstance(model.task, DetectingTask):
             return Runner(forward, _windows_per_forward(job, model), "windows")
         return Runner(forward, job.batch or stamps_per_forward(model.network, model.task.input_shapes(), model.device))

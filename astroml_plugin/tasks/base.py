@@ -23,7 +23,7 @@ from astroml_plugin.core import registry as plugins
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.settings import from_mapping, refuse_choices, to_mapping
-from astroml_plugin.cutouts import Cutouts, crop
+from astroml_plugin.cutouts import Cutouts, crop, from_stamps
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
 from astroml_plugin.tasks.normalisation import Normalisation, gaussian_psf, measure_scales, normalise_psf
@@ -266,6 +266,40 @@ class Task(ABC):
         """(channels, h, w) of each network input of one object."""
         bands, size, psf = len(self.bands), self.stamp_size, self.settings.psf_size
         return [(bands, size, size), *([(bands, psf, psf)] if self.settings.psf != "none" else [])]
+
+    @property
+    def example_side(self) -> int:
+        """Side in pixels of what `example_inputs` draws."""
+        return self.stamp_size
+
+    def example_inputs(self, count: int = 4) -> tuple[Tensor, ...]:
+        """Draw stamps and prepare them, the same at every call: what two versions of a network can be compared on.
+
+        Each stamp has noise of width 1 and a round source; it is prepared as a stamp of a source would be.
+
+        Args:
+            count: stamps.
+
+        Returns:
+            Network inputs as `prepare` makes them.
+        """
+        side, bands, settings = self.example_side, len(self.bands), self.settings
+        drawn = np.random.default_rng(0)
+        sources = gaussian_psf(max(2.0, side / 8), side).numpy() * np.geomspace(1e2, 1e4, count)[:, None, None, None]
+        image = drawn.normal(size=(count, bands, side, side)) + sources
+        if len(settings.normalisation.scales) == bands:
+            image *= np.reshape(settings.normalisation.scales, (bands, 1, 1))
+        if settings.dtype == "uint8" and not settings.any_dtype:
+            image = np.clip(image * 4 + 40, 0, 255).astype(np.uint8)
+        image = image if image.dtype == np.uint8 else image.astype(np.float32)
+        psf = None
+        if settings.psf != "none":
+            psf = np.broadcast_to(
+                gaussian_psf(4.0, settings.psf_size).numpy(), (count, bands, *2 * (settings.psf_size,))
+            )
+        variance = np.ones(image.shape, np.float32)
+        inputs, _ = self.prepare(from_stamps(image, variance, psf, bands=self.bands, pixel_scale=self.pixel_scale))
+        return inputs
 
     def choose_bands(self, available: Sequence[str], band: str | None = None) -> tuple[str, ...]:
         """The bands to read from a source, by name; `band` picks the one of a model that takes any.

@@ -125,6 +125,11 @@ class DetectingTask(Task):
         """The same, as the network is built with it."""
         return self.channels
 
+    @property
+    def example_side(self) -> int:
+        """Side in pixels of a small window."""
+        return min(self.window, self.stride * max(1, 64 // self.stride))
+
     def for_bands(self, bands: Sequence[str]) -> DetectingTask:
         """The task for the bands of a source (what `check_source` gave): its columns are then those of the catalog."""
         found = self.with_settings(bands=tuple(bands))
