@@ -1,11 +1,95 @@
-"""Distributed survey image processing: tiles in Zarr, resident PyTorch models on Dask, catalogs in Parquet."""
+"""Distributed survey image processing: tiles in Zarr, resident PyTorch models on Dask, catalogs in Parquet.
+
+The names below are the public nouns (docs/api.md). Each is imported when it is first used, so that `import
+astroml_plugin` costs nothing. Whole runs are the functions of `workflows`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from astroml_plugin.core.version import version
 
+if TYPE_CHECKING:
+    from astroml_plugin.catalog import Catalog, Column
+    from astroml_plugin.catalog.query import QueryResult
+    from astroml_plugin.core.errors import AstromlError, InputError
+    from astroml_plugin.core.flags import ObjectFlag
+    from astroml_plugin.cutouts import Cutouts, Grid, Tile
+    from astroml_plugin.inference import Unit, UnitResult
+    from astroml_plugin.sky.wcs import Wcs
+    from astroml_plugin.sources.labels import float_labels
+    from astroml_plugin.sources.stamps import Stamps, open_source
+    from astroml_plugin.sources.survey import Survey
+    from astroml_plugin.sources.tile_table import TileInfo
+    from astroml_plugin.tasks.base import Task, TaskSettings
+    from astroml_plugin.tasks.detection import DetectingTask, Detections
+    from astroml_plugin.tasks.normalisation import Normalisation
+    from astroml_plugin.training.batches import LabelledStamps
+    from astroml_plugin.training.bundle import Card, ModelBundle
+
 __version__: str
 
+__all__ = [
+    "AstromlError",
+    "Card",
+    "Catalog",
+    "Column",
+    "Cutouts",
+    "DetectingTask",
+    "Detections",
+    "Grid",
+    "InputError",
+    "LabelledStamps",
+    "ModelBundle",
+    "Normalisation",
+    "ObjectFlag",
+    "QueryResult",
+    "Stamps",
+    "Survey",
+    "Task",
+    "TaskSettings",
+    "Tile",
+    "TileInfo",
+    "Unit",
+    "UnitResult",
+    "Wcs",
+    "__version__",
+    "float_labels",
+    "open_source",
+]
 
-def __getattr__(name: str) -> str:
+_HOMES = {
+    "catalog": "Catalog Column",
+    "catalog.query": "QueryResult",
+    "core.errors": "AstromlError InputError",
+    "core.flags": "ObjectFlag",
+    "cutouts": "Cutouts Grid Tile",
+    "inference": "Unit UnitResult",
+    "sky.wcs": "Wcs",
+    "sources.labels": "float_labels",
+    "sources.stamps": "Stamps open_source",
+    "sources.survey": "Survey",
+    "sources.tile_table": "TileInfo",
+    "tasks.base": "Task TaskSettings",
+    "tasks.detection": "DetectingTask Detections",
+    "tasks.normalisation": "Normalisation",
+    "training.batches": "LabelledStamps",
+    "training.bundle": "Card ModelBundle",
+}
+"""Modules of the public nouns."""
+
+
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version()
+    for home, names in _HOMES.items():
+        if name in names.split():
+            value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
