@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.sources.ingest import FitsOptions, IngestResult, Progress, expand, ingest_fits, ingest_stamps
+from astroml_plugin.core.settings import with_changes
+from astroml_plugin.sources.ingest import IngestOptions, IngestResult, Progress, expand, ingest_fits, ingest_stamps
+
+__all__ = ["IngestOptions", "ingest"]
 
 
 def ingest(
     inputs: Sequence[str] | str,
     *,
     out: str,
-    bands: Sequence[str] | str | None = None,
-    tile_size: int | None = None,
-    halo: int | None = None,
-    npz_map: Mapping[str, str] | str | None = None,
-    layout: str | None = None,
-    table: str | None = None,
-    variance_pattern: str | None = None,
-    weight_pattern: str | None = None,
-    mask_pattern: str | None = None,
-    mask_map: str = "auto",
-    psf: Sequence[str] | str = (),
-    hdu: str | int | None = None,
-    saturation: float | None = None,
-    zero_point: Sequence[float] | float = (),
-    name: str | None = None,
-    block: int | None = None,
-    pixel_scale: float | None = None,
+    options: IngestOptions | None = None,
     client: Any = None,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> IngestResult:
     """Bring FITS images into a Survey, or stamps into Stamps; a rerun reads nothing that is done.
 
@@ -39,68 +27,47 @@ def ingest(
         inputs: FITS files, folders, `*` patterns or URLs; .npz archives; or one folder of pictures (with `table`).
             Several bands of one field are as many files in the order of `bands` ("-" for a band it lacks).
         out: the store; made when it is not there, added to when it is.
-        bands: names of the bands, a sequence or "g,r,i"; default c000, c001, ... (or what the .npz says).
-        tile_size: outer side of a tile in pixels; default: what holds the largest image, at most 4096.
-        halo: pixels a tile shares with its neighbours on every side; default 128.
-        npz_map: part -> key in the archive, for example {"images": "x", "label": "y"} or "images=x,label=y".
-        layout: axes of the archive's images, for example "nyxc".
-        table: CSV or Parquet table with id_str and file_loc (relative to the folder) and label columns.
-        variance_pattern: name of an image's variance file: "old=new" in the file name or "{stem}.var.fits".
-        weight_pattern: the same for inverse-variance weights, for example "ooi=oow,oki=oow".
-        mask_pattern: the same for masks, for example "ooi=ood,oki=ood".
-        mask_map: meaning of mask values: auto, codes, bits, nonzero, or e.g. "codes:1=BAD,3=SATURATED".
-        psf: PSF images: one file, one per band, or one pattern as above.
-        hdu: EXTNAME or number of the only HDU to take.
-        saturation: level from which pixels count as saturated; default the header's SATURATE.
-        zero_point: magnitude zero point, one or one per band; default from the header.
-        name: name of the parent image when there is only one field; default from the file name.
-        block: stamps per unit; default about 32 MB.
-        pixel_scale: arcsec per pixel of stamps.
+        options: how files are read and cut.
         client: Dask client, or what `cluster.connect` takes; default threads of this process.
         progress: called with ("ingest", units done, units known of).
+        changes: single fields of the options by name, for example `tile_size=1024`; `bands` and `psf` may be text
+            such as "g,r,i", `npz_map` text such as "images=x,label=y", `zero_point` one number.
 
     Raises:
-        InputError: bad files, or an output with other settings.
+        InputError: bad files, an unknown option, or an output with other settings.
     """
-    given = [inputs] if isinstance(inputs, str) else list(inputs)
-    names = [band.strip() for band in bands.split(",")] if isinstance(bands, str) else bands
-    archives = [url for url in given if url.lower().endswith(".npz")]
-    if not given and table is None:
+    chosen = with_changes(IngestOptions, options, _parsed(changes), "the options of ingest")
+    urls = [inputs] if isinstance(inputs, str) else list(inputs)
+    archives = [url for url in urls if url.lower().endswith(".npz")]
+    if chosen.table is None and not urls:
         raise InputError("nothing to ingest: name FITS files, .npz archives, or a folder with --table")
-    if table is not None or archives:
-        if archives and len(archives) < len(given):
-            raise InputError("FITS files and .npz archives cannot go into one store: ingest them apart")
-        stamps: dict[str, Any] = {"npz_map": _mapping(npz_map), "layout": layout, "table": table, "block": block}
-        return ingest_stamps(
-            given, out=out, bands=names, pixel_scale=pixel_scale, client=client, progress=progress, **stamps
-        )
-    options = FitsOptions(
-        hdu=None if hdu is None else str(hdu),
-        variance_pattern=variance_pattern,
-        weight_pattern=weight_pattern,
-        mask_pattern=mask_pattern,
-        mask_map=mask_map,
-        psf=_psf_names(psf),
-        saturation=saturation,
-        zero_point=(float(zero_point),) if isinstance(zero_point, int | float) else tuple(zero_point),
-        name=name,
-    )
-    tiling: dict[str, Any] = {"bands": names, "tile_size": tile_size, "halo": halo}
-    return ingest_fits(expand(given), out=out, options=options, client=client, progress=progress, **tiling)
+    if chosen.table is None and not archives:
+        return ingest_fits(expand(urls), out, chosen, client, progress)
+    if archives and len(archives) < len(urls):
+        raise InputError("FITS files and .npz archives cannot go into one store: ingest them apart")
+    return ingest_stamps(urls, out, chosen, client, progress)
 
 
-def _mapping(npz_map: Mapping[str, str] | str | None) -> Mapping[str, str]:
-    """part -> key, also from "images=x,label=y"."""
-    if not isinstance(npz_map, str):
-        return npz_map or {}
-    pairs = [pair.partition("=") for pair in npz_map.split(",")]
+def _parsed(changes: dict[str, Any]) -> dict[str, Any]:
+    """Options as they are stored, from the short forms that people type."""
+    values = dict(changes)
+    if isinstance(bands := values.get("bands"), str):
+        values["bands"] = tuple(band.strip() for band in bands.split(","))
+    if isinstance(psf := values.get("psf"), str):
+        pattern = "=" in psf or "{stem}" in psf
+        values["psf"] = (psf,) if pattern else tuple(name for name in psf.split(",") if name)
+    if isinstance(pairs := values.get("npz_map"), str):
+        values["npz_map"] = _mapping(pairs)
+    if isinstance(zero_point := values.get("zero_point"), int | float):
+        values["zero_point"] = (float(zero_point),)
+    if isinstance(hdu := values.get("hdu"), int):
+        values["hdu"] = str(hdu)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _mapping(text: str) -> dict[str, str]:
+    """part -> key of "images=x,label=y"."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(part and key for part, _, key in pairs):
-        raise InputError(f"npz_map {npz_map!r} must read PART=KEY,PART=KEY, for example images=x,label=y")
+        raise InputError(f"npz_map {text!r} must read PART=KEY,PART=KEY, for example images=x,label=y")
     return {part.strip(): key.strip() for part, _, key in pairs}
-
-
-def _psf_names(psf: Sequence[str] | str) -> tuple[str, ...]:
-    """Files, or one pattern, also from comma-separated text."""
-    if not isinstance(psf, str):
-        return tuple(psf)
-    return (psf,) if "=" in psf or "{stem}" in psf else tuple(name for name in psf.split(",") if name)

@@ -36,7 +36,7 @@ class LabelMaps(TileTable):
         self.bands: tuple[str, ...] = tuple(metadata["bands"])
         self.tile_size: int = metadata["tile_size"]
         self.halo: int = metadata["halo"]
-        self._opened: dict[bool, zarr.Array] = {}
+        self._opened: dict[bool, zarr.Array[Any]] = {}
 
     @classmethod
     def create(cls, catalog: str, survey: Survey) -> LabelMaps:
@@ -46,15 +46,8 @@ class LabelMaps(TileTable):
             side = survey.tile_size
             chunk = arrays.spatial_chunk(1, side)
             if not storage.exists(storage.join(url, _ARRAY, "zarr.json")):  # else a killed run had begun
-                arrays.create_array(
-                    *(url, _ARRAY),
-                    shape=(0, side, side),
-                    unit=(1, side, side),
-                    chunk=(1, chunk, chunk),
-                    dtype="uint32",
-                    fill=0,
-                    dimensions=("tile", "y", "x"),
-                )
+                layout = arrays.ArrayLayout(("tile", "y", "x"), (side, side), 1, (1, chunk, chunk), "uint32")
+                arrays.create_array(url, _ARRAY, layout)
             metadata = {"kind": cls.kind, "bands": list(survey.bands), "tile_size": side, "halo": survey.halo}
             arrays.create_group(url, metadata, folders=["tiles"])
         made = cls.open(catalog)
@@ -88,7 +81,7 @@ class LabelMaps(TileTable):
             array.resize((count, *array.shape[1:]))
             self._opened.clear()
 
-    def _array(self, *, writable: bool = False) -> zarr.Array:
+    def _array(self, *, writable: bool = False) -> zarr.Array[Any]:
         if writable not in self._opened:
             self._opened[writable] = arrays.open_array(self.url, _ARRAY, read_only=not writable)
         return self._opened[writable]

@@ -6,6 +6,7 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from os import PathLike, fspath
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from astroml_plugin.core.errors import InputError
@@ -65,6 +66,24 @@ def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
         raise InputError(f"{where} is incomplete: {error}") from None
 
 
+def with_changes(kind: type[S], options: S | None, changes: Mapping[str, Any], where: str) -> S:
+    """Options with some fields changed by name: keywords of a call, options of a command and TOML go the same way.
+
+    Args:
+        kind: a frozen dataclass.
+        options: what to start from; default: the defaults of `kind`.
+        changes: field name -> value.
+        where: how to name the options in an error, for example "the options of ingest".
+
+    Raises:
+        InputError: an unknown name (the nearest valid one is given), or a value of the wrong type.
+    """
+    if options is None:
+        return from_mapping(kind, changes, where)
+    values = {field.name: getattr(options, field.name) for field in fields(options) if field.init}  # type: ignore[arg-type]
+    return from_mapping(type(options), {**values, **changes}, where)
+
+
 def _over_default(kind: Any, key: str, value: Any) -> Any:
     """A nested table changes the default of its field: what it leaves out keeps that default."""
     factory = next(field for field in fields(kind) if field.name == key).default_factory
@@ -92,10 +111,12 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     origin = get_origin(hint)
     if hint is Any:
         return value
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # numbers and arrays of NumPy
     if origin in (Union, types.UnionType):
         return _convert_union(value, get_args(hint), where)
     if is_dataclass(hint) and isinstance(hint, type):
-        return from_mapping(hint, value, where)
+        return value if isinstance(value, hint) else from_mapping(hint, value, where)
     if origin is tuple:
         return _convert_tuple(value, get_args(hint), where)
     if origin is dict or hint is dict:
@@ -104,6 +125,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return _expect(value, bool, "true or false", where)
     if isinstance(value, bool):
         raise InputError(f"{where} must be of type {hint.__name__}, not {value!r}")
+    if hint is str and isinstance(value, PathLike):
+        return fspath(value)
     if hint is float:
         return float(_expect(value, int | float, "a number", where))
     return _expect(value, hint, {int: "a whole number", str: "a text"}.get(hint, str(hint)), where)

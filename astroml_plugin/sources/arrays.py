@@ -10,6 +10,7 @@ import importlib.util
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,13 +92,13 @@ def read_metadata(url: str) -> dict[str, Any]:
     return dict(metadata)
 
 
-def open_array(url: str, name: str, *, read_only: bool = True) -> zarr.Array:
+def open_array(url: str, name: str, *, read_only: bool = True) -> zarr.Array[Any]:
     """One array of a group, without consolidated metadata."""
     reads = storage.is_local(url) or (url.startswith("http") and storage.through_obstore(url))
     return _open(url, name, read_only, zarrs=_HAS_ZARRS and _pipeline != "zarr" and read_only and reads)
 
 
-def _open(url: str, name: str, read_only: bool, *, zarrs: bool) -> zarr.Array:
+def _open(url: str, name: str, read_only: bool, *, zarrs: bool) -> zarr.Array[Any]:
     settings: dict[str, Any] = {"array.write_empty_chunks": True, "async.concurrency": 8}
     if zarrs:
         settings["codec_pipeline.path"] = "zarrs.ZarrsCodecPipeline"
@@ -110,28 +111,36 @@ def _open(url: str, name: str, read_only: bool, *, zarrs: bool) -> zarr.Array:
             raise CorruptError(f"{storage.redact(url)} has no readable array {name!r}: {error}") from error
 
 
-def create_array(
-    url: str,
-    name: str,
-    *,
-    shape: Sequence[int],
-    unit: Sequence[int],
-    chunk: Sequence[int],
-    dtype: str,
-    fill: float | int,
-    dimensions: Sequence[str],
-) -> None:
-    """Create an array whose shards are `unit` rounded up to whole `chunk`s."""
-    shards = tuple(-(-side // step) * step for side, step in zip(unit, chunk, strict=True))
+@dataclass(frozen=True)
+class ArrayLayout:
+    """How one array of a store lies on disk."""
+
+    dimensions: tuple[str, ...]
+    """Names of the axes; the first one counts rows."""
+    shape: tuple[int, ...]
+    """Lengths of the axes after the first."""
+    unit: int
+    """Rows of one unit: a shard holds them."""
+    chunk: tuple[int, ...]
+    """Lengths of an inner chunk along all axes."""
+    dtype: str = "float32"
+    """Kind of number."""
+    fill: float = 0
+    """Value where nothing was written."""
+
+
+def create_array(url: str, name: str, layout: ArrayLayout) -> None:
+    """Create an empty array whose shards are units rounded up to whole chunks."""
+    unit = (layout.unit, *layout.shape)
     zarr.create_array(
         storage.zarr_store(storage.join(url, name)),
-        shape=tuple(shape),
-        chunks=tuple(chunk),
-        shards=shards,
-        dtype=dtype,
-        fill_value=fill,
+        shape=(0, *layout.shape),
+        chunks=layout.chunk,
+        shards=tuple(-(-side // step) * step for side, step in zip(unit, layout.chunk, strict=True)),
+        dtype=layout.dtype,
+        fill_value=layout.fill,
         compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
-        dimension_names=tuple(dimensions),
+        dimension_names=layout.dimensions,
         config={"write_empty_chunks": True},
     )
 
@@ -144,7 +153,7 @@ def spatial_chunk(bands: int, side: int, itemsize: int = 4, largest: int = 512) 
     return min(step, side)
 
 
-def shard_exists(url: str, name: str, array: zarr.Array, index: int) -> bool:
+def shard_exists(url: str, name: str, array: zarr.Array[Any], index: int) -> bool:
     """Whether the shard at `index` along the first axis has been written (an empty file has not)."""
     key = array.metadata.encode_chunk_key((index, *(0,) * (array.ndim - 1)))
     filesystem, path = storage.filesystem(storage.join(url, name, key))
@@ -159,7 +168,7 @@ Region = tuple[slice, ...]
 
 
 def read_unit(
-    url: str, name: str, array: zarr.Array, shard: int, start: int, stop: int, region: Region = ()
+    url: str, name: str, array: zarr.Array[Any], shard: int, start: int, stop: int, region: Region = ()
 ) -> np.ndarray:
     """Rows [start, stop) of one shard, or a region of them.
 
@@ -187,7 +196,7 @@ def read_unit(
     return values
 
 
-def _trusted(url: str, name: str, array: zarr.Array, start: int) -> zarr.Array:
+def _trusted(url: str, name: str, array: zarr.Array[Any], start: int) -> zarr.Array[Any]:
     """The array; opened again with zarr-python, here and from now on, when zarrs gives another first chunk."""
     if not _through_zarrs(array):
         return array
@@ -209,7 +218,7 @@ def _trusted(url: str, name: str, array: zarr.Array, start: int) -> zarr.Array:
     return array if _compared[key] else _open(url, name, True, zarrs=False)
 
 
-def _through_zarrs(array: zarr.Array) -> bool:
+def _through_zarrs(array: zarr.Array[Any]) -> bool:
     return _HAS_ZARRS and type(array._async_array.codec_pipeline).__module__.startswith("zarrs")
 
 
@@ -225,7 +234,7 @@ def _is_fill(values: np.ndarray, fill: Any) -> bool:
     return all(bool(np.isnan(part).all() if nan else (part == fill).all()) for part in (middle, flat))
 
 
-def write_unit(array: zarr.Array, start: int, values: np.ndarray) -> None:
+def write_unit(array: zarr.Array[Any], start: int, values: np.ndarray) -> None:
     """Write whole rows from `start` on."""
     storage.retrying(array.__setitem__, slice(start, start + len(values)), values)
 

@@ -1,18 +1,18 @@
-"""Which part of a tile a few objects need, and whether reading only that part is cheaper than reading all of it."""
+"""The part of a tile that a few objects need, and whether reading only that part is cheaper than reading all of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import I64
 from astroml_plugin.sky.wcs import Box
 
 
 @dataclass(frozen=True)
-class Store:
-    """What reading costs, roughly: the choice matters only where one way is several times cheaper."""
+class ReadCost:
+    """Rough cost of reading from a store: the choice matters only where one way is several times cheaper."""
 
     latency: float
     """Seconds of one read, the call included."""
@@ -20,14 +20,14 @@ class Store:
     """Decoded bytes per second."""
 
 
-LOCAL = Store(latency=2e-3, rate=1e9)
+LOCAL = ReadCost(latency=2e-3, rate=1e9)
 """A local disk: 2 ms are what a call of zarr takes."""
 
-REMOTE = Store(latency=60e-3, rate=1e8)
+REMOTE = ReadCost(latency=60e-3, rate=1e8)
 """An object store: an index and a range of the shard, one after the other."""
 
 
-def touched(left: NDArray[np.int64], top: NDArray[np.int64], size: int, chunk: int, side: tuple[int, int]) -> list[Box]:
+def chunk_boxes(left: I64, top: I64, size: int, chunk: int, side: tuple[int, int]) -> list[Box]:
     """The chunks that stamps lie on, neighbours along x joined, so that each box is one read.
 
     Args:
@@ -52,21 +52,21 @@ def touched(left: NDArray[np.int64], top: NDArray[np.int64], size: int, chunk: i
     return boxes
 
 
-def _span(start: NDArray[np.int64], size: int, chunk: int, side: int) -> tuple[list[int], list[int]]:
+def _span(start: I64, size: int, chunk: int, side: int) -> tuple[list[int], list[int]]:
     """First and last chunk of each stamp along one axis."""
     first, last = np.clip(start, 0, side - 1), np.clip(start + size - 1, 0, side - 1)
     return (first // chunk).tolist(), (last // chunk).tolist()
 
 
-def pays(boxes: list[Box], side: tuple[int, int], pixel_bytes: int, arrays: int, store: Store) -> bool:
+def is_cheaper(boxes: list[Box], side: tuple[int, int], pixel_bytes: int, arrays: int, store: ReadCost) -> bool:
     """Whether reading `boxes` alone is estimated to be cheaper than reading the tile.
 
     Args:
-        boxes: of `touched`.
+        boxes: from `chunk_boxes`.
         side: (height, width) of the tile.
         pixel_bytes: bytes of one pixel position, all bands of all arrays.
-        arrays: how many arrays each box is read from.
-        store: where from.
+        arrays: number of arrays that each box is read from.
+        store: cost of a read there.
     """
     area = sum((box.x1 - box.x0) * (box.y1 - box.y0) for box in boxes)
     parts = arrays * len(boxes) * store.latency + area * pixel_bytes / store.rate

@@ -7,7 +7,6 @@ listing tells what a store holds. Stamps are numbered 0 ... count - 1 over the b
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,10 @@ from numpy.typing import ArrayLike
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources import arrays
+from astroml_plugin.sources.arrays import ArrayLayout
+from astroml_plugin.sources.store import Store
 from astroml_plugin.sources.survey import Survey
 
 BLOCK_BYTES = 32_000_000
@@ -62,87 +64,93 @@ def block_name(index: int) -> str:
     return f"block_{index:06d}"
 
 
-def _block_size(stamp_bytes: int) -> int:
-    """Stamps per block: a power of two near `BLOCK_BYTES`."""
-    return int(min(BLOCK_LARGEST, 2 ** max(0, int(np.log2(max(1, BLOCK_BYTES // stamp_bytes))))))
+@dataclass(frozen=True)
+class StampLayout:
+    """Arrays of a store of stamps."""
+
+    bands: tuple[str, ...]
+    """Names of the bands."""
+    size: tuple[int, int]
+    """(height, width) of a stamp in pixels."""
+    dtype: str = "float32"
+    """Kind of number of the images."""
+    block: int | None = None
+    """Stamps per unit; default about 32 MB."""
+    pixel_scale: float | None = None
+    """Arcsec per pixel."""
+    psf_size: tuple[int, int] | None = None
+    """(height, width) of PSF images; None: no PSF is stored."""
+    variance: bool = False
+    """Whether variance images are stored."""
+    layers: tuple[str, ...] = ()
+    """Layers of the truth of every pixel, (layer, y, x) float16, NaN where it is unknown."""
+
+    @property
+    def _stamp_bytes(self) -> int:
+        return len(self.bands) * self.size[0] * self.size[1] * np.dtype(self.dtype).itemsize
+
+    @property
+    def rows(self) -> int:
+        """Stamps per block; by default a power of two near `BLOCK_BYTES`."""
+        fitting = max(1, BLOCK_BYTES // max(1, self._stamp_bytes))
+        return self.block or int(min(BLOCK_LARGEST, 2 ** int(np.log2(fitting))))
+
+    def arrays(self) -> dict[str, ArrayLayout]:
+        """Name -> layout of each array."""
+        shapes: dict[str, tuple[int, ...]] = {"image": (len(self.bands), *self.size)}
+        shapes |= {"variance": shapes["image"]} if self.variance else {}
+        shapes |= {"psf": (len(self.bands), *self.psf_size)} if self.psf_size else {}
+        shapes |= {"truth": (len(self.layers), *self.size)} if self.layers else {}
+        fitting = max(1, min(self.rows, _INNER_BYTES // max(1, self._stamp_bytes)))
+        chunk = int(np.gcd(self.rows, 2 ** int(np.log2(fitting))))
+        types = {"image": self.dtype, "truth": "float16"}
+        return {
+            name: ArrayLayout(
+                _DIMENSIONS.get(name, ("object", "band", "y", "x")),
+                *(shape, self.rows, (chunk, *shape), types.get(name, "float32")),
+            )
+            for name, shape in shapes.items()
+        }
 
 
-class Stamps:
+class Stamps(Store):
     """Postage stamps on disk, with their objects and labels."""
 
     kind = "stamps"
+    tables = "objects"
 
     def __init__(self, url: str, metadata: dict[str, Any]) -> None:
-        self.url = url
-        self.id: str = metadata["id"]
-        self.bands: tuple[str, ...] = tuple(metadata["bands"])
+        super().__init__(url, metadata)
         self.size: tuple[int, int] = (metadata["size"][0], metadata["size"][1])
         self.dtype = np.dtype(metadata["dtype"])
         self.block: int = metadata["block"]
+        self.unit_rows = self.block
         self.pixel_scale: float | None = metadata["pixel_scale"]
-        self.has_variance = "variance" in metadata["arrays"]
-        self.has_psf = "psf" in metadata["arrays"]
-        self.has_truth = "truth" in metadata["arrays"]
+        self.has_variance = "variance" in self.array_names
+        self.has_psf = "psf" in self.array_names
+        self.has_truth = "truth" in self.array_names
         self.layers: tuple[str, ...] = tuple(metadata.get("layers", ()))
         """Names of the layers of the truth of every pixel, for tasks that learn maps; empty where there is none."""
-        self.array_names: tuple[str, ...] = tuple(metadata["arrays"])
-        self._opened: dict[tuple[str, bool], zarr.Array] = {}
 
     @classmethod
-    def create(
-        cls,
-        url: str,
-        *,
-        bands: Sequence[str],
-        size: tuple[int, int],
-        dtype: str = "float32",
-        block: int | None = None,
-        pixel_scale: float | None = None,
-        psf_size: tuple[int, int] | None = None,
-        variance: bool = False,
-        layers: Sequence[str] = (),
-    ) -> Stamps:
-        """An empty store of stamps of `size` (height, width); `block` stamps a unit (default: about 32 MB).
+    def create(cls, url: str, layout: StampLayout | None = None, **changes: Any) -> Stamps:
+        """An empty store.
 
-        With `layers`, every stamp has the truth of its pixels, (layer, y, x) float16, NaN where it is unknown.
+        Args:
+            url: path or fsspec URL.
+            layout: its stamps.
+            changes: fields of the layout by name.
+
+        Raises:
+            InputError: an unknown field, bands that are not different names, a place that is taken or unwritable.
         """
-        if len(set(bands)) != len(bands) or not bands:
-            raise InputError(f"bands {list(bands)} must be different names, at least one")
-        url = storage.absolute(url)
-        if storage.exists(storage.join(url, "zarr.json")):
-            raise InputError(f"{storage.redact(url)} exists already: open it, or choose another output")
-        stamp_bytes = len(bands) * size[0] * size[1] * np.dtype(dtype).itemsize
-        block = block or _block_size(stamp_bytes)
-        chunk = int(np.gcd(block, 2 ** int(np.log2(max(1, min(block, _INNER_BYTES // stamp_bytes))))))
-        shapes = {"image": (len(bands), *size)}
-        shapes |= {"variance": (len(bands), *size)} if variance else {}
-        shapes |= {"psf": (len(bands), *psf_size)} if psf_size else {}
-        shapes |= {"truth": (len(layers), *size)} if layers else {}
-        types = {"image": dtype, "truth": "float16"}
-        try:
-            for name, shape in shapes.items():
-                _create_array(url, name, shape, block, chunk, types.get(name, "float32"))
-        except OSError as error:
-            raise InputError(f"{storage.redact(url)} cannot be written: {storage.redact(str(error))}") from error
+        layout = with_changes(StampLayout, layout, changes, "the layout of stamps")
         metadata = {
-            **{"kind": cls.kind, "id": uuid.uuid4().hex, "bands": list(bands), "size": list(size)},
-            **{"dtype": np.dtype(dtype).name, "block": block, "pixel_scale": pixel_scale, "arrays": list(shapes)},
+            **{"bands": list(layout.bands), "size": list(layout.size), "dtype": np.dtype(layout.dtype).name},
+            **{"block": layout.rows, "pixel_scale": layout.pixel_scale},
+            **({"layers": list(layout.layers)} if layout.layers else {}),
         }
-        metadata |= {"layers": list(layers)} if layers else {}
-        arrays.create_group(url, metadata, folders=["objects"])
-        return cls.open(url)
-
-    @classmethod
-    def open(cls, url: str) -> Stamps:
-        """Existing stamps; InputError when there are none or their format is newer."""
-        url = storage.absolute(url)
-        metadata = arrays.read_metadata(url)
-        if metadata.get("kind") != cls.kind:
-            raise InputError(f"{storage.redact(url)} holds a {metadata.get('kind')}, not stamps")
-        return cls(url, metadata)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Stamps.open, (self.url,)
+        return cls._create(url, layout.arrays(), metadata)
 
     # --- blocks and objects ---------------------------------------------------------------------------------------
 
@@ -199,13 +207,6 @@ class Stamps:
         return self._files[index]
 
     # --- pixels ---------------------------------------------------------------------------------------------------
-
-    def array(self, name: str, *, writable: bool = False) -> zarr.Array:
-        """The zarr array `name`, opened once per Stamps object."""
-        key = (name, writable)
-        if key not in self._opened:
-            self._opened[key] = arrays.open_array(self.url, name, read_only=not writable)
-        return self._opened[key]
 
     def read_block(self, index: int) -> Pixels:
         """One block's pixels, each array with one whole-shard read; CorruptError for a missing or altered shard."""
@@ -266,16 +267,6 @@ class Stamps:
             raise CorruptError(f"{storage.redact(self.url)}: {name} of {block.name} is missing its shard")
         return values
 
-    def reserve(self, blocks: int) -> int:
-        """Make room for `blocks` blocks and give the first one's index (driver only; never reused)."""
-        self._opened.clear()
-        opened = [self.array(name, writable=True) for name in self.array_names]
-        first = max(array.shape[0] for array in opened) // self.block
-        for array in opened:
-            array.resize(((first + blocks) * self.block, *array.shape[1:]))
-        self._opened.clear()
-        return first
-
     def write_block(
         self,
         index: int,
@@ -301,7 +292,7 @@ class Stamps:
             arrays.write_unit(array, index * self.block, self._whole(values, array))
         return arrays.checksum(given)
 
-    def _whole(self, values: np.ndarray, array: zarr.Array) -> np.ndarray:
+    def _whole(self, values: np.ndarray, array: zarr.Array[Any]) -> np.ndarray:
         """`values` filled up to a whole shard: zarr would read a shard first to write a part of it."""
         if len(values) == self.block:
             return np.ascontiguousarray(values, array.dtype)
@@ -317,18 +308,6 @@ class Stamps:
         storage.write_table(storage.join(self.url, "objects", name), objects)
         for cached in ("_files", "columns"):
             self.__dict__.pop(cached, None)
-
-
-def _create_array(url: str, name: str, shape: Sequence[int], block: int, chunk: int, dtype: str) -> None:
-    arrays.create_array(
-        *(url, name),
-        shape=(0, *shape),
-        unit=(block, *shape),
-        chunk=(chunk, *shape),
-        dtype=dtype,
-        fill=0,
-        dimensions=_DIMENSIONS.get(name, ("object", "band", "y", "x")),
-    )
 
 
 def _checked(objects: pa.Table) -> pa.Table:

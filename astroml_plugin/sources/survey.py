@@ -5,12 +5,12 @@ A tile exists once its row is committed, after its shards. Only the driver resiz
 
 from __future__ import annotations
 
-import uuid
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from astroml_plugin.core import storage
@@ -18,26 +18,28 @@ from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.flags import MASK_BITS
 from astroml_plugin.cutouts import SparseTile, Tile, stamp_origin
 from astroml_plugin.sky.wcs import Box, tile_step
-from astroml_plugin.sources import arrays
-from astroml_plugin.sources import partial_reads as sparse
+from astroml_plugin.sources import arrays, partial_reads
+from astroml_plugin.sources.arrays import ArrayLayout
+from astroml_plugin.sources.store import Store
 from astroml_plugin.sources.tile_table import TileInfo, TileTable
 
+_DIMENSIONS = ("tile", "band", "y", "x")
+_PSF_DIMENSIONS = ("tile", "band", "cell_y", "cell_x", "psf_y", "psf_x")
 
-class Survey(TileTable):
+
+class Survey(Store, TileTable):
     """Tiles of one or many parent images on disk."""
 
     kind = "survey"
+    tables = "tiles"
+    unit_rows = 1
 
     def __init__(self, url: str, metadata: dict[str, Any]) -> None:
-        self.url = url
-        self.id: str = metadata["id"]
-        self.bands: tuple[str, ...] = tuple(metadata["bands"])
+        super().__init__(url, metadata)
         self.tile_size: int = metadata["tile_size"]
         self.halo: int = metadata["halo"]
         self.psf_shape: tuple[int, ...] | None = tuple(metadata["psf_shape"]) if metadata.get("psf_shape") else None
         self.mask_bits: dict[str, int] = dict(metadata["mask_bits"])
-        self.array_names: tuple[str, ...] = tuple(metadata["arrays"])
-        self._opened: dict[tuple[str, bool], zarr.Array] = {}
 
     @classmethod
     def create(
@@ -53,44 +55,22 @@ class Survey(TileTable):
     ) -> Survey:
         """An empty survey, `psf_shape` = (cells_y, cells_x, y, x); InputError when `url` is taken or unwritable."""
         tile_step(tile_size, halo)
-        if len(set(bands)) != len(bands) or not bands:
-            raise InputError(f"bands {list(bands)} must be different names, at least one")
-        names = ["image", *["variance"] * variance, *["mask"] * mask, *["psf"] * (psf_shape is not None)]
+        count, step = len(bands), arrays.spatial_chunk(len(bands), tile_size)
+        chunk = (1, count, step, step)
+        plane = ArrayLayout(_DIMENSIONS, (count, tile_size, tile_size), 1, chunk, fill=math.nan)
+        layouts = {"image": plane}
+        layouts |= {"variance": plane} if variance else {}
+        layouts |= {"mask": replace(plane, dtype="uint32", fill=0xFFFFFFFF)} if mask else {}
+        if psf_shape is not None:
+            shape = (count, *psf_shape)
+            layouts["psf"] = ArrayLayout(_PSF_DIMENSIONS, shape, 1, (1, *shape), fill=math.nan)
         metadata = {
-            **{"kind": cls.kind, "id": uuid.uuid4().hex, "bands": list(bands), "tile_size": tile_size, "halo": halo},
-            **{"psf_shape": list(psf_shape) if psf_shape else None, "mask_bits": MASK_BITS, "arrays": names},
+            **{"bands": list(bands), "tile_size": tile_size, "halo": halo},
+            **{"psf_shape": list(psf_shape) if psf_shape else None, "mask_bits": MASK_BITS},
         }
-        url = storage.absolute(url)
-        if storage.exists(storage.join(url, "zarr.json")):
-            raise InputError(f"{storage.redact(url)} exists already: open it, or choose another output")
-        try:
-            for name in names:
-                _create_array(url, name, len(bands), tile_size, psf_shape)
-        except OSError as error:
-            raise InputError(f"{storage.redact(url)} cannot be written: {storage.redact(str(error))}") from error
-        arrays.create_group(url, metadata, folders=["tiles"])
-        return cls.open(url)
-
-    @classmethod
-    def open(cls, url: str) -> Survey:
-        """An existing survey; InputError when there is none or its format is newer."""
-        url = storage.absolute(url)
-        metadata = arrays.read_metadata(url)
-        if metadata.get("kind") != cls.kind:
-            raise InputError(f"{storage.redact(url)} holds {metadata.get('kind')}, not a survey")
-        return cls(url, metadata)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Survey.open, (self.url,)
+        return cls._create(url, layouts, metadata)
 
     # --- pixels ---------------------------------------------------------------------------------------------------
-
-    def array(self, name: str, *, writable: bool = False) -> zarr.Array:
-        """The zarr array `name`, opened once per Survey object."""
-        key = (name, writable)
-        if key not in self._opened:
-            self._opened[key] = arrays.open_array(self.url, name, read_only=not writable)
-        return self._opened[key]
 
     def read_tile(self, info: TileInfo, bands: Sequence[str] | None = None, *, verify: bool = False) -> Tile:
         """One tile's arrays (bands chosen by name), each with one whole-shard read; safe in threads.
@@ -132,10 +112,10 @@ class Survey(TileTable):
         """
         side, chunk = self.array("image").shape[-2:], self.array("image").chunks[-1]
         left, top = stamp_origin(x, size) - info.outer.x0, stamp_origin(y, size) - info.outer.y0
-        boxes = sparse.touched(left, top, size, chunk, side)
+        boxes = partial_reads.chunk_boxes(left, top, size, chunk, side)
         names = [name for name in ("image", "variance", "mask") if name == "image" or getattr(info, f"has_{name}")]
-        store = sparse.LOCAL if storage.is_local(self.url) else sparse.REMOTE
-        if not sparse.pays(boxes, side, 4 * len(self.bands) * len(names), len(names), store):
+        store = partial_reads.LOCAL if storage.is_local(self.url) else partial_reads.REMOTE
+        if not partial_reads.is_cheaper(boxes, side, 4 * len(self.bands) * len(names), len(names), store):
             return self.read_tile(info, bands)
         chosen = self._band_index(bands)
         parts = [(box, self._read_part(names, info.index, box, chosen)) for box in boxes]
@@ -162,16 +142,6 @@ class Survey(TileTable):
             del self._opened[(name, False)]
             array = self.array(name)
         return arrays.read_unit(self.url, name, array, index, index, index + 1, region)[0]
-
-    def reserve(self, count: int) -> int:
-        """Make room for `count` tiles and give the first one's index (driver only; indices are never used twice)."""
-        self._opened.clear()
-        opened = [self.array(name, writable=True) for name in self.array_names]
-        first = max(array.shape[0] for array in opened)
-        for array in opened:
-            array.resize((first + count, *array.shape[1:]))
-        self._opened.clear()
-        return first
 
     def write_tile(self, index: int, tile: Tile) -> str:
         """Write one reserved tile's arrays and return their checksum; the tile exists once `commit` lists it."""
@@ -201,25 +171,6 @@ class Survey(TileTable):
 def _read_block(url: str, name: str, block_info: Any = None) -> np.ndarray:
     index = block_info[None]["chunk-location"][0]
     return arrays.read_unit(url, name, arrays.open_array(url, name), index, index, index + 1)
-
-
-def _create_array(url: str, name: str, bands: int, tile_size: int, psf_shape: tuple[int, ...] | None) -> None:
-    if name == "psf":
-        shape: tuple[int, ...] = (bands, *(psf_shape or ()))
-        chunk: tuple[int, ...] = shape
-        dimensions: tuple[str, ...] = ("tile", "band", "cell_y", "cell_x", "psf_y", "psf_x")
-    else:
-        shape, step = (bands, tile_size, tile_size), arrays.spatial_chunk(bands, tile_size)
-        chunk, dimensions = (bands, step, step), ("tile", "band", "y", "x")
-    arrays.create_array(
-        *(url, name),
-        shape=(0, *shape),
-        unit=(1, *shape),
-        chunk=(1, *chunk),
-        dtype="uint32" if name == "mask" else "float32",
-        fill=0xFFFFFFFF if name == "mask" else float("nan"),
-        dimensions=dimensions,
-    )
 
 
 def _typed(name: str, values: np.ndarray | None) -> np.ndarray | None:

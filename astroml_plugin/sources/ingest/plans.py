@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.wcs import Wcs, separation
 from astroml_plugin.sources.ingest.fits import FitsImage, Plane, list_images, stem_of
 from astroml_plugin.sources.ingest.masks import MaskMap, mask_map
+from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.tile_table import check_name
 
 NO_FILE = "-"
@@ -23,30 +24,6 @@ NO_FILE = "-"
 
 _GRID_TOLERANCE = 0.05
 """Pixels by which the bands of one field may differ in their WCS."""
-
-
-@dataclass(frozen=True)
-class FitsOptions:
-    """How FITS files are read; everything here changes pixels, so it belongs to a source's identity."""
-
-    hdu: str | None = None
-    """EXTNAME or number of the only HDU to take."""
-    variance_pattern: str | None = None
-    """Variance file of an image: "old=new" in the file name (several by comma), or a name such as "{stem}.var.fits"."""
-    weight_pattern: str | None = None
-    """The same for inverse-variance weights; a weight of 0 marks a BAD pixel."""
-    mask_pattern: str | None = None
-    """The same for masks and data-quality files."""
-    mask_map: str = "auto"
-    """Meaning of mask values, see `ingest.masks.mask_map`."""
-    psf: tuple[str, ...] = ()
-    """PSF images: one file for all bands, one per band, or one pattern as above."""
-    saturation: float | None = None
-    """Level from which pixels get SATURATED; default SATURATE of the header."""
-    zero_point: tuple[float, ...] = ()
-    """Magnitude zero point: one for all bands or one per band; default from the header."""
-    name: str | None = None
-    """Name of the image when there is only one field; default from the file name."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +135,7 @@ def fields_of(urls: Sequence[str], group: int, bands: Sequence[str], options: Fi
     files = [[file for url in field for file in _files(url, options)] for field in fields]
     extra = [] if _is_pattern(options.psf) else list(options.psf)
     known = _identities({file for names in files for file in names} | set(extra))
-    settings = {**asdict(options), "name": None, "bands": list(bands)}
+    settings = {**options.identity(), "bands": list(bands)}
     found = []
     for field, names in zip(fields, files, strict=True):
         if not names:

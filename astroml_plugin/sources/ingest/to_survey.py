@@ -14,10 +14,10 @@ from astroml_plugin.compute.cluster import run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
+from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
 from astroml_plugin.sources.ingest.plans import (
     NO_FILE,
     Field,
-    FitsOptions,
     ImagePlan,
     drop_companions,
     exposures,
@@ -50,15 +50,7 @@ _TILES_OF_WHOLE_FILE = 16
 
 
 def ingest_fits(
-    urls: Sequence[str],
-    *,
-    out: str,
-    bands: Sequence[str] | None,
-    tile_size: int | None,
-    halo: int | None,
-    options: FitsOptions,
-    client: Any = None,
-    progress: Progress | None = None,
+    urls: Sequence[str], out: str, options: IngestOptions, client: Any = None, progress: Progress | None = None
 ) -> IngestResult:
     """Add FITS files to the survey at `out`, made when it is not there; what is in it already is not read again.
 
@@ -68,8 +60,10 @@ def ingest_fits(
     start = time.monotonic()
     urls = drop_companions([url if url == NO_FILE else storage.named(url) for url in urls], options)
     survey = Survey.open(out) if storage.exists(storage.join(storage.absolute(out), "zarr.json")) else None
+    bands = options.bands
     if survey is not None:
-        bands = _agreed(survey, bands, tile_size, halo)
+        _refuse_other(survey, options)
+        bands = survey.bands
         stored = _finished(survey, urls, bands, options)
         if stored is not None:
             return IngestResult(survey.url, survey.kind, 0, stored, 0, 0, time.monotonic() - start)
@@ -78,9 +72,19 @@ def ingest_fits(
     if options.name is not None and len(fields) > 1:
         raise InputError(f"name {options.name!r} for {len(fields)} fields: leave it out, or ingest them one by one")
     with as_client(client) as opened:
-        run = _Run(opened, options, tuple(bands), progress)
-        run.go(fields, survey, out, tile_size, halo)
+        run = _Run(opened, options, bands, progress)
+        run.go(fields, survey, out)
     return run.result(time.monotonic() - start)
+
+
+def _refuse_other(survey: Survey, options: IngestOptions) -> None:
+    """InputError where the settings asked for are not those of an existing survey."""
+    for name in ("bands", "tile_size", "halo"):
+        value, stored = getattr(options, name), getattr(survey, name)
+        if value is not None and value != stored:
+            raise InputError(
+                f"{storage.redact(survey.url)} has {name} {stored}, not {value}: use its value or another output"
+            )
 
 
 def _agreed(survey: Survey, bands: Sequence[str] | None, tile_size: int | None, halo: int | None) -> Sequence[str]:
@@ -115,7 +119,7 @@ def _complete(survey: Survey) -> dict[str, int]:
 
 
 def _bands_and_group(
-    urls: Sequence[str], bands: Sequence[str] | None, options: FitsOptions
+    urls: Sequence[str], bands: tuple[str, ...] | None, options: FitsOptions
 ) -> tuple[tuple[str, ...], int]:
     """Band names and the number of files that make one field, by a look at the first file."""
     first = next((url for url in urls if url != NO_FILE), None)
@@ -124,7 +128,7 @@ def _bands_and_group(
     planes = [exposure.image.planes or 1 for exposure in exposures(first, options)]
     if bands is None:
         return tuple(f"c{number:03d}" for number in range(planes[0])), 1
-    return tuple(bands), 1 if len(bands) in planes else len(bands)
+    return bands, 1 if len(bands) in planes else len(bands)
 
 
 @dataclass
@@ -132,7 +136,7 @@ class _Run:
     """One ingest in progress; lives in the driver."""
 
     client: Any
-    options: FitsOptions
+    options: IngestOptions
     bands: tuple[str, ...]
     progress: Progress | None
     survey: Survey = None  # type: ignore[assignment]
@@ -148,10 +152,9 @@ class _Run:
     known: int = 0
     bytes: int = 0
 
-    def go(
-        self, fields: Sequence[Field], survey: Survey | None, out: str, tile_size: int | None, halo: int | None
-    ) -> None:
+    def go(self, fields: Sequence[Field], survey: Survey | None, out: str) -> None:
         """Plan, make the survey where there is none, write."""
+        tile_size = self.options.tile_size
         if survey is not None:
             complete = _complete(survey)
             self.skipped = sum(complete.get(field.source_id, 0) for field in fields)
@@ -159,22 +162,26 @@ class _Run:
         plans: Iterable[list[ImagePlan]] = self._plan(fields)
         if survey is None and tile_size is None and len(fields) <= _LOOK_AT_MOST:
             plans = list(plans)
-            tile_size = _auto_tile_size([p for found in plans for p in found], HALO if halo is None else halo)
+            tile_size = _auto_tile_size([plan for of_field in plans for plan in of_field], self._halo)
         batches = _batched(plans, _PLAN_BATCH)
         first = next(batches)
         if survey is None:
-            survey = self._create(out, [p for found in first for p in found], tile_size or TILE_SIZE, halo)
+            survey = self._create(out, [plan for of_field in first for plan in of_field], tile_size or TILE_SIZE)
         self._resume(survey)
         for batch in chain([first], batches):
             self._write(batch)
 
-    def _create(self, out: str, plans: Sequence[ImagePlan], tile_size: int, halo: int | None) -> Survey:
+    @property
+    def _halo(self) -> int:
+        return HALO if self.options.halo is None else self.options.halo
+
+    def _create(self, out: str, plans: Sequence[ImagePlan], tile_size: int) -> Survey:
         psf = next((band.psf for plan in plans for band in plan.bands if band.psf), None)
         return Survey.create(
             out,
             bands=self.bands,
             tile_size=tile_size,
-            halo=HALO if halo is None else halo,
+            halo=self._halo,
             psf_shape=None if psf is None else (1, 1, *cached_psf(psf).shape[-2:]),
             variance=any(band.has_variance for plan in plans for band in plan.bands),
         )

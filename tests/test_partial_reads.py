@@ -12,8 +12,7 @@ import pytest
 from astroml_plugin import cutouts as cut
 from astroml_plugin.core.errors import CorruptError
 from astroml_plugin.sky.wcs import Box
-from astroml_plugin.sources import arrays
-from astroml_plugin.sources import partial_reads as sparse
+from astroml_plugin.sources import arrays, partial_reads
 from astroml_plugin.sources.survey import Survey
 from tests import universe
 from tests.test_infer import assert_same, rows
@@ -34,7 +33,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
 @pytest.fixture(autouse=True)
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """On small tiles a call costs more than its pixels: without this cost, the choice is that of a large tile."""
-    monkeypatch.setattr(sparse, "LOCAL", sparse.Store(latency=1e-4, rate=1e9))
+    monkeypatch.setattr(partial_reads, "LOCAL", partial_reads.ReadCost(latency=1e-4, rate=1e9))
 
 
 def positions(survey: Survey, count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +44,7 @@ def positions(survey: Survey, count: int, seed: int = 1) -> tuple[np.ndarray, np
 
 def test_boxes_are_the_chunks_that_stamps_touch_and_no_others() -> None:
     left, top = np.array([10, 60, 130, 390]), np.array([0, 60, 10, 390])
-    boxes = sparse.touched(left, top, 8, 64, (400, 400))
+    boxes = partial_reads.chunk_boxes(left, top, 8, 64, (400, 400))
     seen = np.zeros((400, 400), int)
     for box in boxes:
         seen[box.y0 : box.y1, box.x0 : box.x1] += 1
@@ -60,12 +59,12 @@ def test_boxes_are_the_chunks_that_stamps_touch_and_no_others() -> None:
 def test_few_objects_pay_and_many_do_not() -> None:
     rng = np.random.default_rng(0)
 
-    def chosen(count: int, store: sparse.Store) -> bool:
+    def chosen(count: int, store: partial_reads.ReadCost) -> bool:
         left, top = rng.integers(0, 4032, (2, count))
-        boxes = sparse.touched(left, top, 64, 512, (4096, 4096))
-        return sparse.pays(boxes, (4096, 4096), 36, 3, store)
+        boxes = partial_reads.chunk_boxes(left, top, 64, 512, (4096, 4096))
+        return partial_reads.is_cheaper(boxes, (4096, 4096), 36, 3, store)
 
-    for store in (sparse.Store(2e-3, 1e9), sparse.REMOTE):
+    for store in (partial_reads.ReadCost(2e-3, 1e9), partial_reads.REMOTE):
         assert chosen(3, store)
         assert not chosen(1000, store)
 
@@ -109,15 +108,15 @@ def test_the_catalog_is_the_same_however_tiles_are_read(
     bundle = universe.make_bundle(str(tmp_path / "kind"), bands=BANDS)
     settings = {"bundle": bundle, "objects": str(tmp_path / "few.parquet")}
     seen = []
-    pays = sparse.pays
+    is_cheaper = partial_reads.is_cheaper
 
     def noted(*arguments: object) -> bool:
-        seen.append(pays(*arguments))
+        seen.append(is_cheaper(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(sparse, "pays", noted)
+    monkeypatch.setattr(partial_reads, "is_cheaper", noted)
     infer(survey.url, out=str(tmp_path / "sparse"), **settings)
     assert seen == [True]
-    monkeypatch.setattr(sparse, "pays", lambda *arguments: False)
+    monkeypatch.setattr(partial_reads, "is_cheaper", lambda *arguments: False)
     infer(survey.url, out=str(tmp_path / "whole"), **settings)
     assert_same(rows(tmp_path / "sparse"), rows(tmp_path / "whole"))

@@ -1,0 +1,21 @@
+"""Array types, one name each: the letter says the kind of number, the digits say its bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+Bool = NDArray[np.bool_]
+Array = NDArray[Any]
+"""An array of any kind of number."""
+Columns = dict[str, Array]
+"""Column name -> values (n,), or (n, k) for vectors."""

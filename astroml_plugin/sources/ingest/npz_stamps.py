@@ -1,0 +1,231 @@
+"""Ingest of .npz archives into Stamps, block by block."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F32, Array
+from astroml_plugin.sources.ingest.ids import parse_ids
+from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz
+from astroml_plugin.sources.ingest.options import IngestOptions
+from astroml_plugin.sources.ingest.plans import file_identity
+from astroml_plugin.sources.ingest.records import SourceRecord, existing, recorded, refuse_changed, reserve
+from astroml_plugin.sources.ingest.result import IngestResult, Progress
+from astroml_plugin.sources.stamps import StampLayout, Stamps
+
+_PARTS = ("images", "psf", "variance", "bands", "pixel_scale")
+_COLUMNS = ("object_id", "ra", "dec")
+
+
+def ingest_npz(url: str, out: str, options: IngestOptions, progress: Progress | None = None) -> IngestResult:
+    """Add the stamps of an .npz archive, streamed block by block: memory does not grow with the archive."""
+    start = time.monotonic()
+    url = storage.absolute(url)
+    bands = list(options.bands) if options.bands else None
+    settings = {"npz_map": dict(options.npz_map), "layout": options.layout, "bands": bands}
+    identity = storage.digest([file_identity(url)], settings)[:16]
+    stamps = existing(out)
+    record = recorded(stamps, identity)
+    if stamps is not None and record is not None and not record.missing(stamps):
+        return IngestResult(stamps.url, stamps.kind, 0, record.blocks, 0, 0, time.monotonic() - start)
+    with open_npz(url) as archive:
+        content = _Content.of(url, archive, options)
+        stamps = stamps or content.create(out, options.block)
+        content.refuse_other(stamps)
+        if record is None:
+            refuse_changed(stamps, url)
+            record = reserve(stamps, identity, url, content.count)
+        return _stream(stamps, content, record, progress, start)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Arrays of one archive, sorted by what they are."""
+
+    url: str
+    images: NpzArray
+    layout: str
+    """Letters n, y, x and perhaps c: the axes of `images`."""
+    variance: NpzArray | None
+    psf: NpzArray | None
+    bands: tuple[str, ...]
+    pixel_scale: float | None
+    columns: dict[str, NpzArray]
+    """Per-object arrays: ids, positions, labels."""
+    left_out: tuple[str, ...] = ()
+    """Arrays that belong to none of these, with their shapes."""
+
+    @property
+    def count(self) -> int:
+        """Number of stamps."""
+        return self.images.shape[0]
+
+    @classmethod
+    def of(cls, url: str, archive: Mapping[str, NpzArray], options: IngestOptions) -> _Content:
+        """Sort the arrays of an archive.
+
+        Raises:
+            InputError: images are missing or have another layout.
+        """
+        parts = _renamed(url, archive, options.npz_map)
+        images = parts["images"]
+        layout = _checked_layout(url, images, options.layout)
+        per_object = {
+            name
+            for name, array in parts.items()
+            if name not in _PARTS and array.shape[:1] == images.shape[:1] and len(array.shape) <= 2
+        }
+        scale = options.pixel_scale
+        if scale is None and "pixel_scale" in parts:
+            scale = float(np.ravel(parts["pixel_scale"].read())[0])
+        return cls(
+            url=url,
+            images=images,
+            layout=layout,
+            variance=parts.get("variance"),
+            psf=parts.get("psf"),
+            bands=_band_names(url, parts, images.shape[layout.index("c")] if "c" in layout else 1, options.bands),
+            pixel_scale=scale,
+            columns={name: array for name, array in parts.items() if name in per_object},
+            left_out=tuple(
+                f"{name} {array.shape}"
+                for name, array in parts.items()
+                if name not in _PARTS and name not in per_object
+            ),
+        )
+
+    def create(self, out: str, block: int | None) -> Stamps:
+        """A store for these stamps."""
+        height, width = (self.images.shape[self.layout.index(axis)] for axis in "yx")
+        layout = StampLayout(
+            bands=self.bands,
+            size=(height, width),
+            dtype="uint8" if self.images.dtype in (np.uint8, np.bool_) else "float32",
+            block=block,
+            pixel_scale=self.pixel_scale,
+            psf_size=None if self.psf is None else (self.psf.shape[-2], self.psf.shape[-1]),
+            variance=self.variance is not None,
+        )
+        return Stamps.create(out, layout)
+
+    def refuse_other(self, stamps: Stamps) -> None:
+        """InputError when the store at hand holds stamps of another kind."""
+        size = tuple(self.images.shape[self.layout.index(axis)] for axis in "yx")
+        mine = (self.bands, size, self.variance is not None, self.psf is not None)
+        theirs = (stamps.bands, stamps.size, stamps.has_variance, stamps.has_psf)
+        for name, a, b in zip(("bands", "size", "variance", "psf"), mine, theirs, strict=True):
+            if a != b:
+                raise InputError(
+                    f"{storage.redact(stamps.url)} has {name} {b}, {storage.redact(self.url)} {a}: use a new output"
+                )
+
+    def cut(self, values: Array) -> Array:
+        """(n, ...) in the archive's layout -> (n, band, y, x)."""
+        ordered = values.transpose([self.layout.index(axis) for axis in "ncyx" if axis in self.layout])
+        return ordered if "c" in self.layout else ordered[:, None]
+
+    def cut_psf(self, values: Array) -> F32:
+        """PSFs (n, y, x) or (n, band, y, x) -> (n, band, y, x) float32."""
+        values = values.astype(np.float32, copy=False)
+        return values if values.ndim == 4 else np.repeat(values[:, None], len(self.bands), axis=1)
+
+
+def _renamed(url: str, archive: Mapping[str, NpzArray], npz_map: Mapping[str, str]) -> dict[str, NpzArray]:
+    """Part -> array; InputError where a named array or the images are missing."""
+    shown = storage.redact(url)
+    part_of = {source: part for part, source in npz_map.items()}
+    if missing := [name for name in part_of if name not in archive]:
+        raise InputError(f"{shown} has no array {', '.join(missing)}; it has {', '.join(archive)}")
+    parts = {part_of.get(name, name): array for name, array in archive.items()}
+    if "images" not in parts:
+        raise InputError(f"{shown} has no array 'images' but {', '.join(archive)}: map one with --npz-map images=NAME")
+    return parts
+
+
+def _checked_layout(url: str, images: NpzArray, layout: str | None) -> str:
+    """The letters of the images' axes; InputError where they do not fit the shape."""
+    layout = layout or {3: "nyx", 4: "ncyx"}.get(len(images.shape), "")
+    letters = sorted(layout)
+    if letters not in (sorted("nyx"), sorted("ncyx")) or layout[0] != "n" or len(layout) != len(images.shape):
+        raise InputError(
+            f"{storage.redact(url)}: images of shape {images.shape} do not have the layout {layout!r}: give --layout "
+            "with one letter per axis out of n (first), c, y, x, for example nyxc"
+        )
+    return layout
+
+
+def _band_names(url: str, parts: Mapping[str, NpzArray], count: int, bands: tuple[str, ...] | None) -> tuple[str, ...]:
+    names = bands or None
+    if names is None and "bands" in parts:
+        names = tuple(str(name) for name in decoded(np.atleast_1d(parts["bands"].read())).tolist())
+    names = names or tuple(f"c{number:03d}" for number in range(count))
+    if len(names) != count:
+        raise InputError(f"{storage.redact(url)} has {count} bands, {len(names)} names are given ({','.join(names)})")
+    return names
+
+
+def _stream(
+    stamps: Stamps, content: _Content, record: SourceRecord, progress: Progress | None, start: float
+) -> IngestResult:
+    """Read every array block by block, in step, and write the blocks that are missing."""
+    missing, rows, size = record.missing(stamps), 0, 0
+    readers = {"images": content.images, "variance": content.variance, "psf": content.psf, **content.columns}
+    with contextlib.ExitStack() as stack:
+        blocks = {name: stack.enter_context(array.blocks(stamps.block)) for name, array in readers.items() if array}
+        for number in range(record.blocks):
+            index = record.first_block + number
+            if index not in missing:
+                for reader in blocks.values():
+                    reader.skip()
+                continue
+            values = {name: reader.read() for name, reader in blocks.items()}
+            rows, size = rows + len(values["images"]), size + values["images"].nbytes
+            _write_block(stamps, content, index, number * stamps.block, values)
+            if progress is not None:
+                progress("ingest", number + 1, record.blocks)
+    done = len(missing)
+    seconds = time.monotonic() - start
+    skipped = record.blocks - done
+    return IngestResult(stamps.url, stamps.kind, done, skipped, rows, size, seconds, left_out=content.left_out)
+
+
+def _write_block(stamps: Stamps, content: _Content, index: int, first: int, values: dict[str, Array]) -> None:
+    image = content.cut(values.pop("images"))
+    variance, psf = values.pop("variance", None), values.pop("psf", None)
+    table: dict[str, Any] = {}
+    ids = values.pop("object_id", None)
+    table["object_id"] = (
+        np.arange(first, first + len(image)) if ids is None else parse_ids(ids, storage.redact(content.url))
+    )
+    table |= dict(_as_columns(values))
+    try:
+        checksum = stamps.write_block(
+            index,
+            image.astype(stamps.dtype, copy=False),
+            None if variance is None else content.cut(variance).astype(np.float32, copy=False),
+            None if psf is None else content.cut_psf(psf),
+        )
+        stamps.commit_objects(index, pa.table(table), checksum)
+    except OSError as error:
+        raise InputError(f"{storage.redact(stamps.url)} cannot be written: {storage.redact(str(error))}") from error
+
+
+def _as_columns(values: Mapping[str, Array]) -> Iterator[tuple[str, pa.Array]]:
+    """Arrow columns of label arrays: text decoded, (n, k) as lists, structured fields apart."""
+    for name, column in values.items():
+        if column.dtype.names:
+            yield from _as_columns({f"{name}_{part}": column[part] for part in column.dtype.names})
+        elif column.ndim == 2:
+            flat = np.ascontiguousarray(column).reshape(-1)
+            yield name, pa.FixedSizeListArray.from_arrays(pa.array(decoded(flat)), column.shape[1])
+        else:
+            yield name, pa.array(decoded(column))

@@ -1,0 +1,56 @@
+"""Options of an ingest: one object for FITS files, archives and pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FitsOptions:
+    """How FITS files are read; everything here changes pixels, so it belongs to a source's identity."""
+
+    hdu: str | None = None
+    """EXTNAME or number of the only HDU to take."""
+    variance_pattern: str | None = None
+    """Variance file of an image: "old=new" in the file name (several by comma), or a name such as "{stem}.var.fits"."""
+    weight_pattern: str | None = None
+    """Inverse-variance weight file of an image, for example "ooi=oow,oki=oow"; a weight of 0 marks a BAD pixel."""
+    mask_pattern: str | None = None
+    """Mask or data-quality file of an image, for example "ooi=ood,oki=ood"."""
+    mask_map: str = "auto"
+    """Meaning of mask values: auto, codes, bits, nonzero, or e.g. "codes:1=BAD,3=SATURATED"; see `masks.mask_map`."""
+    psf: tuple[str, ...] = ()
+    """PSF images: one file for all bands, one per band, or one pattern as above."""
+    saturation: float | None = None
+    """Level from which pixels get SATURATED; default SATURATE of the header."""
+    zero_point: tuple[float, ...] = ()
+    """Magnitude zero point: one for all bands or one per band; default from the header."""
+    name: str | None = None
+    """Name of the parent image when there is only one field; default from the file name."""
+
+    def identity(self) -> dict[str, Any]:
+        """Values that enter a source's digest: all but the name, which changes no pixel."""
+        return {item.name: getattr(self, item.name) for item in fields(FitsOptions)} | {"name": None}
+
+
+@dataclass(frozen=True)
+class IngestOptions(FitsOptions):
+    """Everything that an ingest can be told."""
+
+    bands: tuple[str, ...] | None = None
+    """Names of the bands; default c000, c001, … or the names in the .npz."""
+    tile_size: int | None = None
+    """Outer side of a tile in pixels; default: as large as the largest image, at most 4096."""
+    halo: int | None = None
+    """Pixels that a tile shares with its neighbours on every side; default 128."""
+    npz_map: dict[str, str] = field(default_factory=dict)
+    """Part -> key in the archive, for example {"images": "x", "label": "y"}."""
+    layout: str | None = None
+    """Axes of the archive's images, for example "nyxc"."""
+    table: str | None = None
+    """CSV or Parquet table with id_str and file_loc (relative to the folder) and label columns."""
+    block: int | None = None
+    """Stamps per unit; default about 32 MB."""
+    pixel_scale: float | None = None
+    """Arcsec per pixel of stamps."""

@@ -1,0 +1,88 @@
+"""A store of units on disk: one Zarr v3 group whose arrays have one shard per unit, beside a folder of tables."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import zarr
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources import arrays
+from astroml_plugin.sources.arrays import ArrayLayout
+
+_NAMES = {"survey": "a survey"}
+"""Kinds as a sentence names them."""
+
+
+class Store:
+    """Arrays and metadata that a Survey and Stamps have in common."""
+
+    kind: ClassVar[str]
+    """"survey" or "stamps"."""
+    tables: ClassVar[str]
+    """Folder of its Parquet tables."""
+    unit_rows: int
+    """Rows of the first axis that one unit takes."""
+
+    def __init__(self, url: str, metadata: dict[str, Any]) -> None:
+        self.url = url
+        self.id: str = metadata["id"]
+        self.bands: tuple[str, ...] = tuple(metadata["bands"])
+        self.array_names: tuple[str, ...] = tuple(metadata["arrays"])
+        self._opened: dict[tuple[str, bool], zarr.Array[Any]] = {}
+
+    @classmethod
+    def _create(cls, url: str, layouts: Mapping[str, ArrayLayout], metadata: Mapping[str, Any]) -> Self:
+        """An empty store with these arrays.
+
+        Raises:
+            InputError: bands that are not different names, a place that is taken or cannot be written.
+        """
+        bands = metadata["bands"]
+        if len(set(bands)) != len(bands) or not bands:
+            raise InputError(f"bands {list(bands)} must be different names, at least one")
+        url = storage.absolute(url)
+        if storage.exists(storage.join(url, "zarr.json")):
+            raise InputError(f"{storage.redact(url)} exists already: open it, or choose another output")
+        try:
+            for name, layout in layouts.items():
+                arrays.create_array(url, name, layout)
+        except OSError as error:
+            raise InputError(f"{storage.redact(url)} cannot be written: {storage.redact(str(error))}") from error
+        common = {"kind": cls.kind, "id": uuid.uuid4().hex, "arrays": list(layouts)}
+        arrays.create_group(url, {**common, **metadata}, folders=[cls.tables])
+        return cls.open(url)
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """An existing store; InputError when there is none of this kind or its format is newer."""
+        url = storage.absolute(url)
+        metadata = arrays.read_metadata(url)
+        kind = str(metadata.get("kind"))
+        if kind != cls.kind:
+            shown, wanted = _NAMES.get(kind, kind), _NAMES.get(cls.kind, cls.kind)
+            raise InputError(f"{storage.redact(url)} holds {shown}, not {wanted}")
+        return cls(url, metadata)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).open, (self.url,)
+
+    def array(self, name: str, *, writable: bool = False) -> zarr.Array[Any]:
+        """The zarr array `name`, opened once per object."""
+        key = (name, writable)
+        if key not in self._opened:
+            self._opened[key] = arrays.open_array(self.url, name, read_only=not writable)
+        return self._opened[key]
+
+    def reserve(self, units: int) -> int:
+        """Make room for units and give the index of the first (driver only; indices are never used twice)."""
+        self._opened.clear()
+        opened = [self.array(name, writable=True) for name in self.array_names]
+        first = max(array.shape[0] for array in opened) // self.unit_rows
+        for array in opened:
+            array.resize(((first + units) * self.unit_rows, *array.shape[1:]))
+        self._opened.clear()
+        return first
