@@ -66,9 +66,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     folder = tmp_path_factory.mktemp("classes")
     model = bundle(folder / "lens", positive="lens", search_bins=["theta_e"])
     labelled, _ = stamps(str(folder / "labelled.zarr"), 6000, 0.5, seed=1)
-    evaluate(labelled, bundle=model, out=folder / "report", symmetries=1)
+    evaluate(labelled, bundle=model, out=folder / "report", options={"symmetries": 1})
     survey, lens = stamps(str(folder / "survey.zarr"), 10_000, 0.05, seed=2)
-    infer(survey, bundle=model, out=str(folder / "catalog"), symmetries=1)
+    infer(survey, bundle=model, out=str(folder / "catalog"), options={"symmetries": 1})
     return folder, lens
 
 
@@ -119,8 +119,8 @@ def test_the_most_probable_objects(made: tuple[Path, np.ndarray]) -> None:
 def test_probabilities_for_the_surveys_fractions(made: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     """Catalog and evaluation under the same prior: the probabilities themselves are then right."""
     folder, prior = made[0], {"lens": 0.05}
-    infer(str(folder / "survey.zarr"), bundle=str(folder / "lens"), out=str(tmp_path / "c"), prior=prior)
-    evaluate(str(folder / "labelled.zarr"), bundle=str(folder / "lens"), out=tmp_path / "r", prior=prior)
+    infer(str(folder / "survey.zarr"), bundle=str(folder / "lens"), out=str(tmp_path / "c"), options={"prior": prior})
+    evaluate(str(folder / "labelled.zarr"), bundle=str(folder / "lens"), out=tmp_path / "r", options={"prior": prior})
     with pytest.raises(InputError, match=r"the catalog was made with prior .*lens"):
         class_statistics(str(tmp_path / "c"), evaluation=str(folder / "report"))
     found = class_statistics(str(tmp_path / "c"), evaluation=str(tmp_path / "r"), purity=0.8).selections[0]

@@ -43,7 +43,7 @@ def probabilities(catalog: Path, column: str = "p_star") -> np.ndarray:
 def test_a_prior_shifts_rows_and_belongs_to_the_identity(given: Path, tmp_path: Path, client: object) -> None:
     source, bundle = str(given / "stamps.zarr"), str(given / "kind")
     infer(source, bundle=bundle, out=str(tmp_path / "plain"), client=client)
-    infer(source, bundle=bundle, out=str(tmp_path / "rare"), prior={"star": 0.01}, client=client)
+    infer(source, bundle=bundle, out=str(tmp_path / "rare"), options={"prior": {"star": 0.01}}, client=client)
     before, after = probabilities(tmp_path / "plain"), probabilities(tmp_path / "rare")
     expected = calibration.shift_prior(np.stack([before, 1 - before], 1), [0.3, 0.7], [0.01, 0.99])[:, 0]
     np.testing.assert_allclose(after, expected, rtol=1e-4)
@@ -51,24 +51,30 @@ def test_a_prior_shifts_rows_and_belongs_to_the_identity(given: Path, tmp_path: 
     assert labels.to_arrow()["n"].to_pylist() == [60]
     with pytest.raises(InputError, match="another"):
         infer(source, bundle=bundle, out=str(tmp_path / "rare"), client=client)
-    again = infer(source, bundle=bundle, out=str(tmp_path / "rare"), prior={"star": 0.01}, client=client)
+    again = infer(source, bundle=bundle, out=str(tmp_path / "rare"), options={"prior": {"star": 0.01}}, client=client)
     assert again.units_done == 0
 
 
 def test_symmetries_average_and_belong_to_the_identity(given: Path, tmp_path: Path, client: object) -> None:
     source, bundle = str(given / "stamps.zarr"), str(given / "kind")
     infer(source, bundle=bundle, out=str(tmp_path / "plain"), client=client)
-    infer(source, bundle=bundle, out=str(tmp_path / "steady"), symmetries=8, client=client)
+    infer(source, bundle=bundle, out=str(tmp_path / "steady"), options={"symmetries": 8}, client=client)
     before, after = probabilities(tmp_path / "plain"), probabilities(tmp_path / "steady")
     assert 0 < np.abs(before - after).max() < 0.5
     with pytest.raises(InputError, match="another"):
-        infer(source, bundle=bundle, out=str(tmp_path / "steady"), symmetries=4, client=client)
+        infer(source, bundle=bundle, out=str(tmp_path / "steady"), options={"symmetries": 4}, client=client)
 
 
 def test_a_prior_goes_to_the_bundle_that_has_its_classes(given: Path, tmp_path: Path, client: object) -> None:
     both = [str(given / "kind"), str(given / "shape")]
     source = str(given / "stamps.zarr")
-    infer(source, bundle=both, out=str(tmp_path / "both"), prior={"star": 0.01}, symmetries=2, client=client)
+    infer(
+        source,
+        bundle=both,
+        out=str(tmp_path / "both"),
+        options={"prior": {"star": 0.01}, "symmetries": 2},
+        client=client,
+    )
     assert probabilities(tmp_path / "both", "kind_p_star").mean() < 0.1
 
 
@@ -88,7 +94,7 @@ def test_options_that_mean_nothing_are_refused_before_anything_starts(
     given: Path, bundles: list[str], options: dict, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        dry_run(str(given / "stamps.zarr"), bundle=[str(given / name) for name in bundles], **options)
+        dry_run(str(given / "stamps.zarr"), bundle=[str(given / name) for name in bundles], options=options)
 
 
 def test_the_command_takes_priors(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,7 +196,7 @@ def _prefix(catalog: Catalog, record: Mapping[str, Any]) -> str:
         )
     settings = catalog.identity["settings"]
     for name, own in (("prior", {}), ("symmetries", record.get("bundle_symmetries", 1))):
-        there, here = settings.get(name, own), record.get(name, own)
+        there, here = settings.get(f"{names[0]}.{name}", settings.get(name, own)), record.get(name, own)
         if there != here:
             raise InputError(
                 f"the catalog was made with {name} {there or 'of the bundle'} and the evaluation with "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,15 @@ from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation import class_figures as class_pictures
 from astroml_plugin.evaluation import class_report as class_merit
 from astroml_plugin.evaluation.figures import write_figure
-from astroml_plugin.inference.job import Job
-from astroml_plugin.inference.planning import check_class_options
-from astroml_plugin.inference.reading import task_for
-from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.classification.task import ClassifyTask, most_votes
+from astroml_plugin.tasks.run_options import assign_options, run_options
 from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged
 from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import outputs_of
 from astroml_plugin.training.measure_labelled import measure
-from workflows.infer import class_options
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,7 @@ def evaluate(
     device: str | None = None,
     baselines: Sequence[str] | None = None,
     robustness: bool = True,
-    prior: Mapping[str, float] | None = None,
-    symmetries: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> EvaluateResult:
     """Score a bundle on labelled stamps; where it was trained on them, only on those of its test split.
 
@@ -76,9 +71,8 @@ def evaluate(
         baselines: other methods to measure the same pixels with (of ellipticity: hsm, moments, unweighted, ngmix);
             default the task's usual ones, as far as the installed packages allow.
         robustness: also measure with errors of PSF model, background and noise, where the task knows some.
-        prior: of a bundle of classes, class -> fraction of the survey, as for `infer`: what is said of the catalog
-            columns then holds for these fractions.
-        symmetries: of a bundle of classes, average over so many, as for `infer`, and say what that costs and gains.
+        options: run options of the bundle's task, NAME -> value, as for `infer`: what is said of the catalog columns
+            then holds with them. Of classes `prior`, and `symmetries`, of which is said what they cost and gain.
 
     Raises:
         InputError: source and bundle do not fit, labels are missing, or no object is left.
@@ -86,7 +80,9 @@ def evaluate(
     started = time.perf_counter()
     model = ModelBundle.load(bundle)
     data = LabelledStamps([source])
-    own, task = _tasks(model, prior, symmetries)
+    own = model.task()
+    run = run_options(own, assign_options({model.name: own}, {"band": band, **(options or {})}).by_bundle[model.name])
+    task = own.for_run(run)
     first = data.first
     bands = task.check_source(
         bands=first.bands,
@@ -94,21 +90,22 @@ def evaluate(
         size=first.size,
         dtype=first.dtype.name,
         has_psf=first.has_psf,
-        band=band,
+        band=run.band,
     )
     rows, split = _rows(model, data, task.usable(data.labels))
     targets = task.targets(data.labels.take(pa.array(rows)))
     stream = BlockStream(data, rows, targets, bands=bands, batch_size=256, layers=task.layers)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     single = model.network(fused=True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network = averaged(task, single)
+    network = task.inference_network(single)
     outputs, targets, measured = outputs_of(task, network, stream, device)
     table = data.labels.take(pa.array(measured))
     metrics = {**own.metrics(outputs, targets, table), "failures": len(rows) - len(measured)}
     drawn = own.figures(outputs, targets, table)
     assessed, more = _assess(task, network, stream, data, device, _chosen_baselines(task, first, baselines), robustness)
     metrics, drawn = {**metrics, **assessed}, {**drawn, **more}
-    if symmetries is not None and symmetries > 1 and isinstance(own, ClassifyTask) and not own.settings.multi_label:
+    symmetries = getattr(run, "symmetries", None) or 1
+    if symmetries > 1 and isinstance(own, ClassifyTask) and not own.settings.multi_label:
         metrics["symmetries"] = _symmetries(own, single, stream, device, symmetries)
         drawn["symmetries"] = class_pictures.symmetry(metrics["symmetries"], _COMPARED)
     metrics = finite(metrics)
@@ -122,9 +119,7 @@ def evaluate(
         "source": {"id": first.id, "digest": data.digest},
         "split": split,
         "objects": len(rows),
-        "prior": dict(prior or {}),
-        "symmetries": getattr(task.settings, "symmetries", 1),
-        "bundle_symmetries": getattr(model.task().settings, "symmetries", 1),
+        **own.run_record(run),
         "metrics": metrics,
     }
     storage.write_json(storage.join(url, "metrics.json"), record)
@@ -134,14 +129,6 @@ def evaluate(
 
 _COMPARED = ("accuracy", "balanced_accuracy", "nll", "ece")
 """Figures of which the gain by averaging is drawn."""
-
-
-def _tasks(model: ModelBundle, prior: Mapping[str, float] | None, symmetries: int | None) -> tuple[Task, Task]:
-    """The bundle's task with the number of symmetries asked for, and the same for the class fractions asked for."""
-    task, changed = model.task(), class_options(prior, symmetries)
-    job = Job("", "", (BundleRef(model.name, model.url, model.sha256),), **changed)
-    check_class_options([task], job)
-    return task_for(replace(job, prior=()), task), task_for(job, task)
 
 
 def _symmetries(

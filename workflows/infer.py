@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import platform
 import time
@@ -28,7 +29,7 @@ from astroml_plugin.core.version import code_digest
 from astroml_plugin.inference import BundleRef, Job, Progress, Unit, UnitResult, run_unit
 from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
-from astroml_plugin.tasks.test_time_augmentation import check_count
+from astroml_plugin.tasks.run_options import assign_options
 from astroml_plugin.training.bundle import ModelBundle
 
 ObjectsProgress = Callable[[str, int, int | None], None]
@@ -113,8 +114,7 @@ def infer(
     shard: tuple[int, int] | None = None,
     pixel_scale_tolerance: float | None = None,
     assume_psf_fwhm: float = 0.0,
-    prior: Mapping[str, float] | None = None,
-    symmetries: int | None = None,
+    options: Mapping[str, Any] | None = None,
     labels: bool = True,
     memory: int | None = None,
     unit_timeout: float = UNIT_TIMEOUT,
@@ -148,10 +148,9 @@ def infer(
         pixel_scale_tolerance: accept this relative difference of pixel scales.
         assume_psf_fwhm: arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag
             NO_PSF). 0: a bundle that needs a PSF refuses a source without.
-        prior: class -> fraction of the survey's objects; probabilities of classes then hold for these fractions, and
-            classes that are not given share the rest as in training. Changes rows: part of the run's identity.
-        symmetries: average class probabilities over 1, 2, 4 or 8 symmetries of the square, at as many forwards; the
-            bundle's own number if not given. Part of the identity too.
+        options: run options of the bundles' tasks, NAME (for every bundle that takes it) or BUNDLE.NAME -> value; of
+            classes `prior` (class -> fraction of the survey's objects) and `symmetries`. They change rows: part of the
+            run's identity.
         labels: write the label maps of a bundle that finds objects (`read_labels` reads them).
         memory: bytes of pixels that a worker process holds at once (a unit that is larger runs alone); default half of
             what its host has free at the first unit, shared among the workers there.
@@ -181,8 +180,7 @@ def infer(
         compiling=compiling,
         pixel_scale_tolerance=pixel_scale_tolerance,
         assume_psf_fwhm=assume_psf_fwhm,
-        prior=prior,
-        symmetries=symmetries,
+        options=options,
         labels=labels,
         memory=memory,
         objects_progress=objects_progress,
@@ -232,8 +230,7 @@ def prepare(
     compiling: str = "auto",
     pixel_scale_tolerance: float | None = None,
     assume_psf_fwhm: float = 0.0,
-    prior: Mapping[str, float] | None = None,
-    symmetries: int | None = None,
+    options: Mapping[str, Any] | None = None,
     labels: bool = True,
     memory: int | None = None,
     objects_progress: ObjectsProgress | None = None,
@@ -250,14 +247,14 @@ def prepare(
     if device is not None:
         inference.check_device(device)
     opened = open_source(source)
-    bundles = load_bundles(bundle)
-    refs = tuple(ref for ref, _ in bundles)
-    out = storage.absolute(out)
     if not 0 <= assume_psf_fwhm < math.inf:
         raise InputError(f"a PSF of FWHM {assume_psf_fwhm} arcsec cannot be assumed: give a number above 0")
-    changed = class_options(prior, symmetries) | {"precision": precision, "compiling": compiling, "memory": memory}
-    changed |= inference.detecting_bundle(bundles, opened, band)
-    job = Job(storage.absolute(source), out, refs, "", None, band, batch, device, assume_psf_fwhm, **changed)
+    bundles, given = with_options(load_bundles(bundle), band, assume_psf_fwhm, options)
+    refs = tuple(ref for ref, _ in bundles)
+    out = storage.absolute(out)
+    settings = {"precision": precision, "compiling": compiling, "memory": memory, "batch": batch, "device": device}
+    settings |= inference.detecting_bundle(bundles, opened)
+    job = Job(storage.absolute(source), out, refs, options=given, **settings)  # type: ignore[arg-type]
     refuse_choices(job, {"precision": PRECISIONS, "compiling": COMPILING}, "infer's")
     _check_objects(opened, job, objects)
     inference.check_bundles(bundles, opened, job, pixel_scale_tolerance)
@@ -282,12 +279,21 @@ def _check_objects(source: Survey | Stamps, job: Job, objects: Any) -> None:
         )
 
 
-def class_options(prior: Mapping[str, float] | None, symmetries: int | None) -> dict[str, Any]:
-    """What a job keeps of a prior and a number of symmetries."""
-    if symmetries is not None:
-        check_count(symmetries)
-    fractions = tuple(sorted((str(name), float(value)) for name, value in (prior or {}).items()))
-    return {"prior": fractions, "symmetries": symmetries or 0}
+def with_options(
+    bundles: Sequence[tuple[BundleRef, ModelBundle]],
+    band: str | None,
+    assumed_psf_fwhm: float,
+    options: Mapping[str, Any] | None,
+) -> tuple[list[tuple[BundleRef, ModelBundle]], dict[str, Any]]:
+    """The bundles with the run options that each takes, and all options as they were given.
+
+    Raises:
+        InputError: an option that no bundle takes.
+    """
+    given = {"band": band, "assumed_psf_fwhm": assumed_psf_fwhm or None, **(options or {})}
+    assigned = assign_options({ref.name: found.task() for ref, found in bundles}, given)
+    told = {name: json.dumps(values, sort_keys=True) for name, values in assigned.by_bundle.items()}
+    return [(replace(ref, options=told[ref.name]), found) for ref, found in bundles], assigned.given
 
 
 def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
@@ -360,15 +366,13 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
         "objects": storage.redact(objects) if isinstance(objects, str) else _told(job, objects),
         "identity": identity,
         "settings": {
-            "band": job.band,
+            "band": None,
             "batch": job.batch,
             "device": job.device,
             "precision": job.precision,
             "compiling": job.compiling,
             "memory": job.memory,
-            "assumed_psf_fwhm": job.assumed_psf_fwhm,
-            "prior": dict(job.prior),
-            "symmetries": job.symmetries,
+            **job.options,
         },
         "versions": {"astroml-plugin": __version__, "code": code_digest(), "python": platform.python_version()}
         | {name: version(name) for name in ("torch", "dask", "zarr", "numpy", "pyarrow", "astropy")},
@@ -392,16 +396,15 @@ def dry_run(source: str, *, bundle: str | Sequence[str], threads: int | None = N
         source: path or URL of a Survey or Stamps.
         bundle: one or several bundles.
         threads: compute threads per worker, for the memory estimate.
-        settings: `objects` (may be left away), `band`, `pixel_scale_tolerance`, `assume_psf_fwhm`, `prior` and
-            `symmetries`, as for `infer`.
+        settings: `objects` (may be left away), `band`, `pixel_scale_tolerance`, `assume_psf_fwhm` and `options`, as for
+            `infer`.
     """
     opened = open_source(source)
-    bundles = load_bundles(bundle)
-    assumed = settings.get("assume_psf_fwhm", 0.0)
-    changed = class_options(settings.get("prior"), settings.get("symmetries"))
-    changed |= inference.detecting_bundle(bundles, opened, settings.get("band"))
+    bundles, given = with_options(
+        load_bundles(bundle), settings.get("band"), settings.get("assume_psf_fwhm", 0.0), settings.get("options")
+    )
     refs = tuple(ref for ref, _ in bundles)
-    job = Job(source, "", refs, band=settings.get("band"), assumed_psf_fwhm=assumed, **changed)
+    job = Job(source, "", refs, options=given, **inference.detecting_bundle(bundles, opened))
     if settings.get("objects") is not None:
         _check_objects(opened, job, settings["objects"])
     inference.check_bundles(bundles, opened, job, settings.get("pixel_scale_tolerance"))
@@ -424,7 +427,7 @@ def plan(
         source, bundle, out: as for `infer`.
         npartitions: yield that many `dask.delayed` groups instead of units.
         settings: `objects`, `objects_settings`, `band`, `batch`, `device`, `precision`, `compiling`,
-            `pixel_scale_tolerance`, `labels` as for `infer`.
+            `pixel_scale_tolerance`, `options`, `labels` as for `infer`.
 
     Yields:
         Picklable units for `run_unit`, whose `rows` are None where the objects are yet to be found; or delayed groups,

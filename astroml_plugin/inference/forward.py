@@ -18,7 +18,7 @@ from astroml_plugin.compute.device import PLAIN_BATCH, Forward, copier, on, pipe
 from astroml_plugin.cutouts import Cutouts, Move, Tile, cut, to_device
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.meter import Meter
-from astroml_plugin.inference.reading import BlockWork, TileWork, bundle_bands
+from astroml_plugin.inference.reading import BlockWork, TileWork
 from astroml_plugin.inference.resident import ResidentModel, kept
 from astroml_plugin.tasks.detection import DetectingTask
 
@@ -72,8 +72,7 @@ class Runner:
 
 def runner_of(job: Job, model: ResidentModel) -> Runner:
     """The process's runner of a model as this run wants it, made at its first use."""
-    averaged = getattr(model.task.settings, "symmetries", 1)
-    key = (model.bundle.sha256, str(model.device), averaged, job.precision, job.compiling, job.batch)
+    key = (model.bundle.sha256, str(model.device), model.options, job.precision, job.compiling, job.batch)
 
     def make() -> Runner:
         forward = Forward(
@@ -212,7 +211,7 @@ def apply(
         flags = item.cutouts.flags.cpu().numpy()
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
-    bands = bundle_bands(model.task, work.bands, job.band)
+    bands = model.task.choose_bands(work.bands, model.band)
     found = over_batches(
         job, model, bands, lambda batch: work.cutouts(placed, size, batch, device, move), finish, meter
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from astroml_plugin.catalog import PartInfo
 from astroml_plugin.core.errors import InputError
@@ -29,18 +31,12 @@ class Job:
     objects: str | None = None
     """Survey: folder of the objects bucketed by unit; where they are detected, table of the images that overlap, None
     when none do. Stamps: table of repeated ids, None when there are none."""
-    band: str | None = None
-    """Band for bundles that accept any single one."""
     batch: int | None = None
     """Stamps per forward, None: 128 on a CPU, on CUDA what memory holds; does not change rows."""
     device: str | None = None
     """Torch device; None takes CUDA where there is one."""
-    assumed_psf_fwhm: float = 0.0
-    """Arcsec: the Gaussian PSF of objects that have none; 0 assumes none."""
-    prior: tuple[tuple[str, float], ...] = ()
-    """Class and its fraction in the survey, by name; empty: probabilities hold for the bundle's own fractions."""
-    symmetries: int = 0
-    """Symmetries of the square that class probabilities are averaged over; 0: the bundle's own."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """NAME or BUNDLE.NAME -> plain value of the run options as they were given; each `BundleRef` has its own."""
     memory: int | None = None
     """Bytes of pixels that a worker process holds at once, None: half of what is free; does not change rows."""
     precision: str = "float32"

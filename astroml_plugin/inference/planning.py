@@ -23,7 +23,6 @@ from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.classification.task import ClassifyTask
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.training.bundle import ModelBundle
 
@@ -46,19 +45,13 @@ def check_bundles(
         pixel_scale_tolerance: accept this relative difference of pixel scale, whatever the bundle says.
 
     Raises:
-        InputError: wrong bands, pixel scale, halo or stamp size; a band chosen for bundles that take none.
+        InputError: wrong bands, pixel scale, halo or stamp size, run options that a bundle refuses.
     """
-    if job.band is not None and not any(takes_any_band(bundle.task()) for _, bundle in bundles):
-        ref, bundle = bundles[0]
-        raise InputError(
-            f"bundle {ref.name} reads {', '.join(bundle.task().bands)}, no band can be chosen: leave --band away"
-        )
-    check_class_options([bundle.task() for _, bundle in bundles], job)
     names = Counter(ref.name for ref, _ in bundles)
     if max(names.values()) > 1:
         raise InputError(f"two bundles are named {names.most_common(1)[0][0]}: rename the folder of one")
     for ref, bundle in bundles:
-        task = task_for(job, bundle.task())
+        task = task_for(job, ref, bundle.task())
         if isinstance(task, DetectingTask):
             _check_detecting(ref, task, source)
         elif isinstance(source, Survey) and task.stamp_size > 2 * source.halo:
@@ -66,7 +59,7 @@ def check_bundles(
                 f"bundle {ref.name} needs a halo of {(task.stamp_size + 1) // 2} px for its "
                 f"{task.stamp_size} px stamps, the survey has {source.halo}: ingest again with a larger --halo"
             )
-        _check_source(task, source, job.band, pixel_scale_tolerance)
+        _check_source(task, source, ref.band, pixel_scale_tolerance)
 
 
 def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamps) -> None:
@@ -82,9 +75,7 @@ def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamp
         )
 
 
-def detecting_bundle(
-    bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey | Stamps, band: str | None
-) -> dict[str, Any]:
+def detecting_bundle(bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey | Stamps) -> dict[str, Any]:
     """What a job keeps of the bundle that finds the objects; nothing where they are given.
 
     Raises:
@@ -99,7 +90,7 @@ def detecting_bundle(
     ref, task = found[0]
     return {
         "detecting": ref.name,
-        "field_bands": task.choose_bands(source.bands, band if takes_any_band(task) else None),
+        "field_bands": task.choose_bands(source.bands, ref.band),
     }
 
 
@@ -108,27 +99,6 @@ def map_bytes(bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey |
     tasks = [bundle.task() for _, bundle in bundles]
     channels = max((task.channels + 2 for task in tasks if isinstance(task, DetectingTask)), default=0)
     return 4 * channels * source.tile_size**2 if isinstance(source, Survey) else 0
-
-
-def check_class_options(tasks: Sequence[Task], job: Job) -> None:
-    """A prior and a number of symmetries must mean something to a bundle.
-
-    Raises:
-        InputError: no bundle has classes, or those of the prior, or averages.
-    """
-    if job.symmetries and not any(hasattr(task.settings, "symmetries") for task in tasks):
-        raise InputError("no bundle here averages over symmetries: leave --symmetries away")
-    classes = [task.settings.classes for task in tasks if isinstance(task, ClassifyTask)]
-    if job.prior and not classes:
-        raise InputError("no bundle here gives classes: leave --prior away")
-    if job.prior and len(tasks) > 1 and not any({name for name, _ in job.prior} <= set(names) for names in classes):
-        told = "; ".join(", ".join(names) for names in classes)
-        raise InputError(f"no bundle has all classes of the prior ({', '.join(name for name, _ in job.prior)}): {told}")
-
-
-def takes_any_band(task: Task) -> bool:
-    """Whether a band can be chosen for it."""
-    return bool(task.settings.any_band and len(task.bands) == 1)
 
 
 def _check_source(task: Task, source: Survey | Stamps, band: str | None, tolerance: float | None) -> None:
@@ -141,7 +111,7 @@ def _check_source(task: Task, source: Survey | Stamps, band: str | None, toleran
         size=source.size if isinstance(source, Stamps) else None,
         dtype=str(source.dtype) if isinstance(source, Stamps) else "float32",
         has_psf="psf" in source.array_names,
-        band=band if takes_any_band(task) else None,
+        band=band,
     )
 
 
@@ -149,9 +119,10 @@ def declared_schema(bundles: Sequence[tuple[BundleRef, ModelBundle]], job: Job) 
     """The catalog's schema: task columns bare for one bundle, prefixed `<bundle>_` for several."""
     columns: list[Column] = [LABEL] if job.detecting else []
     if len(bundles) == 1:
-        return catalog_schema([*columns, *task_for(job, bundles[0][1].task()).columns()])
+        ref, bundle = bundles[0]
+        return catalog_schema([*columns, *task_for(job, ref, bundle.task()).columns()])
     for ref, bundle in bundles:
-        own = task_for(job, bundle.task()).columns()
+        own = task_for(job, ref, bundle.task()).columns()
         columns += [replace(column, name=f"{ref.name}_{column.name}") for column in own]
         columns.append(
             Column(f"{ref.name}_flags", "int32", "", "meta.code.qual", f"Bits of {ref.name}, see the flags map")
@@ -161,13 +132,10 @@ def declared_schema(bundles: Sequence[tuple[BundleRef, ModelBundle]], job: Job) 
 
 def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
     """What makes a catalog this one and no other: source, models and the settings that change rows."""
-    changed: dict[str, Any] = {"assumed_psf_fwhm": job.assumed_psf_fwhm} if job.assumed_psf_fwhm else {}
-    changed |= {"prior": dict(job.prior)} if job.prior else {}
-    changed |= {"symmetries": job.symmetries} if job.symmetries else {}
     return {
         "source": source.id,
         "bundles": {ref.name: ref.sha256 for ref in job.bundles},
-        "settings": {"band": job.band, "precision": job.precision, **changed},
+        "settings": {"band": None, "precision": job.precision, **job.options},
         "schema": SCHEMA_VERSION,
     }
 

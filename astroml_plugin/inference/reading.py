@@ -22,9 +22,8 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.classification.task import ClassifyTask
 from astroml_plugin.tasks.detection import DetectingTask
-from astroml_plugin.tasks.test_time_augmentation import averaged
+from astroml_plugin.tasks.run_options import run_options
 
 
 @lru_cache(maxsize=16)
@@ -125,15 +124,6 @@ class BlockWork:
             )
 
 
-def bundle_bands(task: Task, have: tuple[str, ...], band: str | None) -> tuple[str, ...]:
-    """The bands of a source that a model reads: its own by name, or `band` where it takes any single one.
-
-    Raises:
-        InputError: a band is missing, or `band` must be given.
-    """
-    return task.choose_bands(have, band if task.settings.any_band and len(task.bands) == 1 else None)
-
-
 def _degrees(column: pa.ChunkedArray) -> np.ndarray:
     """(n,) float64, NaN where null."""
     return np.array(column.cast(pa.float64()).to_numpy(), np.float64)
@@ -166,13 +156,13 @@ def read_field(unit: Unit) -> TileWork:
 def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixels: bool) -> TileWork:
     assert unit.tile is not None
     survey: Survey = opened(Survey, unit.job.source, unit.job.run)
-    tasks = [model_of(unit.job, ref).task for ref in unit.job.bundles]
-    wanted = {name for task in tasks for name in bundle_bands(task, survey.bands, unit.job.band)}
+    tasks = {ref: model_of(unit.job, ref).task for ref in unit.job.bundles}
+    wanted = {name for ref, task in tasks.items() for name in task.choose_bands(survey.bands, ref.band)}
     bands = tuple(name for name in survey.bands if name in wanted)
     scale = survey.pixel_scale if wcs is None or not pixels else wcs.pixel_scale
     tile: cut.Tile | cut.SparseTile | None = None
     if pixels and rows.table:
-        size = max(task.stamp_size for task in tasks)
+        size = max(task.stamp_size for task in tasks.values())
         tile = survey.read_around(unit.tile, rows.table["x"], rows.table["y"], size, bands)
     elif pixels:
         tile = survey.read_tile(unit.tile, bands)
@@ -220,31 +210,21 @@ def source_name(url: str) -> str:
 
 
 def model_of(job: Job, ref: BundleRef) -> ResidentModel:
+    """The resident model with the run's options."""
     model = resident(ref, job.device or choose_device())
-    task = task_for(job, model.task)
-    return replace(model, task=task, network=averaged(task, model.network))
+    task = task_for(job, ref, model.task)
+    return replace(model, task=task, network=task.inference_network(model.network), options=ref.options, band=ref.band)
 
 
-def task_for(job: Job, task: Task) -> Task:
-    """The task as this run wants it.
+def task_for(job: Job, ref: BundleRef, task: Task) -> Task:
+    """The bundle's task as this run wants it.
 
     Raises:
-        InputError: a prior or a number of symmetries that the task refuses.
+        InputError: run options that the task refuses.
     """
     if isinstance(task, DetectingTask) and job.field_bands:
-        return task.for_bands(job.field_bands)
-    if job.assumed_psf_fwhm and task.settings.psf != "none":
-        task = task.with_settings(assumed_psf_fwhm=job.assumed_psf_fwhm)
-    if job.symmetries and hasattr(task.settings, "symmetries"):
-        task = task.with_settings(symmetries=job.symmetries)
-    if job.prior and isinstance(task, ClassifyTask) and takes_prior(job, task):
-        task = task.with_prior(dict(job.prior))
-    return task
-
-
-def takes_prior(job: Job, task: Task) -> bool:
-    """Whether the run's prior speaks of this task's classes; with one bundle, it must."""
-    return len(job.bundles) == 1 or {name for name, _ in job.prior} <= set(getattr(task.settings, "classes", ()))
+        task = task.for_bands(job.field_bands)
+    return task.for_run(run_options(task, ref.run_options, ref.name))
 
 
 def read_unit(unit: Unit) -> TileWork | BlockWork:

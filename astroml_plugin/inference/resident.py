@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,19 @@ class BundleRef:
     """Where the bundle is."""
     sha256: str
     """What it must be."""
+    options: str = "{}"
+    """Its run options, those that were given, as JSON."""
+
+    @property
+    def run_options(self) -> dict[str, Any]:
+        """NAME -> plain value."""
+        values: dict[str, Any] = json.loads(self.options)
+        return values
+
+    @property
+    def band(self) -> str | None:
+        """The band that was chosen for it."""
+        return self.run_options.get("band")
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,10 @@ class ResidentModel:
     """In eval mode, on the device."""
     device: torch.device
     """Where the network is."""
+    options: str = "{}"
+    """Run options that task and network follow, as JSON."""
+    band: str | None = None
+    """The band that was chosen for it."""
 
 
 _lock = threading.Lock()

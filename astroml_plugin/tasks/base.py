@@ -32,6 +32,7 @@ __all__ = [
     "SYMMETRIES",
     "Measurements",
     "Task",
+    "TaskRunOptions",
     "TaskSettings",
     "float_labels",
     "label_column",
@@ -82,6 +83,16 @@ class TaskSettings:
             )
 
 
+@dataclass(frozen=True)
+class TaskRunOptions:
+    """What one run may ask of any bundle; a task that takes more options inherits from it."""
+
+    band: str | None = None
+    """Band to read, for a model that takes any single one."""
+    assumed_psf_fwhm: float = 0.0
+    """Arcsec: as the task setting of this name, for one run; 0 leaves what the bundle says."""
+
+
 _CHOICES = {
     "resize": ("fit", "refuse"),
     "dtype": ("float32", "uint8"),
@@ -93,6 +104,8 @@ class Task(ABC):
     """Model input, loss, metrics and catalog columns of one kind of measurement."""
 
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
+    RunOptions: ClassVar[type[TaskRunOptions]] = TaskRunOptions
+    """Options that a run may set (`--option NAME=VALUE`); they change rows and belong to the catalog's identity."""
     layers: ClassVar[tuple[str, ...]] = ()
     """Layers of the truth of pixels that are learned instead of `targets`: tasks that give maps."""
     calibrates_on: ClassVar[tuple[str, ...]] = ("validation",)
@@ -158,6 +171,34 @@ class Task(ABC):
         """Column name -> values (n,), or (n, k) for vectors, from network outputs on the CPU (n, outputs) float32."""
 
     # ---- what a task may say -----------------------------------------------------------------------------------
+
+    def for_run(self, options: Any) -> Task:
+        """The task with the options of one run (an instance of `RunOptions`); here the assumed PSF.
+
+        Raises:
+            InputError: options that this bundle cannot follow.
+        """
+        if options.assumed_psf_fwhm and self.settings.psf != "none":
+            return self.with_settings(assumed_psf_fwhm=options.assumed_psf_fwhm)
+        return self
+
+    @classmethod
+    def takers(cls, name: str, value: Any, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Of the tasks of this class in a run of several bundles, those that an option for all is meant for.
+
+        Raises:
+            InputError: for none of them.
+        """
+        return tasks
+
+    def run_record(self, options: Any) -> dict[str, Any]:
+        """Plain JSON that an evaluation keeps of the run options; called on the bundle's own task."""
+        plain, untouched = to_mapping(options), to_mapping(self.RunOptions())
+        return {name: value for name, value in plain.items() if value != untouched[name]}
+
+    def inference_network(self, network: nn.Module) -> nn.Module:
+        """The network as inference runs it, after `for_run`; unchanged here."""
+        return network
 
     def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """The task with what it learns from the training split before training: here the asinh scales of each band."""
@@ -237,6 +278,11 @@ class Task(ABC):
         return tuple(self.settings.bands)
 
     @property
+    def takes_any_band(self) -> bool:
+        """Whether a band can be chosen for it."""
+        return bool(self.settings.any_band and len(self.bands) == 1)
+
+    @property
     def stamp_size(self) -> int:
         """Side of the input, pixels."""
         return int(self.settings.stamp_size)
@@ -307,7 +353,7 @@ class Task(ABC):
         Raises:
             InputError: a band is missing, or several would do and none is named.
         """
-        if band is not None and not (self.settings.any_band and len(self.bands) == 1):
+        if band is not None and not self.takes_any_band:
             raise InputError(f"this bundle needs bands {', '.join(self.bands)}: no band can be chosen for it")
         wanted = self.bands if band is None else (band,)
         if all(name in available for name in wanted):

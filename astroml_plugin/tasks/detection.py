@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -129,6 +130,10 @@ class DetectingTask(Task):
     def example_side(self) -> int:
         """Side in pixels of a small window."""
         return min(self.window, self.stride * max(1, 64 // self.stride))
+
+    def for_run(self, options: Any) -> Task:
+        """The task with the options of one run; here as it is: `for_bands` comes before, and no PSF is assumed."""
+        return self
 
     def for_bands(self, bands: Sequence[str]) -> DetectingTask:
         """The task for the bands of a source (what `check_source` gave): its columns are then those of the catalog."""

@@ -18,7 +18,6 @@ from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import code_digest
 from astroml_plugin.evaluation.figures import training_curves, write_figure
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.test_time_augmentation import averaged
 from astroml_plugin.training import adversarial, distributed
 from astroml_plugin.training.adversarial import fit_adversarial
 from astroml_plugin.training.batches import LabelledStamps, split_record
@@ -190,7 +189,7 @@ def write_bundle(
         device: torch device.
         record: more for the card's `training`.
     """
-    network = averaged(plan.task, result.network)
+    network = plan.task.inference_network(result.network)
     found = {name: outputs_of(plan.task, network, plan.stream(name), device) for name in plan.task.calibrates_on}
     outputs, targets = (torch.cat([part[number] for part in found.values()]) for number in (0, 1))
     task = plan.task.calibrated(outputs, targets)

@@ -11,13 +11,14 @@ from workflows.verbs.options import (
     DONE,
     SOME_FAILED,
     Verb,
-    add_class_options,
     add_cluster,
+    add_run_options,
     batch,
     chosen,
     finish,
     gigabytes,
     quiet,
+    run_options,
     shard,
 )
 
@@ -26,7 +27,7 @@ def _infer(options: argparse.Namespace) -> int:
     from astroml_plugin.catalog.objects import ObjectSettings
     from workflows.infer import dry_run, infer
 
-    shared = chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm", "prior", "symmetries", "objects")
+    shared = chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm", "objects") | run_options(options)
     if options.dry_run:
         planned = dry_run(options.source, bundle=options.bundle, threads=options.threads, **shared)
         line = (
@@ -104,7 +105,7 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
         metavar="ARCSEC",
         help="a Gaussian PSF for objects that have none (flag NO_PSF)",
     )
-    add_class_options(verb)
+    add_run_options(verb)
     verb.add_argument(
         "--batch", type=batch, metavar="N", help="stamps per forward (auto: 128 on a CPU, on CUDA what memory holds)"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from workflows.progress import Reporter
-from workflows.verbs.options import Verb, add_class_options, chosen, counts, finish, names, quiet
+from workflows.verbs.options import Verb, add_run_options, chosen, counts, finish, names, quiet, run_options
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -88,7 +88,7 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from workflows.evaluate import evaluate, show
 
-    settings = chosen(options, "band", "device", "baselines", "robustness", "prior", "symmetries")
+    settings = chosen(options, "band", "device", "baselines", "robustness") | run_options(options)
     with quiet():
         result = evaluate(options.source, bundle=options.bundle, out=options.out, **settings)
     return finish(options, result, show(result))
@@ -105,7 +105,7 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--no-robustness", dest="robustness", action="store_false", default=None, help="no errors of PSF and background"
     )
-    add_class_options(verb)
+    add_run_options(verb)
     verb.add_argument("--device", help="torch device (default: CUDA where there is one)")
 
 

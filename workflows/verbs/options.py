@@ -129,8 +129,35 @@ def add_cluster(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--threads", type=int, metavar="N", help="compute threads per worker")
 
 
-def add_class_options(verb: argparse.ArgumentParser) -> None:
+def add_run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--prior", type=fractions, metavar="CLASS=F,…", help="class fractions of the survey, as lens=0.001"
     )
     verb.add_argument("--symmetries", type=int, choices=[1, 2, 4, 8], help="average class probabilities over so many")
+    verb.add_argument(
+        "--option",
+        dest="run_options",
+        type=assignment,
+        action="append",
+        metavar="NAME=VALUE",
+        help="a run option of the bundles' tasks, or BUNDLE.NAME=VALUE of one bundle; VALUE as in TOML; repeatable",
+    )
+
+
+def run_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """`options` of a workflow, where a person gave some."""
+    values = chosen(options, "prior", "symmetries") | dict(options.run_options or ())
+    return {"options": values} if values else {}
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """NAME=VALUE: numbers, true, false, lists and tables as in TOML, anything else a text."""
+    import tomllib
+
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not name or not equals or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is no option: write NAME=VALUE, for example symmetries=8")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value

@@ -7,14 +7,14 @@ fitted on the validation split divides the logits, and the setting `prior` shift
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from astroml_plugin.catalog import Column
@@ -25,10 +25,10 @@ from astroml_plugin.evaluation import calibration
 from astroml_plugin.evaluation import class_metrics as scores
 from astroml_plugin.evaluation import class_report as class_merit
 from astroml_plugin.evaluation.measurements import Measurements
-from astroml_plugin.tasks.base import Task, TaskSettings
+from astroml_plugin.tasks.base import Task, TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.classification import labels as class_labels
 from astroml_plugin.tasks.normalisation import Normalisation
-from astroml_plugin.tasks.test_time_augmentation import check_count
+from astroml_plugin.tasks.test_time_augmentation import averaged, check_count
 
 _MOST_TOLD = 12
 
@@ -115,10 +115,33 @@ class ClassifySettings(TaskSettings):
             calibration.full_prior(self.prior, self.classes, self.training_prior, independent=self.multi_label)
 
 
+@dataclass(frozen=True)
+class ClassifyRunOptions(TaskRunOptions):
+    """Options of one run of a bundle of classes."""
+
+    prior: dict[str, float] = field(
+        default_factory=dict, metadata={"absent": "no bundle here gives classes: leave --prior away"}
+    )
+    """Class -> fraction of the survey's objects; probabilities then hold for these fractions, and classes that are not
+    given share the rest as in training."""
+    symmetries: int | None = field(
+        default=None, metadata={"absent": "no bundle here averages over symmetries: leave --symmetries away"}
+    )
+    """Logits are averaged over 1, 2, 4 or 8 symmetries of the square, at as many forwards; None: as the bundle says."""
+
+    def __post_init__(self) -> None:
+        if self.symmetries is not None:
+            check_count(self.symmetries)
+        wrong = {name: value for name, value in self.prior.items() if not isinstance(value, int | float)}
+        if wrong:
+            raise InputError(f"the fractions of a prior are numbers, not {wrong}")
+
+
 class ClassifyTask(Task):
     """p_<class> and label; the network gives one logit per class."""
 
     Settings: ClassVar[type[TaskSettings]] = ClassifySettings
+    RunOptions: ClassVar[type[TaskRunOptions]] = ClassifyRunOptions
 
     @property
     def outputs(self) -> int:
@@ -254,6 +277,20 @@ class ClassifyTask(Task):
             return np.bincount(targets.numpy(), minlength=self.outputs)[:, None]
         return (targets.numpy() > 0).sum(0)[:, None]
 
+    # ---- options of a run --------------------------------------------------------------------------------------
+
+    def for_run(self, options: Any) -> Task:
+        """The task for the survey's class fractions, averaged over so many symmetries.
+
+        Raises:
+            InputError: as `with_prior`.
+        """
+        changed = super().for_run(options).settings
+        if options.symmetries is not None:
+            changed = replace(changed, symmetries=options.symmetries)
+        task = type(self)(changed)
+        return task.with_prior(options.prior) if options.prior else task
+
     def with_prior(self, prior: Mapping[str, float]) -> ClassifyTask:
         """The task whose probabilities hold for these class fractions of a survey.
 
@@ -263,6 +300,27 @@ class ClassifyTask(Task):
         settings = self.settings
         calibration.full_prior(prior, settings.classes, settings.training_prior, independent=settings.multi_label)
         return type(self)(replace(settings, prior=dict(prior)))
+
+    @classmethod
+    def takers(cls, name: str, value: Any, tasks: Sequence[Task]) -> Sequence[Task]:
+        """A prior goes to the bundles that have all its classes."""
+        if name != "prior":
+            return tasks
+        chosen = [task for task in tasks if set(value) <= set(task.settings.classes)]
+        if not chosen:
+            told = "; ".join(", ".join(task.settings.classes) for task in tasks)
+            raise InputError(f"no bundle has all classes of the prior ({', '.join(value)}): {told}")
+        return chosen
+
+    def run_record(self, options: Any) -> dict[str, Any]:
+        """The prior, the number of symmetries in use and the bundle's own, which a catalog is compared with."""
+        own = self.settings.symmetries
+        used = {"prior": dict(options.prior), "symmetries": options.symmetries or own, "bundle_symmetries": own}
+        return super().run_record(options) | used
+
+    def inference_network(self, network: nn.Module) -> nn.Module:
+        """The network averaged over symmetries, as the setting asks."""
+        return averaged(self, network)
 
     # ---- loss --------------------------------------------------------------------------------------------------
 
