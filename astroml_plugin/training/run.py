@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from astroml_plugin import __version__
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
-from astroml_plugin.core.version import code_digest
+from astroml_plugin.core.version import code_digest, version
 from astroml_plugin.evaluation.figures import training_curves, write_figure
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training import adversarial, distributed
@@ -241,7 +240,7 @@ def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     return {
-        "astroml_plugin": __version__,
+        "astroml_plugin": version(),
         "code": code_digest(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
