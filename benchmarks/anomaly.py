@@ -27,6 +27,7 @@ from distributed import Client
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.evaluation import anomaly_report as anomaly_merit
+from astroml_plugin.evaluation.ranking_metrics import search_figures
 from astroml_plugin.simulation import AnomalySet
 from astroml_plugin.simulation.lenses import LensCamera
 from astroml_plugin.sources.stamps import Stamps
@@ -240,7 +241,7 @@ def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str
         rows += _kind_rows(which, data[which])
     data["signs"] = {
         which: {
-            name: anomaly_merit.search(values[mask], kind[mask] == which)
+            name: search_figures(values[mask], kind[mask] == which)
             for name, values in ranked.items()
             if name in ("anomaly_score", *_SIGN_NAMES)
         }

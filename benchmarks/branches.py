@@ -20,6 +20,7 @@ from astroml_plugin import simulation
 from astroml_plugin.core import storage
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.evaluation import shear
+from astroml_plugin.evaluation.bootstrap import resampled_sums
 from astroml_plugin.simulation.postage import make_block
 from astroml_plugin.training.batches import Batch
 from astroml_plugin.training.bundle import ModelBundle
@@ -137,7 +138,7 @@ def _kept(pool: Executor, sets: Sets, blocks: range) -> dict[str, Float]:
 
 def drawn(values: Float, repeats: int = 500, seed: int = 0) -> Float:
     """The whole sample, then bootstrap samples: (1 + repeats, place, field)."""
-    return shear.resampled(values, repeats, seed)
+    return resampled_sums(values, repeats, seed)
 
 
 def signed(values: Float) -> Float:

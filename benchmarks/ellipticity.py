@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 
 from astroml_plugin.evaluation.baselines import shapes
-from astroml_plugin.evaluation.shape_report import merit
+from astroml_plugin.evaluation.value_metrics import value_figures
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.batches import BlockStream, LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
@@ -169,7 +169,7 @@ def _accuracy(measured: dict[str, _Measured]) -> Part:
 
 def _one(found: np.ndarray, sample: _Measured, chosen: np.ndarray) -> dict[str, Any]:
     few = chosen[: len(found)]
-    return merit(found[few], sample.truth[: len(found)][few], repeats=100)
+    return value_figures(found[few], sample.truth[: len(found)][few], repeats=100)
 
 
 def _rmse(cell: dict[str, Any]) -> str:
@@ -186,7 +186,7 @@ def _coverage(measured: dict[str, _Measured]) -> Part:
     for name, sample in measured.items():
         for label, chosen in snr_bins(sample.snr):
             inside = (sample.widths[0][chosen], sample.widths[1][chosen])
-            cell = merit(sample.methods["network"][chosen], sample.truth[chosen], inside, repeats=100)
+            cell = value_figures(sample.methods["network"][chosen], sample.truth[chosen], inside, repeats=100)
             data[f"{name}/{label}"] = cell
             both = [" / ".join(f"{v:.3f}" for v in cell[k]) for k in ("coverage_683", "coverage_95", "pull_half_width")]
             rows.append([name, label, cell["count"], *both])

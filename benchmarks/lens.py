@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation import class_metrics, ranking_metrics
 from astroml_plugin.evaluation.baselines import classical, features
 from astroml_plugin.simulation import LensSet
 from astroml_plugin.simulation.lenses import HARD, easy_features
@@ -243,7 +243,10 @@ def _hard(found: Found, draws: list[Sample]) -> tuple[str, dict[str, Any]]:
 def _figures(positives: np.ndarray, draws: list[np.ndarray]) -> dict[str, Any]:
     score = np.concatenate([positives, *draws])
     truth = np.arange(len(score)) < len(positives)
-    return {"ranking": scores.ranking(score, truth, repeats=200), "draws": scores.tpr_draws(draws, positives)}
+    return {
+        "ranking": ranking_metrics.ranking(score, truth, repeats=200),
+        "draws": ranking_metrics.tpr_draws(draws, positives),
+    }
 
 
 def _cells(figures: dict[str, Any]) -> list[str]:
@@ -268,7 +271,7 @@ def _kinds(found: Found, draws: list[Sample]) -> tuple[str, dict[str, Any]]:
         for name, (positives, values) in found.items():
             negative = np.concatenate(values)[mask]
             score = np.concatenate([positives, negative])
-            area = scores.auroc(score, np.arange(len(score)) < len(positives))
+            area = ranking_metrics.auroc(score, np.arange(len(score)) < len(positives))
             data[f"{kind}/{name}"] = area
             cells.append(f"{area:.3f}")
         data[f"{kind}/share"], data[f"{kind}/top"] = float(mask.mean()), float(np.mean(kinds[tops["network"]] == kind))
@@ -309,7 +312,7 @@ def _calibration(positives: Sample, draws: list[Sample], found: Found) -> tuple[
     count = min(len(positives.probability), len(draws[0].probability))
     p = np.concatenate([positives.probability[:count], draws[0].probability[:count]])
     truth = np.repeat([1, 0], count)
-    classes = scores.classification(np.stack([1 - p, p], axis=1), truth, repeats=200)
+    classes = class_metrics.classification(np.stack([1 - p, p], axis=1), truth, repeats=200)
     names = ("accuracy", "ece", "brier", "nll")
     first = table(["half lenses, half others", *names], [["network", *(_interval(classes[name], 4) for name in names)]])
     values, negatives = found["network"][0], np.concatenate(found["network"][1])

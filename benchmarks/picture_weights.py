@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from astroml_plugin.evaluation.class_metrics import auroc, rank_weighted_score
+from astroml_plugin.evaluation.ranking_metrics import auroc, rank_weighted_score
 from astroml_plugin.tasks.anomaly.task import SIGNS
 
 STEPS = (0.0, 0.1, 0.3, 1.0)

@@ -22,6 +22,7 @@ from scipy.spatial import KDTree
 from astroml_plugin.core import storage
 from astroml_plugin.cutouts import Tile, around, batches, to_device
 from astroml_plugin.evaluation import shear
+from astroml_plugin.evaluation.bootstrap import resampled_sums
 from astroml_plugin.evaluation.detection_metrics import Found, match
 from astroml_plugin.evaluation.shear import Estimate
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky
@@ -240,7 +241,7 @@ def sums_of(sky: ShearedSky, methods: Mapping[str, Method], shapes: Shapes) -> S
 
 def biases(sums: np.ndarray, repeats: int = 500) -> np.ndarray:
     """m (1 + repeats, 2) of both components, from sums (block, sign, field): first of all blocks, then resampled."""
-    drawn = shear.resampled(sums, repeats)
+    drawn = resampled_sums(sums, repeats)
     return shear.biases(np.repeat(drawn[:, None], 2, axis=1))[0]
 
 

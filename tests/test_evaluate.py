@@ -15,6 +15,7 @@ from astroml_plugin.evaluation import input_errors as perturbations
 from astroml_plugin.evaluation import shape_report as shape_merit
 from astroml_plugin.evaluation import shear
 from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.evaluation.value_metrics import value_figures
 from tests.test_baselines import ellipse, gaussian
 from tests.training_samples import gaussians, write_stamps
 from tests.universe import make_bundle
@@ -101,7 +102,7 @@ def test_coverage_and_pull_of_exact_errors() -> None:
     rng = np.random.default_rng(1)
     truth = rng.uniform(-0.3, 0.3, (20000, 2))
     half = np.full_like(truth, 0.1)
-    found = shape_merit.merit(truth + rng.normal(0, 0.1, truth.shape), truth, (half, 1.96 * half), repeats=20)
+    found = value_figures(truth + rng.normal(0, 0.1, truth.shape), truth, (half, 1.96 * half), repeats=20)
     np.testing.assert_allclose(found["coverage_683"], 0.683, atol=0.01)
     np.testing.assert_allclose(found["coverage_95"], 0.95, atol=0.005)
     np.testing.assert_allclose(found["pull_half_width"], 1.0, atol=0.02)
@@ -119,7 +120,7 @@ def test_branches_give_m_c_and_alpha() -> None:
     half, none = np.full(len(e), 0.5), np.zeros(len(e))
     columns = {"e1": e[:, 0], "e2": e[:, 1], "r11": half, "r12": none, "r21": none, "r22": half}
     labels = {"set_id": np.repeat(np.arange(200), 10), "branch": names, "g1": 0.02 * g[:, 0], "g2": 0.02 * g[:, 1]}
-    found = shape_merit.shear_merit(columns, pa.table(labels | {"psf_e1": psf, "psf_e2": psf}))
+    found = shape_merit.shear_report(columns, pa.table(labels | {"psf_e1": psf, "psf_e2": psf}))
     np.testing.assert_allclose(np.array(found["m"])[:, 0], 0.02, atol=1e-10)
     np.testing.assert_allclose(np.array(found["alpha"])[:, 0], 0.1, atol=1e-10)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ from astroml_plugin.labelling.relearn import rerank
 from tests.ranked_catalogs import ranked_catalog, rows, with_column
 from workflows.label import open_labels
 from workflows.label import rerank as workflow_rerank
-
-pytest.importorskip("sklearn")
 
 
 def two_kinds(count: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -81,13 +78,10 @@ def test_too_little_to_learn_from(given: list[int], says: str) -> None:
         relearned(space, score, np.arange(len(given)), given)
 
 
-def test_learning_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_says_what_it_needs() -> None:
     space, score, _ = two_kinds(50)
     with pytest.raises(InputError, match="there are forest, astronomaly, score_process, gaussian_process"):
         relearned(space, score, range(6), [0, 1, 2, 3, 4, 5], learner="svm")
-    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    with pytest.raises(InputError, match=r"astroml-plugin\[classical\]"):
-        relearned(space, score, range(6), [0, 1, 2, 3, 4, 5], learner="forest")
 
 
 def test_a_catalog_is_ranked_by_what_people_say(tmp_path: Path) -> None:

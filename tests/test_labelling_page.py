@@ -91,7 +91,6 @@ def test_a_person_scores_undoes_and_comes_back(browser: Browser, catalog: Catalo
 
 
 def test_rankings_are_named_and_change(browser: Browser, catalog: Catalog, tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
     browser.events.clear()
     with served(catalog, tmp_path / "s.jsonl") as server:
         browser.open(server.url)

@@ -140,7 +140,6 @@ def test_pictures(server: LabelServer) -> None:
 
 
 def test_rankings_change_and_a_refused_one_changes_nothing(server: LabelServer) -> None:
-    pytest.importorskip("sklearn")
     state = ask(server, "/api/state")[1]
     status, answer, _ = ask(server, "/api/rank", {"kind": "learned"})
     assert status == 400

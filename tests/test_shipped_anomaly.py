@@ -9,7 +9,7 @@ import torch
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.evaluation.class_metrics import auroc
+from astroml_plugin.evaluation.ranking_metrics import auroc
 from astroml_plugin.simulation import AnomalySet
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle

@@ -6,11 +6,12 @@ import torch
 from training_samples import ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.hashing import id_fractions
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.sky.duplicates import place_groups, shared_places
 from astroml_plugin.sky.wcs import healpix29
 from astroml_plugin.sources.survey import Survey
-from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings, id_fractions, split_record
+from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings, split_record
 
 
 @pytest.fixture(scope="module")

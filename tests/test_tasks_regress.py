@@ -99,7 +99,7 @@ def test_error_scale_holds_the_contents_for_good_and_poor_objects() -> None:
         found = merit(outputs[chosen], targets[chosen])
         np.testing.assert_allclose(found["coverage_683"], 0.683, atol=0.025)
         np.testing.assert_allclose(found["coverage_95"], 0.95, atol=0.012)
-        np.testing.assert_allclose(found["pull"], 1.0, atol=0.05)
+        np.testing.assert_allclose(found["pull_half_width"], 1.0, atol=0.05)
 
 
 @pytest.mark.parametrize("loss", ["likelihood", "squared", "absolute", "huber"])

@@ -76,7 +76,6 @@ def test_a_density_of_latent_vectors() -> None:
 
 
 def test_a_density_of_two_clouds_needs_two_parts() -> None:
-    pytest.importorskip("sklearn")
     rng = torch.Generator().manual_seed(6)
     latent = torch.randn(1000, 2, generator=rng) + 6 * (torch.arange(1000) % 2)[:, None]
     between = torch.full((1, 2), 3.0)

@@ -21,7 +21,6 @@ from workflows.ingest import ingest
 from workflows.learning_curve import Curve, _Judge, answer, fit_power_laws, learning_curve
 from workflows.train import train
 
-pytest.importorskip("sklearn")
 torch.set_num_threads(1)
 
 

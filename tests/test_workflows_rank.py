@@ -43,7 +43,6 @@ def test_rank_prints_and_writes(catalog: Catalog, tmp_path: Path, capsys: pytest
 
 
 def test_rank_learns(catalog: Catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("sklearn")
     path = str(tmp_path / "s.jsonl")
     scores = open_labels(catalog.url, path=path)
     for number in range(8):

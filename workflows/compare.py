@@ -14,7 +14,7 @@ import pyarrow as pa
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import finite
-from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation import class_metrics, ranking_metrics
 from astroml_plugin.evaluation.baselines import classical
 from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.training.batches import SplitSettings, split_record
@@ -22,11 +22,11 @@ from astroml_plugin.training.recipe import Recipe
 from workflows.pieces import NETWORK, Piece, Pieces, Progress
 
 FIGURES = ("accuracy", "balanced_accuracy", "balanced_accuracy_even", "macro_f1", "ece", "nll")
-"""Figures of `scores.classification` in the table; `balanced_accuracy_even` is that of the class that is most probable
-where all classes are equally frequent (probabilities divided by the fractions among the objects judged)."""
+"""Figures of `class_metrics.classification` in the table; `balanced_accuracy_even` is that of the class that is most
+probable where all classes are equally frequent (probabilities divided by the fractions among the objects judged)."""
 
-SEARCH = ("auroc", "tpr0", "tpr10", *scores.RATES)
-"""Figures of `scores.ranking` in the table, where the recipe names a positive class."""
+SEARCH = ("auroc", "tpr0", "tpr10", *ranking_metrics.RATES)
+"""Figures of `ranking_metrics.ranking` in the table, where the recipe names a positive class."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,15 @@ def _record(method: str, pieces: Sequence[Piece], pooled: Piece, task: Any, repe
     """One line of the table; labels are chosen as the recipe says, for all methods alike."""
     classes, positive = list(task.settings.classes), getattr(task.settings, "positive", "")
     chosen = task.class_numbers(pooled.probabilities)
-    figures: dict[str, Any] = dict(scores.classification(pooled.probabilities, pooled.truth, repeats, labels=chosen))
+    figures: dict[str, Any] = dict(
+        class_metrics.classification(pooled.probabilities, pooled.truth, repeats, labels=chosen)
+    )
     even = pooled.probabilities / np.maximum(np.bincount(pooled.truth, minlength=len(classes)), 1)
     even = even / even.sum(1, keepdims=True)
-    figures["balanced_accuracy_even"] = scores.classification(even, pooled.truth, repeats)["balanced_accuracy"]
+    figures["balanced_accuracy_even"] = class_metrics.classification(even, pooled.truth, repeats)["balanced_accuracy"]
     if positive in classes:
         place = list(classes).index(positive)
-        figures |= scores.ranking(pooled.probabilities[:, place], pooled.truth == place, repeats)
+        figures |= ranking_metrics.ranking(pooled.probabilities[:, place], pooled.truth == place, repeats)
     spent = [piece.about["train_seconds"] for piece in pieces if "train_seconds" in piece.about]
     seconds = sum(piece.about["seconds"] for piece in pieces)
     return {
@@ -186,7 +188,7 @@ def _record(method: str, pieces: Sequence[Piece], pooled: Piece, task: Any, repe
         "trained": round(float(np.mean([piece.about["trained"] for piece in pieces]))),
         "train_seconds": float(np.mean(spent)) if spent else None,
         "objects_per_second": sum(piece.about["objects"] for piece in pieces) / max(seconds, 1e-9),
-        "confusion": scores.confusion(pooled.truth, chosen, len(classes)).tolist(),
+        "confusion": class_metrics.confusion(pooled.truth, chosen, len(classes)).tolist(),
     }
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import finite
-from astroml_plugin.evaluation import class_metrics as scores
 from astroml_plugin.evaluation.figures import write_figure
+from astroml_plugin.evaluation import class_metrics, ranking_metrics
 from astroml_plugin.training.batches import SplitSettings, split_record
 from astroml_plugin.training.recipe import Recipe
 from workflows.pieces import NETWORK, Float, Piece, Pieces, Progress
@@ -225,8 +225,8 @@ class _Judge:
         probabilities, truth = piece.probabilities[chosen], piece.truth[chosen]
         if self.metric == "auroc":
             place = self.classes.index(self.positive)
-            return 1 - scores.auroc(probabilities[:, place], truth == place)
-        return self.turned(scores.classification(probabilities, truth, repeats=0)[self.metric]["value"])
+            return 1 - ranking_metrics.auroc(probabilities[:, place], truth == place)
+        return self.turned(class_metrics.classification(probabilities, truth, repeats=0)[self.metric]["value"])
 
     def turned(self, value: float) -> float:
         """From metric to error, and back."""

@@ -18,8 +18,10 @@ from astroml_plugin.catalog.sql import name as quoted
 from astroml_plugin.catalog.sql import quote
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64
 from astroml_plugin.evaluation import shear as formulas
-from astroml_plugin.evaluation.shear import BLOCKS, FIELDS, Bias, Estimate, Float
+from astroml_plugin.evaluation.bootstrap import resampled_sums
+from astroml_plugin.evaluation.shear import BLOCKS, FIELDS, Bias, Estimate
 from astroml_plugin.sources.stamps import Stamps
 
 _RESPONSE = ("r11", "r12", "r21", "r22")
@@ -228,7 +230,7 @@ def shear(
             f"response, or lie in no bin (a bundle whose response was never fitted gives NaN, and so does "
             f"--frame sky where the images have no world coordinates)"
         )
-    drawn = formulas.resampled(_with_total(sums), bootstrap, seed)
+    drawn = resampled_sums(_with_total(sums), bootstrap, seed)
     other = None if calibration is None else _calibration(catalog, calibration, calibration_labels, options)
     selection, source = _selection(sample, other, divided, step, bootstrap, seed)
     found = [_bin(divided, number, drawn, selection) for number in range(len(divided) + 1)]
@@ -348,7 +350,7 @@ def _bins(sample: _Sample, by: str | None, edges: Sequence[float], count: int | 
     return _Bins(by, limits)
 
 
-def _sums(sample: _Sample, bins: _Bins, replaced: str = "") -> tuple[Float, int]:
+def _sums(sample: _Sample, bins: _Bins, replaced: str = "") -> tuple[F64, int]:
     """Sums (block, bin, place, field) and the number of selected objects that no bin or number can be given."""
     place = "5"
     if "branch" in sample.names:
@@ -390,7 +392,7 @@ def _summed(given: Mapping[str, str]) -> str:
 
 def _selection(
     sample: _Sample, calibration: _Sample | None, bins: _Bins, step: float, bootstrap: int, seed: int
-) -> tuple[Float | None, str]:
+) -> tuple[F64 | None, str]:
     """R_S (1 + bootstrap, bins and total, 2, 2), and where it is from."""
     if calibration is not None:
         if "branch" not in calibration.names or "g1" not in calibration.columns:
@@ -399,7 +401,7 @@ def _selection(
                 "(--calibration-labels)"
             )
         sums, _ = _sums(calibration, bins)
-        drawn = formulas.resampled(_with_total(sums), bootstrap, seed + 1)
+        drawn = resampled_sums(_with_total(sums), bootstrap, seed + 1)
         return formulas.selection_from_branches(_signed(drawn)), "calibration"
     used = _counterfactuals(sample, bins)
     if not used:
@@ -409,7 +411,7 @@ def _selection(
         for sign in ("p", "m"):
             pairs = ", ".join(f"{quoted(f'{name}_{component}{sign}')} AS {quoted(name)}" for name in used)
             parts.append(_sums(sample, bins, f" REPLACE ({pairs})")[0])
-    drawn = formulas.resampled(np.stack([_with_total(part).sum(2) for part in parts], axis=2), bootstrap, seed)
+    drawn = resampled_sums(np.stack([_with_total(part).sum(2) for part in parts], axis=2), bootstrap, seed)
     pairs_ = drawn.reshape(*drawn.shape[:2], 2, 2, len(FIELDS))
     return formulas.selection_from_counterfactuals(pairs_, step), "columns"
 
@@ -434,12 +436,12 @@ def _counterfactuals(sample: _Sample, bins: _Bins) -> list[str]:
     return used
 
 
-def _with_total(sums: Float) -> Float:
+def _with_total(sums: F64) -> F64:
     """(block, bin, ...) with one more bin that holds all."""
     return np.concatenate([sums, sums.sum(1, keepdims=True)], axis=1)
 
 
-def _signed(sums: Float) -> Float:
+def _signed(sums: F64) -> F64:
     """The sheared branches (..., component, sign, field) of (..., place, field)."""
     return sums[..., :4, :].reshape(*sums.shape[:-2], 2, 2, sums.shape[-1])
 
@@ -447,11 +449,11 @@ def _signed(sums: Float) -> Float:
 # ---- results -----------------------------------------------------------------------------------------------------
 
 
-def _bin(bins: _Bins, number: int, drawn: Float, selection: Float | None) -> ShearBin:
+def _bin(bins: _Bins, number: int, drawn: F64, selection: F64 | None) -> ShearBin:
     """One bin's numbers from sums (1 + bootstrap, bin, place, field)."""
     places = drawn[:, number]
     sums = places.sum(1)
-    chosen: Float | float = 0.0 if selection is None else selection[:, number]
+    chosen: F64 | float = 0.0 if selection is None else selection[:, number]
     g, e, response = formulas.mean_shear(sums, chosen), formulas.mean_ellipticity(sums), formulas.mean_response(sums)
     total = number == len(bins)
     name, low, high = ("all", None, None) if total else bins.described(number)
@@ -467,21 +469,21 @@ def _bin(bins: _Bins, number: int, drawn: Float, selection: Float | None) -> She
     )
 
 
-def _bias(sums: Float, selection: Float | float) -> Bias | None:
+def _bias(sums: F64, selection: F64 | float) -> Bias | None:
     if not sums[0, ..., 0].all(axis=-1).any():
         return None
     m, c = formulas.biases(sums, selection)
     return Bias(*(Estimate.of(values[:, i]) for values in (m, c) for i in (0, 1)))
 
 
-def _leakage(places: Float, selection: Float | float) -> tuple[Estimate, Estimate] | None:
+def _leakage(places: F64, selection: F64 | float) -> tuple[Estimate, Estimate] | None:
     """From the branches ±psf where there are any, else from all objects."""
     sums = places[:, 4] if places[0, 4, 0] else places.sum(1)
     alpha = formulas.leakage(sums, selection)
     return (Estimate.of(alpha[:, 0]), Estimate.of(alpha[:, 1])) if np.isfinite(alpha[0]).any() else None
 
 
-def _matrix(values: Float) -> tuple[tuple[float, float], tuple[float, float]]:
+def _matrix(values: F64) -> tuple[tuple[float, float], tuple[float, float]]:
     return (float(values[0, 0]), float(values[0, 1])), (float(values[1, 0]), float(values[1, 1]))
 
 

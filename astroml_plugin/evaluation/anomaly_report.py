@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation import bootstrap
 from astroml_plugin.evaluation.baselines.features import pixel_features, shape_features
 from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.evaluation.ranking_metrics import auroc, search_figures
 from astroml_plugin.sources.labels import label_texts
-
-Float = NDArray[np.float64]
 
 FPR = 0.05
 """False-positive rate at which recall is quoted."""
@@ -77,7 +76,7 @@ SEARCHES = {
 
 def searches(
     found: Mapping[str, Mapping[str, np.ndarray]], learned: Mapping[str, Mapping[str, np.ndarray]] | None = None
-) -> dict[str, Float]:
+) -> dict[str, F64]:
     """Scores (n,), higher is odder, of the searches that the measurements allow.
 
     Args:
@@ -85,7 +84,7 @@ def searches(
         learned: the same of the population that forests and components are fitted to; default `found` itself.
     """
     learned = learned or found
-    scores_of: dict[str, Float] = {}
+    scores_of: dict[str, F64] = {}
     if "shapes" in found:
         scores_of |= {name: _filled(found["shapes"][name]) for name in ("asymmetry", "second_source")}
         scores_of |= _forest("forest_shapes", _matrix(found["shapes"]), _matrix(learned["shapes"]))
@@ -102,22 +101,20 @@ def searches(
     return scores_of
 
 
-def _matrix(columns: Mapping[str, np.ndarray]) -> Float:
+def _matrix(columns: Mapping[str, np.ndarray]) -> F64:
     return np.stack([_filled(values) for values in columns.values()], axis=1)
 
 
-def _filled(values: np.ndarray) -> Float:
+def _filled(values: np.ndarray) -> F64:
     """What could not be measured is taken for ordinary."""
     plain = np.asarray(values, np.float64)
     known = np.isfinite(plain)
     return np.where(known, plain, np.median(plain[known]) if known.any() else 0.0)
 
 
-def _forest(name: str, values: Float, population: Float) -> dict[str, Float]:
-    try:
-        from sklearn.ensemble import IsolationForest
-    except ImportError:
-        return {}
+def _forest(name: str, values: F64, population: F64) -> dict[str, F64]:
+    from sklearn.ensemble import IsolationForest  # a second that no worker of an inference needs to spend
+
     forest = IsolationForest(n_estimators=_TREES, random_state=0).fit(population)
     return {name: -forest.score_samples(values)}
 
@@ -130,28 +127,13 @@ def painted(logit: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
     odd, known = targets == 1, (targets == 0) | (targets == 1)
     if not odd.any() or odd[known].all() or np.ptp(logit) == 0:
         return {}
-    return {"painted_auroc": scores.auroc(logit[known], odd[known])}
-
-
-def search(score: Float, odd: np.ndarray) -> dict[str, Any]:
-    """AUROC, rank-weighted score and recall at `FPR`."""
-    return {
-        "auroc": scores.auroc(score, odd),
-        "rws": scores.rank_weighted_score(score, odd),
-        "recall": recall(score, odd),
-    }
-
-
-def recall(score: Float, odd: np.ndarray, fpr: float = FPR) -> float:
-    """Part of the anomalies that score higher than all but `fpr` of the others."""
-    others = np.sort(score[~odd])[::-1]
-    return float(np.mean(score[odd] > others[min(int(fpr * len(others)), len(others) - 1)]))
+    return {"painted_auroc": auroc(logit[known], odd[known])}
 
 
 def compared(
-    ranked: Mapping[str, Float], odd: np.ndarray, repeats: int = 500, seed: int = 0
+    ranked: Mapping[str, F64], odd: np.ndarray, repeats: int = 500, seed: int = 0
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Figures of `search` for every ranking, with bootstrap intervals, and of the differences of the first to others.
+    """`search_figures` of every ranking with bootstrap intervals, and the first one's gains over the others.
 
     Args:
         ranked: name -> scores (n,); the first one is ours.
@@ -163,28 +145,14 @@ def compared(
         name -> auroc, rws, recall and, but for the first, auroc_gain, rws_gain, recall_gain (ours less this one) ->
         value, low, high (95 %).
     """
-    rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(odd), np.flatnonzero(~odd)]
-    draws = [np.concatenate([rng.choice(part, len(part)) for part in rows]) for _ in range(repeats)]
-    whole = {name: search(values, odd) for name, values in ranked.items()}
-    sampled = {name: [search(values[draw], odd[draw]) for draw in draws] for name, values in ranked.items()}
-    first = next(iter(ranked))
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for name in ranked:
-        found[name] = {key: _interval(value, [one[key] for one in sampled[name]]) for key, value in whole[name].items()}
-        if name != first:
-            found[name] |= {
-                f"{key}_gain": _interval(
-                    whole[first][key] - value, [a[key] - b[key] for a, b in zip(sampled[first], sampled[name])]
-                )
-                for key, value in whole[name].items()
-            }
+    draws = list(bootstrap.stratified_draws([np.flatnonzero(odd), np.flatnonzero(~odd)], repeats, seed))
+    whole = {name: search_figures(score, odd, FPR) for name, score in ranked.items()}
+    sampled = {name: [search_figures(score[rows], odd[rows], FPR) for rows in draws] for name, score in ranked.items()}
+    ours = next(iter(ranked))
+    found = {name: bootstrap.intervals(whole[name], sampled[name]) for name in ranked}
+    for name in list(ranked)[1:]:
+        found[name] |= bootstrap.gains(whole[ours], sampled[ours], whole[name], sampled[name])
     return found
-
-
-def _interval(value: float, samples: list[float]) -> dict[str, float]:
-    low, high = np.percentile(samples, [2.5, 97.5]) if samples else (np.nan, np.nan)
-    return {"value": float(value), "low": float(low), "high": float(high)}
 
 
 def assessed(
@@ -206,8 +174,9 @@ def assessed(
     found |= {"anomalies": int(odd.sum()), "objects": len(odd), "rankings": compared(ranked, odd)}
     texts = label_texts(table, label)
     found["by_kind"] = {
-        str(kind): search(score[~odd | (texts == kind)], odd[~odd | (texts == kind)])
+        str(kind): compared({"": score[rows]}, odd[rows])[""]
         for kind in sorted({text for text in texts[odd] if text is not None})
+        if len(rows := np.flatnonzero(~odd | (texts == kind)))
     }
     from astroml_plugin.evaluation import anomaly_figures as anomaly_pictures
 

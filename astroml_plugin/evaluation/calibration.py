@@ -1,6 +1,6 @@
 """Probabilities to be taken at their word: temperature, class fractions of the survey, thresholds, corrected counts.
 
-Numpy only. A temperature divides the logits (Guo et al. 2017, arXiv:1706.04599). Probabilities learned where classes
+A temperature divides the logits (Guo et al. 2017, arXiv:1706.04599). Probabilities learned where classes
 had one set of fractions are shifted to another one by the ratio of the two (Saerens, Latinne & Decaestecker 2002,
 Neural Computation 14, 21). Completeness and false-positive rate of a threshold do not depend on class fractions, purity
 does: purity = f C / (f C + (1 - f) F).
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
 
 from astroml_plugin.core.errors import InputError
-
-Float = NDArray[np.float64]
+from astroml_plugin.core.typing import F64, I64
+from astroml_plugin.evaluation import bootstrap
 
 TEMPERATURES = (0.1, 10.0)
 """Limits of a fitted temperature."""
@@ -28,7 +29,6 @@ RARE = (1e-3, 1e-4)
 _RAREST = 1e-9
 """Fraction of a class that has none."""
 
-_GOLDEN = (np.sqrt(5) - 1) / 2
 _Z95 = 1.959963984540054
 
 
@@ -59,11 +59,8 @@ def fit_temperature(
         normal = top + np.log(np.exp(scaled - top).sum(1, keepdims=True))
         return float((t * (normal - scaled)).sum())
 
-    low, high = np.log(TEMPERATURES)
-    for _ in range(40):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        low, high = (low, right) if surprise(left) <= surprise(right) else (left, high)
-    return float(np.exp((low + high) / 2))
+    found = minimize_scalar(surprise, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-8})
+    return float(np.exp(found.x))
 
 
 # ---- class fractions of the survey -------------------------------------------------------------------------------
@@ -75,7 +72,7 @@ def full_prior(
     training_prior: Sequence[float],
     *,
     independent: bool = False,
-) -> Float:
+) -> F64:
     """A fraction for every class from those that are given.
 
     Args:
@@ -117,7 +114,7 @@ def full_prior(
     return given / given.sum()
 
 
-def shift_prior(probabilities: ArrayLike, training_prior: ArrayLike, prior: ArrayLike) -> Float:
+def shift_prior(probabilities: ArrayLike, training_prior: ArrayLike, prior: ArrayLike) -> F64:
     """Probabilities under other class fractions: p'_c proportional to p_c prior_c / training_prior_c.
 
     Args:
@@ -135,7 +132,7 @@ def shift_prior(probabilities: ArrayLike, training_prior: ArrayLike, prior: Arra
     return np.asarray(shifted / shifted.sum(1, keepdims=True))
 
 
-def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> NDArray[np.int64]:
+def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> I64:
     """The class that each object is called (logit adjustment, Menon et al. 2021, ICLR).
 
     Args:
@@ -154,7 +151,7 @@ def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> NDArra
     return np.asarray((p / np.maximum(np.asarray(prior, np.float64), _RAREST) ** balance).argmax(1))
 
 
-def shift_odds(probability: ArrayLike, training_fraction: ArrayLike, fraction: ArrayLike) -> Float:
+def shift_odds(probability: ArrayLike, training_fraction: ArrayLike, fraction: ArrayLike) -> F64:
     """The same for one class that excludes no other: the odds change by the ratio of the odds of the fractions."""
     p, before, after = (np.asarray(values, np.float64) for values in (probability, training_fraction, fraction))
     ratio = after * (1 - before) / (before * (1 - after))
@@ -199,8 +196,11 @@ def reliability(
     }
 
 
-def wilson(fraction: ArrayLike, count: ArrayLike) -> tuple[Float, Float]:
-    """95 % interval of a fraction found among `count` objects (Wilson 1927)."""
+def wilson(fraction: ArrayLike, count: ArrayLike) -> tuple[F64, F64]:
+    """95 % interval of a fraction found among `count` objects (Wilson 1927).
+
+    `count` need not be whole, as the effective number of weighted objects is not: astropy's function rounds it.
+    """
     f, n = np.asarray(fraction, np.float64), np.asarray(count, np.float64)
     middle = (f + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
     half = _Z95 * np.sqrt(f * (1 - f) / n + _Z95**2 / (4 * n**2)) / (1 + _Z95**2 / n)
@@ -236,11 +236,11 @@ class Choice:
 class Curve:
     """Completeness and false positives of every threshold on the probability of one class."""
 
-    threshold: Float
+    threshold: F64
     """(k,) falling."""
-    true_positives: Float
+    true_positives: F64
     """(k,) positives that pass."""
-    false_positives: Float
+    false_positives: F64
     """(k,) negatives that pass."""
     positives: int
     """Objects of the class."""
@@ -291,16 +291,16 @@ class Curve:
             raise InputError(f"this is no curve of thresholds ({error}): make the evaluation again") from None
 
     @property
-    def completeness(self) -> Float:
+    def completeness(self) -> F64:
         """(k,)"""
         return np.asarray(self.true_positives / self.positives)
 
     @property
-    def false_positive_rate(self) -> Float:
+    def false_positive_rate(self) -> F64:
         """(k,): of one object where none passed, since the sample cannot tell less."""
         return np.asarray(np.maximum(self.false_positives, 1) / self.negatives)
 
-    def purity(self, prior: float | None = None) -> Float:
+    def purity(self, prior: float | None = None) -> F64:
         """(k,) at a fraction `prior` of the class; that of the sample if not given."""
         f = self.positives / (self.positives + self.negatives) if prior is None else prior
         found = f * self.completeness
@@ -419,7 +419,7 @@ def class_fractions(counts: ArrayLike, confusion: ArrayLike, repeats: int = 1000
     draws = [rng.multinomial(round(n), row, size=repeats) / round(n) for n, row in zip(examples.tolist(), rows)]
     value = _true_fractions(found[None] / found.sum(), rows[None])[0]
     drawn = _true_fractions(labels, np.stack(draws, axis=1))
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    low, high = bootstrap.ends(drawn)
     return {
         "raw": (found / found.sum()).tolist(),
         "value": value.tolist(),
@@ -429,7 +429,7 @@ def class_fractions(counts: ArrayLike, confusion: ArrayLike, repeats: int = 1000
     }
 
 
-def _true_fractions(labels: Float, rows: Float) -> Float:
+def _true_fractions(labels: F64, rows: F64) -> F64:
     """(m, class) most likely true fractions from label fractions (m, class) and P(label | true) (m, true, label)."""
     try:
         fractions = np.linalg.solve(np.swapaxes(rows, 1, 2), labels[..., None])[..., 0]
@@ -441,7 +441,7 @@ def _true_fractions(labels: Float, rows: Float) -> Float:
     return np.asarray(fractions / fractions.sum(1, keepdims=True))
 
 
-def _expectation_maximisation(labels: Float, rows: Float, steps: int = 500) -> Float:
+def _expectation_maximisation(labels: F64, rows: F64, steps: int = 500) -> F64:
     """Fractions that cannot be negative, where the plain solution is."""
     fractions = np.full_like(labels, 1 / labels.shape[1])
     for _ in range(steps):

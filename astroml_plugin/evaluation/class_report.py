@@ -12,9 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.evaluation import calibration
+from astroml_plugin.evaluation import bootstrap, calibration, class_metrics, ranking_metrics
 from astroml_plugin.evaluation import class_figures as class_pictures
-from astroml_plugin.evaluation import class_metrics as scores
 from astroml_plugin.evaluation.calibration import RARE, Curve
 from astroml_plugin.sources.labels import label_texts, numbers
 
@@ -77,16 +76,16 @@ def assess(
     counts = np.bincount(t, minlength=len(classes))
     probable, confidence = p.argmax(1), p.max(1)
     chosen = probable if labels is None else labels[good]
-    matrix = scores.confusion(t, chosen, len(classes))
+    matrix = class_metrics.confusion(t, chosen, len(classes))
     result: dict[str, Any] = {
         "classes": list(classes),
         "count": len(p),
         "failures": int((~good).sum()),
         "examples": {name: int(count) for name, count in zip(classes, counts)},
         "prior": None if prior is None else {name: float(value) for name, value in zip(classes, prior)},
-        "scores": scores.classification(p, t, repeats, weight=weight, labels=chosen),
+        "scores": class_metrics.classification(p, t, repeats, weight=weight, labels=chosen),
         "confusion": matrix.tolist(),
-        "reliability": calibration.reliability(confidence, probable == t, scores.BINS, weight),
+        "reliability": calibration.reliability(confidence, probable == t, class_metrics.BINS, weight),
         "per_class": {
             name: _one_class(p[:, number], t == number, chosen == number)
             for number, name in enumerate(classes)
@@ -114,10 +113,10 @@ def _one_class(p: Float, positive: NDArray[np.bool_], chosen: NDArray[np.bool_])
     return {
         "precision": both / chosen.sum() if chosen.any() else None,
         "recall": both / positive.sum(),
-        "confusion": scores.confusion(~positive, ~chosen, 2).tolist(),
+        "confusion": class_metrics.confusion(~positive, ~chosen, 2).tolist(),
         "f1": 2 * both / (positive.sum() + chosen.sum()),
-        "auroc": scores.auroc(p, positive),
-        "average_precision": scores.average_precision(p, positive),
+        "auroc": ranking_metrics.auroc(p, positive),
+        "average_precision": ranking_metrics.average_precision(p, positive),
         "curve": Curve.of(p, positive).to_json(),
     }
 
@@ -130,7 +129,7 @@ def halves(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: Sequence
     """
     order = np.random.default_rng(0).permutation(len(true))
     first, second = order[::2], order[1::2]
-    matrix = scores.confusion(true[first], chosen[first], len(classes))
+    matrix = class_metrics.confusion(true[first], chosen[first], len(classes))
     try:
         found = calibration.class_fractions(np.bincount(chosen[second], minlength=len(classes)), matrix)
     except InputError:
@@ -142,14 +141,14 @@ def _searched(
     p: Float, positive: NDArray[np.bool_], search: Search, table: pa.Table, weight: Float | None, repeats: int
 ) -> dict[str, Any]:
     """Figures of the search for one class: ranking, thresholds, bins and kinds."""
-    curve, said = Curve.of(p, positive), calibration.reliability(p, positive, scores.BINS, weight)
+    curve, said = Curve.of(p, positive), calibration.reliability(p, positive, class_metrics.BINS, weight)
     gap = np.abs(np.subtract(said["said"], said["found"]))
     found = {
         "class": search.positive,
-        **scores.ranking(p, positive, repeats),
+        **ranking_metrics.ranking(p, positive, repeats),
         "reliability": said,
         "ece": {"value": float(np.dot(said["weight"], gap) / np.sum(said["weight"]))},
-        "rank_weighted_score": scores.rank_weighted_score(p, positive),
+        "rank_weighted_score": ranking_metrics.rank_weighted_score(p, positive),
         "thresholds": thresholds(curve),
         "purity_at_completeness": purities(curve),
     }
@@ -159,7 +158,7 @@ def _searched(
         kinds = label_texts(table, search.kind)
         named = sorted({str(kind) for kind in kinds[~positive] if kind is not None})
         found["kinds"] = {
-            kind: scores.ranking(p[chosen], positive[chosen], repeats)
+            kind: ranking_metrics.ranking(p[chosen], positive[chosen], repeats)
             for kind in named
             if (chosen := positive | (kinds == kind))[~positive].sum() >= _FEWEST
         }
@@ -207,7 +206,7 @@ def _binned(p: Float, positive: NDArray[np.bool_], table: pa.Table, name: str) -
         inside = positive & (value >= low) & ((value <= high) if last else (value < high))
         if inside.sum() >= _FEWEST:
             chosen = inside | ~positive
-            found = scores.ranking(p[chosen], positive[chosen], 200)
+            found = ranking_metrics.ranking(p[chosen], positive[chosen], 200)
             rows.append({"low": low, "high": high, **found})
     return rows
 
@@ -239,7 +238,7 @@ def assess_independent(
         if positive.any() and not positive.all():
             per_class[name] = {
                 **_one_class(said, positive, said >= 0.5),
-                "reliability": calibration.reliability(said, positive, scores.BINS),
+                "reliability": calibration.reliability(said, positive, class_metrics.BINS),
             }
     result = {
         "classes": list(classes),
@@ -247,8 +246,8 @@ def assess_independent(
         "count": len(p),
         "failures": int((~good).sum()),
         "examples": examples,
-        "scores": scores.multi_label(p, t, repeats),
-        "reliability": calibration.reliability(p[known], t[known] > 0.5, scores.BINS),
+        "scores": class_metrics.multi_label(p, t, repeats),
+        "reliability": calibration.reliability(p[known], t[known] > 0.5, class_metrics.BINS),
         "per_class": per_class,
     }
     return result, class_pictures.figures(result)
@@ -267,24 +266,20 @@ def compared(
 
     Returns:
         One row per number: objects_per_second, cost (time over that without averaging), every figure of
-        `scores.classification`, and its gain over no averaging with the 95 % interval of paired samples.
+        `class_metrics.classification`, and its gain over no averaging with the 95 % interval of paired samples.
     """
-    rng = np.random.default_rng(0)
-    drawn = [np.arange(len(true)), *(rng.integers(0, len(true), len(true)) for _ in range(repeats))]
+    drawn = [np.arange(len(true)), *bootstrap.draws(len(true), repeats)]
     figures = {
-        count: [_plain(scores.classification(p[rows], true[rows], 0)) for rows in drawn] for count, p in outputs.items()
+        count: [_plain(class_metrics.classification(p[rows], true[rows], 0)) for rows in drawn]
+        for count, p in outputs.items()
     }
-    rows = []
-    for count, found in figures.items():
+    plain, *plain_samples = figures[1]
+    table = []
+    for count, (whole, *samples) in figures.items():
         row: dict[str, Any] = {"symmetries": count, "objects_per_second": len(true) / seconds[count]}
-        row["cost"] = seconds[count] / seconds[1]
-        for name, value in found[0].items():
-            gains = [one[name] - other[name] for one, other in zip(found, figures[1])]
-            low, high = np.percentile(gains[1:], (2.5, 97.5)) if repeats else (np.nan, np.nan)
-            row[name] = value
-            row[f"{name}_gain"] = {"value": gains[0], "low": float(low), "high": float(high)}
-        rows.append(row)
-    return rows
+        row |= {"cost": seconds[count] / seconds[1], **whole}
+        table.append(row | bootstrap.gains(whole, samples, plain, plain_samples))
+    return table
 
 
 def _plain(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -6,19 +6,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.spatial import KDTree
 from scipy.special import ndtr
 
-Float = NDArray[np.float64]
-Index = NDArray[np.int64]
+from astroml_plugin.core.typing import F64, I32, I64, Bool
+from astroml_plugin.evaluation.bootstrap import draws, interval
 
 MATCHED = 3.0
 """Pixels within which a detection and an object may be the same."""
 
 
-def match(x: Float, y: Float, true_x: Float, true_y: Float, within: float = MATCHED) -> Index:
+def match(x: F64, y: F64, true_x: F64, true_y: F64, within: float = MATCHED) -> I64:
     """(n,) number of the true object of each detection, -1 for none: each is the other's nearest, within the limit."""
     found = np.full(len(x), -1, np.int64)
     if not len(x) or not len(true_x):
@@ -31,7 +30,7 @@ def match(x: Float, y: Float, true_x: Float, true_y: Float, within: float = MATC
     return found
 
 
-def chance(x: Float, y: Float, true_x: Float, true_y: Float, side: tuple[int, int], within: float = MATCHED) -> float:
+def chance(x: F64, y: F64, true_x: F64, true_y: F64, side: tuple[int, int], within: float = MATCHED) -> float:
     """Fraction of detections that match when they are moved elsewhere: by eight large steps around the field."""
     height, width = side
     found: list[float] = []
@@ -45,12 +44,12 @@ def chance(x: Float, y: Float, true_x: Float, true_y: Float, side: tuple[int, in
 class Found:
     """Detections of one field."""
 
-    x: Float
+    x: F64
     """(n,) pixels."""
-    y: Float
-    labels: NDArray[np.int32]
+    y: F64
+    labels: I32
     """(h, w) 0 background, else number plus 1."""
-    flux: dict[str, Float]
+    flux: dict[str, F64]
     """Kind -> (n,) in the image's units."""
 
 
@@ -58,18 +57,18 @@ class Found:
 class Truth:
     """What there is in it."""
 
-    x: Float
+    x: F64
     """(k,) pixels."""
-    y: Float
-    mag: Float
-    flux: Float
+    y: F64
+    mag: F64
+    flux: F64
     """(k,) total, in the image's units."""
-    snr: Float
+    snr: F64
     """(k,) matched-filter S/N, alone."""
-    star: NDArray[np.bool_]
-    foreground: NDArray[np.bool_]
+    star: Bool
+    foreground: Bool
     """(h, w) light above one sigma."""
-    owner: NDArray[np.int32]
+    owner: I32
     """(h, w) number of the brightest contributor, -1 for none of these."""
     fwhm: float
     """Of the PSF, pixels."""
@@ -78,7 +77,7 @@ class Truth:
 BINS = ((20.0, 23.0), (23.0, 24.0), (24.0, 25.0), (25.0, 26.0))
 
 
-def counts(found: Found, truth: Truth, border: int = 12) -> dict[str, NDArray[np.float64]]:
+def counts(found: Found, truth: Truth, border: int = 12) -> dict[str, F64]:
     """Sums of one field that figures of merit are ratios of: name -> (numerator, denominator).
 
     Objects and detections within `border` pixels of the field's edge take part in matching but are not counted.
@@ -105,7 +104,7 @@ def counts(found: Found, truth: Truth, border: int = 12) -> dict[str, NDArray[np
     return sums
 
 
-def pairs(truth: Truth, least: float = 5.0) -> tuple[Index, Index]:
+def pairs(truth: Truth, least: float = 5.0) -> tuple[I64, I64]:
     """Numbers of objects, both of S/N `least` or more alone, that are one to two PSF widths apart."""
     seen = np.flatnonzero(truth.snr >= least)
     if len(seen) < 2:
@@ -117,7 +116,7 @@ def pairs(truth: Truth, least: float = 5.0) -> tuple[Index, Index]:
     return seen[close[:, 0]], seen[close[:, 1]]
 
 
-def blended(truth: Truth, least: float = 5.0) -> NDArray[np.bool_]:
+def blended(truth: Truth, least: float = 5.0) -> Bool:
     """(k,) whether an object has a neighbour of S/N `least` or more within two PSF widths."""
     first, second = pairs(truth, least)
     flagged = np.zeros(len(truth.x), bool)
@@ -125,14 +124,14 @@ def blended(truth: Truth, least: float = 5.0) -> NDArray[np.bool_]:
     return flagged
 
 
-def flux_errors(found: Found, truth: Truth, kind: str) -> tuple[Index, Float]:
+def flux_errors(found: Found, truth: Truth, kind: str) -> tuple[I64, F64]:
     """Numbers of matched true objects, and measured over true flux minus 1."""
     matched = match(found.x, found.y, truth.x, truth.y)
     hit = matched >= 0
     return matched[hit], found.flux[kind][hit] / truth.flux[matched[hit]] - 1
 
 
-def _instances(found: Found, truth: Truth, matched: Index) -> NDArray[np.float64]:
+def _instances(found: Found, truth: Truth, matched: I64) -> F64:
     """Foreground pixels whose label is that of their brightest contributor, over all foreground pixels."""
     owner = np.where(truth.foreground, truth.owner, -1)
     mine = np.full(len(matched) + 1, -2, np.int64)
@@ -140,34 +139,30 @@ def _instances(found: Found, truth: Truth, matched: Index) -> NDArray[np.float64
     return np.array([(mine[found.labels] == owner)[owner >= 0].sum(), (owner >= 0).sum()], float)
 
 
-def _inside(x: Float, y: Float, height: int, width: int, border: int) -> NDArray[np.bool_]:
+def _inside(x: F64, y: F64, height: int, width: int, border: int) -> Bool:
     return (x >= border) & (y >= border) & (x < width - border) & (y < height - border)
 
 
-def _ratio(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _ratio(part: Bool, whole: Bool) -> F64:
     return np.array([part.sum(), whole.sum()], float)
 
 
-def pooled(fields: list[dict[str, NDArray[np.float64]]], repeats: int = 1000, seed: int = 0) -> dict[str, list[float]]:
+def pooled(fields: list[dict[str, F64]], repeats: int = 1000, seed: int = 0) -> dict[str, list[float]]:
     """Ratios over all fields: name -> [value, low, high], 95 % by resampling fields."""
-    rng = np.random.default_rng(seed)
-    index = rng.integers(0, len(fields), (repeats, len(fields)))
+    rows = np.stack(list(draws(len(fields), repeats, seed)))
     result = {}
     for name in fields[0]:
-        sums = np.stack([one[name] for one in fields])
-        total, drawn = sums.sum(0), sums[index].sum(1)
+        sums = np.stack([field[name] for field in fields])
+        total, drawn = sums.sum(0), sums[rows].sum(1)
         drawn = drawn[drawn[:, 1] > 0]
-        if not len(drawn):
-            result[name] = [math.nan] * 3
-            continue
-        spread = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-        result[name] = [float(total[0] / total[1]), *(float(item) for item in spread)]
+        ratio = interval(total[0] / total[1] if len(drawn) else math.nan, drawn[:, 0] / drawn[:, 1])
+        result[name] = list(ratio.values())
     return result
 
 
 def matched_filter_ceiling(
-    snr: Float, area: float, width: float, purity: float, *, true_rate: float = 1.0
-) -> tuple[float, Float]:
+    snr: F64, area: float, width: float, purity: float, *, true_rate: float = 1.0
+) -> tuple[float, F64]:
     """What a detector reaches that knows every object's profile and place, at a purity.
 
     An object of S/N s passes a threshold t with probability Phi(s - t); noise has the peaks above t of a Gaussian field

@@ -8,75 +8,28 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from astroml_plugin.core.hashing import hashed_blocks
+from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.evaluation import figures as pictures
 from astroml_plugin.evaluation import shear
+from astroml_plugin.evaluation.bootstrap import resampled_sums
 from astroml_plugin.evaluation.measurements import Measurements
-
-Float = NDArray[np.float64]
+from astroml_plugin.evaluation.value_metrics import FEWEST, finite_rows, value_figures
 
 SNR_EDGES = (10.0, 20.0, 50.0, 100.0, 200.0)
 """Bins of the label `snr`, the matched-filter S/N."""
 SIZE_EDGES = (0.1, 0.3, 0.5, 0.7, 1.0, 2.0)
 """Bins of the label `half_light_radius`, arcsec."""
 _BINNED = {"snr_bins": ("snr", SNR_EDGES), "size_bins": ("half_light_radius", SIZE_EDGES)}
-_FEWEST = 20
 _REPEATS = 200
 
 
-def statistics(found: Float, truth: Float, widths: tuple[Float, Float] | None = None) -> dict[str, Float]:
-    """Name -> (2,) of one sample: RMSE, slope and offset of (e - truth) against truth, coverage, pull.
-
-    Args:
-        found, truth: (n, 2), all finite.
-        widths: half-widths (n, 2) of the 68.3 % and the 95 % interval.
-    """
-    difference = found - truth
-    centred = truth - truth.mean(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slope = (centred * difference).sum(0) / (centred**2).sum(0)
-    values = {
-        "rmse": np.sqrt((difference**2).mean(0)),
-        "slope": slope,
-        "offset": difference.mean(0) - slope * truth.mean(0),
-    }
-    if widths is not None:
-        values |= {name: (np.abs(difference) <= w).mean(0) for name, w in zip(("coverage_683", "coverage_95"), widths)}
-        low, high = np.percentile(difference / widths[0], [15.865, 84.135], axis=0)
-        values["pull_half_width"] = (high - low) / 2
-    return values
-
-
-def merit(
-    found: Float, truth: Float, widths: tuple[Float, Float] | None = None, *, repeats: int = _REPEATS, seed: int = 0
-) -> dict[str, Any]:
-    """Plain JSON `statistics`, `<name>_interval` the central 68 % of bootstrap samples; rows of NaN are failures."""
-    good = _finite_rows(found)
-    result: dict[str, Any] = {"count": len(good), "failures": int((~good).sum())}
-    if good.sum() < _FEWEST:
-        return result
-    found, truth = found[good], truth[good]
-    kept = None if widths is None else (widths[0][good], widths[1][good])
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, list[Float]] = {}
-    for _ in range(repeats):
-        index = rng.integers(0, len(found), len(found))
-        sample = statistics(found[index], truth[index], None if kept is None else (kept[0][index], kept[1][index]))
-        for name, value in sample.items():
-            drawn.setdefault(name, []).append(value)
-    for name, value in statistics(found, truth, kept).items():
-        low, high = np.percentile(drawn[name], [15.865, 84.135], axis=0)
-        result[name] = value.tolist()
-        result[f"{name}_interval"] = np.stack([low, high], axis=1).tolist()
-    return result
-
-
 def binned(
-    found: Float, truth: Float, widths: tuple[Float, Float] | None, table: pa.Table, repeats: int = _REPEATS
+    found: F64, truth: F64, widths: tuple[F64, F64] | None, table: pa.Table, repeats: int = _REPEATS
 ) -> dict[str, Any]:
-    """`merit` of all objects and, where the labels are there, per bin of S/N and of size."""
-    result: dict[str, Any] = {"all": merit(found, truth, widths, repeats=repeats)}
+    """`value_metrics.value_figures` of all objects and, where the labels are there, per bin of S/N and of size."""
+    result: dict[str, Any] = {"all": value_figures(found, truth, widths, repeats=repeats)}
     for name, (label, edges) in _BINNED.items():
         if label not in table.column_names:
             continue
@@ -84,13 +37,13 @@ def binned(
         result[name] = {}
         for low, high in pairwise(edges):
             chosen = (value >= low) & (value < high)
-            if chosen.sum() >= _FEWEST:
+            if chosen.sum() >= FEWEST:
                 inside = None if widths is None else (widths[0][chosen], widths[1][chosen])
-                result[name][f"{low:g}-{high:g}"] = merit(found[chosen], truth[chosen], inside, repeats=repeats)
+                result[name][f"{low:g}-{high:g}"] = value_figures(found[chosen], truth[chosen], inside, repeats=repeats)
     return result
 
 
-def response_grid(response: Float, table: pa.Table) -> dict[str, Any] | None:
+def response_grid(response: F64, table: pa.Table) -> dict[str, Any] | None:
     """Mean (R11 + R22) / 2 and its standard error per S/N and size bin from (n, 4); None where there is none.
 
     `value[i][j]` is of S/N bin i, size bin j; NaN below 20 objects.
@@ -105,7 +58,7 @@ def response_grid(response: Float, table: pa.Table) -> dict[str, Any] | None:
     value, error = np.full(shape, np.nan), np.full(shape, np.nan)
     for row, column in np.ndindex(*shape):
         chosen = good & (rows == row) & (columns == column)
-        if chosen.sum() >= _FEWEST:
+        if chosen.sum() >= FEWEST:
             value[row, column] = own[chosen].mean()
             error[row, column] = own[chosen].std() / np.sqrt(chosen.sum())
     means = response[good].mean(0).tolist()
@@ -113,7 +66,7 @@ def response_grid(response: Float, table: pa.Table) -> dict[str, Any] | None:
     return {"mean": means, **edges, "value": value.tolist(), "error": error.tolist()}
 
 
-def shear_merit(columns: Mapping[str, np.ndarray], table: pa.Table, repeats: int = 300) -> dict[str, Any]:
+def shear_report(columns: Mapping[str, np.ndarray], table: pa.Table, repeats: int = 300) -> dict[str, Any]:
     """m, c and alpha, each [value, error], from branches where the labels have them (`evaluation.shear`).
 
     Without branches alpha is the slope of (e - truth) against the PSF's ellipticity, not divided by any response.
@@ -121,45 +74,43 @@ def shear_merit(columns: Mapping[str, np.ndarray], table: pa.Table, repeats: int
     names = set(table.column_names)
     e = np.stack([columns["e1"], columns["e2"]], axis=1).astype(np.float64)
     response = {name: columns[name] for name in ("r11", "r12", "r21", "r22") if name in columns}
-    good = _finite_rows(e)
+    good = finite_rows(e)
     if {"branch", "set_id"} <= names and response:
-        good &= _finite_rows(np.stack(list(response.values()), axis=1))
-        return _branch_merit(e, response, table, good, repeats)
+        good &= finite_rows(np.stack(list(response.values()), axis=1))
+        return _branch_report(e, response, table, good, repeats)
     if not {"psf_e1", "psf_e2", "e1", "e2"} <= names:
         return {}
     truth = np.stack([_label(table, "e1"), _label(table, "e2")], axis=1)
-    good &= _finite_rows(truth)
+    good &= finite_rows(truth)
     ones = dict.fromkeys(("r11", "r22"), np.ones(len(e)))
     return {"alpha": _estimates(shear.leakage(_drawn(e - truth, ones, table, good, repeats)))} if good.any() else {}
 
 
-def _drawn(
-    e: Float, response: Mapping[str, np.ndarray], table: pa.Table, good: NDArray[np.bool_], repeats: int
-) -> Float:
+def _drawn(e: F64, response: Mapping[str, np.ndarray], table: pa.Table, good: Bool, repeats: int) -> F64:
     """Resampled sums (1 + repeats, field) of the good objects."""
     return _placed(e, response, table, good, repeats, np.zeros(len(e), np.int64), 1)[:, 0]
 
 
 def _placed(
-    e: Float,
+    e: F64,
     response: Mapping[str, np.ndarray],
     table: pa.Table,
-    good: NDArray[np.bool_],
+    good: Bool,
     repeats: int,
-    place: NDArray[np.int64],
+    place: I64,
     places: int,
-) -> Float:
+) -> F64:
     columns = {"e1": e[:, 0], "e2": e[:, 1], **response}
     labels = shear.label_columns(table.column_names)
     columns |= {ours: np.nan_to_num(_label(table, name)) for ours, name in labels.items()}
     key = table["set_id" if "set_id" in table.column_names else "object_id"].to_numpy()
     terms = shear.weighted({name: values[good] for name, values in columns.items()})
-    sums = shear.block_sums(terms, shear.hashed_blocks(key[good]), place[good], places)
-    return shear.resampled(sums, repeats)
+    sums = shear.block_sums(terms, hashed_blocks(key[good], shear.BLOCKS), place[good], places)
+    return resampled_sums(sums, repeats)
 
 
-def _branch_merit(
-    e: Float, response: Mapping[str, np.ndarray], table: pa.Table, good: NDArray[np.bool_], repeats: int
+def _branch_report(
+    e: F64, response: Mapping[str, np.ndarray], table: pa.Table, good: Bool, repeats: int
 ) -> dict[str, Any]:
     place = shear.branch_places(np.array(table["branch"].to_pylist(), str))
     sums = _placed(e, response, table, good, repeats, place, 5)
@@ -173,13 +124,13 @@ def _branch_merit(
     return found
 
 
-def _estimates(values: Float) -> list[list[float]]:
+def _estimates(values: F64) -> list[list[float]]:
     """[[value, error], [value, error]] of both components from (1 + repeats, 2)."""
     both = [shear.Estimate.of(values[:, i]) for i in (0, 1)]
     return [[estimate.value, estimate.error] for estimate in both]
 
 
-def change(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], truth: Float) -> dict[str, Any]:
+def change(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], truth: F64) -> dict[str, Any]:
     """What an error of the input does to the columns of a measurement.
 
     `gain`: (slope of the changed e against the truth) / (slope of e) - 1; `response`: relative change of the mean
@@ -187,7 +138,7 @@ def change(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], truth
     change of c. Each [value, standard error] per component but RMSE; the response is 1 where there is none.
     """
     before, after = _pair(own), _pair(other)
-    good = _finite_rows(before) & _finite_rows(after)
+    good = finite_rows(before) & finite_rows(after)
     before, after, truth = before[good], after[good], truth[good]
     difference, centred = after - before, truth - truth.mean(0)
     gain = (centred * difference).sum(0) / (centred * before).sum(0)
@@ -205,14 +156,14 @@ def change(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], truth
     }
 
 
-def _mean_response(columns: Mapping[str, np.ndarray], good: NDArray[np.bool_]) -> Float:
+def _mean_response(columns: Mapping[str, np.ndarray], good: Bool) -> F64:
     """(<R11>, <R22>) of some objects; 1 where they have none."""
     if "r11" not in columns or not np.isfinite(columns["r11"][good]).any():
         return np.ones(2)
     return np.array([np.nanmean(columns[name][good]) for name in ("r11", "r22")])
 
 
-def assess(measured: Measurements, truth: Float, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
+def assess(measured: Measurements, truth: F64, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything `evaluate` says of ellipticities: (plain JSON, file stem -> figure).
 
     Args:
@@ -227,9 +178,9 @@ def assess(measured: Measurements, truth: Float, table: pa.Table) -> tuple[dict[
     grid = response_grid(response, table)
     if grid is not None:
         result["response"] = grid
-    result["shear"] = shear_merit(measured.own, table)
+    result["shear"] = shear_report(measured.own, table)
     for name, columns in measured.perturbed.items():
-        found = {**change(measured.own, columns, truth), "shear": shear_merit(columns, table, repeats=100)}
+        found = {**change(measured.own, columns, truth), "shear": shear_report(columns, table, repeats=100)}
         result.setdefault("perturbed", {})[name] = found
     for name, columns in measured.baselines.items():
         seen = _pair(columns)
@@ -237,28 +188,23 @@ def assess(measured: Measurements, truth: Float, table: pa.Table) -> tuple[dict[
         result.setdefault("baselines", {})[name] = {
             "successes": binned(seen, truth, None, table),
             "failures_as_0": binned(repaired, truth, None, table),
-            "shear": {} if np.isnan(seen).all() else shear_merit({"e1": seen[:, 0], "e2": seen[:, 1]}, table),
+            "shear": {} if np.isnan(seen).all() else shear_report({"e1": seen[:, 0], "e2": seen[:, 1]}, table),
         }
     return result, figures(result, own, truth, widths)
 
 
-def _finite_rows(values: Float) -> NDArray[np.bool_]:
-    """(n,) from (n, k)."""
-    return np.asarray(np.isfinite(values).all(axis=1))
-
-
-def _pair(columns: Mapping[str, np.ndarray], end: str = "") -> Float:
+def _pair(columns: Mapping[str, np.ndarray], end: str = "") -> F64:
     return np.stack([columns[f"e1{end}"], columns[f"e2{end}"]], axis=1).astype(np.float64)
 
 
-def _label(table: pa.Table, name: str) -> Float:
+def _label(table: pa.Table, name: str) -> F64:
     return np.asarray(table[name].to_numpy(), np.float64)
 
 
 # ---- pictures ----------------------------------------------------------------------------------------------------
 
 
-def figures(result: Mapping[str, Any], own: Float, truth: Float, widths: tuple[Float, Float]) -> dict[str, Any]:
+def figures(result: Mapping[str, Any], own: F64, truth: F64, widths: tuple[F64, F64]) -> dict[str, Any]:
     """Figures from what `assess` found."""
     drawn = {"ellipticity_measured": pictures.measured_density(truth, own, ("e₁", "e₂"))}
     for bins, label in (("snr_bins", "signal to noise"), ("size_bins", "half-light radius [arcsec]")):
@@ -284,7 +230,7 @@ def _names(edges: tuple[float, ...]) -> list[str]:
     return [f"{low:g}–{high:g}" for low, high in pairwise(edges)]
 
 
-def _series(bins: Mapping[str, Any], statistic: str, names: list[str]) -> tuple[Float, Float, Float]:
+def _series(bins: Mapping[str, Any], statistic: str, names: list[str]) -> tuple[F64, F64, F64]:
     """Value, low, high (k,) per bin, the mean of both components; RMSE in quadrature."""
     rows = []
     for name in names:
@@ -320,7 +266,7 @@ def _accuracy(result: Mapping[str, Any], bins: str, label: str) -> Any:
     return pictures.binned_panels(label, [name.replace("-", "–") for name in names], panels)
 
 
-def _errors(bins: Mapping[str, Any], pull: Float) -> Any:
+def _errors(bins: Mapping[str, Any], pull: F64) -> Any:
     """Coverage of both intervals per S/N bin; the pulls beside a Gaussian of unit width."""
     names = list(bins)
     series = {f"{text} interval": _series(bins, name, names) for name, text in _INTERVALS}

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Float = NDArray[np.float64]
+from astroml_plugin.core.typing import F64, I64
 
 BLOCKS = 1000
 """Random blocks that objects are resampled in: their number sets the precision of an error to 1/sqrt(2 BLOCKS)."""
@@ -73,7 +73,7 @@ class Bias:
     """Additive, component 2."""
 
 
-def weighted(columns: Mapping[str, ArrayLike], weight: ArrayLike | None = None) -> Float:
+def weighted(columns: Mapping[str, ArrayLike], weight: ArrayLike | None = None) -> F64:
     """What each object adds to the sums.
 
     Args:
@@ -94,7 +94,7 @@ def weighted(columns: Mapping[str, ArrayLike], weight: ArrayLike | None = None) 
     return terms
 
 
-def block_sums(terms: Float, block: ArrayLike, place: ArrayLike | None = None, places: int = 1) -> Float:
+def block_sums(terms: F64, block: ArrayLike, place: ArrayLike | None = None, places: int = 1) -> F64:
     """Sums per resampling block and place (a bin, a branch).
 
     Args:
@@ -114,49 +114,24 @@ def block_sums(terms: Float, block: ArrayLike, place: ArrayLike | None = None, p
     return sums
 
 
-def hashed_blocks(key: ArrayLike, blocks: int = BLOCKS) -> NDArray[np.int64]:
-    """(n,) numbers below `blocks` from integer keys: equal keys share a block."""
-    with np.errstate(over="ignore"):
-        bits = np.asarray(key, np.int64).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
-        return ((bits ^ (bits >> np.uint64(32))) % np.uint64(blocks)).astype(np.int64)
-
-
-def resampled(sums: Float, repeats: int, seed: int = 0) -> Float:
-    """Sums of the whole sample, then of `repeats` samples of its blocks drawn with replacement (Efron 1979).
-
-    Args:
-        sums: (block, ...).
-
-    Returns:
-        (1 + repeats, ...). The same seed draws the same blocks.
-    """
-    count = len(sums)
-    whole = sums.sum(0, keepdims=True)
-    if count == 0 or repeats == 0:
-        return np.concatenate([whole, np.full((repeats, *sums.shape[1:]), np.nan)])
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=repeats)
-    return np.concatenate([whole, np.tensordot(times.astype(np.float64), sums, axes=1)])
-
-
-def mean(sums: Float, name: str) -> Float:
+def mean(sums: F64, name: str) -> F64:
     """Weighted mean (...) of a field from sums (..., field); NaN where there is no weight."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return sums[..., _AT[name]] / sums[..., 1]
 
 
-def mean_ellipticity(sums: Float) -> Float:
+def mean_ellipticity(sums: F64) -> F64:
     """<e> (..., 2) from sums (..., field)."""
     return np.stack([mean(sums, "e1"), mean(sums, "e2")], axis=-1)
 
 
-def mean_response(sums: Float) -> Float:
+def mean_response(sums: F64) -> F64:
     """<R> (..., 2, 2), R_ij = de_i / dg_j, from sums (..., field)."""
     rows = [np.stack([mean(sums, f"r{i}{j}") for j in (1, 2)], axis=-1) for i in (1, 2)]
     return np.stack(rows, axis=-2)
 
 
-def shear(ellipticity: Float, response: Float) -> Float:
+def shear(ellipticity: F64, response: F64) -> F64:
     """g = R^-1 e: (..., 2) from (..., 2) and (..., 2, 2); not finite where R cannot be inverted."""
     a, b, c, d = (response[..., i, j] for i in (0, 1) for j in (0, 1))
     e1, e2 = ellipticity[..., 0], ellipticity[..., 1]
@@ -164,12 +139,12 @@ def shear(ellipticity: Float, response: Float) -> Float:
         return np.stack([d * e1 - b * e2, a * e2 - c * e1], axis=-1) / (a * d - b * c)[..., None]
 
 
-def mean_shear(sums: Float, selection: Float | float = 0.0) -> Float:
+def mean_shear(sums: F64, selection: F64 | float = 0.0) -> F64:
     """Shear (..., 2) of ensembles with sums (..., field) and selection response R_S (..., 2, 2)."""
     return shear(mean_ellipticity(sums), mean_response(sums) + selection)
 
 
-def selection_from_counterfactuals(sums: Float, step: float) -> Float:
+def selection_from_counterfactuals(sums: F64, step: float) -> F64:
     """R_S from the same objects selected by what their sheared images show (Sheldon & Huff 2017, eq. 14).
 
     Args:
@@ -184,7 +159,7 @@ def selection_from_counterfactuals(sums: Float, step: float) -> Float:
     return np.moveaxis((e[..., 0, :] - e[..., 1, :]) / (2 * step), -2, -1)
 
 
-def selection_from_branches(sums: Float) -> Float:
+def selection_from_branches(sums: F64) -> F64:
     """R_S from a calibration set with known shear: the response of the selected means, less the mean response.
 
     Args:
@@ -206,7 +181,7 @@ def selection_from_branches(sums: Float) -> Float:
     return selection
 
 
-def biases(sums: Float, selection: Float | float = 0.0) -> tuple[Float, Float]:
+def biases(sums: F64, selection: F64 | float = 0.0) -> tuple[F64, F64]:
     """Multiplicative and additive bias of `mean_shear`, each (..., 2).
 
     Args:
@@ -226,14 +201,14 @@ def biases(sums: Float, selection: Float | float = 0.0) -> tuple[Float, Float]:
     return m - 1, _mean_of_finite(rest)
 
 
-def _mean_of_finite(values: Float) -> Float:
+def _mean_of_finite(values: F64) -> F64:
     """Mean over the last axis but one of what is finite, NaN where nothing is."""
     there = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(there, values, 0.0).sum(-2) / np.where(there.any(-2), there.sum(-2), np.nan)
 
 
-def leakage(sums: Float, selection: Float | float = 0.0) -> Float:
+def leakage(sums: F64, selection: F64 | float = 0.0) -> F64:
     """alpha (..., 2): slope of the ellipticity against the PSF's, divided by the response; NaN where the PSF is one.
 
     Args:
@@ -257,7 +232,7 @@ def label_columns(names: Iterable[str]) -> dict[str, str]:
     return {ours: found for ours, theirs in LABELS.items() if (found := next((n for n in theirs if n in known), None))}
 
 
-def branch_places(branch: ArrayLike) -> NDArray[np.int64]:
+def branch_places(branch: ArrayLike) -> I64:
     """(n,) from branch names: 0 +g1, 1 -g1, 2 +g2, 3 -g2, 4 +psf or -psf, -1 anything else."""
     names = np.asarray(branch, str)
     places = np.full(len(names), -1, np.int64)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import cross_val_predict
 from torch import Tensor, nn
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation.baselines.features import shape_features
+from astroml_plugin.evaluation.ranking_metrics import auroc
 from astroml_plugin.networks.strided_cnn import StridedCNN
 
 LEAST = 40
@@ -21,21 +24,15 @@ def forest_auc(real: Cutouts, made: Cutouts, seed: int = 0) -> float:
     The classifier two-sample test (Lopez-Paz & Oquab 2017); five folds, 0.5 where the sets cannot be told apart.
 
     Raises:
-        InputError: fewer than 40 images in a set, or scikit-learn is not installed.
+        InputError: fewer than 40 images in a set.
     """
-    try:
-        from sklearn.ensemble import RandomForestClassifier
-        from sklearn.metrics import roc_auc_score
-        from sklearn.model_selection import cross_val_predict
-    except ImportError:
-        raise InputError("a forest needs scikit-learn: pip install 'astroml-plugin[classical]'") from None
     _enough(len(real), len(made))
     values = np.concatenate([np.nan_to_num(shape_features(some).values) for some in (real, made)])
     truth = np.repeat([0, 1], [len(real), len(made)])
     order = np.random.default_rng(seed).permutation(len(truth))
     forest = RandomForestClassifier(200, min_samples_leaf=5, random_state=seed)
     odds = cross_val_predict(forest, values[order], truth[order], cv=5, method="predict_proba")[:, 1]
-    return float(roc_auc_score(truth[order], odds))
+    return auroc(odds, truth[order] > 0)
 
 
 def network_auc(real: Tensor, made: Tensor, *, epochs: int = 6, seed: int = 0) -> float:
@@ -69,22 +66,13 @@ def network_auc(real: Tensor, made: Tensor, *, epochs: int = 6, seed: int = 0) -
     network.eval()
     with torch.inference_mode():
         odds = torch.cat([network(pixels[rows])[:, 0] for rows in test.split(256)]).numpy()
-    return _area(odds, truth[test].numpy() > 0)
+    return auroc(odds, truth[test].numpy() > 0)
 
 
 def nearest(images: Tensor, known: Tensor) -> np.ndarray:
     """(n,) root mean square distance of each of `images` (n, p) to the nearest of `known` (m, p)."""
     found = [torch.cdist(some, known).amin(1) for some in images.split(256)]
     return (torch.cat(found) / known.shape[1] ** 0.5).numpy()
-
-
-def _area(odds: np.ndarray, truth: np.ndarray) -> float:
-    """Mann-Whitney; ties count half."""
-    values, place = np.unique(odds, return_inverse=True)
-    counts = np.bincount(place, minlength=len(values))
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    positives = int(truth.sum())
-    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
 
 
 def _enough(*counts: int) -> None:

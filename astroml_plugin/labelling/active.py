@@ -5,14 +5,15 @@ Pure functions of arrays; scikit-learn is imported where a learner is fitted. A 
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+from sklearn.neighbors import NearestNeighbors
 
 from astroml_plugin.core.errors import InputError
 
@@ -105,15 +106,14 @@ def _standardised(values: Float) -> Float:
 
 
 def _forest(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
-    ensemble = _sklearn("ensemble")
-    model = ensemble.RandomForestRegressor(100, max_features=1 / 3, random_state=seed)
+    model = RandomForestRegressor(100, max_features=1 / 3, random_state=seed)
     return np.asarray(model.fit(inputs[rows], given).predict(inputs), np.float64)
 
 
 def _astronomaly(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
     """Lochner & Bassett (2021), equations 2 to 4: trust the forest near what was scored, the score far from it."""
     predicted = np.clip(_forest(inputs, score, rows, given, seed), 0, HIGHEST)
-    neighbours = _sklearn("neighbors").NearestNeighbors(n_neighbors=1).fit(inputs[rows])
+    neighbours = NearestNeighbors(n_neighbors=1).fit(inputs[rows])
     distance = neighbours.kneighbors(inputs)[0][:, 0]
     mean = distance.mean()
     weight = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT) * predicted / HIGHEST
@@ -157,25 +157,14 @@ def _likeness(some: Float, others: Float) -> Float:
 
 
 def _gaussian_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
-    gaussian = _sklearn("gaussian_process")
-    kernels = gaussian.kernels
     rows, given = _some(rows, given, seed)
     length = np.sqrt(inputs.shape[1])
     kernel = kernels.ConstantKernel(1.0, (0.05, 20.0)) * kernels.RBF(length, (length / 10, length * 10))
     kernel += kernels.WhiteKernel(0.1, (1e-3, 1.0))
-    model = gaussian.GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0, random_state=seed)
+    model = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0, random_state=seed)
     with warnings.catch_warnings(action="ignore"):  # a length scale at its bound is no news to who scores galaxies
         model.fit(inputs[rows], given)
     return np.concatenate([model.predict(part) for part in _parts(inputs)])
-
-
-def _sklearn(part: str) -> Any:
-    try:
-        return importlib.import_module(f"sklearn.{part}")
-    except ImportError:
-        raise InputError(
-            're-ranking by scores needs scikit-learn, which is not installed: pip install "astroml-plugin[classical]"'
-        ) from None
 
 
 LEARNERS: Mapping[str, Learner] = {

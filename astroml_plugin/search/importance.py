@@ -18,7 +18,6 @@ _INACTIVE = -0.25
 """Where a parameter that was not set lies on its axis of 0 to 1."""
 FANOVA = "share of the variance of the rank that it explains alone (fANOVA, Hutter et al. 2014)"
 FOREST = "permutation importance of a random forest (share of the explained variance of the rank)"
-RANKS = "absolute rank correlation with the objective (install optuna and scikit-learn for fANOVA)"
 
 
 def importance(study: Study, trials: Sequence[Trial], seed: int = 0) -> tuple[dict[str, float], str]:
@@ -41,8 +40,6 @@ def importance(study: Study, trials: Sequence[Trial], seed: int = 0) -> tuple[di
 
 def _measured(space: Space, trials: Sequence[Trial], ranks: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     """The best measure that is installed."""
-    if find_spec("sklearn") is None:
-        return _correlation(places(space, trials), ranks), RANKS
     if find_spec("optuna") is None:
         return _forest(places(space, trials), ranks, seed), FOREST
     return _fanova(space, trials, ranks, seed), FANOVA
@@ -91,7 +88,7 @@ def _coded(one: Parameter, configuration: Configuration) -> float | int:
 
 
 def _forest(x: np.ndarray, ranks: np.ndarray, seed: int) -> np.ndarray:
-    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.ensemble import RandomForestRegressor  # a second that only reports need to spend
     from sklearn.inspection import permutation_importance
     from sklearn.model_selection import KFold
 
@@ -104,9 +101,3 @@ def _forest(x: np.ndarray, ranks: np.ndarray, seed: int) -> np.ndarray:
         )
         total += np.maximum(found.importances_mean, 0.0) * len(test)
     return total / total.sum() if total.sum() > 0 else total
-
-
-def _correlation(x: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    order = x.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
-    spread = x.std(axis=0) > 0
-    return np.array([abs(np.corrcoef(order[:, i], ranks)[0, 1]) if spread[i] else 0.0 for i in range(x.shape[1])])

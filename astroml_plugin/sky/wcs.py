@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from astropy import log
 from astropy import units as u
-from astropy.coordinates import ICRS, SkyCoord
+from astropy.coordinates import ICRS, SkyCoord, angular_separation
 from astropy.io.fits import Card, Header
 from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, NoConvergence
@@ -319,9 +319,7 @@ def _axes(ra: Float, dec: Float) -> tuple[Float, Float]:
 
 def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> Float:
     """Angle between positions in degrees, exact at small and large angles."""
-    a1, d1, a2, d2 = (np.radians(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))
-    half = np.sin((d2 - d1) / 2) ** 2 + np.cos(d1) * np.cos(d2) * np.sin((a2 - a1) / 2) ** 2
-    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))))
+    return np.degrees(angular_separation(*(np.radians(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))))
 
 
 def healpix29(ra: ArrayLike, dec: ArrayLike) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.hashing import id_fractions
 from astroml_plugin.core.settings import refuse_choices, to_mapping
 from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
 from astroml_plugin.sky.duplicates import behind, pixel_hashes, place_groups
@@ -330,16 +331,6 @@ def _refuse_differences(sources: Sequence[Stamps]) -> None:
         if any(value != values[0] for value in values):
             told = ", ".join(str(value) for value in values)
             raise InputError(f"the training sources differ in {name} ({told}): train on sources that agree")
-
-
-def id_fractions(object_id: np.ndarray, seed: int) -> np.ndarray:
-    """(n,) float64 in [0, 1) from int64 ids and a seed, evenly spread (splitmix64, Steele et al. 2014)."""
-    with np.errstate(over="ignore"):
-        bits = object_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * seed + 1)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
-        bits ^= bits >> np.uint64(31)
-    return (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def _within(rows: np.ndarray, block: _Block) -> np.ndarray:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sklearn.ensemble import RandomForestClassifier
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.evaluation.class_metrics import auroc
+from astroml_plugin.evaluation.ranking_metrics import auroc
 from astroml_plugin.simulation.lenses import easy_features
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.bundle import ModelBundle
@@ -83,16 +84,7 @@ def easiness(source: str, count: int = _CHECKED, seed: int = 0) -> float:
         source: stamps of the preset `lenses`.
         count: how many of them; the forest learns from every other one and is scored on the rest.
         seed: of the forest.
-
-    Raises:
-        InputError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.ensemble import RandomForestClassifier
-    except ImportError:
-        raise InputError(
-            'checking lenses needs scikit-learn, which is not installed: pip install "astroml-plugin[classical]"'
-        ) from None
     stamps = Stamps.open(source)
     found, truth = [], []
     for block in stamps.units():

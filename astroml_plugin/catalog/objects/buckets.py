@@ -25,6 +25,7 @@ from astroml_plugin.catalog.objects.placing import PLACED_SCHEMA, Placer
 from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.hashing import GOLDEN
 from astroml_plugin.sources.survey import Survey
 
 Int = NDArray[np.int64]
@@ -36,7 +37,6 @@ IDS_AT_ONCE = 4_000_000
 """Ids compared at once while looking for duplicates."""
 
 _GROUP = 65_536
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _COLUMNS = ("object_id", "x", "y", "ra", "dec", "primary")
 UNIT_SCHEMA = pa.schema([*(PLACED_SCHEMA.field(name) for name in _COLUMNS), pa.field("duplicate", pa.bool_())])
 INDEX_SCHEMA = pa.schema(
@@ -332,7 +332,7 @@ class _Build:
 
 def _bucket(ids: Int) -> NDArray[np.uint8]:
     """Hash of each id, 0 … 255."""
-    return ((ids.astype(np.uint64) * _MULTIPLIER) >> np.uint64(56)).astype(np.uint8)
+    return ((ids.astype(np.uint64) * GOLDEN) >> np.uint64(56)).astype(np.uint8)
 
 
 def _contains(sorted_values: Int, values: Int) -> NDArray[np.bool_]:

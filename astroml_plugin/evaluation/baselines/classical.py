@@ -1,6 +1,6 @@
 """Classifiers the classical way: scikit-learn on catalogued features, on principal components of pixels, or on both.
 
-scikit-learn is imported where a method is fitted. A fitted method is never saved: it lives as long as its comparison.
+A fitted method is never saved: it lives as long as its comparison.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
 from astroml_plugin.core.errors import InputError
 
@@ -43,40 +49,28 @@ class Method:
 
 
 def _cart(seed: int) -> Any:
-    from sklearn.tree import DecisionTreeClassifier
-
     return DecisionTreeClassifier(random_state=seed)
 
 
 def _random_forest(seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
     return RandomForestClassifier(300, min_samples_leaf=2, random_state=seed)
 
 
 def _gradient_boosting(seed: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     return HistGradientBoostingClassifier(
         learning_rate=0.06, max_iter=150, l2_regularization=1.0, early_stopping=False, random_state=seed
     )
 
 
 def _svm(seed: int) -> Any:
-    from sklearn.svm import SVC
-
     return SVC(C=3.0, decision_function_shape="ovo", cache_size=500, random_state=seed)
 
 
 def _mlp(seed: int) -> Any:
-    from sklearn.neural_network import MLPClassifier
-
     return MLPClassifier((64,), alpha=1e-2, learning_rate_init=1e-3, batch_size=64, random_state=seed)
 
 
 def _logistic(seed: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
     return LogisticRegression(max_iter=2000, random_state=seed)
 
 
@@ -111,16 +105,10 @@ def method(name: str) -> Method:
     """A method by name.
 
     Raises:
-        InputError: there is none of that name, or scikit-learn is not installed.
+        InputError: there is none of that name.
     """
     if name not in METHODS:
         raise InputError(f"no classical method {name!r}: there are {', '.join(METHODS)}")
-    try:
-        import sklearn  # noqa: F401
-    except ImportError:
-        raise InputError(
-            'classical methods need scikit-learn, which is not installed: pip install "astroml-plugin[classical]"'
-        ) from None
     return METHODS[name]
 
 
@@ -140,7 +128,7 @@ class Classifier:
         seed: of everything random.
 
     Raises:
-        InputError: no such method, scikit-learn is missing, or the training part has one class only.
+        InputError: no such method, or the training part has one class only.
     """
 
     def __init__(
@@ -201,8 +189,6 @@ class _Columns:
     """From inputs by kind to one matrix: components of pixels, blanks filled with medians, scaled and clipped."""
 
     def __init__(self, kinds: Sequence[str], table: Table, seed: int) -> None:
-        from sklearn.decomposition import PCA
-
         self.kinds = kinds
         self._pca: Any = None
         if "pixels" in kinds:
@@ -303,8 +289,6 @@ def _tempered(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64
 
 def _platt(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], offset: Float) -> Scale:
     """Logistic regression of the decision values."""
-    from sklearn.linear_model import LogisticRegression
-
     if len(np.unique(targets)) < 2:
         raise InputError(f"the {len(targets)} validation objects have one class: probabilities need two or more")
     model = LogisticRegression(C=1.0, max_iter=5000).fit(scores[1], targets)

@@ -148,23 +148,13 @@ class Density:
 def fit_density(latent: Tensor, components: int, seed: int = 0) -> Density:
     """From a population of latent vectors (n, d); several components are found by scikit-learn's expectation
     maximisation.
-
-    Raises:
-        InputError: several are asked for and scikit-learn is not installed.
     """
     vectors = latent.double().numpy()
     size = vectors.shape[1]
     if components == 1 or len(vectors) < 20 * components:
         return _normal([0.0], vectors.mean(0)[None], np.cov(vectors.T).reshape(1, size, size))
-    from astroml_plugin.core.errors import InputError
+    from sklearn.mixture import GaussianMixture  # a second that only trainings need to spend
 
-    try:
-        from sklearn.mixture import GaussianMixture
-    except ImportError:
-        raise InputError(
-            "a density of several components is fitted by scikit-learn, which is not installed: "
-            'pip install "astroml-plugin[classical]", or set density_components = 1'
-        ) from None
     ridge = 1e-3 * float(vectors.var(0).mean()) + 1e-9
     found = GaussianMixture(components, reg_covar=ridge, random_state=seed, max_iter=200).fit(vectors)
     return _normal(np.log(found.weights_).tolist(), found.means_, found.covariances_)

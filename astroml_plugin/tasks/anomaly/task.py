@@ -23,6 +23,7 @@ from astroml_plugin.core.settings import refuse_unknown
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation import anomaly_report as anomaly_merit
 from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.evaluation.ranking_metrics import search_figures
 from astroml_plugin.networks import autoencoder, structure
 from astroml_plugin.networks.autoencoder import Measured
 from astroml_plugin.sources.labels import label_texts
@@ -342,7 +343,7 @@ class AnomalyTask(Task):
         found |= anomaly_merit.painted(named["foreign"].numpy(), targets.numpy())
         odd = None if table is None else self.anomalous(table)
         if odd is not None and self.settings.score.knots:
-            found |= anomaly_merit.search(self.settings.score(self._sum(self._tails(outputs))), odd)
+            found |= search_figures(self.settings.score(self._sum(self._tails(outputs))), odd, anomaly_merit.FPR)
         return found
 
     def baselines(self) -> Mapping[str, Callable[[Cutouts], dict[str, np.ndarray]]]:

@@ -21,8 +21,7 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation import calibration
-from astroml_plugin.evaluation import class_metrics as scores
+from astroml_plugin.evaluation import calibration, class_metrics
 from astroml_plugin.evaluation import class_report as class_merit
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.tasks.base import Task, TaskRunOptions, TaskSettings
@@ -423,19 +422,19 @@ class ClassifyTask(Task):
     # ---- how good ----------------------------------------------------------------------------------------------
 
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
-        """Loss, the figures of `scores.classification` (or `multi_label`) and the confusion matrix (row true)."""
+        """Loss, figures of `class_metrics` for these classes, and the confusion matrix (row true)."""
         found = {"loss": float(self.loss(outputs, targets)), "count": len(targets)}
         probabilities = self.probabilities(outputs).double().numpy()
         if not np.isfinite(probabilities).all():
             return found
         classes = {"classes": list(self.settings.classes)}
         if self.settings.multi_label:
-            figures = scores.multi_label(probabilities, targets.numpy(), repeats=0)
+            figures = class_metrics.multi_label(probabilities, targets.numpy(), repeats=0)
             return {**found, **_values(figures), **classes}
         true = most_votes(targets).numpy()
         chosen = self.class_numbers(probabilities)
-        figures = scores.classification(probabilities, true, repeats=0, labels=chosen)
-        confusion = scores.confusion(true, chosen, self.outputs)
+        figures = class_metrics.classification(probabilities, true, repeats=0, labels=chosen)
+        confusion = class_metrics.confusion(true, chosen, self.outputs)
         return {**found, **_values(figures), **classes, "confusion": confusion.tolist()}
 
     def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:

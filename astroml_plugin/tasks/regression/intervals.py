@@ -21,6 +21,7 @@ from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.evaluation.value_metrics import value_figures
 from astroml_plugin.tasks.base import Task, TaskSettings
 
 LEVELS = (0.683, 0.95)
@@ -175,37 +176,22 @@ class IntervalTask(Task):
         knots = tuple(float(size[rows].log().median()) for rows in groups)
         return self.with_settings(error_scale=ErrorScale(knots, *map(tuple, factors)))
 
+    def in_own_scale(self, found: Intervals, targets: Tensor) -> tuple[Intervals, Tensor]:
+        """Intervals and targets (n, k) in the scale that metrics are given in; what is learned has it here."""
+        return found, targets
+
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
-        """RMSE, slope and offset of (value - truth) against truth, coverage; also per S/N bin if `snr` is a label."""
-        found = self.intervals(outputs)
-        result: dict[str, Any] = {"loss": float(self.loss(outputs, targets)), **merit(found, targets)}
+        """Figures of `value_metrics`, lists over the values; also per S/N bin if `snr` is a label."""
+        found, truth = self.in_own_scale(self.intervals(outputs), targets)
+        mean, narrow, wide, truth_ = (item.double().numpy() for item in (found.mean, found.narrow, found.wide, truth))
+        result: dict[str, Any] = {"loss": float(self.loss(outputs, targets))}
+        result |= value_figures(mean, truth_, (narrow, wide))
         if table is not None and "snr" in table.column_names:
-            snr = torch.from_numpy(np.array(table["snr"].to_numpy(), np.float64))
-            bins = {}
-            for low, high in pairwise(SNR_EDGES):
-                chosen = (snr >= low) & (snr < high)
-                if int(chosen.sum()) > 1:
-                    inside = Intervals(found.mean[chosen], found.narrow[chosen], found.wide[chosen])
-                    bins[f"{low:g}-{high:g}"] = merit(inside, targets[chosen])
+            snr = np.asarray(table["snr"].to_numpy(), np.float64)
+            bins = {
+                f"{low:g}-{high:g}": value_figures(mean[rows], truth_[rows], (narrow[rows], wide[rows]))
+                for low, high in pairwise(SNR_EDGES)
+                if (rows := (snr >= low) & (snr < high)).sum() > 1
+            }
             result["snr_bins"] = bins
         return result
-
-
-def merit(found: Intervals, targets: Tensor) -> dict[str, Any]:
-    """Figures of merit of one sample, a list with one number per value.
-
-    `pull` is half the distance between the 16 % and the 84 % quantile of (value - truth) / half-width.
-    """
-    offset = found.mean - targets
-    centred = targets - targets.mean(0)
-    slope = (centred * offset).sum(0) / (centred**2).sum(0)
-    low, high = torch.quantile(offset / found.narrow, torch.tensor([0.16, 0.84], dtype=offset.dtype), dim=0)
-    numbers = {
-        "rmse": offset.square().mean(0).sqrt(),
-        "slope": slope,
-        "offset": offset.mean(0),
-        "coverage_683": (offset.abs() <= found.narrow).double().mean(0),
-        "coverage_95": (offset.abs() <= found.wide).double().mean(0),
-        "pull": 0.5 * (high - low),
-    }
-    return {"count": len(targets), **{name: [float(value) for value in item] for name, item in numbers.items()}}

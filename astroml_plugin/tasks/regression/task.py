@@ -95,7 +95,7 @@ class RegressTask(IntervalTask):
 
     def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Values and half-widths of n objects; that of a logarithm times the value is that of the value."""
-        found = self._own_scale(self.intervals(outputs))
+        found, _ = self.in_own_scale(self.intervals(outputs), torch.zeros(len(outputs), self.values))
         columns: dict[str, np.ndarray] = {}
         for place, name in enumerate(self.labels):
             mean, narrow, wide = (item[:, place].numpy() for item in (found.mean, found.narrow, found.wide))
@@ -105,21 +105,17 @@ class RegressTask(IntervalTask):
             columns |= {name: mean, f"{name}_err": narrow, f"{name}_err95": wide}
         return {name: values.astype(np.float32) for name, values in columns.items()}
 
-    def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
-        """As in `IntervalTask`; RMSE and offset in the targets' own scale, in the order of `targets`."""
-        found = super().metrics(outputs, targets, table)
-        _, spreads = self._standard()
-        for record in (found, *found.get("snr_bins", {}).values()):
-            for name in ("rmse", "offset"):
-                record[name] = [float(value * spread) for value, spread in zip(record[name], spreads)]
-        return found
+    def in_own_scale(self, found: Intervals, targets: Tensor) -> tuple[Intervals, Tensor]:
+        """Intervals and targets (n, k) in the scale of the target columns, or of their logarithms."""
+        centres, spreads = (torch.from_numpy(item).to(targets) for item in self._standard())
+        scaled = Intervals(found.mean * spreads + centres, found.narrow * spreads, found.wide * spreads)
+        return scaled, targets * spreads + centres
 
     def figures(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """True against measured values."""
-        centres, spreads = self._standard()
-        mean = self._own_scale(self.intervals(outputs)).mean.numpy()
+        found, truth = self.in_own_scale(self.intervals(outputs), targets)
         names = [f"log {name}" if name in self.settings.logarithmic else name for name in self.labels]
-        return {"regression": pictures.true_against_measured(targets.numpy() * spreads + centres, mean, names)}
+        return {"regression": pictures.true_against_measured(truth.numpy(), found.mean.numpy(), names)}
 
     def _learned(self, table: pa.Table) -> np.ndarray:
         """(n, k) float64: the labels, or their logarithms."""
@@ -139,8 +135,3 @@ class RegressTask(IntervalTask):
         """Centres and spreads, (k,) each."""
         centres = np.array(self.settings.centres or [0.0] * self.values)
         return centres, np.array(self.settings.spreads or [1.0] * self.values)
-
-    def _own_scale(self, found: Intervals) -> Intervals:
-        """From standardised to the scale of the targets or their logarithms."""
-        centres, spreads = (torch.from_numpy(item).float() for item in self._standard())
-        return Intervals(found.mean * spreads + centres, found.narrow * spreads, found.wide * spreads)
