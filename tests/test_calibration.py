@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.evaluation import calibration
+from astroml_plugin.evaluation import calibration, thresholds
 
 
 def binary(count: int, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +88,7 @@ def test_reliability_by_hand():
 @pytest.mark.parametrize("prior", [None, 0.05])
 def test_chosen_purity_holds_on_other_objects(prior):
     p, positive = binary(200_000, 0.3, seed=1)
-    choice = calibration.choose_threshold(p, positive, purity=0.9, prior=prior)
+    choice = thresholds.choose_threshold(p, positive, purity=0.9, prior=prior)
     other, truth = binary(400_000, 0.3 if prior is None else prior, seed=2)
     passed = other >= choice.threshold
     assert truth[passed].mean() == pytest.approx(0.9, abs=0.015)
@@ -98,15 +98,15 @@ def test_chosen_purity_holds_on_other_objects(prior):
 
 
 def test_top_objects():
-    choice = calibration.choose_threshold([0.9, 0.8, 0.8, 0.1], [True, True, False, False], top=3)
+    choice = thresholds.choose_threshold([0.9, 0.8, 0.8, 0.1], [True, True, False, False], top=3)
     assert (choice.threshold, choice.completeness, choice.purity) == (0.8, 1.0, pytest.approx(2 / 3))
-    assert calibration.top_threshold([0.9, 0.8, 0.8, 0.1], 2) == 0.9  # the tie does not fit
+    assert thresholds.top_threshold([0.9, 0.8, 0.8, 0.1], 2) == 0.9  # the tie does not fit
     with pytest.raises(InputError, match="2 objects share the highest"):
-        calibration.top_threshold([0.9, 0.9], 1)
+        thresholds.top_threshold([0.9, 0.9], 1)
 
 
 def test_a_sample_without_false_positive_vouches_for_one_only():
-    curve = calibration.Curve.of(np.r_[np.ones(100), np.zeros(1000)], np.arange(1100) < 100)
+    curve = thresholds.ThresholdCurve.of(np.r_[np.ones(100), np.zeros(1000)], np.arange(1100) < 100)
     choice = curve.at(0.5, prior=1e-3)
     assert choice.false_positive_rate == 1e-3
     assert choice.purity == pytest.approx(1e-3 / (1e-3 + 0.999e-3))
@@ -116,20 +116,20 @@ def test_a_sample_without_false_positive_vouches_for_one_only():
 
 def test_thinned_curve_chooses_nearly_the_same():
     p, positive = binary(50_000, 0.3)
-    whole = calibration.Curve.of(p, positive)
-    thin = calibration.Curve.from_json(whole.to_json())
+    whole = thresholds.ThresholdCurve.of(p, positive)
+    thin = thresholds.ThresholdCurve.from_json(whole.to_json())
     assert len(thin.threshold) <= 500 < len(whole.threshold)
     assert thin.for_purity(0.95).completeness == pytest.approx(whole.for_purity(0.95).completeness, abs=0.01)
     with pytest.raises(InputError, match="no curve"):
-        calibration.Curve.from_json({"threshold": [1]})
+        thresholds.ThresholdCurve.from_json({"threshold": [1]})
 
 
 def test_choosing_refuses_what_is_not_one_question():
     for given in ({}, {"purity": 0.5, "top": 3}):
         with pytest.raises(InputError, match="give one of"):
-            calibration.choose_threshold([0.1, 0.2], [True, False], **given)
+            thresholds.choose_threshold([0.1, 0.2], [True, False], **given)
     with pytest.raises(InputError, match="has 2 and 0"):
-        calibration.choose_threshold([0.1, 0.2], [True, True], purity=0.5)
+        thresholds.choose_threshold([0.1, 0.2], [True, True], purity=0.5)
 
 
 CONFUSION = np.array([[900, 80, 20], [60, 300, 40], [10, 30, 160]])

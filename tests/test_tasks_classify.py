@@ -407,6 +407,16 @@ def test_assessment_of_a_search() -> None:
     fractions = found["class_fractions"]
     assert abs(fractions["value"][1] - fractions["true"][1]) < 4 * fractions["error"][1]
     assert search["ece"]["value"] < 0.04
+    assert search["ece"]["low"] < search["ece"]["high"]
+    assert search["rank_weighted_score"]["low"] < search["rank_weighted_score"]["value"]
+    lens = found["per_class"]["lens"]
+    for name in ("precision", "recall", "f1", "auroc", "average_precision"):
+        assert lens[name]["low"] < lens[name]["value"] < lens[name]["high"]
+    for row in search["thresholds"]:
+        assert row["purity_low"] <= row["purity"] <= row["purity_high"]
+        assert row["false_positive_rate_low"] <= row["false_positive_rate"] <= row["false_positive_rate_high"]
+    assert rare["purity_low"]["0.001"] < rare["purity"]["0.001"] < rare["purity_high"]["0.001"]
+    assert rare["completeness_low"] < rare["completeness"] < rare["completeness_high"]
     assert set(drawn) == {"reliability", "reliability_search", "confusion", "curves", "purity"}
 
 

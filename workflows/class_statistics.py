@@ -15,9 +15,9 @@ from astroml_plugin.catalog.query import query, write_rows
 from astroml_plugin.catalog.sql import name as quoted
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.evaluation import calibration
-from astroml_plugin.evaluation.calibration import Choice, Curve
+from astroml_plugin.evaluation import calibration, thresholds
 from astroml_plugin.evaluation.class_report import PURITIES
+from astroml_plugin.evaluation.thresholds import OperatingPoint, ThresholdCurve
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Selection:
     """The condition that selects these objects; empty where no threshold does."""
     selected: int
     """Objects of the catalog that pass."""
-    choice: Choice | None
+    choice: OperatingPoint | None
     """Threshold, completeness, purity and the class fraction that they hold for."""
     mean_probability: float | None
     """Of those that pass: the purity that the probabilities themselves promise."""
@@ -83,7 +83,7 @@ class ClassStatistics:
         rows = []
         for item in self.selections:
             row = {key: value for key, value in asdict(item).items() if key != "choice"}
-            choice = dict.fromkeys(Choice.__dataclass_fields__) if item.choice is None else vars(item.choice)
+            choice = dict.fromkeys(OperatingPoint.__dataclass_fields__) if item.choice is None else vars(item.choice)
             rows.append({**row, **choice})
         return pa.Table.from_pylist(rows)
 
@@ -94,7 +94,7 @@ class _Evaluation:
 
     classes: tuple[str, ...]
     confusion: np.ndarray | None
-    curves: Mapping[str, Curve]
+    curves: Mapping[str, ThresholdCurve]
     alone: Mapping[str, np.ndarray]
     """Class -> (2, 2) confusion of having it (first) and not, by the label."""
     positive: str
@@ -178,7 +178,7 @@ def _evaluation(record: Mapping[str, Any], url: str) -> _Evaluation:
     found = record.get("metrics", {}).get("catalog", {})
     if "per_class" not in found:
         raise InputError(f"the evaluation {storage.redact(url)} has no classes: evaluate a bundle of the task classify")
-    curves = {name: Curve.from_json(one["curve"]) for name, one in found["per_class"].items()}
+    curves = {name: ThresholdCurve.from_json(one["curve"]) for name, one in found["per_class"].items()}
     confusion = np.array(found["confusion"]) if "confusion" in found else None
     positive = found.get("search", {}).get("class", "")
     alone = {name: np.array(one["confusion"]) for name, one in found["per_class"].items() if "confusion" in one}
@@ -302,7 +302,7 @@ def _count(name: str, labelled: int, objects: int, corrected: Mapping[str, Any] 
     return ClassCount(name, labelled, labelled / objects, *values)
 
 
-def _pure(ask: _Ask, name: str, curve: Curve, purity: float, fraction: float | None) -> Selection:
+def _pure(ask: _Ask, name: str, curve: ThresholdCurve, purity: float, fraction: float | None) -> Selection:
     """The largest selection of at least this purity."""
     wanted = f"purity >= {purity:g}"
     if not 0 < purity < 1:
@@ -318,10 +318,10 @@ def _pure(ask: _Ask, name: str, curve: Curve, purity: float, fraction: float | N
     return Selection(name, wanted, *_passing(ask, name, choice))
 
 
-def _top(ask: _Ask, name: str, curve: Curve, count: int, fraction: float | None) -> Selection:
+def _top(ask: _Ask, name: str, curve: ThresholdCurve, count: int, fraction: float | None) -> Selection:
     """The most probable objects."""
     values = ask.highest(name, max(count, 0))
-    threshold = calibration.top_threshold(values, count)
+    threshold = thresholds.top_threshold(values, count)
     choice = curve.at(threshold, _usable(fraction))
     return Selection(name, f"top {count}", *_passing(ask, name, choice))
 
@@ -330,7 +330,7 @@ def _usable(fraction: float | None) -> float | None:
     return fraction if fraction is not None and 0 < fraction < 1 else None
 
 
-def _passing(ask: _Ask, name: str, choice: Choice) -> tuple[str, int, Choice, float | None]:
+def _passing(ask: _Ask, name: str, choice: OperatingPoint) -> tuple[str, int, OperatingPoint, float | None]:
     condition, count, mean = ask.passing(name, choice.threshold)
     return condition, count, choice, mean
 

@@ -1,15 +1,13 @@
-"""Probabilities to be taken at their word: temperature, class fractions of the survey, thresholds, corrected counts.
+"""Probabilities to be taken at their word: temperature, class fractions of the survey, reliability, corrected counts.
 
 A temperature divides the logits (Guo et al. 2017, arXiv:1706.04599). Probabilities learned where classes
 had one set of fractions are shifted to another one by the ratio of the two (Saerens, Latinne & Decaestecker 2002,
-Neural Computation 14, 21). Completeness and false-positive rate of a threshold do not depend on class fractions, purity
-does: purity = f C / (f C + (1 - f) F).
+Neural Computation 14, 21).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +20,6 @@ from astroml_plugin.evaluation import bootstrap
 
 TEMPERATURES = (0.1, 10.0)
 """Limits of a fitted temperature."""
-
-RARE = (1e-3, 1e-4)
-"""Class fractions at which the purity of a search for rare objects is quoted."""
 
 _RAREST = 1e-9
 """Fraction of a class that has none."""
@@ -152,7 +147,7 @@ def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> I64:
 
 
 def shift_odds(probability: ArrayLike, training_fraction: ArrayLike, fraction: ArrayLike) -> F64:
-    """The same for one class that excludes no other: the odds change by the ratio of the odds of the fractions."""
+    """A binary probability under another fraction of its class: the odds change by the ratio of the fractions' odds."""
     p, before, after = (np.asarray(values, np.float64) for values in (probability, training_fraction, fraction))
     ratio = after * (1 - before) / (before * (1 - after))
     return np.asarray(p * ratio / (p * ratio + 1 - p))
@@ -205,178 +200,6 @@ def wilson(fraction: ArrayLike, count: ArrayLike) -> tuple[F64, F64]:
     middle = (f + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
     half = _Z95 * np.sqrt(f * (1 - f) / n + _Z95**2 / (4 * n**2)) / (1 + _Z95**2 / n)
     return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
-
-
-# ---- thresholds --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A threshold and what it is expected to give; an object passes where its probability is not below it."""
-
-    threshold: float
-    """Probability."""
-    completeness: float
-    """Fraction of the class that passes."""
-    completeness_low: float
-    """Lower end of its 95 % interval."""
-    completeness_high: float
-    """Upper end."""
-    false_positive_rate: float
-    """Fraction of the other objects that pass; of one object where none did."""
-    purity: float
-    """Fraction of those that pass that belong to the class."""
-    purity_low: float
-    """The same with the upper end of the 95 % interval of the false-positive rate."""
-    prior: float
-    """Fraction of the class for which the purity holds."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Completeness and false positives of every threshold on the probability of one class."""
-
-    threshold: F64
-    """(k,) falling."""
-    true_positives: F64
-    """(k,) positives that pass."""
-    false_positives: F64
-    """(k,) negatives that pass."""
-    positives: int
-    """Objects of the class."""
-    negatives: int
-    """Other objects."""
-
-    @classmethod
-    def of(cls, probabilities: ArrayLike, positive: ArrayLike) -> Curve:
-        """From probabilities (n,) and truth (n,) bool.
-
-        Raises:
-            InputError: no positive or no negative, or NaN.
-        """
-        p, true = np.asarray(probabilities, np.float64), np.asarray(positive, bool)
-        if not true.any() or true.all() or np.isnan(p).any():
-            raise InputError(
-                f"a threshold needs objects of the class and others, and has {true.sum()} and {(~true).sum()} "
-                f"({np.isnan(p).sum()} without probability): give labelled objects of both"
-            )
-        values, group = np.unique(-p, return_inverse=True)
-        both = [np.cumsum(np.bincount(group, kind, len(values))).astype(np.float64) for kind in (true, ~true)]
-        return cls(-values, both[0], both[1], int(true.sum()), int((~true).sum()))
-
-    def to_json(self, most: int = 500) -> dict[str, Any]:
-        """Plain values of at most about `most` thresholds, spread evenly over completeness and over false positives."""
-        index = np.arange(len(self.threshold))
-        if len(index) > most:
-            found = [
-                np.searchsorted(values, np.linspace(values[0], values[-1], most // 3))
-                for values in (self.true_positives, np.log1p(self.false_positives), index)
-            ]
-            index = np.unique(np.minimum(np.concatenate(found), len(index) - 1))
-        arrays = ("threshold", "true_positives", "false_positives")
-        return {
-            **{name: getattr(self, name)[index].tolist() for name in arrays},
-            "positives": self.positives,
-            "negatives": self.negatives,
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Curve:
-        """What `to_json` gave."""
-        arrays = ("threshold", "true_positives", "false_positives")
-        try:
-            threshold, true, false = (np.asarray(values[name], np.float64) for name in arrays)
-            return cls(threshold, true, false, int(values["positives"]), int(values["negatives"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this is no curve of thresholds ({error}): make the evaluation again") from None
-
-    @property
-    def completeness(self) -> F64:
-        """(k,)"""
-        return np.asarray(self.true_positives / self.positives)
-
-    @property
-    def false_positive_rate(self) -> F64:
-        """(k,): of one object where none passed, since the sample cannot tell less."""
-        return np.asarray(np.maximum(self.false_positives, 1) / self.negatives)
-
-    def purity(self, prior: float | None = None) -> F64:
-        """(k,) at a fraction `prior` of the class; that of the sample if not given."""
-        f = self.positives / (self.positives + self.negatives) if prior is None else prior
-        found = f * self.completeness
-        return np.asarray(found / (found + (1 - f) * self.false_positive_rate))
-
-    def at(self, threshold: float, prior: float | None = None) -> Choice:
-        """What passing `threshold` gives (the last tabulated threshold that is not below it)."""
-        f = self.positives / (self.positives + self.negatives) if prior is None else prior
-        passed = int(np.searchsorted(-self.threshold, -threshold, side="right")) - 1
-        true, false = (float(v[passed]) if passed >= 0 else 0.0 for v in (self.true_positives, self.false_positives))
-        complete, rate = true / self.positives, max(false, 1.0) / self.negatives
-        low, high = wilson(complete, self.positives)
-        worst = max(float(wilson(false / self.negatives, self.negatives)[1]), rate)
-        purity, least = (f * complete / max(f * complete + (1 - f) * r, 1e-300) for r in (rate, worst))
-        return Choice(float(threshold), complete, float(low), float(high), rate, purity, least, f)
-
-    def for_purity(self, purity: float, prior: float | None = None) -> Choice:
-        """The lowest threshold whose expected purity is at least `purity`.
-
-        Raises:
-            InputError: no threshold reaches it; says the highest purity.
-        """
-        found = self.purity(prior)
-        enough = np.flatnonzero(found >= purity)
-        if not len(enough):
-            best = int(np.argmax(found))
-            raise InputError(
-                f"no threshold reaches a purity of {purity:g}: the highest is {found[best]:.3g} at "
-                f"{self.threshold[best]:.4g} (a completeness of {self.completeness[best]:.3g}); ask for less, or "
-                f"evaluate on more than {self.negatives} negatives"
-            )
-        return self.at(float(self.threshold[enough[-1]]), prior)
-
-
-def choose_threshold(
-    probabilities: ArrayLike,
-    positive: ArrayLike,
-    *,
-    purity: float | None = None,
-    top: int | None = None,
-    prior: float | None = None,
-) -> Choice:
-    """A threshold on the probability of one class, from labelled objects.
-
-    Args:
-        probabilities: (n,) of the class.
-        positive: (n,) bool, objects of the class.
-        purity: at least this expected purity, with the highest completeness; or
-        top: at most this many of these objects, the most probable ones (ties are left out together).
-        prior: fraction of the class in the survey; that of the sample if not given.
-
-    Raises:
-        InputError: not exactly one of `purity` and `top`, no class to tell apart, or a purity that is not reached.
-    """
-    if (purity is None) == (top is None):
-        raise InputError("choose a threshold by purity or by the number of objects: give one of purity and top")
-    if prior is not None and not 0 < prior < 1:
-        raise InputError(f"prior {prior}: a class fraction must lie between 0 and 1")
-    curve = Curve.of(probabilities, positive)
-    if purity is not None:
-        return curve.for_purity(purity, prior)
-    return curve.at(top_threshold(probabilities, int(top or 0)), prior)
-
-
-def top_threshold(probabilities: ArrayLike, count: int) -> float:
-    """The lowest threshold that at most `count` of the probabilities (n,) pass.
-
-    Raises:
-        InputError: `count` is not above 0, or more than that many share the highest probability.
-    """
-    values, many = np.unique(-np.asarray(probabilities, np.float64), return_counts=True)
-    fits = np.flatnonzero(np.cumsum(many) <= count)
-    if count < 1 or not len(fits):
-        told = f"{many[0]} objects share the highest probability" if len(many) else "there is no object"
-        raise InputError(f"the {count} most probable objects cannot be told apart: {told}, ask for that many or more")
-    return float(-values[fits[-1]])
 
 
 # ---- counts ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from astroml_plugin.evaluation.calibration import RARE, Curve
+from astroml_plugin.evaluation.thresholds import RARE, ThresholdCurve
 
 _COLOURS = ("#1b4f72", "#c0392b", "#7d8b3a", "#6c3483", "#e59866", "#117a65", "#7b7d7d", "#b7950b")
 _TEXTS = {"balanced_accuracy": "balanced accuracy", "nll": "NLL", "ece": "ECE"}
@@ -19,7 +19,7 @@ def figures(result: Mapping[str, Any]) -> dict[str, Any]:
     drawn = {"reliability": reliability(result["reliability"], result["scores"]["ece"], _said(result))}
     if "confusion" in result:
         drawn["confusion"] = confusion(np.array(result["confusion"]), result["classes"])
-    curves = {name: Curve.from_json(found["curve"]) for name, found in result["per_class"].items()}
+    curves = {name: ThresholdCurve.from_json(found["curve"]) for name, found in result["per_class"].items()}
     search = result.get("search")
     if search:
         curves = {search["class"]: curves[search["class"]]}
@@ -81,7 +81,7 @@ def reliability(bins: Mapping[str, Any], ece: Mapping[str, float], said: str) ->
     return figure
 
 
-def curves_of(curves: Mapping[str, Curve], found: Mapping[str, Mapping[str, Any]], *, rare: bool) -> Any:
+def curves_of(curves: Mapping[str, ThresholdCurve], found: Mapping[str, Mapping[str, Any]], *, rare: bool) -> Any:
     """Precision against recall, and true- against false-positive rate, of each class against the rest."""
     figure, panels = _figure(9.2, 4.3, ncols=2)
     left, right = panels[0]
@@ -89,10 +89,10 @@ def curves_of(curves: Mapping[str, Curve], found: Mapping[str, Mapping[str, Any]
     for number, (name, curve) in enumerate(curves.items()):
         style = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _STYLES[number // len(_COLOURS) % 4]}
         passed = np.maximum(curve.true_positives + curve.false_positives, 1)
-        label = f"{name}: average precision {found[name]['average_precision']:.3f}"
+        label = f"{name}: average precision {found[name]['average_precision']['value']:.3f}"
         left.plot(curve.completeness, curve.true_positives / passed, label=label, linewidth=1.4, **style)
         rate = np.r_[0.0, curve.false_positives / curve.negatives]
-        label = f"{name}: AUROC {found[name]['auroc']:.4f}"
+        label = f"{name}: AUROC {found[name]['auroc']['value']:.4f}"
         right.step(rate, np.r_[0.0, curve.completeness], where="post", label=label, linewidth=1.4, **style)
         least = min(least, 0.7 / curve.negatives)
     left.set(xlabel="recall (completeness)", ylabel="precision (purity) in this sample", xlim=(0, 1), ylim=(0, 1.02))
@@ -110,7 +110,7 @@ def curves_of(curves: Mapping[str, Curve], found: Mapping[str, Mapping[str, Any]
     return figure
 
 
-def purity(curve: Curve, name: str) -> Any:
+def purity(curve: ThresholdCurve, name: str) -> Any:
     """Expected purity against completeness for several class fractions; a band down to its 95 % lower end."""
     figure, panels = _figure(5.4, 4.3)
     panel = panels[0, 0]

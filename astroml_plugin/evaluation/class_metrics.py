@@ -106,6 +106,20 @@ def _class_figures(p: F64, true: I64, labels: I64) -> Callable[[Array], dict[str
     return figures
 
 
+def binary_ece(
+    probability: ArrayLike, happened: ArrayLike, repeats: int = 500, seed: int = 0, *, weight: ArrayLike | None = None
+) -> Interval:
+    """Expected calibration error of the probabilities (n,) of one class, in `BINS` equal-width bins."""
+    p, true = np.asarray(probability, np.float64), np.asarray(happened, np.float64)
+    bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+
+    def figures(w: F64) -> dict[str, float]:
+        return {"ece": float(np.abs(np.bincount(bins, w * (true - p), BINS)).sum() / w.sum())}
+
+    counted = np.ones(len(p)) if weight is None else np.asarray(weight, np.float64)
+    return weighted_intervals(figures, counted, repeats, seed)["ece"]
+
+
 def balanced_accuracy(counts: ArrayLike) -> float:
     """Mean recall of the classes that occur, from a confusion matrix (true, predicted)."""
     matrix = np.asarray(counts, np.float64)

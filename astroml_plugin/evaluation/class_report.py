@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.evaluation import bootstrap, calibration, class_metrics, ranking_metrics
 from astroml_plugin.evaluation import class_figures as class_pictures
-from astroml_plugin.evaluation.calibration import RARE, Curve
+from astroml_plugin.evaluation.ranking_metrics import Ranked
+from astroml_plugin.evaluation.thresholds import RARE, ThresholdCurve
 from astroml_plugin.sources.labels import label_texts, numbers
-
-Float = NDArray[np.float64]
 
 PURITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 """Purities that the table of thresholds asks for."""
@@ -42,14 +41,14 @@ class Search:
 
 
 def assess(
-    probabilities: Float,
-    true: NDArray[np.int64],
+    probabilities: F64,
+    true: I64,
     classes: Sequence[str],
     *,
     search: Search,
     table: pa.Table,
-    prior: Float | None = None,
-    labels: NDArray[np.int64] | None = None,
+    prior: F64 | None = None,
+    labels: I64 | None = None,
     repeats: int = 500,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything about classes that exclude each other.
@@ -87,7 +86,7 @@ def assess(
         "confusion": matrix.tolist(),
         "reliability": calibration.reliability(confidence, probable == t, class_metrics.BINS, weight),
         "per_class": {
-            name: _one_class(p[:, number], t == number, chosen == number)
+            name: _one_class(p[:, number], t == number, chosen == number, repeats)
             for number, name in enumerate(classes)
             if 0 < counts[number] < len(t)
         },
@@ -100,28 +99,38 @@ def assess(
     return result, class_pictures.figures(result)
 
 
-def _survey_weights(true: NDArray[np.int64], prior: Float) -> Float:
+def _survey_weights(true: I64, prior: F64) -> F64:
     """(n,) of mean 1: how much each object counts so that classes have the fractions of the survey."""
     share = np.bincount(true, minlength=len(prior)) / len(true)
     weight = np.divide(prior, share, out=np.zeros_like(prior), where=share > 0)[true]
     return np.asarray(weight / weight.mean())
 
 
-def _one_class(p: Float, positive: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    """One class against the rest: label, ranking, and the curve that thresholds are chosen from."""
-    both = float((positive & chosen).sum())
+def _one_class(p: F64, positive: Bool, chosen: Bool, repeats: int) -> dict[str, Any]:
+    """One class against the rest: figures with 95 % intervals, and the curve that thresholds are chosen from."""
+    ranked = Ranked(p, positive)
+    cells = 2 * positive.astype(np.int64) + chosen
+
+    def figures(rows: I64, drawn: Ranked) -> dict[str, float]:
+        (_, wrong), (missed, both) = np.bincount(cells[rows], minlength=4).reshape(2, 2)
+        return {
+            "precision": both / (both + wrong) if both + wrong else np.nan,
+            "recall": both / (both + missed),
+            "f1": 2 * both / (2 * both + wrong + missed),
+            "auroc": drawn.auroc(),
+            "average_precision": drawn.average_precision(),
+        }
+
+    draws = bootstrap.stratified_draws(ranked.strata, repeats)
+    samples = (figures(rows, ranked.resampled(rows)) for rows in draws)
     return {
-        "precision": both / chosen.sum() if chosen.any() else None,
-        "recall": both / positive.sum(),
+        **bootstrap.intervals(figures(np.arange(len(p)), ranked), samples),
         "confusion": class_metrics.confusion(~positive, ~chosen, 2).tolist(),
-        "f1": 2 * both / (positive.sum() + chosen.sum()),
-        "auroc": ranking_metrics.auroc(p, positive),
-        "average_precision": ranking_metrics.average_precision(p, positive),
-        "curve": Curve.of(p, positive).to_json(),
+        "curve": ThresholdCurve.of(p, positive).to_json(),
     }
 
 
-def halves(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+def halves(true: I64, chosen: I64, classes: Sequence[str]) -> dict[str, Any]:
     """A test of the correction: fractions of one half from its labels and the confusion matrix of the other.
 
     Returns:
@@ -138,17 +147,18 @@ def halves(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: Sequence
 
 
 def _searched(
-    p: Float, positive: NDArray[np.bool_], search: Search, table: pa.Table, weight: Float | None, repeats: int
+    p: F64, positive: Bool, search: Search, table: pa.Table, weight: F64 | None, repeats: int
 ) -> dict[str, Any]:
     """Figures of the search for one class: ranking, thresholds, bins and kinds."""
-    curve, said = Curve.of(p, positive), calibration.reliability(p, positive, class_metrics.BINS, weight)
-    gap = np.abs(np.subtract(said["said"], said["found"]))
+    curve, said = ThresholdCurve.of(p, positive), calibration.reliability(p, positive, class_metrics.BINS, weight)
+    draws = bootstrap.stratified_draws(Ranked(p, positive).strata, repeats)
+    ranked_first = [ranking_metrics.rank_weighted_score(p[rows], positive[rows]) for rows in draws]
     found = {
         "class": search.positive,
         **ranking_metrics.ranking(p, positive, repeats),
         "reliability": said,
-        "ece": {"value": float(np.dot(said["weight"], gap) / np.sum(said["weight"]))},
-        "rank_weighted_score": ranking_metrics.rank_weighted_score(p, positive),
+        "ece": class_metrics.binary_ece(p, positive, repeats, weight=weight),
+        "rank_weighted_score": bootstrap.interval(ranking_metrics.rank_weighted_score(p, positive), ranked_first),
         "thresholds": thresholds(curve),
         "purity_at_completeness": purities(curve),
     }
@@ -165,7 +175,7 @@ def _searched(
     return found
 
 
-def thresholds(curve: Curve, fractions: Sequence[float] = RARE) -> list[dict[str, Any]]:
+def thresholds(curve: ThresholdCurve, fractions: Sequence[float] = RARE) -> list[dict[str, Any]]:
     """The lowest threshold for each of `PURITIES` at the sample's class fraction and at rare ones.
 
     Where no threshold reaches the purity, the highest purity that there is (`reached` is false).
@@ -181,22 +191,24 @@ def thresholds(curve: Curve, fractions: Sequence[float] = RARE) -> list[dict[str
     return rows
 
 
-def purities(curve: Curve, fractions: Sequence[float] = RARE) -> list[dict[str, Any]]:
+def purities(curve: ThresholdCurve, fractions: Sequence[float] = RARE) -> list[dict[str, Any]]:
     """Threshold and expected purity at each of `COMPLETENESS`, for rare class fractions."""
     rows = []
     for wanted in COMPLETENESS:
         index = int(np.searchsorted(curve.completeness, wanted - 1e-12))
         threshold = float(curve.threshold[min(index, len(curve.threshold) - 1)])
         expected = [curve.at(threshold, prior) for prior in fractions]
-        row: dict[str, Any] = {"threshold": threshold, "completeness": expected[0].completeness}
-        row["false_positive_rate"] = expected[0].false_positive_rate
-        row["purity"] = {f"{prior:g}": one.purity for prior, one in zip(fractions, expected)}
-        row["purity_low"] = {f"{prior:g}": one.purity_low for prior, one in zip(fractions, expected)}
+        first = expected[0]
+        row: dict[str, Any] = {"threshold": threshold}
+        for name in ("completeness", "false_positive_rate"):
+            row |= {key: getattr(first, key) for key in (name, f"{name}_low", f"{name}_high")}
+        for name in ("purity", "purity_low", "purity_high"):
+            row[name] = {f"{prior:g}": getattr(point, name) for prior, point in zip(fractions, expected)}
         rows.append(row)
     return rows
 
 
-def _binned(p: Float, positive: NDArray[np.bool_], table: pa.Table, name: str) -> list[dict[str, Any]]:
+def _binned(p: F64, positive: Bool, table: pa.Table, name: str) -> list[dict[str, Any]]:
     """AUROC and rates of positives in bins of equal numbers of a label, each against all negatives."""
     value = numbers(table, [name])[:, 0].astype(np.float64)
     edges = np.unique(np.nanquantile(value[positive], np.linspace(0, 1, _BINS + 1)))
@@ -212,7 +224,7 @@ def _binned(p: Float, positive: NDArray[np.bool_], table: pa.Table, name: str) -
 
 
 def assess_independent(
-    probabilities: Float, targets: Float, classes: Sequence[str], repeats: int = 500
+    probabilities: F64, targets: F64, classes: Sequence[str], repeats: int = 500
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything about classes that do not exclude each other.
 
@@ -237,7 +249,7 @@ def assess_independent(
         examples[name] = {"with": int(positive.sum()), "without": int((~positive).sum())}
         if positive.any() and not positive.all():
             per_class[name] = {
-                **_one_class(said, positive, said >= 0.5),
+                **_one_class(said, positive, said >= 0.5, repeats),
                 "reliability": calibration.reliability(said, positive, class_metrics.BINS),
             }
     result = {
@@ -254,7 +266,7 @@ def assess_independent(
 
 
 def compared(
-    outputs: Mapping[int, Float], true: NDArray[np.int64], seconds: Mapping[int, float], repeats: int = 500
+    outputs: Mapping[int, F64], true: I64, seconds: Mapping[int, float], repeats: int = 500
 ) -> list[dict[str, Any]]:
     """What averaging over symmetries costs and gains.
 
