@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import finite
-from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.evaluation import class_metrics, ranking_metrics
+from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.training.batches import SplitSettings, split_record
 from astroml_plugin.training.recipe import Recipe
 from workflows.pieces import NETWORK, Float, Piece, Pieces, Progress
