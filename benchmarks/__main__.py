@@ -11,7 +11,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.harness import Section, machine
+from benchmarks.harness import Section
+from tests.pages import machine
 
 SHORT = (
     "startup",

@@ -29,7 +29,6 @@ from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.evaluation import anomaly_report as anomaly_merit
 from astroml_plugin.evaluation.ranking_metrics import search_figures
 from astroml_plugin.simulation import AnomalySet
-from astroml_plugin.simulation.lenses import LensCamera
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.anomaly.task import PICTURE_WEIGHTS, SIGNS
 from astroml_plugin.training.bundle import ModelBundle
@@ -37,13 +36,15 @@ from astroml_plugin.training.measure_labelled import columns
 from astroml_plugin.training.recipe import Recipe
 from benchmarks import anomaly_labels, picture_weights, skies
 from benchmarks.anomaly_labels import Sought
-from benchmarks.harness import REPEATS, Section, interleave, kept, kept_arrays, median_iqr, scratch, shared_data, table
+from benchmarks.harness import REPEATS, Section, interleave, kept, kept_arrays, median_iqr, scratch, shared_data
+from tests.anomaly_robustness import changes
+from tests.pages import table
 from workflows.infer import prepare
 from workflows.recipe import read_recipe
 from workflows.shipped.morphology import ingested
 from workflows.train import train
 
-POPULATION, NORMAL, ISOLATED, ROBUST, SOUGHT = 450, 950, 960, 970, 1000
+POPULATION, NORMAL, ISOLATED, SOUGHT = 450, 950, 960, 1000
 """Seeds: what baselines learn from; test stamps (kinds of anomalies have the next ones); isolated ones; robustness;
 those of active learning."""
 BANDS = ("g", "r", "i")
@@ -350,54 +351,6 @@ def _active(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
 
 
 # ---- robustness --------------------------------------------------------------------------------------------------
-
-
-def perturbed(count: int) -> dict[str, AnomalySet]:
-    """The same scenes and noise, ordinary and odd alike, under other conditions."""
-    fixed = LensCamera(psf_fwhm=(0.7, 0.7))
-    base = AnomalySet(count, seed=ROBUST, block=count, anomaly_fraction=0.2, merger=0.4, ring=0.3, trail=0.3, lens=0.0)
-    deep = tuple(depth - 0.7526 for depth in fixed.depth)
-    gain = tuple(value / 4 for value in fixed.gain)
-    return {
-        "as they are": replace(base, camera=fixed, offset=0.0),
-        "moved by up to 0.5 px": replace(base, camera=fixed, offset=0.5),
-        "seeing 0.6": replace(base, camera=LensCamera(psf_fwhm=(0.6, 0.6)), offset=0.0),
-        "seeing 0.9": replace(base, camera=LensCamera(psf_fwhm=(0.9, 0.9)), offset=0.0),
-        "S/N halved": replace(base, camera=replace(fixed, depth=deep, gain=gain), offset=0.0),
-    }
-
-
-def changes(model: ModelBundle, count: int) -> dict[str, dict[str, float]]:
-    """Condition -> median change of the percentile (signed, and of its size), and Spearman's rank correlation."""
-    percentiles = {}
-    for name, one in perturbed(count).items():
-        block = one.make(0)
-        plain = from_stamps(block.image, block.variance, None, bands=BANDS, pixel_scale=0.2)
-        variants = {name: plain}
-        if name == "as they are":
-            turned = np.ascontiguousarray(np.roll(block.image[..., ::-1], 1, -1).swapaxes(2, 3))
-            other = np.ascontiguousarray(np.roll(block.variance[..., ::-1], 1, -1).swapaxes(2, 3))
-            variants["turned and mirrored"] = from_stamps(turned, other, None, bands=BANDS, pixel_scale=0.2)
-            for change in (-0.5, 0.5):
-                factor = np.float32(10 ** (-0.4 * change))
-                scaled = (block.image * factor, block.variance * factor**2)
-                variants[f"{change:+} mag at fixed S/N"] = from_stamps(*scaled, None, bands=BANDS, pixel_scale=0.2)
-        for variant, cutouts in variants.items():
-            score = _own(model, cutouts)["anomaly_score"]
-            percentiles[variant] = 100 * (1 - 10.0**-score)
-    base = percentiles.pop("as they are")
-    return {
-        name: {
-            "median": float(np.median(values - base)),
-            "median_size": float(np.median(np.abs(values - base))),
-            "spearman": float(np.corrcoef(_ranks(values), _ranks(base))[0, 1]),
-        }
-        for name, values in percentiles.items()
-    }
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return np.argsort(np.argsort(values))
 
 
 def _robustness(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:

@@ -16,7 +16,8 @@ import pyarrow as pa
 from astroml_plugin.evaluation.anomaly_report import FPR
 from astroml_plugin.evaluation.ranking_metrics import auroc, tpr_at_fpr
 from astroml_plugin.labelling.active import Trial, trials
-from benchmarks.harness import kept, table
+from benchmarks.harness import kept
+from tests.pages import table
 
 LABELS = 100
 """Objects that are labelled, and that are looked at afterwards."""

@@ -14,7 +14,8 @@ from astroml_plugin.compute.cluster import connect
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.bundle import ModelBundle, shipped
 from benchmarks import skies
-from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
+from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
+from tests.pages import table
 from workflows.infer import prepare
 
 COUNT, SIZE = 16384, 64

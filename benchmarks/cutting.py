@@ -9,7 +9,8 @@ import numpy as np
 from astroml_plugin import cutouts as cut
 from astroml_plugin.sources.survey import Survey
 from benchmarks import skies
-from benchmarks.harness import Section, interleave, median_iqr, table
+from benchmarks.harness import Section, interleave, median_iqr
+from tests.pages import table
 
 TILE, HALO, STAMP = 4096, 128, 64
 DENSITIES = (50, 500, 5000)

@@ -29,9 +29,10 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.batches import BlockStream, LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import fit
-from benchmarks.harness import Section, interleave, median_iqr, scratch, table
+from benchmarks.harness import Section, interleave, median_iqr, scratch
 from benchmarks.shape_samples import QUICK, SEEDS, Scale
 from benchmarks.shears import Part, remembered, sheared, snr_bins
+from tests.pages import table
 from workflows.infer import infer
 from workflows.query import query
 from workflows.recipe import read_recipe

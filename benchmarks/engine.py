@@ -24,7 +24,8 @@ from astroml_plugin.inference.unit import measured
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import skies
-from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
+from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
+from tests.pages import table
 from workflows.infer import Prepared, prepare
 from workflows.query import query
 

@@ -16,7 +16,8 @@ from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.training.bundle import Card, ModelBundle
 from benchmarks import skies
-from benchmarks.harness import Section, interleave, median_iqr, scratch, table, timed
+from benchmarks.harness import Section, interleave, median_iqr, scratch, timed
+from tests.pages import table
 
 TILE, HALO = 2048, 128
 WIDTHS = {"small": (8, 16, 32), "recipe": (16, 32, 64)}

@@ -28,8 +28,9 @@ from astroml_plugin.tasks.generation.task import CONDITIONS, GenerateTask
 from astroml_plugin.tasks.restoration.task import RestoreTask, shape_bias
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
-from benchmarks.harness import Section, kept, kept_arrays, scratch, shared_data, table
+from benchmarks.harness import Section, kept, kept_arrays, scratch, shared_data
 from benchmarks.sersic_index import SersicIndex
+from tests.pages import table
 from workflows.simulate import simulate
 from workflows.train import train
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -65,20 +64,6 @@ def shared_data(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def machine() -> str:
-    """The machine in words."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB, Python {platform.python_version()}"
-
-
 def canary() -> float:
     """Seconds of a fixed piece of work: if it drifts, so did the machine."""
     rng = np.random.default_rng(0)
@@ -114,12 +99,6 @@ def median_iqr(values: Sequence[float], digits: int = 3) -> str:
     """Median and inter-quartile range as text."""
     low, middle, high = np.percentile(np.asarray(values, float), [25, 50, 75])
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
 
 
 def tree_pss(root: int) -> int:

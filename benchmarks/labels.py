@@ -9,8 +9,9 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.harness import Section, scratch, shared_data, table
+from benchmarks.harness import Section, scratch, shared_data
 from benchmarks.morphology import ASKED
+from tests.pages import table
 from workflows.learning_curve import learning_curve
 from workflows.pieces import NETWORK
 from workflows.recipe import read_recipe

@@ -33,7 +33,8 @@ from astroml_plugin.simulation.lenses import HARD, easy_features
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training import measure_labelled as evaluation
 from astroml_plugin.training.bundle import ModelBundle
-from benchmarks.harness import Section, kept_arrays, table
+from benchmarks.harness import Section, kept_arrays
+from tests.pages import table
 
 SEEDS = (950, 951, 952, 953, 954)
 """One draw of negatives each. Of 900 and above: never trained or tuned on."""

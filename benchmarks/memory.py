@@ -9,7 +9,8 @@ import numpy as np
 
 from astroml_plugin.compute.cluster import IO_LANES, cores
 from benchmarks import skies
-from benchmarks.harness import REPEATS, Section, median_iqr, pss_series, scratch, table
+from benchmarks.harness import REPEATS, Section, median_iqr, pss_series, scratch
+from tests.pages import table
 
 SIDES, PER_TILE = (8, 32), 25
 WINDOW = cores() + IO_LANES + 1

@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from benchmarks.harness import Section, scratch, shared_data, table
+from benchmarks.harness import Section, scratch, shared_data
+from tests.pages import table
 from workflows.compare import FIGURES, compare
 from workflows.pieces import NETWORK
 from workflows.shipped.morphology import FOLDS, ingested

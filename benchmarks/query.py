@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog, Column, PartInfo, compact, schema
 from astroml_plugin.catalog.query import query
-from benchmarks.harness import Section, interleave, median_iqr, scratch, table, timed
+from benchmarks.harness import Section, interleave, median_iqr, scratch, timed
+from tests.pages import table
 
 COLUMNS = (Column("e1", "float32"), Column("e2", "float32"), Column("flux", "float64", "nJy"))
 PARTS, ROWS = 100_000, 20

@@ -14,7 +14,8 @@ from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.ranking import like, top
 from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.schema import vectors
-from benchmarks.harness import Section, interleave, median_iqr, scratch, table, timed
+from benchmarks.harness import Section, interleave, median_iqr, scratch, timed
+from tests.pages import table
 
 PARTS, ROWS, SIZE = 20, 100_000, 16
 COLUMNS = (

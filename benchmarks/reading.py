@@ -22,7 +22,8 @@ from astroml_plugin.compute.cluster import cores
 from astroml_plugin.core import storage
 from astroml_plugin.sources.survey import Survey
 from benchmarks import skies
-from benchmarks.harness import Section, interleave, median_iqr, scratch, table
+from benchmarks.harness import Section, interleave, median_iqr, scratch
+from tests.pages import table
 
 TILES_SIDE, TILE, HALO = 4, 1024, 128
 ROUNDS = 7

@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 
 from astroml_plugin.compute.cluster import connect, run_window
-from benchmarks.harness import REPEATS, Section, canary, median_iqr, table, tree_pss
+from benchmarks.harness import REPEATS, Section, canary, median_iqr, tree_pss
+from tests.pages import table
 
 COUNTS = (1_000, 10_000, 100_000)
 LONGEST = 1_000_000

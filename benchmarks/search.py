@@ -36,7 +36,8 @@ from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.fit import LOG, fit
 from astroml_plugin.training.plan import initial_network, plan_training
 from astroml_plugin.training.recipe import Recipe
-from benchmarks.harness import Section, scratch, table
+from benchmarks.harness import Section, scratch
+from tests.pages import table
 from workflows.recipe import read_recipe, search_table
 from workflows.search import search
 from workflows.simulate import simulate

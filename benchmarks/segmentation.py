@@ -5,6 +5,7 @@ Set ASTROML_BENCH_BUNDLE to measure another bundle. Source Extractor is tuned fo
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable
@@ -33,7 +34,8 @@ from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky, truth_
 from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
 from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import segmentation_real, segmentation_shear
-from benchmarks.harness import Section, interleave, kept, table
+from benchmarks.harness import Section, interleave, kept
+from tests.pages import table
 
 TARGETS = {"iou": 0.83, "completeness 24-25": 0.57, "purity": 0.97, "pairs": 1.5, "blend flux": 0.7, "noise": 0.3}
 _PER_ARCMIN = (60 / 0.2) ** 2
@@ -364,3 +366,17 @@ def _speed(task: SegmentTask, network: nn.Module, tile: Tile, scale: Scale) -> t
         "cost a third more than the whole tile at once that is timed here."
     )
     return text, {"speed": {"maps": maps_s, "detect": detect_s, "sep": sep_s, "canary": taken["canary"]}}
+
+
+def main() -> None:
+    """Measure the shear part alone, for the shipped bundle or ASTROML_BENCH_BUNDLE, ahead of the whole section."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.segmentation")
+    parser.add_argument("--shear", action="store_true", required=True, help="measure the shear of what is found")
+    parser.add_argument("--quick", action="store_true", help="a few small skies, to see that it runs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(sheared(QUICK if options.quick else Scale())[0], flush=True)
+
+
+if __name__ == "__main__":
+    main()

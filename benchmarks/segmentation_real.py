@@ -14,7 +14,8 @@ from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.detection_metrics import match
 from astroml_plugin.tasks.detection import Detections
 from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
-from benchmarks.harness import shared_data, table
+from benchmarks.harness import shared_data
+from tests.pages import table
 
 Scene = tuple[str, Tile, np.ndarray, np.ndarray, tuple[str, ...]]
 """Name, pixels, x and y of the catalog, bands."""

@@ -1,6 +1,6 @@
 """What a mean shear is worth where the objects were found: detection depends on shear itself, most of all in blends.
 
-python -m benchmarks.segmentation_shear [--quick]      # prints this part of the section `segmentation`, and keeps it
+python -m benchmarks.segmentation --shear [--quick]      # prints this part of the section `segmentation`, and keeps it
 
 Skies are made twice, all of each sheared by +g and by -g, places and galaxies, under the same PSF and noise (Pujol et
 al. 2019, A&A 621, A2; Sheldon et al. 2020, ApJ 902, 138, for why detection must be part of it).
@@ -8,14 +8,12 @@ al. 2019, A&A 621, A2; Sheldon et al. 2020, ApJ 902, 138, for why detection must
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import ndimage
 from scipy.spatial import KDTree
 
@@ -31,7 +29,8 @@ from astroml_plugin.simulation.skies import Sky, SkyObjects
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
-from benchmarks.harness import kept_arrays, table
+from benchmarks.harness import kept_arrays
+from tests.pages import table
 
 Method = Callable[[Tile], Found]
 """Objects of a tile."""
@@ -336,18 +335,3 @@ def _cells(entry: dict[str, Any]) -> list[str]:
 
 def _text(values: list[float]) -> str:
     return f"{values[0]:+.3f} ± {values[1]:.3f}"
-
-
-def main() -> None:
-    """Measure the shipped bundle, or ASTROML_BENCH_BUNDLE, ahead of the whole section."""
-    from benchmarks import segmentation
-
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.segmentation_shear")
-    parser.add_argument("--quick", action="store_true", help="a few small skies, to see that it runs")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(segmentation.sheared(segmentation.QUICK if options.quick else segmentation.Scale())[0], flush=True)
-
-
-if __name__ == "__main__":
-    main()

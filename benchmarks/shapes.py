@@ -21,7 +21,8 @@ from astroml_plugin.inference.unit import measured
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.bundle import Card, ModelBundle
 from benchmarks import skies
-from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, table
+from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
+from tests.pages import table
 from workflows.infer import Prepared, prepare
 
 STAMPS, SIZE, BLOCK = 16384, 48, 1024

@@ -25,8 +25,9 @@ from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
 from benchmarks import branches
 from benchmarks.branches import EVERY, LEAST_SNR, UNFLAGGED, Sets
-from benchmarks.harness import kept, scratch, shared_data, table
+from benchmarks.harness import kept, scratch, shared_data
 from benchmarks.shape_samples import OWN_IMAGES, SEEDS, Scale
+from tests.pages import table
 from workflows.calibrate_response import calibrate_response
 from workflows.simulate import simulate
 

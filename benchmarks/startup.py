@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 
-from benchmarks.harness import Section, interleave, median_iqr, table, timed
+from benchmarks.harness import Section, interleave, median_iqr, timed
+from tests.pages import table
 
 
 def run() -> Section:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from benchmarks.harness import machine, table
+from tests.pages import machine, table
 
 PAGE = Path(__file__).with_name("RESULTS.md")
 LONG = 10.0

@@ -14,7 +14,7 @@ from astroml_plugin.simulation import AnomalySet
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
-from benchmarks.anomaly import changes
+from tests.anomaly_robustness import changes
 from tests.anomaly_samples import population
 from tests.training_samples import write_stamps
 from workflows.infer import infer

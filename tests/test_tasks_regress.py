@@ -8,7 +8,7 @@ from training_samples import gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.tasks.regression.intervals import ErrorScale
+from astroml_plugin.tasks.intervals import ErrorScale
 from astroml_plugin.tasks.regression.task import RegressTask
 from astroml_plugin.training.bundle import ModelBundle
 from workflows.evaluate import evaluate

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts.psf import psf_fwhm
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.segmentation.photometry import psf_fwhm
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.domain import DomainLimits, aperture_snr, domain_bits, measure_limits
+from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
 from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels, normalise_psf, robust_width
-from astroml_plugin.tasks.regression.intervals import Intervals, IntervalSettings, IntervalTask
 
 _LARGEST = 0.999  # a reduced shear is below 1
 _SCATTER_QUANTILE = 0.999  # of the validation split, above which the members disagree too much

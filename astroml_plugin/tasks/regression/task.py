@@ -17,7 +17,7 @@ from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation import figures as pictures
 from astroml_plugin.sources.labels import float_labels
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.regression.intervals import Intervals, IntervalSettings, IntervalTask
+from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
 
 
 @dataclass(frozen=True)

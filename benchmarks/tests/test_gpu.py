@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-COMMAND = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+COMMAND = Path(__file__).parents[1] / "gpu.py"
 BARE = """
 import runpy, sys
 for name in ("dask", "distributed", "zarr", "pyarrow", "astropy", "fsspec", "ray", "pandas", "safetensors", "duckdb"):
