@@ -1,5 +1,7 @@
+import contextlib
 import json
 import pickle
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +9,11 @@ import pytest
 import torch
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.networks.timm import TimmNetwork
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.training import bundle as bundle_module
 from astroml_plugin.training.bundle import Card, ModelBundle
+from astroml_plugin.training.card import main as sign
 
 torch.set_num_threads(1)
 SMALL = {"widths": [4, 8], "hidden": 16, "pooling": "grid"}
@@ -81,9 +85,7 @@ def test_a_pickle_under_the_name_of_the_weights_is_refused(folder: Path) -> None
 
     data = pickle.dumps({"weights": 1})
     (folder / "weights.safetensors").write_bytes(data)
-    card = json.loads((folder / "card.json").read_text())
-    card["weights_sha256"] = hashlib.sha256(data).hexdigest()
-    (folder / "card.json").write_text(json.dumps(card))
+    edit(folder, weights_sha256=hashlib.sha256(data).hexdigest())
     with pytest.raises(InputError, match="no safetensors"):
         ModelBundle.load(folder).network()
 
@@ -96,15 +98,83 @@ def test_a_pickle_under_the_name_of_the_weights_is_refused(folder: Path) -> None
         ({"task": "elipticity"}, "no task is registered as 'elipticity': did you mean ellipticity"),
         ({"network": "os.system"}, "no network is registered as"),
         ({"settings": {"stampsize": 3}}, "did you mean 'stamp_size'"),
-        ({"network_arguments": {**SMALL, "hidden": 8}}, "do not fit network strided_cnn"),
+        ({"network_arguments": {**SMALL, "hidden": 8}}, "do not fit network StridedCNN"),
         ({"network_arguments": {"colour": 8}}, "cannot be built"),
     ],
 )
 def test_cards_that_do_not_fit_are_refused(folder: Path, change: dict, message: str) -> None:
-    card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps({**card, **change}))
+    edit(folder, **change)
     with pytest.raises(InputError, match=message):
         ModelBundle.load(folder).network()
+
+
+def edit(folder: Path, **change: object) -> None:
+    """Change a card on purpose, and sign it again where that can be done."""
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **change}))
+    with contextlib.suppress(InputError):
+        sign([str(folder)])
+
+
+@pytest.mark.parametrize("change", [{"settings": {"bands": ["g"]}}, {"card_sha256": ""}, {"network_arguments": {}}])
+def test_an_altered_card_is_refused(folder: Path, change: dict) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **change}))
+    with pytest.raises(InputError, match=r"card.json of bundle .* was altered .*: get the bundle again"):
+        ModelBundle.load(folder)
+
+
+def test_a_bundle_can_be_pinned_to_its_digest(folder: Path) -> None:
+    sha256 = ModelBundle.load(folder).sha256
+    assert ModelBundle.load(f"{folder}@{sha256}").url == str(folder)
+    assert ModelBundle.load(f"{folder}@{sha256[:12]}").sha256 == sha256
+    with pytest.raises(InputError, match=rf"has SHA-256 {sha256[:12]}… and 0123456789ab… was asked for"):
+        ModelBundle.load(f"{folder}@0123456789ab")
+    assert ModelBundle.load(f"lens@{ModelBundle.load('lens').sha256}").name == "lens"
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "message"),
+    [
+        ("strided_cnn", {"widths": [8, 60000]}, "do not fit network StridedCNN of its card .*the first: "),
+        ("strided_cnn", {"widths": [16000, 16000, 16000]}, "do not fit network StridedCNN"),
+        ("strided_cnn", {"widths": [8, -1]}, "cannot be built"),
+        ("strided_cnn", {"widths": [10**20]}, "cannot be built"),
+        ("strided_cnn", {"widths": "x"}, "cannot be built"),
+        ("strided_cnn", {"widths": [8] * 50_000}, "more layers than its weights account for"),
+        ("residual_cnn", {"widths": [8, 16], "blocks": 10**9}, "more layers than its weights account for"),
+    ],
+)
+def test_a_card_cannot_ask_for_more_memory_than_its_weights(
+    folder: Path, network: str, arguments: dict, message: str
+) -> None:
+    edit(folder, network=network, network_arguments=arguments)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=message):
+        ModelBundle.load(folder).network()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": 1}, {"settings": []}, {"network_arguments": None}, {"task": {}}, {"network": ["x"]}, {"format": True}],
+)
+def test_a_card_of_wrong_types_is_refused(folder: Path, change: dict) -> None:
+    edit(folder, **change)
+    with pytest.raises(InputError):
+        ModelBundle.load(folder).network()
+
+
+def test_a_card_nested_without_end_is_refused(folder: Path) -> None:
+    (folder / "card.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not JSON"):
+        ModelBundle.load(folder)
+
+
+def test_timm_takes_no_option_that_names_a_file() -> None:
+    for options in ({"checkpoint_path": "README.txt"}, {"pretrained_cfg": {"file": "x"}}, {"act_layer": "a/b"}):
+        with pytest.raises(ValueError, match=r"cannot be set here|cannot be 'a/b'"):
+            TimmNetwork(1, 2, options=options)
 
 
 def test_broken_json_is_one_sentence(folder: Path) -> None:

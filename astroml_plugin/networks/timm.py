@@ -11,6 +11,25 @@ from torch import Tensor, nn
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.networks.layers import PSF_FEATURES, check_fraction, psf_branch, with_psf
 
+OPTIONS: dict[str, type | tuple[type, ...]] = {
+    "act_layer": str,
+    "block_size": int,
+    "depth": int,
+    "drop_path_rate": (int, float),
+    "drop_rate": (int, float),
+    "dynamic_img_size": bool,
+    "embed_dim": int,
+    "global_pool": str,
+    "img_size": int,
+    "norm_layer": str,
+    "num_heads": int,
+    "output_stride": int,
+    "patch_size": int,
+    "window_size": int,
+}
+"""Arguments of timm.create_model that a recipe or a card may set, and their types. A card is data of others: timm loads
+files that some of its other arguments name, with code in them."""
+
 
 class TimmNetwork(nn.Module):
     """Stamps (and optionally their PSFs) to one row of numbers each.
@@ -23,11 +42,11 @@ class TimmNetwork(nn.Module):
         pretrained: fetch published weights to start from (from the internet, when training only: a bundle brings its
             own); otherwise the weights are drawn at random and nothing is fetched.
         dropout: fraction of the backbone's features dropped while training.
-        options: further plain arguments of timm.create_model, such as img_size of a transformer.
+        options: further arguments of timm.create_model: those of `OPTIONS`, such as img_size of a transformer.
 
     Raises:
         InputError: timm is not installed, or knows no such backbone.
-        ValueError: a dropout that is no fraction.
+        ValueError: a dropout that is no fraction; an option that is not one of `OPTIONS`.
     """
 
     def __init__(
@@ -43,6 +62,7 @@ class TimmNetwork(nn.Module):
     ) -> None:
         super().__init__()
         check_fraction("dropout", dropout)
+        _check_options(options or {})
         timm = _timm()
         known = timm.list_models()
         if name.partition(".")[0] not in known:
@@ -59,6 +79,14 @@ class TimmNetwork(nn.Module):
     def forward(self, image: Tensor, psf: Tensor | None = None) -> Tensor:
         """(n, outputs) from image (n, bands, h, w) and, where taken, psf (n, bands, py, px) of unit sum."""
         return self.head(self.dropout(with_psf(self.backbone(image), self.psf_features, psf)))
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise ValueError(f"option {name!r} cannot be set here: those that can are {', '.join(OPTIONS)}")
+        if not isinstance(value, OPTIONS[name]) or (isinstance(value, str) and not value.isidentifier()):
+            raise ValueError(f"option {name} cannot be {value!r}")
 
 
 def _timm() -> Any:

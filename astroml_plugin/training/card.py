@@ -1,0 +1,112 @@
+"""The card of a bundle: plain values in JSON, covered by a digest. Nothing in it is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping
+
+FORMAT = 1
+"""Version of the bundle's layout; a reader refuses newer ones."""
+
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class Card:
+    """Description of a model, plain values only."""
+
+    name: str
+    """Name of the bundle, the prefix of its columns when several bundles run together."""
+    task: str
+    """Registered name of the task."""
+    settings: dict[str, Any]
+    """The task's settings: bands, pixel scale, stamp size, normalisation, classes, …"""
+    network: str
+    """Registered name of the network."""
+    network_arguments: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the network beyond bands, outputs and psf."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Training data and its digest, splits, seed, epochs, recipe."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Figures of merit on the validation and test splits."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of Python and of the packages that made it."""
+    description: str = ""
+    """For people: what it measures and on what."""
+    licence: str = ""
+    """Licence of the weights."""
+    weights_sha256: str = ""
+    """Hex SHA-256 of the weights' file."""
+    format: int = FORMAT
+    """Version of the layout."""
+    card_sha256: str = ""
+    """Hex SHA-256 over the other fields, written by `write_card`: a card that was edited or damaged is refused."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all fields but `card_sha256`: the identity of the bundle, since it covers that of the weights."""
+        return storage.digest({name: value for name, value in _plain(self).items() if name != "card_sha256"})
+
+
+def write_card(url: str, card: Card) -> Card:
+    """Write the card of the bundle at `url` with its digest; gives the card as written."""
+    signed = replace(card, card_sha256=card.sha256, format=FORMAT)
+    storage.write_json(storage.join(url, CARD), _plain(signed))
+    return signed
+
+
+def read_card(url: str, *, check: bool = True) -> Card:
+    """Read the card of the bundle at `url`.
+
+    Args:
+        url: folder of the bundle.
+        check: whether to compare the digest; without it, `write_card` can sign a card that was edited on purpose.
+
+    Raises:
+        InputError: no JSON, a newer format, missing or unknown fields, wrong types, or a card that was altered.
+    """
+    name = f"{CARD} of bundle {storage.redact(url)}"
+    try:
+        values = storage.read_json(storage.join(url, CARD))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not JSON ({error}): get the bundle again") from None
+    version = values.get("format") if isinstance(values, Mapping) else None
+    if not isinstance(version, int) or version > FORMAT:
+        raise InputError(
+            f"bundle {storage.redact(url)} has format {version} and this version reads up to {FORMAT}: "
+            f"upgrade astroml-plugin"
+        )
+    known = {item.name for item in fields(Card)}
+    missing = {"name", "task", "settings", "network", "weights_sha256"} - set(values)
+    if missing or not set(values) <= known:
+        odd = ", ".join(sorted(missing | (set(values) - known)))
+        raise InputError(f"{name} has missing or unknown fields: {odd}")
+    card = from_mapping(Card, values, name)
+    if check and card.card_sha256 != card.sha256:
+        raise InputError(
+            f"{name} was altered (SHA-256 {card.sha256[:12]}…, it says {card.card_sha256[:12] or 'nothing'}): get the "
+            f"bundle again; if you edited it on purpose, sign it with "
+            f"`python -m astroml_plugin.training.card {storage.redact(url)}`"
+        )
+    return card
+
+
+def _plain(card: Card) -> dict[str, Any]:
+    return {item.name: getattr(card, item.name) for item in fields(card)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Sign the cards of the bundles that are named, after they were edited on purpose."""
+    import sys
+
+    for url in sys.argv[1:] if arguments is None else arguments:
+        write_card(url, read_card(url, check=False))
+
+
+if __name__ == "__main__":
+    main()
