@@ -282,7 +282,8 @@ def test_bundle_of_a_pretrained_backbone_fetches_nothing(stand_in: list[dict], t
     network = task.build_network("timm", arguments)
     made = ModelBundle.save(str(tmp_path / "b"), network, Card("b", "classify", task.to_settings(), "timm", arguments))
     torch.testing.assert_close(made.network().state_dict()["head.weight"], network.state_dict()["head.weight"])
-    assert [call["pretrained"] for call in stand_in] == [True, False, False]  # in training; in memory that is none, and for its weights
+    # in training; on the meta device; for its weights
+    assert [call["pretrained"] for call in stand_in] == [True, False, False]
 
 
 def test_timm_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
