@@ -28,6 +28,7 @@ from astroml_plugin.compute.cluster import connect
 from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.evaluation import anomaly_report as anomaly_merit
 from astroml_plugin.evaluation.ranking_metrics import search_figures
+from astroml_plugin.inference import prepare
 from astroml_plugin.simulation import AnomalySet
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.anomaly.task import PICTURE_WEIGHTS, SIGNS
@@ -39,7 +40,6 @@ from benchmarks.anomaly_labels import Sought
 from benchmarks.harness import REPEATS, Section, interleave, kept, kept_arrays, median_iqr, scratch, shared_data
 from tests.anomaly_robustness import changes
 from tests.pages import table
-from workflows.infer import prepare
 from workflows.recipe import read_recipe
 from workflows.shipped.morphology import ingested
 from workflows.train import train

@@ -11,12 +11,12 @@ import pyarrow as pa
 from distributed import Client
 
 from astroml_plugin.compute.cluster import connect
+from astroml_plugin.inference import prepare
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.bundle import ModelBundle, shipped
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
 from tests.pages import table
-from workflows.infer import prepare
 
 COUNT, SIZE = 16384, 64
 TARGET = 4000

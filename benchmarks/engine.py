@@ -18,6 +18,7 @@ from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.compute.cluster import connect, cores
 from astroml_plugin.compute.device import PLAIN_BATCH
+from astroml_plugin.inference import Prepared, prepare
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import read_unit
 from astroml_plugin.inference.unit import measured
@@ -26,7 +27,6 @@ from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
 from tests.pages import table
-from workflows.infer import Prepared, prepare
 from workflows.query import query
 
 TILE, HALO, STAMP = 1024, 128, 48

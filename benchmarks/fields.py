@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin.inference import BundleRef, Job
+from astroml_plugin.inference import BundleRef, ExecutionOptions, Job
 from astroml_plugin.inference.detecting import seen
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import model_of
@@ -80,4 +80,11 @@ def _job(name: str, widths: tuple[int, ...]) -> Job:
     url = str(scratch() / f"field-{name}")
     card = Card(name, "segment", task.to_settings(), "unet", arguments)
     bundle = ModelBundle.save(url, task.build_network("unet", arguments), card)
-    return Job("", "", (BundleRef(name, url, bundle.sha256),), detecting=name, field_bands=("r",), device="cpu")
+    return Job(
+        "",
+        "",
+        (BundleRef(name, url, bundle.sha256),),
+        execution=ExecutionOptions(device="cpu"),
+        detecting=name,
+        field_bands=("r",),
+    )

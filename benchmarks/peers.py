@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from astroml_plugin import cutouts as cut
 from astroml_plugin import inference
 from astroml_plugin.compute.cluster import connect, cores
+from astroml_plugin.inference import prepare
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
 from tests.pages import table
-from workflows.infer import prepare
 from workflows.query import query
 
 SIZE, BLOCK, BATCH = 64, 256, 128

@@ -16,6 +16,7 @@ import torch
 from astroml_plugin import inference
 from astroml_plugin.compute.cluster import connect, cores
 from astroml_plugin.core.registry import TASKS, load
+from astroml_plugin.inference import Prepared, prepare
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.unit import measured
 from astroml_plugin.sources.stamps import Stamps
@@ -23,7 +24,6 @@ from astroml_plugin.training.bundle import Card, ModelBundle
 from benchmarks import skies
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
 from tests.pages import table
-from workflows.infer import Prepared, prepare
 
 STAMPS, SIZE, BLOCK = 16384, 48, 1024
 SIDE, TILE, HALO = 2, 1024, 128
@@ -143,7 +143,7 @@ def _blob(size: int, sigma: float) -> np.ndarray:
 def _fields(out: Path) -> Prepared:
     folder = skies.noise_survey(SIDE, TILE, HALO, 100)
     shutil.rmtree(out, ignore_errors=True)
-    return prepare(str(folder / "survey.zarr"), bundle=_blind_segmenter(), out=str(out), device="cpu", labels=False)
+    return prepare(str(folder / "survey.zarr"), bundle=_blind_segmenter(), out=str(out), device="cpu", label_maps=False)
 
 
 def _blind_segmenter() -> str:

@@ -15,6 +15,7 @@ from distributed import Client
 from astroml_plugin import inference
 from astroml_plugin.core.registry import TASKS, load
 from astroml_plugin.cutouts import Tile
+from astroml_plugin.inference import Prepared
 from astroml_plugin.inference.forward import runner_of
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.reading import model_of
@@ -23,7 +24,6 @@ from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
 from astroml_plugin.training.bundle import Card, ModelBundle
 from benchmarks.harness import scratch
-from workflows.infer import Prepared
 
 BANDS = ("g", "r", "i")
 SCALE = 0.2

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from distributed import LocalCluster, get_worker
 
-from astroml_plugin.compute.cluster import WorkerDiedError, clients, connect, looking_glasses, run_window, window
+from astroml_plugin.compute.cluster import WorkerDiedError, clients, connect, dashboard_urls, run_window, window
 from astroml_plugin.core.errors import AstromlError, InputError
 
 POISON = 7
@@ -195,7 +195,7 @@ def test_nothing_listens_beyond_this_machine(kind: str) -> None:
 def test_prometheus_finds_dasks_metrics_where_it_is_told_to_look() -> None:
     pytest.importorskip("prometheus_client")
     with connect("local", threads=1) as client:
-        url = looking_glasses(client)["Prometheus metrics"]
+        url = dashboard_urls(client)["Prometheus metrics"]
         assert url.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(url, timeout=20) as answer:
             assert b"dask_scheduler_workers" in answer.read()
@@ -204,6 +204,6 @@ def test_prometheus_finds_dasks_metrics_where_it_is_told_to_look() -> None:
 def test_only_pages_that_can_be_shown_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     client = SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status", cluster=None)
     monkeypatch.setattr(clients, "find_spec", lambda package: None)
-    assert looking_glasses(client) == {}
+    assert dashboard_urls(client) == {}
     monkeypatch.setattr(clients, "find_spec", lambda package: package)
-    assert looking_glasses(client)["dashboard"] == "http://127.0.0.1:8787/status"
+    assert dashboard_urls(client)["dashboard"] == "http://127.0.0.1:8787/status"

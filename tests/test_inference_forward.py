@@ -16,7 +16,7 @@ import torch
 from astroml_plugin.compute import device as dev
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.inference import Tally, forward
+from astroml_plugin.inference import RunProgress, forward
 from astroml_plugin.inference.meter import Meter, bottleneck
 from tests import universe
 from tests.test_infer import assert_same
@@ -211,12 +211,12 @@ def test_the_bottleneck_is_what_units_stand_before() -> None:
 def test_the_live_line_names_the_present_bottleneck() -> None:
     told = io.StringIO()
     with Reporter(told) as report:
-        report.tally(Tally(4, done=2, rows=100, seconds=2.0, stages={"forward": 9.0}, bottleneck="read"))
+        report.units(RunProgress(4, done=2, rows=100, seconds=2.0, stages={"forward": 9.0}, bottleneck="read"))
     assert told.getvalue().startswith("measured: 2/4 50 objects/s, mostly read")
 
 
 def test_the_bottleneck_follows_the_last_units(sky: Path, tmp_path: Path, client: object) -> None:
-    tallies: list[Tally] = []
+    tallies: list[RunProgress] = []
     run(sky, tmp_path / "catalog", client, progress=tallies.append)
     assert {tally.bottleneck for tally in tallies if tally.done} <= set(forward_stages())
     assert tallies[-1].bytes["write"] > 0

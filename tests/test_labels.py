@@ -69,11 +69,11 @@ def test_a_tile_keeps_its_own_objects_whole_and_shows_its_neighbours(spotted: Pa
 
 def test_label_maps_may_be_left_away_and_made_later(spotted: Path, tmp_path: Path, client: object) -> None:
     out = tmp_path / "catalog"
-    first = run(spotted, out, client, labels=False)
+    first = run(spotted, out, client, label_maps=False)
     assert not (out / "labels.zarr").exists()
     with pytest.raises(InputError, match="no label maps"):
         read_labels(str(out))
-    assert run(spotted, out, client, labels=False).units_done == 0
+    assert run(spotted, out, client, label_maps=False).units_done == 0
     assert run(spotted, out, client).units_done == first.units_done
     np.testing.assert_array_equal(
         read_labels(str(out)).object_ids(), read_labels(str(spotted / "catalog0")).object_ids()

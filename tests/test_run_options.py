@@ -109,6 +109,19 @@ def test_evaluate_follows_and_records_only_the_task_s_own_options(given: Path, t
         evaluate(labelled, bundle=str(given / "sums"), out=tmp_path / "no", options={"double": True})
 
 
+def test_a_toml_file_sets_them(given: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'source = "{given / "stamps.zarr"}"\nbundle = ["{given / "sums"}"]\nout = "{tmp_path / "c"}"\n'
+        "[measure.options]\ngain = 4\n[measure.options.sums]\ndoubled = true\n"
+    )
+    assert main(["infer", "--config", str(config)]) == 0
+    settings = Catalog.open(str(tmp_path / "c")).identity["settings"]
+    assert settings == {"band": None, "precision": "float32", "gain": 4.0, "sums.doubled": True}
+    assert main(["infer", "--config", str(config), "--out", str(tmp_path / "d"), "--option", "gain=2"]) == 0
+    assert Catalog.open(str(tmp_path / "d")).identity["settings"]["gain"] == 2.0
+
+
 def labelled_stamps(url: str, count: int = 40) -> str:
     rng = np.random.default_rng(2)
     stamps = Stamps.create(url, bands=("r",), size=(32, 32), block=32, pixel_scale=0.2)

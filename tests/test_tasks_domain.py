@@ -83,10 +83,10 @@ def test_missing_psf_is_refused_or_assumed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"source has none: .*--assume-psf-fwhm ARCSEC"):
         infer(bare, bundle=str(bundle), out=str(tmp_path / "no"))
     with pytest.raises(InputError, match=r"FWHM -1.0 arcsec cannot be assumed"):
-        infer(bare, bundle=str(bundle), out=str(tmp_path / "no"), assume_psf_fwhm=-1.0)
+        infer(bare, bundle=str(bundle), out=str(tmp_path / "no"), assumed_psf_fwhm=-1.0)
 
     def measured(source: str, out: str) -> dict[str, np.ndarray]:
-        infer(source, bundle=str(bundle), out=str(tmp_path / out), assume_psf_fwhm=0.7)
+        infer(source, bundle=str(bundle), out=str(tmp_path / out), assumed_psf_fwhm=0.7)
         table = query(str(tmp_path / out), "select e1, e2, flags from catalog order by object_id").to_arrow()
         return {name: np.asarray(table[name]) for name in ("e1", "e2", "flags")}
 

@@ -15,7 +15,7 @@ _MANY_ROWS = 1_000_000
 
 
 class Reporter:
-    """Shows how far a long verb is: use it as a context and call it, or `tally`, after every unit."""
+    """Shows how far a long verb is: use it as a context and call it, or `units`, after every unit."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
@@ -57,15 +57,22 @@ class Reporter:
         if total is not None or done >= _MANY_ROWS:
             self(f"objects: {stage}", done, total or done)
 
-    def tally(self, tally: Any) -> None:
-        """An inference `Tally`: units, objects per second, the stage that holds up the others now."""
-        rate = tally.rows / tally.seconds if tally.seconds > 0 else 0.0
+    def units(self, progress: Any) -> None:
+        """Units, objects per second and the stage that holds up the others now, from a `RunProgress` of inference."""
+        rate = progress.rows / progress.seconds if progress.seconds > 0 else 0.0
         note = f"{rate:,.0f} objects/s"
-        if tally.bottleneck:
-            note += f", mostly {tally.bottleneck}"
-        if tally.failed:
-            note += f", {tally.failed} {_FAILURES_SHOWN}"
-        self("measured", tally.done + tally.skipped + tally.failed, tally.units, note)
+        if progress.bottleneck:
+            note += f", mostly {progress.bottleneck}"
+        if progress.failed:
+            note += f", {progress.failed} {_FAILURES_SHOWN}"
+        self("measured", progress.done + progress.skipped + progress.failed, progress.units, note)
+
+    def connected(self, client: Any) -> None:
+        """Where Dask shows what it does."""
+        from astroml_plugin.compute.cluster import dashboard_urls
+
+        for name, url in dashboard_urls(client).items():
+            self.say(f"Dask {name}: {url}")
 
     def search(self, standing: Any) -> None:
         """A search's `Standing`: on a terminal a table that is redrawn, in a log a line now and then."""

@@ -119,7 +119,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return value if isinstance(value, hint) else from_mapping(hint, value, where)
     if origin is tuple:
         return _convert_tuple(value, get_args(hint), where)
-    if origin is dict or hint is dict:
+    if origin in (dict, Mapping) or hint is dict:
         return _convert_table(_expect(value, Mapping, "a table", where), get_args(hint), where)
     if hint is bool:
         return _expect(value, bool, "true or false", where)

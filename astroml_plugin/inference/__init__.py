@@ -1,37 +1,32 @@
 """Bulk inference: units of a Source, resident models, parts of a Catalog, on any Dask client."""
 
-from astroml_plugin.inference.driver import Progress, Tally, execute
+from astroml_plugin.inference.driver import InferResult, Progress, RunObserver, RunProgress, execute, observer_of
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
-from astroml_plugin.inference.planning import (
-    check_bundles,
-    declared_schema,
-    detecting_bundle,
-    find_repeated_ids,
-    identity,
-    map_bytes,
-    select_shard,
-    units_of,
-)
-from astroml_plugin.inference.resident import BundleRef, check_device
+from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable
+from astroml_plugin.inference.planning import declared_schema
+from astroml_plugin.inference.prepare import InferPlan, Prepared, check_run, prepare
+from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.inference.unit import run_unit
 
 __all__ = [
     "BundleRef",
+    "ExecutionOptions",
+    "InferPlan",
+    "InferResult",
     "Job",
+    "MeasureOptions",
+    "ObjectTable",
     "OutputError",
+    "Prepared",
     "Progress",
-    "Tally",
+    "RunObserver",
+    "RunProgress",
     "Unit",
     "UnitResult",
-    "check_bundles",
-    "check_device",
+    "check_run",
     "declared_schema",
-    "detecting_bundle",
     "execute",
-    "find_repeated_ids",
-    "identity",
-    "map_bytes",
+    "observer_of",
+    "prepare",
     "run_unit",
-    "select_shard",
-    "units_of",
 ]

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 from distributed import Client
@@ -31,7 +31,7 @@ RECENT_UNITS = 32
 
 
 @dataclass(frozen=True)
-class Tally:
+class RunProgress:
     """Where a run stands."""
 
     units: int
@@ -54,7 +54,64 @@ class Tally:
     """The stage that the last units spent most time in."""
 
 
-Progress = Callable[[Tally], None]
+Progress = Callable[[RunProgress], None]
+
+
+@runtime_checkable
+class RunObserver(Protocol):
+    """Hears of a run."""
+
+    def connected(self, client: Client) -> None:
+        """The Dask client is there, and no unit has begun."""
+
+    def objects(self, stage: str, done: int, total: int | None) -> None:
+        """So many rows of the objects table (None: of an unknown total) are through a stage on their way to units."""
+
+    def units(self, progress: RunProgress) -> None:
+        """One more unit has ended."""
+
+
+class _UnitsOnly:
+    """An observer that hears of units alone."""
+
+    def __init__(self, function: Progress | None) -> None:
+        self.function = function
+
+    def connected(self, client: Client) -> None:
+        """Nothing."""
+
+    def objects(self, stage: str, done: int, total: int | None) -> None:
+        """Nothing."""
+
+    def units(self, progress: RunProgress) -> None:
+        """Call the function."""
+        if self.function is not None:
+            self.function(progress)
+
+
+def observer_of(progress: Progress | RunObserver | None) -> RunObserver:
+    """An observer of a run; a function becomes one that hears of units."""
+    return progress if isinstance(progress, RunObserver) else _UnitsOnly(progress)
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """What a run did."""
+
+    catalog: str
+    """URL of the catalog."""
+    units_done: int
+    """Units finished by this run."""
+    units_skipped: int
+    """Units that were done before."""
+    units_failed: int
+    """Units in the failures table."""
+    rows: int
+    """Rows written by this run."""
+    unplaced: int
+    """Objects outside every tile, or without a usable position."""
+    seconds: float
+    """Wall seconds, start-up included."""
 
 
 @dataclass
@@ -64,7 +121,7 @@ class _Run:
     catalog: Catalog
     run_id: str
     progress: Progress | None
-    tally: Tally
+    stand: RunProgress
     started: float = field(default_factory=time.perf_counter)
     flushed: float = field(default_factory=time.perf_counter)
     parts: list[PartInfo] = field(default_factory=list)
@@ -82,32 +139,32 @@ class _Run:
             if there - {unit.digest}:
                 self.superseded.append((unit.name, unit.digest))
             if unit.digest in there and (self.mapped is None or unit.index in self.mapped):
-                self.update(skipped=self.tally.skipped + 1)
+                self.update(skipped=self.stand.skipped + 1)
             else:
                 yield unit
 
     def update(self, **changes: Any) -> None:
-        self.tally = replace(self.tally, seconds=time.perf_counter() - self.started, **changes)
+        self.stand = replace(self.stand, seconds=time.perf_counter() - self.started, **changes)
         if self.progress is not None:
-            self.progress(self.tally)
+            self.progress(self.stand)
 
     def finished(self, unit: Unit, result: UnitResult) -> None:
         self.parts.append(result.part)
-        stages, moved = Counter(self.tally.stages), Counter(self.tally.bytes)
+        stages, moved = Counter(self.stand.stages), Counter(self.stand.bytes)
         stages.update(result.seconds)
         moved.update(result.bytes)
         self.recent.append(result.seconds)
         lately: Counter[str] = Counter()
         for seconds in self.recent:
             lately.update(seconds)
-        done, rows = self.tally.done + 1, self.tally.rows + result.part.rows
+        done, rows = self.stand.done + 1, self.stand.rows + result.part.rows
         self.update(done=done, rows=rows, stages=stages, bytes=moved, bottleneck=bottleneck(lately))
 
     def failed(self, unit: Unit, error: BaseException, attempts: int) -> None:
         reason = storage.redact(f"{type(error).__name__}: {error}")
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.failures.append({"unit": unit.name, "reason": reason, "attempts": attempts, "time": stamp})
-        self.update(failed=self.tally.failed + 1)
+        self.update(failed=self.stand.failed + 1)
 
     def failure_table(self) -> pa.Table:
         """The units that failed, as the catalog keeps them."""
@@ -128,10 +185,10 @@ def execute(
     *,
     run_id: str,
     total: int,
-    labels: LabelMaps | None = None,
+    label_maps: LabelMaps | None = None,
     progress: Progress | None = None,
     unit_timeout: float | None = None,
-) -> Tally:
+) -> RunProgress:
     """Run all units that are not done yet, through the bounded window, and keep the catalog's books.
 
     Args:
@@ -140,8 +197,8 @@ def execute(
         catalog: where parts go.
         run_id: of `catalog.start_run`.
         total: number of units, for progress.
-        labels: where label maps go; None where none are wanted.
-        progress: called with a `Tally` after every unit.
+        label_maps: where label maps go; None where none are wanted.
+        progress: called with a `RunProgress` after every unit.
         unit_timeout: seconds after which a unit is taken to hang; None waits for ever.
 
     Raises:
@@ -149,8 +206,8 @@ def execute(
         InputError: the workers run another version of this package.
     """
     _prepare_workers(client)
-    mapped = None if labels is None else labels.present()
-    run = _Run(catalog, run_id, progress, Tally(total), mapped=mapped)
+    mapped = None if label_maps is None else label_maps.present()
+    run = _Run(catalog, run_id, progress, RunProgress(total), mapped=mapped)
     try:
         for outcome in run_window(client, run_unit, run.to_do(units), timeout=unit_timeout):
             if isinstance(outcome.error, OutputError):
@@ -166,7 +223,7 @@ def execute(
         _release_workers(client)
     if run.superseded:
         catalog.drop_superseded(run_id, run.superseded)
-    return replace(run.tally, seconds=time.perf_counter() - run.started)
+    return replace(run.stand, seconds=time.perf_counter() - run.started)
 
 
 def _prepare_workers(client: Client) -> None:

@@ -72,19 +72,28 @@ class Runner:
 
 def runner_of(job: Job, model: ResidentModel) -> Runner:
     """The process's runner of a model as this run wants it, made at its first use."""
-    key = (model.bundle.sha256, str(model.device), model.options, job.precision, job.compiling, job.batch)
+    key = (
+        model.bundle.sha256,
+        str(model.device),
+        model.options,
+        job.measure.precision,
+        job.execution.compiling,
+        job.execution.batch,
+    )
 
     def make() -> Runner:
         forward = Forward(
             model.network,
             model.device,
-            precision=job.precision,
-            compiling=job.compiling,
+            precision=job.measure.precision,
+            compiling=job.execution.compiling,
             example=model.task.example_inputs,
         )
         if isinstance(model.task, DetectingTask):
             return Runner(forward, _windows_per_forward(job, model), "windows")
-        return Runner(forward, job.batch or stamps_per_forward(model.network, model.task.input_shapes(), model.device))
+        return Runner(
+            forward, job.execution.batch or stamps_per_forward(model.network, model.task.input_shapes(), model.device)
+        )
 
     runner: Runner = kept(key, make)
     return runner
@@ -93,9 +102,9 @@ def runner_of(job: Job, model: ResidentModel) -> Runner:
 def _windows_per_forward(job: Job, model: ResidentModel) -> int:
     """Windows with no more pixels than a batch of stamps; on CUDA what memory holds, unless the run says how many."""
     window = model.task.window
-    if job.batch is None and model.device.type == "cuda":
+    if job.execution.batch is None and model.device.type == "cuda":
         return stamps_per_forward(model.network, _window_shapes(model.task), model.device)
-    return max(1, (job.batch or PLAIN_BATCH) * STAMP_SIDE**2 // window**2)
+    return max(1, (job.execution.batch or PLAIN_BATCH) * STAMP_SIDE**2 // window**2)
 
 
 def _window_shapes(task: DetectingTask) -> list[tuple[int, ...]]:

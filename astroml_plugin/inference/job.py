@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from astroml_plugin.catalog import PartInfo
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions
 from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.sources.tile_table import TileInfo
 
@@ -26,29 +25,19 @@ class Job:
     """URL of the catalog."""
     bundles: tuple[BundleRef, ...]
     """The models, in column order."""
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+    """Options that change rows, checked; each `BundleRef` has its own part of them."""
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+    """Options that change none."""
     run: str = ""
     """The run's id: stores opened for another run are not reused."""
     objects: str | None = None
     """Survey: folder of the objects bucketed by unit; where they are detected, table of the images that overlap, None
     when none do. Stamps: table of repeated ids, None when there are none."""
-    batch: int | None = None
-    """Stamps per forward, None: 128 on a CPU, on CUDA what memory holds; does not change rows."""
-    device: str | None = None
-    """Torch device; None takes CUDA where there is one."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """NAME or BUNDLE.NAME -> plain value of the run options as they were given; each `BundleRef` has its own."""
-    memory: int | None = None
-    """Bytes of pixels that a worker process holds at once, None: half of what is free; does not change rows."""
-    precision: str = "float32"
-    """One of `device.PRECISIONS`; changes rows."""
-    compiling: str = "auto"
-    """One of `device.COMPILING`; does not change rows."""
     detecting: str = ""
     """Name of the bundle that finds the objects; empty where they are given."""
     field_bands: tuple[str, ...] = ()
     """Bands that it looks at."""
-    labels: bool = False
-    """Whether label maps are written."""
 
 
 @dataclass(frozen=True)

@@ -26,23 +26,20 @@ from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.training.bundle import ModelBundle
 
+Bundles = Sequence[tuple[BundleRef, ModelBundle]]
+"""The models of a run, and how they are called."""
+
 SCHEMA_VERSION = 1
 """Part of every unit's digest: raised when the meaning of a row changes."""
 
 
-def check_bundles(
-    bundles: Sequence[tuple[BundleRef, ModelBundle]],
-    source: Survey | Stamps,
-    job: Job,
-    pixel_scale_tolerance: float | None = None,
-) -> None:
+def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
     """Whether every bundle can read the source, before anything is started.
 
     Args:
         bundles: the models and how they are called.
         source: what they are to read.
         job: the run's settings.
-        pixel_scale_tolerance: accept this relative difference of pixel scale, whatever the bundle says.
 
     Raises:
         InputError: wrong bands, pixel scale, halo or stamp size, run options that a bundle refuses.
@@ -59,7 +56,7 @@ def check_bundles(
                 f"bundle {ref.name} needs a halo of {(task.stamp_size + 1) // 2} px for its "
                 f"{task.stamp_size} px stamps, the survey has {source.halo}: ingest again with a larger --halo"
             )
-        _check_source(task, source, ref.band, pixel_scale_tolerance)
+        _check_source(task, source, ref.band, job.execution.pixel_scale_tolerance)
 
 
 def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamps) -> None:
@@ -75,7 +72,7 @@ def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamp
         )
 
 
-def detecting_bundle(bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey | Stamps) -> dict[str, Any]:
+def detecting_bundle(bundles: Bundles, source: Survey | Stamps) -> dict[str, Any]:
     """What a job keeps of the bundle that finds the objects; nothing where they are given.
 
     Raises:
@@ -94,7 +91,7 @@ def detecting_bundle(bundles: Sequence[tuple[BundleRef, ModelBundle]], source: S
     }
 
 
-def map_bytes(bundles: Sequence[tuple[BundleRef, ModelBundle]], source: Survey | Stamps) -> int:
+def map_bytes(bundles: Bundles, source: Survey | Stamps) -> int:
     """Bytes that detection adds to a unit: the network's maps, labels as found and as written."""
     tasks = [bundle.task() for _, bundle in bundles]
     channels = max((task.channels + 2 for task in tasks if isinstance(task, DetectingTask)), default=0)
@@ -115,7 +112,7 @@ def _check_source(task: Task, source: Survey | Stamps, band: str | None, toleran
     )
 
 
-def declared_schema(bundles: Sequence[tuple[BundleRef, ModelBundle]], job: Job) -> pa.Schema:
+def declared_schema(bundles: Bundles, job: Job) -> pa.Schema:
     """The catalog's schema: task columns bare for one bundle, prefixed `<bundle>_` for several."""
     columns: list[Column] = [LABEL] if job.detecting else []
     if len(bundles) == 1:
@@ -135,7 +132,7 @@ def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
     return {
         "source": source.id,
         "bundles": {ref.name: ref.sha256 for ref in job.bundles},
-        "settings": {"band": None, "precision": job.precision, **job.options},
+        "settings": job.measure.identity(),
         "schema": SCHEMA_VERSION,
     }
 

@@ -211,7 +211,7 @@ def source_name(url: str) -> str:
 
 def model_of(job: Job, ref: BundleRef) -> ResidentModel:
     """The resident model with the run's options."""
-    model = resident(ref, job.device or choose_device())
+    model = resident(ref, job.execution.device or choose_device())
     task = task_for(job, ref, model.task)
     return replace(model, task=task, network=task.inference_network(model.network), options=ref.options, band=ref.band)
 

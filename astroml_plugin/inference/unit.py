@@ -31,7 +31,7 @@ def run_unit(unit: Unit) -> UnitResult:
         AstromlError, OSError: the unit's pixels or objects cannot be read.
     """
     meter = Meter()
-    with budget(unit.job.memory).holding(unit.nbytes):
+    with budget(unit.job.execution.memory).holding(unit.nbytes):
         table, labels = measured(unit, meter)
     catalog: Catalog = opened(Catalog, unit.job.catalog, unit.job.run)
     with meter.stage("encode"):
@@ -39,7 +39,7 @@ def run_unit(unit: Unit) -> UnitResult:
     meter.add("encode", count=table.nbytes)
     with meter.stage("write"):
         try:
-            if unit.job.labels and labels is not None:  # first: a unit whose part is there is done
+            if unit.job.execution.label_maps and labels is not None:  # first: a unit whose part is there is done
                 label_maps: LabelMaps = opened(LabelMaps, unit.job.catalog, unit.job.run)
                 label_maps.write(unit.index, labels)
             catalog.put_part(part, data)
@@ -57,7 +57,7 @@ def run_unit(unit: Unit) -> UnitResult:
 def measured(unit: Unit, meter: Meter) -> tuple[pa.Table, np.ndarray | None]:
     """The unit's rows, and its label map where it detects them; its pixels are let go on return."""
     job = unit.job
-    device = job.device or choose_device()
+    device = job.execution.device or choose_device()
     with meter.stage("read"):
         work = read_unit(unit)
     meter.add("read", count=work.nbytes)
@@ -71,7 +71,7 @@ def measured(unit: Unit, meter: Meter) -> tuple[pa.Table, np.ndarray | None]:
             return do()
 
         asked = time.perf_counter()
-        done = on_forward_thread(device, act, single=job.compiling == "always")
+        done = on_forward_thread(device, act, single=job.execution.compiling == "always")
         meter.add("wait", began[-1] - asked)
         return done
 

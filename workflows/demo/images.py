@@ -21,7 +21,7 @@ from workflows.demo.flat import flattened, mosaic
 from workflows.demo.models import DemoModel, train_model
 from workflows.demo.pictures import Field, Snapshot, cut, images_picture
 from workflows.demo.steps import FINDER, DemoResult, Steps, shown
-from workflows.infer import infer
+from workflows.infer import ObjectTable, infer
 from workflows.ingest import ingest
 from workflows.progress import Reporter
 from workflows.query import query
@@ -214,7 +214,8 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
         given = {"pixel_scale_tolerance": _ANY_SCALE}
     else:
         source = f"objects: {entry.catalogue.rsplit('/', 1)[-1]}"
-        given = {"objects": entry.catalogue, "objects_settings": entry.settings or ObjectSettings()}
+        how = entry.settings or ObjectSettings()
+        given = {"objects": ObjectTable(**vars(how), table=entry.catalogue)}
     catalog = storage.join(folder, "catalog")
     measured = infer(
         survey.url,
@@ -222,7 +223,7 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
         out=catalog,
         band=survey.bands[0],
         client=client,
-        progress=report.tally,
+        progress=report,
         **given,
     )
     drawn, rows = _field(entry, survey, catalog, source)

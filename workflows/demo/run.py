@@ -97,7 +97,7 @@ def _demo_sky(out: str, size: DemoSky, client: Client, report: Reporter) -> Demo
         bundles.append(train_model(model, out, client, report).bundle)
     step("finding every object and measuring it: three networks, one pass over the pixels, no catalogue given")
     catalog = storage.join(out, "catalog")
-    infer(survey, bundle=[FINDER, *bundles], out=catalog, band="r", client=client, progress=report.tally)
+    infer(survey, bundle=[FINDER, *bundles], out=catalog, band="r", client=client, progress=report)
     step("querying the catalog")
     rows = query(catalog, "SELECT * FROM catalog").to_arrow()
     classes = _class_counts(catalog)

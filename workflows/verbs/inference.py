@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from workflows.progress import Reporter
@@ -20,16 +21,19 @@ from workflows.verbs.options import (
     quiet,
     run_options,
     shard,
+    toml,
 )
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from astroml_plugin.catalog.objects import ObjectSettings
+    if options.print_config:
+        print((Path(__file__).parents[1] / "infer.toml").read_text(), end="")
+        return DONE
     from workflows.infer import dry_run, infer
 
-    shared = chosen(options, "band", "pixel_scale_tolerance", "assume_psf_fwhm", "objects") | run_options(options)
+    source, out, settings = _settings(options)
     if options.dry_run:
-        planned = dry_run(options.source, bundle=options.bundle, threads=options.threads, **shared)
+        planned = dry_run(source, **settings)
         line = (
             f"{planned.units} units, {planned.bytes / 1e9:.2f} GB to read,"
             f" about {planned.memory / 1e9:.2f} GB of memory "
@@ -38,20 +42,8 @@ def _infer(options: argparse.Namespace) -> int:
         if planned.detecting:
             line += f"; how many objects there are is known when {planned.detecting} has found them"
         return finish(options, planned, line)
-    settings = ObjectSettings(**chosen(options, "columns", "frame", "pixel_origin", objects_format="format"))
-    shared |= chosen(options, "scheduler", "workers", "threads", "batch", "device", "shard")
-    shared |= chosen(options, "precision", "compiling", "labels", "unit_timeout", "memory")
     with quiet(), Reporter() as report:
-        result = infer(
-            options.source,
-            bundle=options.bundle,
-            out=options.out,
-            objects_settings=settings,
-            progress=report.tally,
-            objects_progress=report.objects,
-            connected=lambda client: _show(report, client),
-            **shared,
-        )
+        result = infer(source, out=out, progress=report, **settings)
     if result.unplaced:
         warn = f"warning: {result.unplaced} objects are on no tile or have no usable position; see the view `unplaced`"
         print(warn, file=sys.stderr)
@@ -65,12 +57,25 @@ def _infer(options: argparse.Namespace) -> int:
     return finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
 
 
-def _show(report: Reporter, client: Any) -> None:
-    """Say where Dask shows what it does."""
-    from astroml_plugin.compute.cluster import looking_glasses
+def _settings(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
+    """Source, output and keywords of `infer`: what the command line says over what the file of --config says."""
+    from astroml_plugin.core.settings import from_mapping, with_changes
+    from astroml_plugin.inference.options import InferConfig, ObjectTable, run_choices
 
-    for name, url in looking_glasses(client).items():
-        report.say(f"Dask {name}: {url}")
+    config = from_mapping(InferConfig, options.config or {}, "the file of --config")
+    source, bundle, out = options.source or config.source, options.bundle or config.bundle, options.out or config.out
+    for name, value in (("SOURCE", source), ("--bundle", bundle), ("--out", out)):
+        if not value:
+            options.refuse(f"{name} is required, here or in the file of --config")
+    given = config.objects if isinstance(config.objects, ObjectTable) else ObjectTable(table=config.objects)
+    read = chosen(options, "columns", "frame", "pixel_origin", objects="table", objects_format="format")
+    changes = chosen(options, "band", "precision", assume_psf_fwhm="assumed_psf_fwhm", labels="label_maps")
+    changes |= chosen(options, "scheduler", "workers", "threads", "device", "batch", "compiling", "memory", "shard")
+    changes |= chosen(options, "unit_timeout", "pixel_scale_tolerance")
+    changes |= {"options": {**config.measure.options, **run_options(options)}}
+    measure, execution = run_choices(config.measure, config.execution, changes)
+    objects = with_changes(ObjectTable, given, read, "[objects]")
+    return source, out, {"bundle": bundle, "objects": objects, "measure": measure, "execution": execution}
 
 
 def _why_failed(catalog: str) -> str:
@@ -83,11 +88,11 @@ def _why_failed(catalog: str) -> str:
 
 
 def _add_infer(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("source", metavar="SOURCE", help="a Survey or Stamps")
-    verb.add_argument(
-        "--bundle", action="append", required=True, metavar="BUNDLE", help="path, URL or name; repeatable"
-    )
-    verb.add_argument("--out", required=True, metavar="CATALOG", help="folder of the catalog")
+    verb.add_argument("source", nargs="?", metavar="SOURCE", help="a Survey or Stamps")
+    verb.add_argument("--bundle", action="append", metavar="BUNDLE", help="path, URL or name; repeatable")
+    verb.add_argument("--out", metavar="CATALOG", help="folder of the catalog")
+    verb.add_argument("--config", type=toml, metavar="TOML", help="a file with any of these options")
+    verb.add_argument("--print-config", action="store_true", help="print such a file, with all options and defaults")
     verb.add_argument("--objects", metavar="TABLE", help="what to measure in a Survey, unless a bundle finds it")
     verb.add_argument("--objects-format", choices=["parquet", "csv", "fits", "votable", "sextractor"])
     verb.add_argument("--columns", metavar="K=COLUMN,…", help="as object_id=NUMBER,ra=ALPHA_J2000 (#row: row number)")
@@ -130,6 +135,7 @@ def _add_infer(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--unit-timeout", type=float, metavar="S", help="a unit hangs after so long (3600; 0: never)")
     verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")
     add_cluster(verb)
+    verb.set_defaults(refuse=verb.error)
 
 
 VERBS: dict[str, Verb] = {

@@ -88,7 +88,7 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from workflows.evaluate import evaluate, show
 
-    settings = chosen(options, "band", "device", "baselines", "robustness") | run_options(options)
+    settings = chosen(options, "band", "device", "baselines", "robustness") | {"options": run_options(options)}
     with quiet():
         result = evaluate(options.source, bundle=options.bundle, out=options.out, **settings)
     return finish(options, result, show(result))

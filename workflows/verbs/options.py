@@ -144,10 +144,9 @@ def add_run_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def run_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """`options` of a workflow, where a person gave some."""
-    values = chosen(options, "prior", "symmetries") | dict(options.run_options or ())
-    return {"options": values} if values else {}
+def run_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Run options that a person gave, NAME or BUNDLE.NAME -> value."""
+    return chosen(options, "prior", "symmetries") | dict(options.run_options or ())
 
 
 def assignment(text: str) -> tuple[str, Any]:

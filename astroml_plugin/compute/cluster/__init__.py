@@ -1,6 +1,6 @@
 """Dask clients for every kind of place, and the bounded window of units that all distributed work goes through."""
 
-from astroml_plugin.compute.cluster.clients import check_counts, connect, cores, looking_glasses, may_restart_workers
+from astroml_plugin.compute.cluster.clients import check_counts, connect, cores, dashboard_urls, may_restart_workers
 from astroml_plugin.compute.cluster.window import (
     IO_LANES,
     UNIT_TIMEOUT,
@@ -19,7 +19,7 @@ __all__ = [
     "check_counts",
     "connect",
     "cores",
-    "looking_glasses",
+    "dashboard_urls",
     "may_restart_workers",
     "run_window",
 ]

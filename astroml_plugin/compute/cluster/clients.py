@@ -39,7 +39,7 @@ def may_restart_workers(client: Client) -> bool:
     return client in _own
 
 
-def looking_glasses(client: Client) -> dict[str, str]:
+def dashboard_urls(client: Client) -> dict[str, str]:
     """Where to look at a running cluster, by name: Dask's own pages, those that what is installed here can show."""
     link = str(client.dashboard_link).rpartition("/")[0]
     if isinstance(client.cluster, LocalCluster):  # which names the host's own address, where nothing listens

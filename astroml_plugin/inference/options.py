@@ -1,0 +1,148 @@
+"""The two option objects of a run: one enters its identity as a whole, the other never does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from astroml_plugin.catalog.objects import ObjectSettings
+from astroml_plugin.compute.cluster import UNIT_TIMEOUT, check_counts
+from astroml_plugin.compute.device import COMPILING, PRECISIONS
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import refuse_choices, refuse_unknown, with_changes
+from astroml_plugin.inference.resident import check_device
+
+_ALWAYS = ("band", "precision")
+"""Options that every catalog's identity names, also where they have their defaults."""
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What changes rows: a catalog belongs to one choice of these."""
+
+    band: str | None = None
+    """Band for bundles that take any single one."""
+    precision: str = "float32"
+    """"float32", or "auto": half precision on CUDA (bfloat16, float16 on GPUs before 2020)."""
+    assumed_psf_fwhm: float = 0.0
+    """Arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag NO_PSF). 0: a bundle
+    that needs a PSF refuses a source without."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Run options of the bundles' tasks: NAME, for every bundle that takes it, or BUNDLE.NAME -> value. Of classes
+    `prior` (class -> fraction of the survey's objects) and `symmetries` (1, 2, 4 or 8 that are averaged over)."""
+
+    def __post_init__(self) -> None:
+        refuse_choices(self, {"precision": PRECISIONS}, "infer's")
+        if not 0 <= self.assumed_psf_fwhm < math.inf:
+            raise InputError(f"a PSF of FWHM {self.assumed_psf_fwhm} arcsec cannot be assumed: give a number above 0")
+
+    def run_options(self) -> dict[str, Any]:
+        """All options that tasks may take, as `assign_options` reads them."""
+        return {"band": self.band, "assumed_psf_fwhm": self.assumed_psf_fwhm or None, **self.options}
+
+    def with_run_options(self, given: Mapping[str, Any]) -> MeasureOptions:
+        """These options with `AssignedOptions.given`: checked, as plain values."""
+        known = {"band": None, "assumed_psf_fwhm": 0.0}
+        common = {name: given.get(name, default) for name, default in known.items()}
+        return replace(self, **common, options={name: value for name, value in given.items() if name not in known})
+
+    def identity(self) -> dict[str, Any]:
+        """Plain values that enter a catalog's identity: every option that is set, those of tasks by their own names."""
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "options"}
+        defaults = {item.name: item.default for item in fields(self)}
+        changed = {name: value for name, value in own.items() if name in _ALWAYS or value != defaults[name]}
+        return {**changed, **self.options}
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """What changes no row: where and how a run is carried out, and what it accepts."""
+
+    scheduler: str = "local"
+    """Without a client: "local", "processes", "cuda", "slurm" or an address."""
+    workers: int | None = None
+    """Worker processes of a cluster that is started here."""
+    threads: int | None = None
+    """Threads per worker."""
+    device: str | None = None
+    """Torch device; default CUDA where there is one."""
+    batch: int | None = None
+    """Stamps per forward; default 128 on a CPU, on CUDA what a look at the network says that its memory holds. Where
+    memory does not hold them after all, the batch is halved."""
+    compiling: str = "auto"
+    """"auto" compiles networks on CUDA once they have seen some hundred batches, "always" at once and on CPUs too,
+    "never" not at all."""
+    memory: int | None = None
+    """Bytes of pixels that a worker process holds at once (a unit that is larger runs alone); default half of what its
+    host has free at the first unit, shared among the workers there."""
+    unit_timeout: float = UNIT_TIMEOUT
+    """Seconds from its submission after which a unit is taken to hang; 0 never. A worker process of a cluster that is
+    started here is then replaced and the unit tried once more; elsewhere the unit has failed."""
+    shard: tuple[int, int] | None = None
+    """(I, N) does every N-th unit."""
+    label_maps: bool = True
+    """Write the label maps of a bundle that finds objects (`read_labels` reads them)."""
+    pixel_scale_tolerance: float | None = None
+    """Accept this relative difference of pixel scales, whatever the bundle says."""
+
+    def __post_init__(self) -> None:
+        refuse_choices(self, {"compiling": COMPILING}, "infer's")
+        check_counts(self.workers, self.threads)
+        if not 0 <= self.unit_timeout < math.inf:
+            raise InputError(
+                f"a unit cannot be given {self.unit_timeout} s: give seconds above 0, or 0 to wait for ever"
+            )
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch {self.batch}: give 1 or more stamps per forward")
+        if self.memory is not None and self.memory < 1:
+            raise InputError(f"{self.memory} bytes of memory hold no pixel: give more, or leave it out")
+        if self.device is not None:
+            check_device(self.device)
+        if self.shard is not None and not 0 <= self.shard[0] <= self.shard[1] != 0:
+            raise InputError(f"shard {self.shard[0]} of {self.shard[1]}: give (I, N) with I from 0 to N")
+
+
+@dataclass(frozen=True)
+class ObjectTable(ObjectSettings):
+    """An objects table and how it is read."""
+
+    table: Any = None
+    """Path or URL, or an astropy, pandas or Arrow table."""
+
+
+@dataclass(frozen=True)
+class InferConfig:
+    """A run as a TOML file tells it (`infer --config`)."""
+
+    source: str = ""
+    """Path or URL of a Survey or Stamps."""
+    bundle: str | tuple[str, ...] = ()
+    """One or several bundles: path, URL or shipped name."""
+    out: str = ""
+    """Folder of the catalog."""
+    objects: str | ObjectTable | None = None
+    """Objects table."""
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+    """Options that change rows."""
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+    """Options that change none."""
+
+
+def run_choices(
+    measure: MeasureOptions | None, execution: ExecutionOptions | None, changes: Mapping[str, Any]
+) -> tuple[MeasureOptions, ExecutionOptions]:
+    """Both option objects with single fields changed by name.
+
+    Raises:
+        InputError: a name that neither has (gives the nearest), or a value that cannot be.
+    """
+    mine = {item.name for item in fields(MeasureOptions)}
+    refuse_unknown(changes, mine | {item.name for item in fields(ExecutionOptions)}, "the options of infer")
+    ours = {name: value for name, value in changes.items() if name in mine}
+    theirs = {name: value for name, value in changes.items() if name not in mine}
+    return (
+        with_changes(MeasureOptions, measure, ours, "the options of infer"),
+        with_changes(ExecutionOptions, execution, theirs, "the options of infer"),
+    )

@@ -1,0 +1,283 @@
+"""A run before its first unit: everything checked, the objects at their units, the catalog open."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from astroml_plugin import __version__
+from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.labels import LabelMaps
+from astroml_plugin.catalog.objects import ObjectBuckets, read_chunks
+from astroml_plugin.catalog.objects.detected import Overlaps
+from astroml_plugin.compute.cluster import IO_LANES, cores
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.core.version import code_digest
+from astroml_plugin.inference.job import Job, Unit
+from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
+from astroml_plugin.inference.planning import (
+    Bundles,
+    check_bundles,
+    declared_schema,
+    detecting_bundle,
+    find_repeated_ids,
+    identity,
+    map_bytes,
+    select_shard,
+    units_of,
+)
+from astroml_plugin.inference.resident import BundleRef
+from astroml_plugin.sources.stamps import Stamps, open_source
+from astroml_plugin.sources.survey import Survey
+from astroml_plugin.tasks.run_options import assign_options
+from astroml_plugin.training.bundle import ModelBundle
+
+ObjectsProgress = Callable[[str, int, int | None], None]
+"""Called with (stage, rows done, rows in all or None) while objects are brought to their units."""
+
+_LOOKED_AT = 1000
+"""Rows of an objects table that a check reads."""
+
+
+@dataclass(frozen=True)
+class InferPlan:
+    """What a run would do."""
+
+    units: int
+    """Tiles or blocks of the source."""
+    bytes: int
+    """Decoded bytes that would be read, at most."""
+    memory: int
+    """Estimated peak bytes per worker: units in flight times the bytes of the largest."""
+    rows: int | None
+    """Stamps to measure; None for a Survey, whose objects are not counted, or not yet found, before the run."""
+    detecting: str = ""
+    """The bundle that will find the objects; empty where they are given."""
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """Source, bundles and options that fit one another; nothing is written yet."""
+
+    source: Survey | Stamps
+    """The source, open."""
+    bundles: Bundles
+    """The models, with the run options that each takes."""
+    job: Job
+    """What the run's units will share."""
+    objects: ObjectTable
+    """The objects table; its `table` is None where stamps or a bundle give the objects."""
+
+    def estimate(self) -> InferPlan:
+        """Units, bytes and memory of the run."""
+        if isinstance(self.source, Survey):
+            sizes, rows = [int(size) for size in self.source.index_table()["bytes"].to_pylist()], None
+        else:
+            units = list(units_of(self.job, self.source, ""))
+            sizes, rows = [unit.nbytes for unit in units], sum(unit.rows or 0 for unit in units)
+        lanes = (self.job.execution.threads or cores()) + IO_LANES
+        largest = max(sizes, default=0) + map_bytes(self.bundles, self.source)
+        return InferPlan(len(sizes), sum(sizes), lanes * largest, rows, self.job.detecting)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to be carried out: checked, its objects at their units, its catalog open."""
+
+    source: Survey | Stamps
+    """The source, open."""
+    catalog: Catalog
+    """The catalog, open for writing."""
+    job: Job
+    """What its units share."""
+    identity: str
+    """Digest of source, bundles and settings."""
+    unplaced: int
+    """Objects that no unit owns."""
+    label_maps: LabelMaps | None = None
+    """Where label maps go; None where there are none."""
+
+    def units(self) -> Iterator[Unit]:
+        """Its units (those of its shard), lazily."""
+        return select_shard(units_of(self.job, self.source, self.identity), self.job.execution.shard)
+
+    def __len__(self) -> int:
+        """Number of its units."""
+        total = len(self.source) if isinstance(self.source, Survey) else len(self.source.units())
+        shard = self.job.execution.shard
+        return total if shard is None else len(range(shard[0] % shard[1], total, shard[1]))
+
+
+def check_run(
+    source: str,
+    bundle: str | Sequence[str],
+    objects: Any = None,
+    measure: MeasureOptions | None = None,
+    execution: ExecutionOptions | None = None,
+) -> CheckedRun:
+    """Check everything that can be checked without writing; a Survey may come without objects here.
+
+    Args:
+        source: path or URL of a Survey or Stamps.
+        bundle: one or several bundles (path, URL or shipped name).
+        objects: objects table: path, URL, table in memory or `ObjectTable`.
+        measure: options that change rows.
+        execution: options that change none.
+
+    Raises:
+        InputError: wrong input or settings.
+    """
+    measure, execution = measure or MeasureOptions(), execution or ExecutionOptions()
+    opened, loaded = open_source(source), load_bundles(bundle)
+    assigned = assign_options({ref.name: found.task() for ref, found in loaded}, measure.run_options())
+    bundles = [
+        (replace(ref, options=json.dumps(assigned.by_bundle[ref.name], sort_keys=True)), found) for ref, found in loaded
+    ]
+    job = Job(
+        storage.absolute(source),
+        "",
+        tuple(ref for ref, _ in bundles),
+        measure.with_run_options(assigned.given),
+        execution,
+        **detecting_bundle(bundles, opened),
+    )
+    table = objects if isinstance(objects, ObjectTable) else ObjectTable(table=objects)
+    _check_objects(opened, job, table)
+    check_bundles(bundles, opened, job)
+    return CheckedRun(opened, bundles, job, table)
+
+
+def load_bundles(bundle: str | Sequence[str]) -> Bundles:
+    """The bundles by path, URL or shipped name, each with the name its columns are prefixed with."""
+    loaded = []
+    for source in [bundle] if isinstance(bundle, str) else bundle:
+        found = ModelBundle.load(source)
+        loaded.append((BundleRef(found.name, storage.absolute(found.url), found.sha256), found))
+    if not loaded:
+        raise InputError("no bundle given: name at least one with --bundle")
+    return loaded
+
+
+def _check_objects(source: Survey | Stamps, job: Job, objects: ObjectTable) -> None:
+    """Objects come from a table that can be read, from stamps or from a bundle, and from one of them only."""
+    if objects.table is None:
+        return
+    if isinstance(source, Stamps):
+        raise InputError("Stamps carry their own objects: leave --objects away, or give a Survey")
+    if job.detecting:
+        raise InputError(f"bundle {job.detecting} finds the objects itself: leave --objects away, or that bundle")
+    if isinstance(objects.table, str):
+        next(read_chunks(objects.table, objects, _LOOKED_AT))
+        return
+    with tempfile.TemporaryDirectory(prefix="astroml-") as folder:
+        next(read_chunks(_stored(_arrow(objects.table).slice(0, _LOOKED_AT), folder), objects, _LOOKED_AT))
+
+
+def prepare(
+    source: str,
+    *,
+    bundle: str | Sequence[str],
+    out: str,
+    objects: Any = None,
+    measure: MeasureOptions | None = None,
+    execution: ExecutionOptions | None = None,
+    objects_progress: ObjectsProgress | None = None,
+    **changes: Any,
+) -> Prepared:
+    """Check a run, bring the objects to their units and open the catalog.
+
+    Args:
+        source, bundle, objects, measure, execution: as for `check_run`.
+        out: folder of the catalog, a path or URL.
+        objects_progress: hears how far the objects are.
+        changes: single fields of the two option objects, by name.
+
+    Raises:
+        InputError: wrong input or settings.
+    """
+    measure, execution = run_choices(measure, execution, changes)
+    checked = check_run(source, bundle, objects, measure, execution)
+    job = replace(checked.job, catalog=storage.absolute(out))
+    if isinstance(checked.source, Survey) and checked.objects.table is None and not job.detecting:
+        raise InputError(
+            "a Survey needs objects to measure: give a table with --objects TABLE, or a bundle that finds them"
+        )
+    what = identity(job, checked.source)
+    catalog = _create(job.catalog, declared_schema(checked.bundles, job), what)
+    place, unplaced = _bring_objects(checked, catalog, objects_progress)
+    maps = None
+    if job.detecting and job.execution.label_maps and isinstance(checked.source, Survey):
+        maps = LabelMaps.create(job.catalog, checked.source)
+    run_id = catalog.start_run(_record(job, what, checked.objects.table))
+    job = replace(job, run=run_id, objects=place)
+    return Prepared(checked.source, catalog, job, storage.digest(what), unplaced, maps)
+
+
+def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
+    try:
+        return Catalog.create(out, schema, identity)
+    except OSError as error:
+        raise InputError(
+            f"the catalog cannot be written at {storage.redact(out)} ({error.strerror or type(error).__name__}): "
+            f"choose another --out"
+        ) from error
+
+
+def _bring_objects(run: CheckedRun, catalog: Catalog, progress: ObjectsProgress | None) -> tuple[str | None, int]:
+    """Where the units find their objects (or what they need to find them), and how many objects no unit owns."""
+    folder, source, table = storage.join(catalog.url, "objects"), run.source, run.objects.table
+    if isinstance(source, Stamps):
+        return find_repeated_ids(source, folder), 0
+    if run.job.detecting:
+        return Overlaps.build(source, folder).url, 0
+    url = table if isinstance(table, str) else _stored(_arrow(table), folder)
+    buckets = ObjectBuckets.build(url, source, folder, settings=run.objects, progress=progress)
+    unplaced = buckets.unplaced()
+    catalog.write_unplaced(unplaced)
+    return buckets.url, unplaced.num_rows
+
+
+def _stored(table: pa.Table, folder: str) -> str:
+    """A table in memory, written to a file named after its content."""
+    data = storage.encode_table(table)
+    url = storage.join(folder, f"given-{storage.digest(data.hex())[:16]}.parquet")
+    storage.write_atomic(url, data)
+    return url
+
+
+def _arrow(objects: Any) -> pa.Table:
+    """An astropy table (units kept, columns of arrays left out) or a pandas frame (with a named index) as Arrow."""
+    if isinstance(objects, pa.Table):
+        return objects
+    if not hasattr(objects, "colnames"):
+        return pa.Table.from_pandas(objects, preserve_index=objects.index.name is not None)
+    flat = objects[[name for name in objects.colnames if objects[name].ndim == 1]]
+    table = pa.Table.from_pandas(flat.to_pandas(), preserve_index=False)
+    units = {name: str(unit) for name in flat.colnames if (unit := getattr(flat[name], "unit", None)) is not None}
+    fields = [f.with_metadata({"unit": units[f.name]}) if f.name in units else f for f in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
+    """Everything one needs to know where the rows come from, as plain JSON without credentials."""
+    told = f"found by {job.detecting}" if job.detecting else type(objects).__name__
+    execution = to_mapping(job.execution) | {"scheduler": storage.redact(job.execution.scheduler)}
+    return {
+        "source": storage.redact(job.source),
+        "bundles": [{"name": ref.name, "url": storage.redact(ref.url), "sha256": ref.sha256} for ref in job.bundles],
+        "objects": storage.redact(objects) if isinstance(objects, str) else told,
+        "identity": identity,
+        "settings": to_mapping(job.measure) | execution,
+        "versions": {"astroml-plugin": __version__, "code": code_digest(), "python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "dask", "zarr", "numpy", "pyarrow", "astropy")},
+        "host": platform.node(),
+    }

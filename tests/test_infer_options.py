@@ -1,0 +1,118 @@
+"""The two option objects of a run: identity, names that are refused, TOML, and a dry run that checks what a run checks."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from astroml_plugin.catalog import Catalog
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping
+from astroml_plugin.inference.options import ExecutionOptions, InferConfig, MeasureOptions, run_choices
+from tests import universe
+from workflows.cli import main
+from workflows.infer import ObjectTable, dry_run, infer, plan
+
+
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sky")
+    universe.make_survey(str(folder / "survey.zarr"))
+    universe.make_objects(folder / "objects.parquet", count=20)
+    universe.make_bundle(str(folder / "kind"))
+    return folder
+
+
+def test_the_identity_is_what_is_set_and_values_of_old_catalogs_stay() -> None:
+    assert MeasureOptions().identity() == {"band": None, "precision": "float32"}
+    options = MeasureOptions(band="r", precision="auto", assumed_psf_fwhm=0.7, options={"prior": {"lens": 0.001}})
+    assert options.identity() == {
+        "band": "r",
+        "precision": "auto",
+        "assumed_psf_fwhm": 0.7,
+        "prior": {"lens": 0.001},
+    }
+
+
+def test_no_function_of_a_run_has_many_parameters() -> None:
+    for function in (infer, plan, dry_run):
+        named = [one for one in inspect.signature(function).parameters.values() if one.kind is not one.VAR_KEYWORD]
+        assert len(named) <= 8
+
+
+def test_keywords_change_single_fields() -> None:
+    measure, execution = run_choices(MeasureOptions(band="g"), None, {"precision": "auto", "batch": 3})
+    assert (measure.band, measure.precision, execution.batch) == ("g", "auto", 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"assumed_psf_fhwm": 0.7}, "unknown key 'assumed_psf_fhwm'.*did you mean 'assumed_psf_fwhm'"),
+        ({"nonsense": 3}, "unknown key 'nonsense' in the options of infer"),
+        ({"precision": "float8"}, "precision must be one of float32, auto"),
+        ({"compiling": "sometimes"}, "compiling must be one of"),
+        ({"device": "abacus"}, "'abacus' is no torch device"),
+        ({"batch": 0}, "give 1 or more stamps per forward"),
+        ({"memory": 0}, "hold no pixel"),
+        ({"workers": 0}, "0 workers"),
+        ({"unit_timeout": -1.0}, "to wait for ever"),
+        ({"assumed_psf_fwhm": -1.0}, "cannot be assumed"),
+        ({"shard": (5, 4)}, "shard 5 of 4"),
+        ({"objects": "absent.csv"}, "the objects table .*absent.csv does not exist"),
+        ({"objects": ObjectTable(table=pd.DataFrame({"a": [1]}))}, "has no object id column"),
+        ({"pixel_scale_tolerance": "wide"}, "must be a number"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_refuses(sky: Path, tmp_path: Path, changes: dict, words: str) -> None:
+    source, bundle = str(sky / "survey.zarr"), str(sky / "kind")
+    with pytest.raises(InputError, match=words):
+        dry_run(source, bundle=bundle, **changes)
+    for function in (infer, plan):
+        with pytest.raises(InputError, match=words):
+            function(
+                source,
+                bundle=bundle,
+                out=str(tmp_path / "c"),
+                **{"objects": str(sky / "objects.parquet"), **changes},
+            )
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_file_of_defaults_holds_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "--print-config"]) == 0
+    text = capsys.readouterr().out
+    assert from_mapping(InferConfig, tomllib.loads(text), "it") == InferConfig(objects=ObjectTable())
+    every = tomllib.loads(re.sub(r"(?m)^# (\w+ = )", r"\1", text))
+    set_all = from_mapping(InferConfig, every, "it")
+    for kind, table in ((MeasureOptions, "measure"), (ExecutionOptions, "execution"), (ObjectTable, "objects")):
+        assert set(every[table]) == set(inspect.signature(kind).parameters)
+    assert set_all.execution.shard == (0, 4)
+
+
+def test_a_run_by_file_and_its_resolved_copy(sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'source = "{sky / "survey.zarr"}"\nbundle = "{sky / "kind"}"\nobjects = "{sky / "objects.parquet"}"\n'
+        "[execution]\nbatch = 7\nthreads = 1\n"
+    )
+    assert main(["infer", "--config", str(config), "--out", str(tmp_path / "c"), "--batch", "9", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 20
+    (record,) = Catalog.open(str(tmp_path / "c")).runs()
+    assert record["settings"]["batch"] == 9
+    assert record["settings"]["threads"] == 1
+    assert record["settings"]["options"] == {}
+    config.write_text("[measure]\nprecison = 'auto'\n")
+    arguments = ["infer", str(sky / "survey.zarr"), "--bundle", str(sky / "kind"), "--config", str(config)]
+    assert main([*arguments, "--out", str(tmp_path / "d")]) == 2
+    assert "did you mean 'precision'" in capsys.readouterr().err
+    config.write_text("")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "--out is required" in capsys.readouterr().err
