@@ -1,4 +1,4 @@
-"""The two option objects of a run: identity, names that are refused, TOML, and a dry run that checks what a run checks."""
+"""The two option objects of a run: identity, names that are refused, TOML; a dry run checks what a run checks."""
 
 from __future__ import annotations
 
