@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from astroml_plugin.tasks.base import Task, TaskSettings
     from astroml_plugin.tasks.detection import DetectingTask, Detections
     from astroml_plugin.tasks.normalisation import Normalisation
-    from astroml_plugin.training.batches import LabelledStamps
     from astroml_plugin.training.bundle import Card, ModelBundle
+    from astroml_plugin.training.labelled import LabelledStamps
 
 __version__: str
 
@@ -75,8 +75,8 @@ _HOMES = {
     "tasks.base": "Task TaskSettings",
     "tasks.detection": "DetectingTask Detections",
     "tasks.normalisation": "Normalisation",
-    "training.batches": "LabelledStamps",
     "training.bundle": "Card ModelBundle",
+    "training.labelled": "LabelledStamps",
 }
 """Modules of the public nouns."""
 

@@ -26,9 +26,11 @@ import torch
 from astroml_plugin.evaluation.baselines import shapes
 from astroml_plugin.evaluation.value_metrics import value_figures
 from astroml_plugin.sources.stamps import Stamps
-from astroml_plugin.training.batches import BlockStream, LabelledStamps
+from astroml_plugin.training.batches import BlockStream
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import fit
+from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.settings import TrainingRun
 from benchmarks.harness import Section, interleave, median_iqr, scratch
 from benchmarks.shape_samples import QUICK, SEEDS, Scale
 from benchmarks.shears import Part, remembered, sheared, snr_bins
@@ -253,7 +255,7 @@ def _training(url: str, scale: Scale) -> Part:
                     next(stream.epoch(0))  # what fits is decoded whole, before the clock starts
             started = time.perf_counter()
             with tempfile.TemporaryDirectory() as out:
-                result = fit(plan, network, *streams, settings, out=out)
+                result = fit(plan, network, *streams, settings, TrainingRun(out))
             if cache:
                 return epochs * len(rows) / (time.perf_counter() - started)
             return float(np.median([record["objects_per_second"] for record in result.history[1:]]))

@@ -33,13 +33,15 @@ from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.study import Study, Trial
 from astroml_plugin.search.trial import configured
 from astroml_plugin.training.bundle import CARD, ModelBundle
-from astroml_plugin.training.fit import LOG, fit
+from astroml_plugin.training.checkpoint import LOG
 from astroml_plugin.training.plan import initial_network, plan_training
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.run import fit_plan
+from astroml_plugin.training.settings import TrainingRun
 from benchmarks.harness import Section, scratch
 from tests.pages import table
 from workflows.recipe import read_recipe, search_table
-from workflows.search import search
+from workflows.search import SearchExecution, search
 from workflows.simulate import simulate
 from workflows.train import train
 
@@ -302,7 +304,7 @@ def _ray_arm(scale: Scale, data: str) -> tuple[dict[str, Any], list[dict[str, An
             algorithm="random",
             trials=scale.overhead_trials,
             concurrent=cores,
-            leave_open=True,
+            execution=SearchExecution(leave_open=True),
         )
     whole, trials = time.perf_counter() - started, _trials(place)
     each = [one.cpu_seconds for one in trials]
@@ -333,8 +335,7 @@ def _optuna_alone(recipe: Recipe, data: str, configurations: Sequence[dict[str, 
     def objective(trial: Any) -> float:
         plan = plan_training(configured(recipe, configurations[trial.number]), stamps)
         out = str(place / str(trial.number))
-        streams = plan.stream("train"), plan.stream("validation")
-        result = fit(plan.task, initial_network(plan), *streams, plan.recipe.training, out=out)
+        result = fit_plan(plan, initial_network(plan), TrainingRun(out))
         assert (place / str(trial.number) / LOG).exists()
         return min(record["validation_loss"] for record in result.history)
 

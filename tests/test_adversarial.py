@@ -15,6 +15,7 @@ from astroml_plugin.networks.autoencoder import ERRORS
 from astroml_plugin.tasks.anomaly.task import AnomalySettings, AnomalyTask
 from astroml_plugin.training.adversarial import CHECKPOINT, AdversarialSettings, fit_adversarial
 from astroml_plugin.training.batches import Batch
+from astroml_plugin.training.settings import TrainingRun
 from tests.anomaly_samples import SIZE, population
 
 torch.set_num_threads(1)
@@ -50,14 +51,14 @@ def weights(module: nn.Module) -> torch.Tensor:
 def test_it_learns_and_resumes_identically(tmp_path: Path) -> None:
     settings = AdversarialSettings(epochs=4, least_spread=0.0, learning_rate=2e-3)
     whole = network()
-    history = fit_adversarial(TASK, whole, Stamps(), settings, out=str(tmp_path / "a"))
+    history = fit_adversarial(TASK, whole, Stamps(), settings, TrainingRun(str(tmp_path / "a")))
     assert [record["epoch"] for record in history] == [0, 1, 2, 3]
     assert all(np.isfinite(record["distance"]) for record in history)
     assert not any(value.requires_grad for value in whole.generator.parameters())
     for epochs in (2, 4):
         parts = network()
         few = AdversarialSettings(epochs=epochs, least_spread=0.0, learning_rate=2e-3)
-        fit_adversarial(TASK, parts, Stamps(), few, out=str(tmp_path / "b"))
+        fit_adversarial(TASK, parts, Stamps(), few, TrainingRun(str(tmp_path / "b")))
     torch.testing.assert_close(weights(parts.generator), weights(whole.generator))
     torch.testing.assert_close(weights(parts.critic), weights(whole.critic))
 
@@ -76,15 +77,13 @@ def test_a_collapse_is_told_and_the_last_good_epoch_kept(tmp_path: Path) -> None
         one,
         Stamps(),
         AdversarialSettings(epochs=8, least_spread=1e-3, patience=2),
-        out=str(tmp_path),
-        report=lambda record: seen.update(epoch=record["epoch"] + 1),
+        TrainingRun(str(tmp_path), report=lambda record: seen.update(epoch=record["epoch"] + 1)),
     )
     assert [record["good"] for record in history] == [True, False, False]
     assert history[-1]["stopped"] == "collapsed; epoch 0 is kept"
     again = network()
-    fit_adversarial(
-        TASK, again, Stamps(), AdversarialSettings(epochs=8, least_spread=1e-3, patience=2), out=str(tmp_path)
-    )
+    settings = AdversarialSettings(epochs=8, least_spread=1e-3, patience=2)
+    fit_adversarial(TASK, again, Stamps(), settings, TrainingRun(str(tmp_path)))
     torch.testing.assert_close(weights(again.critic), weights(one.critic))
 
 
@@ -96,7 +95,7 @@ def test_numbers_that_are_no_longer_finite_stop_it(tmp_path: Path) -> None:
             next(one.critic.parameters()).fill_(torch.nan)
 
     settings = AdversarialSettings(epochs=5, least_spread=0.0)
-    history = fit_adversarial(TASK, one, Stamps(), settings, out=str(tmp_path), report=spoil)
+    history = fit_adversarial(TASK, one, Stamps(), settings, TrainingRun(str(tmp_path), report=spoil))
     assert len(history) == 2
     assert history[-1]["stopped"] == "diverged; epoch 0 is kept"
     assert weights(one.critic).isfinite().all()
@@ -105,16 +104,16 @@ def test_numbers_that_are_no_longer_finite_stop_it(tmp_path: Path) -> None:
 def test_never_good_is_an_error(tmp_path: Path) -> None:
     settings = AdversarialSettings(epochs=2, least_spread=0.99, learning_rate=1e-6)
     with pytest.raises(DivergedError, match="never good in 2 epochs"):
-        fit_adversarial(TASK, network(), Stamps(), settings, out=str(tmp_path))
+        fit_adversarial(TASK, network(), Stamps(), settings, TrainingRun(str(tmp_path)))
 
 
 def test_other_networks_and_other_checkpoints_are_refused(tmp_path: Path) -> None:
     settings = AdversarialSettings(epochs=1, least_spread=0.0)
     with pytest.raises(InputError, match="generator and a critic"):
-        fit_adversarial(TASK, nn.Linear(2, 2), Stamps(), settings, out=str(tmp_path))
-    fit_adversarial(TASK, network(), Stamps(), settings, out=str(tmp_path), identity="a")
+        fit_adversarial(TASK, nn.Linear(2, 2), Stamps(), settings, TrainingRun(str(tmp_path)))
+    fit_adversarial(TASK, network(), Stamps(), settings, TrainingRun(str(tmp_path), identity="a"))
     assert (tmp_path / CHECKPOINT).exists()
     with pytest.raises(InputError, match="another recipe"):
-        fit_adversarial(TASK, network(), Stamps(), settings, out=str(tmp_path), identity="b")
+        fit_adversarial(TASK, network(), Stamps(), settings, TrainingRun(str(tmp_path), identity="b"))
     with pytest.raises(InputError, match="critic_steps"):
         AdversarialSettings(critic_steps=0)

@@ -7,9 +7,10 @@ import torch
 from training_samples import class_stamps, ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.training.batches import BlockStream, LabelledStamps
+from astroml_plugin.training.batches import BlockStream
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.fit import outputs_of
+from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.labelled import LabelledStamps
 from workflows.calibrate_response import calibrate_response
 from workflows.train import train
 

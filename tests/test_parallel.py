@@ -9,7 +9,7 @@ from training_samples import ellipticity_stamps, gaussians, write_stamps
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.training import distributed as parallel
 from astroml_plugin.training.bundle import ModelBundle
-from workflows.train import train
+from workflows.train import TrainExecution, train
 
 torch.set_num_threads(1)
 
@@ -51,7 +51,13 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(RECIPE)
     told: list[tuple] = []
-    result = train(recipe, data=source, out=tmp_path / "b", processes=2, progress=lambda *note: told.append(note))
+    result = train(
+        recipe,
+        data=source,
+        out=tmp_path / "b",
+        execution=TrainExecution(processes=2),
+        progress=lambda *note: told.append(note),
+    )
     records = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [0, 1, 2, 3]
     assert records[-1]["validation_loss"] < records[0]["validation_loss"]
@@ -59,7 +65,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     assert result.objects + sum(ModelBundle.load(tmp_path / "b").card.training["objects"].values()) > 401
     with pytest.raises(InputError, match="made with another recipe, seed or data"):
         train(recipe, data=source, out=tmp_path / "b")  # alone it is another training
-    again = train(recipe, data=source, out=tmp_path / "c", processes=2)
+    again = train(recipe, data=source, out=tmp_path / "c", execution=TrainExecution(processes=2))
     assert again.metrics == result.metrics
 
 
@@ -71,4 +77,4 @@ def test_what_stops_a_process_is_said_in_one_sentence(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(RECIPE)
     with pytest.raises(InputError, match=r"^label column 'e1' is 0 for all"):
-        train(recipe, data=source, out=tmp_path / "b", processes=2)
+        train(recipe, data=source, out=tmp_path / "b", execution=TrainExecution(processes=2))

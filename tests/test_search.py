@@ -24,12 +24,12 @@ from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.session import warm_up_epochs
 from astroml_plugin.search.space import Space
 from astroml_plugin.search.trial import configured, own_configuration
-from astroml_plugin.training.batches import LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.labelled import LabelledStamps
 from workflows.infer import infer
 from workflows.recipe import read_recipe, search_table, shipped
-from workflows.search import search
-from workflows.train import train
+from workflows.search import SearchExecution, search
+from workflows.train import TrainExecution, train
 
 torch.set_num_threads(1)
 
@@ -154,11 +154,26 @@ def test_search_repeats_and_goes_on_where_it_was_left(
     studied: Path, recipe: Path, galaxies: str, tmp_path: Path
 ) -> None:
     """A study of one trial grows to three, one of them found half trained, and equals the undisturbed one."""
-    first = search(recipe, data=galaxies, out=tmp_path / "s", algorithm="random", trials=1, leave_open=True)
+    first = search(
+        recipe,
+        data=galaxies,
+        out=tmp_path / "s",
+        algorithm="random",
+        trials=1,
+        execution=SearchExecution(leave_open=True),
+    )
     assert (first.trials, first.bundle, first.metrics) == (1, None, {})
     assert not (tmp_path / "s" / "best").exists()
     ended = (tmp_path / "s" / "trials" / "00000" / "outcome.json").read_bytes()
-    search(recipe, data=galaxies, out=tmp_path / "s", algorithm="random", total_epochs=4, trials=2, leave_open=True)
+    search(
+        recipe,
+        data=galaxies,
+        out=tmp_path / "s",
+        algorithm="random",
+        total_epochs=4,
+        trials=2,
+        execution=SearchExecution(leave_open=True),
+    )
     assert len(table(tmp_path / "s")["number"]) == 2
     assert table(tmp_path / "s")["status"] == ["finished", "open"]
     search(recipe, data=galaxies, out=tmp_path / "s", algorithm="random")
@@ -324,7 +339,9 @@ def test_a_killed_trial_is_tried_again(recipe: Path, galaxies: str, ray_here: No
                     killed.append(one.pid)
 
     settings = {"algorithm": "random", "trials": 2}
-    search(recipe, data=galaxies, out=tmp_path / "s", progress=kill, leave_open=True, **settings)
+    search(
+        recipe, data=galaxies, out=tmp_path / "s", progress=kill, execution=SearchExecution(leave_open=True), **settings
+    )
     assert killed
     trials = table(tmp_path / "s")
     assert (trials["status"], trials["epochs"]) == (["finished"] * 2, [3] * 2)
@@ -335,7 +352,7 @@ def test_trials_train_data_parallel(recipe: Path, galaxies: str, ray_here: None,
     result = search(recipe, data=galaxies, out=tmp_path / "s", trials=2, processes=2, algorithm="random")
     trials = table(tmp_path / "s")
     assert (result.statuses["finished"], trials["epochs"]) == (2, [3, 3])
-    train(tmp_path / "s" / "best.toml", data=galaxies, out=tmp_path / "b", processes=2)
+    train(tmp_path / "s" / "best.toml", data=galaxies, out=tmp_path / "b", execution=TrainExecution(processes=2))
     again, best = ModelBundle.load(tmp_path / "b").card, ModelBundle.load(tmp_path / "s" / "best").card
     assert again.weights_sha256 == best.weights_sha256
 

@@ -24,7 +24,7 @@ from astroml_plugin.search.ray_cluster import Resources, connected, room
 from astroml_plugin.training.bundle import ModelBundle
 from tests.test_search import RECIPE
 from tests.test_search_faults import answers, end_tree, lines, start, wait_for
-from workflows.search import search
+from workflows.search import SearchExecution, search
 
 
 def cluster(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float]) -> None:
@@ -124,7 +124,7 @@ def test_trials_share_the_gpu_of_a_cluster_that_goes_on_afterwards(
         given / "r.toml",
         data=str(given / "galaxies.zarr"),
         out=tmp_path / "s",
-        ray_address=head.address,
+        execution=SearchExecution(head.address),
         gpus=0.5,
         progress=lambda standing: at_once.append(len(standing.running)),
         **settings,
@@ -133,7 +133,11 @@ def test_trials_share_the_gpu_of_a_cluster_that_goes_on_afterwards(
     assert max(at_once) == 2
     with pytest.raises(InputError, match="2 GPUs, and the largest node of the cluster has 2 and 1"):
         search(
-            given / "r.toml", data=str(given / "galaxies.zarr"), out=tmp_path / "t", ray_address=head.address, gpus=2.0
+            given / "r.toml",
+            data=str(given / "galaxies.zarr"),
+            out=tmp_path / "t",
+            execution=SearchExecution(head.address),
+            gpus=2.0,
         )
     assert not ray.is_initialized()
     assert answers(int(head.address.rpartition(":")[2]))
@@ -158,7 +162,12 @@ def test_a_cluster_that_dies_ends_the_search_with_a_sentence(
 
 def test_an_address_of_the_client_is_refused(given: Path, cache: None, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"an address of Ray's client, .* or run this on one of its nodes"):
-        search(given / "r.toml", data=str(given / "galaxies.zarr"), out=tmp_path / "s", ray_address="ray://head:10001")
+        search(
+            given / "r.toml",
+            data=str(given / "galaxies.zarr"),
+            out=tmp_path / "s",
+            execution=SearchExecution("ray://head:10001"),
+        )
 
 
 def test_an_address_where_nothing_answers_is_said(given: Path, cache: None, tmp_path: Path) -> None:
@@ -166,7 +175,9 @@ def test_an_address_where_nothing_answers_is_said(given: Path, cache: None, tmp_
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(InputError, match=f"no Ray cluster answers at {address}"):
-        search(given / "r.toml", data=str(given / "galaxies.zarr"), out=tmp_path / "s", ray_address=address)
+        search(
+            given / "r.toml", data=str(given / "galaxies.zarr"), out=tmp_path / "s", execution=SearchExecution(address)
+        )
 
 
 @pytest.mark.slow
@@ -187,7 +198,9 @@ def test_a_study_in_an_object_store_goes_on_there(given: Path, cache: None, tmp_
             settings: dict[str, Any] = {"algorithm": algorithm, "trials": 4, "data": f"s3://{bucket}/galaxies.zarr"}
             out = f"s3://{bucket}/studies/one"
             with connected(Resources(limit=1)):
-                first = search(given / "r.toml", out=out, total_epochs=5, leave_open=True, **settings)
+                first = search(
+                    given / "r.toml", out=out, total_epochs=5, execution=SearchExecution(leave_open=True), **settings
+                )
                 assert first.statuses["open"] > 0
                 result = search(given / "r.toml", out=out, **settings)
             assert result.statuses["open"] == result.statuses["failed"] == 0

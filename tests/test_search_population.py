@@ -24,14 +24,14 @@ from astroml_plugin.search.samplers import random_sampler
 from astroml_plugin.search.space import Configuration, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, Study, Trial
 from astroml_plugin.search.trial import changeable
-from astroml_plugin.training.batches import LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.fit import CHECKPOINT, LOG, history_of
+from astroml_plugin.training.checkpoint import CHECKPOINT, LOG, history_of
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import plan_training
 from tests.test_search import RECIPE, table
 from workflows.infer import infer
 from workflows.recipe import read_recipe
-from workflows.search import search
+from workflows.search import SearchExecution, search
 
 torch.set_num_threads(1)
 
@@ -306,7 +306,7 @@ def test_a_population_that_was_cut_ends_like_an_undisturbed_one(
 ) -> None:
     """Ended in the middle of the second generation, and one at a time instead of two."""
     settings: dict[str, Any] = {"algorithm": "pbt", "trials": 4, "space": RATES, "concurrent": 1}
-    search(recipe, data=galaxies, out=tmp_path, total_epochs=6, leave_open=True, **settings)
+    search(recipe, data=galaxies, out=tmp_path, total_epochs=6, execution=SearchExecution(leave_open=True), **settings)
     assert table(tmp_path)["status"] == [OPEN] * 4
     assert sorted(table(tmp_path)["epochs"]) == [1, 1, 2, 2]
     search(recipe, data=galaxies, out=tmp_path, **settings)

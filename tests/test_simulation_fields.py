@@ -12,7 +12,7 @@ from astroml_plugin.simulation.population import Population, tail_fraction
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.segmentation.truth import LAYERS
-from astroml_plugin.training.batches import LabelledStamps
+from astroml_plugin.training.labelled import LabelledStamps
 from workflows.recipe import read_recipe
 from workflows.simulate import simulate
 from workflows.train import train

@@ -11,7 +11,9 @@ from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.sky.duplicates import place_groups, shared_places
 from astroml_plugin.sky.wcs import healpix29
 from astroml_plugin.sources.survey import Survey
-from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings, split_record
+from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.splits import SplitSettings, split_record
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from astroml_plugin.core.errors import DivergedError, InputError
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.training.batches import Batch
-from astroml_plugin.training.fit import FitResult, TrainingSettings, fit, learning_rate, outputs_of, ready
+from astroml_plugin.training.fit import FitResult, fit
+from astroml_plugin.training.forward import outputs_of, ready
+from astroml_plugin.training.settings import TrainingRun, TrainingSettings
 
 torch.set_num_threads(1)
 TASK = EllipticityTask.from_settings({"bands": ["r"], "stamp_size": 24, "psf": "none"})
@@ -56,7 +58,7 @@ def network(dropout: float = 0.2) -> nn.Module:
 
 
 def run(data: tuple[InMemory, InMemory], out: Path, settings: TrainingSettings = SETTINGS, **more) -> FitResult:
-    return fit(TASK, network(), *data, settings, out=str(out), **more)
+    return fit(TASK, network(), *data, settings, TrainingRun(str(out), **more))
 
 
 def losses(result: FitResult) -> list[tuple[float, float]]:
@@ -141,7 +143,7 @@ def test_divergence_is_one_sentence_and_keeps_the_last_good_checkpoint(
 
     task = Diverging(TASK.settings)
     with pytest.raises(DivergedError, match=r"became nan in epoch 1 .*lower learning_rate.*epoch 0 is kept"):
-        fit(task, network(), *data, SETTINGS, out=str(tmp_path))
+        fit(task, network(), *data, SETTINGS, TrainingRun(str(tmp_path)))
     assert (tmp_path / "checkpoint.safetensors").exists()
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
 
@@ -156,11 +158,11 @@ def test_unusable_stamps_are_left_out_and_counted(data: tuple[InMemory, InMemory
     broken = InMemory(40, 3)
     broken.cutouts.valid[:3] = False
     broken.cutouts.image[:3] = 0
-    result = fit(TASK, network(), broken, data[1], replace(SETTINGS, epochs=1), out=str(tmp_path))
+    result = fit(TASK, network(), broken, data[1], replace(SETTINGS, epochs=1), TrainingRun(str(tmp_path)))
     assert result.history[0]["unusable"] == 3
     broken.cutouts.valid[:] = False
     with pytest.raises(InputError, match="none of the 40 training stamps has a valid pixel"):
-        fit(TASK, network(), broken, data[1], SETTINGS, out=str(tmp_path / "b"))
+        fit(TASK, network(), broken, data[1], SETTINGS, TrainingRun(str(tmp_path / "b")))
 
 
 def test_training_sees_what_inference_sees(data: tuple[InMemory, InMemory], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,12 +179,12 @@ def test_training_sees_what_inference_sees(data: tuple[InMemory, InMemory], monk
 
 
 def test_schedule() -> None:
-    rates = [learning_rate(SETTINGS, progress) for progress in np.linspace(0, 1, 101)]
+    rates = [SETTINGS.rate(progress) for progress in np.linspace(0, 1, 101)]
     assert rates[0] < 0.1 * max(rates)
     assert max(rates) == pytest.approx(SETTINGS.learning_rate, rel=0.01)
     assert rates[-1] < 1e-6
-    assert learning_rate(replace(SETTINGS, schedule="constant"), 0.9) == SETTINGS.learning_rate
-    assert learning_rate(replace(SETTINGS, schedule="cosine"), 0.0) == SETTINGS.learning_rate
+    assert replace(SETTINGS, schedule="constant").rate(0.9) == SETTINGS.learning_rate
+    assert replace(SETTINGS, schedule="cosine").rate(0.0) == SETTINGS.learning_rate
 
 
 def test_settings_are_checked() -> None:
@@ -226,7 +228,7 @@ def test_cached_features_train_as_the_pixels_do_and_resume(data: tuple[InMemory,
     task = TASK.with_settings(normalisation=replace(TASK.settings.normalisation, stretch="linear"))
 
     def trained(out: str, settings: TrainingSettings, **more) -> FitResult:
-        return fit(task, multipole_network(), *data, settings, out=str(tmp_path / out), **more)
+        return fit(task, multipole_network(), *data, settings, TrainingRun(str(tmp_path / out), **more))
 
     cached = trained("a", settings)
     assert cached.history[-1]["train_loss"] < cached.history[0]["train_loss"] - 0.3

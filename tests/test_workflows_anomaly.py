@@ -14,9 +14,9 @@ from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.tasks.anomaly.task import ARTEFACTS, PICTURE_WEIGHTS, SIGNS
 from astroml_plugin.training.adversarial import CHECKPOINT, AdversarialSettings
-from astroml_plugin.training.batches import LabelledStamps
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.fit import outputs_of
+from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import columns
 from astroml_plugin.training.plan import plan_training
 from tests.anomaly_samples import SIZE, population, stored, tiny

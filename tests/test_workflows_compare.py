@@ -10,8 +10,9 @@ from training_samples import SIZE, class_stamps, ellipticity_stamps, gaussians, 
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.training import run as training
-from astroml_plugin.training.batches import LabelledStamps, SplitSettings
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.splits import SplitSettings
 from workflows import compare as comparing
 from workflows import learning_curve as curves
 from workflows import pieces

@@ -11,9 +11,10 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.sources.stamps import Stamps
-from astroml_plugin.training.batches import LabelledStamps, SplitSettings
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.recipe import to_toml
+from astroml_plugin.training.splits import SplitSettings
 from workflows.evaluate import evaluate
 from workflows.recalibrate import recalibrate
 from workflows.recipe import read_recipe, shipped

@@ -12,8 +12,8 @@ import torch
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.fit import TrainingSettings
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.settings import TrainingSettings
 from tests.training_samples import SIZE, class_stamps, write_stamps
 from workflows.cli import main
 from workflows.evaluate import evaluate

@@ -15,8 +15,9 @@ import torch
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask
-from astroml_plugin.training.batches import BlockStream, LabelledStamps
+from astroml_plugin.training.batches import BlockStream
 from astroml_plugin.training.bundle import CARD, ModelBundle
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.shear_response import fit_leakage, fit_response, fit_response_from_images
 
 METHODS = ("pairs", "images")

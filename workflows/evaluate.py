@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
@@ -25,10 +26,12 @@ from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.classification.task import ClassifyTask, most_votes
 from astroml_plugin.tasks.run_options import assign_options, run_options
 from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged
-from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings
+from astroml_plugin.training.batches import BlockStream
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.fit import outputs_of
+from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import measure
+from astroml_plugin.training.splits import SplitSettings
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def evaluate(
     rows, split = _rows(model, data, task.usable(data.labels))
     targets = task.targets(data.labels.take(pa.array(rows)))
     stream = BlockStream(data, rows, targets, bands=bands, batch_size=256, layers=task.layers)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or choose_device()
     single = model.network(fused=True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = task.inference_network(single)
     outputs, targets, measured = outputs_of(task, network, stream, device)

@@ -16,8 +16,8 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation import class_metrics, ranking_metrics
 from astroml_plugin.evaluation.figures import write_figure
-from astroml_plugin.training.batches import SplitSettings, split_record
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.splits import SplitSettings, split_record
 from workflows.pieces import NETWORK, Float, Piece, Pieces, Progress
 
 USUAL_METHODS = (NETWORK, "random_forest", "svm_both")

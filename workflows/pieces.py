@@ -18,17 +18,22 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.evaluation.baselines import classical, features
 from astroml_plugin.sky.duplicates import shared_places
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training.batches import BlockStream, LabelledStamps, SplitSettings, split_record
+from astroml_plugin.training.batches import BlockStream
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.fit import LOG, outputs_of
+from astroml_plugin.training.checkpoint import LOG
+from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, plan_training
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.run import TrainExecution
+from astroml_plugin.training.splits import SplitSettings, split_record
 from workflows.recipe import read_recipe
 from workflows.train import train
 
@@ -85,7 +90,7 @@ class Pieces:
         self.recipe = read_recipe(recipe)
         self.urls = [data] if isinstance(data, str) else list(data)
         self.out, self.progress = storage.absolute(str(out)), progress
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or choose_device()
         _refuse_stores(self.out)
         _refuse_other_tasks(self.recipe.build_task(), self.recipe.task)
         self.data = LabelledStamps(self.urls)
@@ -193,7 +198,9 @@ class Pieces:
         folder = storage.join(self.out, NETWORK, name)
         settings = replace(self.recipe.training, seed=self.recipe.training.seed + seed)
         recipe = replace(plan.recipe, training=settings)
-        result = train(recipe, data=self.urls, out=folder, device=self.device, progress=self.progress)
+        result = train(
+            recipe, data=self.urls, out=folder, execution=TrainExecution(self.device), progress=self.progress
+        )
         model = ModelBundle.load(result.bundle)
         log = [json.loads(line) for line in storage.read_bytes(storage.join(folder, LOG)).splitlines()]
         about = {"trained": result.objects, "train_seconds": sum(record["seconds"] for record in log)}

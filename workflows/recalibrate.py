@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.training.batches import BlockStream, LabelledStamps
+from astroml_plugin.training.batches import BlockStream
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.fit import outputs_of
+from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.labelled import LabelledStamps
 
 
 def recalibrate(

@@ -55,11 +55,7 @@ def search(
     data: str | Sequence[str],
     out: str | Path,
     space: Mapping[str, Any] | Space | None = None,
-    ray_address: str | None = None,
-    device: str | None = None,
-    retrain: bool = False,
-    leave_open: bool = False,
-    retry_failed: bool = False,
+    execution: SearchExecution | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> SearchResult:
@@ -73,11 +69,7 @@ def search(
         data: one or several `Stamps` with label columns, readable from every node.
         out: folder or URL of the study, shared by all nodes.
         space: instead of [search.space] of the recipe: the same table, or one of Ray's `tune.loguniform(…)`, ….
-        ray_address: of a running Ray cluster; else one is started here and stopped at the end.
-        device: torch device of trials; default CUDA where a trial has a GPU.
-        retrain: train the winner once more from the start instead of keeping its weights.
-        leave_open: do not measure on test: the study can be continued with a larger budget.
-        retry_failed: try failed trials of an earlier call again.
+        execution: Ray cluster, device, and what becomes of the winner and of failed trials.
         progress: told after every epoch.
         settings: fields of `SearchSettings`, instead of those in the recipe.
 
@@ -92,7 +84,7 @@ def search(
         search_settings(table, settings),
         data=[data] if isinstance(data, str) else list(data),
         out=str(out),
-        execution=SearchExecution(ray_address, device, retrain, leave_open, retry_failed),
+        execution=execution or SearchExecution(),
         progress=progress,
     )
     return _result(found, time.perf_counter() - started)

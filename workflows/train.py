@@ -11,7 +11,7 @@ from typing import Any
 from astroml_plugin.core import storage
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
-from astroml_plugin.training.run import Progress, train_bundle
+from astroml_plugin.training.run import Progress, TrainExecution, train_bundle
 from workflows.calibrate_response import calibrate_response
 from workflows.recipe import read_recipe
 
@@ -43,10 +43,8 @@ def train(
     out: str | Path,
     epochs: int | None = None,
     seed: int | None = None,
-    device: str | None = None,
-    processes: int = 1,
     response: str | None = None,
-    resume: bool = True,
+    execution: TrainExecution | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a model and save it as a bundle; run again after an interruption, it continues.
@@ -58,12 +56,9 @@ def train(
         data: one or several `Stamps` with label columns.
         out: folder or URL of the bundle; log.jsonl, recipe.toml and training.png are put beside it.
         epochs, seed: instead of the recipe's.
-        device: torch device; default CUDA where there is one.
-        processes: processes of this machine that train together, each on its share of the data and, with CUDA, its own
-            GPU. A batch then has as many times `batch_size` objects.
         response: stamps of `simulate --pairs shear`, on which the shear response of an ellipticity bundle is fitted
             after the training (see `workflows.calibrate_response`).
-        resume: False starts anew instead of continuing from a checkpoint.
+        execution: device, processes, and whether a checkpoint is continued.
         progress: told after every epoch.
 
     Raises:
@@ -74,9 +69,7 @@ def train(
     url = storage.absolute(str(out))
     chosen = _overridden(read_recipe(recipe), epochs, seed)
     sources = [data] if isinstance(data, str) else list(data)
-    bundle, skipped = train_bundle(
-        chosen, sources, url, device=device, processes=processes, resume=resume, progress=progress
-    )
+    bundle, skipped = train_bundle(chosen, sources, url, execution, progress)
     if response is not None and not bundle.card.settings.get("response"):
         bundle = calibrate_response(url, data=response).bundle
     return _result(bundle, started, skipped=skipped)
@@ -84,14 +77,9 @@ def train(
 
 def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
     training = recipe.training
-    return replace(
-        recipe,
-        training=replace(
-            training,
-            epochs=training.epochs if epochs is None else epochs,
-            seed=training.seed if seed is None else seed,
-        ),
-    )
+    training = training if epochs is None else replace(training, epochs=epochs)
+    training = training if seed is None else replace(training, seed=seed)
+    return replace(recipe, training=training)
 
 
 def _result(bundle: ModelBundle, started: float, *, skipped: bool = False) -> TrainResult:

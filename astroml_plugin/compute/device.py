@@ -51,6 +51,11 @@ _SAFETY = 2
 """Workspaces of convolutions, and what the allocator cannot use."""
 
 
+def choose_device() -> str:
+    """Torch device to use where none is named: "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def half_type(device: torch.device) -> torch.dtype | None:
     """What `auto` casts to: bfloat16 on GPUs that have it, float16 on older ones; None (float32) on a CPU."""
     if device.type != "cuda":

@@ -53,6 +53,30 @@ class Cutouts:
         }
         return replace(self, **changed)
 
+    def to(self, device: str | torch.device) -> Cutouts:
+        """The stamps on a torch device; the jacobian stays on the CPU."""
+        wanted = torch.device(device)
+        if wanted == self.image.device:
+            return self
+        there = {
+            name: value.to(wanted, non_blocking=wanted.type == "cuda")
+            for name in ("image", "variance", "valid", "psf", "flags")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **there)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Cutouts]) -> Cutouts:
+        """Several batches of the same bands, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        tensors = {
+            field.name: torch.cat([getattr(part, field.name) for part in parts])
+            for field in fields(cls)
+            if isinstance(getattr(parts[0], field.name), Tensor)
+        }
+        return replace(parts[0], **tensors)
+
     def select(self, bands: Sequence[str]) -> Cutouts:
         """The named bands, in that order.
 

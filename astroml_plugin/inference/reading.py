@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog.objects import ObjectBuckets
+from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.inference.job import Job, Unit
-from astroml_plugin.inference.resident import BundleRef, ResidentModel, choose_device, resident
+from astroml_plugin.inference.resident import BundleRef, ResidentModel, resident
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey

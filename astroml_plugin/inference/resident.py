@@ -111,11 +111,6 @@ def check_device(device: str) -> None:
         raise InputError(f"device {device!r} is no torch device: use cpu, cuda or cuda:N") from error
 
 
-def choose_device() -> str:
-    """ "cuda" where there is one, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 @dataclass(frozen=True)
 class Share:
     """What this process may use of its host."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
+from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.inference.budget import budget
 from astroml_plugin.inference.detecting import COMMON, LABEL, Found, detected
@@ -18,7 +19,7 @@ from astroml_plugin.inference.forward import Placing, apply
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.reading import BlockWork, Rows, TileWork, model_of, opened, read_unit
-from astroml_plugin.inference.resident import choose_device, give_back_memory, on_forward_thread
+from astroml_plugin.inference.resident import give_back_memory, on_forward_thread
 
 T = TypeVar("T")
 

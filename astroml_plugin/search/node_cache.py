@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 
 from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
 from astroml_plugin.sources.stamps import Pixels, Stamps
-from astroml_plugin.training.batches import LabelledStamps
+from astroml_plugin.training.labelled import LabelledStamps
 
 _HASHES = "hashes.npy"
 _SPARE = 1.2

@@ -13,7 +13,7 @@ from astroml_plugin.search.population import Population, exchange, generations
 from astroml_plugin.search.running import COST, Leg
 from astroml_plugin.search.samplers import Sampler
 from astroml_plugin.search.study import OPEN, Study, Trial
-from astroml_plugin.training.fit import history_of
+from astroml_plugin.training.checkpoint import history_of
 
 
 class Watch(Protocol):

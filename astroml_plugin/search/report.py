@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
+from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import storage
 from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.search import pictures
 from astroml_plugin.search.study import FAILED, Study, Trial
 from astroml_plugin.search.trial import trial_plan
-from astroml_plugin.training.batches import LabelledStamps
-from astroml_plugin.training.fit import fit, history_of
+from astroml_plugin.training.checkpoint import history_of
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import initial_network
 from astroml_plugin.training.recipe import Recipe, to_toml
-from astroml_plugin.training.run import write_bundle
+from astroml_plugin.training.run import fit_plan, write_bundle
+from astroml_plugin.training.settings import TrainingRun
 
 
 def shared_identity(study: Study) -> str | None:
@@ -65,22 +65,15 @@ def make_bundle(
     }
     plan = trial_plan(base, winner.configuration, data)
     plan = replace(plan, identity=shared_identity(study) or plan.identity)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or choose_device()
     if retrain:
         folder, training = storage.join(study.url, "retrained"), plan.recipe.training
     else:
         folder = study.folder(winner.number)
         training = replace(plan.recipe.training, epochs=len(history_of(folder)))  # restored, and no epoch added
-    result = fit(
-        plan.task,
-        initial_network(plan),
-        plan.stream("train"),
-        plan.stream("validation"),
-        training,
-        out=folder,
-        identity=plan.identity,
-        device=device,
-    )
+    run = TrainingRun(folder, plan.identity, device=device)
+    recipe = replace(plan.recipe, training=training)
+    result = fit_plan(replace(plan, recipe=recipe), initial_network(plan), run)
     storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(plan.recipe).encode())
     write_bundle(plan, result, url, device, record)
 

@@ -24,10 +24,11 @@ from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.search.study import FAILED, OPEN, Study, Trial
 from astroml_plugin.search.trial import TrialWork, changeable, configured, own_configuration
 from astroml_plugin.search.tuning import Budget, Progress, tuned
-from astroml_plugin.training.batches import LabelledStamps, split_record
 from astroml_plugin.training.bundle import CARD, ModelBundle
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, complete_task, plan_training
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.splits import split_record
 
 _REFUSED = {
     "task": "it is what the recipe is for",

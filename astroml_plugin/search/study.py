@@ -28,7 +28,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.search.objectives import Objective, kept, pareto
 from astroml_plugin.search.space import Configuration, Space
-from astroml_plugin.training.fit import CHECKPOINT, LOG
+from astroml_plugin.training.checkpoint import CHECKPOINT, LOG
 
 STUDY, TRIAL, OUTCOME, PULSE = "study.json", "trial.json", "outcome.json", "pulse.json"
 ERROR = "error.json"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import registry as plugins
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
@@ -22,11 +23,16 @@ from astroml_plugin.search import node_cache
 from astroml_plugin.search.objectives import SPEED
 from astroml_plugin.search.running import Report
 from astroml_plugin.search.space import Configuration, Parameter, Space
-from astroml_plugin.training import distributed as parallel
-from astroml_plugin.training.batches import LabelledStamps
-from astroml_plugin.training.fit import Batches, StemCache, fit, history_of, ready
+from astroml_plugin.training import distributed
+from astroml_plugin.training.batches import Batches
+from astroml_plugin.training.checkpoint import history_of
+from astroml_plugin.training.forward import ready
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, initial_network, plan_training, training_identity
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.run import EpochWatch, fit_plan
+from astroml_plugin.training.settings import TrainingRun
+from astroml_plugin.training.stem_cache import StemCache
 
 _SPEED_REPEATS = 5
 
@@ -88,59 +94,28 @@ class TrialWork:
 
     def __call__(self, configuration: Configuration, folder: str, report: Report, until: int | None = None) -> None:
         """Train in `folder`, going on from the checkpoint that may be there."""
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        run = TrainingRun(folder, until=until, device=self.device or choose_device())
         if self.speed:
             plan = trial_plan(self.recipe, configuration, _opened(self.urls))
-            report.note(SPEED, forward_speed(plan, initial_network(plan), device))
-        earlier = history_of(folder)
-        for record in earlier:
+            report.note(SPEED, forward_speed(plan, initial_network(plan), run.device))
+        for record in history_of(folder):
             report(record)
         if self.processes == 1:
-            _train_here(self, configuration, folder, device, until, report)
+            _train_trial(self, configuration, replace(run, report=report))
             return
-        tail = _Tail(folder, len(earlier), report)
-        parallel.spawn(self.processes, _train_here, self, configuration, folder, device, until, watch=tail)
-        tail()
+        watch = EpochWatch(lambda: history_of(folder), report)
+        distributed.spawn(self.processes, _train_trial, self, configuration, run, watch=watch)
+        watch()
 
 
-def _train_here(
-    work: TrialWork,
-    configuration: Configuration,
-    folder: str,
-    device: str,
-    until: int | None,
-    report: Report | None = None,
-) -> None:
+def _train_trial(work: TrialWork, configuration: Configuration, run: TrainingRun) -> None:
     """Train a trial in this process, alone or as one of a group."""
     plan = trial_plan(work.recipe, configuration, _opened(work.urls))
     network = initial_network(plan)
-    with parallel.joined_group(device) as group:
-        own = group.own_device(device)
-        fit(
-            plan.task,
-            network,
-            _training_batches(plan, network, own, group),
-            plan.stream("validation"),
-            plan.recipe.training,
-            out=folder,
-            identity=work.identity or plan.identity,
-            until=until,
-            report=report,
-            device=own,
-            group=group,
-        )
-
-
-class _Tail:
-    """Reports the epochs that other processes write to the log of a trial."""
-
-    def __init__(self, folder: str, told: int, report: Report) -> None:
-        self.folder, self.told, self.report = folder, told, report
-
-    def __call__(self) -> None:
-        for record in history_of(self.folder)[self.told :]:
-            self.told += 1
-            self.report(record)
+    with distributed.joined_group(run.device) as group:
+        identity = work.identity or plan.identity
+        run = replace(run, identity=identity, device=group.own_device(run.device), group=group)
+        fit_plan(plan, network, run, _training_batches(plan, network, run))
 
 
 @lru_cache(maxsize=1)
@@ -149,18 +124,18 @@ def _opened(urls: tuple[str, ...]) -> LabelledStamps:
     return node_cache.CachedStamps(urls)
 
 
-def _training_batches(plan: Plan, network: nn.Module, device: str, group: parallel.Group) -> Batches:
+def _training_batches(plan: Plan, network: nn.Module, run: TrainingRun) -> Batches:
     """The training split; features of a fixed stem are made once per process for all trials that share them."""
-    stream, training = plan.stream("train", group), plan.recipe.training
-    if not training.cache or group.size > 1:
+    stream, training = plan.stream("train", run.group), plan.recipe.training
+    if not training.cache or run.group.size > 1:
         return stream
     stem = [(name, value.cpu().numpy().tobytes().hex()) for name, value in network.named_buffers()]
     parts = [plan.recipe.network, stem, plan.task.to_settings(), plan.data.split_identity(plan.rows), training.augment]
-    key = storage.digest(*parts, device)
+    key = storage.digest(*parts, run.device)
     if key not in _FEATURES:
         _FEATURES.clear()  # one at a time: they may be large
-        network.to(torch.device(device))
-        _FEATURES[key] = StemCache(plan.task, network, stream, training, device)
+        network.to(torch.device(run.device))
+        _FEATURES[key] = StemCache(plan.task, network, stream, training, run.device)
     return _FEATURES[key].under(training)
 
 

@@ -7,21 +7,28 @@ the last good epoch is what remains, and the record says so.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DivergedError, InputError
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training.fit import Batches, ready
+from astroml_plugin.training.batches import Batches
+from astroml_plugin.training.checkpoint import (
+    below,
+    optimizer_tensors,
+    prefixed,
+    read_checkpoint,
+    restore_optimizer,
+    write_checkpoint,
+)
+from astroml_plugin.training.forward import ready
+from astroml_plugin.training.settings import EpochRecord, TrainingRun
 
 CHECKPOINT = "adversarial.safetensors"
 """Beside the checkpoint of `training.fit`."""
@@ -78,8 +85,7 @@ class AdversarialSettings:
 
 @dataclass
 class _State:
-    identity: str
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
     good_epoch: int = -1
     stopped: str = ""
     good: dict[str, Tensor] = field(default_factory=dict)
@@ -132,24 +138,13 @@ class _Duel:
 
     def state(self) -> dict[str, Tensor]:
         """What a good epoch leaves."""
-        both = {f"generator.{name}": value for name, value in self.average.items()}
-        both |= {f"critic.{name}": value for name, value in self.critic.state_dict().items()}
+        both = prefixed("generator.", self.average) | prefixed("critic.", self.critic.state_dict())
         return {name: value.detach().cpu().clone() for name, value in both.items()}
 
 
 def fit_adversarial(
-    task: Task,
-    network: Any,
-    train: Batches,
-    settings: AdversarialSettings,
-    *,
-    out: str,
-    identity: str = "",
-    seed: int = 0,
-    resume: bool = True,
-    report: Callable[[dict[str, Any]], None] | None = None,
-    device: str = "cpu",
-) -> list[dict[str, Any]]:
+    task: Task, network: Any, train: Batches, settings: AdversarialSettings, run: TrainingRun, seed: int = 0
+) -> list[EpochRecord]:
     """Train `network.generator` against `network.critic`; both then hold the weights of the last good epoch.
 
     Args:
@@ -157,12 +152,8 @@ def fit_adversarial(
         network: with adversaries; changed in place.
         train: the data.
         settings: how.
-        out: folder or URL of the checkpoint; one found there is continued, a finished one gives its weights.
-        identity: digest of recipe and data; a checkpoint of another one is refused.
-        seed: of everything random.
-        resume: False starts anew.
-        report: called with each epoch's record.
-        device: torch device.
+        run: where; a finished checkpoint gives its weights.
+        seed: seed of everything random.
 
     Returns:
         One record per epoch: epoch, distance, spread, good.
@@ -173,15 +164,15 @@ def fit_adversarial(
     """
     if not all(hasattr(network, name) for name in ("generator", "critic", "real", "drawn")):
         raise InputError("adversarial epochs are for networks with a generator and a critic, such as anogan")
-    duel = _Duel(network, settings, device)
-    state = (_restored(out, identity, duel) if resume else None) or _State(identity)
+    duel = _Duel(network, settings, run.device)
+    state = (_restored(run, duel) if run.resume else None) or _State()
     with torch.random.fork_rng():
         while len(state.history) < settings.epochs and not state.stopped:
             record = _epoch(task, duel, train, len(state.history), seed)
             _judge(state, duel, record)
-            if report is not None:
-                report(record)
-            _save(out, state, duel)
+            if run.report is not None:
+                run.report(record)
+            _save(run, state, duel)
     if not state.good:
         told = state.history[-1] if state.history else {}
         raise DivergedError(
@@ -189,13 +180,12 @@ def fit_adversarial(
             f"{told.get('spread')}): lower the adversarial learning_rate or give more data"
         )
     for name in ("generator", "critic"):
-        part = {key.removeprefix(f"{name}."): value for key, value in state.good.items() if key.startswith(f"{name}.")}
-        getattr(network, name).load_state_dict(part)
+        getattr(network, name).load_state_dict(below(state.good, f"{name}."))
         getattr(network, name).requires_grad_(False).eval()
     return state.history
 
 
-def _epoch(task: Task, duel: _Duel, train: Batches, epoch: int, seed: int) -> dict[str, Any]:
+def _epoch(task: Task, duel: _Duel, train: Batches, epoch: int, seed: int) -> EpochRecord:
     """One pass; mean distance and how much generated images vary."""
     started = time.perf_counter()
     random = torch.Generator().manual_seed(1_000_003 * seed + epoch)
@@ -225,7 +215,7 @@ def _epoch(task: Task, duel: _Duel, train: Batches, epoch: int, seed: int) -> di
     }
 
 
-def _judge(state: _State, duel: _Duel, record: dict[str, Any]) -> None:
+def _judge(state: _State, duel: _Duel, record: EpochRecord) -> None:
     """Keep a good epoch; stop after one that is not finite, or some that have collapsed."""
     finite = math.isfinite(record["distance"]) and math.isfinite(record["spread"])
     record["good"] = finite and record["spread"] >= duel.settings.least_spread
@@ -240,45 +230,24 @@ def _judge(state: _State, duel: _Duel, record: dict[str, Any]) -> None:
         record["stopped"] = f"{state.stopped}; epoch {state.good_epoch} is kept"
 
 
-def _save(out: str, state: _State, duel: _Duel) -> None:
-    tensors = {f"good.{name}": value for name, value in state.good.items()}
+def _save(run: TrainingRun, state: _State, duel: _Duel) -> None:
+    tensors = prefixed("good.", state.good) | prefixed("average.", duel.average)
     for name, module in (("generator", duel.generator), ("critic", duel.critic)):
-        tensors |= {f"now.{name}.{key}": value for key, value in module.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in duel.average.items()}
+        tensors |= prefixed(f"now.{name}.", module.state_dict())
     for name, optimizer in duel.optimizers.items():
-        for number, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{name}.{number}.{key}": value for key, value in values.items()}
-    plain = {name: getattr(state, name) for name in ("identity", "history", "good_epoch", "stopped")}
-    packed = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    storage.write_atomic(
-        storage.join(out, CHECKPOINT), safetensors.torch.save(packed, metadata={"state": json.dumps(plain)})
-    )
+        tensors |= prefixed(f"optimizer.{name}.", optimizer_tensors(optimizer))
+    plain = {name: getattr(state, name) for name in ("history", "good_epoch", "stopped")}
+    write_checkpoint(storage.join(run.out, CHECKPOINT), tensors, {"identity": run.identity, **plain})
 
 
-def _restored(out: str, identity: str, duel: _Duel) -> _State | None:
-    url = storage.join(out, CHECKPOINT)
-    if not storage.exists(url):
+def _restored(run: TrainingRun, duel: _Duel) -> _State | None:
+    found = read_checkpoint(run.out, CHECKPOINT, run.identity)
+    if found is None:
         return None
-    data = storage.read_bytes(url)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    plain = json.loads(header["__metadata__"]["state"])
-    if plain["identity"] != identity:
-        raise InputError(
-            f"{storage.redact(out)} holds the checkpoint of a training with another recipe, seed or data: "
-            f"choose another output or remove it"
-        )
-    tensors = safetensors.torch.load(data)
+    tensors, plain = found
     for name, module in (("generator", duel.generator), ("critic", duel.critic)):
-        module.load_state_dict(_below(tensors, f"now.{name}."))
-    duel.average = _below(tensors, "average.")
+        module.load_state_dict(below(tensors, f"now.{name}."))
+    duel.average = below(tensors, "average.")
     for name, optimizer in duel.optimizers.items():
-        states = optimizer.state_dict()
-        for key, value in _below(tensors, f"optimizer.{name}.").items():
-            number, _, what = key.partition(".")
-            states["state"].setdefault(int(number), {})[what] = value
-        optimizer.load_state_dict(states)
-    return _State(**plain, good=_below(tensors, "good."))
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        restore_optimizer(optimizer, below(tensors, f"optimizer.{name}."))
+    return _State(plain["history"], plain["good_epoch"], plain["stopped"], below(tensors, "good."))

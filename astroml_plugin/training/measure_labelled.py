@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ def measure(
     found: dict[tuple[str, str], list[Columns]] = {way: [] for way in ways}
     rows = []
     for batch in batches:
-        cutouts = _moved(batch.cutouts, device)
+        cutouts = batch.cutouts.to(device)
         rows.append(batch.rows)
         for way, function in ways.items():
             found[way].append(function(cutouts))
@@ -79,18 +78,6 @@ def _known(known: Mapping[str, Callable], name: str, what: str) -> Callable:
         told = ", ".join(known) or "none"
         raise InputError(f"this task knows no {what} {name!r}: there are {told}")
     return known[name]
-
-
-def _moved(cutouts: Cutouts, device: str) -> Cutouts:
-    """The stamps on the device; the jacobian stays on the CPU."""
-    if torch.device(device).type == "cpu":
-        return cutouts
-    moved = {
-        name: value.to(device)
-        for name in ("image", "variance", "valid", "psf", "flags")
-        if (value := getattr(cutouts, name)) is not None
-    }
-    return replace(cutouts, **moved)
 
 
 def _joined(parts: Sequence[Columns]) -> Columns:

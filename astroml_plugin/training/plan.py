@@ -13,9 +13,11 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training.batches import SPLITS, BlockStream, LabelledStamps, split_record
+from astroml_plugin.training.batches import BlockStream
 from astroml_plugin.training.distributed import ALONE, Group
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.splits import SPLITS, split_record
 
 _VALIDATED_PIXELS = 256 * 96**2
 """Pixels of a band in a batch without gradients, at most."""

@@ -12,8 +12,8 @@ from astroml_plugin.core import registry as plugins
 from astroml_plugin.core.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.adversarial import AdversarialSettings
-from astroml_plugin.training.batches import SplitSettings
-from astroml_plugin.training.fit import TrainingSettings
+from astroml_plugin.training.settings import TrainingSettings
+from astroml_plugin.training.splits import SplitSettings
 
 
 @dataclass(frozen=True)

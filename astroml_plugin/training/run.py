@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
@@ -19,24 +20,39 @@ from astroml_plugin.evaluation.figures import training_curves, write_figure
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training import adversarial, distributed
 from astroml_plugin.training.adversarial import fit_adversarial
-from astroml_plugin.training.batches import LabelledStamps, split_record
+from astroml_plugin.training.batches import Batches
 from astroml_plugin.training.bundle import CARD, Card, ModelBundle
-from astroml_plugin.training.fit import CHECKPOINT, LOG, FitResult, fit, outputs_of
+from astroml_plugin.training.checkpoint import CHECKPOINT, read_log
+from astroml_plugin.training.fit import FitResult, fit
+from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, initial_network, plan_training
 from astroml_plugin.training.recipe import Recipe, to_toml
+from astroml_plugin.training.settings import EpochRecord, TrainingRun
+from astroml_plugin.training.splits import split_record
 
 Progress = Callable[..., None]
 """Called as progress(what, done, total, note) after every epoch."""
+
+
+@dataclass(frozen=True)
+class TrainExecution:
+    """How a training runs: nothing here changes which bundle is made, but that processes share each batch."""
+
+    device: str | None = None
+    """Torch device; None: CUDA where there is one."""
+    processes: int = 1
+    """Processes of this machine that train together, each on its share of the data and, with CUDA, its own GPU. A batch
+    then has as many times `batch_size` objects."""
+    resume: bool = True
+    """False starts anew instead of continuing from a checkpoint."""
 
 
 def train_bundle(
     recipe: Recipe,
     sources: Sequence[str],
     url: str,
-    *,
-    device: str | None = None,
-    processes: int = 1,
-    resume: bool = True,
+    execution: TrainExecution | None = None,
     progress: Progress | None = None,
 ) -> tuple[ModelBundle, bool]:
     """Train a recipe on stamps and write the bundle; gives it, and whether it was there already.
@@ -45,116 +61,100 @@ def train_bundle(
         recipe: how.
         sources: `Stamps` with label columns.
         url: folder or URL of the bundle.
-        device: torch device; default CUDA where there is one.
-        processes: processes of this machine that train together.
-        resume: False starts anew instead of continuing from a checkpoint.
+        execution: on what.
         progress: told after every epoch.
 
     Raises:
         InputError: labels or splits that cannot be used, or `url` holds something else.
         DivergedError: the loss is no longer finite; the last good checkpoint is kept.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if processes == 1:
-        return _train_here(recipe, sources, url, device, resume, progress)
-    watch = _LogWatch(url, recipe.training.epochs, progress)
-    distributed.spawn(processes, _train_here, recipe, list(sources), url, device, resume, watch=watch)
+    execution = execution or TrainExecution()
+    run = TrainingRun(url, resume=execution.resume, device=execution.device or choose_device())
+    if execution.processes == 1:
+        return _train_here(recipe, sources, run, progress)
+    watch = EpochWatch(lambda: read_log(url), lambda record: _tell(progress, record, recipe.training.epochs))
+    distributed.spawn(execution.processes, _train_here, recipe, list(sources), run, watch=watch)
     return ModelBundle.load(url), False
 
 
 def _train_here(
-    recipe: Recipe, urls: Sequence[str], url: str, device: str, resume: bool, progress: Progress | None = None
+    recipe: Recipe, sources: Sequence[str], run: TrainingRun, progress: Progress | None = None
 ) -> tuple[ModelBundle, bool]:
     """Train in this process, alone or as one of a group; gives the bundle and whether it was there already."""
-    with distributed.joined_group(device) as group:
-        device = group.own_device(device)
-        plan = plan_training(recipe, LabelledStamps(urls), group.size)
-        finished = _finished(url, plan.identity)
+    with distributed.joined_group(run.device) as group:
+        plan = plan_training(recipe, LabelledStamps(sources), group.size)
+        report = _reporter(run.out, recipe.training.epochs, progress)
+        run = replace(run, identity=plan.identity, device=group.own_device(run.device), group=group, report=report)
+        finished = _finished(run.out, plan.identity)
         if finished is not None:
             return finished, True
         if group.first:
-            storage.write_atomic(storage.join(url, "recipe.toml"), to_toml(recipe).encode())
+            storage.write_atomic(storage.join(run.out, "recipe.toml"), to_toml(recipe).encode())
         network = initial_network(plan)
         if recipe.adversarial.epochs:
             if group.size > 1:
                 raise InputError("adversarial training runs in one process: leave --processes at 1")
-            _pretrain(plan, network, url, device, resume, progress)
-        result = fit(
-            plan.task,
-            network,
-            plan.stream("train", group),
-            plan.stream("validation"),
-            recipe.training,
-            out=url,
-            identity=plan.identity,
-            resume=resume,
-            report=_reporter(url, recipe.training.epochs, progress),
-            device=device,
-            group=group,
-        )
+            _pretrain(plan, network, run, progress)
+        result = fit_plan(plan, network, run)
         if group.first:
-            write_bundle(plan, result, url, device)
+            write_bundle(plan, result, run.out, run.device)
         group.agree(True)
-        return ModelBundle.load(url), False
+        return ModelBundle.load(run.out), False
 
 
-def _pretrain(plan: Plan, network: nn.Module, url: str, device: str, resume: bool, progress: Progress | None) -> None:
-    """Generator and critic of the learned part of the network."""
+def fit_plan(plan: Plan, network: nn.Module, run: TrainingRun, train: Batches | None = None) -> FitResult:
+    """Fit a network to the splits of a plan; `train` takes the place of the training split's batches."""
+    train = plan.stream("train", run.group) if train is None else train
+    return fit(plan.task, network, train, plan.stream("validation"), plan.recipe.training, run)
 
-    def report(record: dict[str, Any]) -> None:
+
+class EpochWatch:
+    """Reports the epochs that other processes add to the records of a training; called now and then.
+
+    Args:
+        read: gives all records so far; those of the moment when the watch begins are not reported.
+        report: called with each further record.
+    """
+
+    def __init__(self, read: Callable[[], list[EpochRecord]], report: Callable[[EpochRecord], object]) -> None:
+        self.read, self.report, self.seen = read, report, len(read())
+
+    def __call__(self) -> None:
+        for record in self.read()[self.seen :]:
+            self.seen += 1
+            self.report(record)
+
+
+def _pretrain(plan: Plan, network: nn.Module, run: TrainingRun, progress: Progress | None) -> None:
+    """Train generator and critic of the learned part of the network."""
+
+    def report(record: EpochRecord) -> None:
         if progress is not None:
             note = f"distance {record['distance']:.3f}, spread {record['spread']:.2f}" + (
                 "" if record["good"] else f" ({record.get('stopped', 'collapsed')})"
             )
             progress("generator", record["epoch"] + 1, plan.recipe.adversarial.epochs, note)
 
-    fit_adversarial(
-        plan.task,
-        getattr(network, "network", network),
-        plan.stream("train"),
-        plan.recipe.adversarial,
-        out=url,
-        identity=plan.identity,
-        seed=plan.recipe.training.seed,
-        resume=resume,
-        report=report,
-        device=device,
-    )
+    learned = getattr(network, "network", network)
+    adversaries, run = plan.recipe.adversarial, replace(run, report=report)
+    fit_adversarial(plan.task, learned, plan.stream("train"), adversaries, run, plan.recipe.training.seed)
 
 
-def _reporter(url: str, epochs: int, progress: Progress | None) -> Callable[[dict[str, Any]], None]:
+def _reporter(url: str, epochs: int, progress: Progress | None) -> Callable[[EpochRecord], None]:
     """Called with each epoch's record: draws the curves so far, tells the progress."""
 
-    def report(record: dict[str, Any]) -> None:
-        earlier = _log(url)[: record["epoch"]] if record["epoch"] else []
+    def report(record: EpochRecord) -> None:
+        earlier = read_log(url)[: record["epoch"]] if record["epoch"] else []
         write_figure(storage.join(url, "training.png"), training_curves([*earlier, record]))
         _tell(progress, record, epochs)
 
     return report
 
 
-def _tell(progress: Progress | None, record: dict[str, Any], epochs: int) -> None:
+def _tell(progress: Progress | None, record: EpochRecord, epochs: int) -> None:
     if progress is not None:
         note = f"loss {record['validation_loss']:.4f}, {record['objects_per_second']:,.0f} objects/s"
         progress("trained", record["epoch"] + 1, epochs, note)
-
-
-def _log(url: str) -> list[dict[str, Any]]:
-    """The records of the epochs that a checkpoint holds."""
-    place = storage.join(url, LOG)
-    return [json.loads(line) for line in storage.read_bytes(place).splitlines()] if storage.exists(place) else []
-
-
-class _LogWatch:
-    """Tells the progress of other processes from their log."""
-
-    def __init__(self, url: str, epochs: int, progress: Progress | None) -> None:
-        self.url, self.epochs, self.progress, self.told = url, epochs, progress, len(_log(url))
-
-    def __call__(self) -> None:
-        for record in _log(self.url)[self.told :]:
-            _tell(self.progress, record, self.epochs)
-            self.told += 1
 
 
 def _finished(url: str, identity: str) -> ModelBundle | None:

@@ -27,8 +27,8 @@ from astroml_plugin.sources.labels import label_texts
 from astroml_plugin.tasks.ellipticity import metacalibration as counterfactual
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.tasks.normalisation import border_pixels, centred_psf, robust_width
-from astroml_plugin.training.batches import BlockStream
-from astroml_plugin.training.fit import Batches, ready
+from astroml_plugin.training.batches import Batches, BlockStream
+from astroml_plugin.training.forward import ready
 
 _RIDGE = 1e-6  # of the mean square of the features
 _RIDGES = tuple(10.0**power for power in range(-6, 1))  # to choose from, where what is fitted is noisy
@@ -170,7 +170,7 @@ def fit_response_from_images(
         left_out += len(batch.cutouts) - len(whole)
         if len(whole) == 0:
             continue
-        wanted, features, spared = _imagined(task, network, heads, _moved(whole, device), generator, draws)
+        wanted, features, spared = _imagined(task, network, heads, whole.to(device), generator, draws)
         for number, part in enumerate(parts):
             rows = slice(number, None, _PARTS)
             part.add(features[rows], wanted[rows], spared[rows].sum(0))
@@ -204,12 +204,6 @@ def _whole(task: EllipticityTask, cutouts: Cutouts) -> Cutouts:
         width = robust_width(border_pixels(chosen.image, None, task.settings.normalisation.border))
         chosen = replace(chosen, variance=width.square()[..., None, None].expand_as(chosen.image).contiguous())
     return chosen
-
-
-def _moved(cutouts: Cutouts, device: str) -> Cutouts:
-    """Pixels on the device; the jacobian stays."""
-    names = ("image", "variance", "valid", "psf", "flags")
-    return replace(cutouts, **{name: getattr(cutouts, name).to(device) for name in names})
 
 
 def _imagined(

@@ -9,11 +9,14 @@ from workflows.verbs.options import Verb, add_run_options, chosen, counts, finis
 
 
 def _train(options: argparse.Namespace) -> int:
-    from workflows.train import train
+    from workflows.train import TrainExecution, train
 
-    settings = chosen(options, "epochs", "seed", "device", "processes", "response")
+    settings = chosen(options, "epochs", "seed", "response")
+    execution = TrainExecution(**chosen(options, "device", "processes"))
     with quiet(), Reporter() as report:
-        result = train(options.recipe, data=options.data, out=options.out, progress=report, **settings)
+        result = train(
+            options.recipe, data=options.data, out=options.out, execution=execution, progress=report, **settings
+        )
     return finish(options, result, f"trained {result.bundle} in {result.epochs} epochs, {result.seconds:.0f} s")
 
 
@@ -29,11 +32,12 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from workflows.search import SETTINGS, search
+    from workflows.search import SETTINGS, SearchExecution, search
 
-    settings = chosen(options, *SETTINGS, "ray_address", "device", "retrain", "leave_open", "retry_failed")
+    execution = SearchExecution(**chosen(options, "ray_address", "device", "retrain", "leave_open", "retry_failed"))
+    where = {"data": options.data, "out": options.out, "execution": execution}
     with quiet("ray"), Reporter() as report:
-        result = search(options.recipe, data=options.data, out=options.out, progress=report.search, **settings)
+        result = search(options.recipe, **where, progress=report.search, **chosen(options, *SETTINGS))
     counts = ", ".join(f"{count} {name}" for name, count in result.statuses.items() if count)
     what = result.bundle or f"no bundle yet (left open), recipe {result.study}/best.toml"
     own = "" if result.baseline is None else f" (the recipe's own values: {result.baseline:.5g})"

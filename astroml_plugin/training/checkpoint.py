@@ -1,0 +1,98 @@
+"""Checkpoints of trainings: one safetensors file each, its plain values in the header. Never pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.training.settings import EpochRecord
+
+CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
+
+
+def write_checkpoint(url: str, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+    """Write tensors by name and plain values, with the `identity` of the training among them, whole or not at all."""
+    packed = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    storage.write_atomic(url, safetensors.torch.save(packed, metadata={"state": json.dumps(plain)}))
+
+
+def read_checkpoint(out: str, name: str, identity: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and plain values of the checkpoint `name` in the folder `out`; None where there is none.
+
+    Raises:
+        InputError: the checkpoint belongs to a training of another identity.
+    """
+    data = _read(storage.join(out, name))
+    if data is None:
+        return None
+    plain = _plain_values(data)
+    if plain["identity"] != identity:
+        raise InputError(
+            f"{storage.redact(out)} holds the checkpoint of a training with another recipe, seed or data: "
+            f"choose another output or remove it"
+        )
+    return safetensors.torch.load(data), plain
+
+
+def history_of(out: str) -> list[EpochRecord]:
+    """Records of the epochs that the checkpoint in `out` holds; none where there is no checkpoint."""
+    data = _read(storage.join(out, CHECKPOINT))
+    return [] if data is None else list(_plain_values(data)["history"])
+
+
+def read_log(out: str) -> list[EpochRecord]:
+    """Records of the log in `out`, which may be one epoch ahead of the checkpoint; none where there is no log."""
+    url = storage.join(out, LOG)
+    return [json.loads(line) for line in storage.read_bytes(url).splitlines()] if storage.exists(url) else []
+
+
+def write_log(out: str, history: list[EpochRecord]) -> None:
+    """Write the whole log of a training."""
+    storage.write_atomic(storage.join(out, LOG), "".join(json.dumps(record) + "\n" for record in history).encode())
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose name starts with the prefix, by the rest of their name."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by their name behind a prefix."""
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of an optimizer by parameter number and name, as "3.exp_avg"."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{name}": value
+        for number, values in state.items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    state = optimizer.state_dict()
+    for name, value in tensors.items():
+        number, _, key = name.partition(".")
+        state["state"].setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict(state)
+
+
+def _read(url: str) -> bytes | None:
+    return storage.read_bytes(url) if storage.exists(url) else None
+
+
+def _plain_values(data: bytes) -> dict[str, Any]:
+    """Plain values in the header of a checkpoint."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(json.loads(header["__metadata__"]["state"]))

@@ -1,0 +1,49 @@
+"""Network inputs and outputs of batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.training.batches import Batch, Batches, StemBatch
+
+_ASKED_SEED = 9001
+"""Seed of the corruption that validation asks a network to undo."""
+
+
+def ready(task: Task, batch: Batch | StemBatch, device: str) -> tuple[tuple[Tensor, ...], Tensor, np.ndarray]:
+    """Network inputs, targets and rows of a batch on the device, without stamps that have no valid pixel."""
+    if isinstance(batch, StemBatch):
+        return batch.inputs, batch.targets, batch.rows
+    inputs, flags = task.prepare(batch.cutouts.to(device))
+    targets = batch.targets.to(device)
+    usable = (flags & int(ObjectFlag.NONFINITE)) == 0
+    if bool(usable.all()):
+        return inputs, targets, batch.rows
+    return tuple(item[usable] for item in inputs), targets[usable], batch.rows[usable.cpu().numpy()]
+
+
+def outputs_of(
+    task: Task, network: nn.Module, data: Batches, device: str = "cpu", *, asked: bool = False
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Outputs (n, ...), targets (n, ...) and rows (n,) on the CPU; stamps without a valid pixel are left out.
+
+    Args:
+        task, network, data, device: whose.
+        asked: of what `Task.asked` makes of the stamps, the same every time, instead of the stamps as they are.
+    """
+    network.eval()
+    generator = torch.Generator().manual_seed(_ASKED_SEED)
+    outputs, targets, rows = [], [], []
+    with torch.inference_mode():
+        for batch in data.ordered():
+            inputs, wanted, numbers = ready(task, batch, device)
+            if asked and not isinstance(batch, StemBatch):
+                inputs, wanted = task.asked(inputs, wanted, generator)
+            outputs.append(network(*inputs).float().cpu())
+            targets.append(wanted.cpu())
+            rows.append(numbers)
+    return torch.cat(outputs), torch.cat(targets), np.concatenate(rows)

@@ -1,0 +1,166 @@
+"""LabelledStamps: several stamp sources as one numbered set of objects with labels, read block by block."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
+from astroml_plugin.sky.duplicates import pixel_hashes
+from astroml_plugin.sources.stamps import Pixels, Stamps, open_source
+from astroml_plugin.training.splits import SplitSettings, divide
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of one source."""
+
+    source: int
+    """Number of the source."""
+    index: int
+    """Number of the block in its source."""
+    start: int
+    """First row number of its objects, over all sources."""
+    stop: int
+    """Row number behind its last object."""
+
+    def members(self, rows: np.ndarray) -> np.ndarray:
+        """Sorted row numbers of the block among sorted row numbers (n,)."""
+        return rows[np.searchsorted(rows, self.start) : np.searchsorted(rows, self.stop)]
+
+
+class LabelledStamps:
+    """Several stamp sources as one numbered set of objects with labels.
+
+    Raises:
+        InputError: a survey, no object, or sources that differ in bands, size, pixels, PSF or variance.
+    """
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        if not urls:
+            raise InputError("there are no training data: give one source of stamps or more")
+        self.sources = tuple(_stamps(url) for url in urls)
+        _refuse_differences(self.sources)
+        tables = [source.labels() for source in self.sources]
+        self.labels: pa.Table = pa.concat_tables(tables, promote_options="permissive")
+        if self.labels.num_rows == 0:
+            raise InputError(f"{', '.join(storage.redact(url) for url in urls)} has no object: ingest stamps first")
+        self.blocks = tuple(self._number_blocks())
+
+    def _number_blocks(self) -> Iterator[Block]:
+        first = 0
+        for number, source in enumerate(self.sources):
+            for unit in source.units():
+                yield Block(number, unit.index, first + unit.start, first + unit.stop)
+            first += source.count
+
+    @property
+    def first(self) -> Stamps:
+        """The first source: bands, size, dtype and PSF are alike in all."""
+        return self.sources[0]
+
+    @property
+    def digest(self) -> str:
+        """Identity of pixels and labels: of the blocks' checksums, wherever the stores lie."""
+        return storage.digest([[unit.checksum for unit in source.units()] for source in self.sources])
+
+    def read(self, block: Block, rows: np.ndarray, bands: Sequence[str]) -> Cutouts:
+        """The stamps of a block that are among `rows` (sorted), in order, on the CPU."""
+        source = self.sources[block.source]
+        image, variance, psf = source.read_block(block.index)
+        chosen = np.ix_(block.members(rows) - block.start, np.array(band_index(source.bands, bands)))
+        return from_stamps(
+            image[chosen],
+            None if variance is None else variance[chosen],
+            None if psf is None else psf[chosen],
+            bands=bands,
+            pixel_scale=source.pixel_scale,
+        )
+
+    def read_truth(self, block: Block, rows: np.ndarray, layers: Sequence[str]) -> Tensor:
+        """(n, layer, y, x) float16 truth of the pixels of the same stamps.
+
+        Raises:
+            InputError: the source has none, or lacks a layer.
+        """
+        source = self.sources[block.source]
+        truth = source.read_truth(block.index)
+        missing = [name for name in layers if name not in source.layers]
+        if missing:
+            raise InputError(f"the truth of {storage.redact(source.url)} lacks {missing}: it has {list(source.layers)}")
+        chosen = np.ix_(block.members(rows) - block.start, np.array([source.layers.index(name) for name in layers]))
+        return torch.from_numpy(truth[chosen])
+
+    def sample(self, rows: np.ndarray, count: int, seed: int) -> Cutouts:
+        """At most `count` stamps drawn from `rows`, all bands, for what is measured before training."""
+        chosen = np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
+        parts, first = [], 0
+        for number, source in enumerate(self.sources):
+            inside = chosen[(chosen >= first) & (chosen < first + source.count)] - first
+            if len(inside):
+                pixels = self.pixels(number, inside)
+                parts.append(from_stamps(*pixels, bands=source.bands, pixel_scale=source.pixel_scale))
+            first += source.count
+        return Cutouts.concatenate(parts)
+
+    def pixels(self, source: int, rows: np.ndarray) -> Pixels:
+        """image, variance, psf (n, band, y, x) of some stamps of one source, by their numbers in it."""
+        return self.sources[source].read_rows(rows)
+
+    def split(self, settings: SplitSettings, usable: np.ndarray) -> dict[str, np.ndarray]:
+        """Split name -> sorted row numbers of the usable objects, (n,) bool; see `splits.divide`."""
+        return divide(self, settings, usable)
+
+    def split_identity(self, rows: dict[str, np.ndarray]) -> dict[str, str]:
+        """Split name -> hex SHA-256 of its object ids, sorted: what a card keeps to tell one division from another."""
+        ids = self.labels["object_id"].to_numpy().astype("<i8")
+        return {name: hashlib.sha256(np.sort(ids[chosen]).tobytes()).hexdigest() for name, chosen in rows.items()}
+
+    @property
+    def source_numbers(self) -> np.ndarray:
+        """(n,) number of every object's source."""
+        return np.repeat(np.arange(len(self.sources)), [source.count for source in self.sources])
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(n, 2) float64 ra and dec in degrees, NaN where unknown."""
+        columns = [self.labels[name].cast(pa.float64()).to_numpy() for name in ("ra", "dec")]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def pixel_hashes(self) -> np.ndarray:
+        """(n,) uint64 of every stamp's stored pixels, 0 where they are constant; whole blocks are read once."""
+        with ThreadPoolExecutor(2, "hash") as pool:
+            found = list(pool.map(self._hashed, self.blocks))
+        return np.concatenate(found)
+
+    def _hashed(self, block: Block) -> np.ndarray:
+        return pixel_hashes(self.sources[block.source].read_images(block.index))
+
+
+def _stamps(url: str) -> Stamps:
+    source = open_source(url)
+    if not isinstance(source, Stamps):
+        raise InputError(
+            f"{storage.redact(url)} is a survey, and training reads stamps: "
+            f"ingest or simulate labelled stamps of the same bands and pixel scale"
+        )
+    return source
+
+
+def _refuse_differences(sources: Sequence[Stamps]) -> None:
+    for name in ("bands", "size", "dtype", "has_psf", "has_variance", "pixel_scale", "layers"):
+        values = [getattr(source, name) for source in sources]
+        if any(value != values[0] for value in values):
+            told = ", ".join(str(value) for value in values)
+            raise InputError(f"the training sources differ in {name} ({told}): train on sources that agree")
