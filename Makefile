@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-all lint format bench bench-gpu bench-long clean
+.PHONY: help demo test test-all test-matrix lint format bench bench-gpu bench-long clean
 
 help:
 	@echo "make demo      the main job on a small sky, start to end (own environment)"
 	@echo "make test      lint, types, layers and every test not marked slow"
 	@echo "make test-all  everything; writes tests/RESULTS.md"
+	@echo "make test-matrix  some of every room on other Pythons, newest and lowest dependencies; writes tests/MATRIX.md"
 	@echo "make lint      ruff, mypy, import layers"
 	@echo "make bench     the figures of benchmarks/RESULTS.md"
 	@echo "make bench-gpu those of this machine's GPU (PYTHON with torch and NumPy is enough)"
@@ -43,6 +44,9 @@ test: lint
 test-all: lint
 	$(PYTEST) -n 2 --junit-xml=.test-all.xml; status=$$?; $(BIN)/python -m tests.summary .test-all.xml && exit $$status
 
+test-matrix:
+	$(PYTHON) -m tests.matrix
+
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -57,4 +61,4 @@ bench-long: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --long
 
 clean:
-	rm -rf $(VENV) $(DEMO) demo-output build dist *.egg-info
+	rm -rf $(VENV) $(DEMO) .venv-matrix-* demo-output build dist *.egg-info

@@ -19,12 +19,24 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = ("astroml_plugin", "workflows")
-LONG_FILE = 400
-MANY_PARAMETERS = 8
+from tests.house import (
+    LONG_FILE,
+    LONG_WORKFLOW,
+    MANY_PARAMETERS,
+    PACKAGES,
+    functions,
+    imported,
+    is_public,
+    lazy_imports,
+    parameters,
+    riddles,
+    room,
+    rooms,
+    sources,
+)
+
 RUN = 6
 """Lines that stand alike in two places before they count as repeated."""
 TIMES = {
@@ -34,26 +46,6 @@ TIMES = {
 }
 REPEATS = 5
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def sources(root: Path) -> dict[str, str]:
-    """Text of every Python file of both packages, by its path below `root`."""
-    files = (file for package in PACKAGES for file in sorted((root / package).rglob("*.py")))
-    return {str(file.relative_to(root)): file.read_text() for file in files}
-
-
-def room(module: str) -> str:
-    """The room of a dotted module: the name below `astroml_plugin`, or `workflows`."""
-    parts = module.split(".")
-    return parts[1] if parts[0] == PACKAGES[0] and len(parts) > 1 else parts[0]
-
-
-def rooms(texts: dict[str, str]) -> tuple[int, int]:
-    """Modules and folders at the root of `astroml_plugin`."""
-    names = {Path(path).parts[1] for path in texts if path.startswith(PACKAGES[0])} - {"__init__.py"}
-    return sum(name.endswith(".py") for name in names), sum(not name.endswith(".py") for name in names)
-
 
 def arrows(trees: dict[str, ast.Module]) -> set[tuple[str, str]]:
     """Pairs of rooms of which the first imports the second."""
@@ -61,53 +53,10 @@ def arrows(trees: dict[str, ast.Module]) -> set[tuple[str, str]]:
     for path, tree in trees.items():
         here = room(path.removesuffix(".py").replace("/", "."))
         for node in ast.walk(tree):
-            for name in _imported(node):
+            for name in imported(node):
                 if name.split(".")[0] in PACKAGES and room(name) != here:
                     found.add((here, room(name)))
     return found
-
-
-def _imported(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and node.module:
-        return [f"{node.module}.{alias.name}" for alias in node.names]
-    return []
-
-
-def functions(tree: ast.AST) -> Iterator[Function]:
-    """Functions and methods that a reader of the module may call: none within another function."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, Function):
-            yield node
-        elif isinstance(node, ast.ClassDef):
-            if not node.name.startswith("_"):
-                yield from functions(node)
-        elif not isinstance(node, ast.Lambda):
-            yield from functions(node)
-
-
-def is_public(function: Function) -> bool:
-    """Whether its name starts without an underscore."""
-    return not function.name.startswith("_")
-
-
-def parameters(function: Function) -> int:
-    """Parameters without `self` and `cls`."""
-    named = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    return len([argument for argument in named if argument.arg not in ("self", "cls")])
-
-
-def lazy_imports(tree: ast.Module) -> list[str]:
-    """Modules that are imported within functions."""
-    inside = {
-        node
-        for function in ast.walk(tree)
-        if isinstance(function, Function)
-        for node in ast.walk(function)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    }
-    return [name for node in inside for name in _imported(node)[:1]]
 
 
 def repeated_runs(texts: dict[str, str]) -> int:
@@ -142,8 +91,8 @@ def measures(root: Path) -> dict[str, float]:
         "arrows between rooms": len(arrows(trees)),
         "lines": sum(sizes.values()),
         f"files over {LONG_FILE} lines": sum(size > LONG_FILE for size in sizes.values()),
-        "workflow files over 150 lines": sum(
-            size > 150 for path, size in sizes.items() if re.fullmatch(r"workflows/\w+\.py", path)
+        f"workflow files over {LONG_WORKFLOW} lines": sum(
+            size > LONG_WORKFLOW for path, size in sizes.items() if re.fullmatch(r"workflows/\w+\.py", path)
         ),
         f"public functions over {MANY_PARAMETERS} parameters": sum(
             parameters(function) > MANY_PARAMETERS for function in public
@@ -155,18 +104,9 @@ def measures(root: Path) -> dict[str, float]:
         "lazy imports of our own": sum(name.split(".")[0] in PACKAGES for name in lazy),
         f"repeated runs of {RUN} lines": repeated_runs(texts),
         "public functions without a docstring": sum(ast.get_docstring(function) is None for function in public),
-        "riddles": sum(_is_riddle(node) for tree in trees.values() for node in ast.walk(tree)),
+        "riddles": sum(len(riddles(tree)) for tree in trees.values()),
         "modules with __all__": sum("__all__" in text for text in texts.values()),
     }
-
-
-RIDDLE = re.compile(r"(The same\b|Of\b|As\b|What\b|Who\b|It\b|Its\b|Those\b|That\b)")
-"""How a docstring begins that only its neighbours explain."""
-
-
-def _is_riddle(node: ast.AST) -> bool:
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return isinstance(node, kinds) and RIDDLE.match(ast.get_docstring(node) or "") is not None
 
 
 def strict_errors(root: Path) -> dict[str, float]:
