@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,11 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 from distributed import Client
+from distributed.core import CommClosedError
 
 from astroml_plugin.catalog import Catalog, PartInfo
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.store import FAILURES_SCHEMA
-from astroml_plugin.compute.cluster import run_window
+from astroml_plugin.compute.cluster import check_client, run_window
 from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
@@ -205,7 +208,7 @@ def execute(
         OutputError: the catalog cannot be written.
         InputError: the workers run another version of this package.
     """
-    _prepare_workers(client)
+    plugin = _prepare_workers(client)
     mapped = None if label_maps is None else label_maps.present()
     run = _Run(catalog, run_id, progress, RunProgress(total), mapped=mapped)
     try:
@@ -220,14 +223,15 @@ def execute(
     finally:
         run.flush(now=True)
         catalog.write_failures(run.failure_table(), run_id)
-        _release_workers(client)
+        _release_workers(client, plugin)
     if run.superseded:
         catalog.drop_superseded(run_id, run.superseded)
     return replace(run.stand, seconds=time.perf_counter() - run.started)
 
 
-def _prepare_workers(client: Client) -> None:
-    """Check that every worker runs this code, and put the plugin there."""
+def _prepare_workers(client: Client) -> str:
+    """Check that every worker runs this code, and put the plugin there; gives its name."""
+    check_client(client)
     try:
         versions = client.run(version.running)
     except Exception as error:
@@ -241,9 +245,13 @@ def _prepare_workers(client: Client) -> None:
             "install the same version there"
         )
     hosts = Counter(address.rpartition(":")[0] for address in versions)
-    client.register_plugin(ResidentModels(max(hosts.values(), default=1)))
+    plugin = ResidentModels(uuid.uuid4().hex, max(hosts.values(), default=1), version.running())
+    client.register_plugin(plugin)
+    return plugin.name
 
 
-def _release_workers(client: Client) -> None:
+def _release_workers(client: Client, plugin: str) -> None:
+    """Take the run's plugin from the workers; whatever hinders that takes nothing from what was done."""
     if client.status == "running":
-        client.unregister_worker_plugin(ResidentModels.name)
+        with contextlib.suppress(OSError, ValueError, CommClosedError):
+            client.unregister_worker_plugin(plugin)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import itertools
 import json
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,12 @@ import torch
 from distributed import WorkerPlugin
 
 from astroml_plugin.compute.cluster import cores
+from astroml_plugin.core import version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.budget import share_host
 from astroml_plugin.training.bundle import ModelBundle
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -195,22 +199,46 @@ def _libc(name: str, *arguments: int) -> None:
         getattr(ctypes.CDLL("libc.so.6"), name)(*arguments)
 
 
-class ResidentModels(WorkerPlugin):  # type: ignore[misc]
-    """Prepares a Dask worker for units and cleans up after the run; registering it twice changes nothing."""
+_runs: set[str] = set()
+"""Names of the runs that use this process's models."""
 
-    name = "astroml-resident-models"
+
+class ResidentModels(WorkerPlugin):  # type: ignore[misc]
+    """Prepares a Dask worker for the units of a run and cleans up after the last run; workers that join late too.
+
+    Args:
+        run: a name that no other run on the cluster has.
+        workers_per_host: workers that share a host's cores and memory.
+        code: what `version.running` gave in the driver; a worker of other code leaves the cluster.
+    """
+
     idempotent = True
 
-    def __init__(self, workers_per_host: int = 1) -> None:
+    def __init__(self, run: str, workers_per_host: int, code: tuple[str, str]) -> None:
+        self.name = f"astroml-resident-models-{run}"
         self.workers_per_host = workers_per_host
+        self.code = code
 
     def setup(self, worker: Any) -> None:
         """Share the host's cores among its workers."""
         global _share
+        if wrong := version.others([self.code]):
+            reason = (
+                f"the run is of astroml_plugin {wrong}, this worker has {version.version()}: install the same there"
+            )
+            _log.error("worker %s leaves: %s", worker.address, reason)
+            worker.loop.add_callback(worker.close, nanny=True, reason=reason)
+            return
+        with _lock:
+            _runs.add(self.name)
         share_arenas(worker.state.nthreads)
         share_host(self.workers_per_host)
         _share = share_of(worker.state.nthreads, self.workers_per_host)
 
     def teardown(self, worker: Any) -> None:
-        """Drop the models."""
-        release()
+        """Drop the models, unless another run uses them."""
+        with _lock:
+            _runs.discard(self.name)
+            last = not _runs
+        if last:
+            release()

@@ -1,6 +1,13 @@
 """Dask clients for every kind of place, and the bounded window of units that all distributed work goes through."""
 
-from astroml_plugin.compute.cluster.clients import check_counts, connect, cores, dashboard_urls, may_restart_workers
+from astroml_plugin.compute.cluster.clients import (
+    check_client,
+    check_counts,
+    connect,
+    dashboard_urls,
+    may_restart_workers,
+)
+from astroml_plugin.compute.cluster.starting import cores
 from astroml_plugin.compute.cluster.window import (
     IO_LANES,
     UNIT_TIMEOUT,
@@ -16,6 +23,7 @@ __all__ = [
     "Outcome",
     "UnitTimeoutError",
     "WorkerDiedError",
+    "check_client",
     "check_counts",
     "connect",
     "cores",

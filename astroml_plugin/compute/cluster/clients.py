@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import ssl
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,13 +14,9 @@ import dask
 from distributed import Client, LocalCluster, SpecCluster
 from distributed.core import CommClosedError, Status
 
+from astroml_plugin.compute.cluster.starting import LOOPBACK, STARTERS, start
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import redact
-
-_LOOPBACK = "127.0.0.1"
-_LOOPBACK_ONLY = {"dashboard_address": f"{_LOOPBACK}:0", "worker_dashboard_address": f"{_LOOPBACK}:0"}
-"""Dask starts web servers also where none is asked for, and would open them to every interface."""
-
 
 _OWN_CLUSTERS = {
     # One death is enough to hand a unit back: the driver retries it alone.
@@ -43,14 +39,15 @@ def dashboard_urls(client: Client) -> dict[str, str]:
     """Where to look at a running cluster, by name: Dask's own pages, those that what is installed here can show."""
     link = str(client.dashboard_link).rpartition("/")[0]
     if isinstance(client.cluster, LocalCluster):  # which names the host's own address, where nothing listens
-        link = f"http://{_LOOPBACK}:{link.rpartition(':')[2]}"
+        link = f"http://{LOOPBACK}:{link.rpartition(':')[2]}"
     pages = {"bokeh": ("dashboard", "status"), "prometheus_client": ("Prometheus metrics", "metrics")}
     return {name: f"{link}/{page}" for package, (name, page) in pages.items() if find_spec(package) is not None}
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def check_client(client: Client) -> None:
+    """Raise InputError for a client that answers with coroutines."""
+    if client.asynchronous:
+        raise InputError("this Dask client is asynchronous: give one that is not, Client(address), or an address")
 
 
 def check_counts(workers: int | None, threads: int | None) -> None:
@@ -70,12 +67,13 @@ def connect(scheduler: str = "local", *, workers: int | None = None, threads: in
         threads: compute threads per worker.
 
     Raises:
-        InputError: the scheduler cannot be reached, what it needs is not installed, or a number is below 1.
+        InputError: the scheduler cannot be reached, what it needs is not installed, this process may start no others,
+            or a number is below 1.
     """
     check_counts(workers, threads)
     with dask.config.set(_OWN_CLUSTERS), contextlib.ExitStack() as stack:
-        if scheduler in _STARTERS:
-            cluster = _STARTERS[scheduler](workers, threads)
+        if scheduler in STARTERS:
+            cluster = start(scheduler, workers, threads)
             _survive_lost_workers(cluster)
             stack.callback(_close, cluster)
             client = Client(cluster)
@@ -117,61 +115,16 @@ def _close(started: Client | SpecCluster) -> None:
 
 def _join(address: str) -> Client:
     if "://" not in address and ":" not in address:
-        known = ", ".join(_STARTERS)
+        known = ", ".join(STARTERS)
         raise InputError(f"scheduler {address!r} is neither one of {known} nor an address such as tcp://host:8786")
     try:
         return Client(address, timeout="10s")
+    except (ssl.SSLError, TypeError) as error:
+        raise InputError(
+            f"the Dask scheduler at {redact(address)} cannot be joined by TLS ({error}): name your certificates by "
+            f"DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__TLS__CLIENT__CERT and …__TLS__CLIENT__KEY, or pass a Client"
+        ) from error
     except (OSError, TimeoutError, ValueError, CommClosedError) as error:
         raise InputError(
             f"no Dask scheduler answers at {redact(address)}: start one with `dask scheduler`, or check the address"
         ) from error
-
-
-def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
-    return LocalCluster(
-        processes=False,
-        n_workers=workers or 1,
-        threads_per_worker=threads or max(1, cores() // (workers or 1)),
-        memory_limit=0,
-        **_LOOPBACK_ONLY,
-    )
-
-
-def _processes(workers: int | None, threads: int | None) -> LocalCluster:
-    count = workers or cores()
-    return LocalCluster(
-        host=_LOOPBACK,
-        n_workers=count,
-        threads_per_worker=threads or max(1, cores() // count),
-        memory_limit=0,
-        **_LOOPBACK_ONLY,
-    )
-
-
-def _cuda(workers: int | None, threads: int | None) -> Any:
-    remedy = "install the extra with pip install 'astroml-plugin[cuda]' on a Linux machine with an NVIDIA driver"
-    try:
-        from dask_cuda import LocalCUDACluster
-
-        return LocalCUDACluster(n_workers=workers, threads_per_worker=threads or 1, host=_LOOPBACK, **_LOOPBACK_ONLY)
-    except Exception as error:  # every way in which CUDA can be absent
-        raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
-
-
-def _slurm(workers: int | None, threads: int | None) -> Any:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError as error:
-        raise InputError("scheduler slurm needs dask-jobqueue: pip install 'astroml-plugin[slurm]'") from error
-    settings = {} if threads is None else {"cores": threads, "processes": 1}
-    cluster = SLURMCluster(**settings)
-    cluster.scale(jobs=workers or 1)
-    return cluster
-
-
-_STARTERS: dict[str, Callable[[int | None, int | None], Any]] = {
-    "local": _threaded,
-    "processes": _processes,
-    "cuda": _cuda,
-    "slurm": _slurm,
-}

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from distributed import CancelledError, Client, KilledWorker, as_completed, get_worker, secede
 from distributed.core import CommClosedError
 
-from astroml_plugin.compute.cluster.clients import may_restart_workers
+from astroml_plugin.compute.cluster.clients import check_client, may_restart_workers
 from astroml_plugin.core.errors import AstromlError
 
 Item = TypeVar("Item")
@@ -137,7 +137,7 @@ class _Window:
         self.threads = dict(self.client.nthreads())
 
     def wait_for_worker(self, seconds: float) -> None:
-        """Wait until there is a worker, by asking the scheduler.
+        """Wait until there is a worker, by asking the scheduler; a small task calls workers of an adaptive cluster.
 
         Not by `Client.wait_for_workers`: it makes the client's cluster forget workers before it hears that they left,
         and such a cluster, the caller's own, raises a KeyError when it is closed (dask/distributed#9064).
@@ -147,8 +147,13 @@ class _Window:
         """
         end = time.monotonic() + seconds
         self.refresh()
+        if self.threads:
+            return
+        # held: a cluster that may shrink to nothing starts workers for tasks only
+        call = self.client.submit(int, pure=False)
         while not self.threads:
             if time.monotonic() > end:
+                call.cancel()
                 raise AstromlError(_NOBODY)
             time.sleep(0.1)
             self.refresh()
@@ -250,6 +255,7 @@ def run_window(
     Raises:
         AstromlError: the scheduler went away, or no worker is left. What was finished stays finished.
     """
+    check_client(client)
     window = _Window(client, function, io_lanes, timeout)
     with window.watched():
         try:
@@ -307,6 +313,8 @@ def _settle(window: _Window, future: Any) -> Outcome[Any] | None:
         return None
     except TimeoutError:  # done, but its worker stands still before it has said how
         return window.recall(future)
+    except Exception as error:  # noqa: BLE001 - Dask's own, such as for an answer that cannot travel
+        return Outcome(item, error=error)
     if future.status == "finished":
         return Outcome(item, error=value.error) if isinstance(value, _Failure) else Outcome(item, value=value)
     if window.client.status == "running":  # the result was lost with its worker before it got here
@@ -329,12 +337,17 @@ def _answering(window: _Window) -> str:
 
 def _answers(client: Client, address: str) -> bool:
     """Whether a worker does a task of its own."""
-    probe = client.submit(int, workers=[address], pure=False)
+    probe = client.submit(_ready, workers=[address], pure=False)
     try:
-        return bool(probe.result(_PATIENCE) == 0)
-    except (KilledWorker, CancelledError, TimeoutError):
+        return bool(probe.result(_PATIENCE))
+    except Exception:  # noqa: BLE001 - it is gone, stands still, or lacks this package
         probe.cancel(force=True)
         return False
+
+
+def _ready() -> bool:
+    """Answer from a worker that has this package."""
+    return True
 
 
 def _alone(window: _Window, item: Any) -> Outcome[Any]:

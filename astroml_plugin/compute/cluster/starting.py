@@ -1,0 +1,150 @@
+"""Clusters that are started here: closed to other users of the machine, and refused where they could never start."""
+
+from __future__ import annotations
+
+import ast
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import dask
+from distributed import LocalCluster, SpecCluster
+
+from astroml_plugin.core.errors import InputError
+
+LOOPBACK = "127.0.0.1"
+_LOOPBACK_ONLY = {"dashboard_address": f"{LOOPBACK}:0", "worker_dashboard_address": f"{LOOPBACK}:0"}
+"""Dask starts web servers also where none is asked for, and would open them to every interface."""
+
+_starting = threading.Lock()
+"""Two clusters that start at the same moment can meet an import of distributed that is half done."""
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start(scheduler: str, workers: int | None, threads: int | None) -> SpecCluster:
+    """Start a cluster.
+
+    Other users of the machine cannot use it: processes talk by TLS with credentials that are made for this cluster and
+    exist nowhere else (for Slurm in files that only their owner can read).
+
+    Args:
+        scheduler: one of `STARTERS`.
+        workers: worker processes; None for the scheduler's usual number.
+        threads: compute threads per worker.
+
+    Raises:
+        InputError: what it needs is not installed, or this process may start no others.
+    """
+    with _starting:
+        return STARTERS[scheduler](workers, threads)
+
+
+def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
+    return LocalCluster(
+        processes=False,
+        n_workers=workers or 1,
+        threads_per_worker=threads or max(1, cores() // (workers or 1)),
+        memory_limit=0,
+        **_LOOPBACK_ONLY,
+    )
+
+
+def _processes(workers: int | None, threads: int | None) -> LocalCluster:
+    check_can_spawn("processes")
+    count = workers or cores()
+    return LocalCluster(
+        host=LOOPBACK,
+        n_workers=count,
+        threads_per_worker=threads or max(1, cores() // count),
+        memory_limit=0,
+        security=True,
+        **_LOOPBACK_ONLY,
+    )
+
+
+def _cuda(workers: int | None, threads: int | None) -> Any:
+    check_can_spawn("cuda")
+    remedy = "install the extra with pip install 'astroml-plugin[cuda]' on a Linux machine with an NVIDIA driver"
+    try:
+        from dask_cuda import LocalCUDACluster
+
+        return LocalCUDACluster(
+            n_workers=workers, threads_per_worker=threads or 1, host=LOOPBACK, security=True, **_LOOPBACK_ONLY
+        )
+    except Exception as error:  # every way in which CUDA can be absent
+        raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
+
+
+def _slurm(workers: int | None, threads: int | None) -> Any:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError as error:
+        raise InputError("scheduler slurm needs dask-jobqueue: pip install 'astroml-plugin[slurm]'") from error
+    settings: dict[str, Any] = {} if threads is None else {"cores": threads, "processes": 1}
+    if dask.config.get("jobqueue.slurm.shared-temp-directory", None) is None:
+        settings["shared_temp_directory"] = str(Path.home())  # on every node; the files in it are their owner's alone
+    cluster = SLURMCluster(security=True, **settings)
+    cluster.scale(jobs=workers or 1)
+    return cluster
+
+
+STARTERS: dict[str, Callable[[int | None, int | None], Any]] = {
+    "local": _threaded,
+    "processes": _processes,
+    "cuda": _cuda,
+    "slurm": _slurm,
+}
+"""By the name of the scheduler: starts a cluster of so many workers with so many threads each."""
+
+
+def check_can_spawn(scheduler: str) -> None:
+    """Refuse to start processes where they would never come up; Dask would wait for them for ever.
+
+    Raises:
+        InputError: this process is a daemon, as a Dask worker is; it is itself being started by a script without a
+            main guard; or the script that calls has none.
+    """
+    if multiprocessing.current_process().daemon:
+        raise InputError(
+            f"scheduler {scheduler} starts processes, and this is a daemonic process (such as a Dask worker), which "
+            f"may start none: use scheduler local here, or pass the worker's own client"
+        )
+    script = _unguarded_script()
+    if getattr(multiprocessing.current_process(), "_inheriting", False) or script is not None:
+        raise InputError(
+            f"scheduler {scheduler} starts processes that import {script or 'the script'} anew, and it would run "
+            f"itself again in each: put its calls under `if __name__ == '__main__':`"
+        )
+
+
+def _unguarded_script() -> str | None:
+    """Name of the script whose module level this thread's call comes from, where no main guard is around that line."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
+            path = frame.f_globals.get("__file__")
+            return Path(path).name if path and not _is_guarded(Path(path), frame.f_lineno) else None
+        frame = frame.f_back
+    return None
+
+
+def _is_guarded(script: Path, line: int) -> bool:
+    """Whether a line of a script stands within an `if` that asks for `__name__`; True where that cannot be read."""
+    try:
+        tree = ast.parse(script.read_text())
+    except (OSError, SyntaxError, ValueError):
+        return True
+    around = [node for node in tree.body if node.lineno <= line <= (node.end_lineno or node.lineno)]
+    return any(
+        isinstance(node, ast.If) and any(getattr(name, "id", "") == "__name__" for name in ast.walk(node.test))
+        for node in around
+    )
