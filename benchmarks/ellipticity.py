@@ -236,7 +236,7 @@ def _training(url: str, scale: Scale) -> Part:
     recipe = read_recipe("ellipticity")
     data = LabelledStamps([url])
     rows = np.arange(min(scale.training, data.labels.num_rows))
-    plan = recipe.build_task().adapted(data.labels, data.sample(rows, 512, 0))
+    plan = recipe.build_task().fit_to_training(data.labels, data.sample(rows, 512, 0))
     targets = plan.targets(data.labels.take(pa.array(rows)))
 
     def arm(memory: float, *, cache: bool) -> Any:

@@ -252,7 +252,7 @@ def _block(
     with torch.inference_mode():
         stamps = cut.around(placed, x, y, STAMP, origin=corners[index], jacobian=np.full((len(x), 2, 2), np.nan))
         inputs, flags = task.prepare(stamps)
-        values, _ = task.predict(network(*inputs), stamps, flags)
+        values, _ = task.to_columns(network(*inputs), stamps, flags)
     found = np.full((1, 2, PADDED, 1), np.nan)
     found[0, 0, : len(x), 0] = mine["object_id"]
     found[0, 1, : len(x), 0] = values["p_star"]

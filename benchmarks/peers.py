@@ -142,7 +142,7 @@ def _classified(image: np.ndarray, task: Any, network: Any) -> np.ndarray:
                 image[start : start + BATCH], None, None, bands=skies.BANDS, pixel_scale=skies.SCALE
             )
             inputs, prepared = task.prepare(stamps)
-            found.append(task.predict(network(*inputs), stamps, prepared)[0]["p_star"])
+            found.append(task.to_columns(network(*inputs), stamps, prepared)[0]["p_star"])
     return np.concatenate(found)
 
 

@@ -84,7 +84,7 @@ class SumTask(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square().mean()
 
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         return {"total": outputs[:, 0].numpy() * np.float32(self.options.gain)}
 
 

@@ -141,13 +141,13 @@ def test_csv_refuses_lists(tmp_path: Path) -> None:
 
 
 def test_a_task_may_measure_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns, measure = ClassifyTask.columns, ClassifyTask.measure
+    columns, measure = ClassifyTask.columns, ClassifyTask.decode
 
     def measured(self: ClassifyTask, outputs: torch.Tensor, cutouts: Any) -> dict[str, np.ndarray]:
         return {**measure(self, outputs, cutouts), "latent": np.asarray(outputs[:, [0, 1, 0, 1]])}
 
     monkeypatch.setattr(ClassifyTask, "columns", lambda self: (*columns(self), LATENT))
-    monkeypatch.setattr(ClassifyTask, "measure", measured)
+    monkeypatch.setattr(ClassifyTask, "decode", measured)
     stamps, bundle = universe.make_stamps(str(tmp_path / "s.zarr"), count=40), universe.make_bundle(str(tmp_path / "b"))
     result = infer(stamps, bundle=bundle, out=str(tmp_path / "c"))
     table = query(result.catalog, "SELECT latent FROM catalog").to_arrow()

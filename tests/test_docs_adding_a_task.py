@@ -53,6 +53,6 @@ def test_the_page_works(installed: Path) -> None:
     task, given = model.task(), from_stamps(image[:8], None, None, bands=("r",))
     inputs, flags = task.prepare(given)
     with torch.inference_mode():
-        columns, _ = task.predict(model.network()(*inputs), given, flags)
+        columns, _ = task.to_columns(model.network()(*inputs), given, flags)
     assert list(columns) == [column.name for column in task.columns()]
     assert np.corrcoef(columns["half_light_radius"], radius[:8])[0, 1] > 0.9

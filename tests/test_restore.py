@@ -83,7 +83,7 @@ def test_training_restores_and_turned_stamps_are_the_same_task(made: tuple[str, 
     with torch.inference_mode():
         inputs, flags = task.prepare(given)
         outputs = model.network()(*inputs)
-        values, _ = task.predict(outputs, given, flags)
+        values, _ = task.to_columns(outputs, given, flags)
     truth = torch.from_numpy(found.truth)
     assert task.psnr(outputs, truth).mean() > task.psnr(torch.from_numpy(found.image).flatten(1), truth).mean()
     assert values["restored"].shape == (32, 48 * 48)

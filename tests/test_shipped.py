@@ -29,7 +29,7 @@ def measured(made: Block) -> tuple[dict[str, np.ndarray], np.ndarray]:
     given = from_stamps(made.image, made.variance, made.psf, bands=("any",), pixel_scale=0.2)
     with torch.inference_mode():
         inputs, flags = task.prepare(given)
-        return task.predict(network(*inputs), given, flags)
+        return task.to_columns(network(*inputs), given, flags)
 
 
 def test_it_ships_within_its_size() -> None:

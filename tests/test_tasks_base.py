@@ -179,7 +179,7 @@ def test_prediction_does_not_depend_on_the_batch() -> None:
     def run(part: Cutouts) -> np.ndarray:
         inputs, flags = one.prepare(part)
         with torch.inference_mode():
-            columns, _ = one.predict(network(*inputs), part, flags)
+            columns, _ = one.to_columns(network(*inputs), part, flags)
         return np.stack(list(columns.values()), axis=1)
 
     whole = run(given)
@@ -197,7 +197,7 @@ def test_unusable_objects_become_nan_and_others_keep_finite_values() -> None:
     _, flags = one.prepare(given)
     outputs = torch.zeros(3, 12)
     outputs[2, 0] = torch.inf
-    columns, bits = one.predict(outputs, given, flags | given.flags)
+    columns, bits = one.to_columns(outputs, given, flags | given.flags)
     assert np.isnan(columns["e1"]).tolist() == [True, False, True]
     assert all(bits[[0, 2]] & int(ObjectFlag.NONFINITE))
     assert list(columns) == [column.name for column in one.columns()]
@@ -236,7 +236,9 @@ def test_scales_are_measured_on_the_training_stamps() -> None:
     raw = np.random.default_rng(0).normal(0, [[[[2.0]], [[8.0]]]], (50, 2, 32, 32)).astype(np.float32)
     raw[:, 1] = np.clip(raw[:, 1], 0, 0.01)  # a border of one value
     plain = ClassifyTask.from_settings({"bands": ["g", "r"], "stamp_size": 32, "classes": ["a", "b"]})
-    learned = plain.adapted(pa.table({"label": ["a", "b"] * 25}), from_stamps(raw, None, None, bands=("g", "r")))
+    learned = plain.fit_to_training(
+        pa.table({"label": ["a", "b"] * 25}), from_stamps(raw, None, None, bands=("g", "r"))
+    )
     scales = learned.settings.normalisation.scales
     assert scales[0] == pytest.approx(6.0, rel=0.1)
     assert scales[1] > 0

@@ -35,7 +35,7 @@ def test_columns_are_exactly_the_classes_and_the_label() -> None:
     assert (flags == 0).all()
     network = one.build_network("strided_cnn", {}).eval()
     with torch.inference_mode():
-        columns, _ = one.predict(network(*inputs), given, flags)  # type: ignore[arg-type]
+        columns, _ = one.to_columns(network(*inputs), given, flags)  # type: ignore[arg-type]
     assert list(columns) == ["p_b", "p_a", "label"] == [column.name for column in one.columns()]
     np.testing.assert_allclose(columns["p_a"] + columns["p_b"], 1, rtol=1e-6)
     assert set(columns["label"]) <= {"a", "b"}
@@ -47,7 +47,7 @@ def test_unusable_stamp_has_no_class() -> None:
     one = task(classes=["a", "b"], dtype="float32", normalisation={"scales": [1.0]})
     given = from_stamps(raw, None, None, bands=("R",))
     _, flags = one.prepare(given)
-    columns, bits = one.predict(torch.zeros(2, 2), given, flags)
+    columns, bits = one.to_columns(torch.zeros(2, 2), given, flags)
     assert columns["label"].tolist() == [None, "a"]
     assert np.isnan(columns["p_a"]).tolist() == [True, False]
     assert bits[0] & int(ObjectFlag.NONFINITE)
@@ -66,7 +66,7 @@ def test_other_sizes_and_pixels_are_refused_unless_allowed() -> None:
 def test_labels_may_be_text_or_numbers_and_share_a_class(values: list) -> None:
     one = task(names={"0": "elliptical", "1": "spiral", "2": "spiral"})
     table = pa.table({"label": values})
-    learned = one.adapted(table, stamps())  # type: ignore[arg-type]
+    learned = one.fit_to_training(table, stamps())  # type: ignore[arg-type]
     assert learned.settings.classes == ("elliptical", "spiral")
     assert learned.targets(table).tolist() == [1, 0, 1, 0]
 
@@ -91,14 +91,14 @@ def test_ignored_labels_are_left_out() -> None:
 
 def test_one_class_only_and_empty_classes_are_refused() -> None:
     with pytest.raises(InputError, match="the 2 objects have only a"):
-        task().adapted(pa.table({"label": ["a", "a"]}), stamps())  # type: ignore[arg-type]
+        task().fit_to_training(pa.table({"label": ["a", "a"]}), stamps())  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"validation split lacks a class \(a 2, b 0\)"):
         task(classes=["a", "b"]).check_splits({"validation": torch.tensor([0, 0])})
 
 
 def test_balanced_weights_count_each_class_alike() -> None:
     table = pa.table({"label": ["a"] * 9 + ["b"]})
-    learned = task(class_weights="balanced").adapted(table, stamps())  # type: ignore[arg-type]
+    learned = task(class_weights="balanced").fit_to_training(table, stamps())  # type: ignore[arg-type]
     np.testing.assert_allclose(learned.settings.weights, [10 / 18, 5])
 
 
@@ -108,7 +108,7 @@ def test_temperature_calibrates_and_metrics_count() -> None:
     true = torch.where(torch.rand(4000, generator=generator) < 0.8, targets, 1 - targets)
     outputs = 6.0 * torch.nn.functional.one_hot(targets, 2).float()  # says 99.8 %, right 80 %
     one = task(classes=["a", "b"])
-    fitted = one.calibrated(outputs, true)
+    fitted = one.calibrate(outputs, true)
     assert fitted.settings.temperature == pytest.approx(6 / np.log(4), rel=0.1)
     before, after = one.metrics(outputs, true), fitted.metrics(outputs, true)
     assert after["accuracy"] == before["accuracy"] == pytest.approx(0.8, abs=0.02)
@@ -119,13 +119,13 @@ def test_temperature_calibrates_and_metrics_count() -> None:
 def test_class_weights_are_undone_in_the_probabilities() -> None:
     """A network that fits the weighted loss exactly gives the fractions of the training split back."""
     table = pa.table({"label": ["a"] * 9 + ["b"]})
-    learned = task(class_weights="balanced").adapted(table, stamps())  # type: ignore[arg-type]
+    learned = task(class_weights="balanced").fit_to_training(table, stamps())  # type: ignore[arg-type]
     assert learned.settings.training_prior == (0.9, 0.1)
     outputs = torch.zeros(10, 2, requires_grad=True)  # what carries no information under the weighted loss
     learned.loss(outputs, learned.targets(table)).backward()
     torch.testing.assert_close(outputs.grad.sum(0), torch.zeros(2), atol=1e-6, rtol=0)
     torch.testing.assert_close(learned.probabilities(outputs.detach())[0], torch.tensor([0.9, 0.1]))
-    fitted = learned.calibrated(3 * torch.randn(10, 2), learned.targets(table))
+    fitted = learned.calibrate(3 * torch.randn(10, 2), learned.targets(table))
     assert fitted.settings.temperature > 1
 
 
@@ -203,7 +203,7 @@ def test_missing_labels_are_refused_or_left_out(values: list) -> None:
     one = task(missing="leave_out")
     assert one.usable(table).tolist() == [True, False, True, False]
     left = table.filter(pa.array(one.usable(table)))
-    assert one.adapted(left, stamps()).targets(left).tolist() == [0, 1]  # type: ignore[arg-type]
+    assert one.fit_to_training(left, stamps()).targets(left).tolist() == [0, 1]  # type: ignore[arg-type]
 
 
 def test_several_labels_from_one_text() -> None:
@@ -211,7 +211,7 @@ def test_several_labels_from_one_text() -> None:
     one = task(multi_label=True, missing="leave_out")
     assert one.usable(table).tolist() == [True, True, True, False]
     known = table.slice(0, 3)
-    learned = one.adapted(known, stamps())  # type: ignore[arg-type]
+    learned = one.fit_to_training(known, stamps())  # type: ignore[arg-type]
     assert learned.settings.classes == ("bar", "merger", "ring")
     assert learned.targets(known).tolist() == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
     np.testing.assert_allclose(learned.settings.training_prior, [1 / 3, 1 / 3, 2 / 3])
@@ -239,7 +239,7 @@ def test_probable_classes_are_listed() -> None:
     one = task(classes=["a", "b", "c"], multi_label=True, normalisation={"scales": [1.0]})
     given = stamps(3)
     _, flags = one.prepare(given)  # type: ignore[arg-type]
-    columns, _ = one.predict(torch.tensor([[3.0, -3, 3], [-3, -3, -3], [0, -1, -1]]), given, flags)  # type: ignore[arg-type]
+    columns, _ = one.to_columns(torch.tensor([[3.0, -3, 3], [-3, -3, -3], [0, -1, -1]]), given, flags)  # type: ignore[arg-type]
     assert columns["label"].tolist() == ["a;c", "", "a"]
     assert float(columns["p_a"][2]) == 0.5
 
@@ -250,9 +250,9 @@ def test_multi_label_weights_smoothing_and_temperature() -> None:
     targets = (torch.rand(5000, 2, generator=generator) < torch.sigmoid(truth)).float()
     table = pa.table({"a": targets[:, 0].numpy(), "b": targets[:, 1].numpy()})
     one = task(label_columns=["a", "b"], multi_label=True, class_weights="balanced")
-    learned = one.adapted(table, stamps())  # type: ignore[arg-type]
+    learned = one.fit_to_training(table, stamps())  # type: ignore[arg-type]
     weighted = truth + torch.log(torch.tensor(learned.settings.weights))
-    fitted = learned.calibrated(2 * weighted, targets)
+    fitted = learned.calibrate(2 * weighted, targets)
     assert fitted.settings.temperature == pytest.approx(2, rel=0.1)
     torch.testing.assert_close(fitted.probabilities(2 * weighted), torch.sigmoid(truth), atol=0.05, rtol=0)
     assert fitted.metrics(2 * weighted, targets)["ece"] < 0.02
@@ -335,7 +335,7 @@ def test_constant_images_are_flagged_and_still_have_probabilities() -> None:
     one = task(classes=["a", "b"], normalisation={"scales": [10.0]})
     given = from_stamps(pixels, None, None, bands=("R",))
     inputs, flags = one.prepare(given)
-    columns, bits = one.predict(inputs[0].mean((1, 2, 3))[:, None] * torch.ones(2), given, flags)
+    columns, bits = one.to_columns(inputs[0].mean((1, 2, 3))[:, None] * torch.ones(2), given, flags)
     assert (bits & int(ObjectFlag.OUT_OF_DOMAIN)).astype(bool).tolist() == [False, True, False]
     assert np.isfinite(columns["p_a"]).all()
 
@@ -437,7 +437,7 @@ def test_balance_changes_labels_and_what_is_said_of_them_but_no_probability() ->
     plain = task(classes=["a", "b"], training_prior=[0.9, 0.1], normalisation={"scales": [10.0]})
     even = plain.with_settings(balance=1.0)
     given = stamps(3)
-    one, other = (each.predict(outputs, given, torch.zeros(3, dtype=torch.int32))[0] for each in (plain, even))
+    one, other = (each.to_columns(outputs, given, torch.zeros(3, dtype=torch.int32))[0] for each in (plain, even))
     np.testing.assert_array_equal(one["p_b"], other["p_b"])
     assert (one["label"].tolist(), other["label"].tolist()) == (["a", "a", "a"], ["b", "b", "a"])
     assert even.metrics(outputs, truth)["confusion"] == [[1, 0], [0, 2]]
@@ -446,7 +446,7 @@ def test_balance_changes_labels_and_what_is_said_of_them_but_no_probability() ->
     assert (
         found["scores"]["ece"] == plain.assess(Measurements(one), truth, pa.table({"x": [0.0] * 3}))[0]["scores"]["ece"]
     )
-    survey = even.with_prior({"b": 0.5}).predict(outputs, given, torch.zeros(3, dtype=torch.int32))[0]
+    survey = even.with_prior({"b": 0.5}).to_columns(outputs, given, torch.zeros(3, dtype=torch.int32))[0]
     assert survey["label"].tolist() == ["b", "b", "a"]  # balanced about the survey's fractions: the same
     with pytest.raises(InputError, match="from 0, the most probable class, to 1"):
         plain.with_settings(balance=1.5)
@@ -502,7 +502,7 @@ def test_a_million_labels_in_bounded_memory(form: str) -> None:
     }[form]
     labels = pa.table(table)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    learned = task(**settings).adapted(labels, stamps())  # type: ignore[arg-type]
+    learned = task(**settings).fit_to_training(labels, stamps())  # type: ignore[arg-type]
     assert learned.usable(labels).all()
     assert len(learned.targets(labels)) == count
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 300

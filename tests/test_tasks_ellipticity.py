@@ -103,7 +103,7 @@ def test_columns_hold_the_contract() -> None:
     given = replace(given, jacobian=jacobian)
     outputs = torch.zeros(4, 12)
     outputs[:, :2] = torch.tensor([[0.3, 0.0], [0.0, 1e-9], [3.0, 0.0], [0.1, 0.1]])
-    columns, _ = one.predict(outputs, given, torch.zeros(4, dtype=torch.int32))
+    columns, _ = one.to_columns(outputs, given, torch.zeros(4, dtype=torch.int32))
     names = ["e1", "e2", "e1_err", "e2_err", "e1_err95", "e2_err95", "e1_sky", "e2_sky", "position_angle"]
     names += ["r11", "r12", "r21", "r22", "snr"]
     assert list(columns) == names == [column.name for column in one.columns()]
@@ -142,7 +142,7 @@ def test_calibration_meets_both_contents() -> None:
     outputs[:, :2] = targets + 0.02 * torch.distributions.Laplace(0.0, 1.0).icdf(
         torch.rand(4000, 2, generator=generator).clamp(1e-6, 1 - 1e-6)
     )
-    fitted = EllipticityTask().calibrated(outputs, targets)
+    fitted = EllipticityTask().calibrate(outputs, targets)
     merit = fitted.metrics(outputs, targets)
     np.testing.assert_allclose(merit["coverage_683"], 0.683, atol=0.02)
     np.testing.assert_allclose(merit["coverage_95"], 0.95, atol=0.01)

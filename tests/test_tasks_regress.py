@@ -57,13 +57,13 @@ def stamps(count: int) -> object:
 
 def test_targets_are_standardised_and_come_back() -> None:
     table, given = labels(), stamps(100)
-    one = task().adapted(table, given)
+    one = task().fit_to_training(table, given)
     targets = one.targets(table)
     np.testing.assert_allclose(targets.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(targets.std(0, correction=0), 1, atol=1e-5)
     outputs = torch.zeros(100, one.outputs)
     outputs[:, :2] = targets
-    columns, _ = one.predict(outputs, given, torch.zeros(100, dtype=torch.int32))
+    columns, _ = one.to_columns(outputs, given, torch.zeros(100, dtype=torch.int32))
     assert list(columns) == [column.name for column in one.columns()]
     np.testing.assert_allclose(columns["size"], table["size"], rtol=1e-4)
     np.testing.assert_allclose(columns["flux"], table["flux"], rtol=1e-4)
@@ -94,7 +94,7 @@ def test_error_scale_holds_the_contents_for_good_and_poor_objects() -> None:
     outputs[:, 2:4] += 0.02 * torch.rand(8000, 2, generator=generator)
     width = torch.where(good[:, None], 0.7 * np.exp(-2.0), 1.6)  # the network is wrong by different factors
     targets = offset * width
-    merit = one.calibrated(outputs, targets).metrics
+    merit = one.calibrate(outputs, targets).metrics
     for chosen in (good, ~good):
         found = merit(outputs[chosen], targets[chosen])
         np.testing.assert_allclose(found["coverage_683"], 0.683, atol=0.025)

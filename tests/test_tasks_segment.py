@@ -287,7 +287,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="sees 57 pixels"):
         SegmentTask(SegmentSettings(bands=("r",), overlap=32)).build_network("unet", {})
     with pytest.raises(InputError, match="measures no stamps"):
-        TASK.measure(torch.zeros(1, 7), None)  # type: ignore[arg-type]
+        TASK.decode(torch.zeros(1, 7), None)  # type: ignore[arg-type]
 
 
 def test_a_hundred_thousand_objects_fit_in_memory() -> None:

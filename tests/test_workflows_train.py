@@ -137,7 +137,7 @@ def test_trained_ellipticity_turns_with_the_image(trained: Path) -> None:
         given = from_stamps(np.ascontiguousarray(pixels), None, None, bands=("z",), pixel_scale=0.2)
         inputs, flags = task.prepare(given)
         with torch.inference_mode():
-            columns, _ = task.predict(network(*inputs), given, flags)
+            columns, _ = task.to_columns(network(*inputs), given, flags)
         return np.stack([columns["e1"], columns["e2"]], axis=1)
 
     straight = measured(image)

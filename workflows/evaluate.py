@@ -153,7 +153,7 @@ def _chosen_baselines(task: Task, source: Stamps, asked: Sequence[str] | None) -
     """The methods to compare with: those asked for, or the usual ones that can run here."""
     if asked is not None:
         return tuple(asked)
-    usual = task.usual_baselines(has_psf=source.has_psf, has_variance=source.has_variance)
+    usual = task.default_baselines(has_psf=source.has_psf, has_variance=source.has_variance)
     return tuple(name for name, needs in usual.items() if needs is None or importlib.util.find_spec(needs) is not None)
 
 

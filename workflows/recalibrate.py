@@ -41,7 +41,7 @@ def recalibrate(
     stream = BlockStream(labelled, rows, targets, bands=bands, batch_size=256)
     network = model.network()
     outputs, truth, _ = outputs_of(task, network, stream)
-    fitted = task.calibrated(outputs, truth)
+    fitted = task.calibrate(outputs, truth)
     record = {"digest": labelled.digest, "objects": len(truth)}
     card = replace(model.card, settings=fitted.to_settings(), training={**model.card.training, "calibration": record})
     return ModelBundle.save(str(out or model.url), network, card)

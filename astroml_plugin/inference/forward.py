@@ -216,7 +216,7 @@ def apply(
     size, move = model.task.stamp_size, metered(mover(device), meter)
 
     def finish(item: Batch, outputs: Tensor) -> Columns:
-        values, task_flags = model.task.predict(outputs, item.cutouts, item.flags)
+        values, task_flags = model.task.to_columns(outputs, item.cutouts, item.flags)
         flags = item.cutouts.flags.cpu().numpy()
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 

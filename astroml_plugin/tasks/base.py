@@ -2,7 +2,7 @@
 
 A task says what its numbers mean; training, bundle and inference never name one.
 
-A new task is a subclass with `columns`, `outputs`, `targets`, `loss` and `measure` (docs/adding_a_task.md).
+A new task is a subclass with `columns`, `outputs`, `targets`, `loss` and `decode` (docs/adding_a_task.md).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Task(ABC):
     layers: ClassVar[tuple[str, ...]] = ()
     """Layers of the truth of pixels that are learned instead of `targets`: tasks that give maps."""
     calibrates_on: ClassVar[tuple[str, ...]] = ("validation",)
-    """Splits whose outputs `calibrated` gets."""
+    """Splits whose outputs `calibrate` gets."""
     learns_labels: ClassVar[bool] = True
     """Whether labels are learned from; what learns from none may be evaluated on the very stamps it was trained on."""
 
@@ -167,7 +167,7 @@ class Task(ABC):
         """Mean loss over a batch, a scalar, from network outputs (n, ...) and targets (n, ...)."""
 
     @abstractmethod
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Column name -> values (n,), or (n, k) for vectors, from network outputs on the CPU (n, outputs) float32."""
 
     # ---- what a task may say -----------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Task(ABC):
         """The network as inference runs it, after `for_run`; unchanged here."""
         return network
 
-    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+    def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """The task with what it learns from the training split before training: here the asinh scales of each band."""
         normalisation = self.settings.normalisation
         if normalisation.unit != "scale" or normalisation.scales:
@@ -209,7 +209,7 @@ class Task(ABC):
         scales = measure_scales(chosen.image, chosen.variance, chosen.valid, normalisation.border)
         return self.with_settings(normalisation=replace(normalisation, scales=scales))
 
-    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
         """The task with what it learns from the splits `calibrates_on` after training; nothing here."""
         return self
 
@@ -243,7 +243,7 @@ class Task(ABC):
         """Name -> another method that measures columns of the same stamps, NaN where it fails; none here."""
         return {}
 
-    def usual_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
+    def default_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
         """Names of `baselines` that `evaluate` runs unasked on such a source, and the package that each needs; none."""
         return {}
 
@@ -255,7 +255,7 @@ class Task(ABC):
         """Targets of stamps that went through one of `SYMMETRIES`; unchanged here."""
         return targets
 
-    def asked(
+    def pretext(
         self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """What the network is asked while it is trained and validated; here the stamps as they are.
@@ -428,8 +428,8 @@ class Task(ABC):
 
         Returns:
             inputs: image (n, band, h, w) float32 and, where the model takes one, PSF (n, band, py, px) of unit sum.
-            flags: (n,) int32 that this step adds to `cutouts.flags`. NONFINITE: no pixel at all can be used (`predict`
-                gives NaN); EDGE: padded; NO_VARIANCE, NO_PSF, OUT_OF_DOMAIN as in `ObjectFlag`.
+            flags: (n,) int32 that this step adds to `cutouts.flags`. NONFINITE: no pixel at all can be used
+                (`to_columns` gives NaN); EDGE: padded; NO_VARIANCE, NO_PSF, OUT_OF_DOMAIN as in `ObjectFlag`.
 
         Raises:
             InputError: missing band or PSF, wrong stamp size or kind of pixels.
@@ -460,7 +460,7 @@ class Task(ABC):
             psf[missing] = gaussian_psf(self.settings.assumed_psf_fwhm / self.settings.pixel_scale, size).to(psf)
         return psf, missing
 
-    def predict(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def to_columns(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Catalog columns of a batch.
 
         Args:
@@ -477,7 +477,7 @@ class Task(ABC):
         values = outputs.detach().float().cpu()
         finite = values.flatten(1).isfinite().all(1).numpy()
         failed = ~finite | self._unusable(bits, cutouts)
-        measured = self.measure(torch.where(torch.from_numpy(failed)[:, None], 0.0, values), cutouts)
+        measured = self.decode(torch.where(torch.from_numpy(failed)[:, None], 0.0, values), cutouts)
         bits[failed] |= int(ObjectFlag.NONFINITE)
         return {column.name: _blanked(measured[column.name], failed) for column in self.columns()}, bits
 

@@ -148,7 +148,7 @@ class DetectingTask(Task):
         Pixels that no window covered have NaN maps: there is nothing.
         """
 
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Not for stamps.
 
         Raises:

@@ -159,7 +159,7 @@ class IntervalTask(Task):
         )
         return Intervals(raw.mean, narrow, torch.maximum(narrow, wide))
 
-    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
         """Scales both half-widths so that 68.3 % and 95 % of the validation split lie inside, for wide and for narrow
         ones alike.
         """

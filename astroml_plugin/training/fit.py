@@ -178,7 +178,7 @@ def _changed(
     if loop.settings.augment:
         inputs, targets = loop.task.augment(inputs, targets, generator)
     inputs = loop.settings.warp.apply(inputs, generator) if loop.settings.warp else inputs
-    return loop.task.asked(inputs, targets, generator)
+    return loop.task.pretext(inputs, targets, generator)
 
 
 def _mixed(

@@ -33,7 +33,7 @@ def outputs_of(
 
     Args:
         task, network, data, device: whose.
-        asked: of what `Task.asked` makes of the stamps, the same every time, instead of the stamps as they are.
+        asked: of what `Task.pretext` makes of the stamps, the same every time, instead of the stamps as they are.
     """
     network.eval()
     generator = torch.Generator().manual_seed(_ASKED_SEED)
@@ -42,7 +42,7 @@ def outputs_of(
         for batch in data.ordered():
             inputs, wanted, numbers = ready(task, batch, device)
             if asked and not isinstance(batch, StemBatch):
-                inputs, wanted = task.asked(inputs, wanted, generator)
+                inputs, wanted = task.pretext(inputs, wanted, generator)
             outputs.append(network(*inputs).float().cpu())
             targets.append(wanted.cpu())
             rows.append(numbers)

@@ -65,7 +65,7 @@ def columns(task: Task, network: nn.Module, cutouts: Cutouts) -> Columns:
     """The catalog's columns of some stamps, `flags` too."""
     with torch.inference_mode():
         inputs, prepared = task.prepare(cutouts)
-        values, flags = task.predict(network(*inputs), cutouts, prepared)
+        values, flags = task.to_columns(network(*inputs), cutouts, prepared)
     return {**values, "flags": flags | cutouts.flags.cpu().numpy()}
 
 

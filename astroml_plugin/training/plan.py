@@ -77,7 +77,7 @@ def plan_training(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> P
             f"the train split of {data.labels.num_rows} objects is empty: give more data or other fractions"
         )
     table = data.labels.take(pa.array(rows["train"]))
-    task = task.adapted(table, data.sample(rows["train"], _SAMPLE, recipe.training.seed))
+    task = task.fit_to_training(table, data.sample(rows["train"], _SAMPLE, recipe.training.seed))
     targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
     task.check_splits(targets)
     return Plan(recipe, task, data, rows, targets, training_identity(recipe, data, processes))

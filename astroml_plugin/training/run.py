@@ -191,12 +191,12 @@ def write_bundle(
     network = plan.task.inference_network(result.network)
     found = {name: outputs_of(plan.task, network, plan.stream(name), device) for name in plan.task.calibrates_on}
     outputs, targets = (torch.cat([part[number] for part in found.values()]) for number in (0, 1))
-    task = plan.task.calibrated(outputs, targets)
+    task = plan.task.calibrate(outputs, targets)
     metrics = {}
     for name in ("validation", "test"):
         outputs, targets, rows = outputs_of(task, network, plan.stream(name), device)
         metrics[name] = task.metrics(outputs, targets, plan.table(rows))
-        if type(task).asked is not Task.asked:  # the loss, and what else only the task's own question tells
+        if type(task).pretext is not Task.pretext:  # the loss, and what else only the task's own question tells
             outputs, targets, _ = outputs_of(task, network, plan.stream(name), device, asked=True)
             metrics[name] |= task.metrics(outputs, targets)
     card = Card(

@@ -212,7 +212,7 @@ class AnomalyTask(Task):
         """Image and weight."""
         return 2 * super().input_shapes()
 
-    def asked(
+    def pretext(
         self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Foreign light is painted into some stamps; the targets say into which."""
@@ -237,7 +237,7 @@ class AnomalyTask(Task):
 
     # ---- the population ----------------------------------------------------------------------------------------
 
-    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
         """What the training population's numbers are like: expectations, density and tails.
 
         Raises:
@@ -288,7 +288,7 @@ class AnomalyTask(Task):
 
     # ---- the catalog -------------------------------------------------------------------------------------------
 
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects."""
         tails, found = self._tails(outputs), self._named(outputs)
         columns = {"anomaly_score": self.settings.score(self._sum(tails))}
@@ -318,9 +318,9 @@ class AnomalyTask(Task):
         chosen = np.select(list(kinds.values()), list(kinds), "none")
         return chosen.astype(object)
 
-    def predict(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def to_columns(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """As in `Task`, but an object without a usable pixel has a score of 0: nothing odd was seen of it."""
-        columns, bits = super().predict(outputs, cutouts, flags)
+        columns, bits = super().to_columns(outputs, cutouts, flags)
         columns["anomaly_score"] = np.nan_to_num(columns["anomaly_score"])
         return columns, bits
 
@@ -350,7 +350,7 @@ class AnomalyTask(Task):
         """The classical searches of `anomaly_merit`."""
         return {name: _prepared(self, function) for name, function in anomaly_merit.BASELINES.items()}
 
-    def usual_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
+    def default_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
         """All of them."""
         return {name: anomaly_merit.NEEDS.get(name) for name in anomaly_merit.BASELINES}
 

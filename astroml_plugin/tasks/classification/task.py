@@ -207,7 +207,7 @@ class ClassifyTask(Task):
         class_labels.refuse_missing(np.isnan(found).all(1), column)
         return torch.from_numpy(found)
 
-    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+    def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """Learns class names, fractions and weights from the training split, beside the scales."""
         classes = self._classes(table)
         if len(classes) < (1 if self.settings.multi_label else 2):
@@ -222,7 +222,7 @@ class ClassifyTask(Task):
             safe = np.clip(shares, 1e-6, 1 - 1e-6)
             balanced = (1 - safe) / safe if self.settings.multi_label else 1 / (len(classes) * safe)
             changes["weights"] = tuple(float(value) for value in balanced)
-        return Task.adapted(task.with_settings(**changes, prior=self.settings.prior), table, cutouts)
+        return Task.fit_to_training(task.with_settings(**changes, prior=self.settings.prior), table, cutouts)
 
     def _classes(self, table: pa.Table) -> tuple[str, ...]:
         """Class names in column order."""
@@ -363,7 +363,7 @@ class ClassifyTask(Task):
 
     # ---- probabilities -----------------------------------------------------------------------------------------
 
-    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
         """Fits the temperature to the validation split (Guo et al. 2017)."""
         several = self.settings.multi_label
         wanted = targets if several else self._votes(targets)
@@ -407,7 +407,7 @@ class ClassifyTask(Task):
         logits = outputs / self.settings.temperature + offset
         return torch.sigmoid(logits) if self.settings.multi_label else torch.softmax(logits, dim=1)
 
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Probabilities and the class that the object is called, or all probable ones."""
         probabilities = self.probabilities(outputs).numpy()
         classes = np.array(self.settings.classes, object)

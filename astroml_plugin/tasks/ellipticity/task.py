@@ -129,15 +129,15 @@ class EllipticityTask(IntervalTask):
             return torch.zeros(len(outputs))
         return (mean.std(1) / self.intervals(outputs).narrow).amax(1)
 
-    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+    def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """As in `Task`; and what S/N and concentration the training stamps have."""
-        task = super().adapted(table, cutouts)
+        task = super().fit_to_training(table, cutouts)
         inputs, _ = task.with_settings(domain=DomainLimits()).prepare(cutouts)
         return task.with_settings(domain=measure_limits(*inputs))
 
-    def calibrated(self, outputs: Tensor, targets: Tensor) -> Task:
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
         """As in `IntervalTask`; and how far the members may disagree."""
-        task = super().calibrated(outputs, targets)
+        task = super().calibrate(outputs, targets)
         scatter = task.scatter(outputs)  # type: ignore[attr-defined]
         return task.with_settings(largest_scatter=1.5 * float(torch.quantile(scatter, _SCATTER_QUANTILE)))
 
@@ -152,15 +152,15 @@ class EllipticityTask(IntervalTask):
             flags = flags | domain_bits(self.settings.domain, self.fitted_stamps(cutouts).valid, *inputs)
         return inputs, flags
 
-    def predict(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def to_columns(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """As in `Task`; OUT_OF_DOMAIN too where the members disagree more than they did in validation."""
-        columns, bits = super().predict(outputs, cutouts, flags)
+        columns, bits = super().to_columns(outputs, cutouts, flags)
         if self.settings.largest_scatter > 0:
             torn = (self.scatter(outputs.detach().float().cpu()) > self.settings.largest_scatter).numpy()
             bits[torn] |= int(ObjectFlag.OUT_OF_DOMAIN)
         return columns, bits
 
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects; sky-frame ones are NaN where the jacobian is unknown."""
         found = self.intervals(outputs)
         sky = to_sky(found.mean.double().numpy(), cutouts.jacobian.numpy())
@@ -181,7 +181,7 @@ class EllipticityTask(IntervalTask):
         """The usual errors of PSF model, background and noise."""
         return perturbations.USUAL
 
-    def usual_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
+    def default_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
         """Of GalSim where it is installed, and adaptive moments; both need PSF and variance."""
         return {"hsm": "galsim", "moments": None} if has_psf and has_variance else {}
 

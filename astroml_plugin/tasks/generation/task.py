@@ -99,7 +99,7 @@ class GenerateTask(Task):
             Column("misfit", "float32", "", "stat.fit.residual", "RMS of its reconstruction, 1: as bright as a centre"),
         ]
 
-    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+    def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """As in `Task`; and what the shapes of the training stamps are like.
 
         Raises:
@@ -148,7 +148,7 @@ class GenerateTask(Task):
         found = {"loss": float(self.loss(outputs, targets)), "rms": float(parts["error"].sqrt())}
         return found | {name: float(parts[name]) for name in TERMS[1:]}
 
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects."""
         shape = shape_from(outputs[:, len(TERMS) :])
         columns = {

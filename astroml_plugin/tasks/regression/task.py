@@ -79,9 +79,9 @@ class RegressTask(IntervalTask):
             ]
         return found
 
-    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+    def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """As in `Task`; and the centre and spread of each target."""
-        task = super().adapted(table, cutouts)
+        task = super().fit_to_training(table, cutouts)
         if self.settings.centres and self.settings.spreads:
             return task
         values = self._learned(table)
@@ -93,7 +93,7 @@ class RegressTask(IntervalTask):
         centres, spreads = self._standard()
         return torch.from_numpy(((self._learned(table) - centres) / spreads).astype(np.float32))
 
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Values and half-widths of n objects; that of a logarithm times the value is that of the value."""
         found, _ = self.in_own_scale(self.intervals(outputs), torch.zeros(len(outputs), self.values))
         columns: dict[str, np.ndarray] = {}

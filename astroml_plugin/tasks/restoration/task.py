@@ -104,7 +104,7 @@ class RestoreTask(Task):
             Column("restored_chi2", "float32", "", "stat.fit.chi2", "Reduced chi2 of the observed pixels against them"),
         ]
 
-    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+    def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """Pixels keep their unit.
 
         Raises:
@@ -164,7 +164,7 @@ class RestoreTask(Task):
         shape = (-1, len(self.bands), self.stamp_size, self.stamp_size)
         return found | shape_bias(outputs[:_MEASURED].reshape(shape), targets[:_MEASURED].float().reshape(shape))
 
-    def measure(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
+    def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects."""
         chosen = self.fitted_stamps(cutouts)
         image, _ = self.settings.normalisation.apply(chosen.image, chosen.variance, chosen.valid)

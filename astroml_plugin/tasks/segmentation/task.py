@@ -207,7 +207,7 @@ class SegmentTask(DetectingTask):
         """Nothing from the table, (n, 0): the layers of the stamps' truth are the targets."""
         return torch.zeros(table.num_rows, 0)
 
-    def adapted(self, table: pa.Table, cutouts: Cutouts) -> Task:
+    def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """The same task: nothing is measured on the training split."""
         return self
 
