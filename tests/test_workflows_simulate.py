@@ -13,10 +13,10 @@ pytest.importorskip("galsim", reason="needs the extra sim")
 from astroml_plugin.compute import cluster
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation import Sky
+from astroml_plugin.simulation import run as runs
 from astroml_plugin.simulation.skies import SKY_POPULATION
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
-from workflows import simulate as module
 from workflows.cli import main
 from workflows.simulate import simulate
 
@@ -29,12 +29,12 @@ def client():
 
 def test_stamps_resume_where_a_run_stopped(tmp_path: Path, client, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"kind": "stamps", "count": 20, "block": 8, "seed": 2, "client": client}
-    real = module.write_block
-    monkeypatch.setattr(module._StampsPlan, "function", staticmethod(_fails_on_block_1))
+    real = runs.write_block
+    monkeypatch.setattr(runs.StampsPlan, "function", staticmethod(_fails_on_block_1))
     first = simulate(out=str(tmp_path / "a"), **settings)
     assert (first.units_done, first.units_failed, first.rows) == (2, 1, 12)
     assert "no room" in first.failures["block 1"]
-    monkeypatch.setattr(module._StampsPlan, "function", staticmethod(real))
+    monkeypatch.setattr(runs.StampsPlan, "function", staticmethod(real))
     seen: list[tuple[int, int]] = []
     second = simulate(out=str(tmp_path / "a"), **settings, progress=lambda _, done, total: seen.append((done, total)))
     assert (second.units_done, second.units_skipped, second.units_failed) == (1, 2, 0)
@@ -49,10 +49,10 @@ def test_stamps_resume_where_a_run_stopped(tmp_path: Path, client, monkeypatch: 
     assert {"e1", "e2", "flux", "mag", "snr", "class", "psf_fwhm"} <= set(a.columns)
 
 
-def _fails_on_block_1(unit: module.BlockUnit) -> int:
+def _fails_on_block_1(unit: runs.BlockUnit) -> int:
     if unit.index == 1:
         raise OSError("no room")
-    return module.write_block(unit)
+    return runs.write_block(unit)
 
 
 def test_a_survey_has_its_tiles_and_truth(tmp_path: Path, client) -> None:
@@ -78,20 +78,20 @@ def test_a_survey_has_its_tiles_and_truth(tmp_path: Path, client) -> None:
 
 def test_the_truth_is_made_again_after_a_failed_tile(tmp_path: Path, client, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"kind": "survey", "shape": (100, 200), "tile_size": 120, "halo": 10, "client": client, "density": 90.0}
-    real = module.write_tile
-    monkeypatch.setattr(module._SurveyPlan, "function", staticmethod(_fails_on_tile_0))
+    real = runs.write_tile
+    monkeypatch.setattr(runs.SurveyPlan, "function", staticmethod(_fails_on_tile_0))
     first = simulate(out=str(tmp_path), **settings)
     assert (first.units_failed, first.truth) == (1, None)
-    monkeypatch.setattr(module._SurveyPlan, "function", staticmethod(real))
+    monkeypatch.setattr(runs.SurveyPlan, "function", staticmethod(real))
     second = simulate(out=str(tmp_path), **settings)
     assert second.truth is not None
     assert len(pq.read_table(second.truth)) == first.rows + second.rows
 
 
-def _fails_on_tile_0(unit: module.TileUnit) -> object:
+def _fails_on_tile_0(unit: runs.TileUnit) -> object:
     if unit.index == 0:
         raise OSError("no room")
-    return module.write_tile(unit)
+    return runs.write_tile(unit)
 
 
 def test_an_output_of_other_settings_is_refused(tmp_path: Path, client) -> None:
