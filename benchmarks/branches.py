@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from astroml_plugin import simulation
+from astroml_plugin.catalog import shear_sums
 from astroml_plugin.core import storage
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.evaluation import shear
@@ -103,16 +104,16 @@ def _sums(columns: Any, table: pa.Table, chosen: NDArray[np.bool_]) -> Float:
     """(place, field); a measurement without responses has 0 there."""
     names = ("e1", "e2", "r11", "r12", "r21", "r22")
     values = {name: np.nan_to_num(np.asarray(columns[name], np.float64)) for name in names if name in columns}
-    for ours, theirs in shear.label_columns(table.column_names).items():
+    for ours, theirs in shear_sums.label_columns(table.column_names).items():
         values[ours] = np.nan_to_num(table[theirs].to_numpy())
     good = chosen & np.isfinite(columns["e1"]) & np.isfinite(columns["e2"])
-    terms = shear.weighted({name: value[good] for name, value in values.items()})
-    places = shear.branch_places(np.array(table["branch"].to_pylist(), str))[good]
-    return shear.block_sums(terms, np.zeros(int(good.sum()), int), places, PLACES)[0] if good.any() else _nothing()
+    terms = shear_sums.weighted({name: value[good] for name, value in values.items()})
+    places = shear_sums.branch_kinds(np.array(table["branch"].to_pylist(), str))[good]
+    return shear_sums.block_sums(terms, np.zeros(int(good.sum()), int), places, PLACES)[0] if good.any() else _nothing()
 
 
 def _nothing() -> Float:
-    return np.zeros((PLACES, len(shear.FIELDS)))
+    return np.zeros((PLACES, len(shear_sums.FIELDS)))
 
 
 def sums(pool: Executor, sets: Sets) -> dict[str, Float]:

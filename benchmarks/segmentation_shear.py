@@ -17,6 +17,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from astroml_plugin.catalog import shear_sums
 from astroml_plugin.core import storage
 from astroml_plugin.cutouts import Tile, around, batches, to_device
 from astroml_plugin.evaluation import shear
@@ -140,7 +141,7 @@ class Measured:
     """What one method has in a sky under one shear, n objects."""
 
     terms: np.ndarray
-    """(n, field) of `shear.weighted`."""
+    """(n, field) of `shear_sums.weighted`."""
     block: np.ndarray
     """(n,) square of the sky without shear; -1 near its border and where there is no ellipticity."""
     number: np.ndarray
@@ -179,7 +180,7 @@ def measured(sky: ShearedSky, tile: Tile, found: Found, truth: Galaxies, shapes:
     given |= {name: np.full(len(kept), g) for name, g in zip(("g1", "g2"), sky.shear)}
     seen = np.flatnonzero(truth.snr >= _NEIGHBOUR)
     number = match(found.x, found.y, *sky.moved(truth.x[seen], truth.y[seen]))
-    return Measured(shear.weighted(given), block, np.where(number >= 0, seen[number], -1), _shared(found))
+    return Measured(shear_sums.weighted(given), block, np.where(number >= 0, seen[number], -1), _shared(found))
 
 
 def _shared(found: Found) -> np.ndarray:
@@ -227,7 +228,7 @@ def sums_of(sky: ShearedSky, methods: Mapping[str, Method], shapes: Shapes) -> S
         found = [places(b) if name == TRUE_PLACES else methods[name](tile) for b, (tile, _) in zip(branches, made)]
         first, second = (measured(b, t, f, truth, shapes) for b, (t, _), f in zip(branches, made, found))
         for selection, chosen in selections((first, second), truth):
-            sums = np.zeros((blocks, 2, len(shear.FIELDS)))
+            sums = np.zeros((blocks, 2, len(shear_sums.FIELDS)))
             for sign, (one, mine) in enumerate(zip((first, second), chosen)):
                 used = mine & (one.block >= 0)
                 np.add.at(sums[:, sign], one.block[used], one.terms[used])

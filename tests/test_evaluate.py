@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from astroml_plugin.catalog import shear_sums
 from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.evaluation import input_errors as perturbations
 from astroml_plugin.evaluation import shape_report as shape_merit
-from astroml_plugin.evaluation import shear
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.evaluation.value_metrics import value_figures
 from tests.test_baselines import ellipse, gaussian
@@ -109,7 +109,7 @@ def test_coverage_and_pull_of_exact_errors() -> None:
 
 
 def test_branches_give_m_c_and_alpha() -> None:
-    names = np.tile(shear.BRANCHES, 200)
+    names = np.tile(shear_sums.BRANCHES, 200)
     rng = np.random.default_rng(0)
     g = np.stack([np.char.startswith(names, f"+g{k}") - 1.0 * np.char.startswith(names, f"-g{k}") for k in (1, 2)], 1)
     psf = np.where(names == "+psf", 0.05, np.where(names == "-psf", -0.05, 0.0))

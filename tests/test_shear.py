@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from astroml_plugin.catalog import Catalog, Column, schema
+from astroml_plugin.catalog import Catalog, Column, schema, shear_sums
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.hashing import hashed_blocks
 from astroml_plugin.evaluation import shear as formulas
@@ -52,7 +52,7 @@ def catalog(folder: Path, values: dict[str, np.ndarray], units: int = 3) -> str:
 def branches(sets: int, m: float, c: float, alpha: float, seed: int = 0) -> tuple[dict, pa.Table]:
     """Columns and labels of sets of 10 branches with the biases m, c and the leakage alpha; response 0.5."""
     rng = np.random.default_rng(seed)
-    names = np.tile(formulas.BRANCHES, sets)
+    names = np.tile(shear_sums.BRANCHES, sets)
     number = np.repeat(np.arange(sets), 10)
     g, psf = np.zeros((10 * sets, 2)), np.zeros((10 * sets, 2))
     for component in (0, 1):
@@ -79,8 +79,8 @@ def test_shear_is_the_inverse_of_the_whole_response() -> None:
 
 def test_bootstrap_error_is_that_of_a_mean() -> None:
     e = np.random.default_rng(0).normal(0, 0.3, (20000, 2))
-    terms = formulas.weighted({"e1": e[:, 0], "e2": e[:, 1], "r11": np.ones(20000), "r22": np.ones(20000)})
-    sums = formulas.block_sums(terms, hashed_blocks(np.arange(20000), formulas.BLOCKS))[:, 0]
+    terms = shear_sums.weighted({"e1": e[:, 0], "e2": e[:, 1], "r11": np.ones(20000), "r22": np.ones(20000)})
+    sums = shear_sums.block_sums(terms, hashed_blocks(np.arange(20000), shear_sums.BLOCKS))[:, 0]
     g = formulas.mean_shear(resampled_sums(sums, 400, 1))
     assert formulas.Estimate.of(g[:, 0]).error == pytest.approx(0.3 / np.sqrt(20000), rel=0.15)
     assert (resampled_sums(sums, 5, 1) == resampled_sums(sums, 5, 1)).all()
@@ -99,7 +99,7 @@ def test_selection_response_of_counterfactuals_restores_the_shear() -> None:
     e = shape + g
     kept = passes(e)
     plain = e[kept].mean()
-    terms = formulas.weighted({"e1": e, "e2": np.zeros(count), "r11": np.ones(count), "r22": np.ones(count)})
+    terms = shear_sums.weighted({"e1": e, "e2": np.zeros(count), "r11": np.ones(count), "r22": np.ones(count)})
     parts = [terms[passes(e + sign * step)].sum(0) for sign in (1, -1)]
     selection = formulas.selection_from_counterfactuals(np.stack([parts, [terms.sum(0)] * 2]), step)
     corrected = formulas.mean_shear(terms[kept].sum(0), selection)[0]
@@ -126,7 +126,7 @@ def test_bias_and_leakage_of_branches(tmp_path: Path) -> None:
 
 
 def test_the_true_shear_goes_by_two_names() -> None:
-    assert formulas.label_columns(["shear_g1", "g2", "psf_e1", "e1"]) == {
+    assert shear_sums.label_columns(["shear_g1", "g2", "psf_e1", "e1"]) == {
         "g1": "shear_g1",
         "g2": "g2",
         "psf1": "psf_e1",
@@ -172,7 +172,7 @@ def test_a_sample_does_not_calibrate_itself(tmp_path: Path) -> None:
 
 def test_selection_response_is_of_each_components_own_galaxies() -> None:
     names = ("e1", "e2", *RESPONSE, "g1", "g2")
-    sums = np.zeros((2, 2, len(formulas.FIELDS)))
+    sums = np.zeros((2, 2, len(shear_sums.FIELDS)))
     own = ((0.8, 0.1, 0.2, 0.7), (0.6, 0.3, 0.4, 0.5))  # R11, R12, R21, R22 of the galaxies sheared along 1, along 2
     for component, response in enumerate(own):
         for sign in (0, 1):
@@ -180,7 +180,7 @@ def test_selection_response_is_of_each_components_own_galaxies() -> None:
             g[component] = 0.02 - 0.04 * sign
             e = (np.reshape(response, (2, 2)) + 0.05) @ g  # what is selected responds with 0.05 more
             values = {name: np.full(3, value) for name, value in zip(names, (*e, *response, *g))}
-            sums[component, sign] = formulas.weighted(values).sum(0)
+            sums[component, sign] = shear_sums.weighted(values).sum(0)
     np.testing.assert_allclose(formulas.selection_from_branches(sums), 0.05, atol=1e-12)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from astroml_plugin.catalog import shear_sums
 from astroml_plugin.core.hashing import hashed_blocks
 from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.evaluation import figures as pictures
@@ -101,18 +102,18 @@ def _placed(
     places: int,
 ) -> F64:
     columns = {"e1": e[:, 0], "e2": e[:, 1], **response}
-    labels = shear.label_columns(table.column_names)
+    labels = shear_sums.label_columns(table.column_names)
     columns |= {ours: np.nan_to_num(_label(table, name)) for ours, name in labels.items()}
     key = table["set_id" if "set_id" in table.column_names else "object_id"].to_numpy()
-    terms = shear.weighted({name: values[good] for name, values in columns.items()})
-    sums = shear.block_sums(terms, hashed_blocks(key[good], shear.BLOCKS), place[good], places)
+    terms = shear_sums.weighted({name: values[good] for name, values in columns.items()})
+    sums = shear_sums.block_sums(terms, hashed_blocks(key[good], shear_sums.BLOCKS), place[good], places)
     return resampled_sums(sums, repeats)
 
 
 def _branch_report(
     e: F64, response: Mapping[str, np.ndarray], table: pa.Table, good: Bool, repeats: int
 ) -> dict[str, Any]:
-    place = shear.branch_places(np.array(table["branch"].to_pylist(), str))
+    place = shear_sums.branch_kinds(np.array(table["branch"].to_pylist(), str))
     sums = _placed(e, response, table, good, repeats, place, 5)
     found: dict[str, Any] = {}
     if sums[0, :4, 0].any():

@@ -11,32 +11,15 @@ rotated by 90 degrees (Nakajima & Bernstein 2007, AJ 133, 1763). Leakage is g_es
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from astroml_plugin.core.typing import F64, I64
-
-BLOCKS = 1000
-"""Random blocks that objects are resampled in: their number sets the precision of an error to 1/sqrt(2 BLOCKS)."""
-
-FIELDS = (
-    *("count", "weight", "e1", "e2", "r11", "r12", "r21", "r22", "g1", "g2"),
-    *("psf1", "psf2", "e1_psf1", "e2_psf2", "psf1_psf1", "psf2_psf2", "value"),
-)
-"""Last axis of every array of sums: objects, then sums of weight, and of weight times ellipticity, response, true
-shear, PSF ellipticity, products of two, and the binned quantity. What a sample does not have is 0."""
-
-LABELS = {"g1": ("shear_g1", "g1"), "g2": ("shear_g2", "g2"), "psf1": ("psf_e1",), "psf2": ("psf_e2",)}
-"""Names that label columns of true shear and PSF ellipticity go by."""
+from astroml_plugin.catalog.shear_sums import FIELDS
+from astroml_plugin.core.typing import F64
 
 _AT = {name: number for number, name in enumerate(FIELDS)}
-
-BRANCHES = ("+g1/0", "+g1/90", "-g1/0", "-g1/90", "+g2/0", "+g2/90", "-g2/0", "-g2/90", "+psf", "-psf")
-"""Values of the label `branch`: the sign and component of the shear and the rotation of the galaxy in degrees, or the
-sign of the PSF's ellipticity. The branches of one galaxy share their `set_id`."""
 
 
 @dataclass(frozen=True)
@@ -71,47 +54,6 @@ class Bias:
     """Additive, component 1."""
     c2: Estimate
     """Additive, component 2."""
-
-
-def weighted(columns: Mapping[str, ArrayLike], weight: ArrayLike | None = None) -> F64:
-    """What each object adds to the sums.
-
-    Args:
-        columns: e1, e2 and any of r11, r12, r21, r22, g1, g2, psf1, psf2, value, each (n,).
-        weight: (n,), default 1.
-
-    Returns:
-        (n, len(FIELDS)) float64.
-    """
-    given = {name: np.asarray(values, np.float64) for name, values in columns.items()}
-    w = np.ones(len(given["e1"])) if weight is None else np.asarray(weight, np.float64)
-    terms = np.zeros((len(w), len(FIELDS)))
-    terms[:, 0], terms[:, 1] = 1, w
-    for number, name in enumerate(FIELDS[2:], 2):
-        factors = name.split("_")
-        if all(factor in given for factor in factors):
-            terms[:, number] = w * np.prod([given[factor] for factor in factors], axis=0)
-    return terms
-
-
-def block_sums(terms: F64, block: ArrayLike, place: ArrayLike | None = None, places: int = 1) -> F64:
-    """Sums per resampling block and place (a bin, a branch).
-
-    Args:
-        terms: (n, field) of `weighted`.
-        block: (n,) integers or text; objects of one block are resampled together.
-        place: (n,) index below `places`; objects with another one are left out.
-        places: how many.
-
-    Returns:
-        (block, place, field).
-    """
-    names, index = np.unique(np.asarray(block), return_inverse=True)
-    where = np.zeros(len(terms), np.int64) if place is None else np.asarray(place, np.int64)
-    used = (where >= 0) & (where < places)
-    sums = np.zeros((len(names), places, terms.shape[1]))
-    np.add.at(sums, (index[used], where[used]), terms[used])
-    return sums
 
 
 def mean(sums: F64, name: str) -> F64:
@@ -224,19 +166,3 @@ def leakage(sums: F64, selection: F64 | float = 0.0) -> F64:
         with np.errstate(invalid="ignore", divide="ignore"):
             found.append(np.where(variance > 1e-12 * spread, covariance / variance, np.nan) / response[..., i - 1])
     return np.stack(found, axis=-1)
-
-
-def label_columns(names: Iterable[str]) -> dict[str, str]:
-    """Which of `names` hold g1, g2, psf1, psf2."""
-    known = set(names)
-    return {ours: found for ours, theirs in LABELS.items() if (found := next((n for n in theirs if n in known), None))}
-
-
-def branch_places(branch: ArrayLike) -> I64:
-    """(n,) from branch names: 0 +g1, 1 -g1, 2 +g2, 3 -g2, 4 +psf or -psf, -1 anything else."""
-    names = np.asarray(branch, str)
-    places = np.full(len(names), -1, np.int64)
-    for number, start in enumerate(("+g1", "-g1", "+g2", "-g2")):
-        places[np.char.startswith(names, start)] = number
-    places[np.isin(names, ("+psf", "-psf"))] = 4
-    return places

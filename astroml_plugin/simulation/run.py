@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from distributed import Client
 
-from astroml_plugin import __version__
 from astroml_plugin.compute import cluster
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.core.version import version
 from astroml_plugin.simulation.options import Stamped, StampSimulation, SurveySimulation
 from astroml_plugin.simulation.units import BlockUnit, TileUnit, create_stamps, create_survey, write_block, write_tile
 from astroml_plugin.sky.wcs import cut_tiles
@@ -108,7 +108,7 @@ class _Plan(ABC):
             if storage.exists(storage.join(self.source, "zarr.json")):
                 raise InputError(f"{storage.redact(self.source)} was not made by simulate: choose another output")
             try:
-                record = {"digest": self.digest, "version": __version__, "settings": self.identity}
+                record = {"digest": self.digest, "version": version(), "settings": self.identity}
                 storage.write_json(url, record)
             except OSError as error:
                 raise InputError(f"{storage.redact(self.out)} cannot be written: {error}") from error
