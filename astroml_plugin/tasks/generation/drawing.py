@@ -1,0 +1,160 @@
+"""Galaxies drawn from a generator into stamps, block by block, with what was asked of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike
+from torch import nn
+
+from astroml_plugin.catalog.objects.readers import open_table
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F32, F64
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.tasks.generation.task import CONDITIONS, GenerateTask
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is done, galaxies done, galaxies in all)."""
+
+BLOCK = 1024
+"""Galaxies per block: the unit of seeds and of work."""
+RECORD = "drawing.json"
+
+
+class Generator(NamedTuple):
+    """A trained generator."""
+
+    task: GenerateTask
+    network: nn.Module
+    name: str
+    """Name of its bundle."""
+    sha256: str
+    """Digest of its weights and card."""
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """Galaxies that were drawn."""
+
+    source: str
+    """The Stamps."""
+    rows: int
+    """Galaxies."""
+    bundle: str
+    """Name of the generator."""
+    seconds: float
+    """Wall time."""
+
+
+def draw_stamps(
+    generator: Generator,
+    *,
+    out: str,
+    count: int | None = None,
+    seed: int = 1,
+    conditions: str | Mapping[str, ArrayLike] | None = None,
+    noise: float = 0.0,
+    progress: Progress | None = None,
+) -> GenerateResult:
+    """Draw galaxies into `out`/stamps.zarr; run again after an interruption, it makes what is missing.
+
+    The object table tells what was asked (`flux`, `size` in pixels, `e1`, `e2`, `offset_x`, `offset_y`) and by which
+    generator each galaxy was made (`generator`: name and digest): no drawn galaxy looks like an observed one there.
+
+    Args:
+        generator: network and task.
+        out: folder or fsspec URL.
+        count: galaxies (default: as many as there are conditions, else 1,000).
+        seed: of everything; the same seed, the same galaxies.
+        conditions: a table (Parquet, CSV, FITS, VOTable) or columns: some of flux, size, e1, e2, one row per galaxy.
+            What is not asked is drawn as the training stamps had it.
+        noise: standard deviation of white noise to add, in the units of the stamps; `variance` is then stored too.
+        progress: told after every block.
+
+    Raises:
+        InputError: conditions that cannot be met, or `out` holds something else.
+    """
+    started = time.perf_counter()
+    asked = _conditions(conditions)
+    count = count or max((len(values) for values in asked.values()), default=1000)
+    if count < 1 or seed < 0 or not 0 <= noise < np.inf:
+        raise InputError(f"draw 1 or more galaxies ({count}), with a seed ({seed}) and noise ({noise}) of 0 or more")
+    store = _opened(
+        out, generator.task, noise, [generator.sha256, count, seed, noise, {k: v.tolist() for k, v in asked.items()}]
+    )
+    done = {unit.index for unit in store.units()}
+    blocks = -(-count // BLOCK)
+    if (room := store.array("image").shape[0] // BLOCK) < blocks:
+        store.reserve(blocks - room)
+    for index in range(blocks):
+        first, stop = index * BLOCK, min(count, (index + 1) * BLOCK)
+        if index not in done:
+            some = {name: values[first:stop] for name, values in asked.items()}
+            drawn = generator.task.draw(
+                generator.network, stop - first, int(np.random.SeedSequence([seed, index]).generate_state(1)[0]), some
+            )
+            image, variance = _observed(drawn.image, noise, [seed, index])
+            checksum = store.write_block(index, image, variance)
+            maker = [f"{generator.name} {generator.sha256[:12]}"] * (stop - first)
+            columns = {"object_id": pa.array(range(first, stop), pa.int64()), **drawn.asked, "generator": maker}
+            store.commit_objects(index, pa.table(columns), checksum)
+        if progress is not None:
+            progress("drawn", stop, count)
+    return GenerateResult(store.url, count, generator.name, time.perf_counter() - started)
+
+
+def _conditions(given: str | Mapping[str, ArrayLike] | None) -> dict[str, F64]:
+    """Columns of what is asked, (n,) each."""
+    if given is None:
+        return {}
+    if not isinstance(given, str | Path):
+        return {name: np.atleast_1d(np.asarray(values, np.float64)) for name, values in given.items()}
+    with open_table(str(given)) as raw:
+        names = [name for name in CONDITIONS if name in raw.names]
+        if not names:
+            raise InputError(
+                f"{storage.redact(str(given))} has none of the columns {', '.join(CONDITIONS)}: it has "
+                f"{', '.join(raw.names)}"
+            )
+        table = pa.concat_tables(raw.chunks(names, [], BLOCK))
+    return {name: table[name].to_numpy().astype(np.float64) for name in names}
+
+
+def _observed(light: F32, noise: float, seed: list[int]) -> tuple[F32, F32 | None]:
+    """Image and variance."""
+    if noise == 0:
+        return light, None
+    random = np.random.default_rng([*seed, 1])
+    noisy = light + np.float32(noise) * random.standard_normal(light.shape, dtype=np.float32)
+    return noisy, np.full_like(light, noise**2)
+
+
+def _opened(out: str, task: GenerateTask, noise: float, identity: list[object]) -> Stamps:
+    """The store of this drawing, new or begun.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    url, record = storage.join(storage.absolute(out), "stamps.zarr"), storage.join(storage.absolute(out), RECORD)
+    digest = storage.digest(*identity)
+    begun = storage.exists(storage.join(url, "zarr.json"))
+    if storage.exists(record):
+        if storage.read_json(record).get("digest") != digest:
+            raise InputError(f"{storage.redact(out)} holds another drawing: choose another output")
+    elif begun:
+        raise InputError(f"{storage.redact(out)} was not made by generate: choose another output")
+    else:
+        storage.write_json(record, {"digest": digest})
+    if begun:
+        return Stamps.open(url)
+    size = (task.stamp_size, task.stamp_size)
+    return Stamps.create(
+        url, bands=task.bands, size=size, block=BLOCK, pixel_scale=task.pixel_scale, variance=noise > 0
+    )
