@@ -38,10 +38,10 @@ from astroml_plugin.training.recipe import Recipe
 from benchmarks import anomaly_labels, picture_weights, skies
 from benchmarks.anomaly_labels import Sought
 from benchmarks.harness import REPEATS, Section, interleave, kept, kept_arrays, median_iqr, scratch, shared_data
+from bundles.morphology import ingested
 from tests.anomaly_robustness import changes
 from tests.pages import table
 from workflows.recipe import read_recipe
-from workflows.shipped.morphology import ingested
 from workflows.train import train
 
 POPULATION, NORMAL, ISOLATED, SOUGHT = 450, 950, 960, 1000

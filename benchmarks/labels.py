@@ -11,11 +11,11 @@ from typing import Any
 
 from benchmarks.harness import Section, scratch, shared_data
 from benchmarks.morphology import ASKED
+from bundles.morphology import ingested
 from tests.pages import table
 from workflows.learning_curve import learning_curve
 from workflows.pieces import NETWORK
 from workflows.recipe import read_recipe
-from workflows.shipped.morphology import ingested
 
 TITLE = "How many labels morphology needs"
 METHODS = (NETWORK, "mlp", "random_forest")

@@ -9,10 +9,10 @@ import shutil
 from typing import Any
 
 from benchmarks.harness import Section, scratch, shared_data
+from bundles.morphology import FOLDS, ingested
 from tests.pages import table
 from workflows.compare import FIGURES, compare
 from workflows.pieces import NETWORK
-from workflows.shipped.morphology import FOLDS, ingested
 
 METHODS = (
     NETWORK,

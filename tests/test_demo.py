@@ -14,13 +14,12 @@ from PIL import Image
 
 pytest.importorskip("galsim", reason="needs the extra sim")
 
+from astroml_plugin.catalog.objects.folder import MOST_IMAGES, find_images
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation.gallery import cut, stretched
 from astroml_plugin.simulation import Camera, Population, Sky, write_fits
 from astroml_plugin.sources.background import background
 from workflows.demo import DemoSky, demo
-from workflows.demo import images as demo_images
-from workflows.demo.images import find_images
-from workflows.demo.pictures import cut, stretched
 from workflows.progress import Reporter
 from workflows.query import query
 
@@ -93,7 +92,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 @pytest.mark.shared_data
 def test_real_images_are_found_with_what_lies_beside_them(shared_data: Path) -> None:
     found = {entry.stem: entry for entry in find_images(str(shared_data))}
-    assert len(found) <= demo_images.MOST_IMAGES
+    assert len(found) <= MOST_IMAGES
     ntt, spitzer = found["sep_ntt_emmi_256"], found["spitzer_example_image"]
     assert ntt.catalogue is not None
     assert ntt.catalogue.endswith(".cat")

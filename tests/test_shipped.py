@@ -13,7 +13,7 @@ from astroml_plugin.simulation import make_block, make_design, preset
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle
-from workflows.shipped import ellipticity as making
+from bundles import ellipticity as making
 
 torch.set_num_threads(1)
 

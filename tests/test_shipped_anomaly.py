@@ -14,12 +14,12 @@ from astroml_plugin.simulation import AnomalySet
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
+from bundles import anomaly as making
 from tests.anomaly_robustness import changes
 from tests.anomaly_samples import population
 from tests.training_samples import write_stamps
 from workflows.infer import infer
 from workflows.query import query
-from workflows.shipped import anomaly as making
 
 torch.set_num_threads(1)
 
@@ -29,7 +29,7 @@ def test_it_ships_within_its_size() -> None:
     folder = Path(bundles.locate("anomaly"))
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4 * 2**20
     told = (folder / "README.md").read_text()
-    assert "python -m workflows.shipped anomaly" in told
+    assert "python -m bundles anomaly" in told
     task = ModelBundle.load("anomaly").task()
     assert task.bands == ("g", "r", "i")
     assert task.settings.any_dtype

@@ -13,7 +13,7 @@ from astroml_plugin.simulation import LensSet
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training import measure_labelled as evaluation
 from astroml_plugin.training.bundle import ModelBundle
-from workflows.shipped import lens as making
+from bundles import lens as making
 
 torch.set_num_threads(1)
 
@@ -53,7 +53,7 @@ def test_it_finds_fresh_lenses() -> None:
 @pytest.mark.slow
 def test_the_simulation_is_not_easy(tmp_path) -> None:
     """Total flux, colour and asymmetry must not tell lenses."""
-    source = making.simulated(str(tmp_path), 3072, 71)
+    source = making.training_set(3072, 71).made(str(tmp_path))
     assert 0.6 < making.easiness(source, 3072) < making.EASIEST
 
 

@@ -10,11 +10,11 @@ import torch
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle
+from bundles import morphology as making
 from workflows.infer import infer
 from workflows.ingest import ingest
 from workflows.query import query
 from workflows.recipe import read_recipe
-from workflows.shipped import morphology as making
 
 torch.set_num_threads(1)
 

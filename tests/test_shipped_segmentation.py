@@ -13,7 +13,7 @@ from astroml_plugin.evaluation.detection_metrics import Found, counts, match, po
 from astroml_plugin.tasks.segmentation.task import field_of, maps_of
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle
-from workflows.shipped import segmentation as making
+from bundles import segmentation as making
 
 torch.set_num_threads(1)
 

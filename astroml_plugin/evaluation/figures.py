@@ -11,10 +11,10 @@ import numpy as np
 from astroml_plugin.core import storage
 
 
-def write_figure(url: str, figure: Any) -> None:
-    """Write a matplotlib figure as PNG."""
+def write_figure(url: str, figure: Any, dpi: int = 120) -> None:
+    """Write a matplotlib figure as PNG of so many pixels per inch."""
     sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=120)
+    figure.savefig(sink, format="png", dpi=dpi)
     storage.write_atomic(url, sink.getvalue())
 
 

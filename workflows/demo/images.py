@@ -2,155 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from distributed import Client
 
-from astroml_plugin.catalog.objects import ObjectSettings, read_chunks
+from astroml_plugin.catalog.objects import ObjectSettings
+from astroml_plugin.catalog.objects.folder import FolderImage, find_images
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
-from astroml_plugin.sources.ingest.fits import list_images
+from astroml_plugin.evaluation.gallery import Field, Snapshot, cut, images_picture
+from astroml_plugin.sources.flatten import flatten_survey, mosaic
 from astroml_plugin.sources.survey import Survey
-from workflows.demo.flat import flattened, mosaic
 from workflows.demo.models import DemoModel, train_model
-from workflows.demo.pictures import Field, Snapshot, cut, images_picture
 from workflows.demo.steps import FINDER, DemoResult, Steps, shown
 from workflows.infer import ObjectTable, infer
 from workflows.ingest import ingest
 from workflows.progress import Reporter
 from workflows.query import query
 
-MOST_IMAGES = 6
-"""Images of a folder that are looked at: those with a catalogue first, then the largest files."""
-
-_MOST_FILES = 5000
-_MOST_OPENED = 4 * MOST_IMAGES
 _HALO = 128
 _SHOWN = 8
 _CUTOUT = 32
-
-_IMAGE = re.compile(r"\.(fits|fit|fts)(\.(gz|bz2|fz))?$", re.IGNORECASE)
-_TABLE = re.compile(r"\.(cat|xml|vot|votable|csv|parquet)$", re.IGNORECASE)
-_COMPANION = re.compile(
-    r"(_oo[wd]_|_ok[wd]_|[._-](wht|weight|mask|msk|dq|rms|var|invvar|psf|flag|cf)s?[._-])", re.IGNORECASE
-)
-_WEIGHTS = (("ooi", "oow"), ("oki", "oow"), (".fits", ".wht.fits"))
-_MASKS = (("ooi", "ood"), ("oki", "ood"))
-
-
-@dataclass(frozen=True)
-class Found:
-    """An image of the folder and what lies beside it."""
-
-    url: str
-    catalogue: str | None = None
-    """Objects table of the same field."""
-    settings: ObjectSettings | None = None
-    """How to read it."""
-    weight: str | None = None
-    """Pattern of its weight file."""
-    mask: str | None = None
-    """Pattern of its data-quality file."""
-
-    @property
-    def stem(self) -> str:
-        """File name without suffixes."""
-        return _IMAGE.sub("", self.url.rsplit("/", 1)[-1])
-
-
-def find_images(folder: str) -> list[Found]:
-    """Images below `folder` with their catalogues, weights and masks, at most `MOST_IMAGES`.
-
-    A catalogue belongs to an image when it is the only table beside the only image of a folder, or its name begins
-    with the image's, and its columns are understood.
-
-    Raises:
-        InputError: no such folder, or no FITS image in it.
-    """
-    folder = storage.absolute(folder)
-    names = storage.list_files(folder)[:_MOST_FILES]
-    images = [name for name in names if _IMAGE.search(name) and not _COMPANION.search(name.rsplit("/", 1)[-1])]
-    if not images:
-        what = "is no folder" if not storage.exists(folder) else "has no FITS image (.fits, .fit, .fz, .gz, .bz2) in it"
-        raise InputError(
-            f"{storage.redact(folder)} {what}: give a folder with images, and their catalogues if you like"
-        )
-    everything = set(names)
-    found = [_describe(folder, name, images, everything) for name in images]
-    sizes = {entry.url: _bytes(entry.url) for entry in found}
-    found.sort(key=lambda entry: (entry.catalogue is None, -sizes[entry.url], entry.url))
-    chosen = [entry for entry in islice(_varied(found, len(folder)), _MOST_OPENED) if _has_pixels(entry.url)]
-    if not chosen:
-        raise InputError(f"no FITS file in {storage.redact(folder)} holds an image that can be read")
-    return chosen[:MOST_IMAGES]
-
-
-def _varied(found: Sequence[Found], depth: int) -> Iterator[Found]:
-    """All, two of each subfolder in turn."""
-    groups: dict[str, list[Found]] = {}
-    for entry in found:
-        groups.setdefault(entry.url[depth:].strip("/").partition("/")[0], []).append(entry)
-    while groups:
-        for name in list(groups):
-            yield from groups[name][:2]
-            groups[name] = groups[name][2:]
-            if not groups[name]:
-                del groups[name]
-
-
-def _has_pixels(url: str) -> bool:
-    try:
-        return bool(list_images(url))
-    except InputError:
-        return False
-
-
-def _bytes(url: str) -> int:
-    fs, path = storage.filesystem(url)
-    return int(fs.size(path) or 0)
-
-
-def _describe(folder: str, name: str, images: Sequence[str], everything: set[str]) -> Found:
-    parent, _, file = name.rpartition("/")
-    tables = [other for other in everything if other.rpartition("/")[0] == parent and _TABLE.search(other)]
-    alone = len([other for other in images if other.rpartition("/")[0] == parent]) == 1
-    stem = _IMAGE.sub("", file)
-    mine = [table for table in tables if table.rpartition("/")[2].startswith(stem)]
-    catalogue, settings = None, None
-    for table in sorted(mine) or (tables if alone and len(tables) == 1 else []):
-        settings = _readable(storage.join(folder, table))
-        if settings is not None:
-            catalogue = storage.join(folder, table)
-            break
-    weight, mask = (_pattern(name, pairs, everything) for pairs in (_WEIGHTS, _MASKS))
-    return Found(storage.join(folder, name), catalogue, settings, weight, mask)
-
-
-def _readable(url: str) -> ObjectSettings | None:
-    """How to read an objects table, its rows numbered where it has no ids; None when it is none."""
-    for settings in (ObjectSettings(), ObjectSettings(columns="object_id=#row")):
-        try:
-            next(read_chunks(url, settings, 100))
-        except InputError:
-            continue
-        return settings
-    return None
-
-
-def _pattern(name: str, pairs: Sequence[tuple[str, str]], everything: set[str]) -> str | None:
-    parent, slash, file = name.rpartition("/")
-    for old, new in pairs:
-        if old in file and parent + slash + file.replace(old, new) in everything:
-            return f"{old}={new}"
-    return None
-
-
 _ANY_SCALE = 1.0
 """Relative difference of pixel scales: what finds objects goes by sizes in pixels, the demo's models by nothing."""
 
@@ -194,7 +70,7 @@ def demo_images(out: str, images: str, client: Client, report: Reporter, models:
     return DemoResult(out, catalogs, (picture,), rows, round(step.seconds, 1), summary)
 
 
-def _measure(entry: Found, out: str, bundles: list[str], client: Client, report: Reporter) -> _Measured:
+def _measure(entry: FolderImage, out: str, bundles: list[str], client: Client, report: Reporter) -> _Measured:
     """One image to its catalog."""
     folder = storage.join(out, "images", f"{entry.stem}-{storage.digest(entry.url)[:6]}")
     result = ingest(
@@ -209,7 +85,7 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
     survey = Survey.open(result.source)
     given: dict[str, Any] = {}
     if entry.catalogue is None:
-        survey, source = flattened(survey, storage.join(folder, "flat.zarr")), f"objects: found by {FINDER}"
+        survey, source = flatten_survey(survey, storage.join(folder, "flat.zarr")), f"objects: found by {FINDER}"
         bundles = [FINDER, *bundles]
         given = {"pixel_scale_tolerance": _ANY_SCALE}
     else:
@@ -217,22 +93,15 @@ def _measure(entry: Found, out: str, bundles: list[str], client: Client, report:
         how = entry.settings or ObjectSettings()
         given = {"objects": ObjectTable(**vars(how), table=entry.catalogue)}
     catalog = storage.join(folder, "catalog")
-    measured = infer(
-        survey.url,
-        bundle=bundles,
-        out=catalog,
-        band=survey.bands[0],
-        client=client,
-        progress=report,
-        **given,
-    )
+    given |= {"band": survey.bands[0], "client": client, "progress": report}
+    measured = infer(survey.url, bundle=bundles, out=catalog, **given)
     drawn, rows = _field(entry, survey, catalog, source)
     outside = f", {measured.unplaced} outside the image" if measured.unplaced else ""
     line = f"{entry.stem}: {rows} objects measured{outside} ({source})"
     return _Measured(catalog, drawn, rows, line)
 
 
-def _field(entry: Found, survey: Survey, catalog: str, source: str) -> tuple[Field, int]:
+def _field(entry: FolderImage, survey: Survey, catalog: str, source: str) -> tuple[Field, int]:
     """What to draw (the parent image with most objects, some of them cut out), and rows of the catalog."""
     table = query(catalog, "SELECT * FROM catalog ORDER BY object_id").to_arrow()
     if not table.num_rows:

@@ -9,7 +9,7 @@ from distributed import Client
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
-from astroml_plugin.simulation import Camera, Population
+from astroml_plugin.simulation import Camera, Population, Sky
 from astroml_plugin.training.recipe import Recipe
 from workflows.progress import Reporter
 from workflows.recipe import read_recipe
@@ -81,6 +81,31 @@ def image_models(scale: float = 1.0, epochs: int = 8) -> tuple[DemoModel, DemoMo
             common | {"population": Population(star_fraction=0.4), "seed": 22},
         ),
     )
+
+
+@dataclass(frozen=True)
+class DemoSky:
+    """How large a demo is; tests take a small one."""
+
+    side: int = 1792
+    """Pixels of the sky's sides."""
+    tile_size: int = 1024
+    halo: int = 128
+    density: float = 40.0
+    """Objects per arcmin^2."""
+    training: float = 1.0
+    """Factor on the number of training stamps."""
+    epochs: int = 10
+    """Passes over them."""
+
+    def sky(self) -> Sky:
+        """The sky that is looked at."""
+        population = Population(star_fraction=0.15, bulge_probability=0.3)
+        return Sky(self.side, self.side, seed=2026, density=self.density, population=population, camera=Camera())
+
+    def models(self) -> tuple[DemoModel, DemoModel]:
+        """What is measured on it."""
+        return sky_models(self.training, self.epochs)
 
 
 def train_model(model: DemoModel, folder: str, client: Client, report: Reporter) -> TrainResult:

@@ -1,4 +1,4 @@
-"""Images as they come, without their background and with their noise: what the bundle that finds objects asks for."""
+"""A survey without its background and with the variance of its noise, as bundles that find objects need it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo
 
 
-def flattened(survey: Survey, url: str) -> Survey:
-    """The first band of a survey without its background, its variance that of the noise found; what is there is kept.
+def flatten_survey(survey: Survey, url: str) -> Survey:
+    """Write the first band of a survey without its background, its variance that of its noise; what is there stays.
 
     Args:
-        survey: images that nobody has taken the background off.
-        url: where the other survey goes.
+        survey: images that still have their background.
+        url: where the new survey goes.
     """
     bands = survey.bands[:1]
     if not storage.exists(storage.join(url, "zarr.json")):

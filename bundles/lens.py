@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.evaluation.ranking_metrics import auroc
 from astroml_plugin.simulation.lenses import easy_features
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
+from bundles.training_sets import TrainingSet
 from workflows.recipe import read_recipe
-from workflows.simulate import simulate
-from workflows.train import train
+from workflows.train import Progress, train
 
 COUNT = 40_960
 """Stamps of the training set, half of them lenses; one tenth is kept for validation and test."""
@@ -64,17 +62,9 @@ def lens_recipe() -> Recipe:
     return replace(recipe, settings=settings, network_arguments=network, training=training, split=split)
 
 
-def simulated(scratch: str, count: int, seed: int, progress: Any = None) -> str:
-    """The URL of simulated lenses and others below `scratch`, made where they are missing."""
-    made = simulate(
-        out=storage.join(scratch, f"lenses-{seed}-{count}"),
-        preset="lenses",
-        count=count,
-        seed=seed,
-        changes={"stamps": {"variance": False}},
-        progress=progress,
-    )
-    return made.source
+def training_set(count: int, seed: int = SEED) -> TrainingSet:
+    """Simulated lenses and others, without variance."""
+    return TrainingSet(f"lenses-{seed}-{count}", "lenses", count, seed, {"changes": {"stamps": {"variance": False}}})
 
 
 def easiness(source: str, count: int = _CHECKED, seed: int = 0) -> float:
@@ -98,7 +88,7 @@ def easiness(source: str, count: int = _CHECKED, seed: int = 0) -> float:
 
 
 def make(
-    *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Any = None
+    *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Progress | None = None
 ) -> ModelBundle:
     """Make the bundle `lens`.
 
@@ -112,7 +102,7 @@ def make(
     Raises:
         InputError: the simulated set is too easy, or an extra is not installed.
     """
-    source = simulated(scratch, max(128, int(COUNT * scale)), SEED, progress)
+    source = training_set(max(128, int(COUNT * scale))).made(scratch, progress=progress)
     found = easiness(source)
     if found > EASIEST:
         raise InputError(f"three plain numbers tell these lenses with an AUROC of {found:.3f}: harden the negatives")

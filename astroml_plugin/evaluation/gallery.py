@@ -1,20 +1,18 @@
-"""The pictures that `demo` leaves: measured against true ellipticity, cutouts with their classes, real fields."""
+"""Pictures of measured objects: ellipticities against the truth, cutouts with their classes, whole fields."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from astroml_plugin.core import storage
+from astroml_plugin.evaluation.figures import write_figure
 
 Array = NDArray[np.floating]
 
@@ -116,7 +114,7 @@ def simulated_picture(url: str, shapes: Shapes, snapshots: Sequence[Snapshot], n
     _plot_snapshots(right, snapshots, 4)
     right.suptitle("measured classes; a red title is a wrong one", fontsize=11)
     figure.suptitle(note, fontsize=12)
-    _save(figure, url)
+    write_figure(url, figure, dpi=110)
 
 
 def images_picture(url: str, fields: Sequence[Field]) -> None:
@@ -127,7 +125,7 @@ def images_picture(url: str, fields: Sequence[Field]) -> None:
         left, right = row.subfigures(1, 2, width_ratios=[1.25, 1])
         _plot_field(left.subplots(), shown)
         _plot_snapshots(right, shown.snapshots, 4)
-    _save(figure, url)
+    write_figure(url, figure, dpi=110)
 
 
 def _plot_shapes(axes: Axes, shapes: Shapes) -> None:
@@ -205,10 +203,3 @@ def _plot_field(axes: Axes, shown: Field) -> None:
     axes.tick_params(labelsize=7)
     if len(set(shown.labels)) > 0:
         axes.legend(fontsize=7, loc="upper right", framealpha=0.8)
-
-
-def _save(figure: Figure, url: str) -> None:
-    FigureCanvasAgg(figure)
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=110)
-    storage.write_atomic(url, sink.getvalue())

@@ -1,6 +1,6 @@
 """Make a bundle that ships with the package.
 
-    python -m workflows.shipped ellipticity --out astroml_plugin/bundles/ellipticity --scratch DIR
+    python -m bundles ellipticity --out astroml_plugin/bundles/ellipticity --scratch DIR
 
 Everything is seeded; run again after an interruption, it continues.
 """
@@ -21,14 +21,14 @@ BUNDLES = ("anomaly", "ellipticity", "lens", "morphology", "segmentation")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m workflows.shipped", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bundles", description=__doc__)
     kinds = parser.add_subparsers(dest="bundle", required=True)
     for name in BUNDLES:
         one = kinds.add_parser(name)
         one.add_argument("--out", required=True, help="folder of the bundle")
         one.add_argument("--scratch", required=True, help="folder for the training stamps, kept")
         one.add_argument("--scale", type=float, default=1.0, help="factor on the size of the training set")
-        module = import_module(f"workflows.shipped.{name}")
+        module = import_module(f"bundles.{name}")
         add: Callable[[argparse.ArgumentParser], None] | None = getattr(module, "add_options", None)
         if add is not None:
             add(one)

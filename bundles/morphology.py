@@ -13,7 +13,7 @@ from workflows.compare import compare
 from workflows.ingest import ingest
 from workflows.pieces import NETWORK
 from workflows.recipe import read_recipe
-from workflows.train import train
+from workflows.train import Progress, train
 
 FOLDS = 5
 
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=int, default=FOLDS, help=f"of the cross-validation ({FOLDS}); 0 for none")
 
 
-def ingested(images: str, scratch: str, progress: Any = None) -> str:
+def ingested(images: str, scratch: str, progress: Progress | None = None) -> str:
     """The URL of the stamps below `scratch`, with bands R, G, B."""
     out = storage.join(scratch, "galaxyzoo.zarr")
     return ingest([images], out=out, npz_map=_KEYS, layout="nyxc", bands="R,G,B", progress=progress).source
@@ -42,7 +42,7 @@ def make(
     folds: int = FOLDS,
     scale: float = 1.0,
     recipe: Recipe | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> ModelBundle:
     """Make the bundle `morphology`.
 
@@ -72,7 +72,9 @@ def make(
     return ModelBundle.save(out, bundle.network(), card)
 
 
-def _cross_validated(recipe: Recipe, source: str, scratch: str, folds: int, progress: Any) -> dict[str, Any]:
+def _cross_validated(
+    recipe: Recipe, source: str, scratch: str, folds: int, progress: Progress | None
+) -> dict[str, Any]:
     place = storage.join(scratch, "cross-validation")
     found = compare(recipe, data=source, out=place, folds=folds, methods=[NETWORK], progress=progress)
     row = found.table[0]

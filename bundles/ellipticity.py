@@ -3,74 +3,63 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-from astroml_plugin.core import storage
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
+from bundles.training_sets import TrainingSet
 from workflows.calibrate_response import calibrate_response
 from workflows.recalibrate import recalibrate
 from workflows.recipe import read_recipe
-from workflows.simulate import simulate
-from workflows.train import train
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """One simulation."""
-
-    name: str
-    """Of its folder in the scratch directory."""
-    preset: str
-    """Named simulation."""
-    count: int
-    """Galaxies."""
-    seed: int
-    """Not one of the seeds that results are quoted for (those are 900 and above)."""
-    snr: tuple[float, float] = (8.0, 400.0)
-    """S/N range, log-uniform."""
-    changes: dict[str, Any] = field(default_factory=dict)
-    """Single settings of the preset that are changed."""
-    pairs: str | None = None
-    """Sets of sheared stamps."""
-
+from workflows.train import Progress, train
 
 _ANY_PSF = {"psf_fwhm": [0.5, 1.05], "psf_ellipticity": 0.1}
 
+_TO_200 = {"snr": (10.0, 200.0)}
+_TO_400 = {"snr": (8.0, 400.0)}
+
 ELLIPTICITY = (
-    TrainingSet("fixed", "field-fixed", 65_536, 101, (10.0, 200.0)),
-    TrainingSet("varying", "field-varying", 131_072, 102, changes={"camera": _ANY_PSF}),
+    TrainingSet("fixed", "field-fixed", 65_536, 101, _TO_200),
+    TrainingSet("varying", "field-varying", 131_072, 102, {**_TO_400, "changes": {"camera": _ANY_PSF}}),
     TrainingSet(
         "wide",
         "field-varying",
         49_152,
         103,
-        changes={
-            "camera": {**_ANY_PSF, "psf_profile": "kolmogorov", "gain": 20.0},
-            "population": {"sersic_n": [0.5, 6.0], "half_light_radius": [0.2, 1.2]},
+        {
+            **_TO_400,
+            "changes": {
+                "camera": {**_ANY_PSF, "psf_profile": "kolmogorov", "gain": 20.0},
+                "population": {"sersic_n": [0.5, 6.0], "half_light_radius": [0.2, 1.2]},
+            },
         },
     ),
 )
 """What `ellipticity` is trained on."""
 
 RESPONSE = (
-    TrainingSet("sheared-fixed", "field-fixed", 24_576, 107, (10.0, 200.0), pairs="shear"),
-    TrainingSet("sheared-varying", "field-varying", 24_576, 108, (10.0, 200.0), pairs="shear"),
-    TrainingSet("sheared", "field-varying", 32_768, 104, changes={"camera": _ANY_PSF}, pairs="shear"),
+    TrainingSet("sheared-fixed", "field-fixed", 24_576, 107, {**_TO_200, "pairs": "shear"}),
+    TrainingSet("sheared-varying", "field-varying", 24_576, 108, {**_TO_200, "pairs": "shear"}),
+    TrainingSet(
+        "sheared", "field-varying", 32_768, 104, {**_TO_400, "changes": {"camera": _ANY_PSF}, "pairs": "shear"}
+    ),
 )
 """What its shear response is fitted on."""
 
 LEAKAGE = (
     TrainingSet(
-        "psf-pairs", "field-varying", 32_768, 109, (10.0, 400.0), {"camera": {"psf_fwhm": [0.5, 1.05]}}, pairs="psf"
+        "psf-pairs",
+        "field-varying",
+        32_768,
+        109,
+        {"snr": (10.0, 400.0), "changes": {"camera": {"psf_fwhm": [0.5, 1.05]}}, "pairs": "psf"},
     ),
 )
 """What PSF leakage is taken out on."""
 
 CALIBRATION = (
-    TrainingSet("calibration-fixed", "field-fixed", 16_384, 105, (10.0, 200.0)),
-    TrainingSet("calibration-varying", "field-varying", 16_384, 106, (10.0, 200.0)),
+    TrainingSet("calibration-fixed", "field-fixed", 16_384, 105, _TO_200),
+    TrainingSet("calibration-varying", "field-varying", 16_384, 106, _TO_200),
 )
 """What its errors are calibrated on: above S/N 200 they are therefore a little too large."""
 
@@ -89,21 +78,6 @@ def ellipticity_recipe() -> Recipe:
     return replace(recipe, training=training, split=replace(recipe.split, fractions=(0.9, 0.05, 0.05)))
 
 
-def simulated(data: TrainingSet, scratch: str, scale: float = 1.0, progress: Any = None) -> str:
-    """The URL of the stamps of a training set, made below `scratch` where they are missing."""
-    made = simulate(
-        out=storage.join(scratch, data.name),
-        preset=data.preset,
-        count=max(64, int(data.count * scale)),
-        seed=data.seed,
-        snr=data.snr,
-        changes=data.changes,
-        pairs=data.pairs,
-        progress=progress,
-    )
-    return made.source
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command beside those of all bundles."""
     parser.add_argument("--weights", metavar="BUNDLE", help="a trained bundle: fit its response and errors anew")
@@ -116,7 +90,7 @@ def make(
     scale: float = 1.0,
     recipe: Recipe | None = None,
     weights: str | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> ModelBundle:
     """Make the bundle `ellipticity`.
 
@@ -130,7 +104,7 @@ def make(
     """
 
     def made(sets: tuple[TrainingSet, ...]) -> list[str]:
-        return [simulated(data, scratch, scale, progress) for data in sets]
+        return [data.made(scratch, scale, progress=progress) for data in sets]
 
     if weights is None:
         train(recipe or ellipticity_recipe(), data=made(ELLIPTICITY), out=out, progress=progress)

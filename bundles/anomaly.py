@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from astroml_plugin.core import storage
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
+from bundles.training_sets import TrainingSet
 from workflows.recipe import read_recipe
-from workflows.simulate import simulate
-from workflows.train import train
+from workflows.train import Progress, train
 
 COUNT = 24_576
 """Stamps of the training set, one in a hundred an anomaly; one tenth is kept for validation and test."""
@@ -37,14 +35,8 @@ def anomaly_recipe() -> Recipe:
     return replace(recipe, settings=settings, network_arguments=network, training=training)
 
 
-def simulated(scratch: str, count: int, seed: int, progress: Any = None) -> str:
-    """The URL of simulated stamps below `scratch`, made where they are missing."""
-    out = storage.join(scratch, f"anomalies-{seed}-{count}")
-    return simulate(out=out, preset="anomalies", count=count, seed=seed, progress=progress).source
-
-
 def make(
-    *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Any = None
+    *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Progress | None = None
 ) -> ModelBundle:
     """Make the bundle `anomaly`.
 
@@ -58,6 +50,7 @@ def make(
     Raises:
         InputError: the extra `sim` is not installed.
     """
-    source = simulated(scratch, max(160, int(COUNT * scale)), SEED, progress)
+    count = max(160, int(COUNT * scale))
+    source = TrainingSet(f"anomalies-{SEED}-{count}", "anomalies", count, SEED).made(scratch, progress=progress)
     train(recipe or anomaly_recipe(), data=[source], out=out, progress=progress)
     return ModelBundle.load(out)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from astroml_plugin.core import storage
 from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.detection_metrics import Found, Truth, counts, pooled
 from astroml_plugin.simulation.fields import field_sky, truth_of
@@ -15,41 +14,23 @@ from astroml_plugin.tasks.segmentation.task import SegmentTask, maps_of
 from astroml_plugin.tasks.segmentation.truth import LAYERS
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
+from bundles.training_sets import TrainingSet
 from workflows.recipe import read_recipe
-from workflows.simulate import simulate
-from workflows.train import train
+from workflows.train import Progress, train
 
-
-@dataclass(frozen=True)
-class Fields:
-    """One simulation of the preset `fields`."""
-
-    name: str
-    """Of its folder in the scratch directory."""
-    count: int
-    """Pieces of 256 x 256 pixels."""
-    seed: int
-    """Below 500; thresholds are chosen on seeds of 500 and above, results are quoted for 900 and above."""
-    changes: dict[str, Any] = field(default_factory=dict)
-    """Single settings that are changed."""
-
+_WIDE = {
+    "population": {
+        **{"magnitude": [18.5, 25.3], "sersic_n": [0.5, 6.0], "half_light_radius": [0.2, 1.3]},
+        **{"bulge_probability": 0.3, "ellipticity_scale": 0.15},
+        "kinds": [{"kind": "irregular", "fraction": 0.1}, {"kind": "composite", "fraction": 0.1}],
+    },
+    "camera": {"psf_profile": "kolmogorov"},
+}
 
 TRAINING = (
-    Fields("field", 1792, 201),
-    Fields(
-        "wide",
-        512,
-        202,
-        {
-            "population": {
-                **{"magnitude": [18.5, 25.3], "sersic_n": [0.5, 6.0], "half_light_radius": [0.2, 1.3]},
-                **{"bulge_probability": 0.3, "ellipticity_scale": 0.15},
-                "kinds": [{"kind": "irregular", "fraction": 0.1}, {"kind": "composite", "fraction": 0.1}],
-            },
-            "camera": {"psf_profile": "kolmogorov"},
-        },
-    ),
-    Fields("dense", 768, 203, {"stamps": {"density": [100.0, 250.0]}}),
+    TrainingSet("field", "fields", 1792, 201),
+    TrainingSet("wide", "fields", 512, 202, {"changes": _WIDE}),
+    TrainingSet("dense", "fields", 768, 203, {"changes": {"stamps": {"density": [100.0, 250.0]}}}),
 )
 """What it is trained on: 201 Mpix, 2,240 square arcminutes, some 180,000 objects.
 
@@ -76,21 +57,8 @@ def segmentation_recipe() -> Recipe:
     )
 
 
-def simulated(data: Fields, scratch: str, scale: float = 1.0, progress: Any = None) -> str:
-    """The URL of the stamps of a training set, made below `scratch` where they are missing."""
-    made = simulate(
-        out=storage.join(scratch, data.name),
-        preset="fields",
-        count=max(16, int(data.count * scale)),
-        seed=data.seed,
-        changes=data.changes,
-        progress=progress,
-    )
-    return made.source
-
-
 def make(
-    *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Any = None
+    *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Progress | None = None
 ) -> ModelBundle:
     """Make the bundle `segmentation`.
 
@@ -101,7 +69,7 @@ def make(
         recipe: another than `segmentation_recipe`.
         progress: told of each unit and epoch.
     """
-    urls = [simulated(data, scratch, scale, progress) for data in TRAINING]
+    urls = [data.made(scratch, scale, least=16, progress=progress) for data in TRAINING]
     train(recipe or segmentation_recipe(), data=urls, out=out, progress=progress)
     bundle = ModelBundle.load(out)
     return bundle if "thresholds" in bundle.card.training else with_thresholds(bundle, out, scale)

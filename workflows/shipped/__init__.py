@@ -1,1 +1,0 @@
-"""How the bundles that ship with the package are made, one file each: data, training, calibration, card."""
