@@ -9,12 +9,12 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
+from astroml_plugin.training.predictions import NETWORK
 from benchmarks.harness import Section, scratch, shared_data
 from benchmarks.morphology import ASKED
 from bundles.morphology import ingested
 from tests.pages import table
 from workflows.learning_curve import learning_curve
-from workflows.pieces import NETWORK
 from workflows.recipe import read_recipe
 
 TITLE = "How many labels morphology needs"

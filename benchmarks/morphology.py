@@ -8,11 +8,12 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from astroml_plugin.evaluation.class_comparison import FIGURES
+from astroml_plugin.training.predictions import NETWORK
 from benchmarks.harness import Section, scratch, shared_data
 from bundles.morphology import FOLDS, ingested
 from tests.pages import table
-from workflows.compare import FIGURES, compare
-from workflows.pieces import NETWORK
+from workflows.compare import compare
 
 METHODS = (
     NETWORK,

@@ -8,10 +8,10 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.predictions import NETWORK
 from astroml_plugin.training.recipe import Recipe
 from workflows.compare import compare
 from workflows.ingest import ingest
-from workflows.pieces import NETWORK
 from workflows.recipe import read_recipe
 from workflows.train import Progress, train
 

@@ -9,17 +9,17 @@ import torch
 from training_samples import SIZE, class_stamps, ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation.comparison import Score
+from astroml_plugin.evaluation.learning_curve import LearningCurve, answer, fit_power_laws
+from astroml_plugin.training import learning_curves, method_comparison, predictions
 from astroml_plugin.training import run as training
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.splits import SplitSettings
-from workflows import compare as comparing
-from workflows import learning_curve as curves
-from workflows import pieces
 from workflows.cli import main
 from workflows.compare import compare
 from workflows.ingest import ingest
-from workflows.learning_curve import Curve, _Judge, answer, fit_power_laws, learning_curve
+from workflows.learning_curve import learning_curve
 from workflows.train import train
 
 torch.set_num_threads(1)
@@ -119,8 +119,8 @@ def test_what_is_finished_is_not_done_again(
     def refuse(*_args, **_settings):
         raise AssertionError("this was done before")
 
-    monkeypatch.setattr(pieces, "train", refuse)
-    monkeypatch.setattr(pieces.classical, "Classifier", refuse)
+    monkeypatch.setattr(predictions, "train_bundle", refuse)
+    monkeypatch.setattr(predictions.classical, "Classifier", refuse)
     again = compare(recipe, data=data, out=compared, folds=2, methods=["network", "cart", "svm_both"], repeats=50)
     assert len(again.table) == 3
     (compared / "pieces" / "cart" / "fold_1.parquet").rename(compared / "kept")
@@ -146,9 +146,12 @@ def test_other_recipes_tasks_methods_and_outputs_are_refused(
         compare(recipe, data=data, out=tmp_path / "a", folds=-2, methods=["cart"])
     assert not (tmp_path / "a").exists()
     shapes = ellipticity_stamps(str(tmp_path / "shapes.zarr"), 60)
-    (tmp_path / "shapes.toml").write_text('task = "ellipticity"')
-    with pytest.raises(InputError, match="task 'ellipticity' that does not give one class"):
+    (tmp_path / "shapes.toml").write_text('task = "ellipticity"\n[settings]\npsf = "none"')
+    with pytest.raises(InputError, match="'cart' tells classes apart, and the recipe's task 'ellipticity' has none"):
         compare(tmp_path / "shapes.toml", data=shapes, out=tmp_path / "b", methods=["cart"])
+    (tmp_path / "light.toml").write_text('task = "anomaly"')
+    with pytest.raises(InputError, match="task 'anomaly' has no scalar score on these labels"):
+        compare(tmp_path / "light.toml", data=data, out=tmp_path / "b")
 
 
 def test_ordinary_split_and_a_finished_bundle(data: str, recipe: Path, tmp_path: Path) -> None:
@@ -195,6 +198,73 @@ def test_fresh_objects_instead_of_a_test_side(data: str, recipe: Path, tmp_path:
         compare(recipe, data=data, test=stars, out=tmp_path / "d", methods=["cart"])
 
 
+REGRESS = """
+task = "regress"
+[settings]
+targets = ["size", "flux"]
+logarithmic = ["flux"]
+[network_arguments]
+widths = [4, 8]
+hidden = 8
+[training]
+epochs = 4
+batch_size = 32
+learning_rate = 0.01
+"""
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Round Gaussians with their widths and fluxes, and a recipe that measures both."""
+    folder = tmp_path_factory.mktemp("sizes")
+    rng = np.random.default_rng(3)
+    size, flux = rng.uniform(1.5, 4, 300), rng.uniform(500, 2000, 300)
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    width = size[:, None, None]
+    image = flux[:, None, None] * np.exp(-0.5 * (x**2 + y**2) / width**2) / (2 * np.pi * width**2)
+    image = (image + rng.normal(size=image.shape))[:, None].astype(np.float32)
+    (folder / "sizes.toml").write_text(REGRESS)
+    return write_stamps(str(folder / "sizes.zarr"), image, {"size": size, "flux": flux}), folder / "sizes.toml"
+
+
+def test_a_regression_is_compared_by_its_errors(sizes: tuple[str, Path], tmp_path: Path) -> None:
+    data, recipe = sizes
+    train(recipe, data=data, out=tmp_path / "finished", epochs=8)
+    result = compare(recipe, data=data, out=tmp_path / "c", folds=0, bundle=tmp_path / "finished", repeats=50)
+    assert {line["method"] for line in result.table} == {"network", "finished"}
+    errors = [line["rmse_size"]["value"] for line in result.table]
+    assert errors == sorted(errors)
+    for line in result.table:
+        for name in ("rmse_size", "rmse_flux", "nmad_size", "outlier_fraction_flux"):
+            assert line[name]["low"] <= line[name]["value"] <= line[name]["high"]
+    table = pq.read_table(tmp_path / "c" / "predictions.parquet").to_pandas()
+    best = table[table.method == result.table[0]["method"]]
+    assert np.sqrt(np.mean((best["size"] - best.truth_size) ** 2)) == pytest.approx(errors[0])
+    stored = LabelledStamps([data]).labels["size"].to_numpy()
+    np.testing.assert_allclose(best.truth_size, stored[best.row])
+    record = json.loads((tmp_path / "c" / "compare.json").read_text())
+    assert "classes" not in record
+    assert "rmse size" in result.text
+    assert (tmp_path / "c" / "compare.png").exists()
+
+
+def test_a_regression_has_a_learning_curve(sizes: tuple[str, Path], tmp_path: Path) -> None:
+    data, recipe = sizes
+    result = learning_curve(recipe, data=data, out=tmp_path / "l", sizes=[40, 80, 160], seeds=1, repeats=20)
+    assert result.metric == "rmse_size"
+    assert [(point["method"], point["size"]) for point in result.points] == [("network", n) for n in (40, 80, 160)]
+    assert result.points[-1]["value"] < result.points[0]["value"]
+    assert result.answers["network"].startswith("network: to reach rmse size")
+    named = learning_curve(
+        recipe, data=data, out=tmp_path / "l", sizes=[40, 80, 160], seeds=1, repeats=20, metric="nmad_flux", target=50.0
+    )
+    assert named.metric == "nmad_flux"
+    with pytest.raises(InputError, match="no metric 'accuracy' for a learning curve: there are rmse_size, rmse_flux"):
+        learning_curve(recipe, data=data, out=tmp_path / "l", seeds=1, metric="accuracy")
+    with pytest.raises(InputError, match="must be above 0"):
+        learning_curve(recipe, data=data, out=tmp_path / "l", seeds=1, target=-1.0)
+
+
 @pytest.mark.shared_data
 def test_real_galaxies_are_told_apart_by_shape_features(shared_data: Path, tmp_path: Path) -> None:
     with np.load(shared_data / "gz1_sdss_rgb64_dev.npz") as whole:
@@ -228,17 +298,14 @@ def test_power_laws_are_found() -> None:
     assert (falling[:2, 1] == 0).all()
 
 
-def curve(floor: float, spread: float) -> Curve:
+def curve(floor: float, spread: float) -> LearningCurve:
     rng = np.random.default_rng(0)
     samples = np.stack([np.abs(rng.normal(floor, spread, 400)), np.full(400, 3.0), np.full(400, 0.5)], axis=1)
-    return Curve(floor, 3.0, 0.5, samples)
+    return LearningCurve(floor, 3.0, 0.5, samples)
 
 
 def test_the_answer_is_a_number_with_an_interval_or_an_honest_no() -> None:
-    class Settings:
-        classes = ("a", "b")
-
-    judge = _Judge("accuracy", Settings())
+    judge = Score("accuracy", rising=True, bounded=True)
     found = curve(0.05, 0.005)
     assert found.needed(0.08)[0] == pytest.approx((3 / 0.03) ** 2)
     text = answer("svm", found, judge, 0.92, (200, 2000), 0.0)
@@ -268,7 +335,7 @@ def test_learning_curve_from_end_to_end(
     assert made == [f"n{size}_s{seed}.parquet" for size in (24, 48, 96) for seed in (0, 1)]
     rows = [set(pq.read_table(tmp_path / "lc" / "pieces" / "cart" / name)["row"].to_pylist()) for name in made]
     assert all(one == rows[0] for one in rows)
-    monkeypatch.setattr(pieces.classical, "Classifier", None)
+    monkeypatch.setattr(predictions.classical, "Classifier", None)
     assert learning_curve(recipe, methods=["cart"], **settings).points == result.points
     few = ({"sizes": [4, 48, 96]}, "a subset of 4 training objects cannot be used: the validation split lacks a class")
     for wrong, words in (
@@ -284,7 +351,7 @@ def test_learning_curve_from_end_to_end(
 def test_verbs(
     data: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (comparing, curves):
+    for module in (method_comparison, learning_curves):
         monkeypatch.setattr(module, "write_figure", lambda url, figure: None)
     common = [str(recipe), "--data", data]
     assert main(["compare", *common, "--out", str(tmp_path / "c"), "--folds", "2", "--methods", "cart"]) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,25 @@ def true_against_measured(truth: np.ndarray, measured: np.ndarray, names: Sequen
         low, high = float(truth[:, number].min()), float(truth[:, number].max())
         panel.plot([low, high], [low, high], "k-", linewidth=1)
         panel.set(xlabel=f"true {name}", ylabel=f"measured {name}", aspect="equal")
+    return figure
+
+
+def residuals(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Any:
+    """One panel per name of (truth, measurement) (n,): their difference against truth, with its median and the central
+    68.3 % in bins of equal numbers.
+    """
+    figure, axes = _axes(len(panels))
+    for panel, (name, (truth, measured)) in zip(axes, panels.items()):
+        difference = measured - truth
+        panel.plot(truth, difference, ".", markersize=2, alpha=0.3, color=_COLOURS[0], rasterized=True)
+        parts = np.array_split(np.argsort(truth, kind="stable"), min(12, max(1, len(truth) // 20)))
+        middle = np.array([np.median(truth[rows]) for rows in parts])
+        low, median, high = np.array([np.percentile(difference[rows], (15.865, 50, 84.135)) for rows in parts]).T
+        error = [median - low, high - median]
+        panel.errorbar(middle, median, error, fmt="o", color=_COLOURS[1], markersize=4, capsize=2, linewidth=1)
+        panel.axhline(0, color="k", linewidth=0.8)
+        reach = 1.5 * float(np.quantile(np.abs(difference), 0.99)) or 1.0
+        panel.set(xlabel=f"true {name}", ylabel="measured − true", ylim=(-reach, reach))
     return figure
 
 

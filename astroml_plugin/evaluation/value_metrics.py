@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from astroml_plugin.core.typing import F64, Bool
+from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.evaluation import bootstrap
 
 FEWEST = 20
@@ -91,18 +91,22 @@ def residual_figures(values: F64, truth: F64, repeats: int = 500, seed: int = 0)
     if len(difference) < FEWEST:
         return result
 
-    def figures(rows: Any) -> dict[str, float]:
-        d = difference[rows]
-        distance = np.abs(d - np.median(d))
-        nmad = 1.4826 * float(np.median(distance))
-        return {
-            "rmse": float(np.sqrt((d**2).mean())),
-            "bias": float(d.mean()),
-            "nmad": nmad,
-            "outlier_fraction": float((distance > OUTLYING * nmad).mean()),
-        }
+    def figures(rows: I64) -> dict[str, float]:
+        return residual_statistics(difference[rows])
 
     return result | bootstrap.row_intervals(figures, len(difference), repeats, seed)
+
+
+def residual_statistics(difference: F64) -> dict[str, float]:
+    """rmse, bias, nmad and outlier_fraction of value - truth (n,): see `residual_figures`."""
+    distance = np.abs(difference - np.median(difference))
+    nmad = 1.4826 * float(np.median(distance))
+    return {
+        "rmse": float(np.sqrt((difference**2).mean())),
+        "bias": float(difference.mean()),
+        "nmad": nmad,
+        "outlier_fraction": float((distance > OUTLYING * nmad).mean()),
+    }
 
 
 def finite_rows(values: F64) -> Bool:

@@ -8,8 +8,8 @@ A new task is a subclass with `columns`, `outputs`, `targets`, `loss` and `decod
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -18,7 +18,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin.catalog import Column
 from astroml_plugin.core import registry as plugins
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
@@ -26,6 +25,7 @@ from astroml_plugin.core.settings import from_mapping, refuse_choices, to_mappin
 from astroml_plugin.cutouts import Cutouts, crop, from_stamps
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
+from astroml_plugin.tasks.judged import Judged
 from astroml_plugin.tasks.normalisation import Normalisation, gaussian_psf, measure_scales, normalise_psf
 
 __all__ = [
@@ -100,7 +100,7 @@ _CHOICES = {
 }
 
 
-class Task(ABC):
+class Task(Judged):
     """Model input, loss, metrics and catalog columns of one kind of measurement."""
 
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
@@ -151,20 +151,12 @@ class Task(ABC):
         """Label columns of the training data that `targets` needs."""
 
     @abstractmethod
-    def columns(self) -> list[Column]:
-        """The catalog's columns of this task, in order."""
-
-    @abstractmethod
     def targets(self, table: pa.Table) -> Tensor:
         """What to learn, (n, ...) from the label columns of n objects.
 
         Raises:
             InputError: labels that cannot be learned from (NaN, constant, unknown), with counts.
         """
-
-    @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss over a batch, a scalar, from network outputs (n, ...) and targets (n, ...)."""
 
     @abstractmethod
     def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
@@ -226,30 +218,6 @@ class Task(ABC):
         for name, values in targets.items():
             if len(values) == 0:
                 raise InputError(f"the {name} split has no object: give more data or other split fractions")
-
-    def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
-        """Plain JSON figures of merit from outputs (n, ...) and targets (n, ...) and, if given, all label columns."""
-        return {"loss": float(self.loss(outputs, targets))}
-
-    def figures(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
-        """File stem -> matplotlib figure that shows how good the model is; none here."""
-        return {}
-
-    def perturbations(self) -> Mapping[str, Callable[[Cutouts], Cutouts]]:
-        """Name -> an error of PSF model, background or noise whose effect `evaluate` reports; none here."""
-        return {}
-
-    def baselines(self) -> Mapping[str, Callable[[Cutouts], dict[str, np.ndarray]]]:
-        """Name -> another method that measures columns of the same stamps, NaN where it fails; none here."""
-        return {}
-
-    def default_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
-        """Names of `baselines` that `evaluate` runs unasked on such a source, and the package that each needs; none."""
-        return {}
-
-    def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What `evaluate` says of catalog columns: plain JSON, and file stem -> matplotlib figure; nothing here."""
-        return {}, {}
 
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
         """Targets of stamps that went through one of `SYMMETRIES`; unchanged here."""

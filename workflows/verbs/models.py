@@ -154,7 +154,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _add_labelled(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("recipe", metavar="RECIPE", help="a shipped recipe or a TOML file, of a task that classifies")
+    verb.add_argument("recipe", metavar="RECIPE", help="a shipped recipe or a TOML file")
     verb.add_argument("--data", required=True, nargs="+", metavar="SOURCE", help="Stamps with labels")
     verb.add_argument("--out", required=True, metavar="DIR", help="where table, figure and predictions go")
     verb.add_argument("--test", nargs="+", metavar="SOURCE", help="judge on these instead of a test side of the data")
@@ -164,7 +164,7 @@ def _add_labelled(verb: argparse.ArgumentParser) -> None:
 def _add_compare(verb: argparse.ArgumentParser) -> None:
     _add_labelled(verb)
     verb.add_argument("--folds", type=int, metavar="K", help="cross-validation (5); 0: the recipe's own split")
-    verb.add_argument("--methods", type=names, metavar="A,B,…", help="network and classical ones (all)")
+    verb.add_argument("--methods", type=names, metavar="A,B,…", help="network and, for classes, classical ones (all)")
     verb.add_argument("--bundle", action="append", metavar="BUNDLE", help="judge a finished bundle as well; repeatable")
 
 
@@ -180,8 +180,11 @@ def _learning_curve(options: argparse.Namespace) -> int:
 def _add_learning_curve(verb: argparse.ArgumentParser) -> None:
     _add_labelled(verb)
     verb.add_argument("--sizes", type=counts, metavar="N,M,…", help="training objects (six, each twice the one before)")
-    verb.add_argument("--methods", type=names, metavar="A,B,…", help="network,random_forest,svm_both unless given")
-    verb.add_argument("--metric", help="accuracy, balanced_accuracy, macro_f1, ece, brier, nll or auroc (accuracy)")
+    verb.add_argument("--methods", type=names, metavar="A,B,…", help="network (and random_forest,svm_both for classes)")
+    verb.add_argument(
+        "--metric",
+        help="accuracy (default), balanced_accuracy, macro_f1, ece, brier, nll, auroc; rmse, nmad",
+    )
     verb.add_argument("--target", type=float, metavar="X", help="value of the metric to reach (half of the best error)")
     verb.add_argument("--seeds", type=int, metavar="N", help="subsets of each size (3)")
 
@@ -213,7 +216,7 @@ VERBS: dict[str, Verb] = {
     ),
     "compare": (
         _compare,
-        "Networks and classical methods on the same folds (needs the extra classical).",
+        "Networks and classical methods on the same folds.",
         "classify --data galaxies.zarr --out comparison --folds 5",
         _add_compare,
     ),

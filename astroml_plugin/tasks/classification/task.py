@@ -20,14 +20,17 @@ from torch.nn import functional
 from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.core.typing import F64, I64, Columns
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation import calibration, class_metrics
+from astroml_plugin.evaluation import calibration, class_comparison, class_figures, class_metrics
 from astroml_plugin.evaluation import class_report as class_merit
+from astroml_plugin.evaluation.comparison import Comparison, Score, Scorer
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.tasks.base import Task, TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.classification import labels as class_labels
+from astroml_plugin.tasks.judged import Outputs, Report
 from astroml_plugin.tasks.normalisation import Normalisation
-from astroml_plugin.tasks.test_time_augmentation import averaged, check_count
+from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged, check_count
 
 _MOST_TOLD = 12
 
@@ -453,6 +456,62 @@ class ClassifyTask(Task):
             prior=self._fractions() if settings.prior else None,
             labels=self.class_numbers(probabilities),
         )
+
+    def run_report(self, options: Any, outputs: Outputs) -> Report:
+        """What averaging over symmetries costs and gains, for up to as many as the run asks for."""
+        most = options.symmetries or 1
+        if most <= 1 or self.settings.multi_label:
+            return {}, {}
+        probabilities, seconds, truth = {}, {}, np.zeros(0, np.int64)
+        for count in [number for number in COUNTS if number <= most]:
+            values, targets, seconds[count] = outputs(self.with_settings(symmetries=count))
+            probabilities[count] = self.probabilities(values).double().numpy()
+            truth = most_votes(targets).numpy()
+        rows = class_merit.compared(probabilities, truth, seconds)
+        figure = class_figures.symmetry(rows, ("accuracy", "balanced_accuracy", "nll", "ece"))
+        return {"symmetries": rows}, {"symmetries": figure}
+
+    # ---- beside other methods ----------------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, where classes exclude each other."""
+        return () if self.settings.multi_label else tuple(self.settings.classes)
+
+    def truth(self, table: pa.Table) -> Columns:
+        """The class of each object, of votes the one with most; nothing with `multi_label`."""
+        if self.settings.multi_label:
+            return {}
+        names = np.array(self.settings.classes, object)
+        return {"label": names[most_votes(self.targets(table)).numpy()]}
+
+    def scores(self, table: pa.Table) -> tuple[Score, ...]:
+        """Accuracy first; AUROC where a positive class is named; none with `multi_label`."""
+        if self.settings.multi_label:
+            return ()
+        return class_comparison.SCORES if self.settings.positive else class_comparison.PLAIN_SCORES
+
+    def scorer(self, score: str, columns: Columns, truth: Columns) -> Scorer:
+        """A score of `class_comparison.SCORES` as a function of rows."""
+        return class_comparison.scorer(score, *self._judged(columns, truth), self._positive())
+
+    def comparison(self, columns: Columns, truth: Columns, repeats: int = 500) -> Comparison:
+        """Scores of the probabilities, of labels chosen as the recipe says for all methods alike, and confusion."""
+        probabilities, true = self._judged(columns, truth)
+        chosen = self.class_numbers(probabilities)
+        return class_comparison.compared(probabilities, true, chosen, self._positive(), repeats)
+
+    def _judged(self, columns: Columns, truth: Columns) -> tuple[F64, I64]:
+        """Probabilities (n, class) and class numbers (n,)."""
+        classes = self.settings.classes
+        probabilities = np.stack([np.asarray(columns[f"p_{name}"], np.float64) for name in classes], axis=1)
+        number = {name: number for number, name in enumerate(classes)}
+        return probabilities, np.array([number[name] for name in truth["label"]], np.int64)
+
+    def _positive(self) -> int | None:
+        """Number of the class that is searched for."""
+        positive, classes = self.settings.positive, tuple(self.settings.classes)
+        return classes.index(positive) if positive in classes else None
 
 
 def _values(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.typing import Columns
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation import figures as pictures
 from astroml_plugin.evaluation import input_errors as perturbations
@@ -176,6 +177,11 @@ class EllipticityTask(IntervalTask):
         swap, flip_x, flip_y = symmetry
         signs = torch.tensor([(-1.0) ** swap, (-1.0) ** (flip_x + flip_y)], device=targets.device)
         return targets * signs
+
+    def truth(self, table: pa.Table) -> Columns:
+        """True e1 and e2; the label `snr` is not of the column's aperture."""
+        values = self.targets(table).double().numpy()
+        return {"e1": values[:, 0], "e2": values[:, 1]}
 
     def perturbations(self) -> Mapping[str, Callable[[Cutouts], Cutouts]]:
         """The usual errors of PSF model, background and noise."""

@@ -1,70 +1,80 @@
-"""Methods on splits, piece by piece: a network trained by a recipe, finished bundles, classical classifiers.
+"""Predictions of methods on splits: a network trained by a recipe, finished bundles, classical classifiers.
 
-A piece is one method on one split: the probabilities of its test side, in one Parquet file that is written whole. What
-is there is not done again, so that comparisons and learning curves go on where they stopped.
+Each prediction, one method on the test side of one split, is a Parquet file that is written whole. What is there is not
+made again, so that comparisons and learning curves go on where they stopped.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
-from astroml_plugin.evaluation.baselines import classical, features
+from astroml_plugin.core.typing import I64, Array, Columns
+from astroml_plugin.evaluation.baselines import classical
 from astroml_plugin.sky.duplicates import shared_places
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import BlockStream
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.checkpoint import LOG
-from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.feature_tables import FeatureTables
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.measure_labelled import measure
 from astroml_plugin.training.plan import Plan, plan_training
 from astroml_plugin.training.recipe import Recipe
-from astroml_plugin.training.run import TrainExecution
+from astroml_plugin.training.run import TrainExecution, train_bundle
 from astroml_plugin.training.splits import SplitSettings, split_record
-from workflows.recipe import read_recipe
-from workflows.train import train
 
 NETWORK = "network"
 """The method that is the recipe's network."""
 
 
-Float = NDArray[np.float64]
 Progress = Callable[..., None]
 """Called as progress(what, done, total, note)."""
 
+_FORMAT = 2
+"""Version of the files: those of another one are not read."""
+
+_TRUTH = "truth:"
+"""Prefix of the true values' columns in a file."""
+
 
 @dataclass(frozen=True)
-class Piece:
+class MethodPrediction:
     """One method on the test side of one split."""
 
-    rows: NDArray[np.int64]
+    rows: I64
     """(n,) numbers of the objects that were measured."""
-    truth: NDArray[np.int64]
-    """(n,) their classes."""
-    probabilities: Float
-    """(n, class)"""
+    truth: Columns
+    """Catalog column -> (n,) true values."""
+    columns: Columns
+    """Catalog column -> (n,) what the method gives."""
     about: dict[str, Any]
-    """identity, classes, trained (objects), train_seconds, seconds (of the test side), objects (asked for)."""
+    """identity, trained (objects), train_seconds, seconds (of the test side), objects (asked for)."""
+
+    def take(self, places: Array) -> MethodPrediction:
+        """Some of the objects, by their places or a mask (n,)."""
+        truth, columns = (
+            {name: array[places] for name, array in arrays.items()} for arrays in (self.truth, self.columns)
+        )
+        return MethodPrediction(self.rows[places], truth, columns, self.about)
 
 
-class Pieces:
-    """What methods give on splits of the same labelled stamps, kept in a folder.
+class PredictionCache:
+    """Predictions of methods on splits of the same labelled stamps, kept in a folder.
 
     Args:
-        recipe: of a task that classifies.
+        recipe: of a task that has scalar scores.
         data: sources of labelled stamps.
         out: folder or URL.
         test: sources to judge on, none of whose objects may be among the data; default the test side of the split.
@@ -78,29 +88,30 @@ class Pieces:
 
     def __init__(
         self,
-        recipe: str | Path | Recipe,
+        recipe: Recipe,
         data: str | Sequence[str],
-        out: str | Path,
+        out: str,
         *,
         test: Sequence[str] = (),
-        bundles: Sequence[str | Path] = (),
+        bundles: Sequence[str] = (),
         device: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.recipe = read_recipe(recipe)
+        self.recipe = recipe
         self.urls = [data] if isinstance(data, str) else list(data)
-        self.out, self.progress = storage.absolute(str(out)), progress
+        self.out, self.progress = storage.absolute(out), progress
         self.device = device or choose_device()
         _refuse_stores(self.out)
-        _refuse_other_tasks(self.recipe.build_task(), self.recipe.task)
+        task = recipe.build_task()
         self.data = LabelledStamps(self.urls)
+        _refuse_without_scores(task, recipe.task, self.data)
         self.test = LabelledStamps(test) if test else None
         self.bundles = _by_name([ModelBundle.load(bundle) for bundle in bundles])
         self._plans: dict[str, Plan] = {}
-        self._tables: dict[tuple[bool, str], _Table] = {}
+        self._features: dict[bool, FeatureTables] = {}
 
-    def check(self, methods: Sequence[str]) -> None:
-        """Refuse unknown and repeated methods, or none, before any work.
+    def check(self, methods: Sequence[str], task: Task) -> None:
+        """Refuse methods that are unknown, repeated or no use for a task, or none, before any work.
 
         Raises:
             InputError: names those there are.
@@ -109,13 +120,15 @@ class Pieces:
         if repeated or not methods:
             told = f"{', '.join(repeated)} more than once" if repeated else "none"
             raise InputError(f"of methods to compare {told} was given: name each one once, such as {NETWORK},svm")
+        known = [NETWORK, *self.bundles, *(classical.METHODS if task.classes else ())]
         for name in methods:
-            if name == NETWORK or name in self.bundles:
-                continue
-            if name not in classical.METHODS:
-                known = ", ".join([NETWORK, *self.bundles, *classical.METHODS])
-                raise InputError(f"no method {name!r} to compare: there are {known}")
-            classical.method(name)
+            if name in classical.METHODS and name not in known:
+                raise InputError(
+                    f"method {name!r} tells classes apart, and the recipe's task {self.recipe.task!r} has none: "
+                    f"there are {', '.join(known)}"
+                )
+            if name not in known:
+                raise InputError(f"no method {name!r} to compare: there are {', '.join(known)}")
 
     def plan(self, split: SplitSettings) -> Plan:
         """Task, rows and targets of a split."""
@@ -140,7 +153,7 @@ class Pieces:
         """Where the objects that methods are judged on lie."""
         return self.data if self.test is None else self.test
 
-    def _side(self, plan: Plan) -> tuple[NDArray[np.int64], torch.Tensor, tuple[str, ...]]:
+    def _side(self, plan: Plan) -> tuple[I64, torch.Tensor, tuple[str, ...]]:
         """Rows in `judged`, their targets and the bands to read."""
         source = self.judged.first
         bands = plan.task.check_source(
@@ -157,17 +170,17 @@ class Pieces:
         plan.task.check_splits({"test": targets})
         return rows, targets, bands
 
-    def get(self, method: str, split: SplitSettings, name: str, seed: int = 0) -> Piece:
-        """The piece of that name, made unless it is there.
+    def get(self, method: str, split: SplitSettings, name: str, seed: int = 0) -> MethodPrediction:
+        """The prediction of that name, made unless it is there.
 
         Args:
             method: "network", the name of a bundle, or one of `classical.METHODS`.
             split: which objects.
-            name: of the piece in the folder, without suffix.
+            name: of the file in the folder of the method, without suffix.
             seed: added to the recipe's.
 
         Raises:
-            InputError: the folder holds a piece of another recipe, seed or data.
+            InputError: the folder holds a prediction of another recipe, seed or data.
         """
         url = storage.join(self.out, "pieces", method, f"{name}.parquet")
         identity = self._identity(method, split, seed)
@@ -175,13 +188,18 @@ class Pieces:
             return _read(url, identity)
         plan = self.plan(split)
         make = self._network if method == NETWORK else self._bundle if method in self.bundles else self._classical
-        piece = make(method, plan, name, seed)
-        about = {"identity": identity, "classes": list(plan.task.settings.classes), **piece.about}
-        _write(url, replace(piece, about=about))
+        made = make(method, plan, name, seed)
+        _write(url, replace(made, about={"identity": identity, **made.about}))
         return _read(url, identity)
 
     def _identity(self, method: str, split: SplitSettings, seed: int) -> str:
-        plain = {"split": split_record(split), "data": self.data.digest, "method": method, "seed": seed}
+        plain = {
+            "format": _FORMAT,
+            "split": split_record(split),
+            "data": self.data.digest,
+            "method": method,
+            "seed": seed,
+        }
         if self.test is not None:
             plain["test"] = self.test.digest
         if method == NETWORK:
@@ -194,110 +212,100 @@ class Pieces:
 
     # ---- the kinds of methods ------------------------------------------------------------------------------------
 
-    def _network(self, method: str, plan: Plan, name: str, seed: int) -> Piece:
+    def _network(self, method: str, plan: Plan, name: str, seed: int) -> MethodPrediction:
         folder = storage.join(self.out, NETWORK, name)
         settings = replace(self.recipe.training, seed=self.recipe.training.seed + seed)
         recipe = replace(plan.recipe, training=settings)
-        result = train(
-            recipe, data=self.urls, out=folder, execution=TrainExecution(self.device), progress=self.progress
-        )
-        model = ModelBundle.load(result.bundle)
+        model, _ = train_bundle(recipe, self.urls, folder, TrainExecution(self.device), self.progress)
         log = [json.loads(line) for line in storage.read_bytes(storage.join(folder, LOG)).splitlines()]
-        about = {"trained": result.objects, "train_seconds": sum(record["seconds"] for record in log)}
-        return self._judged(model, plan, about)
+        trained = model.card.training["objects"]["train"]
+        about = {"trained": trained, "train_seconds": sum(record["seconds"] for record in log)}
+        return self._predicted(model, plan, about)
 
-    def _bundle(self, method: str, plan: Plan, name: str, seed: int) -> Piece:
+    def _bundle(self, method: str, plan: Plan, name: str, seed: int) -> MethodPrediction:
         model = self.bundles[method]
         _refuse_seen(model, self.judged, None if self.test is not None else plan)
-        return self._judged(model, plan, {"trained": model.card.training.get("objects", {}).get("train", 0)})
+        return self._predicted(model, plan, {"trained": model.card.training.get("objects", {}).get("train", 0)})
 
-    def _judged(self, model: ModelBundle, plan: Plan, about: dict[str, Any]) -> Piece:
-        task: Any = model.task()
-        classes = tuple(plan.task.settings.classes)
-        if tuple(getattr(task.settings, "classes", ())) != classes:
-            raise InputError(f"bundle {model.name} does not have the classes {', '.join(classes)} in that order")
+    def _predicted(self, model: ModelBundle, plan: Plan, about: dict[str, Any]) -> MethodPrediction:
+        task = model.task()
+        _refuse_other_columns(model.name, task, plan.task)
         rows, wanted, bands = self._side(replace(plan, task=task))
         memory = self.recipe.training.memory
-        stream = BlockStream(self.judged, rows, wanted, bands=bands, batch_size=256, memory=memory)
+        stream = BlockStream(self.judged, rows, wanted, bands=bands, batch_size=256, memory=memory, layers=task.layers)
         network = model.network(fused=True).to(self.device)
         started = time.perf_counter()
-        outputs, targets, measured = outputs_of(task, network, stream, self.device)
-        probabilities = task.probabilities(outputs).double().numpy()
+        measured, kept = measure(task, network, stream.ordered(), device=self.device)
         told = {**about, "seconds": time.perf_counter() - started, "objects": len(rows)}
-        return Piece(measured, class_numbers(targets), probabilities, told)
+        columns = {name: np.asarray(measured.own[name], np.float64) for name in number_columns(task)}
+        return _finite(MethodPrediction(kept, self._truth(task, kept), columns, told))
 
-    def _classical(self, method: str, plan: Plan, name: str, seed: int) -> Piece:
+    def _truth(self, task: Task, rows: I64) -> Columns:
+        return task.truth(self.judged.labels.take(pa.array(rows)))
+
+    def _classical(self, method: str, plan: Plan, name: str, seed: int) -> MethodPrediction:
         kinds = classical.method(method).inputs
-        learned = {kind: self._table(self.data, kind, plan.task) for kind in kinds}
-        judged = {kind: self._table(self.judged, kind, plan.task) for kind in kinds}
-        targets = {split: class_numbers(values) for split, values in plan.targets.items()}
-        rows, wanted, _ = self._side(plan)
-        each = sum(table.seconds for table in learned.values())
+        learned, judged = (self._feature_tables(data, plan.task) for data in (self.data, self.judged))
+        numbers = {split: class_numbers(values) for split, values in plan.targets.items()}
+        rows, _, _ = self._side(plan)
+        each = learned.seconds(kinds)
         started = time.perf_counter()
         fitted = classical.Classifier(
             method,
-            _rows_of(learned, plan.rows["train"]),
-            targets["train"],
-            _rows_of(learned, plan.rows["validation"]),
-            targets["validation"],
-            classes=len(plan.task.settings.classes),
+            learned.rows(kinds, plan.rows["train"]),
+            numbers["train"],
+            learned.rows(kinds, plan.rows["validation"]),
+            numbers["validation"],
+            classes=len(plan.task.classes),
             weights=plan.task.settings.weights,
             seed=self.recipe.training.seed + seed,
         )
-        trained = time.perf_counter() - started + each * (len(targets["train"]) + len(targets["validation"]))
+        trained = time.perf_counter() - started + each * (len(numbers["train"]) + len(numbers["validation"]))
+        inputs = judged.rows(kinds, rows)
         started = time.perf_counter()
-        probabilities = fitted.probabilities(_rows_of(judged, rows))
-        seconds = time.perf_counter() - started + sum(table.seconds for table in judged.values()) * len(rows)
+        probabilities = fitted.probabilities(inputs)
+        seconds = time.perf_counter() - started + judged.seconds(kinds) * len(rows)
         about = {"trained": fitted.trained, "train_seconds": trained, "seconds": seconds, "objects": len(rows)}
-        return Piece(rows, class_numbers(wanted), probabilities, about)
+        columns = dict(zip(number_columns(plan.task), probabilities.T))
+        return _finite(MethodPrediction(rows, self._truth(plan.task, rows), columns, about))
 
-    def _table(self, data: LabelledStamps, kind: str, task: Task) -> _Table:
-        """One kind of input of all usable objects."""
-        key = (data is self.data, kind)
-        if key not in self._tables:
-            usable = np.flatnonzero(task.usable(data.labels))
-            parts, spent = [], 0.0
-            for block in data.blocks:
-                rows = usable[(usable >= block.start) & (usable < block.stop)]
-                if len(rows) == 0:
-                    continue
-                cutouts = task.fitted_stamps(data.read(block, rows, task.bands))
-                started = time.perf_counter()
-                parts.append(features.INPUTS[kind](cutouts).values)
-                spent += time.perf_counter() - started
-                self._refuse_large(kind, len(usable), parts[0].shape[1])
-            self._tables[key] = _Table(usable, np.concatenate(parts), spent / len(usable))
-        return self._tables[key]
-
-    def _refuse_large(self, kind: str, count: int, columns: int) -> None:
-        size, most = 4.0 * count * columns, self.recipe.training.memory
-        if size > most:
-            without = ", ".join(name for name, method in classical.METHODS.items() if kind not in method.inputs)
-            raise InputError(
-                f"the {kind} of {count} objects take {size / 1e9:.1f} GB and memory in [training] of the recipe is "
-                f"{most / 1e9:.1f} GB: raise it, or compare only methods without them, {without}"
-            )
+    def _feature_tables(self, data: LabelledStamps, task: Task) -> FeatureTables:
+        key = data is self.data
+        if key not in self._features:
+            self._features[key] = FeatureTables(data, task, self.recipe.training.memory)
+        return self._features[key]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """One kind of input."""
-
-    rows: NDArray[np.int64]
-    """(n,) sorted numbers of the objects."""
-    values: Float
-    """(n, columns)"""
-    seconds: float
-    """That one object took."""
+def on_common_rows(predictions: Sequence[MethodPrediction]) -> list[MethodPrediction]:
+    """The objects that all predictions have, in row order."""
+    common = predictions[0].rows
+    for other in predictions[1:]:
+        common = np.intersect1d(common, other.rows)
+    return [made.take(np.isin(made.rows, common)) for made in predictions]
 
 
-def _rows_of(tables: Mapping[str, _Table], rows: NDArray[np.int64]) -> dict[str, Float]:
-    return {kind: table.values[np.searchsorted(table.rows, rows)] for kind, table in tables.items()}
+def number_columns(task: Task) -> list[str]:
+    """Names of the catalog's columns of a task that hold one floating-point number."""
+    return [column.name for column in task.columns() if column.type in ("float32", "float64")]
 
 
-def class_numbers(targets: torch.Tensor) -> NDArray[np.int64]:
+def class_numbers(targets: torch.Tensor) -> I64:
     """(n,) classes; where the labels are votes, the one with most."""
     return np.asarray(targets.argmax(1) if targets.ndim == 2 else targets, np.int64)
+
+
+def _finite(made: MethodPrediction) -> MethodPrediction:
+    """The objects whose columns that are judged are numbers."""
+    judged = [made.columns[name] for name in made.truth if name in made.columns] or list(made.columns.values())
+    return made.take(np.isfinite(np.stack(judged)).all(0))
+
+
+def _refuse_other_columns(name: str, task: Task, wanted: Task) -> None:
+    if number_columns(task) == number_columns(wanted) and task.classes == wanted.classes:
+        return
+    if wanted.classes:
+        raise InputError(f"bundle {name} does not have the classes {', '.join(wanted.classes)} in that order")
+    raise InputError(f"bundle {name} does not give the columns {', '.join(number_columns(wanted))}")
 
 
 def _by_name(models: Sequence[ModelBundle]) -> dict[str, ModelBundle]:
@@ -312,11 +320,10 @@ def _by_name(models: Sequence[ModelBundle]) -> dict[str, ModelBundle]:
     return dict(zip(names, models))
 
 
-def _refuse_other_tasks(task: Task, name: str) -> None:
-    if not hasattr(task, "probabilities") or getattr(task.settings, "multi_label", False):
+def _refuse_without_scores(task: Task, name: str, data: LabelledStamps) -> None:
+    if not task.scores(data.labels):
         raise InputError(
-            f"a recipe of task {name!r} that does not give one class of several cannot be compared here: "
-            f"use evaluate --baselines"
+            f"a recipe of task {name!r} has no scalar score on these labels to compare methods by: use evaluate"
         )
 
 
@@ -361,15 +368,13 @@ def _refuse_shared(plan: Plan, test: LabelledStamps) -> None:
 # ---- files -------------------------------------------------------------------------------------------------------
 
 
-def _write(url: str, piece: Piece) -> None:
-    classes = piece.about["classes"]
-    columns: dict[str, Any] = {"row": piece.rows, "truth": piece.truth}
-    columns |= {f"p_{name}": piece.probabilities[:, number] for number, name in enumerate(classes)}
+def _write(url: str, made: MethodPrediction) -> None:
+    columns = {"row": made.rows, **{f"{_TRUTH}{name}": values for name, values in made.truth.items()}, **made.columns}
     table = pa.table(columns)
-    storage.write_table(url, table.replace_schema_metadata({formats.PREDICTIONS: json.dumps(piece.about).encode()}))
+    storage.write_table(url, table.replace_schema_metadata({formats.PREDICTIONS: json.dumps(made.about).encode()}))
 
 
-def _read(url: str, identity: str) -> Piece:
+def _read(url: str, identity: str) -> MethodPrediction:
     table = storage.read_table(url)
     about = json.loads((table.schema.metadata or {}).get(formats.PREDICTIONS.encode(), b"{}"))
     if about.get("identity") != identity:
@@ -377,5 +382,7 @@ def _read(url: str, identity: str) -> Piece:
             f"{storage.redact(url)} was made with another recipe, seed, split or data: "
             f"choose another output or remove it"
         )
-    probabilities = np.stack([table[f"p_{name}"].to_numpy() for name in about["classes"]], axis=1)
-    return Piece(table["row"].to_numpy(), table["truth"].to_numpy(), probabilities, about)
+    values = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+    rows = values.pop("row")
+    truth = {name.removeprefix(_TRUTH): values.pop(name) for name in list(values) if name.startswith(_TRUTH)}
+    return MethodPrediction(rows, truth, values, about)

@@ -1,0 +1,63 @@
+"""Figures of merit as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def described(metrics: Mapping[str, Any]) -> list[str]:
+    """Figures of the catalog columns, of a search for one class, and what averaging over symmetries costs and gains."""
+    catalog = metrics.get("catalog", {})
+    lines = [f"{name.replace('_', ' '):>20}  {_interval(value)}" for name, value in catalog.get("scores", {}).items()]
+    for column, figures in catalog.get("columns", {}).items():
+        told = [f"{name.replace('_', ' ')} {_interval(value)}" for name, value in figures.items() if _figure(value)]
+        lines.append(f"{column}: {', '.join(told) or 'too few objects'}")
+    if "search" in catalog:
+        lines += ["", *_show_search(catalog["search"])]
+    for row in metrics.get("symmetries", []):
+        gain = row["accuracy_gain"]
+        lines.append(
+            f"{row['symmetries']} symmetries: {row['cost']:.2f} times the time, {row['objects_per_second']:,.0f} "
+            f"objects/s, accuracy {row['accuracy']:.4f} ({gain['value']:+.4f}, 95 % {gain['low']:+.4f} to "
+            f"{gain['high']:+.4f}), NLL {row['nll']:.4f}, ECE {row['ece']:.4f}"
+        )
+    return lines
+
+
+def _figure(value: Any) -> bool:
+    """Whether it is a figure with an interval."""
+    return isinstance(value, Mapping) and "value" in value
+
+
+_SEARCH = {
+    "auroc": "AUROC",
+    "tpr0": "TPR0",
+    "tpr10": "TPR10",
+    "tpr_fpr_1e-3": "TPR at FPR 1e-3",
+    "tpr_fpr_1e-4": "TPR at FPR 1e-4",
+}
+
+
+def _show_search(found: Mapping[str, Any]) -> list[str]:
+    """The table of the strong-lens challenge, bins of the positives and kinds of negatives below."""
+    rows = [("all", found)]
+    for name, bins in found.get("bins", {}).items():
+        rows += [(f"{name} {row['low']:.3g}-{row['high']:.3g}", row) for row in bins]
+    rows += [(f"against {kind}", row) for kind, row in found.get("kinds", {}).items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [
+        f"{found['class']:<{width}}  positives  negatives  " + "  ".join(f"{text:>15}" for text in _SEARCH.values())
+    ]
+    for name, row in rows:
+        values = "  ".join(f"{row[key]['value']:>15.4f}" for key in _SEARCH)
+        lines.append(f"{name:<{width}}  {row['positives']:>9}  {row['negatives']:>9}  {values}")
+    for row in found["purity_at_completeness"]:
+        purity = ", ".join(f"{value:.3g} at a fraction of {prior}" for prior, value in row["purity"].items())
+        lines.append(f"completeness {row['completeness']:.2f}: p >= {row['threshold']:.4g}, expected purity {purity}")
+    return lines
+
+
+def _interval(value: Mapping[str, float | None]) -> str:
+    low, high = value["low"], value["high"]
+    return f"{value['value']:.4f}" + ("" if low is None or high is None else f"  ({low:.4f}-{high:.4f})")

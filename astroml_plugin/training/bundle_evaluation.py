@@ -1,0 +1,169 @@
+"""A bundle on labelled stamps: figures of merit and pictures, written into a folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from astroml_plugin.compute.device import choose_device
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping
+from astroml_plugin.core.storage import finite
+from astroml_plugin.core.typing import I64, Bool
+from astroml_plugin.evaluation.figures import write_figure
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.run_options import assign_options, run_options
+from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.measure_labelled import measure
+from astroml_plugin.training.splits import SplitSettings
+
+METRICS = "metrics.json"
+"""File of an evaluation's figures of merit."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What an evaluation is asked for."""
+
+    baselines: Sequence[str] | None = None
+    """Other methods to measure the same pixels with; None: the task's usual ones that can run here."""
+    robustness: bool = True
+    """Also measure with errors of PSF model, background and noise, where the task knows some."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """Run options of the bundle's task, `band` too."""
+    device: str | None = None
+    """torch device; None: CUDA where there is one."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found."""
+
+    record: dict[str, Any]
+    """As in metrics.json."""
+    figures: list[str]
+    """File names of the figures."""
+
+
+def evaluate_bundle(model: ModelBundle, source: str, url: str, options: EvaluationOptions) -> Evaluation:
+    """Score a bundle on labelled stamps and write metrics.json and the figures.
+
+    Args:
+        model: the bundle.
+        source: `Stamps` with the label columns that its task needs.
+        url: folder for the results.
+        options: what is asked for.
+
+    Raises:
+        InputError: source and bundle do not fit, labels are missing, or no object is left.
+    """
+    data = LabelledStamps([source])
+    own = model.task()
+    given = assign_options({model.name: own}, dict(options.run)).by_bundle[model.name]
+    run = run_options(own, given)
+    task = own.for_run(run)
+    forward = _Forward(model, data, task, own, band=run.band, device=options.device)
+    outputs, targets, measured = outputs_of(task, forward.network, forward.stream, forward.device)
+    table = data.labels.take(pa.array(measured))
+    metrics = {**own.metrics(outputs, targets, table), "failures": len(forward.rows) - len(measured)}
+    drawn = own.figures(outputs, targets, table)
+    assessed, more = _assess(task, forward, options)
+    costs, pictures = own.run_report(run, forward.timed)
+    metrics, drawn = finite({**metrics, **assessed, **costs}), {**drawn, **more, **pictures}
+    for name, figure in drawn.items():
+        write_figure(storage.join(url, f"{name}.png"), figure)
+    record = {
+        "bundle": model.name,
+        "bundle_sha256": model.sha256,
+        "task": model.card.task,
+        "source": {"id": data.first.id, "digest": data.digest},
+        "split": forward.split,
+        "objects": len(forward.rows),
+        **own.run_record(run),
+        "metrics": metrics,
+    }
+    storage.write_json(storage.join(url, METRICS), record)
+    return Evaluation(record, [f"{name}.png" for name in drawn])
+
+
+class _Forward:
+    """The network of a bundle on the stamps that it may be judged on."""
+
+    def __init__(
+        self, model: ModelBundle, data: LabelledStamps, task: Task, own: Task, *, band: str | None, device: str | None
+    ) -> None:
+        first = data.first
+        bands = task.check_source(
+            bands=first.bands,
+            pixel_scale=first.pixel_scale,
+            size=first.size,
+            dtype=first.dtype.name,
+            has_psf=first.has_psf,
+            band=band,
+        )
+        self.data = data
+        self.device = device or choose_device()
+        self.rows, self.split = _unseen_rows(model, own, data, task.usable(data.labels))
+        targets = task.targets(data.labels.take(pa.array(self.rows)))
+        self.stream = BlockStream(data, self.rows, targets, bands=bands, batch_size=256, layers=task.layers)
+        network = model.network(fused=True)
+        self._single = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = task.inference_network(self._single)
+
+    def timed(self, task: Task) -> tuple[Tensor, Tensor, float]:
+        """Outputs of the network as a task has them averaged, targets, and the seconds that it took."""
+        started = time.perf_counter()
+        outputs, targets, _ = outputs_of(task, task.inference_network(self._single), self.stream, self.device)
+        return outputs, targets, time.perf_counter() - started
+
+
+def _assess(task: Task, forward: _Forward, options: EvaluationOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the task says of its catalog columns, under "catalog", and its figures."""
+    labels = forward.data.labels
+    if not task.assesses(labels.take(pa.array(forward.rows))):
+        return {}, {}
+    measured, rows = measure(
+        task,
+        forward.network,
+        forward.stream.ordered(),
+        device=forward.device,
+        perturbations=None if options.robustness else (),
+        baselines=_chosen_baselines(task, forward.data, options.baselines),
+    )
+    table = labels.take(pa.array(rows))
+    found, drawn = task.assess(measured, task.targets(table), table)
+    return {"catalog": found}, drawn
+
+
+def _chosen_baselines(task: Task, data: LabelledStamps, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The methods to compare with: those asked for, or the usual ones whose packages are installed."""
+    if asked is not None:
+        return tuple(asked)
+    usual = task.default_baselines(has_psf=data.first.has_psf, has_variance=data.first.has_variance)
+    return tuple(name for name, needs in usual.items() if needs is None or importlib.util.find_spec(needs) is not None)
+
+
+def _unseen_rows(model: ModelBundle, task: Task, data: LabelledStamps, usable: Bool) -> tuple[I64, str]:
+    """The rows to score, never those whose labels the bundle was trained on, and the name of their split."""
+    training = model.card.training
+    seen = data.first.id in [source["id"] for source in training.get("sources", [])]
+    if seen and task.learns_labels:
+        settings = from_mapping(SplitSettings, training["split"], "the split of the card")
+        rows, split = data.split(settings, usable)["test"], "test"
+    else:
+        rows, split = np.flatnonzero(usable), "all"
+    if len(rows) == 0:
+        raise InputError(f"no object of {storage.redact(data.first.url)} is left to evaluate on (split {split})")
+    return rows, split

@@ -1,0 +1,75 @@
+"""Features of all usable stamps of some sources, kept in memory while classical methods are compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64, I64
+from astroml_plugin.evaluation.baselines import classical, features
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.training.labelled import LabelledStamps
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One kind of input."""
+
+    rows: I64
+    """(n,) sorted numbers of the objects."""
+    values: F64
+    """(n, columns)"""
+    seconds: float
+    """Time that one object took."""
+
+
+class FeatureTables:
+    """Inputs of classical methods, each kind made once.
+
+    Args:
+        data: labelled stamps.
+        task: says which are usable, at which size and in which bands.
+        memory: bytes that one kind of input may take.
+    """
+
+    def __init__(self, data: LabelledStamps, task: Task, memory: float) -> None:
+        self._data, self._task, self._memory = data, task, memory
+        self._tables: dict[str, _Table] = {}
+
+    def rows(self, kinds: Sequence[str], rows: I64) -> dict[str, F64]:
+        """Kind of `features.INPUTS` -> (n, columns) of some objects, by their row numbers (n,)."""
+        tables = {kind: self._table(kind) for kind in kinds}
+        return {kind: table.values[np.searchsorted(table.rows, rows)] for kind, table in tables.items()}
+
+    def seconds(self, kinds: Sequence[str]) -> float:
+        """Time that these inputs of one object took."""
+        return sum(self._table(kind).seconds for kind in kinds)
+
+    def _table(self, kind: str) -> _Table:
+        if kind not in self._tables:
+            usable = np.flatnonzero(self._task.usable(self._data.labels))
+            parts, spent = [], 0.0
+            for block in self._data.blocks:
+                rows = usable[(usable >= block.start) & (usable < block.stop)]
+                if len(rows) == 0:
+                    continue
+                cutouts = self._task.fitted_stamps(self._data.read(block, rows, self._task.bands))
+                started = time.perf_counter()
+                parts.append(features.INPUTS[kind](cutouts).values)
+                spent += time.perf_counter() - started
+                self._refuse_large(kind, len(usable), parts[0].shape[1])
+            self._tables[kind] = _Table(usable, np.concatenate(parts), spent / len(usable))
+        return self._tables[kind]
+
+    def _refuse_large(self, kind: str, count: int, columns: int) -> None:
+        size = 4.0 * count * columns
+        if size > self._memory:
+            without = ", ".join(name for name, method in classical.METHODS.items() if kind not in method.inputs)
+            raise InputError(
+                f"the {kind} of {count} objects take {size / 1e9:.1f} GB and memory in [training] of the recipe is "
+                f"{self._memory / 1e9:.1f} GB: raise it, or compare only methods without them, {without}"
+            )
