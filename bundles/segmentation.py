@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from astroml_plugin.core.storage import finite
-from astroml_plugin.evaluation.detection_metrics import Found, Truth, counts, pooled
+from astroml_plugin.evaluation.detection_metrics import DetectionSet, Truth, counts, pooled
 from astroml_plugin.simulation.fields import field_sky, truth_of
 from astroml_plugin.tasks.segmentation.task import SegmentTask, maps_of
 from astroml_plugin.tasks.segmentation.truth import LAYERS
@@ -123,5 +123,5 @@ def _figures(task: SegmentTask, seen: list[Any], near: float) -> dict[str, list[
     sums = []
     for maps, truth in seen:
         x, y = other.centres(maps, other.peaks(maps)[0])
-        sums.append(counts(Found(x, y, np.zeros(truth.foreground.shape, np.int32), {}), truth))
+        sums.append(counts(DetectionSet(x, y, np.zeros(truth.foreground.shape, np.int32), {}), truth))
     return pooled(sums, repeats=1)

@@ -9,7 +9,7 @@ import torch
 
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.evaluation.detection_metrics import Found, counts, match, pooled
+from astroml_plugin.evaluation.detection_metrics import DetectionSet, counts, match, pooled
 from astroml_plugin.tasks.segmentation.task import field_of, maps_of
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle
@@ -52,7 +52,7 @@ def test_it_finds_a_fresh_field() -> None:
 
     tile, truth = truth_of(field_sky(985, 640, 0.7))
     found = find(tile)
-    figures = pooled([counts(Found(found.x, found.y, found.labels, {}), truth)], 1)
+    figures = pooled([counts(DetectionSet(found.x, found.y, found.labels, {}), truth)], 1)
     assert figures["purity"][0] > 0.92
     assert figures["iou"][0] > 0.80
     assert figures["completeness 20-23"][0] > 0.9

@@ -16,7 +16,7 @@ from workflows.recipe import read_recipe
 
 @dataclass(frozen=True)
 class CompareResult:
-    """What a comparison found."""
+    """Outcome of a comparison."""
 
     out: str
     """Folder of compare.json, table.md, compare.png and predictions.parquet."""

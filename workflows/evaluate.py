@@ -16,7 +16,7 @@ from astroml_plugin.training.bundle_evaluation import EvaluationOptions, evaluat
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What an evaluation found."""
+    """Outcome of an evaluation."""
 
     out: str
     """Folder of metrics.json and the figures."""

@@ -16,12 +16,12 @@ from workflows.recipe import read_recipe
 
 @dataclass(frozen=True)
 class LearningCurveResult:
-    """What the learning curve says."""
+    """Outcome of a learning curve."""
 
     out: str
     """Folder of learning_curve.json, learning_curve.png and the pieces."""
     metric: str
-    """What is drawn."""
+    """The score that is drawn."""
     points: list[dict[str, Any]]
     """method, size, value (mean over seeds), low, high (95 %), seeds."""
     answers: dict[str, str]

@@ -59,7 +59,7 @@ BASELINES: dict[str, Callable[[Cutouts], dict[str, np.ndarray]]] = {
     "pixels": _pixels,
     "sep": _sources,
 }
-"""What is measured of stamps; see `searches` for what becomes of it."""
+"""Name -> measurements (n,) of stamps, which `searches` turns into scores."""
 
 NEEDS = {"sep": "sep"}
 
@@ -106,7 +106,7 @@ def _matrix(columns: Mapping[str, np.ndarray]) -> F64:
 
 
 def _filled(values: np.ndarray) -> F64:
-    """What could not be measured is taken for ordinary."""
+    """Values (n,), the median for those that could not be measured: they are taken for ordinary."""
     plain = np.asarray(values, np.float64)
     known = np.isfinite(plain)
     return np.where(known, plain, np.median(plain[known]) if known.any() else 0.0)
@@ -158,7 +158,7 @@ def compared(
 def assessed(
     measured: Measurements, odd: np.ndarray | None, table: pa.Table, label: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `evaluate` says: rankings and a figure where anomalies are known, artefacts and spread of the score."""
+    """Report of `evaluate`: rankings and a figure where anomalies are known, artefacts and spread of the score."""
     own = measured.own
     score = np.asarray(own["anomaly_score"], np.float64)
     kinds, counts = np.unique(own["artefact"].astype(str), return_counts=True)

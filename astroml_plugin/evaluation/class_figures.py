@@ -63,7 +63,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Any:
 
 
 def reliability(bins: Mapping[str, Any], ece: Mapping[str, float], said: str) -> Any:
-    """What was said against what was found, with 95 % intervals, above how often it was said."""
+    """Reliability diagram: fractions found against probabilities said, with 95 % intervals, above their histogram."""
     figure, panels = _figure(4.6, 5.2, nrows=2, sharex=True, height_ratios=[3.2, 1])
     above, below = panels[:, 0]
     x, y = np.array(bins["said"]), np.array(bins["found"])

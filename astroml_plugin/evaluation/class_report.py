@@ -1,4 +1,4 @@
-"""What `evaluate` says of class probabilities: scores, reliability, thresholds and what they give, corrected counts."""
+"""Report of `evaluate` on class probabilities: scores, reliability, thresholds and what they give, corrected counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FEWEST = 20
 
 @dataclass(frozen=True)
 class Search:
-    """What an evaluation says of a search for one class."""
+    """A search for one class, which an evaluation reports on."""
 
     positive: str = ""
     """The class; empty for none."""
@@ -268,7 +268,7 @@ def assess_independent(
 def compared(
     outputs: Mapping[int, F64], true: I64, seconds: Mapping[int, float], repeats: int = 500
 ) -> list[dict[str, Any]]:
-    """What averaging over symmetries costs and gains.
+    """Cost and gain of averaging over symmetries.
 
     Args:
         outputs: number of symmetries -> probabilities (n, class) of the same objects; one of them 1.

@@ -19,7 +19,7 @@ class Score:
     """A scalar score, and how it is read."""
 
     name: str
-    """As in metrics.json."""
+    """Key of the score in JSON files and tables."""
     rising: bool = False
     """Whether higher is better: perfect is 1 then, else 0."""
     bounded: bool = False

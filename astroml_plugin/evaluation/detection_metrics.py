@@ -41,7 +41,7 @@ def chance(x: F64, y: F64, true_x: F64, true_y: F64, side: tuple[int, int], with
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectionSet:
     """Detections of one field."""
 
     x: F64
@@ -55,7 +55,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Truth:
-    """What there is in it."""
+    """True objects of one field, from its simulation."""
 
     x: F64
     """(k,) pixels."""
@@ -71,28 +71,28 @@ class Truth:
     owner: I32
     """(h, w) number of the brightest contributor, -1 for none of these."""
     fwhm: float
-    """Of the PSF, pixels."""
+    """Full width at half maximum of the PSF, pixels."""
 
 
 BINS = ((20.0, 23.0), (23.0, 24.0), (24.0, 25.0), (25.0, 26.0))
 
 
-def counts(found: Found, truth: Truth, border: int = 12) -> dict[str, F64]:
+def counts(detections: DetectionSet, truth: Truth, border: int = 12) -> dict[str, F64]:
     """Sums of one field that figures of merit are ratios of: name -> (numerator, denominator).
 
     Objects and detections within `border` pixels of the field's edge take part in matching but are not counted.
     """
     height, width = truth.foreground.shape
-    matched = match(found.x, found.y, truth.x, truth.y)
+    matched = match(detections.x, detections.y, truth.x, truth.y)
     hit = np.zeros(len(truth.x), bool)
     hit[matched[matched >= 0]] = True
-    inner_found = _inside(found.x, found.y, height, width, border)
+    inner_found = _inside(detections.x, detections.y, height, width, border)
     inner = _inside(truth.x, truth.y, height, width, border)
-    light = found.labels > 0
+    light = detections.labels > 0
     sums = {
         "purity": _ratio(inner_found & (matched >= 0), inner_found),
         "iou": np.array([(light & truth.foreground).sum(), (light | truth.foreground).sum()], float),
-        "instance_pixels": _instances(found, truth, matched),
+        "instance_pixels": _instances(detections, truth, matched),
         "density": np.array([inner_found.sum(), (height - 2 * border) * (width - 2 * border)], float),
     }
     for low, high in BINS:
@@ -124,19 +124,19 @@ def blended(truth: Truth, least: float = 5.0) -> Bool:
     return flagged
 
 
-def flux_errors(found: Found, truth: Truth, kind: str) -> tuple[I64, F64]:
+def flux_errors(detections: DetectionSet, truth: Truth, kind: str) -> tuple[I64, F64]:
     """Numbers of matched true objects, and measured over true flux minus 1."""
-    matched = match(found.x, found.y, truth.x, truth.y)
+    matched = match(detections.x, detections.y, truth.x, truth.y)
     hit = matched >= 0
-    return matched[hit], found.flux[kind][hit] / truth.flux[matched[hit]] - 1
+    return matched[hit], detections.flux[kind][hit] / truth.flux[matched[hit]] - 1
 
 
-def _instances(found: Found, truth: Truth, matched: I64) -> F64:
+def _instances(detections: DetectionSet, truth: Truth, matched: I64) -> F64:
     """Foreground pixels whose label is that of their brightest contributor, over all foreground pixels."""
     owner = np.where(truth.foreground, truth.owner, -1)
     mine = np.full(len(matched) + 1, -2, np.int64)
     mine[1:] = np.where(matched >= 0, matched, -2)
-    return np.array([(mine[found.labels] == owner)[owner >= 0].sum(), (owner >= 0).sum()], float)
+    return np.array([(mine[detections.labels] == owner)[owner >= 0].sum(), (owner >= 0).sum()], float)
 
 
 def _inside(x: F64, y: F64, height: int, width: int, border: int) -> Bool:
@@ -163,7 +163,7 @@ def pooled(fields: list[dict[str, F64]], repeats: int = 1000, seed: int = 0) -> 
 def matched_filter_ceiling(
     snr: F64, area: float, width: float, purity: float, *, true_rate: float = 1.0
 ) -> tuple[float, F64]:
-    """What a detector reaches that knows every object's profile and place, at a purity.
+    """Limit of a detector that knows every object's profile and place, at a purity.
 
     An object of S/N s passes a threshold t with probability Phi(s - t); noise has the peaks above t of a Gaussian field
     smoothed with the profile (density lambda t exp(-t²/2) / (2 pi)^(3/2), lambda = 1 / (2 width²): Adler 1981).

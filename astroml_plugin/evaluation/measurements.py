@@ -1,4 +1,4 @@
-"""What evaluations compare."""
+"""Measurements of the same objects that evaluations compare."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _estimates(values: F64) -> list[list[float]]:
 
 
 def change(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], truth: F64) -> dict[str, Any]:
-    """What an error of the input does to the columns of a measurement.
+    """Effect of an error of the input on the columns of a measurement.
 
     `gain`: (slope of the changed e against the truth) / (slope of e) - 1; `response`: relative change of the mean
     response; their difference is about the change of m. `shift`: mean change of e over the mean response, about the
@@ -286,7 +286,7 @@ _INTERVALS = (("coverage_683", "68.3 %"), ("coverage_95", "95 %"))
 
 
 def _robustness(perturbed: Mapping[str, Any]) -> Any:
-    """What each error of the input does: m and c themselves from branches, changes of gain and mean without."""
+    """Effect of each error of the input: m and c themselves from branches, changes of gain and mean without."""
     with_m = all("m" in found["shear"] for found in perturbed.values())
     texts = ("m", "c") if with_m else ("change of gain over response ≈ Δm", "mean change of e / R ≈ Δc")
     rows: list[tuple[str, list[list[list[float]]]]] = []

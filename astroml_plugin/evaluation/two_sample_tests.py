@@ -36,7 +36,7 @@ def forest_auc(real: Cutouts, made: Cutouts, seed: int = 0) -> float:
 
 
 def network_auc(real: Tensor, made: Tensor, *, epochs: int = 6, seed: int = 0) -> float:
-    """The same of a small convolutional network on the pixels (n, band, y, x) in units of the noise.
+    """Area under the ROC curve of a small convolutional network on pixels (n, band, y, x) in units of the noise.
 
     Trained on seven in ten of the images of both sets, turned and mirrored at random; the area is that of the others.
     """

@@ -1,4 +1,4 @@
-"""What `evaluate` says of any task whose catalog columns have a truth: errors with intervals, and residuals drawn."""
+"""Report of any task whose catalog columns have a truth: errors with intervals, and residuals drawn."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Outputs = Callable[[Any], tuple[Tensor, Tensor, float]]
 
 
 class Judged(ABC):
-    """What a task says of its own quality; a science overrides what it knows better."""
+    """Hooks by which a task tells its own quality; a science overrides those that it knows better."""
 
     @abstractmethod
     def columns(self) -> list[Column]:
@@ -51,7 +51,7 @@ class Judged(ABC):
         return {name: np.asarray(table[name].to_numpy(), np.float64) for name in table.column_names if name in names}
 
     def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> Report:
-        """What `evaluate` says of catalog columns; here errors with intervals of those that have a truth, and their
+        """Report of `evaluate` on catalog columns; here errors with intervals of those that have a truth, and their
         residuals.
         """
         truth = self.truth(table)
@@ -74,7 +74,7 @@ class Judged(ABC):
         return {}
 
     def run_report(self, options: Any, outputs: Outputs) -> Report:
-        """What the options of a run cost and gain, on the stamps that are evaluated; nothing here.
+        """Cost and gain of the options of a run, on the stamps that are evaluated; nothing here.
 
         Args:
             options: `RunOptions`.

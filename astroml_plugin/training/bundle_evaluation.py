@@ -35,7 +35,7 @@ METRICS = "metrics.json"
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What an evaluation is asked for."""
+    """Choices of an evaluation."""
 
     baselines: Sequence[str] | None = None
     """Other methods to measure the same pixels with; None: the task's usual ones that can run here."""
@@ -49,10 +49,10 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found."""
+    """Outcome of an evaluation."""
 
     record: dict[str, Any]
-    """As in metrics.json."""
+    """Content of metrics.json."""
     figures: list[str]
     """File names of the figures."""
 
@@ -130,7 +130,7 @@ class _Forward:
 
 
 def _assess(task: Task, forward: _Forward, options: EvaluationOptions) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the task says of its catalog columns, under "catalog", and its figures."""
+    """The task's report on its catalog columns, under "catalog", and figures."""
     labels = forward.data.labels
     if not task.assesses(labels.take(pa.array(forward.rows))):
         return {}, {}

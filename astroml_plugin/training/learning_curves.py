@@ -26,7 +26,7 @@ CLASS_METHODS = (NETWORK, "random_forest", "svm_both")
 
 @dataclass(frozen=True)
 class CurveOptions:
-    """What a learning curve is asked for."""
+    """Choices of a learning curve."""
 
     sizes: Sequence[int] | None = None
     """Training objects of each subset; None: six, each twice the one before."""
@@ -47,7 +47,7 @@ class LearningCurves:
     """Curves of several methods, and what they say of a target."""
 
     score: Score
-    """What is drawn."""
+    """The metric."""
     points: list[dict[str, Any]]
     """method, size, value (mean over seeds), low, high (95 %), seeds."""
     answers: dict[str, str]

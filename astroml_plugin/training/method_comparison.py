@@ -32,7 +32,7 @@ Predictions = dict[str, list[MethodPrediction]]
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What a comparison is asked for."""
+    """Choices of a comparison."""
 
     folds: int = 5
     """Parts of a cross-validation; 0 takes the recipe's own split."""

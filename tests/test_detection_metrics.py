@@ -5,7 +5,7 @@ import pytest
 
 from astroml_plugin.evaluation.baselines.extractor import ExtractorSettings, extract, gaussian
 from astroml_plugin.evaluation.detection_metrics import (
-    Found,
+    DetectionSet,
     Truth,
     blended,
     chance,
@@ -51,12 +51,12 @@ def test_chance_is_the_density_times_the_circle() -> None:
 def test_a_perfect_catalog_has_perfect_figures() -> None:
     _, truth = scene()
     labels = np.where(truth.foreground, truth.owner + 1, 0).astype(np.int32)
-    sums = counts(Found(truth.x, truth.y, labels, {"total": truth.flux * 1.1}), truth)
+    sums = counts(DetectionSet(truth.x, truth.y, labels, {"total": truth.flux * 1.1}), truth)
     figures = pooled([sums, sums], 20)
     for name in ("purity", "iou", "completeness 20-23", "pairs", "instance_pixels"):
         assert figures[name] == [1.0, 1.0, 1.0]
     assert np.isnan(figures["completeness 24-25"][0])
-    number, error = flux_errors(Found(truth.x, truth.y, labels, {"total": truth.flux * 1.1}), truth, "total")
+    number, error = flux_errors(DetectionSet(truth.x, truth.y, labels, {"total": truth.flux * 1.1}), truth, "total")
     assert len(number) == len(truth.x)
     np.testing.assert_allclose(error, 0.1)
 
@@ -65,7 +65,7 @@ def test_what_is_missing_or_too_much_counts() -> None:
     _, truth = scene()
     keep = np.arange(len(truth.x)) != 1
     x, y = np.append(truth.x[keep], 100.0), np.append(truth.y[keep], 3.0)
-    sums = counts(Found(x, y, np.zeros((SIDE, SIDE), np.int32), {}), truth, border=0)
+    sums = counts(DetectionSet(x, y, np.zeros((SIDE, SIDE), np.int32), {}), truth, border=0)
     assert sums["purity"].tolist() == [39, 40]
     assert sums["completeness 20-23"].tolist() == [39, 40]
     first, second = pairs(truth)
