@@ -22,7 +22,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.cutouts import Tile, around, batches, to_device
 from astroml_plugin.evaluation import shear
 from astroml_plugin.evaluation.bootstrap import resampled_sums
-from astroml_plugin.evaluation.detection_metrics import Found, match
+from astroml_plugin.evaluation.detection_metrics import DetectionSet, match
 from astroml_plugin.evaluation.shear import Estimate
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky
 from astroml_plugin.simulation.profiles import ellipse
@@ -33,7 +33,7 @@ from astroml_plugin.training.measure_labelled import columns
 from benchmarks.harness import kept_arrays
 from tests.pages import table
 
-Method = Callable[[Tile], Found]
+Method = Callable[[Tile], DetectionSet]
 """Objects of a tile."""
 Shapes = Callable[[Tile, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """Ellipticities and responses, each (n,), at n places of a tile."""
@@ -167,7 +167,7 @@ def shapes_of(model: ModelBundle) -> Shapes:
 _NEEDED = ("e1", "e2", "r11", "r12", "r21", "r22")
 
 
-def measured(sky: ShearedSky, tile: Tile, found: Found, truth: Galaxies, shapes: Shapes) -> Measured:
+def measured(sky: ShearedSky, tile: Tile, found: DetectionSet, truth: Galaxies, shapes: Shapes) -> Measured:
     """The objects found in a sky under its shear."""
     values = shapes(tile, found.x, found.y)
     home = sky.moved(found.x, found.y, back=True)
@@ -183,7 +183,7 @@ def measured(sky: ShearedSky, tile: Tile, found: Found, truth: Galaxies, shapes:
     return Measured(shear_sums.weighted(given), block, np.where(number >= 0, seen[number], -1), _shared(found))
 
 
-def _shared(found: Found) -> np.ndarray:
+def _shared(found: DetectionSet) -> np.ndarray:
     """(n,) whether an object's patch of light has another object."""
     patches, count = ndimage.label(found.labels > 0, np.ones((3, 3)))
     lit = found.labels > 0
@@ -218,9 +218,9 @@ def sums_of(sky: ShearedSky, methods: Mapping[str, Method], shapes: Shapes) -> S
     truth = galaxies(sky, [found for _, found in made])
     bright = truth.snr >= _LEAST_SNR
 
-    def places(branch: ShearedSky) -> Found:
+    def places(branch: ShearedSky) -> DetectionSet:
         x, y = branch.moved(truth.x[bright], truth.y[bright])
-        return Found(x, y, np.zeros((1, 1), np.int32), {})
+        return DetectionSet(x, y, np.zeros((1, 1), np.int32), {})
 
     result = {}
     blocks = -(-sky.width // _BLOCK) * -(-sky.height // _BLOCK)

@@ -60,7 +60,7 @@ def background_error(cutouts: Cutouts, *, sigmas: float) -> Cutouts:
 
 
 def more_noise(cutouts: Cutouts, *, correlated: bool) -> Cutouts:
-    """Doubled noise variance: Gaussian noise added, white or correlated between neighbours; the variance says twice as much.
+    """Twice the noise variance: Gaussian noise is added, white or correlated between neighbours; the variance says so.
 
     The noise depends on the stamps alone: white and correlated noise are made of the same deviates.
     """

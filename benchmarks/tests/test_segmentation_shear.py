@@ -12,7 +12,7 @@ from scipy import ndimage
 pytest.importorskip("galsim", reason="needs the extra sim")
 
 from astroml_plugin.cutouts import Tile
-from astroml_plugin.evaluation.detection_metrics import Found
+from astroml_plugin.evaluation.detection_metrics import DetectionSet
 from astroml_plugin.sky.wcs import Box
 from benchmarks import segmentation_shear as measuring
 
@@ -63,13 +63,13 @@ def test_perfect_shapes_of_whatever_is_found_have_no_bias(monkeypatch: pytest.Mo
     assert apart == objects.sum()
 
 
-def bright_peaks(tile: Tile) -> Found:
+def bright_peaks(tile: Tile) -> DetectionSet:
     """Local maxima of the smoothed image, each with the pixels above 10 counts beside it."""
     smooth = ndimage.gaussian_filter(np.nan_to_num(tile.image[0]), 1.5)
     y, x = np.nonzero((ndimage.maximum_filter(smooth, 7) == smooth) & (smooth > 6))
     labels = np.zeros(smooth.shape, np.int32)
     labels[y, x] = np.arange(1, len(x) + 1)
-    return Found(x.astype(float), y.astype(float), labels, {})
+    return DetectionSet(x.astype(float), y.astype(float), labels, {})
 
 
 def test_galaxies_are_told_apart_by_their_nearest_visible_neighbour() -> None:
