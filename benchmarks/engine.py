@@ -20,8 +20,9 @@ from astroml_plugin.compute.cluster import connect, cores
 from astroml_plugin.compute.device import PLAIN_BATCH
 from astroml_plugin.inference import Prepared, prepare
 from astroml_plugin.inference.meter import Meter
+from astroml_plugin.inference.models import models_of
 from astroml_plugin.inference.reading import read_unit
-from astroml_plugin.inference.unit import measured
+from astroml_plugin.inference.unit import read_and_measure
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import skies
@@ -162,7 +163,7 @@ class _Alone:
         few = self.units[: 4 * cores()]
         self.works = [read_unit(unit) for unit in few]
         self.inputs = list(self.pool.map(self._prepare, self.works))
-        self.tables = list(self.pool.map(lambda unit: measured(unit, Meter())[0], few))
+        self.tables = list(self.pool.map(lambda unit: read_and_measure(unit, models_of(unit.job), Meter()).table, few))
 
     def _core_seconds(self, function: Callable[[Any], Any], items: Sequence[Any]) -> float:
         def alone(item: Any) -> None:
@@ -173,7 +174,7 @@ class _Alone:
         return (time.process_time() - started) * len(self.units) / len(items)
 
     def _prepare(self, work: Any) -> list[tuple[torch.Tensor, ...]]:
-        placed, found = work.place("cpu"), []
+        placed, found = work.to_device("cpu"), []
         for batch in work.cutouts(placed, self.task.stamp_size, PLAIN_BATCH, "cpu"):
             with torch.inference_mode():
                 found.append(self.task.prepare(batch)[0])

@@ -9,9 +9,9 @@ import torch
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.inference import BundleRef, ExecutionOptions, Job
-from astroml_plugin.inference.detecting import seen
+from astroml_plugin.inference.detecting import network_maps
 from astroml_plugin.inference.meter import Meter
-from astroml_plugin.inference.reading import model_of
+from astroml_plugin.inference.models import models_of
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.training.bundle import Card, ModelBundle
@@ -50,7 +50,7 @@ def _timed(name: str, widths: tuple[int, ...]) -> tuple[list[Any], dict[str, flo
     bounds = info.outer.clipped(*info.image_shape)
     placed = cut.to_device(survey.read_tile(info), ("r",))
     job = _job(name, widths)
-    model = model_of(job, job.bundles[0])
+    (model,) = models_of(job)
     task = model.task
     corners = (bounds.x0, bounds.y0, bounds.x1, bounds.y1)
     windows = cut.grid(corners, size=task.window, overlap=task.overlap, stride=task.stride)
@@ -62,7 +62,7 @@ def _timed(name: str, widths: tuple[int, ...]) -> tuple[list[Any], dict[str, flo
                 model.network(*inputs)
 
     timings = interleave(
-        {"network": timed(network), "maps": timed(lambda: seen(job, model, info, placed, bounds, Meter()))}
+        {"network": timed(network), "maps": timed(lambda: network_maps(model, info, placed, bounds, Meter()))}
     )
     field = bounds.width * bounds.height / 1e6
     waste = len(windows) * windows.window[0] * windows.window[1] / 1e6 / field

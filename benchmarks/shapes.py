@@ -18,7 +18,8 @@ from astroml_plugin.compute.cluster import connect, cores
 from astroml_plugin.core.registry import TASKS, load
 from astroml_plugin.inference import Prepared, prepare
 from astroml_plugin.inference.meter import Meter
-from astroml_plugin.inference.unit import measured
+from astroml_plugin.inference.models import models_of
+from astroml_plugin.inference.unit import read_and_measure
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.bundle import Card, ModelBundle
 from benchmarks import skies
@@ -85,7 +86,7 @@ def _alone(pool: ThreadPoolExecutor, ready: Prepared) -> dict[str, float]:
     def one(unit: Any) -> dict[str, float]:
         torch.set_num_threads(1)
         meter = Meter()
-        rows, _ = measured(unit, meter)
+        rows = read_and_measure(unit, models_of(unit.job), meter).table
         with meter.stage("encode"):
             ready.catalog.encode_part(rows, unit.name, unit.digest)
         return meter.seconds

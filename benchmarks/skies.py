@@ -18,7 +18,7 @@ from astroml_plugin.cutouts import Tile
 from astroml_plugin.inference import Prepared
 from astroml_plugin.inference.forward import runner_of
 from astroml_plugin.inference.job import Job
-from astroml_plugin.inference.reading import model_of
+from astroml_plugin.inference.models import models_of
 from astroml_plugin.sky.wcs import cut_tiles, tile_step
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
@@ -99,8 +99,8 @@ def bundle(name: str, size: int = 48, network: str = "strided_cnn", **arguments:
 
 def load_models(job: Job) -> None:
     """What a worker does at its first unit. It is this process, and drops its models at the end of a run."""
-    for ref in job.bundles:
-        runner_of(job, model_of(job, ref))
+    for model in models_of(job):
+        runner_of(model)
 
 
 def timed_run(ready: Prepared, client: Client) -> tuple[float, float]:

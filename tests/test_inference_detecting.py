@@ -19,7 +19,7 @@ from astroml_plugin.catalog.overlay import read_labels
 from astroml_plugin.compute import device as dev
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.inference import Job, detecting, forward
+from astroml_plugin.inference import detecting, forward, upload
 from astroml_plugin.inference.detecting import checked, owned
 from astroml_plugin.inference.reading import Rows, TileWork
 from astroml_plugin.sky.wcs import Box
@@ -164,8 +164,9 @@ def test_windows_overlapped_with_copies_change_no_label(
     spotted: Path, tmp_path: Path, client: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = dev.Copier("cpu", 1000)
-    monkeypatch.setattr(forward, "overlaps", lambda device: True)
-    monkeypatch.setattr(forward, "copier", lambda device: small)
+    for module in (forward, upload):
+        monkeypatch.setattr(module, "overlaps", lambda device: True)
+    monkeypatch.setattr(upload, "copier", lambda device: small)
     monkeypatch.setattr(
         forward, "pipelined", lambda *given, overlap, **more: dev.pipelined(*given, overlap=True, **more)
     )
@@ -229,7 +230,7 @@ def test_units_with_very_many_objects_stay_small(spotted: Path) -> None:
     work = TileWork(None, info, ("r",), Rows({}, np.zeros(0, bool)), np.zeros((0, 2, 2)), 0.2)
     tracemalloc.start()
     try:
-        _, kept = owned(Job("", "", ()), work, task, checked(found, task), box)
+        _, kept = owned(work, task, checked(found, task), box)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -16,7 +16,7 @@ import torch
 from astroml_plugin.compute import device as dev
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.inference import RunProgress, forward
+from astroml_plugin.inference import RunProgress, forward, upload
 from astroml_plugin.inference.meter import Meter, bottleneck
 from tests import universe
 from tests.test_infer import assert_same
@@ -75,8 +75,9 @@ def test_copies_and_answers_beside_the_network_change_no_bit(
     source: str, sky: Path, tmp_path: Path, client: object, plain: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = dev.Copier("cpu", 1000)
-    monkeypatch.setattr(forward, "overlaps", lambda device: True)
-    monkeypatch.setattr(forward, "copier", lambda device: small)
+    for module in (forward, upload):
+        monkeypatch.setattr(module, "overlaps", lambda device: True)
+    monkeypatch.setattr(upload, "copier", lambda device: small)
     monkeypatch.setattr(
         forward, "pipelined", lambda *given, overlap, **more: dev.pipelined(*given, overlap=True, **more)
     )

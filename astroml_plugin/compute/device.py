@@ -140,10 +140,10 @@ class Forward:
         with torch.inference_mode(), self._arithmetic():
             compiled = self.calls > self.compile_after
             outputs = self._call_compiled(inputs, batch) if compiled else self.network(*inputs)
-        return self._mended(outputs, inputs) if self.dtype is torch.float16 else outputs
+        return self._recompute_overflow(outputs, inputs) if self.dtype is torch.float16 else outputs
 
-    def _mended(self, outputs: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-        """Answers, those that float16 has no room for in float32."""
+    def _recompute_overflow(self, outputs: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+        """Outputs; rows that overflowed float16 are recomputed in float32."""
         lost = ~outputs.flatten(1).isfinite().all(1)
         whole = outputs.float()
         if bool(lost.any()):

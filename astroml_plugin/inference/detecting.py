@@ -12,14 +12,14 @@ from torch import Tensor
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog import Column
-from astroml_plugin.catalog.objects.detected import Overlaps, object_ids
+from astroml_plugin.catalog.objects.detected import object_ids
 from astroml_plugin.catalog.schema import arrow_type
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.inference.forward import arrow, over_batches
-from astroml_plugin.inference.job import Job
+from astroml_plugin.inference.forward import arrow, map_batches
 from astroml_plugin.inference.meter import Meter
-from astroml_plugin.inference.reading import Rows, TileWork, model_of, on_sky, opened
-from astroml_plugin.inference.resident import ResidentModel, on_forward_thread
+from astroml_plugin.inference.models import RunModel
+from astroml_plugin.inference.reading import Rows, TileWork, on_sky
+from astroml_plugin.inference.resident import on_forward_thread
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
@@ -33,11 +33,12 @@ COMMON = ObjectFlag.EDGE | ObjectFlag.MASKED | ObjectFlag.NONFINITE | ObjectFlag
 _ROWS = 512
 """Rows of a label map looked at at once."""
 
-Turn = Callable[[Callable[[], Any]], Any]
+OnThread = Callable[[Callable[[], Any]], Any]
+"""Runs a function on the device's thread and gives what it returns."""
 
 
 @dataclass(frozen=True)
-class Found:
+class OwnedDetections:
     """The objects that a unit owns."""
 
     columns: dict[str, pa.Array]
@@ -50,52 +51,50 @@ class Found:
     """(y, x) uint32 over the tile's outer box: 0 background, else `label_id`."""
 
 
-def detected(
-    job: Job, work: TileWork, here: Callable[[], cut.DeviceTile], turn: Turn, meter: Meter
-) -> tuple[TileWork, Found]:
+def detect(
+    work: TileWork, model: RunModel, pixels: Callable[[], cut.DeviceTile], on_device_thread: OnThread, meter: Meter
+) -> tuple[TileWork, OwnedDetections]:
     """Find a tile's objects.
 
     Args:
-        job: the run's settings, with a detecting bundle.
         work: the tile, without objects.
-        here: gives the tile on the device, once it is the unit's turn.
-        turn: does something on the device's forward thread.
+        model: a detecting bundle.
+        pixels: gives the tile on the device, once it is the unit's turn.
+        on_device_thread: runs what needs the device.
         meter: takes times.
 
     Returns:
         The tile with the objects that the unit owns, and what was found out about them.
     """
-    model = model_of(job, next(ref for ref in job.bundles if ref.name == job.detecting))
     task: DetectingTask = model.task
     bounds = work.info.outer.clipped(*work.info.image_shape)
-    looked = turn(lambda: seen(job, model, work.info, here(), bounds, meter))
+    mapped = on_device_thread(lambda: network_maps(model, work.info, pixels(), bounds, meter))
 
-    def search() -> tuple[TileWork, Found]:
+    def search() -> tuple[TileWork, OwnedDetections]:
         with meter.stage("detect"):
-            found = _nothing(task, bounds) if looked is None else checked(task.detect(*looked), task)
-            return owned(job, work, task, found, bounds)
+            detections = _nothing(task, bounds) if mapped is None else checked(task.detect(*mapped), task)
+            return owned(work, task, detections, bounds)
 
     return on_forward_thread("cpu", search)
 
 
-def seen(
-    job: Job, model: ResidentModel, info: TileInfo, placed: cut.DeviceTile, bounds: Box, meter: Meter
+def network_maps(
+    model: RunModel, info: TileInfo, pixels: cut.DeviceTile, bounds: Box, meter: Meter
 ) -> tuple[np.ndarray, Field] | None:
     """The network's maps (channels, h, w) of a tile and the tile itself, on the CPU; None without a usable pixel."""
     task: DetectingTask = model.task
     with meter.stage("copy"):
-        field = _field(placed, task.bands, info, bounds)
+        field = _field(pixels, task.bands, info, bounds)
     if field.bits is not None and field.bits.all():
         return None
     corners = (bounds.x0, bounds.y0, bounds.x1, bounds.y1)
     windows = cut.grid(corners, size=task.window, overlap=task.overlap, stride=task.stride)
     maps = windows.empty_maps(task.channels, model.device)
     origin = (info.outer.x0, info.outer.y0)
-    over_batches(
-        job,
+    map_batches(
         model,
         task.bands,
-        lambda batch: windows.cutouts(placed, origin, batch),
+        lambda batch: windows.cutouts(pixels, origin, batch),
         lambda item, outputs: windows.put(maps, outputs, item.first),
         meter,
     )
@@ -103,10 +102,10 @@ def seen(
         return maps.cpu().numpy(), field
 
 
-def _field(placed: cut.DeviceTile, bands: tuple[str, ...], info: TileInfo, bounds: Box) -> Field:
+def _field(pixels: cut.DeviceTile, bands: tuple[str, ...], info: TileInfo, bounds: Box) -> Field:
     rows, columns = _inside(info, bounds)
-    index = cut.band_index(placed.bands, bands)
-    whole = index == list(range(len(placed.bands)))
+    index = cut.band_index(pixels.bands, bands)
+    whole = index == list(range(len(pixels.bands)))
 
     def plane(values: Tensor | None, *part: slice) -> np.ndarray | None:
         if values is None:
@@ -114,17 +113,17 @@ def _field(placed: cut.DeviceTile, bands: tuple[str, ...], info: TileInfo, bound
         chosen = values[(slice(None), *part)]
         return (chosen if whole else chosen[index]).cpu().numpy()
 
-    image = plane(placed.image, rows, columns)
+    image = plane(pixels.image, rows, columns)
     assert image is not None
     return Field(
         image=image,
-        variance=plane(placed.variance, rows, columns),
-        bits=plane(placed.bits, rows, columns),
-        psf=plane(placed.psf),
+        variance=plane(pixels.variance, rows, columns),
+        bits=plane(pixels.bits, rows, columns),
+        psf=plane(pixels.psf),
         bands=bands,
         origin=(bounds.x0, bounds.y0),
         zero_points=tuple(info.zero_points.get(band) for band in bands),
-        pixel_scale=placed.pixel_scale,
+        pixel_scale=pixels.pixel_scale,
         psf_box=(info.outer.x0, info.outer.y0, info.outer.x1, info.outer.y1),
     )
 
@@ -166,8 +165,8 @@ def checked(found: Detections, task: DetectingTask) -> Detections:
     return found
 
 
-def owned(job: Job, work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -> tuple[TileWork, Found]:
-    """What a unit owns of the objects in its tile: those whose peak lies in its inner box."""
+def owned(work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -> tuple[TileWork, OwnedDetections]:
+    """Objects of a tile that its unit owns: those whose peak lies in its inner box."""
     info = work.info
     peak_x, peak_y = found.peak_x + bounds.x0, found.peak_y + bounds.y0
     wcs = info.wcs()
@@ -179,9 +178,8 @@ def owned(job: Job, work: TileWork, task: DetectingTask, found: Detections, boun
     )
     x, y = x + bounds.x0, y + bounds.y0
     ra, dec, jacobian = on_sky(info, wcs, x, y)
-    overlaps: Overlaps = opened(Overlaps, job.objects, job.run)
     common = {"object_id": ids[mine], "image": info.image, "tile": info.name, "x": x, "y": y, "ra": ra, "dec": dec}
-    common |= {"primary": overlaps.primary(info, x, y, ra, dec)}
+    common |= {"primary": work.overlaps.primary(info, x, y, ra, dec)}
     rows = Rows(common, _repeated(ids[mine]))
     columns = {c.name: _column(c, found.columns[c.name], mine, ids) for c in task.columns()}
     numbers = np.arange(1, len(mine) + 1, dtype=np.int32)
@@ -189,7 +187,7 @@ def owned(job: Job, work: TileWork, task: DetectingTask, found: Detections, boun
     new[mine + 1] = numbers
     labels = np.zeros((info.outer.height, info.outer.width), np.uint32)
     labels[_inside(info, bounds)] = new[found.labels]
-    return work.with_objects(rows, jacobian), Found(columns, pa.array(numbers), flags[mine], labels)
+    return work.with_objects(rows, jacobian), OwnedDetections(columns, pa.array(numbers), flags[mine], labels)
 
 
 def _column(column: Column, values: np.ndarray, mine: np.ndarray, ids: np.ndarray) -> pa.Array:

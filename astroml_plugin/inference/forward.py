@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.catalog.schema import arrow_type, vectors
-from astroml_plugin.compute.device import PLAIN_BATCH, Forward, copier, on, pipelined, stamps_per_forward, streams
-from astroml_plugin.cutouts import Cutouts, Move, Tile, cut, to_device
-from astroml_plugin.inference.job import Job
+from astroml_plugin.compute.device import PLAIN_BATCH, Forward, pipelined, stamps_per_forward
+from astroml_plugin.cutouts import Cutouts, Tile, cut, to_device
 from astroml_plugin.inference.meter import Meter
+from astroml_plugin.inference.models import RunModel
 from astroml_plugin.inference.reading import BlockWork, TileWork
-from astroml_plugin.inference.resident import ResidentModel, kept
+from astroml_plugin.inference.resident import process_cache
+from astroml_plugin.inference.upload import mover, overlaps
 from astroml_plugin.tasks.detection import DetectingTask
 
 Done = TypeVar("Done")
@@ -29,21 +30,6 @@ Columns = tuple[dict[str, pa.Array], np.ndarray, np.ndarray]
 
 STAMP_SIDE = 48
 """Side of a usual stamp: as many windows go through a network at once as have the pixels of a batch of these."""
-
-PLACED = 2
-"""Tiles on a GPU at once: one is worked on, the next is on its way."""
-
-_places = threading.BoundedSemaphore(PLACED)
-
-
-def overlaps(device: str) -> bool:
-    """Whether copies, network and answers go on side by side: on CUDA; a CPU has other units for its other cores."""
-    return torch.device(device).type == "cuda"
-
-
-def mover(device: str) -> Move | None:
-    """What takes arrays to the device; None where they stay."""
-    return copier(device) if overlaps(device) else None
 
 
 @dataclass
@@ -70,41 +56,33 @@ class Runner:
         )
 
 
-def runner_of(job: Job, model: ResidentModel) -> Runner:
-    """The process's runner of a model as this run wants it, made at its first use."""
-    key = (
-        model.bundle.sha256,
-        str(model.device),
-        model.options,
-        job.measure.precision,
-        job.execution.compiling,
-        job.execution.batch,
-    )
+def runner_of(model: RunModel) -> Runner:
+    """The process's runner of a model, made at its first use."""
+    ref, batch = model.ref, model.batch
+    key = (ref.sha256, ref.options, str(model.device), model.precision, model.compiling, batch)
 
     def make() -> Runner:
         forward = Forward(
             model.network,
             model.device,
-            precision=job.measure.precision,
-            compiling=job.execution.compiling,
+            precision=model.precision,
+            compiling=model.compiling,
             example=model.task.example_inputs,
         )
         if isinstance(model.task, DetectingTask):
-            return Runner(forward, _windows_per_forward(job, model), "windows")
-        return Runner(
-            forward, job.execution.batch or stamps_per_forward(model.network, model.task.input_shapes(), model.device)
-        )
+            return Runner(forward, _windows_per_forward(model), "windows")
+        return Runner(forward, batch or stamps_per_forward(model.network, model.task.input_shapes(), model.device))
 
-    runner: Runner = kept(key, make)
+    runner: Runner = process_cache(key, make)
     return runner
 
 
-def _windows_per_forward(job: Job, model: ResidentModel) -> int:
+def _windows_per_forward(model: RunModel) -> int:
     """Windows with no more pixels than a batch of stamps; on CUDA what memory holds, unless the run says how many."""
     window = model.task.window
-    if job.execution.batch is None and model.device.type == "cuda":
+    if model.batch is None and model.device.type == "cuda":
         return stamps_per_forward(model.network, _window_shapes(model.task), model.device)
-    return max(1, (job.execution.batch or PLAIN_BATCH) * STAMP_SIDE**2 // window**2)
+    return max(1, (model.batch or PLAIN_BATCH) * STAMP_SIDE**2 // window**2)
 
 
 def _window_shapes(task: DetectingTask) -> list[tuple[int, ...]]:
@@ -129,34 +107,32 @@ class Batch:
     """(n,) int32, added by `Task.prepare`."""
 
 
-def over_batches(
-    job: Job,
-    model: ResidentModel,
+def map_batches(
+    model: RunModel,
     bands: tuple[str, ...],
-    pieces: Callable[[int], Iterator[Cutouts]],
+    batches: Callable[[int], Iterator[Cutouts]],
     finish: Callable[[Batch, Tensor], Done],
     meter: Meter,
 ) -> list[Done]:
-    """A model over all that `pieces` gives, in order.
+    """Results of a model over all that `batches` gives, in order.
 
     Where the device's memory does not hold a batch, the batch is halved, for this process, and all is begun again.
 
     Args:
-        job: the run's settings.
         model: resident on its device.
         bands: what the model reads.
-        pieces: gives all stamps or windows of the unit, in batches of at most so many.
+        batches: gives all stamps or windows of the unit, in batches of at most so many.
         finish: makes of a batch and the network's answer (on the device) what is returned.
         meter: takes times.
 
     Raises:
         torch.OutOfMemoryError: not even one fits.
     """
-    runner = runner_of(job, model)
+    runner = runner_of(model)
     while True:
         batch = runner.batch
         try:
-            return _once(runner.forward, batch, model, bands, pieces(batch), finish, meter)
+            return _once(runner.forward, batch, model, bands, batches(batch), finish, meter)
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise
@@ -168,15 +144,15 @@ def over_batches(
 def _once(
     forward: Forward,
     batch: int,
-    model: ResidentModel,
+    model: RunModel,
     bands: tuple[str, ...],
-    pieces: Iterator[Cutouts],
+    batches: Iterator[Cutouts],
     finish: Callable[[Batch, Tensor], Done],
     meter: Meter,
 ) -> list[Done]:
     def prepared() -> Iterator[Batch]:
         first = 0
-        for whole in pieces:
+        for whole in batches:
             chosen = whole.select(bands)
             with torch.inference_mode():
                 made = Batch(first, chosen, *model.task.prepare(chosen))
@@ -197,55 +173,38 @@ def _once(
     )
 
 
-def apply(
-    job: Job, model: ResidentModel, work: TileWork | BlockWork, placed: Any, device: str, meter: Meter
-) -> Columns:
-    """One model over all objects of a unit.
+def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter) -> Columns:
+    """Columns of one model over all objects of a unit.
 
     Args:
-        job: the run's settings.
-        model: resident on `device`.
+        model: resident on its device.
         work: the unit's pixels and objects.
-        placed: its tile on the device.
-        device: torch device.
+        pixels: its tile on the device; None of stamps.
         meter: takes times and bytes.
 
     Raises:
         torch.OutOfMemoryError: not even one stamp fits.
     """
-    size, move = model.task.stamp_size, metered(mover(device), meter)
+    size, device = model.task.stamp_size, str(model.device)
+    move = mover(device, meter)
 
     def finish(item: Batch, outputs: Tensor) -> Columns:
         values, task_flags = model.task.to_columns(outputs, item.cutouts, item.flags)
         flags = item.cutouts.flags.cpu().numpy()
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
-    bands = model.task.choose_bands(work.bands, model.band)
-    found = over_batches(
-        job, model, bands, lambda batch: work.cutouts(placed, size, batch, device, move), finish, meter
-    )
-    return _joined(model, found)
+    bands = model.task.choose_bands(work.bands, model.ref.band)
+    parts = map_batches(model, bands, lambda batch: work.cutouts(pixels, size, batch, device, move), finish, meter)
+    return _joined(model, parts)
 
 
-def metered(move: Move | None, meter: Meter) -> Move | None:
-    """`move`, whose bytes are counted as those of `copy`; the time is that of what it is part of."""
-    if move is None:
-        return None
-
-    def counted(array: np.ndarray, move: Callable[[np.ndarray], Tensor] = move) -> Tensor:
-        meter.add("copy", count=array.nbytes)
-        return move(array)
-
-    return counted
-
-
-def _joined(model: ResidentModel, found: list[Columns]) -> Columns:
+def _joined(model: RunModel, parts: list[Columns]) -> Columns:
     """The batches one after the other."""
-    if not found:
+    if not parts:
         empty = {c.name: pa.array([], arrow_type(c.type)) for c in model.task.columns()}
         return empty, np.zeros(0, np.int32), np.zeros(0, np.int32)
-    columns = {name: pa.concat_arrays([part[0][name] for part in found]) for name in found[0][0]}
-    return columns, np.concatenate([part[1] for part in found]), np.concatenate([part[2] for part in found])
+    columns = {name: pa.concat_arrays([part[0][name] for part in parts]) for name in parts[0][0]}
+    return columns, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
 
 
 def arrow(values: np.ndarray) -> pa.Array:
@@ -253,50 +212,3 @@ def arrow(values: np.ndarray) -> pa.Array:
     if values.dtype.kind in "OU":
         return pa.array(values.tolist(), pa.large_string())
     return pa.array(values) if values.ndim == 1 else vectors(values)
-
-
-class Placing:
-    """A unit's pixels on their way to the device: ahead of its turn on CUDA, at its turn on a CPU.
-
-    Use as a context around the unit's turn: on CUDA no more than `PLACED` units have pixels there.
-    """
-
-    def __init__(self, work: TileWork | BlockWork, device: str, meter: Meter) -> None:
-        self.work, self.device, self.meter = work, device, meter
-        self._early = overlaps(device) and isinstance(work, TileWork)
-        self._placed: Any = None
-
-    def __enter__(self) -> Placing:
-        if self._early:
-            _places.acquire()
-            try:
-                self._placed = self._place()
-            except torch.OutOfMemoryError:  # it waits for the unit before it, then
-                self._placed = None
-            except BaseException:
-                _places.release()
-                raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.drop()
-        if self._early:
-            _places.release()
-
-    def here(self) -> Any:
-        """The pixels on the device."""
-        if self._placed is None:
-            self._placed = self._place()
-        return self._placed
-
-    def drop(self) -> None:
-        """Let the pixels go."""
-        self._placed = None
-
-    def _place(self) -> Any:
-        stream = streams(self.device).copying
-        with self.meter.stage("copy"), on(stream):
-            placed = self.work.place(self.device, metered(mover(self.device), self.meter))
-            if stream is not None:
-                stream.synchronize()
-            return placed

@@ -34,6 +34,10 @@ class Job:
     objects: str | None = None
     """Survey: folder of the objects bucketed by unit; where they are detected, table of the images that overlap, None
     when none do. Stamps: table of repeated ids, None when there are none."""
+    bands: tuple[str, ...] = ()
+    """Bands of a Survey that are read: those that some bundle looks at."""
+    stamp_size: int = 0
+    """Side of the largest stamp that a bundle takes, pixels."""
     detecting: str = ""
     """Name of the bundle that finds the objects; empty where they are given."""
     field_bands: tuple[str, ...] = ()

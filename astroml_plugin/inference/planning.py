@@ -18,7 +18,8 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.detecting import LABEL
 from astroml_plugin.inference.job import Job, Unit
-from astroml_plugin.inference.reading import RepeatedIds, task_for
+from astroml_plugin.inference.models import task_for
+from astroml_plugin.inference.reading import RepeatedIds
 from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
@@ -57,6 +58,16 @@ def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
                 f"{task.stamp_size} px stamps, the survey has {source.halo}: ingest again with a larger --halo"
             )
         _check_source(task, source, ref.band, job.execution.pixel_scale_tolerance)
+
+
+def pixels_needed(bundles: Bundles, source: Survey | Stamps, job: Job) -> dict[str, Any]:
+    """Which pixels a job reads: the bands that some bundle looks at, and the side of its largest stamp."""
+    tasks = [(task_for(job, ref, bundle.task()), ref.band) for ref, bundle in bundles]
+    wanted = {name for task, band in tasks for name in task.choose_bands(source.bands, band)}
+    return {
+        "bands": tuple(name for name in source.bands if name in wanted),
+        "stamp_size": max(task.stamp_size for task, _ in tasks),
+    }
 
 
 def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamps) -> None:

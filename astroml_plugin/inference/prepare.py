@@ -32,6 +32,7 @@ from astroml_plugin.inference.planning import (
     find_repeated_ids,
     identity,
     map_bytes,
+    pixels_needed,
     select_shard,
     units_of,
 )
@@ -153,7 +154,7 @@ def check_run(
     table = objects if isinstance(objects, ObjectTable) else ObjectTable(table=objects)
     _check_objects(opened, job, table)
     check_bundles(bundles, opened, job)
-    return CheckedRun(opened, bundles, job, table)
+    return CheckedRun(opened, bundles, replace(job, **pixels_needed(bundles, opened, job)), table)
 
 
 def load_bundles(bundle: str | Sequence[str]) -> Bundles:

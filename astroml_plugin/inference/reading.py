@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,19 +12,15 @@ import pyarrow as pa
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog.objects import ObjectBuckets
-from astroml_plugin.compute.device import choose_device
+from astroml_plugin.catalog.objects.detected import Overlaps
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.inference.job import Job, Unit
-from astroml_plugin.inference.resident import BundleRef, ResidentModel, resident
+from astroml_plugin.inference.job import Unit
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo
-from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.detection import DetectingTask
-from astroml_plugin.tasks.run_options import run_options
 
 
 @lru_cache(maxsize=16)
@@ -55,6 +51,8 @@ class TileWork:
     pixel_scale: float | None
     detected: bool = False
     """Whether the objects are owned by their peaks: their stamps may leave the tile."""
+    overlaps: Overlaps = field(default_factory=lambda: Overlaps(None))
+    """Images that overlap the tile's: they decide which row of a detected object is primary."""
 
     def __len__(self) -> int:
         return len(self.jacobian)
@@ -68,22 +66,22 @@ class TileWork:
         """Decoded bytes of its pixels."""
         return 0 if self.tile is None else self.tile.nbytes
 
-    def place(self, device: str, move: cut.Move | None = None) -> cut.DeviceTile | None:
+    def to_device(self, device: str, move: cut.Move | None = None) -> cut.DeviceTile | None:
         """The tile on the device, taken there by `move`, once for all bundles; None without objects."""
         return None if self.tile is None else cut.to_device(self.tile, self.bands, device, self.pixel_scale, move)
 
     def cutouts(
-        self, placed: cut.DeviceTile | None, size: int, batch: int, device: str, move: cut.Move | None = None
+        self, pixels: cut.DeviceTile | None, size: int, batch: int, device: str, move: cut.Move | None = None
     ) -> Iterator[Cutouts]:
         """Batches of stamps of side `size`, gathered on the device."""
-        if placed is None:
+        if pixels is None:
             return
         x, y = self.rows.table["x"], self.rows.table["y"]
         corner = (self.info.outer.x0, self.info.outer.y0)
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
             jacobian = self.jacobian[part]
-            yield cut.around(placed, x[part], y[part], size, origin=corner, jacobian=jacobian, padded=self.detected)
+            yield cut.around(pixels, x[part], y[part], size, origin=corner, jacobian=jacobian, padded=self.detected)
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class BlockWork:
         """Decoded bytes of its pixels."""
         return sum(array.nbytes for array in (self.image, self.variance, self.psf) if array is not None)
 
-    def place(self, device: str, move: cut.Move | None = None) -> None:
+    def to_device(self, device: str, move: cut.Move | None = None) -> None:
         """Nothing: stamps go to the device batch by batch."""
 
     def cutouts(
@@ -151,19 +149,18 @@ def read_field(unit: Unit) -> TileWork:
     """A tile whose objects are yet to be found."""
     if unit.tile is None:
         raise AstromlError(f"unit {unit.name} has no tile")
-    return _work(unit, unit.tile.wcs(), Rows({}, np.zeros(0, bool)), np.zeros((0, 2, 2)), pixels=True)
+    work = _work(unit, unit.tile.wcs(), Rows({}, np.zeros(0, bool)), np.zeros((0, 2, 2)), pixels=True)
+    return replace(work, overlaps=opened(Overlaps, unit.job.objects, unit.job.run))
 
 
 def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixels: bool) -> TileWork:
     assert unit.tile is not None
     survey: Survey = opened(Survey, unit.job.source, unit.job.run)
-    tasks = {ref: model_of(unit.job, ref).task for ref in unit.job.bundles}
-    wanted = {name for ref, task in tasks.items() for name in task.choose_bands(survey.bands, ref.band)}
-    bands = tuple(name for name in survey.bands if name in wanted)
+    bands = unit.job.bands
     scale = survey.pixel_scale if wcs is None or not pixels else wcs.pixel_scale
     tile: cut.Tile | cut.SparseTile | None = None
     if pixels and rows.table:
-        size = max(task.stamp_size for task in tasks.values())
+        size = unit.job.stamp_size
         tile = survey.read_around(unit.tile, rows.table["x"], rows.table["y"], size, bands)
     elif pixels:
         tile = survey.read_tile(unit.tile, bands)
@@ -208,24 +205,6 @@ class RepeatedIds:
 def source_name(url: str) -> str:
     """The name of a source: the last part of its URL without suffix."""
     return url.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
-
-
-def model_of(job: Job, ref: BundleRef) -> ResidentModel:
-    """The resident model with the run's options."""
-    model = resident(ref, job.execution.device or choose_device())
-    task = task_for(job, ref, model.task)
-    return replace(model, task=task, network=task.inference_network(model.network), options=ref.options, band=ref.band)
-
-
-def task_for(job: Job, ref: BundleRef, task: Task) -> Task:
-    """The bundle's task as this run wants it.
-
-    Raises:
-        InputError: run options that the task refuses.
-    """
-    if isinstance(task, DetectingTask) and job.field_bands:
-        task = task.for_bands(job.field_bands)
-    return task.for_run(run_options(task, ref.run_options, ref.name))
 
 
 def read_unit(unit: Unit) -> TileWork | BlockWork:

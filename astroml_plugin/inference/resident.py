@@ -65,15 +65,11 @@ class ResidentModel:
     """In eval mode, on the device."""
     device: torch.device
     """Where the network is."""
-    options: str = "{}"
-    """Run options that task and network follow, as JSON."""
-    band: str | None = None
-    """The band that was chosen for it."""
 
 
 _lock = threading.Lock()
 _models: dict[tuple[str, str], ResidentModel] = {}
-_kept: dict[Any, Any] = {}
+_cache: dict[Any, Any] = {}
 _forward: dict[bool, ThreadPoolExecutor] = {}
 
 
@@ -98,12 +94,12 @@ def _load(ref: BundleRef, device: torch.device) -> ResidentModel:
     return ResidentModel(bundle, bundle.task(), network, device)
 
 
-def kept(key: Any, make: Callable[[], T]) -> T:
-    """What `make` gave at its first use in this process; dropped with the models."""
+def process_cache(key: Any, make: Callable[[], T]) -> T:
+    """Value cached per process under `key`: `make` runs once; dropped with the models."""
     with _lock:
-        if key not in _kept:
-            _kept[key] = make()
-        value: T = _kept[key]
+        if key not in _cache:
+            _cache[key] = make()
+        value: T = _cache[key]
         return value
 
 
@@ -163,7 +159,7 @@ def release() -> None:
     """Drop all models and forward threads of this process."""
     with _lock:
         _models.clear()
-        _kept.clear()
+        _cache.clear()
         pools = list(_forward.values())
         _forward.clear()
     for pool in pools:
@@ -180,13 +176,13 @@ TRIM_EVERY = 8
 _units_seen = itertools.count(1)
 
 
-def give_back_memory() -> None:
+def trim_malloc() -> None:
     """Every few units, return what the C library keeps of freed arrays: the heap of several threads only grows else."""
     if next(_units_seen) % TRIM_EVERY == 0:
         _libc("malloc_trim", 0)
 
 
-def share_arenas(nthreads: int) -> None:
+def limit_malloc_arenas(nthreads: int) -> None:
     """Few heaps for all threads: glibc gives each thread one of its own, and every one keeps what it once needed.
 
     Two on two cores held 9 % less at the peak than glibc's sixteen and grew a fifth as much, at no cost in time.
@@ -231,7 +227,7 @@ class ResidentModels(WorkerPlugin):  # type: ignore[misc]
             return
         with _lock:
             _runs.add(self.name)
-        share_arenas(worker.state.nthreads)
+        limit_malloc_arenas(worker.state.nthreads)
         share_host(self.workers_per_host)
         _share = share_of(worker.state.nthreads, self.workers_per_host)
 

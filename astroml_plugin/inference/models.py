@@ -1,0 +1,69 @@
+"""The bundles of a run as its units apply them: the run's options set, the network resident in the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from astroml_plugin.compute.device import choose_device
+from astroml_plugin.inference.job import Job
+from astroml_plugin.inference.resident import BundleRef, resident
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.tasks.run_options import run_options
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """One bundle of a run, ready to run."""
+
+    ref: BundleRef
+    """The bundle, with the run options that it takes."""
+    task: Any
+    """The science with these options: see `tasks.base.Task`."""
+    network: nn.Module
+    """In eval mode, on the device."""
+    device: torch.device
+    """Where the network is."""
+    precision: str = "float32"
+    """One of `device.PRECISIONS`."""
+    compiling: str = "auto"
+    """One of `device.COMPILING`."""
+    batch: int | None = None
+    """Stamps per forward; None: 128 on a CPU, on CUDA what memory holds."""
+
+    @property
+    def finds_objects(self) -> bool:
+        """Whether it detects the objects that the others measure."""
+        return isinstance(self.task, DetectingTask)
+
+
+def task_for(job: Job, ref: BundleRef, task: Task) -> Task:
+    """The bundle's task with the run's options.
+
+    Raises:
+        InputError: run options that the task refuses.
+    """
+    if isinstance(task, DetectingTask) and job.field_bands:
+        task = task.for_bands(job.field_bands)
+    return task.for_run(run_options(task, ref.run_options, ref.name))
+
+
+def models_of(job: Job) -> tuple[RunModel, ...]:
+    """The models of a run in column order; each is loaded at its first use in this process.
+
+    Raises:
+        InputError: a bundle is not what the run was planned with.
+    """
+    return tuple(_model(job, ref) for ref in job.bundles)
+
+
+def _model(job: Job, ref: BundleRef) -> RunModel:
+    how = job.execution
+    loaded = resident(ref, how.device or choose_device())
+    task = task_for(job, ref, loaded.task)
+    network = task.inference_network(loaded.network)
+    return RunModel(ref, task, network, loaded.device, job.measure.precision, how.compiling, how.batch)
