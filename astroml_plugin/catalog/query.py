@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -27,7 +26,6 @@ from astropy import units as u
 from astropy.table import Column as AstropyColumn
 from astropy.table import MaskedColumn, QTable, Table
 from astropy_healpix import HEALPix
-from numpy.typing import NDArray
 
 from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, sql
 from astroml_plugin.catalog.merge import publishing
@@ -35,6 +33,7 @@ from astroml_plugin.catalog.parts import is_merged, with_metadata
 from astroml_plugin.catalog.schema import Column, is_text, is_vector, matrix, reader_metadata, text_lengths
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.typing import I64, Array, Bool
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, separation
 
 Cone = tuple[float, float, float]
@@ -191,7 +190,7 @@ def _checked_cone(cone: Cone) -> Cone:
     return ra % 360.0, dec, radius
 
 
-def cone_ranges(ra: float, dec: float, radius: float) -> NDArray[np.int64]:
+def cone_ranges(ra: float, dec: float, radius: float) -> I64:
     """(k, 2) sorted half-open ranges of nested order-29 indices that together hold every position of the cone."""
     if radius >= 60:
         return np.array([[0, 12 << (2 * HEALPIX_ORDER)]], np.int64)
@@ -217,7 +216,7 @@ def files_to_read(current: pa.Table, cone: Cone | None = None, units: Collection
     return sorted(pc.unique(rows["path"]).to_pylist(), key=lambda path: (is_merged(path), path))
 
 
-def _in_ranges(rows: pa.Table, ranges: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _in_ranges(rows: pa.Table, ranges: I64) -> Bool:
     """Whether each file's HEALPix range meets one of `ranges`."""
     low, high = rows["healpix_min"].to_numpy(), rows["healpix_max"].to_numpy()
     candidate = np.searchsorted(ranges[:, 1], low, "right")  # the first range that ends after the file begins
@@ -247,7 +246,7 @@ def _cone_sql(cone: Cone) -> str:
     return f"{hull} AND ({near}) AND {distance} <= {radius!r}"
 
 
-def _fewer(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+def _fewer(ranges: I64) -> I64:
     """At most `_RANGES` ranges that cover the same: the smallest gaps are closed."""
     if len(ranges) <= _RANGES:
         return ranges
@@ -441,7 +440,7 @@ def to_astropy(table: pa.Table) -> Table:
     return Table(columns)
 
 
-def _numpy(column: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _numpy(column: pa.ChunkedArray) -> tuple[Array, Bool | None]:
     """(values, mask or None) of a column."""
     kind = column.type
     if is_text(kind):

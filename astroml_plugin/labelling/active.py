@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 from sklearn.neighbors import NearestNeighbors
 
 from astroml_plugin.core.errors import InputError
-
-Float = NDArray[np.float64]
+from astroml_plugin.core.typing import F64, I64
 
 DEFAULT = "astronomaly"
 """The learner where none is named."""
@@ -40,7 +39,7 @@ class Learner:
 
     about: str
     """One line for people, with its source."""
-    value: Callable[[Float, Float, NDArray[np.int64], Float, int], Float]
+    value: Callable[[F64, F64, I64, F64, int], F64]
     """(inputs (n, k), score (n,), labelled rows (m,), their scores (m,), seed) -> (n,) higher is more interesting."""
 
 
@@ -52,7 +51,7 @@ def relearned(
     *,
     learner: str = DEFAULT,
     seed: int = 0,
-) -> Float:
+) -> F64:
     """What each object is worth looking at, from a few that people scored.
 
     Args:
@@ -90,14 +89,14 @@ def relearned(
     return worth
 
 
-def _ranks(values: Float) -> Float:
+def _ranks(values: F64) -> F64:
     """(n,) in (0, 1), higher for higher values; equal values share their mean rank."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - (counts - 1) / 2
     return np.asarray(middle[place] / (len(values) + 1))
 
 
-def _standardised(values: Float) -> Float:
+def _standardised(values: F64) -> F64:
     spread = values.std(0)
     return np.asarray((values - values.mean(0)) / np.where(spread > 0, spread, 1.0))
 
@@ -105,12 +104,12 @@ def _standardised(values: Float) -> Float:
 # Learners
 
 
-def _forest(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+def _forest(inputs: F64, score: F64, rows: I64, given: F64, seed: int) -> F64:
     model = RandomForestRegressor(100, max_features=1 / 3, random_state=seed)
     return np.asarray(model.fit(inputs[rows], given).predict(inputs), np.float64)
 
 
-def _astronomaly(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+def _astronomaly(inputs: F64, score: F64, rows: I64, given: F64, seed: int) -> F64:
     """Lochner & Bassett (2021), equations 2 to 4: trust the forest near what was scored, the score far from it."""
     predicted = np.clip(_forest(inputs, score, rows, given, seed), 0, HIGHEST)
     neighbours = NearestNeighbors(n_neighbors=1).fit(inputs[rows])
@@ -123,7 +122,7 @@ def _astronomaly(inputs: Float, score: Float, rows: NDArray[np.int64], given: Fl
     return np.asarray(scaled * np.tanh(penalty - 1 + np.arctanh(np.minimum(weight, 1 - 1e-9))))
 
 
-def _score_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+def _score_process(inputs: F64, score: F64, rows: I64, given: F64, seed: int) -> F64:
     """A Gaussian process whose mean is learned too (Rasmussen & Williams 2006, section 2.7): what the score puts first
     is wanted, until labels say that it is not; near labels the process takes over. No hyperparameter is fitted."""
     rows, given = _some(rows, given, seed)
@@ -137,7 +136,7 @@ def _score_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: 
     return HIGHEST * (slope * wanted + _AMPLITUDE * learned)
 
 
-def _some(rows: NDArray[np.int64], given: Float, seed: int) -> tuple[NDArray[np.int64], Float]:
+def _some(rows: I64, given: F64, seed: int) -> tuple[I64, F64]:
     """Scored objects, no more than a process can learn from: its time grows with their cube."""
     if len(rows) <= _MOST_FOR_PROCESS:
         return rows, given
@@ -145,18 +144,18 @@ def _some(rows: NDArray[np.int64], given: Float, seed: int) -> tuple[NDArray[np.
     return rows[chosen], given[chosen]
 
 
-def _parts(inputs: Float) -> list[Float]:
+def _parts(inputs: F64) -> list[F64]:
     """What a process judges at once."""
     return np.array_split(inputs, max(1, len(inputs) // _CHUNK))
 
 
-def _likeness(some: Float, others: Float) -> Float:
+def _likeness(some: F64, others: F64) -> F64:
     """(n, m) squared-exponential kernel of vectors (n, k) and (m, k), its length the square root of k."""
     squared = (some**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * some @ others.T
     return np.asarray(np.exp(-np.maximum(squared, 0) / (2 * some.shape[1])))
 
 
-def _gaussian_process(inputs: Float, score: Float, rows: NDArray[np.int64], given: Float, seed: int) -> Float:
+def _gaussian_process(inputs: F64, score: F64, rows: I64, given: F64, seed: int) -> F64:
     rows, given = _some(rows, given, seed)
     length = np.sqrt(inputs.shape[1])
     kernel = kernels.ConstantKernel(1.0, (0.05, 20.0)) * kernels.RBF(length, (length / 10, length * 10))
@@ -189,9 +188,9 @@ class Trial:
     strategy: str
     """`active`: batches of the highest ranked, learning after each; `random`: labelled at random; `unsupervised`: the
     score alone, nothing is learned."""
-    labelled: Float
+    labelled: F64
     """(seeds,) anomalies among the labelled."""
-    following: Float
+    following: F64
     """(seeds,) anomalies among the next that the ranking proposes."""
 
     @property
@@ -255,10 +254,10 @@ def trials(
     return {name: Trial(name, *np.array(pairs, np.float64).T) for name, pairs in counts.items()}
 
 
-Chosen = tuple[NDArray[np.int64], NDArray[np.int64]]
+Chosen = tuple[I64, I64]
 
 
-def _active(space: Float, score: Float, told: Float, labels: int, batch: int, learner: str, seed: int) -> Chosen:
+def _active(space: F64, score: F64, told: F64, labels: int, batch: int, learner: str, seed: int) -> Chosen:
     chosen = np.zeros(0, np.int64)
     while len(chosen) < labels:
         ranking = _next(space, score, told, chosen, learner, seed)
@@ -266,19 +265,17 @@ def _active(space: Float, score: Float, told: Float, labels: int, batch: int, le
     return chosen, _next(space, score, told, chosen, learner, seed)
 
 
-def _at_random(space: Float, score: Float, told: Float, labels: int, batch: int, learner: str, seed: int) -> Chosen:
+def _at_random(space: F64, score: F64, told: F64, labels: int, batch: int, learner: str, seed: int) -> Chosen:
     chosen = np.random.default_rng([seed, 8]).permutation(len(score))[:labels]
     return chosen, _next(space, score, told, chosen, learner, seed)
 
 
-def _by_score(space: Float, score: Float, told: Float, labels: int, batch: int, learner: str, seed: int) -> Chosen:
+def _by_score(space: F64, score: F64, told: F64, labels: int, batch: int, learner: str, seed: int) -> Chosen:
     order = np.argsort(-score, kind="stable")
     return order[:labels], order[labels:]
 
 
-def _next(
-    space: Float, score: Float, told: Float, chosen: NDArray[np.int64], learner: str, seed: int
-) -> NDArray[np.int64]:
+def _next(space: F64, score: F64, told: F64, chosen: I64, learner: str, seed: int) -> I64:
     """Unlabelled rows, the most promising first; by the score as long as nothing can be learned."""
     worth = score
     if len(chosen) >= FEWEST and np.ptp(told[chosen]) > 0:

@@ -12,7 +12,7 @@ from astropy.stats import mad_std
 from astropy.visualization import AsinhStretch, ManualInterval, make_lupton_rgb
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from astroml_plugin.core.typing import F64, U8, Bool
 
 UNUSABLE = (58, 44, 66)
 """Colour of pixels without a value."""
@@ -67,11 +67,11 @@ class Painter:
     def picture(
         self,
         image: NDArray[np.generic],
-        valid: NDArray[np.bool_] | None = None,
+        valid: Bool | None = None,
         *,
         contrast: float = 1.0,
         own: bool = False,
-    ) -> Image:
+    ) -> U8:
         """(y, x, 3) uint8, first row at the bottom of the sky (y up).
 
         Args:
@@ -90,7 +90,7 @@ class Painter:
         shown[~usable.any(0)] = UNUSABLE
         return np.ascontiguousarray(shown[::-1] if self.noise is not None else shown)
 
-    def _stretched(self, image: NDArray[np.float64], usable: NDArray[np.bool_], contrast: float, own: bool) -> Image:
+    def _stretched(self, image: F64, usable: Bool, contrast: float, own: bool) -> U8:
         assert self.noise is not None
         scaled = np.stack(
             [
@@ -137,7 +137,7 @@ def _wavelength(name: str, number: int) -> float:
     return float(digits[0]) if digits else float(number)
 
 
-def _as_stored(image: NDArray[np.generic], bands: Sequence[str]) -> Image:
+def _as_stored(image: NDArray[np.generic], bands: Sequence[str]) -> U8:
     """Stored pictures: three bands are red, green, blue in their order unless their names say otherwise."""
     plane = np.asarray(image, np.uint8)
     if len(plane) == 3:
@@ -148,14 +148,14 @@ def _as_stored(image: NDArray[np.generic], bands: Sequence[str]) -> Image:
     return np.stack([plane[number] for number in index], axis=-1)
 
 
-def _gray(values: NDArray[np.float64], soft: float, top: float) -> Image:
+def _gray(values: F64, soft: float, top: float) -> U8:
     low = -2.0
     scaled = ManualInterval(low, top)(values)
     stretched = AsinhStretch(float(np.clip(soft / (top - low), 0.02, 1.0)))(scaled)
     return np.repeat((255 * np.clip(stretched, 0, 1)).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def _border(plane: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _border(plane: F64, good: Bool) -> F64:
     """Usable pixels of the outermost sixth."""
     width = max(1, min(plane.shape) // 6)
     rim = np.ones(plane.shape, bool)
@@ -164,18 +164,18 @@ def _border(plane: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.f
     return values if len(values) else plane[good]
 
 
-def _sky(plane: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
+def _sky(plane: F64, good: Bool) -> float:
     values = _border(plane, good)
     return float(np.median(values)) if len(values) else 0.0
 
 
-def _light(plane: NDArray[np.float64]) -> float:
+def _light(plane: F64) -> float:
     """Brightness of the object above its sky: the 98th percentile."""
     good = np.isfinite(plane)
     return float(np.percentile(plane[good], 98) - _sky(plane, good)) if good.any() else float("nan")
 
 
-def _noise(plane: NDArray[np.float64]) -> float:
+def _noise(plane: F64) -> float:
     values = _border(plane, np.isfinite(plane))
     return float(mad_std(values)) if len(values) > 8 else float("nan")
 
@@ -184,7 +184,7 @@ def _positive(value: float) -> float:
     return float(value) if np.isfinite(value) and value > 0 else 1.0
 
 
-def png(picture: Image) -> bytes:
+def png(picture: U8) -> bytes:
     """A picture as PNG."""
     from PIL import Image as Pillow
 

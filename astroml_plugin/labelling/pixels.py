@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
+from astroml_plugin.core.typing import Bool
 from astroml_plugin.cutouts import pixel_bits, stamp_origin
 from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey, TileInfo
@@ -20,7 +21,7 @@ from astroml_plugin.sources.survey import Survey, TileInfo
 _BLOCKS = 64
 """Object tables of blocks that are kept."""
 
-Stamp = tuple[NDArray[np.generic], NDArray[np.bool_]]
+Stamp = tuple[NDArray[np.generic], Bool]
 """Pixels (band, y, x) as stored, and which of them can be used (same shape)."""
 
 
@@ -146,7 +147,7 @@ class PixelReader:
             return self._infos[unit]
 
 
-def _centred(image: NDArray[np.generic], usable: NDArray[np.bool_], side: int) -> Stamp:
+def _centred(image: NDArray[np.generic], usable: Bool, side: int) -> Stamp:
     """`side` pixels about the centre pixel, size // 2; what lies outside cannot be used."""
     if image.shape[-2:] == (side, side):
         return image, usable

@@ -6,12 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F32, F64
 from astroml_plugin.simulation.profiles import PSF_PROFILES, Psf
-
-Float = NDArray[np.float64]
 
 _POSITION = {"u": -1.4, "g": -1.0, "r": 0.0, "i": 0.55, "z": 0.9, "y": 1.1}
 """Where a band lies along a colour: magnitude = reference - colour x position."""
@@ -65,13 +63,13 @@ class Camera:
         """Index of the band that magnitudes, S/N and `flux` refer to: r, else the first."""
         return self.bands.index("r") if "r" in self.bands else 0
 
-    def band_positions(self) -> Float:
+    def band_positions(self) -> F64:
         """(band,) place of each band along a colour, 0 at the reference band."""
         spread = np.linspace(-1.0, 0.55, len(self.bands)) if len(self.bands) > 1 else np.zeros(1)
         place = np.array([_POSITION.get(band, spread[i]) for i, band in enumerate(self.bands)])
         return place - place[self.reference]
 
-    def variance(self, model: NDArray[np.float32]) -> NDArray[np.float32]:
+    def variance(self, model: F32) -> F32:
         """Noise variance per pixel of a noiseless image, same shape."""
         sky = np.float32(self.sky_sigma**2)
         if self.gain == 0:
@@ -83,7 +81,7 @@ NOISE_MARGIN = 1
 """Pixels around an image that its correlated noise depends on."""
 
 
-def correlated(white: NDArray[np.float32], correlation: float) -> NDArray[np.float32]:
+def correlated(white: F32, correlation: float) -> F32:
     """Unit normal deviates whose neighbours have `correlation`, from white ones with `NOISE_MARGIN` more on each side.
 
     Three weights (a, 1, a) along each axis: the correlation is 2a/(1 + 2a²) at one pixel, a²/(1 + 2a²) at two.
@@ -100,11 +98,11 @@ def correlated(white: NDArray[np.float32], correlation: float) -> NDArray[np.flo
     a = (1 - math.sqrt(1 - 2 * correlation**2)) / (2 * correlation)
     centre, side = np.float32(1 / (1 + 2 * a * a)), np.float32(a / (1 + 2 * a * a))
     rows = white[..., 1:-1, :] + np.float32(a) * (white[..., :-2, :] + white[..., 2:, :])
-    columns: NDArray[np.float32] = np.add(rows[..., :-2], rows[..., 2:], dtype=np.float32)
+    columns: F32 = np.add(rows[..., :-2], rows[..., 2:], dtype=np.float32)
     return np.add(centre * rows[..., 1:-1], side * columns, dtype=np.float32)
 
 
-def flux_of(mag: Float, camera: Camera) -> Float:
+def flux_of(mag: F64, camera: Camera) -> F64:
     """Counts of a magnitude."""
     return 10 ** (0.4 * (camera.zero_point - mag))
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import F32, I64, Bool
 from astroml_plugin.simulation.camera import Camera
-
-Float = NDArray[np.float32]
 
 _TRACK_PIXELS = 10.0
 """Mean number of pixels of a track, about."""
 
 
-def track(rng: np.random.Generator, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def track(rng: np.random.Generator, side: int) -> tuple[I64, I64]:
     """Rows and columns of one cosmic-ray track on (side, side) pixels."""
     angle, length = rng.uniform(0, 2 * math.pi), rng.uniform(3, 15)
     along = np.arange(0, length, 0.5)
@@ -25,9 +23,7 @@ def track(rng: np.random.Generator, side: int) -> tuple[NDArray[np.int64], NDArr
     return y[kept], x[kept]
 
 
-def masked_stamp(
-    rng: np.random.Generator, side: int, fraction: float, camera: Camera
-) -> tuple[Float, NDArray[np.bool_]]:
+def masked_stamp(rng: np.random.Generator, side: int, fraction: float, camera: Camera) -> tuple[F32, Bool]:
     """Garbage values and where they are, both (band, side, side): tracks and bad columns, half of the pixels each.
 
     Args:

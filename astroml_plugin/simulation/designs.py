@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64, I64
 from astroml_plugin.simulation.profiles import Psf
-
-Float = NDArray[np.float64]
 
 
 class Branch(NamedTuple):
     """One stamp of each of n sets."""
 
     names: list[str]
-    g1: Float
+    g1: F64
     """(n,) shear applied after any turn."""
-    g2: Float
+    g2: F64
     turned: bool
     """Galaxy, offset, neighbours and noise turned by 90 degrees from +x towards +y, the PSF not."""
     psfs: list[Psf]
@@ -42,7 +40,7 @@ class Single:
     def __post_init__(self) -> None:
         _check(self, "single")
 
-    def branches(self, numbers: NDArray[np.int64], psfs: list[Psf], rng: np.random.Generator) -> list[Branch]:
+    def branches(self, numbers: I64, psfs: list[Psf], rng: np.random.Generator) -> list[Branch]:
         """The one branch: the galaxy as it is."""
         return []
 
@@ -75,7 +73,7 @@ class ShearSets:
         if not self.components or not set(self.components) <= {"g1", "g2"}:
             raise InputError(f"components of the shear are g1, g2, not {self.components}")
 
-    def branches(self, numbers: NDArray[np.int64], psfs: list[Psf], rng: np.random.Generator) -> list[Branch]:
+    def branches(self, numbers: I64, psfs: list[Psf], rng: np.random.Generator) -> list[Branch]:
         """+g/0, -g/0, +g/90, -g/90 of the sets `numbers`."""
         component = [self.components[i % len(self.components)] for i in numbers.tolist()]
         first = np.array([name == "g1" for name in component])
@@ -108,7 +106,7 @@ class PsfPairs:
         if not 0 < self.psf_ellipticity < 0.5:
             raise InputError(f"a PSF ellipticity of {self.psf_ellipticity} for pairs: give 0 to 0.5")
 
-    def branches(self, numbers: NDArray[np.int64], psfs: list[Psf], rng: np.random.Generator) -> list[Branch]:
+    def branches(self, numbers: I64, psfs: list[Psf], rng: np.random.Generator) -> list[Branch]:
         """+psf and -psf of the pairs `numbers`."""
         angle, none = rng.uniform(0, 2 * math.pi, len(numbers)), np.zeros(len(numbers))
         made = []

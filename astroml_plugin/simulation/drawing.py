@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import F32
 from astroml_plugin.simulation.camera import Camera, flux_of
 from astroml_plugin.simulation.objects import Objects
 from astroml_plugin.simulation.profiles import Blur, Matrix, Psf, grid_for, grid_size, psf_transform, to_image
-
-Float = NDArray[np.float32]
 
 FAINTEST = 0.02
 """Surface brightness, in sky sigmas per pixel, at which an object's drawing may end."""
@@ -37,14 +35,14 @@ def spread(objects: Objects, i: int, camera: Camera) -> float:
     return max(part.profile.spread * part.matrix.stretch() for part in objects.parts[i]) / camera.pixel_scale
 
 
-def draw(objects: Objects, i: int, psf: Psf, camera: Camera, dx: float, dy: float, size: int) -> Float:
+def draw(objects: Objects, i: int, psf: Psf, camera: Camera, dx: float, dy: float, size: int) -> F32:
     """Noiseless counts (band, size, size) of object `i`, centre at pixel (size/2 + dx, size/2 + dy).
 
     Always the same bits for the same object, wherever and by whomever it is drawn.
     """
     flux = flux_of(objects.mag[i], camera)
     grid, response = grid_for(psf, size, camera.pixel_scale), psf_transform(psf, size, camera.pixel_scale)
-    image: Float | None = None
+    image: F32 | None = None
     for part in objects.parts[i]:
         plane = to_image(part.profile.transform(part.matrix, grid) * response, grid, dx, dy)
         scaled = plane[None] * (flux * part.share).astype(np.float32)[:, None, None]
@@ -58,12 +56,12 @@ def natural_size(objects: Objects, i: int, psf: Psf, camera: Camera) -> int:
     return grid_size(reach(objects, i, psf, camera))
 
 
-def signal_to_noise(model: Float, camera: Camera) -> float:
+def signal_to_noise(model: F32, camera: Camera) -> float:
     """Matched-filter S/N of one band's noiseless image: sqrt(sum of model^2 / variance)."""
     return math.sqrt(float(np.sum(model.astype(np.float64) ** 2 / camera.variance(model))))
 
 
-def add(canvas: Float, stamp: Float, x: int, y: int) -> None:
+def add(canvas: F32, stamp: F32, x: int, y: int) -> None:
     """Add `stamp` (band, n, n) to `canvas` (band, h, w) with its first pixel at (x, y), cut at the edges."""
     height, width, side = canvas.shape[1], canvas.shape[2], stamp.shape[1]
     x0, x1, y0, y1 = max(x, 0), min(x + side, width), max(y, 0), min(y + side, height)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import INFORMATIONAL
+from astroml_plugin.core.typing import F32
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.detection_metrics import Truth
 from astroml_plugin.simulation.blocks import Blocks
@@ -22,8 +23,6 @@ from astroml_plugin.simulation.profiles import psf_image
 from astroml_plugin.simulation.skies import Sky, SkyObjects
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.tasks.segmentation.truth import LAYERS, Scene, truth_layers
-
-Float = NDArray[np.float32]
 
 _BLOCK = 23
 """Kind of the seeds of this module."""
@@ -47,7 +46,7 @@ class Contributions:
         self.star: list[float] = []
         self.object_id: list[int] = []
 
-    def note(self, stamp: Float, x: int, y: int, cell: SkyObjects, i: int, box: Box) -> None:
+    def note(self, stamp: F32, x: int, y: int, cell: SkyObjects, i: int, box: Box) -> None:
         """As `skies.Ledger`."""
         height, width = self.owner.shape
         x0, x1, y0, y1 = max(x, 0), min(x + stamp.shape[2], width), max(y, 0), min(y + stamp.shape[1], height)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from astropy.io import fits
-from numpy.typing import NDArray
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.core.typing import I32, U32
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.simulation.units import UNIT
@@ -89,7 +89,7 @@ def _to_bytes(hdus: fits.HDUList) -> bytes:
     return sink.getvalue()
 
 
-def _planes(mask: NDArray[np.uint32]) -> NDArray[np.int32]:
+def _planes(mask: U32) -> I32:
     planes = np.zeros(mask.shape, np.int32)
     for bit, ours in PLANES.values():
         planes[(mask & np.uint32(int(ours))) != 0] |= 1 << bit

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import C64, C128, F32, F64, I64
 from astroml_plugin.simulation.profiles import Blur, Grid, Matrix, load_galsim
-
-Complex = NDArray[np.complex64]
 
 TEST_FRACTION = 0.4
 """Of the objects of a catalog: held out from training."""
@@ -56,7 +55,7 @@ class HstGalaxies:
         """
         return _open_catalog(path)
 
-    def part(self, name: str, seed: int) -> NDArray[np.int64]:
+    def part(self, name: str, seed: int) -> I64:
         """Indices of the objects of `train`, `test` or `all`, by a seeded permutation; train and test share none.
 
         Raises:
@@ -91,7 +90,7 @@ class Picture:
         """As `profiles.Profile.spread`: to the edge of the image."""
         return _restored(self.path, self.index).radius
 
-    def transform(self, matrix: Matrix, grid: Grid) -> Complex:
+    def transform(self, matrix: Matrix, grid: Grid) -> C64:
         """As `profiles.Profile.transform`."""
         restored = _restored(self.path, self.index)
         kx, ky = grid.kx[None, :], grid.ky[:, None]
@@ -107,7 +106,7 @@ class Picture:
 class _Restored(NamedTuple):
     """A galaxy above the atmosphere and HST's optics."""
 
-    table: Complex
+    table: C64
     """(2 m + 1, 2 m + 1) transform at k = -m ... m steps, rows along y; 1 at the centre."""
     step: float
     """rad/arcsec."""
@@ -159,7 +158,7 @@ def _restored(path: str, index: int) -> _Restored:
     return _Restored(table.astype(np.complex64), step, radius, _half_light_radius(image) * scale)
 
 
-def _read(path: str, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+def _read(path: str, index: int) -> tuple[F64, F64, float]:
     """Image, PSF (y, x) and arcsec per pixel of one galaxy."""
     catalog = _catalog(path)
     with _READING:
@@ -172,16 +171,16 @@ def _read(path: str, index: int) -> tuple[NDArray[np.float64], NDArray[np.float6
     return np.array(galaxy.array, np.float64), np.array(psf.array, np.float64), float(galaxy.scale)
 
 
-def _centred_transform(image: NDArray[np.float64], side: int, k: NDArray[np.int64]) -> NDArray[np.complex128]:
+def _centred_transform(image: F64, side: int, k: I64) -> C128:
     """Transform of `image`, zero-padded to `side`, about its true centre, at whole wave numbers `k` of both axes."""
     transform = np.fft.fft2(image, (side, side))[np.ix_(k, k)]
     y, x = ((length - 1) / 2 for length in image.shape)
     phase = [np.exp(2j * np.pi * k * centre / side) for centre in (y, x)]
-    result: NDArray[np.complex128] = transform * phase[0][:, None] * phase[1]
+    result: C128 = transform * phase[0][:, None] * phase[1]
     return result
 
 
-def _half_light_radius(image: NDArray[np.float64]) -> float:
+def _half_light_radius(image: F64) -> float:
     """Pixels around the centre that hold half the sum of `image`."""
     y, x = np.indices(image.shape)
     radius = np.hypot(y - (image.shape[0] - 1) / 2, x - (image.shape[1] - 1) / 2).ravel()
@@ -190,7 +189,7 @@ def _half_light_radius(image: NDArray[np.float64]) -> float:
     return float(radius[order][np.argmax(growth >= growth[-1] / 2)])
 
 
-def _interpolated(table: Complex, u: NDArray[np.float32], v: NDArray[np.float32]) -> Complex:
+def _interpolated(table: C64, u: F32, v: F32) -> C64:
     """`table` at (row v, column u) steps from its centre by cubic convolution (Keys 1981), 0 beyond."""
     side = len(table)
     middle = side // 2
@@ -209,7 +208,7 @@ def _interpolated(table: Complex, u: NDArray[np.float32], v: NDArray[np.float32]
     return total
 
 
-def _weights(t: NDArray[np.floating[Any]]) -> list[NDArray[np.float32]]:
+def _weights(t: NDArray[np.floating[Any]]) -> list[F32]:
     """Weights of the points at -1, 0, 1, 2 for a place 0 <= t < 1 (Keys' kernel, a = -1/2)."""
     t = t.astype(np.float32)
     half = np.float32(0.5)

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64
 from astroml_plugin.simulation.hst import HstGalaxies, Picture
 from astroml_plugin.simulation.objects import Part
 from astroml_plugin.simulation.profiles import SERSIC_STEP, Knots, Sersic, ellipse, rotation
-
-Float = NDArray[np.float64]
 
 _ENLARGED = 3.0  # the most that a real galaxy is
 
@@ -32,7 +30,7 @@ class Draw(NamedTuple):
     """Arcsec."""
     e1: float
     e2: float
-    positions: Float
+    positions: F64
     """(band,) places of the bands along a colour."""
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import F64, I64
 from astroml_plugin.simulation.camera import Camera, flux_of
 from astroml_plugin.simulation.profiles import Matrix, Profile, ellipse, rotation
-
-Float = NDArray[np.float64]
 
 CLASSES = ("star", "spheroid", "disk", "irregular", "real")
 """Class names; spheroids have a Sersic index of 2 and more (the main component's), disks less."""
@@ -26,7 +25,7 @@ class Part(NamedTuple):
     profile: Profile
     matrix: Matrix
     """From the profile's plane to arcsec."""
-    share: Float
+    share: F64
     """(band,) share of the object's light."""
 
 
@@ -34,23 +33,23 @@ class Part(NamedTuple):
 class Objects:
     """A few objects, one array each; all (n,) but `mag` and `bulge`, which are (n, band)."""
 
-    kind: NDArray[np.int64]
+    kind: I64
     """Index into CLASSES."""
-    mag: Float
+    mag: F64
     """Magnitudes per band."""
-    bulge: Float
+    bulge: F64
     """Bulge-to-total light per band; 0 without a bulge."""
-    sersic_n: Float
+    sersic_n: F64
     """Of the main component; NaN where there is none."""
-    half_light_radius: Float
+    half_light_radius: F64
     """Arcsec, of the main component or the whole real galaxy, before any shear; NaN for stars."""
-    e1: Float
+    e1: F64
     """Image ellipticity without the PSF, shear included; NaN unless all parts are one shear of round profiles."""
-    e2: Float
+    e2: F64
     """As `e1`."""
-    g1: Float
+    g1: F64
     """Applied shear; 0 for stars."""
-    g2: Float
+    g2: F64
     """Applied shear; 0 for stars."""
     parts: NDArray[np.object_]
     """Tuples of `Part`, shear included."""
@@ -66,7 +65,7 @@ class Objects:
         """The same objects, their images turned by 90 degrees from +x towards +y."""
         return replace(self, e1=-self.e1, e2=-self.e2, parts=_mapped(self, [_QUARTER] * len(self)))
 
-    def sheared(self, g1: Float, g2: Float) -> Objects:
+    def sheared(self, g1: F64, g2: F64) -> Objects:
         """The same objects after a shear (n,), (n,) of their galaxies; stars stay as they are."""
         galaxy = np.where(self.kind == STAR, 0.0, 1.0)
         g1, g2 = g1 * galaxy, g2 * galaxy
@@ -92,7 +91,7 @@ def as_parts(values: list[tuple[Part, ...]]) -> NDArray[np.object_]:
     return parts
 
 
-def sheared_ellipticity(e1: Float, e2: Float, g1: Float, g2: Float) -> tuple[Float, Float]:
+def sheared_ellipticity(e1: F64, e2: F64, g1: F64, g2: F64) -> tuple[F64, F64]:
     """(e + g) / (1 + g* e): the ellipticity of round profiles of (e1, e2) after a shear (Seitz & Schneider 1997)."""
     e, g = e1 + 1j * e2, g1 + 1j * g2
     with np.errstate(invalid="ignore"):  # NaN stays NaN

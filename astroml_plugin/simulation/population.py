@@ -6,15 +6,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64, I64
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.kinds import Draw, Kind
 from astroml_plugin.simulation.objects import CLASSES, STAR, Objects, Part, as_parts
 from astroml_plugin.simulation.profiles import SERSIC_STEP, Matrix, Point, Sersic, ellipse
-
-Float = NDArray[np.float64]
 
 _DISK_LIMIT = 2.0
 
@@ -95,11 +93,11 @@ def draw_population(
     return objects.sheared(np.full(count, g1), np.full(count, g2)) if g1 or g2 else objects
 
 
-def _star_parts(n: float, radius: float, e1: float, e2: float, bulge: Float) -> tuple[Part, ...]:
+def _star_parts(n: float, radius: float, e1: float, e2: float, bulge: F64) -> tuple[Part, ...]:
     return (Part(Point(), Matrix(1.0, 0.0, 0.0, 1.0), np.ones(len(bulge))),)
 
 
-def _sersic_parts(n: float, radius: float, e1: float, e2: float, bulge: Float) -> tuple[Part, ...]:
+def _sersic_parts(n: float, radius: float, e1: float, e2: float, bulge: F64) -> tuple[Part, ...]:
     n, radius, e1, e2 = float(n), float(radius), float(e1), float(e2)
     main = Part(Sersic(n), ellipse(e1, e2, radius), 1 - bulge)
     if not bulge.any():
@@ -111,7 +109,7 @@ _PARTS = (_star_parts, _sersic_parts)
 
 
 def _add_kinds(
-    objects: Objects, shapes: Float, rng: np.random.Generator, population: Population, camera: Camera, first: int
+    objects: Objects, shapes: F64, rng: np.random.Generator, population: Population, camera: Camera, first: int
 ) -> None:
     """Turn some galaxies into those of further kinds, in place; a galaxy's own seed makes it."""
     limits = np.cumsum([kind.fraction for kind in population.kinds])
@@ -128,15 +126,15 @@ def _add_kinds(
             getattr(objects, name)[i] = getattr(galaxy, name)
 
 
-def _on_grid(n: Float, limits: tuple[float, float]) -> Float:
-    snapped: Float = np.clip(np.round(n / SERSIC_STEP) * SERSIC_STEP, limits[0], limits[1])
+def _on_grid(n: F64, limits: tuple[float, float]) -> F64:
+    snapped: F64 = np.clip(np.round(n / SERSIC_STEP) * SERSIC_STEP, limits[0], limits[1])
     return snapped.round(6)
 
 
-def _ellipticities(rng: np.random.Generator, count: int, population: Population) -> tuple[Float, Float]:
+def _ellipticities(rng: np.random.Generator, count: int, population: Population) -> tuple[F64, F64]:
     scale = max(population.ellipticity_scale, 1e-12)
 
-    def sizes(number: int) -> Float:
+    def sizes(number: int) -> F64:
         return rng.gamma(2.0, scale, number) if population.ellipticity == "exponential" else rng.rayleigh(scale, number)
 
     size = sizes(count)
@@ -146,7 +144,7 @@ def _ellipticities(rng: np.random.Generator, count: int, population: Population)
     return size * np.cos(angle), size * np.sin(angle)
 
 
-def _counts(rng: np.random.Generator, count: int, population: Population) -> Float:
+def _counts(rng: np.random.Generator, count: int, population: Population) -> F64:
     """Magnitudes with dN/dm proportional to 10^(slope m), by inversion; some of them in the tail beyond."""
     low, high = population.magnitude
     u, rate = rng.random(count), population.slope * math.log(10)
@@ -168,16 +166,14 @@ def tail_fraction(population: Population) -> float:
     return population.tail / 2 / (population.tail / 2 + main)
 
 
-def _colours(rng: np.random.Generator, kind: NDArray[np.int64]) -> Float:
+def _colours(rng: np.random.Generator, kind: I64) -> F64:
     """(n,) colour per unit of band position: g - r. Stars 0.2-1.4, spheroids red, disks blue."""
     count = len(kind)
     star, red, blue = rng.uniform(0.2, 1.4, count), rng.normal(0.85, 0.1, count), rng.normal(0.45, 0.15, count)
     return np.choose(kind, [star, red, blue])
 
 
-def _band_magnitudes(
-    reference: Float, colour: Float, bulge_colour: Float, fraction: Float, camera: Camera
-) -> tuple[Float, Float]:
+def _band_magnitudes(reference: F64, colour: F64, bulge_colour: F64, fraction: F64, camera: Camera) -> tuple[F64, F64]:
     """Magnitudes and bulge-to-total light, both (n, band)."""
     place = camera.band_positions()
     main = (1 - fraction)[:, None] * 10 ** (0.4 * colour[:, None] * place)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F16, F32, F64, I64
 from astroml_plugin.simulation import drawing
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.camera import NOISE_MARGIN, Camera, correlated, draw_psf
@@ -19,8 +20,6 @@ from astroml_plugin.simulation.designs import Branch, Design, Single
 from astroml_plugin.simulation.objects import Objects, truth_columns
 from astroml_plugin.simulation.population import Population, draw_population
 from astroml_plugin.simulation.profiles import GRIDS, Matrix, Psf, ellipse, grid_size, psf_image, rotation
-
-Float = NDArray[np.float32]
 
 _BLOCK = 11
 """Kind of the seeds of this module, beside those of skies."""
@@ -100,15 +99,15 @@ class StampSet(Blocks):
 class Block(NamedTuple):
     """Pixels and truth of one block."""
 
-    image: Float
+    image: F32
     """(n, band, y, x)"""
-    variance: Float | None
+    variance: F32 | None
     """(n, band, y, x); None where the set stores none."""
-    psf: Float
+    psf: F32
     """(n, band, psf_y, psf_x), pixel response included, sum about 1."""
     table: pa.Table
     """object_id, ra, dec (null) and the labels; sets add `set_id` and `branch`."""
-    truth: NDArray[np.float16] | None = None
+    truth: F16 | None = None
     """(n, layer, y, x) of fields; None for stamps of single objects."""
 
 
@@ -145,13 +144,13 @@ class _Draws(NamedTuple):
 
     objects: Objects
     psfs: list[Psf]
-    shift: NDArray[np.float64]
+    shift: F64
     """(n, 2) pixels from the centre of the middle pixel."""
-    target: NDArray[np.float64] | None
+    target: F64 | None
     """(n,) S/N."""
-    seeds: NDArray[np.int64]
+    seeds: I64
     """(n,) of what else each stamp needs."""
-    noise: Float
+    noise: F32
     """(n, band, side, side) unit normal deviates around the middle pixel; an odd side can be turned."""
     branches: list[Branch]
 
@@ -189,7 +188,7 @@ class _View(NamedTuple):
     names: list[str]
     objects: Objects
     psfs: list[Psf]
-    shift: NDArray[np.float64]
+    shift: F64
     turned: bool
     matrices: list[Matrix] | None
     """(n,) what each object's surroundings went through; None where nothing changes."""
@@ -229,7 +228,7 @@ class _Scene:
             self.factor = _flux_factor(self._cut(model)[self.camera.reference], target, self.camera)
             draws.objects.mag[i] -= 2.5 * math.log10(self.factor)  # shared by all views
         model *= np.float32(self.factor)
-        self.first: Float | None = model
+        self.first: F32 | None = model
         everything = model if self.neighbours is None else model + self._others(self.psf, draws.shift[i], None)
         self.variance = self.camera.variance(everything)
         self.noise = np.sqrt(self.variance) * draws.noise[i]
@@ -244,7 +243,7 @@ class _Scene:
             wanted = max(wanted, min(reach, 1.3 * self.stamps.size))
         return wanted
 
-    def observe(self, view: _View) -> tuple[Float, Float, float]:
+    def observe(self, view: _View) -> tuple[F32, F32, float]:
         """Image, variance (band, y, x) and the galaxy's S/N in the reference band."""
         main, everything = self._models(view)
         planes = [everything + turn(self.noise, view.turned), turn(self.variance, view.turned)]
@@ -254,11 +253,11 @@ class _Scene:
         image, variance = (self._cut(plane) for plane in planes)
         return image, variance, drawing.signal_to_noise(self._cut(main)[self.camera.reference], self.camera)
 
-    def alone(self, view: _View, psf: Psf) -> Float:
+    def alone(self, view: _View, psf: Psf) -> F32:
         """The galaxy alone under another PSF, noiseless, (band, y, x)."""
         return self._cut(self._main(view.objects, psf, view.shift[self.i]))
 
-    def _models(self, view: _View) -> tuple[Float, Float]:
+    def _models(self, view: _View) -> tuple[F32, F32]:
         """Noiseless (band, side, side) of the galaxy alone and of everything."""
         if view.matrices is None:
             assert self.first is not None
@@ -269,19 +268,19 @@ class _Scene:
             return main, main
         return main, main + self._others(psf, shift, view)
 
-    def _main(self, objects: Objects, psf: Psf, shift: NDArray[np.float64]) -> Float:
+    def _main(self, objects: Objects, psf: Psf, shift: F64) -> F32:
         stamp = drawing.draw(objects, self.i, psf, self.camera, float(shift[0]), float(shift[1]), self.grid)
         first, side = self.grid // 2 - self.stamps.size // 2, _side(self.stamps)
         return stamp[:, first : first + side, first : first + side]
 
-    def _others(self, psf: Psf, shift: NDArray[np.float64], view: _View | None) -> Float:
+    def _others(self, psf: Psf, shift: F64, view: _View | None) -> F32:
         assert self.neighbours is not None
         side = _side(self.stamps)
         canvas = np.zeros((len(self.camera.bands), side, side), np.float32)
         self.neighbours.draw(canvas, psf, shift, self.draws.shift[self.i], view, self.i)
         return canvas
 
-    def _cut(self, plane: Float) -> Float:
+    def _cut(self, plane: F32) -> F32:
         return plane[:, : self.stamps.size, : self.stamps.size]
 
 
@@ -290,7 +289,7 @@ def turn(plane: NDArray, turned: bool) -> NDArray:  # type: ignore[type-arg]
     return np.rot90(plane, -1, axes=(-2, -1)) if turned else plane
 
 
-def _flux_factor(model: Float, target: float, camera: Camera) -> float:
+def _flux_factor(model: F32, target: float, camera: Camera) -> float:
     """What `model` must be multiplied by to be seen at S/N `target`, its own Poisson noise included."""
     if camera.gain == 0:
         return target / drawing.signal_to_noise(model, camera)
@@ -313,10 +312,10 @@ class _Neighbours:
 
     def draw(
         self,
-        canvas: Float,
+        canvas: F32,
         psf: Psf,
-        centre: NDArray[np.float64],
-        before: NDArray[np.float64],
+        centre: F64,
+        before: F64,
         view: _View | None,
         i: int,
     ) -> None:
@@ -339,7 +338,7 @@ class _Neighbours:
 # --- truth ----------------------------------------------------------------------------------------------------------
 
 
-def _labels(stamps: StampSet, views: list[_View], snr: NDArray[np.float64], kept: slice, index: int) -> pa.Table:
+def _labels(stamps: StampSet, views: list[_View], snr: F64, kept: slice, index: int) -> pa.Table:
     """One row per stamp: set by set, branch by branch."""
     tables = [_view_labels(view, snr[:, b], kept, stamps.camera) for b, view in enumerate(views)]
     count, size = kept.stop, len(views)
@@ -358,7 +357,7 @@ def _labels(stamps: StampSet, views: list[_View], snr: NDArray[np.float64], kept
     return pa.table(columns)
 
 
-def _view_labels(view: _View, snr: NDArray[np.float64], kept: slice, camera: Camera) -> pa.Table:
+def _view_labels(view: _View, snr: F64, kept: slice, camera: Camera) -> pa.Table:
     psfs = view.psfs[kept]
     columns = {
         **truth_columns(view.objects.take(kept), camera),

@@ -18,11 +18,9 @@ from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
-
-Float = NDArray[np.float32]
+from astroml_plugin.core.typing import C64, F32, Array
 
 SERSIC_STEP = 0.1
 """Sersic indices are multiples of this, so that every profile drawn is exactly one of GalSim's."""
@@ -112,14 +110,14 @@ class Grid(NamedTuple):
     """Side of the image in pixels."""
     pixel_scale: float
     """Arcsec per pixel."""
-    kxx: Float
-    kxy: Float
-    kyy: Float
-    pixel: Float
+    kxx: F32
+    kxy: F32
+    kyy: F32
+    pixel: F32
     """Pixel response."""
-    kx: NDArray[Any]
+    kx: Array
     """(columns,) rad/arcsec, from 0 up."""
-    ky: NDArray[Any]
+    ky: Array
     """(rows,) rad/arcsec, in the order of an FFT."""
 
 
@@ -144,17 +142,17 @@ def grid_for(psf: Psf, size: int, pixel_scale: float) -> Grid:
     return make_grid(size, pixel_scale, next(steps, 2.0))
 
 
-def to_image(transform: NDArray[Any], grid: Grid, dx: float, dy: float) -> Float:
+def to_image(transform: Array, grid: Grid, dx: float, dy: float) -> F32:
     """Pixels (size, size) of a transform on `grid`, its centre at pixel (size/2 + dx, size/2 + dy) counted from 0."""
     half_side = grid.size / 2
     phase_y = np.exp(-1j * (half_side + dy) * grid.pixel_scale * grid.ky).astype(np.complex64)
     phase_x = np.exp(-1j * (half_side + dx) * grid.pixel_scale * grid.kx).astype(np.complex64)
     spectrum = (phase_y[:, None] * phase_x) * transform
-    pixels: Float = np.fft.irfft2(_folded(spectrum, grid.size), s=(grid.size, grid.size)).astype(np.float32, copy=False)
+    pixels: F32 = np.fft.irfft2(_folded(spectrum, grid.size), s=(grid.size, grid.size)).astype(np.float32, copy=False)
     return pixels
 
 
-def _folded(spectrum: NDArray[np.complex64], size: int) -> NDArray[np.complex64]:
+def _folded(spectrum: C64, size: int) -> C64:
     """The half spectrum (size, size/2 + 1) of the pixels: wave numbers beyond Nyquist added where they fall."""
     half = len(spectrum) // 2
     rows = np.zeros((size, spectrum.shape[1]), spectrum.dtype)
@@ -192,7 +190,7 @@ class Profile(Protocol):
     def spread(self) -> float:
         """Radius beyond which lies `FOLDED` of the light."""
 
-    def transform(self, matrix: Matrix, grid: Grid) -> NDArray[Any]:
+    def transform(self, matrix: Matrix, grid: Grid) -> Array:
         """Its Fourier transform after `matrix`, real or complex, on the planes of `grid` or broadcast to them."""
 
     def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
@@ -205,7 +203,7 @@ class Point:
 
     spread: ClassVar[float] = 0.0
 
-    def transform(self, matrix: Matrix, grid: Grid) -> Float:
+    def transform(self, matrix: Matrix, grid: Grid) -> F32:
         """As `Profile.transform`."""
         return np.ones((1, 1), np.float32)
 
@@ -227,7 +225,7 @@ class Sersic:
         """As `Profile.spread`."""
         return _sersic_spread(self.n)
 
-    def transform(self, matrix: Matrix, grid: Grid) -> Float:
+    def transform(self, matrix: Matrix, grid: Grid) -> F32:
         """As `Profile.transform`."""
         return _radial_at(_sersic_table(round(self.n / SERSIC_STEP)), matrix, grid)
 
@@ -254,7 +252,7 @@ class Knots:
         """As `Profile.spread`: to the outermost knot."""
         return max(math.hypot(x, y) for x, y in zip(self.x, self.y, strict=True))
 
-    def transform(self, matrix: Matrix, grid: Grid) -> NDArray[np.complex64]:
+    def transform(self, matrix: Matrix, grid: Grid) -> C64:
         """As `Profile.transform`: the sum of phases, added up here since a BLAS only starts threads for it."""
         x, y = matrix.apply(np.array(self.x), np.array(self.y))
         along_y = (np.array(self.weight)[:, None] * np.exp(-1j * y[:, None] * grid.ky)).astype(np.complex64)
@@ -284,7 +282,7 @@ class Psf(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _sersic_table(tenths: int) -> Float:
+def _sersic_table(tenths: int) -> F32:
     """Fourier transform of a Sersic profile of unit flux and half-light radius at k = 0, 0.01, ... 60."""
     galsim = load_galsim()
     return _radial(galsim.Sersic(tenths * SERSIC_STEP, half_light_radius=1.0))
@@ -300,7 +298,7 @@ def _sersic_spread(n: float) -> float:
 
 
 @lru_cache(maxsize=8)
-def _psf_table(profile: str) -> Float:
+def _psf_table(profile: str) -> F32:
     """Fourier transform of a PSF of unit flux and FWHM at k = 0, 0.01, ... 60."""
     galsim = load_galsim()
     if profile == "moffat":
@@ -310,12 +308,12 @@ def _psf_table(profile: str) -> Float:
     raise InputError(f"no PSF profile {profile!r}: use one of {', '.join(PSF_PROFILES)}")
 
 
-def _radial(profile: object) -> Float:
+def _radial(profile: object) -> F32:
     image = profile.drawKImage(nx=2 * _LENGTH - 1, ny=1, scale=_STEP)  # type: ignore[attr-defined]
     return np.ascontiguousarray(image.real.array[0, _LENGTH - 1 :], dtype=np.float32)
 
 
-def _radial_at(table: Float, matrix: Matrix, grid: Grid) -> Float:
+def _radial_at(table: F32, matrix: Matrix, grid: Grid) -> F32:
     """The radial `table` at |Mᵀk|."""
     squared = np.float32(matrix.xx**2 + matrix.xy**2) * grid.kxx
     squared += np.float32(matrix.xx * matrix.yx + matrix.xy * matrix.yy) * grid.kxy
@@ -335,18 +333,18 @@ def _radial_at(table: Float, matrix: Matrix, grid: Grid) -> Float:
 
 
 @lru_cache(maxsize=32)
-def psf_transform(psf: Psf, size: int, pixel_scale: float) -> Float:
+def psf_transform(psf: Psf, size: int, pixel_scale: float) -> F32:
     """Fourier transform of `psf` times the pixel response on `grid_for(psf, size, pixel_scale)`."""
     return response(psf, grid_for(psf, size, pixel_scale))
 
 
-def response(psf: Psf, grid: Grid) -> Float:
+def response(psf: Psf, grid: Grid) -> F32:
     """Fourier transform of `psf` times the pixel response on `grid`."""
     return _radial_at(_psf_table(psf.profile), ellipse(psf.e1, psf.e2, psf.fwhm), grid) * grid.pixel
 
 
 @lru_cache(maxsize=16)
-def psf_image(psf: Psf, size: int, pixel_scale: float) -> Float:
+def psf_image(psf: Psf, size: int, pixel_scale: float) -> F32:
     """The effective PSF (pixel response included) on (size, size) pixels, centre at pixel size // 2, sum about 1."""
     side = grid_size(size / 2 + 8)
     full = to_image(psf_transform(psf, side, pixel_scale), grid_for(psf, side, pixel_scale), 0.0, 0.0)

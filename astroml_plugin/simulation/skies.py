@@ -16,10 +16,10 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 from astropy.io.fits import Card
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.core.typing import F32, F64, I64, U32, Bool
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.simulation import drawing
 from astroml_plugin.simulation.camera import NOISE_MARGIN, Camera, correlated
@@ -28,8 +28,6 @@ from astroml_plugin.simulation.objects import Objects, truth_columns
 from astroml_plugin.simulation.population import Population, draw_population
 from astroml_plugin.simulation.profiles import GRIDS, Psf, psf_image
 from astroml_plugin.sky.wcs import Box, Wcs
-
-Float = NDArray[np.float32]
 
 CELL = 512
 """Side in pixels of the squares that objects are drawn by."""
@@ -121,7 +119,7 @@ class Sky:
 
     # --- pixels ---------------------------------------------------------------------------------------------------
 
-    def model(self, box: Box, ledger: Ledger | None = None) -> tuple[Float, pa.Table]:
+    def model(self, box: Box, ledger: Ledger | None = None) -> tuple[F32, pa.Table]:
         """Noiseless counts (band, y, x) of `box` (which may reach beyond the image) and its objects' truth.
 
         A `ledger` is told of every object that is drawn.
@@ -137,7 +135,7 @@ class Sky:
             tables.append(self._truth(cell, snr, inside))
         return canvas, pa.concat_tables(tables)
 
-    def _draw(self, canvas: Float, cell: SkyObjects, i: int, box: Box, measure: bool, ledger: Ledger | None) -> float:
+    def _draw(self, canvas: F32, cell: SkyObjects, i: int, box: Box, measure: bool, ledger: Ledger | None) -> float:
         """Add one object where it reaches the box; gives its S/N when asked."""
         x, y, size = float(cell.x[i]), float(cell.y[i]), int(cell.size[i])
         column, row = math.floor(x + 0.5), math.floor(y + 0.5)
@@ -150,7 +148,7 @@ class Sky:
             ledger.note(stamp, x0 - box.x0, y0 - box.y0, cell, i, box)
         return drawing.signal_to_noise(stamp[self.camera.reference], self.camera) if measure else math.nan
 
-    def _truth(self, cell: SkyObjects, snr: NDArray[np.float64], keep: NDArray[np.bool_]) -> pa.Table:
+    def _truth(self, cell: SkyObjects, snr: F64, keep: Bool) -> pa.Table:
         objects, camera = cell.objects.take(keep), self.camera
         x, y = cell.x[keep], cell.y[keep]
         ra, dec = self.wcs.to_sky(x, y) if len(x) else (x, y)
@@ -187,7 +185,7 @@ class Sky:
         mask[:, outside] = int(MaskBit.NO_DATA)
         return Tile(image, variance, mask, self._psf(box, psf_size)), truth
 
-    def _psf(self, box: Box, size: int | None) -> Float | None:
+    def _psf(self, box: Box, size: int | None) -> F32 | None:
         if size is None:
             return None
         psf = self.psf_at((box.x0 + box.x1 - 1) / 2, (box.y0 + box.y1 - 1) / 2)
@@ -205,7 +203,7 @@ class Sky:
                 here = slice(y0 - box.y0, y1 - box.y0), slice(x0 - box.x0, x1 - box.x0)
                 yield row, column, here, (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
 
-    def _noise(self, box: Box) -> Float:
+    def _noise(self, box: Box) -> F32:
         """Unit normal deviates (band, y, x) with the camera's correlation, 0 beyond the image."""
         if self.camera.noise_correlation == 0:
             return self._white_noise(box)
@@ -213,7 +211,7 @@ class Sky:
         wider = Box(box.x0 - more, box.y0 - more, box.x1 + more, box.y1 + more)
         return correlated(self._white_noise(wider), self.camera.noise_correlation)
 
-    def _white_noise(self, box: Box) -> Float:
+    def _white_noise(self, box: Box) -> F32:
         bands = len(self.camera.bands)
         noise = np.zeros((bands, box.height, box.width), np.float32)
         for row, column, here, there in self._blocks(box):
@@ -222,7 +220,7 @@ class Sky:
             noise[:, here[0], here[1]] = block[:, there[0], there[1]]
         return noise
 
-    def _add_defects(self, image: Float, mask: NDArray[np.uint32], box: Box) -> None:
+    def _add_defects(self, image: F32, mask: U32, box: Box) -> None:
         """Bad pixels (NaN) and cosmic rays, in place."""
         for row, column, here, there in self._blocks(box):
             rays, bad = self._defects(row, column)
@@ -233,7 +231,7 @@ class Sky:
             pixels[bad] = np.nan
             bits[bad] |= int(MaskBit.BAD)
 
-    def _defects(self, row: int, column: int) -> tuple[Float, NDArray[np.bool_]]:
+    def _defects(self, row: int, column: int) -> tuple[F32, Bool]:
         """Cosmic-ray counts and bad pixels of one noise block, (band, block, block)."""
         rng, bands = _generator(self.seed, _DEFECTS, row, column), len(self.camera.bands)
         shape = (bands, NOISE_BLOCK, NOISE_BLOCK)
@@ -251,7 +249,7 @@ class Sky:
 class Ledger(Protocol):
     """Takes note of who gave which light."""
 
-    def note(self, stamp: Float, x: int, y: int, cell: SkyObjects, i: int, box: Box) -> None:
+    def note(self, stamp: F32, x: int, y: int, cell: SkyObjects, i: int, box: Box) -> None:
         """Object `i` of a cell was drawn: `stamp` (band, n, n), its first pixel at (x, y) of the box."""
 
 
@@ -259,12 +257,12 @@ class Ledger(Protocol):
 class SkyObjects:
     """The objects of one cell."""
 
-    object_id: NDArray[np.int64]
-    x: NDArray[np.float64]
+    object_id: I64
+    x: F64
     """Pixels of the parent image, 0-based."""
-    y: NDArray[np.float64]
+    y: F64
     objects: Objects
-    size: NDArray[np.int64]
+    size: I64
     """Side of the square each is drawn on."""
 
 
@@ -282,7 +280,7 @@ def _cell_objects(sky: Sky, row: int, column: int) -> SkyObjects:
 
 
 @lru_cache(maxsize=8)
-def _psf_waves(seed: int) -> NDArray[np.float64]:
+def _psf_waves(seed: int) -> F64:
     """(3, 3): wave vector and phase of FWHM, e1 and e2 over the field."""
     rng = _generator(seed, _FIELD)
     angle, phase = rng.uniform(0, 2 * math.pi, (2, 3))

@@ -22,11 +22,10 @@ from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, NoConvergence
 from astropy.wcs.utils import wcs_to_celestial_frame
 from astropy_healpix import lonlat_to_healpix
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from astroml_plugin.core.errors import InputError
-
-Float = NDArray[np.float64]
+from astroml_plugin.core.typing import F64, I64, Bool
 
 ARCSEC = 3600.0 * 180.0 / np.pi
 """Arcseconds in a radian."""
@@ -80,7 +79,7 @@ class Box:
         """Pixels along y."""
         return self.y1 - self.y0
 
-    def contains(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.bool_]:
+    def contains(self, x: ArrayLike, y: ArrayLike) -> Bool:
         """Whether the pixel under each position, floor(x + 0.5), lies in the box; False for NaN."""
         column, row = np.floor(np.asarray(x, float) + 0.5), np.floor(np.asarray(y, float) + 0.5)
         return (column >= self.x0) & (column < self.x1) & (row >= self.y0) & (row < self.y1)
@@ -181,7 +180,7 @@ class Wcs:
             header["NAXIS1"], header["NAXIS2"] = shape[1], shape[0]
         return Wcs("\n".join(card.image[:80].rstrip() for card in header.cards))
 
-    def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[Float, Float]:
+    def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[F64, F64]:
         """ICRS (ra, dec) in degrees of pixel positions; NaN where the projection has no sky."""
         x, y = _flat(x, y)
         with self._lock, np.errstate(all="ignore"):
@@ -189,7 +188,7 @@ class Wcs:
         longitude, latitude = world[:, self._wcs.wcs.lng], world[:, self._wcs.wcs.lat]
         return self._to_icrs(longitude, latitude)
 
-    def to_pixel(self, ra: ArrayLike, dec: ArrayLike) -> tuple[Float, Float]:
+    def to_pixel(self, ra: ArrayLike, dec: ArrayLike) -> tuple[F64, F64]:
         """Pixel positions of ICRS degrees; NaN where the inverse does not exist (far side, no convergence)."""
         ra, dec = _flat(ra, dec)
         x, y = np.full(ra.shape, np.nan), np.full(ra.shape, np.nan)
@@ -206,7 +205,7 @@ class Wcs:
         x[wrong] = y[wrong] = np.nan
         return x, y
 
-    def jacobian(self, x: ArrayLike, y: ArrayLike) -> Float:
+    def jacobian(self, x: ArrayLike, y: ArrayLike) -> F64:
         """(n, 2, 2) derivatives in arcsec per pixel: rows +x West and +y North (ICRS), columns pixel x and y."""
         x, y = _flat(x, y)
         west, north = _axes(*self.to_sky(x, y))
@@ -216,7 +215,7 @@ class Wcs:
             columns.append(np.stack([(step * west).sum(1), (step * north).sum(1)], axis=1) * ARCSEC)
         return np.stack(columns, axis=2)
 
-    def _invert(self, longitude: Float, latitude: Float) -> tuple[Float, Float]:
+    def _invert(self, longitude: F64, latitude: F64) -> tuple[F64, F64]:
         world = np.empty((len(longitude), 2))
         world[:, self._wcs.wcs.lng], world[:, self._wcs.wcs.lat] = longitude, latitude
         with self._lock, np.errstate(all="ignore"):
@@ -228,7 +227,7 @@ class Wcs:
                 pixels = self._invert_one_by_one(world)
         return pixels[:, 0], pixels[:, 1]
 
-    def _invert_one_by_one(self, world: Float) -> Float:
+    def _invert_one_by_one(self, world: F64) -> F64:
         """wcslib refuses a whole batch for one impossible position: find the possible ones."""
         pixels = np.full_like(world, np.nan)
         for row in range(len(world)):
@@ -240,13 +239,13 @@ class Wcs:
                 continue
         return pixels
 
-    def _to_icrs(self, longitude: Float, latitude: Float) -> tuple[Float, Float]:
+    def _to_icrs(self, longitude: F64, latitude: F64) -> tuple[F64, F64]:
         if self._frame is None:
             return np.mod(longitude, 360.0), latitude
         sky = SkyCoord(longitude * u.deg, latitude * u.deg, frame=self._frame).icrs
         return np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
 
-    def _from_icrs(self, ra: Float, dec: Float) -> tuple[Float, Float]:
+    def _from_icrs(self, ra: F64, dec: F64) -> tuple[F64, F64]:
         if self._frame is None:
             return ra, dec
         sky = SkyCoord(ra * u.deg, dec * u.deg, frame=ICRS()).transform_to(self._frame).spherical
@@ -298,18 +297,18 @@ def _parse(text: str) -> tuple[WCS, Any]:
     return wcs, None if isinstance(frame, ICRS) else frame
 
 
-def _flat(first: ArrayLike, second: ArrayLike) -> tuple[Float, Float]:
+def _flat(first: ArrayLike, second: ArrayLike) -> tuple[F64, F64]:
     a, b = np.broadcast_arrays(np.asarray(first, float), np.asarray(second, float))
     return np.atleast_1d(a).ravel(), np.atleast_1d(b).ravel()
 
 
-def _unit(ra: Float, dec: Float) -> Float:
+def _unit(ra: F64, dec: F64) -> F64:
     """(n, 3) unit vectors."""
     a, d = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
 
 
-def _axes(ra: Float, dec: Float) -> tuple[Float, Float]:
+def _axes(ra: F64, dec: F64) -> tuple[F64, F64]:
     """(n, 3) unit vectors to the West and to the North."""
     a, d = np.radians(ra), np.radians(dec)
     west = np.stack([np.sin(a), -np.cos(a), np.zeros_like(a)], axis=1)
@@ -317,12 +316,12 @@ def _axes(ra: Float, dec: Float) -> tuple[Float, Float]:
     return west, north
 
 
-def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> Float:
+def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> F64:
     """Angle between positions in degrees, exact at small and large angles."""
     return np.degrees(angular_separation(*(np.radians(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))))
 
 
-def healpix29(ra: ArrayLike, dec: ArrayLike) -> NDArray[np.int64]:
+def healpix29(ra: ArrayLike, dec: ArrayLike) -> I64:
     """Nested HEALPix index of order 29; -1 where the position is not finite."""
     ra, dec = _flat(ra, dec)
     index = np.full(ra.shape, -1, np.int64)

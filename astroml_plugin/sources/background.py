@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Float = NDArray[np.float32]
+from astroml_plugin.core.typing import F32, F64, Bool
 
 _CLIP = 3.0
 """Widths from the median beyond which pixels of a cell are light, not background."""
@@ -22,8 +22,8 @@ _ROUNDING = 1e-7
 
 
 def background(
-    image: NDArray[np.floating], usable: NDArray[np.bool_] | None = None, *, cell: int = 64, scale: float = 1.5
-) -> tuple[Float, Float]:
+    image: NDArray[np.floating], usable: Bool | None = None, *, cell: int = 64, scale: float = 1.5
+) -> tuple[F32, F32]:
     """Background and noise per pixel, each interpolated between the cells of a mesh.
 
     The noise is that at the scale of small objects: of the image smoothed with a Gaussian of `scale` pixels, as the
@@ -49,7 +49,7 @@ def background(
     return level.astype(np.float32), np.where(real, noise, 1).astype(np.float32)
 
 
-def _mesh(image: NDArray[np.float64], cell: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _mesh(image: F64, cell: int) -> tuple[F64, F64]:
     """Clipped median and width (rows, columns) of the cells; those without pixels or noise take their neighbours'."""
     rows, columns = (max(1, round(side / cell)) for side in image.shape)
     found = np.full((2, rows, columns), np.nan)
@@ -67,7 +67,7 @@ def _mesh(image: NDArray[np.float64], cell: int) -> tuple[NDArray[np.float64], N
     return level, width
 
 
-def _clipped(values: NDArray[np.float64]) -> tuple[float, float]:
+def _clipped(values: F64) -> tuple[float, float]:
     """Median and 1.4826 times the median absolute deviation, without what lies far off."""
     level, width = 0.0, 0.0
     for _ in range(_ROUNDS):
@@ -80,7 +80,7 @@ def _clipped(values: NDArray[np.float64]) -> tuple[float, float]:
     return level, width
 
 
-def _interpolated(mesh: NDArray[np.float64], shape: tuple[int, ...], slope: bool) -> NDArray[np.float64]:
+def _interpolated(mesh: F64, shape: tuple[int, ...], slope: bool) -> F64:
     """A mesh, each cell the median of 3 x 3, at every pixel: linear between cells, beyond them with `slope` or flat."""
     wider = np.pad(mesh, 2, mode="reflect", reflect_type="odd") if slope else np.pad(mesh, 2, mode="edge")
     wider = ndimage.median_filter(wider, 3, mode="nearest")

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.flags import MASK_BITS
+from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import SparseTile, Tile, stamp_origin
 from astroml_plugin.sky.wcs import Box, tile_step
 from astroml_plugin.sources import arrays, partial_reads
@@ -94,8 +94,8 @@ class Survey(Store, TileTable):
     def read_around(
         self,
         info: TileInfo,
-        x: NDArray[np.float64],
-        y: NDArray[np.float64],
+        x: F64,
+        y: F64,
         size: int,
         bands: Sequence[str] | None = None,
     ) -> Tile | SparseTile:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import I64
 from astroml_plugin.sky.wcs import Box, Wcs, tile_step
 
 _FORBIDDEN = re.compile(r"[/\\\x00-\x1f:*?\"<>|]|^\.|^$")
@@ -104,7 +105,7 @@ class ParentImage:
         """WCS of the whole image."""
         return None if self.header is None else Wcs(self.header)
 
-    def tile_of(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
+    def tile_of(self, x: ArrayLike, y: ArrayLike) -> I64:
         """Index of the tile that owns each position; -1 outside the image and where no tile is stored."""
         column, row = np.floor(np.asarray(x, float) + 0.5), np.floor(np.asarray(y, float) + 0.5)
         inside = (column >= 0) & (column < self.shape[1]) & (row >= 0) & (row < self.shape[0])

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, OBJECT_SCHEMA, ObjectSettings, read_chunks
 from astroml_plugin.catalog.objects.placing import PLACED_SCHEMA, Placer
@@ -26,9 +25,9 @@ from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.hashing import GOLDEN
+from astroml_plugin.core.typing import I64, U8, Bool
 from astroml_plugin.sources.survey import Survey
 
-Int = NDArray[np.int64]
 Progress = Callable[[str, int, int | None], None]
 """Called with (stage: "place" | "sort", rows done, rows in all or None)."""
 
@@ -235,7 +234,7 @@ class _Build:
         storage.write_json(self.at(name + ".json"), info)
         return info
 
-    def duplicates(self, chunks: list[dict[str, Any]]) -> Int:
+    def duplicates(self, chunks: list[dict[str, Any]]) -> I64:
         """Sorted ids that occur more than once in the table, placed or not."""
         total = sum(chunk["rows"] for chunk in chunks)
         steps = max(1, -(-total // IDS_AT_ONCE))
@@ -252,7 +251,7 @@ class _Build:
 
     # Pass 2
 
-    def sort(self, chunks: list[dict[str, Any]], duplicates: Int) -> int:
+    def sort(self, chunks: list[dict[str, Any]], duplicates: I64) -> int:
         """Merge tile ranges of all chunks into files and their index; returns the rows."""
         table = self.survey.index_table()
         names = dict(zip(table["index"].to_pylist(), zip(table["name"].to_pylist(), table["image"].to_pylist())))
@@ -291,7 +290,7 @@ class _Build:
             yield low, last or 0
 
     def _merge(
-        self, chunks: list[dict[str, Any]], number: int, low: int, high: int, duplicates: Int, names: dict[int, Any]
+        self, chunks: list[dict[str, Any]], number: int, low: int, high: int, duplicates: I64, names: dict[int, Any]
     ) -> pa.Table:
         """Write the sorted rows of a range of tiles; returns their index."""
         parts = [read_range(self.at(c["name"] + ".placed.parquet"), "tile", low, high) for c in chunks]
@@ -330,12 +329,12 @@ class _Build:
         return rows
 
 
-def _bucket(ids: Int) -> NDArray[np.uint8]:
+def _bucket(ids: I64) -> U8:
     """Hash of each id, 0 … 255."""
     return ((ids.astype(np.uint64) * GOLDEN) >> np.uint64(56)).astype(np.uint8)
 
 
-def _contains(sorted_values: Int, values: Int) -> NDArray[np.bool_]:
+def _contains(sorted_values: I64, values: I64) -> Bool:
     if not len(sorted_values):
         return np.zeros(len(values), bool)
     position = np.minimum(np.searchsorted(sorted_values, values), len(sorted_values) - 1)

@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from astroml_plugin.catalog.objects.placing import Placer, edge_distance
 from astroml_plugin.core import storage
+from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.sky.wcs import Wcs, healpix29
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import ParentImage, TileInfo
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 _PIXEL_IDS = 1 << 62
 """Ids from here on are those of pixels without a sky position: HEALPix indices of order 29 end at 12 * 4^29 < 2^62."""
@@ -29,7 +26,7 @@ _PIXEL_BITS = 40
 _GROUP = 256
 
 
-def object_ids(info: TileInfo, wcs: Wcs | None, peak_x: Int, peak_y: Int) -> Int:
+def object_ids(info: TileInfo, wcs: Wcs | None, peak_x: I64, peak_y: I64) -> I64:
     """The ids of objects by the pixels of their peaks.
 
     The HEALPix index (order 29, nested: cells of 0.4 mas) of the pixel's centre on the sky; where there is none, a
@@ -89,7 +86,7 @@ class Overlaps:
         rows = storage.read_table(self.url, filters=[("image", "=", image)]).to_pylist()
         return [_image(row) for row in rows]
 
-    def primary(self, info: TileInfo, x: Float, y: Float, ra: Float, dec: Float) -> NDArray[np.bool_]:
+    def primary(self, info: TileInfo, x: F64, y: F64, ra: F64, dec: F64) -> Bool:
         """Whether no overlapping image shows each position farther from its edge; ties go to the first name.
 
         The rule of `Placer` for objects that are given. It goes by position: an object may have been detected on one of

@@ -11,15 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from astropy_healpix import neighbours
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, Wcs, healpix29, separation
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import ParentImage
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 NO_POSITION = "no finite position"
 OUTSIDE = "outside every tile"
@@ -117,7 +114,7 @@ class Placer:
         }
         return pa.table(rows, schema=PLACED_SCHEMA), self._unplaced(objects, columns, placed, by_pixel)
 
-    def _by_sky(self, ra: Float, dec: Float) -> Iterator[tuple[Any, ...]]:
+    def _by_sky(self, ra: F64, dec: F64) -> Iterator[tuple[Any, ...]]:
         usable = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90) & (np.abs(ra) <= 720))
         for number, which in self._index.candidates(usable, ra, dec):
             wcs = self._wcs_of(number)
@@ -125,7 +122,7 @@ class Placer:
             x, y = wcs.to_pixel(ra[which], dec[which])
             yield self._owned(number, which, x, y, ra[which], dec[which])
 
-    def _by_pixel(self, objects: pa.Table, columns: dict[str, Float]) -> Iterator[tuple[Any, ...]]:
+    def _by_pixel(self, objects: pa.Table, columns: dict[str, F64]) -> Iterator[tuple[Any, ...]]:
         usable = np.isfinite(columns["x"]) & np.isfinite(columns["y"])
         for number, mine in self._images_named(objects["image"]):
             which = np.flatnonzero(usable & mine)
@@ -135,7 +132,7 @@ class Placer:
             ra, dec = (nothing, nothing) if wcs is None or not len(which) else wcs.to_sky(x, y)
             yield self._owned(number, which, x, y, ra, dec)
 
-    def _images_named(self, names: pa.ChunkedArray) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    def _images_named(self, names: pa.ChunkedArray) -> Iterator[tuple[int, Bool]]:
         """(image number, mask of the objects on it)."""
         if names.null_count == len(names):
             if len(self.images) != 1:
@@ -148,13 +145,13 @@ class Placer:
             if name in self._number:
                 yield self._number[name], np.asarray(pc.fill_null(pc.equal(names, name), False).to_numpy())
 
-    def _owned(self, number: int, which: Int, x: Float, y: Float, ra: Float, dec: Float) -> tuple[Any, ...]:
+    def _owned(self, number: int, which: I64, x: F64, y: F64, ra: F64, dec: F64) -> tuple[Any, ...]:
         """What of these objects lies in a stored tile of an image."""
         tile = self.images[number].tile_of(x, y)
         mine = tile >= 0
         return which[mine], np.full(mine.sum(), number), tile[mine], x[mine], y[mine], ra[mine], dec[mine]
 
-    def _primary(self, which: Int, number: Int, x: Float, y: Float) -> NDArray[np.bool_]:
+    def _primary(self, which: I64, number: I64, x: F64, y: F64) -> Bool:
         """True on the row of each object that is farthest from its image's edge."""
         shapes = np.array([image.shape for image in self.images], float).reshape(-1, 2)[number]
         edge = edge_distance(shapes[:, 0], shapes[:, 1], x, y)
@@ -165,9 +162,7 @@ class Placer:
         primary[order[first]] = True
         return primary
 
-    def _unplaced(
-        self, objects: pa.Table, columns: dict[str, Float], placed: NDArray[np.bool_], by_pixel: bool
-    ) -> pa.Table:
+    def _unplaced(self, objects: pa.Table, columns: dict[str, F64], placed: Bool, by_pixel: bool) -> pa.Table:
         left = objects.filter(pa.array(~placed))
         first, second = (columns[name][~placed] for name in (("x", "y") if by_pixel else ("ra", "dec")))
         finite = np.isfinite(first) & np.isfinite(second)
@@ -180,12 +175,12 @@ class Placer:
         return left.append_column("reason", pa.array(reason, pa.string()))
 
 
-def edge_distance(height: Any, width: Any, x: Float, y: Float) -> Float:
+def edge_distance(height: Any, width: Any, x: F64, y: F64) -> F64:
     """Pixels from each position to the nearest edge of its image."""
     return np.asarray(np.minimum.reduce([x + 0.5, width - 0.5 - x, y + 0.5, height - 0.5 - y]))
 
 
-def _outline(height: int, width: int) -> tuple[Float, Float]:
+def _outline(height: int, width: int) -> tuple[F64, F64]:
     """Centre of an image, then points along its border."""
     t = np.linspace(0, 1, 17)
     x, y = t * width - 0.5, t * height - 0.5
@@ -195,7 +190,7 @@ def _outline(height: int, width: int) -> tuple[Float, Float]:
     return columns, rows
 
 
-def _numbers(column: pa.ChunkedArray) -> Float:
+def _numbers(column: pa.ChunkedArray) -> F64:
     return np.array(pc.fill_null(column, float("nan")).to_numpy(), np.float64)
 
 
@@ -225,7 +220,7 @@ class _SkyIndex:
         self._cosines[numbers] = np.cos(np.radians(table[:, 3])) - 1e-12
         self._levels = [self._level(order, table) for order in np.unique(_orders(table[:, 3]))]
 
-    def _level(self, order: int, table: Float) -> tuple[int, Int, Int]:
+    def _level(self, order: int, table: F64) -> tuple[int, I64, I64]:
         """(order, sorted cells, image number of each)."""
         mine = table[_orders(table[:, 3]) == order]
         cells = healpix29(mine[:, 1], mine[:, 2]) >> (2 * (HEALPIX_ORDER - int(order)))
@@ -236,7 +231,7 @@ class _SkyIndex:
         sort = np.argsort(around[real], kind="stable")
         return int(order), around[real][sort], numbers[real][sort]
 
-    def candidates(self, usable: Int, ra: Float, dec: Float) -> Iterator[tuple[int, Int]]:
+    def candidates(self, usable: I64, ra: F64, dec: F64) -> Iterator[tuple[int, I64]]:
         """(image number, objects within its disc) for the objects `usable` (indices of ra, dec)."""
         for wide in self.everywhere:
             yield wide, usable
@@ -251,7 +246,7 @@ class _SkyIndex:
         for start, stop in zip(starts, [*starts[1:], len(number)]):
             yield int(number[start]), which[start:stop]
 
-    def _pairs(self, level: tuple[int, Int, Int], usable: Int, ra: Float, dec: Float) -> Iterator[tuple[Int, Int]]:
+    def _pairs(self, level: tuple[int, I64, I64], usable: I64, ra: F64, dec: F64) -> Iterator[tuple[I64, I64]]:
         order, cells, numbers = level
         own = healpix29(ra[usable], dec[usable]) >> (2 * (HEALPIX_ORDER - order))
         left, right = np.searchsorted(cells, own, "left"), np.searchsorted(cells, own, "right")
@@ -271,12 +266,12 @@ class _SkyIndex:
             start = stop
 
 
-def _orders(radius: Float) -> Int:
+def _orders(radius: F64) -> I64:
     """The finest HEALPix order whose cells are at least 2.5 radii wide."""
     width = 58.6 / np.maximum(2.5 * radius, 1e-6)
     return np.clip(np.floor(np.log2(width)), 0, 20).astype(np.int64)
 
 
-def _unit(ra: Float, dec: Float) -> Float:
+def _unit(ra: F64, dec: F64) -> F64:
     a, d = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)

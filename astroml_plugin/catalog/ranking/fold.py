@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import F32, F64, I64
 from astroml_plugin.sky.wcs import separation
 
 _NEIGHBOURS = [(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]
@@ -16,9 +16,9 @@ _NEIGHBOURS = [(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0
 class Folded:
     """A ranked list without near-duplicates."""
 
-    kept: NDArray[np.int64]
+    kept: I64
     """(m,) rows that stand for themselves, in the order of the list."""
-    members: NDArray[np.int64]
+    members: I64
     """(m,) rows that each of them stands for, itself included."""
     complete: bool
     """Whether one more row than wanted was found or the list ended: `members` would not change with a longer list's
@@ -26,13 +26,13 @@ class Folded:
 
 
 def fold(
-    object_id: NDArray[np.int64],
-    ra: NDArray[np.float64],
-    dec: NDArray[np.float64],
+    object_id: I64,
+    ra: F64,
+    dec: F64,
     wanted: int,
     *,
     radius: float = 0.0,
-    vectors: NDArray[np.float32] | None = None,
+    vectors: F32 | None = None,
     vector_radius: float = 0.0,
 ) -> Folded:
     """Walk down a ranked list; a row that is a near-duplicate of one above it is folded into that one.
@@ -75,7 +75,7 @@ def _folded(kept: list[int], members: list[int], complete: bool) -> Folded:
     return Folded(np.array(kept, np.int64), np.array(members, np.int64), complete)
 
 
-def _nearest(vectors: NDArray[np.float32], kept: list[int], row: int, radius: float) -> int | None:
+def _nearest(vectors: F32, kept: list[int], row: int, radius: float) -> int | None:
     """The first kept row whose vector is near; NaN is near nobody."""
     near = np.flatnonzero(((vectors[kept] - vectors[row]) ** 2).sum(1) <= radius**2)
     return int(near[0]) if len(near) else None
@@ -84,7 +84,7 @@ def _nearest(vectors: NDArray[np.float32], kept: list[int], row: int, radius: fl
 class _Cells:
     """Kept rows by cubes of the unit sphere, of the radius' chord on a side: what is near lies in the 27 around."""
 
-    def __init__(self, ra: NDArray[np.float64], dec: NDArray[np.float64], radius: float) -> None:
+    def __init__(self, ra: F64, dec: F64, radius: float) -> None:
         self.ra, self.dec, self.radius = ra, dec, radius
         self.cells: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         chord = 2 * np.sin(np.radians(min(radius, 180.0)) / 2) * (1 + 1e-9)

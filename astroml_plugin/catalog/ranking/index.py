@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from astroml_plugin.catalog import Catalog, sql
 from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.ranking.space import Space
 from astroml_plugin.catalog.ranking.top import FOLD_RADIUS, Ranked, condition, details, folded, numbered
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F32, I64
 
 RECALL = 0.95
 """Mean fraction of the true nearest neighbours that must be found."""
@@ -137,7 +137,7 @@ class LatentIndex:
         seconds = round(time.monotonic() - began, 3)
         return Ranked(self.catalog.url, name, len(self), len(self), away, table, seconds)
 
-    def _candidates(self, numbers: NDArray[np.int64], squares: NDArray[np.float32], object_id: int) -> pa.Table:
+    def _candidates(self, numbers: I64, squares: F32, object_id: int) -> pa.Table:
         """Keys and rank_score in the order of `top.like`."""
         found = self._rows.take(pa.array(numbers))
         found = found.append_column("rank_score", pa.array(-np.sqrt(np.maximum(squares, 0)).astype(np.float64)))
@@ -149,12 +149,12 @@ class LatentIndex:
 class _Exact:
     """The true nearest neighbours of some questions, while blocks of vectors go by."""
 
-    def __init__(self, asked: NDArray[np.float32], count: int) -> None:
+    def __init__(self, asked: F32, count: int) -> None:
         self.asked, self.count = asked, count
         self.squares = np.full((len(asked), count), np.inf, np.float32)
         self.numbers = np.full((len(asked), count), -1, np.int64)
 
-    def see(self, faiss: Any, vectors: NDArray[np.float32], first: int) -> None:
+    def see(self, faiss: Any, vectors: F32, first: int) -> None:
         squares, numbers = faiss.knn(self.asked, vectors, min(self.count, len(vectors)))
         together = np.concatenate([self.squares, squares], axis=1)
         named = np.concatenate([self.numbers, numbers + first], axis=1)
@@ -162,9 +162,7 @@ class _Exact:
         self.squares, self.numbers = (np.take_along_axis(part, order, 1) for part in (together, named))
 
 
-def _tuned(
-    index: Any, asked: NDArray[np.float32], truth: NDArray[np.int64], recall: float, lists: int
-) -> tuple[float, int]:
+def _tuned(index: Any, asked: F32, truth: I64, recall: float, lists: int) -> tuple[float, int]:
     """(recall, probes): the fewest lists, by doubling, that find enough."""
     probes = 1
     while True:
@@ -195,7 +193,7 @@ def _count(catalog: Catalog, space: Space, where: str | None) -> int:
     return int(query(catalog.url, text).to_arrow()["n"][0].as_py())
 
 
-def _sample(catalog: Catalog, space: Space, where: str | None, count: int) -> NDArray[np.float32]:
+def _sample(catalog: Catalog, space: Space, where: str | None, count: int) -> F32:
     """(count, size): vectors of objects that a hash of their ids chooses, the same ones every time."""
     text = (
         f"SELECT {space.sql} AS v FROM catalog WHERE {_usable(space, where)} "  # noqa: S608
@@ -204,7 +202,7 @@ def _sample(catalog: Catalog, space: Space, where: str | None, count: int) -> ND
     return np.ascontiguousarray(space.values(query(catalog.url, text).to_arrow()["v"]))
 
 
-def _blocks(catalog: Catalog, space: Space, where: str | None) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
+def _blocks(catalog: Catalog, space: Space, where: str | None) -> Iterator[tuple[pa.Table, F32]]:
     """(keys, vectors (n, size)) of the rows, some units at a time."""
     text = f"SELECT {sql.names(_KEYS)}, {space.sql} AS v FROM catalog WHERE {_usable(space, where)}"  # noqa: S608
     for units in _groups(catalog.current()):

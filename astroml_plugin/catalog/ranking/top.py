@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from astroml_plugin.catalog import HEALPIX, Catalog, sql
 from astroml_plugin.catalog.query import query
@@ -23,6 +22,7 @@ from astroml_plugin.catalog.ranking.names import check_numeric, one_of
 from astroml_plugin.catalog.ranking.space import Space
 from astroml_plugin.catalog.schema import is_vector
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64, I64
 
 SCORE = "anomaly_score"
 """Column that ranks where nothing else is said."""
@@ -238,7 +238,7 @@ def folded(
     )
 
 
-def _degrees(column: pa.ChunkedArray) -> NDArray[np.float64]:
+def _degrees(column: pa.ChunkedArray) -> F64:
     return np.asarray(pc.fill_null(column, float("nan")).to_numpy(), np.float64)
 
 
@@ -267,7 +267,7 @@ def _candidates(catalog: Catalog, expression: str, where: str | None, limit: int
     return query(catalog.url, text).to_arrow()
 
 
-def numbered(rows: pa.Table, score: pa.ChunkedArray, members: NDArray[np.int64]) -> pa.Table:
+def numbered(rows: pa.Table, score: pa.ChunkedArray, members: I64) -> pa.Table:
     """`rows` with rank, rank_score and folded in front."""
     own = [name for name in rows.column_names if name not in ("rank", "rank_score", "folded")]
     table = rows.select(own)

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import F32, F64
 from astroml_plugin.simulation.lenses import light
 from astroml_plugin.simulation.lenses.galaxies import Component, draw_magnitude, nearby_magnitudes, red_colours
-from astroml_plugin.simulation.lenses.light import Layer, Plane
+from astroml_plugin.simulation.lenses.light import Layer
 from astroml_plugin.simulation.profiles import Sersic, ellipse
 
-Float = NDArray[np.float64]
-Grid = tuple[Plane, Plane]
+Grid = tuple[F32, F32]
 """x and y of the samples of fine light, arcsec from the middle of the scene."""
 
 MAGNITUDES = (19.0, 22.5)
@@ -31,7 +30,7 @@ class Galaxy:
 
     components: list[Component]
     layers: list[Layer]
-    mag: Float
+    mag: F64
     """(band,) g, r, i."""
     half_light_radius: float
     """Arcsec, of the smooth light."""

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import F64
 from astroml_plugin.simulation.anomalies.galaxies import Galaxy, Grid, draw_galaxy
 from astroml_plugin.simulation.lenses import light
 from astroml_plugin.simulation.lenses.bodies import Lens
 from astroml_plugin.simulation.lenses.galaxies import Component, nearby_magnitudes
 from astroml_plugin.simulation.lenses.light import Layer
-
-Float = NDArray[np.float64]
 
 MASS_RATIO = 4.0
 """Largest flux ratio of a merger's galaxies."""
@@ -32,7 +30,7 @@ class Trail:
     """Of its direction from +x, radians."""
     distance: float
     """Pixels from the middle of the stamp."""
-    peak: Float
+    peak: F64
     """(band,) brightness in units of the sky noise of a pixel."""
     width: float
     """Arcsec: Gaussian sigma beyond that of the PSF."""

@@ -8,9 +8,9 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F32
 from astroml_plugin.simulation.anomalies.scenes import KINDS, Scene, Trail
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.lenses.bodies import Lens
@@ -20,8 +20,6 @@ from astroml_plugin.simulation.lenses.painting import Canvas
 from astroml_plugin.simulation.lenses.stamps import LensCamera, LensSet, accepted_lens, chosen, draw_psfs, painted_block
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.simulation.profiles import psf_image
-
-Float = NDArray[np.float32]
 
 _BLOCK = 19
 """Kind of the seeds of this module."""
@@ -121,11 +119,11 @@ class _Stamp:
         """One that is bright enough under this PSF at the ten-year depth, whatever the depth of this camera."""
         return accepted_lens(LensSet(1, size=self.stamps.size), rng, self.canvas)
 
-    def _model(self, scene: Scene) -> Float:
+    def _model(self, scene: Scene) -> F32:
         model = self.canvas.light([*scene.components, *self.surroundings], scene.layers)
         return model if scene.trail is None else model + self._line(scene.trail)
 
-    def _line(self, trail: Trail) -> Float:
+    def _line(self, trail: Trail) -> F32:
         """(band, size, size) of a trail, as wide as PSF and trail together."""
         size, scale = self.stamps.size, self.camera.pixel_scale
         y, x = np.mgrid[:size, :size] - size / 2

@@ -13,15 +13,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F32, F64
 from astroml_plugin.simulation.lenses import light
 from astroml_plugin.simulation.lenses.galaxies import Component, Deflector, draw_source, nearby_magnitudes, red_colours
-from astroml_plugin.simulation.lenses.light import Layer, Plane, Source
+from astroml_plugin.simulation.lenses.light import Layer, Source
 from astroml_plugin.simulation.profiles import Sersic, ellipse
-
-Float = NDArray[np.float64]
 
 
 @lru_cache(maxsize=1)
@@ -39,7 +37,7 @@ def lens_model() -> Any:
     return LensModel(["SIE", "SHEAR"])
 
 
-def source_plane(deflector: Deflector, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+def source_plane(deflector: Deflector, x: F32, y: F32) -> tuple[F32, F32]:
     """Where the light at image positions (arcsec from the deflector) comes from."""
     mass = {"theta_E": deflector.theta_e, "e1": deflector.mass_e1, "e2": deflector.mass_e2}
     shear = {"gamma1": deflector.gamma1, "gamma2": deflector.gamma2, "ra_0": 0.0, "dec_0": 0.0}
@@ -53,10 +51,10 @@ class Lens(NamedTuple):
 
     deflector: Deflector
     source: Source
-    mag: Float
+    mag: F64
     """(band,) of the source, unlensed."""
     magnification: float
-    plane: Plane
+    plane: F32
     """The arcs, for an unlensed flux of 1."""
     snr: float
     pixels: int
@@ -72,16 +70,16 @@ class Body:
     """r, where the source is there."""
 
 
-Painter = Callable[[Lens, np.random.Generator, float, tuple[Plane, Plane]], Body]
+Painter = Callable[[Lens, np.random.Generator, float, tuple[F32, F32]], Body]
 
 
-def lensed(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Plane, Plane]) -> Body:
+def lensed(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
     """The deflector and its arcs."""
     flux = 10 ** (0.4 * (zero_point - lens.mag))
     return Body(lens.deflector.components(zero_point), [Layer(lens.plane, flux)], float(lens.mag[1]))
 
 
-def unlensed(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Plane, Plane]) -> Body:
+def unlensed(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
     """The same deflector and the same source beside it, unlensed, within 3 arcsec."""
     place = _beside(rng, 0.3, 3.0)
     moved = replace(lens.source, x=place["x"], y=place["y"])
@@ -89,24 +87,24 @@ def unlensed(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[
     return Body(lens.deflector.components(zero_point), [Layer(moved.at(*xy), flux)], float(lens.mag[1]))
 
 
-def plain(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Plane, Plane]) -> Body:
+def plain(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
     """The deflector alone."""
     return Body(lens.deflector.components(zero_point), [])
 
 
-def spiral(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Plane, Plane]) -> Body:
+def spiral(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
     """The deflector as the bulge of a spiral, with blue arms of the arcs' flux where arcs would be."""
     plane = light.spiral(*xy, rng, lens.deflector.theta_e * rng.uniform(0.8, 1.2))
     return Body(_disk(lens, rng, zero_point), [Layer(plane, _blue(lens, rng, zero_point))])
 
 
-def ring(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Plane, Plane]) -> Body:
+def ring(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
     """The deflector in a blue ring."""
     plane = light.ring(*xy, rng, lens.deflector.theta_e * rng.uniform(0.8, 1.2))
     return Body(lens.deflector.components(zero_point), [Layer(plane, _blue(lens, rng, zero_point))])
 
 
-def merger(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Plane, Plane]) -> Body:
+def merger(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
     """The deflector and a second galaxy of its kind within 2.5 arcsec, with a tidal tail."""
     first, radius = lens.deflector, lens.deflector.theta_e
     place = _beside(rng, 0.7, 2.5)
@@ -120,7 +118,7 @@ def merger(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Pl
     return Body([*first.components(zero_point), second], [Layer(plane, flux)])
 
 
-def companions(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Plane, Plane]) -> Body:
+def companions(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
     """The deflector and one to four small galaxies around it, as bright together as the arcs."""
     count = int(rng.integers(1, 5))
     shares = rng.dirichlet(np.full(count, 2.0))
@@ -136,7 +134,7 @@ def companions(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tupl
     return Body(lens.deflector.components(zero_point), [Layer(plane, flux)])
 
 
-def edge_on(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[Plane, Plane]) -> Body:
+def edge_on(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
     """The deflector as the bulge of a disk seen from its side."""
     blue, red = _blue(lens, rng, zero_point), 10 ** (0.4 * (zero_point - np.array(lens.deflector.mag)))
     share = rng.uniform(0, 0.8)
@@ -172,7 +170,7 @@ def _shape(rng: np.random.Generator, smallest: float) -> tuple[float, float]:
     return size * math.cos(angle), size * math.sin(angle)
 
 
-def _blue(lens: Lens, rng: np.random.Generator, zero_point: float) -> Float:
+def _blue(lens: Lens, rng: np.random.Generator, zero_point: float) -> F64:
     """(band,) flux as bright as the arcs, blue as nearer galaxies are."""
     mag = nearby_magnitudes(rng, float(lens.mag[1]))
     return lens.magnification * rng.uniform(0.7, 1.3) * 10 ** (0.4 * (zero_point - mag))

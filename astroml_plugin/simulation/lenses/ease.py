@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from astroml_plugin.core.typing import F32, F64, Bool
 
 EASY_FEATURES = ("total_flux", "centre_to_annulus_colour", "asymmetry")
 """Columns of `easy_features`."""
 
 
-def easy_features(image: NDArray[np.float32], pixel_scale: float) -> NDArray[np.float64]:
+def easy_features(image: F32, pixel_scale: float) -> F64:
     """Total flux, colour of the centre against its surroundings, asymmetry.
 
     Args:
@@ -31,6 +32,6 @@ def easy_features(image: NDArray[np.float32], pixel_scale: float) -> NDArray[np.
     return np.stack([np.log10(np.maximum(total, 1.0)), colour, asymmetry], axis=1)
 
 
-def _colour(image: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _colour(image: F32, where: Bool) -> F64:
     blue, red = (np.maximum(image[:, band, where].sum(-1, dtype=np.float64), 1.0) for band in (0, 2))
     return np.asarray(-2.5 * np.log10(blue / red))

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import F64
 from astroml_plugin.simulation.lenses.light import Source
 from astroml_plugin.simulation.profiles import Matrix, Point, Profile, Sersic, ellipse
-
-Float = NDArray[np.float64]
 
 _REDSHIFT = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 _G_R = np.array([0.75, 0.95, 1.22, 1.48, 1.65, 1.72, 1.76, 1.80, 1.84, 1.88])
@@ -30,7 +28,7 @@ _HUBBLE, _MATTER = 70.0, 0.3
 
 
 @lru_cache(maxsize=1)
-def _comoving() -> tuple[Float, Float]:
+def _comoving() -> tuple[F64, F64]:
     """Redshifts and comoving distances in Mpc, flat with matter 0.3 and 70 km/s/Mpc."""
     z = np.linspace(0, 6, 3001)
     rate = _LIGHT / _HUBBLE / np.sqrt(_MATTER * (1 + z) ** 3 + 1 - _MATTER)
@@ -47,7 +45,7 @@ class Component:
 
     __slots__ = ("flux", "matrix", "profile", "x", "y")
 
-    def __init__(self, profile: Profile, matrix: Matrix, flux: Float, x: float = 0.0, y: float = 0.0) -> None:
+    def __init__(self, profile: Profile, matrix: Matrix, flux: F64, x: float = 0.0, y: float = 0.0) -> None:
         self.profile, self.matrix, self.flux = profile, matrix, flux
         self.x, self.y = x, y
 
@@ -145,13 +143,13 @@ def draw_magnitude(rng: np.random.Generator, limits: tuple[float, float], slope:
     return limits[0] + math.log1p(rng.random() * math.expm1(rate * (limits[1] - limits[0]))) / rate
 
 
-def blue_magnitudes(rng: np.random.Generator, r: float) -> Float:
+def blue_magnitudes(rng: np.random.Generator, r: float) -> F64:
     """g, r, i of a star-forming galaxy far away."""
     g_r, r_i = np.clip(rng.normal(0.3, 0.22), -0.2, 1.1), np.clip(rng.normal(0.18, 0.15), -0.2, 0.7)
     return np.array([r + g_r, r, r - r_i])
 
 
-def nearby_magnitudes(rng: np.random.Generator, r: float) -> Float:
+def nearby_magnitudes(rng: np.random.Generator, r: float) -> F64:
     """g, r, i of young stars at the redshifts of deflectors: arms, rings, companions."""
     g_r, r_i = np.clip(rng.normal(0.5, 0.22), -0.1, 1.2), np.clip(rng.normal(0.28, 0.15), -0.2, 0.8)
     return np.array([r + g_r, r, r - r_i])

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+from astroml_plugin.core.typing import F32, F64, Array
 
 FINE = 3
 """Samples per pixel along each axis."""
@@ -27,13 +26,13 @@ _FAR = 30.0
 class Layer(NamedTuple):
     """Finely sampled light with its flux per band."""
 
-    plane: Plane
+    plane: F32
     """Light of the square `FIELD`, to be multiplied by `flux`."""
-    flux: NDArray[np.float64]
+    flux: F64
     """(band,)"""
 
 
-def positions(pixel_scale: float) -> tuple[Plane, Plane]:
+def positions(pixel_scale: float) -> tuple[F32, F32]:
     """x and y in arcsec of the samples, (FIELD * FINE)² each."""
     side = FIELD * FINE
     axis = ((np.arange(side) - (side - 1) / 2) * pixel_scale / FINE).astype(np.float32)
@@ -57,7 +56,7 @@ class Source:
     clumps: tuple[tuple[float, float, float, float], ...] = ()
     """x, y (half-light radii along and across the major axis), Gaussian sigma (arcsec), share of the flux."""
 
-    def at(self, x: Plane, y: Plane) -> Plane:
+    def at(self, x: F32, y: F32) -> F32:
         """Brightness at positions of the source plane."""
         along, across = turned(x - self.x, y - self.y, self.angle)
         root = math.sqrt(self.axis_ratio)
@@ -70,30 +69,30 @@ class Source:
         return light
 
 
-def turned(x: Plane, y: Plane, angle: float) -> tuple[Plane, Plane]:
+def turned(x: F32, y: F32, angle: float) -> tuple[F32, F32]:
     """Coordinates along and across a direction."""
     cosine, sine = math.cos(angle), math.sin(angle)
     return cosine * x + sine * y, cosine * y - sine * x
 
 
-def sersic(squared: Plane, half_light_radius: float, n: float) -> Plane:
+def sersic(squared: F32, half_light_radius: float, n: float) -> F32:
     """A round Sersic profile of unit flux at squared radii (b to 1e-3 from n 0.5 up: Ciotti & Bertin 1999)."""
     b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n * n)
     total = 2 * math.pi * n * half_light_radius**2 * b ** (-2 * n) * math.gamma(2 * n)
     depth = np.minimum(b * (squared / half_light_radius**2) ** (0.5 / n), _FAR)
-    light: Plane = np.exp(-depth)
+    light: F32 = np.exp(-depth)
     light /= total
     return light
 
 
-def gaussian(x: Plane, y: Plane, sigma: float) -> Plane:
+def gaussian(x: F32, y: F32, sigma: float) -> F32:
     """A round Gaussian of unit flux."""
-    light: Plane = np.exp(-np.minimum((x * x + y * y) / (2 * sigma**2), _FAR))
+    light: F32 = np.exp(-np.minimum((x * x + y * y) / (2 * sigma**2), _FAR))
     light /= 2 * math.pi * sigma**2
     return light
 
 
-def spiral(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
+def spiral(x: F32, y: F32, rng: np.random.Generator, radius: float) -> F32:
     """Blue arms: logarithmic spirals on an inclined exponential disk, brightest near `radius`, knots and a disk."""
     along, across = turned(x, y, rng.uniform(0, math.pi))
     r, phi = np.hypot(along, across / rng.uniform(0.45, 1.0)) + 1e-3, np.arctan2(across, along)
@@ -108,7 +107,7 @@ def spiral(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane
     return _knotted(light, x, y, rng, (0, 14))
 
 
-def ring(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
+def ring(x: F32, y: F32, rng: np.random.Generator, radius: float) -> F32:
     """A ring of star formation around a disk, inclined, uneven and knotted."""
     off, angle = rng.uniform(-0.08, 0.08, 2) * radius, rng.uniform(0, math.pi)
     along, across = turned(x - off[0], y - off[1], angle)
@@ -121,7 +120,7 @@ def ring(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
     return _knotted(light, x, y, rng, (0, 8))
 
 
-def tail(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
+def tail(x: F32, y: F32, rng: np.random.Generator, radius: float) -> F32:
     """A tidal tail: a widening, fading part of a spiral around the centre."""
     start, length = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(50, 200))
     r, phi = np.hypot(x, y) + 1e-3, (np.arctan2(y, x) * rng.choice([-1, 1]) - start) % (2 * math.pi)
@@ -133,7 +132,7 @@ def tail(x: Plane, y: Plane, rng: np.random.Generator, radius: float) -> Plane:
     return _knotted(light, x, y, rng, (0, 4))
 
 
-def edge_on(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
+def edge_on(x: F32, y: F32, rng: np.random.Generator) -> F32:
     """An exponential disk seen from its side."""
     along, across = turned(x, y, rng.uniform(0, math.pi))
     length, height = rng.uniform(0.4, 1.1), rng.uniform(0.06, 0.18)
@@ -141,7 +140,7 @@ def edge_on(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
     return _scaled(np.exp(-np.abs(along) / length) * height_factor, x)
 
 
-def _knotted(light: NDArray[Any], x: Plane, y: Plane, rng: np.random.Generator, number: tuple[int, int]) -> Plane:
+def _knotted(light: Array, x: F32, y: F32, rng: np.random.Generator, number: tuple[int, int]) -> F32:
     """Unit flux, part of it in knots where the light is; it fades before the edge of the grid."""
     light = _scaled(light / (1 + np.exp((np.hypot(x, y) - 0.85 * float(x[0, -1])) / 0.12)), x)
     count = int(rng.integers(number[0], number[1] + 1))
@@ -156,7 +155,7 @@ def _knotted(light: NDArray[Any], x: Plane, y: Plane, rng: np.random.Generator, 
     return light
 
 
-def _scaled(light: NDArray[Any], x: Plane) -> Plane:
+def _scaled(light: Array, x: F32) -> F32:
     """Of unit flux on this grid."""
     step = float(x[0, 1] - x[0, 0])
     return np.divide(light, light.sum() * step * step, dtype=np.float32)

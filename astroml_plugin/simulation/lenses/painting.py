@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import F32, Array
 from astroml_plugin.simulation.lenses.galaxies import Component
-from astroml_plugin.simulation.lenses.light import FIELD, FINE, Layer, Plane
+from astroml_plugin.simulation.lenses.light import FIELD, FINE, Layer
 from astroml_plugin.simulation.profiles import Psf, grid_for, response, to_image
-
-Float = NDArray[np.float32]
-Spectrum = NDArray[Any]
 
 MARGIN = 16
 """Pixels around a stamp that are drawn too: light that leaves one edge comes back at the other."""
@@ -45,7 +41,7 @@ class Canvas:
         """Arcsec that are drawn."""
         return self.drawn * self.grid.pixel_scale
 
-    def analytic(self, components: Sequence[Component]) -> Spectrum:
+    def analytic(self, components: Sequence[Component]) -> Array:
         """(band, rows, columns) of profiles."""
         total = np.zeros((len(self.responses), len(self.grid.ky), len(self.grid.kx)), np.complex64)
         for part in components:
@@ -57,7 +53,7 @@ class Canvas:
                 total[band] += np.float32(flux) * one
         return total
 
-    def sampled(self, plane: Plane) -> Spectrum:
+    def sampled(self, plane: F32) -> Array:
         """(rows, columns) of finely sampled light of the square `light.FIELD` around the middle of the scene."""
         from scipy import fft  # comes with lenstronomy, twice as fast as numpy's
 
@@ -66,17 +62,17 @@ class Canvas:
         kept = np.concatenate([full[:half, : half + 1], full[-half:, : half + 1]])
         start = -(FIELD * FINE - 1) / 2 * step
         phase = [np.exp(-1j * start * k).astype(np.complex64) for k in (self.grid.ky, self.grid.kx)]
-        placed: Spectrum = kept * (phase[0][:, None] * phase[1])
+        placed: Array = kept * (phase[0][:, None] * phase[1])
         return placed
 
-    def light(self, components: Sequence[Component], layers: Sequence[Layer]) -> Float:
+    def light(self, components: Sequence[Component], layers: Sequence[Layer]) -> F32:
         """(band, size, size) noiseless, of profiles and of finely sampled light together."""
         total = self.analytic(components)
         for layer in layers:
             total += layer.flux.astype(np.float32)[:, None, None] * self.sampled(layer.plane)
         return self.pixels(total)
 
-    def pixels(self, spectrum: Spectrum) -> Float:
+    def pixels(self, spectrum: Array) -> F32:
         """(band, size, size) noiseless."""
         cut = slice(MARGIN, MARGIN + self.size)
         planes = [to_image(one * seen, self.grid, *self.shift) for one, seen in zip(spectrum, self.responses)]

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F32, F64
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.lenses.bodies import HARD, PAINTERS, Lens, source_plane
 from astroml_plugin.simulation.lenses.galaxies import (
@@ -22,12 +22,10 @@ from astroml_plugin.simulation.lenses.galaxies import (
     draw_magnitude,
     draw_source,
 )
-from astroml_plugin.simulation.lenses.light import FIELD, FINE, Plane, positions
+from astroml_plugin.simulation.lenses.light import FIELD, FINE, positions
 from astroml_plugin.simulation.lenses.painting import Canvas
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.simulation.profiles import PSF_PROFILES, Psf, psf_image
-
-Float = NDArray[np.float32]
 
 _BLOCK = 17
 """Kind of the seeds of this module."""
@@ -65,13 +63,13 @@ class LensCamera:
             raise InputError("gain, pixel_scale and depth_fwhm must be positive")
 
     @property
-    def sigma(self) -> NDArray[np.float64]:
+    def sigma(self) -> F64:
         """(band,) sky noise of a pixel in nJy: 1.4, 1.3 and 2.4 with the defaults."""
         flux = 10 ** (0.4 * (self.zero_point - np.array(self.depth)))
         pixels = 2.266 * (self.depth_fwhm / self.pixel_scale) ** 2
         return flux / (5 * math.sqrt(pixels))
 
-    def variance(self, model: Float) -> Float:
+    def variance(self, model: F32) -> F32:
         """(band, y, x) noise variance of a noiseless image of that shape."""
         sky = (self.sigma**2).astype(np.float32)[:, None, None]
         gain = np.array(self.gain, np.float32)[:, None, None]
@@ -167,9 +165,9 @@ class LensSet(Blocks):
 class Painted(Protocol):
     """One stamp: pixels (band, y, x) and label columns."""
 
-    image: Float
-    variance: Float
-    psf: Float
+    image: F32
+    variance: F32
+    psf: F32
 
     def truth(self) -> dict[str, object]: ...
 
@@ -322,16 +320,16 @@ def draw_psfs(rng: np.random.Generator, camera: LensCamera) -> list[Psf]:
     return found
 
 
-_GRIDS: dict[float, tuple[Plane, Plane]] = {}
+_GRIDS: dict[float, tuple[F32, F32]] = {}
 
 
-def _positions(camera: LensCamera) -> tuple[Plane, Plane]:
+def _positions(camera: LensCamera) -> tuple[F32, F32]:
     if camera.pixel_scale not in _GRIDS:
         _GRIDS[camera.pixel_scale] = positions(camera.pixel_scale)
     return _GRIDS[camera.pixel_scale]
 
 
-def _detection(arcs: Float, variance: Float) -> tuple[float, int]:
+def _detection(arcs: F32, variance: F32) -> tuple[float, int]:
     """S/N of the arcs in their pixels above 1 sigma, and how many those are, in the band where S/N is highest."""
     above = arcs > np.sqrt(variance)
     signal = np.where(above, arcs, 0).sum((1, 2), dtype=np.float64)
