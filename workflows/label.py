@@ -31,7 +31,7 @@ def open_labels(catalog: str, *, path: str | None = None, who: str | None = None
 
 
 def rerank(catalog: str, scores: ScoreFile | pa.Table, top: int = 100, **settings: Any) -> Ranked:
-    """What to look at next, learned from scores: see `astroml_plugin.labelling.rerank` for the settings."""
+    """List to look at next, learned from scores: see `astroml_plugin.labelling.relearn.rerank` for the settings."""
     return relearn.rerank(catalog, scores, top, **settings)
 
 

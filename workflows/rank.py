@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from astroml_plugin.catalog import Catalog, ranking
@@ -11,72 +11,80 @@ from astroml_plugin.catalog.ranking import Ranked
 from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.ranking.top import FOLD_RADIUS
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import with_changes
 from astroml_plugin.labelling.active import DEFAULT
 from astroml_plugin.labelling.relearn import rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
 from workflows.query import as_text
 
-__all__ = ["LatentIndex", "Ranked", "rank", "show"]
+__all__ = ["LatentIndex", "RankOptions", "Ranked", "rank", "show"]
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """Order of a list, and what is folded in it."""
+
+    score: str | None = None
+    """Column or SQL expression, higher first; default `anomaly_score`, or the only `<bundle>_anomaly_score`."""
+    where: str | None = None
+    """SQL condition on the rows that compete."""
+    like: int | None = None
+    """Instead of a score: the nearest neighbours of this object_id in latent space."""
+    learn: bool = False
+    """Instead of a score: the order that a learner makes of people's scores (of `label`), without objects scored."""
+    scores: str | None = None
+    """File of the scores; default the one beside the catalog."""
+    latent: str | None = None
+    """Vector column: the space of `like` and `learn`."""
+    features: tuple[str, ...] | None = None
+    """Instead: columns of numbers."""
+    learner: str = DEFAULT
+    """score_process, forest, astronomaly or gaussian_process."""
+    fold_radius: float = FOLD_RADIUS
+    """Arcsec within which rows are folded into the best of them; 0: only equal object_ids are."""
+    fold_latent: float = 0.0
+    """Distance in latent space within which rows are folded too; 0: none."""
 
 
 def rank(
-    catalog: str,
-    *,
-    top: int = 100,
-    score: str | None = None,
-    where: str | None = None,
-    like: int | None = None,
-    learn: bool = False,
-    scores: str | None = None,
-    latent: str | None = None,
-    features: Sequence[str] | None = None,
-    learner: str = DEFAULT,
-    fold_radius: float = FOLD_RADIUS,
-    fold_latent: float = 0.0,
-    to: str | None = None,
+    catalog: str, *, top: int = 100, options: RankOptions | None = None, to: str | None = None, **changes: Any
 ) -> Ranked:
     """The objects of a catalog that are worth a look first.
 
     Args:
         catalog: folder of a catalog, a path or an fsspec URL.
         top: rows of the list.
-        score: column or SQL expression, higher first; default `anomaly_score`, or the only `<bundle>_anomaly_score`.
-        where: SQL condition on the rows that compete.
-        like: instead, the nearest neighbours of this object_id in latent space.
-        learn: instead, what a learner makes of people's scores (of `label`), without the objects that were scored.
-        scores: their file; default the one beside the catalog.
-        latent, features: the space of `like` and `learn`: a vector column, or columns of numbers.
-        learner: score_process, forest, astronomaly or gaussian_process.
-        fold_radius: arcsec within which rows are folded into the best of them; 0: only equal object_ids are.
-        fold_latent: distance in latent space within which rows are folded too; 0: none.
+        options: the order and the folding.
         to: .parquet, .csv, .fits or .vot file for the list.
+        changes: single fields of the options by name, for example `score="p_lens"`.
 
     Returns:
         The list as an Arrow table with rank, rank_score, folded, then the catalog's columns.
 
     Raises:
-        InputError: no such columns or object, SQL that fails, no scores to learn from.
+        InputError: an unknown option, no such columns or object, SQL that fails, no scores to learn from.
     """
-    if like is not None and learn:
+    order = with_changes(RankOptions, options, changes, "the options of rank")
+    if order.like is not None and order.learn:
         raise InputError("a list is either by likeness or by what was learned: give --like or --learn")
-    shared: dict[str, Any] = {"where": where, "fold_radius": fold_radius}
-    if learn:
-        given = ScoreFile.beside(Catalog.open(catalog), scores)
-        space: dict[str, Any] = {"latent": latent, "features": features, "score": score, "learner": learner}
-        found = rerank(catalog, given, top, **space, **shared)
-    elif like is not None:
-        found = ranking.like(catalog, like, top, latent=latent, features=features, **shared)
+    shared: dict[str, Any] = {"where": order.where, "latent": order.latent, "fold_radius": order.fold_radius}
+    if order.learn:
+        scores = ScoreFile.beside(Catalog.open(catalog), order.scores)
+        learning: dict[str, Any] = {"features": order.features, "score": order.score, "learner": order.learner}
+        ranked = rerank(catalog, scores, top, **learning, **shared)
+    elif order.like is not None:
+        ranked = ranking.like(catalog, order.like, top, features=order.features, **shared)
     else:
-        found = ranking.top(catalog, top, score=score, latent=latent, fold_latent=fold_latent, **shared)
+        ranked = ranking.top(catalog, top, score=order.score, fold_latent=order.fold_latent, **shared)
     if to is not None:
-        write_rows(found.table, to)
-    return found
+        write_rows(ranked.table, to)
+    return ranked
 
 
-def show(found: Ranked, rows: int = 40) -> str:
+def show(ranked: Ranked, rows: int = 40) -> str:
     """The first rows as text, and what they are."""
     line = (
-        f"top {len(found)} of {found.ranked} by {found.by}, {found.folded} near-duplicates folded "
-        f"({found.objects} objects, {found.seconds:.1f} s)"
+        f"top {len(ranked)} of {ranked.ranked} by {ranked.by}, {ranked.folded} near-duplicates folded "
+        f"({ranked.objects} objects, {ranked.seconds:.1f} s)"
     )
-    return f"{as_text(found.table, rows)}\n{line}"
+    return f"{as_text(ranked.table, rows)}\n{line}"

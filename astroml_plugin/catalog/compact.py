@@ -24,7 +24,7 @@ _ABANDONED = 3600.0
 
 @dataclass(frozen=True)
 class CompactResult:
-    """What a compaction did."""
+    """Result of a compaction."""
 
     catalog: str
     """Folder of the catalog."""

@@ -34,7 +34,7 @@ class LabelImage:
     image: str
     """Parent image."""
     box: Box
-    """Its pixels."""
+    """Box of the image in pixels."""
     header: str | None
     """WCS cards of the box; None without a WCS."""
     missing: tuple[str, ...]

@@ -64,7 +64,7 @@ class PartInfo:
 
 @dataclass(frozen=True)
 class MergedFile:
-    """What the footer of a compacted file says."""
+    """Contents of a compacted file, from its footer."""
 
     path: str
     """File, relative to the catalog."""
@@ -204,7 +204,7 @@ def merged_metadata(merged: MergedFile) -> dict[str, str]:
 
 
 def read_merged(catalog: str, path: str) -> MergedFile:
-    """What the footer of a merged file says."""
+    """Read the footer of a merged file."""
     metadata, _ = _footer(catalog, path)
     packed = metadata.get(formats.PART_MEMBERS.encode())
     if packed is None:

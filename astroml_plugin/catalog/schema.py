@@ -1,4 +1,4 @@
-"""What a catalog's columns are: declared once, written into every part, checked against every table."""
+"""Columns of a catalog: declared once, written into every part, checked against every table."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ MOST_BINS = 200
 
 
 def weighted(columns: Mapping[str, ArrayLike], weight: ArrayLike | None = None) -> F64:
-    """What each object adds to the sums.
+    """Contribution of each object to the sums.
 
     Args:
         columns: e1, e2 and any of r11, r12, r21, r22, g1, g2, psf1, psf2, value, each (n,).

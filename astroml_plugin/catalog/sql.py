@@ -33,7 +33,7 @@ def lock(connection: duckdb.DuckDBPyConnection, folder: str, files: Sequence[str
 
 
 def root(connection: duckdb.DuckDBPyConnection, catalog: str) -> str:
-    """What DuckDB calls the folder of a catalog; a remote one's fsspec filesystem is registered."""
+    """DuckDB's name of a catalog's folder; the fsspec filesystem of a remote one is registered."""
     if storage.is_local(catalog):
         return str(storage.local_path(storage.absolute(catalog)))
     fs, folder = storage.filesystem(catalog)

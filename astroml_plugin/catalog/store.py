@@ -56,7 +56,7 @@ class Catalog:
     schema: pa.Schema
     """Columns of every part."""
     identity: dict[str, Any]
-    """What the rows depend on as a whole: source, bundles, settings."""
+    """Source, bundles and settings, on which all rows depend."""
 
     @classmethod
     def create(cls, url: str, schema: pa.Schema, identity: Mapping[str, Any]) -> Catalog:

@@ -45,7 +45,7 @@ def local_path(url: str) -> Path:
 
 
 def absolute(url: str) -> str:
-    """The same place, named so that another process with another working folder finds it."""
+    """Absolute name of a place: another process with another working folder finds it."""
     return str(local_path(url).expanduser().resolve()) if is_local(url) else url.rstrip("/")
 
 

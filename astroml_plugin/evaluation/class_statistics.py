@@ -34,7 +34,7 @@ class ClassCount:
     """True fraction, corrected for the objects that labels confuse; None where the evaluation lacks a class or its
     labels do not tell the classes apart."""
     error: float | None
-    """Its standard error: numbers of the catalog and of the evaluation."""
+    """Standard error of the fraction: numbers of the catalog and of the evaluation."""
     low: float | None
     """Lower end of the 95 % interval."""
     high: float | None
@@ -48,7 +48,7 @@ class Selection:
     class_name: str
     """The class."""
     wanted: str
-    """What was asked for."""
+    """The request, for people."""
     sql: str
     """The condition that selects these objects; empty where no threshold does."""
     selected: int
@@ -56,14 +56,14 @@ class Selection:
     choice: OperatingPoint | None
     """Threshold, completeness, purity and the class fraction that they hold for."""
     mean_probability: float | None
-    """Of those that pass: the purity that the probabilities themselves promise."""
+    """Mean probability of the objects that pass: the purity that the probabilities themselves promise."""
     note: str = ""
     """Why there is no threshold."""
 
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """What a catalog says of classes."""
+    """Class fractions and selections of a catalog."""
 
     catalog: str
     """URL of the catalog."""
@@ -90,7 +90,7 @@ class ClassStatistics:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What `evaluate` wrote, as far as it is needed here."""
+    """Curves and confusion that `evaluate` wrote."""
 
     classes: tuple[str, ...]
     confusion: np.ndarray | None
@@ -184,7 +184,7 @@ def _evaluation(record: Mapping[str, Any], url: str) -> _Evaluation:
 
 
 def _prefix(catalog: Catalog, record: Mapping[str, Any]) -> str:
-    """Of the bundle's columns; catalog and evaluation must be of the same bundle and settings."""
+    """Prefix of the bundle's columns; catalog and evaluation must be of the same bundle and settings."""
     bundles: Mapping[str, str] = catalog.identity["bundles"]
     names = [name for name, digest in bundles.items() if digest == record["bundle_sha256"]]
     if not names:

@@ -1,4 +1,9 @@
 """People in the loop: scores of objects in a file beside the catalog, a ranking that learns, a page of pictures.
 
-Import the submodules: scores and learning need no torch, pictures do.
+Scores and learning need no torch; pictures do, and are imported from their modules.
 """
+
+from astroml_plugin.labelling.relearn import LearnOptions, rerank
+from astroml_plugin.labelling.scorefile import Score, ScoreFile
+
+__all__ = ["LearnOptions", "Score", "ScoreFile", "rerank"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +17,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 from sklearn.neighbors import NearestNeighbors
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import with_changes
 from astroml_plugin.core.typing import F64, I64
 
 DEFAULT = "astronomaly"
@@ -29,8 +31,9 @@ _LEAST_WEIGHT = 0.1
 _LARGEST_EXPONENT = 50.0
 _MOST_FOR_PROCESS = 2000
 _FARTHEST, _STEEPNESS, _AMPLITUDE, _DOUBT, _NOISE, _CHUNK = 5.0, 8.0, 0.1, 0.5, 0.05, 10_000
-"""Of the score's process: standardised values beyond which nothing is farther, power of the score's rank, variance of
-what is learned, doubt (standard deviation) in the score, variance of labels; objects that are judged together."""
+"""Constants of the score's process: standardised values beyond which nothing is farther, power of the score's rank,
+variance of what is learned, doubt (standard deviation) in the score, variance of labels; objects that are judged
+together."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def relearned(
     learner: str = DEFAULT,
     seed: int = 0,
 ) -> F64:
-    """What each object is worth looking at, from a few that people scored.
+    """Worth of a look at each object, from a few that people scored.
 
     Args:
         space: (n, k) latent vectors or features.
@@ -145,7 +148,7 @@ def _some(rows: I64, given: F64, seed: int) -> tuple[I64, F64]:
 
 
 def _parts(inputs: F64) -> list[F64]:
-    """What a process judges at once."""
+    """Inputs cut into parts that a process judges at once."""
     return np.array_split(inputs, max(1, len(inputs) // _CHUNK))
 
 
@@ -204,17 +207,26 @@ class Trial:
         return float(self.following.std(ddof=1) / np.sqrt(len(self.following))) if len(self.following) > 1 else 0.0
 
 
+@dataclass(frozen=True)
+class TrialOptions:
+    """Size and learner of trials of active learning."""
+
+    labels: int = 100
+    """Objects that are labelled."""
+    following: int = 100
+    """Unlabelled objects that are then looked at."""
+    batch: int = 10
+    """Labels between two trainings of the active arm."""
+    learner: str = DEFAULT
+    """One of `LEARNERS`."""
+    seeds: int = 20
+    """Repetitions."""
+    mistakes: float = 0.0
+    """Fraction of labels that are wrong."""
+
+
 def trials(
-    space: ArrayLike,
-    score: ArrayLike,
-    anomalous: ArrayLike,
-    *,
-    labels: int = 100,
-    following: int = 100,
-    batch: int = 10,
-    learner: str = DEFAULT,
-    seeds: int = 20,
-    mistakes: float = 0.0,
+    space: ArrayLike, score: ArrayLike, anomalous: ArrayLike, options: TrialOptions | None = None, **changes: Any
 ) -> dict[str, Trial]:
     """How many anomalies the next objects hold after some were labelled: actively, at random, or not used at all.
 
@@ -226,12 +238,8 @@ def trials(
         space: (n, k) latent vectors.
         score: (n,) unsupervised score.
         anomalous: (n,) truth.
-        labels: objects that are labelled.
-        following: unlabelled objects that are then looked at.
-        batch: labels between two trainings of the active arm.
-        learner: one of `LEARNERS`.
-        seeds: repetitions.
-        mistakes: fraction of labels that are wrong.
+        options: size and learner.
+        changes: single fields of the options by name.
 
     Returns:
         Strategy -> its figures.
@@ -239,46 +247,55 @@ def trials(
     Raises:
         InputError: fewer objects than are labelled and looked at.
     """
+    trial = with_changes(TrialOptions, options, changes, "the options of trials")
     truth = np.asarray(anomalous, bool)
     values = np.asarray(score, np.float64)
-    if len(truth) < labels + following or batch < 1:
-        raise InputError(f"{len(truth)} objects are too few for {labels} labels and {following} to look at")
+    if len(truth) < trial.labels + trial.following or trial.batch < 1:
+        raise InputError(f"{len(truth)} objects are too few for {trial.labels} labels and {trial.following} to look at")
     arms = {"active": _active, "random": _at_random, "unsupervised": _by_score}
     counts: dict[str, list[tuple[int, int]]] = {name: [] for name in arms}
-    for seed in range(seeds):
+    for seed in range(trial.seeds):
         rng = np.random.default_rng([seed, 7])
-        told = np.where(truth ^ (rng.random(len(truth)) < mistakes), HIGHEST, 0.0)
+        answers = np.where(truth ^ (rng.random(len(truth)) < trial.mistakes), HIGHEST, 0.0)
         for name, choose in arms.items():
-            chosen, after = choose(np.asarray(space), values, told, labels, batch, learner, seed)
-            counts[name].append((int(truth[chosen].sum()), int(truth[after[:following]].sum())))
+            chosen, after = choose(_Pool(np.asarray(space), values, answers), trial, seed)
+            counts[name].append((int(truth[chosen].sum()), int(truth[after[: trial.following]].sum())))
     return {name: Trial(name, *np.array(pairs, np.float64).T) for name, pairs in counts.items()}
+
+
+class _Pool(NamedTuple):
+    """Objects that may be labelled, and what their labels would be."""
+
+    space: F64
+    score: F64
+    answers: F64
 
 
 Chosen = tuple[I64, I64]
 
 
-def _active(space: F64, score: F64, told: F64, labels: int, batch: int, learner: str, seed: int) -> Chosen:
+def _active(pool: _Pool, trial: TrialOptions, seed: int) -> Chosen:
     chosen = np.zeros(0, np.int64)
-    while len(chosen) < labels:
-        ranking = _next(space, score, told, chosen, learner, seed)
-        chosen = np.concatenate([chosen, ranking[: min(batch, labels - len(chosen))]])
-    return chosen, _next(space, score, told, chosen, learner, seed)
+    while len(chosen) < trial.labels:
+        ranking = _next(pool, chosen, trial, seed)
+        chosen = np.concatenate([chosen, ranking[: min(trial.batch, trial.labels - len(chosen))]])
+    return chosen, _next(pool, chosen, trial, seed)
 
 
-def _at_random(space: F64, score: F64, told: F64, labels: int, batch: int, learner: str, seed: int) -> Chosen:
-    chosen = np.random.default_rng([seed, 8]).permutation(len(score))[:labels]
-    return chosen, _next(space, score, told, chosen, learner, seed)
+def _at_random(pool: _Pool, trial: TrialOptions, seed: int) -> Chosen:
+    chosen = np.random.default_rng([seed, 8]).permutation(len(pool.score))[: trial.labels]
+    return chosen, _next(pool, chosen, trial, seed)
 
 
-def _by_score(space: F64, score: F64, told: F64, labels: int, batch: int, learner: str, seed: int) -> Chosen:
-    order = np.argsort(-score, kind="stable")
-    return order[:labels], order[labels:]
+def _by_score(pool: _Pool, trial: TrialOptions, seed: int) -> Chosen:
+    order = np.argsort(-pool.score, kind="stable")
+    return order[: trial.labels], order[trial.labels :]
 
 
-def _next(space: F64, score: F64, told: F64, chosen: I64, learner: str, seed: int) -> I64:
+def _next(pool: _Pool, chosen: I64, trial: TrialOptions, seed: int) -> I64:
     """Unlabelled rows, the most promising first; by the score as long as nothing can be learned."""
-    worth = score
-    if len(chosen) >= FEWEST and np.ptp(told[chosen]) > 0:
-        worth = relearned(space, score, chosen, told[chosen], learner=learner, seed=seed)
+    worth, answers = pool.score, pool.answers[chosen]
+    if len(chosen) >= FEWEST and np.ptp(answers) > 0:
+        worth = relearned(pool.space, pool.score, chosen, answers, learner=trial.learner, seed=seed)
     order = np.argsort(-worth, kind="stable")
     return order[~np.isin(order, chosen)]

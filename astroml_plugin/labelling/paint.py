@@ -33,11 +33,11 @@ class Painter:
     """Pixels (band, y, x) to pictures, the same way for all objects of a source, so that they can be compared."""
 
     bands: tuple[str, ...]
-    """Of the pixels."""
+    """Bands of the pixels."""
     noise: tuple[float, ...] | None
-    """Of a pixel in each band; None for stored pictures (uint8), which are shown as they are."""
+    """Noise of a pixel in each band; None for stored pictures (uint8), which are shown as they are."""
     tints: tuple[float, ...] = ()
-    """What each band is divided by besides its noise, so that the typical object is neither red nor blue."""
+    """Divisor of each band besides its noise, so that the typical object is neither red nor blue."""
 
     @classmethod
     def of(cls, images: Sequence[NDArray[np.generic]], bands: Sequence[str]) -> Painter:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.ranking import Ranked, Space, score_sql
 from astroml_plugin.catalog.ranking.names import numeric_columns
 from astroml_plugin.catalog.ranking.top import FOLD_RADIUS, SCORE, counted, details, folded, numbered, pool
+from astroml_plugin.core.settings import with_changes
 from astroml_plugin.labelling.active import DEFAULT, LEARNERS, relearned
 from astroml_plugin.labelling.scorefile import ScoreFile
 
@@ -23,20 +25,33 @@ POOL = 100_000
 """Objects of highest score that are ranked anew."""
 
 
+@dataclass(frozen=True)
+class LearnOptions:
+    """Objects that a learner ranks anew, and what it sees of them."""
+
+    score: str | None = None
+    """Unsupervised score, see `ranking.score_sql`."""
+    where: str | None = None
+    """SQL condition on the rows that compete."""
+    latent: str | None = None
+    """Vector column that the learner sees, see `ranking.Space.of`; without `features` too, the latent vector and the
+    columns anomaly_… (signs)."""
+    features: tuple[str, ...] | None = None
+    """Instead: columns of numbers."""
+    learner: str = DEFAULT
+    """One of `LEARNERS`."""
+    pool_size: int = POOL
+    """Objects of highest score that are ranked anew."""
+    fold_radius: float = FOLD_RADIUS
+    """Arcsec within which rows are folded into the best of them."""
+    scored_too: bool = False
+    """Whether objects that were scored already are listed."""
+    seed: int = 0
+    """Seed of the learner."""
+
+
 def rerank(
-    catalog: str,
-    scores: ScoreFile | pa.Table,
-    count: int = 100,
-    *,
-    score: str | None = None,
-    where: str | None = None,
-    latent: str | None = None,
-    features: Sequence[str] | None = None,
-    learner: str = DEFAULT,
-    pool_size: int = POOL,
-    fold_radius: float = FOLD_RADIUS,
-    scored_too: bool = False,
-    seed: int = 0,
+    catalog: str, scores: ScoreFile | pa.Table, count: int = 100, options: LearnOptions | None = None, **changes: Any
 ) -> Ranked:
     """Rank the most anomalous objects of a catalog anew, by what people's scores say.
 
@@ -47,15 +62,8 @@ def rerank(
         catalog: path or URL.
         scores: file of scores, or a table of object_id and score (0 to 5).
         count: rows of the list.
-        score: the unsupervised score, see `ranking.score_sql`.
-        where: SQL condition on the rows that compete.
-        latent, features: what the learner sees beside the score, see `ranking.Space.of`; if neither is given, the
-            latent vector and the columns anomaly_… (signs).
-        learner: one of `LEARNERS`.
-        pool_size: objects that are ranked anew.
-        fold_radius: arcsec within which rows are folded into the best of them.
-        scored_too: list objects that were scored already.
-        seed: of the learner.
+        options: the objects and the learner.
+        changes: single fields of the options by name.
 
     Returns:
         The list; rank_score is the predicted value.
@@ -64,30 +72,31 @@ def rerank(
         InputError: too few scores, no such columns, scikit-learn is not installed.
     """
     began = time.monotonic()
+    learn = with_changes(LearnOptions, options, changes, "the options of a ranking that learns")
     opened = Catalog.open(catalog)
-    expression, _ = score_sql(opened.schema, score)
-    space = Space.of(opened, latent=latent, features=features)
-    if latent is None and features is None:
+    expression, _ = score_sql(opened.schema, learn.score)
+    space = Space.of(opened, latent=learn.latent, features=learn.features)
+    if learn.latent is None and learn.features is None:
         space = space.with_columns(signs(opened.schema))
-    given = scores.table() if isinstance(scores, ScoreFile) else scores
-    ids = np.asarray(given["object_id"], np.int64)
-    rows = _with_scored(opened, pool(opened, expression, space, where=where, count=pool_size), ids, expression, space)
-    place = {identity: row for row, identity in reversed(list(enumerate(rows["object_id"].to_pylist())))}
-    said = dict(zip(ids.tolist(), given["score"].to_pylist(), strict=True))
-    known = [identity for identity in said if identity in place]
-    labelled, values = [place[identity] for identity in known], [said[identity] for identity in known]
-    worth = relearned(
-        space.values(rows["vector"]), np.asarray(rows["rank_score"]), labelled, values, learner=learner, seed=seed
-    )
-    order = _order(worth, rows, set() if scored_too else set(ids.tolist()))
+    table = scores.table() if isinstance(scores, ScoreFile) else scores
+    ids = np.asarray(table["object_id"], np.int64)
+    best = pool(opened, expression, space, where=learn.where, count=learn.pool_size)
+    rows = _with_scored(opened, best, ids, expression, space)
+    row_of = {identity: row for row, identity in reversed(list(enumerate(rows["object_id"].to_pylist())))}
+    score_of = dict(zip(ids.tolist(), table["score"].to_pylist(), strict=True))
+    known = [identity for identity in score_of if identity in row_of]
+    vectors, values = space.values(rows["vector"]), np.asarray(rows["rank_score"])
+    labelled, ratings = [row_of[identity] for identity in known], [score_of[identity] for identity in known]
+    worth = relearned(vectors, values, labelled, ratings, learner=learn.learner, seed=learn.seed)
+    order = _order(worth, rows, set() if learn.scored_too else set(ids.tolist()))
     ranked = rows.set_column(rows.column_names.index("rank_score"), "rank_score", pa.array(worth)).take(order)
-    chosen = folded(ranked, count, fold_radius)
-    kept = ranked.take(pa.array(chosen.kept))
-    table = numbered(details(opened, expression, kept), kept["rank_score"], chosen.members)
-    by = f"{LEARNERS[learner].about} in {space.name}, from {len(known)} scored objects"
-    objects, _ = counted(opened, expression, where)
+    chosen = folded(ranked, count, learn.fold_radius)
+    best = ranked.take(pa.array(chosen.kept))
+    listed = numbered(details(opened, expression, best), best["rank_score"], chosen.members)
+    by = f"{LEARNERS[learn.learner].about} in {space.name}, from {len(known)} scored objects"
+    objects, _ = counted(opened, expression, learn.where)
     away = int(chosen.members.sum() - len(chosen.members))
-    return Ranked(opened.url, by, objects, len(order), away, table, round(time.monotonic() - began, 3))
+    return Ranked(opened.url, by, objects, len(order), away, listed, round(time.monotonic() - began, 3))
 
 
 def signs(schema: pa.Schema) -> list[str]:

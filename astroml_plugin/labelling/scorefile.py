@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Score:
-    """What one person says of one object."""
+    """Score that one person gave one object."""
 
     object_id: int
     score: int

@@ -1,4 +1,4 @@
-"""What a page of pictures shows and does, without HTTP: a ranking, its pictures, and the scores of one person."""
+"""Content of a page of pictures, without HTTP: a ranking, its pictures, and the scores of one person."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HIDDEN = frozenset({"rank", "rank_score", "folded", "object_id", "image", "tile
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """What is ranked, and by what."""
+    """Objects that are ranked, and the order."""
 
     top: int = 200
     """Objects of a list."""
@@ -50,7 +50,7 @@ class SessionSettings:
     features: tuple[str, ...] | None = None
     """Instead: columns of numbers."""
     learner: str = DEFAULT
-    """Of the ranking that learns."""
+    """Learner of the ranking that learns."""
     fold_radius: float = FOLD_RADIUS
     """Arcsec."""
     index: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Blocks:
-    """What a frozen dataclass with `count`, `block` and `seed` knows of its blocks."""
+    """Blocks of a set: a base of frozen dataclasses with `count`, `block` and `seed`."""
 
     count: int
     block: int

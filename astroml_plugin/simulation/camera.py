@@ -1,4 +1,4 @@
-"""What sees the universe: bands, pixels, noise and PSF; magnitudes to counts and back."""
+"""The camera: bands, pixels, noise and PSF; magnitudes to counts and back."""
 
 from __future__ import annotations
 

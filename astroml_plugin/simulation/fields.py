@@ -47,7 +47,7 @@ class Contributions:
         self.object_id: list[int] = []
 
     def note(self, stamp: F32, x: int, y: int, cell: SkyObjects, i: int, box: Box) -> None:
-        """As `skies.Ledger`."""
+        """Note the light that one object adds to the box (see `skies.Ledger`)."""
         height, width = self.owner.shape
         x0, x1, y0, y1 = max(x, 0), min(x + stamp.shape[2], width), max(y, 0), min(y + stamp.shape[1], height)
         light = stamp[:, y0 - y : y1 - y, x0 - x : x1 - x].sum(0)

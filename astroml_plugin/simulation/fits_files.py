@@ -30,7 +30,7 @@ PLANES = {
 
 
 class FitsSky(NamedTuple):
-    """What `write_fits` wrote."""
+    """Files that `write_fits` wrote."""
 
     images: dict[str, str]
     """Band -> file."""

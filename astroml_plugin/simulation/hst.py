@@ -23,7 +23,7 @@ from astroml_plugin.core.typing import C64, C128, F32, F64, I64
 from astroml_plugin.simulation.profiles import Blur, Grid, Matrix, load_galsim
 
 TEST_FRACTION = 0.4
-"""Of the objects of a catalog: held out from training."""
+"""Fraction of the objects of a catalog that is held out from training."""
 
 _READING = threading.Lock()
 """One reader at a time: a catalog keeps its files open until it is closed."""
@@ -43,7 +43,7 @@ class HstGalaxies:
     """A catalog of real galaxies."""
 
     path: str
-    """Its FITS table."""
+    """Path of the FITS table."""
     count: int
 
     @classmethod
@@ -87,11 +87,11 @@ class Picture:
 
     @property
     def spread(self) -> float:
-        """As `profiles.Profile.spread`: to the edge of the image."""
+        """Extent to the edge of the image (see `profiles.Profile.spread`)."""
         return _restored(self.path, self.index).radius
 
     def transform(self, matrix: Matrix, grid: Grid) -> C64:
-        """As `profiles.Profile.transform`."""
+        """Fourier transform after `matrix` (see `profiles.Profile.transform`)."""
         restored = _restored(self.path, self.index)
         kx, ky = grid.kx[None, :], grid.ky[:, None]
         u = (matrix.xx * kx + matrix.yx * ky) / restored.step
@@ -99,7 +99,7 @@ class Picture:
         return _interpolated(restored.table, u.astype(np.float32), v.astype(np.float32))
 
     def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
-        """As `profiles.Profile.reach`: to the edge of the image."""
+        """Reach to the edge of the image (see `profiles.Profile.reach`)."""
         return matrix.stretch() * _restored(self.path, self.index).radius + blur.margin
 
 

@@ -22,10 +22,10 @@ _ENLARGED = 3.0  # the most that a real galaxy is
 
 
 class Draw(NamedTuple):
-    """What every galaxy is given, whatever its kind."""
+    """Random values that every galaxy is given, whatever its kind."""
 
     number: int
-    """Of the object in its set."""
+    """Number of the object in its set."""
     half_light_radius: float
     """Arcsec."""
     e1: float
@@ -51,7 +51,7 @@ class Irregular:
     """A faint disk with blue point-like knots: no ellipticity is true for it, so e1 and e2 are NaN."""
 
     fraction: float = 0.1
-    """Of the galaxies."""
+    """Fraction of the galaxies."""
     knots: tuple[int, int] = (5, 20)
     """Number of knots, uniform."""
     light: tuple[float, float] = (0.2, 0.6)
@@ -84,7 +84,7 @@ class Composite:
     """A disk and a bulge of another ellipticity: e1 and e2 are NaN."""
 
     fraction: float = 0.1
-    """Of the galaxies."""
+    """Fraction of the galaxies."""
     light: tuple[float, float] = (0.1, 0.6)
     """Share of the light in the bulge (Sersic 4), reference band, uniform."""
     size: tuple[float, float] = (0.3, 0.6)
@@ -116,7 +116,7 @@ class RealGalaxies:
     path: str
     """The catalog's FITS table, or the folder that holds it."""
     fraction: float = 1.0
-    """Of the galaxies."""
+    """Fraction of the galaxies."""
     part: str = "train"
     """train, test or all: a seeded 60 : 40 split of the objects."""
     rotations: int = 0
@@ -125,7 +125,7 @@ class RealGalaxies:
     """Whether galaxies take the half-light radii that the population draws, enlarged at most threefold: the resolution
     of HST is then still finer than a ground-based PSF."""
     split_seed: int = 1
-    """Of the split; the same seed never gives one object to both parts."""
+    """Seed of the split; the same seed never gives one object to both parts."""
     kind: str = "real"
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ SHARP = "sharp_"
 
 @dataclass(frozen=True)
 class LightSet(StampSet):
-    """As `StampSet`; noise can be left out, and the truth of every pixel kept."""
+    """Simulated stamps whose noise can be left out, and whose truth of every pixel is kept."""
 
     noise: bool = True
     """Whether noise is added; without it, `variance` still says what the camera would add."""
@@ -34,15 +34,15 @@ class LightSet(StampSet):
 
     @property
     def noisy(self) -> bool:
-        """As in `StampSet`."""
+        """See `StampSet`."""
         return self.noise
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """As in `StampSet`."""
+        """See `StampSet`."""
         return tuple(f"{SHARP}{band}" for band in self.camera.bands) if self.sharp_fwhm else ()
 
     @property
     def true_psf(self) -> Psf | None:
-        """As in `StampSet`."""
+        """See `StampSet`."""
         return Psf("moffat", self.sharp_fwhm, 0.0, 0.0) if self.sharp_fwhm else None

@@ -40,13 +40,13 @@ class Objects:
     bulge: F64
     """Bulge-to-total light per band; 0 without a bulge."""
     sersic_n: F64
-    """Of the main component; NaN where there is none."""
+    """Sersic index of the main component; NaN where there is none."""
     half_light_radius: F64
     """Arcsec, of the main component or the whole real galaxy, before any shear; NaN for stars."""
     e1: F64
     """Image ellipticity without the PSF, shear included; NaN unless all parts are one shear of round profiles."""
     e2: F64
-    """As `e1`."""
+    """Second component, like `e1`."""
     g1: F64
     """Applied shear; 0 for stars."""
     g2: F64
@@ -62,11 +62,11 @@ class Objects:
         return Objects(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def turned(self) -> Objects:
-        """The same objects, their images turned by 90 degrees from +x towards +y."""
+        """Objects with images turned by 90 degrees from +x towards +y."""
         return replace(self, e1=-self.e1, e2=-self.e2, parts=_mapped(self, [_QUARTER] * len(self)))
 
     def sheared(self, g1: F64, g2: F64) -> Objects:
-        """The same objects after a shear (n,), (n,) of their galaxies; stars stay as they are."""
+        """Objects after a shear (n,), (n,) of their galaxies; stars stay as they are."""
         galaxy = np.where(self.kind == STAR, 0.0, 1.0)
         g1, g2 = g1 * galaxy, g2 * galaxy
         e1, e2 = sheared_ellipticity(self.e1, self.e2, g1, g2)

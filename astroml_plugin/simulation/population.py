@@ -1,4 +1,4 @@
-"""What the simulated universe is made of: magnitudes, shapes, colours and classes."""
+"""Population of the simulated universe: magnitudes, shapes, colours and classes."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class StampSet(Blocks):
     masked: float = 0.0
     """Fraction of the pixels under bad columns and cosmic rays; they have garbage for values and variance 0."""
     design: Design = field(default_factory=Single)
-    """What is made of every galaxy: one stamp, or a set of stamps for measuring biases."""
+    """Stamps made of every galaxy: one, or a set of stamps for measuring biases."""
     variance: ClassVar[bool] = True
     """Whether variance images are stored."""
 
@@ -290,7 +290,7 @@ def turn(plane: NDArray, turned: bool) -> NDArray:  # type: ignore[type-arg]
 
 
 def _flux_factor(model: F32, target: float, camera: Camera) -> float:
-    """What `model` must be multiplied by to be seen at S/N `target`, its own Poisson noise included."""
+    """Factor on `model` that gives it the S/N `target`, its own Poisson noise included."""
     if camera.gain == 0:
         return target / drawing.signal_to_noise(model, camera)
     factor = 1.0

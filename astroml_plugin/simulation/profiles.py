@@ -191,7 +191,7 @@ class Profile(Protocol):
         """Radius beyond which lies `FOLDED` of the light."""
 
     def transform(self, matrix: Matrix, grid: Grid) -> Array:
-        """Its Fourier transform after `matrix`, real or complex, on the planes of `grid` or broadcast to them."""
+        """Fourier transform after `matrix`, real or complex, on the planes of `grid` or broadcast to them."""
 
     def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
         """Pixels from the origin to where it falls to `blur.limit`; `matrix` leads to pixels."""
@@ -204,11 +204,11 @@ class Point:
     spread: ClassVar[float] = 0.0
 
     def transform(self, matrix: Matrix, grid: Grid) -> F32:
-        """As `Profile.transform`."""
+        """Fourier transform after `matrix` (see `Profile.transform`)."""
         return np.ones((1, 1), np.float32)
 
     def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
-        """As `Profile.reach`: the wings of a Moffat PSF of beta 3."""
+        """Reach of the wings of a Moffat PSF of beta 3 (see `Profile.reach`)."""
         wings = blur.core * (max(flux, 0.0) * 2 / (math.pi * blur.core**2) / blur.limit) ** (1 / 6)
         return max(2 * blur.margin, wings)
 
@@ -222,15 +222,15 @@ class Sersic:
 
     @property
     def spread(self) -> float:
-        """As `Profile.spread`."""
+        """Extent of the light (see `Profile.spread`)."""
         return _sersic_spread(self.n)
 
     def transform(self, matrix: Matrix, grid: Grid) -> F32:
-        """As `Profile.transform`."""
+        """Fourier transform after `matrix` (see `Profile.transform`)."""
         return _radial_at(_sersic_table(round(self.n / SERSIC_STEP)), matrix, grid)
 
     def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
-        """As `Profile.reach`."""
+        """Reach above the noise (see `Profile.reach`)."""
         n, b = self.n, 2 * self.n - 1 / 3
         area = abs(matrix.xx * matrix.yy - matrix.xy * matrix.yx)
         brightness = flux / (2 * math.pi * n * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n) * area)
@@ -249,11 +249,11 @@ class Knots:
 
     @property
     def spread(self) -> float:
-        """As `Profile.spread`: to the outermost knot."""
+        """Extent to the outermost knot (see `Profile.spread`)."""
         return max(math.hypot(x, y) for x, y in zip(self.x, self.y, strict=True))
 
     def transform(self, matrix: Matrix, grid: Grid) -> C64:
-        """As `Profile.transform`: the sum of phases, added up here since a BLAS only starts threads for it."""
+        """Fourier transform (see `Profile.transform`): a sum of phases, added up here as a BLAS only starts threads."""
         x, y = matrix.apply(np.array(self.x), np.array(self.y))
         along_y = (np.array(self.weight)[:, None] * np.exp(-1j * y[:, None] * grid.ky)).astype(np.complex64)
         along_x = np.exp(-1j * x[:, None] * grid.kx).astype(np.complex64)
@@ -263,7 +263,7 @@ class Knots:
         return total
 
     def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
-        """As `Profile.reach`."""
+        """Reach above the noise (see `Profile.reach`)."""
         x, y = matrix.apply(np.array(self.x), np.array(self.y))
         return float(np.hypot(x, y).max()) + Point().reach(matrix, flux * max(self.weight), blur)
 

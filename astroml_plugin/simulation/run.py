@@ -150,9 +150,11 @@ class StampsPlan(_Plan):
         self.stamps = stamps
 
     def create(self) -> None:
+        """Make the empty store."""
         create_stamps(self.source, self.stamps)
 
     def todo(self) -> tuple[list[Any], int]:
+        """Units to do, and how many are done."""
         store = Stamps.open(self.source)
         room = store.array("image").shape[0] // self.stamps.block
         if room < self.stamps.blocks:
@@ -162,6 +164,7 @@ class StampsPlan(_Plan):
         return units, len(done)
 
     def name(self, unit: BlockUnit) -> str:
+        """Name of a block or tile for people."""
         return f"block {unit.index}"
 
 
@@ -181,6 +184,7 @@ class SurveyPlan(_Plan):
         self._taken: list[TileInfo] = []
 
     def create(self) -> None:
+        """Make the empty store."""
         tile_size, halo, psf_size = self.options.tile_size, self.options.halo, self.options.psf_size
         create_survey(self.source, self.sky, tile_size=tile_size, halo=halo, psf_size=psf_size)
 
@@ -188,6 +192,7 @@ class SurveyPlan(_Plan):
         return storage.join(self.out, "truth", f"{index:07d}.parquet")
 
     def todo(self) -> tuple[list[Any], int]:
+        """Units to do, and how many are done."""
         survey = Survey.open(self.source)
         room = survey.array("image").shape[0]
         if room < len(self.tiles):
@@ -202,9 +207,11 @@ class SurveyPlan(_Plan):
                 yield TileUnit(self.source, self._part(index), self.sky, geometry, index, *rest)
 
     def name(self, unit: TileUnit) -> str:
+        """Name of a block or tile for people."""
         return tile_name(self.sky.name, unit.geometry.row, unit.geometry.column)
 
     def take(self, value: tuple[TileInfo, int]) -> int:
+        """Note a written tile; gives its objects."""
         info, rows = value
         self._taken.append(info)
         if len(self._taken) >= _COMMIT_EVERY:
@@ -212,6 +219,7 @@ class SurveyPlan(_Plan):
         return rows
 
     def flush(self) -> None:
+        """Commit the tiles that were noted."""
         Survey.open(self.source).commit(self._taken)
         self._taken = []
 

@@ -36,7 +36,7 @@ NOISE_BLOCK = 256
 """Side in pixels of the squares that noise and defects are drawn by."""
 
 SKY_POPULATION = Population(bulge_probability=0.3)
-"""What a sky is made of unless said otherwise."""
+"""Default population of a sky."""
 
 _OBJECTS, _NOISE, _DEFECTS, _FIELD = 1, 2, 3, 4
 _MARGIN = GRIDS[-1] // 2

@@ -1,4 +1,4 @@
-"""The same object twice: by pixels, by place on the sky, by id. Pure arrays, for splits that must not share objects."""
+"""Objects that occur twice: by pixels, by position on the sky, by id. For splits that must not share objects."""
 
 from __future__ import annotations
 

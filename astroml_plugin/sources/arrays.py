@@ -164,7 +164,7 @@ def shard_exists(url: str, name: str, array: zarr.Array[Any], index: int) -> boo
 
 
 Region = tuple[slice, ...]
-"""What is read of the axes after the first; () reads all."""
+"""Slices of the axes after the first; () reads all."""
 
 
 def read_unit(

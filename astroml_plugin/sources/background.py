@@ -18,7 +18,7 @@ _ROUNDS = 4
 _LEAST = 0.2
 """Part of a cell's pixels without which its neighbours say what its background is."""
 _ROUNDING = 1e-7
-"""Of the background: less is no noise."""
+"""Noise below this part of the background is rounding."""
 
 
 def background(

@@ -99,7 +99,7 @@ class Survey(Store, TileTable):
         size: int,
         bands: Sequence[str] | None = None,
     ) -> Tile | SparseTile:
-        """What stamps of side `size` around objects of a tile need: only the chunks they touch where that is cheaper.
+        """Read pixels for stamps of side `size` around objects of a tile: only their chunks where that is cheaper.
 
         Args:
             info: the tile.

@@ -148,7 +148,7 @@ def _with_image(table: pa.Table, image: str) -> pa.Table:
 
 
 def _identity(objects: str) -> list[Any]:
-    """What tells that a file is the same: name, size, time or tag."""
+    """Identity of a file: name, size, time or tag."""
     try:
         if storage.is_local(objects):
             status = storage.local_path(objects).expanduser().stat()

@@ -1,4 +1,4 @@
-"""Who detected objects are: ids that do not depend on the tiling, and which of several images shows one best."""
+"""Identity of detected objects: ids that do not depend on the tiling, and the image that shows each best."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Overlaps:
 
     @classmethod
     def open(cls, url: str | None) -> Overlaps:
-        """Those that were written; none without a file."""
+        """Overlaps that were written; none without a file."""
         return cls(url)
 
     @cached_property
@@ -80,7 +80,7 @@ class Overlaps:
         return {name: storage.digest(values)[:24] for name, values in found.items()}
 
     def of(self, image: str) -> list[ParentImage]:
-        """What overlaps an image."""
+        """Parent images that overlap one."""
         if self.url is None:
             return []
         rows = storage.read_table(self.url, filters=[("image", "=", image)]).to_pylist()

@@ -146,7 +146,7 @@ class Placer:
                 yield self._number[name], np.asarray(pc.fill_null(pc.equal(names, name), False).to_numpy())
 
     def _owned(self, number: int, which: I64, x: F64, y: F64, ra: F64, dec: F64) -> tuple[Any, ...]:
-        """What of these objects lies in a stored tile of an image."""
+        """Objects among these that lie in a stored tile of an image."""
         tile = self.images[number].tile_of(x, y)
         mine = tile >= 0
         return which[mine], np.full(mine.sum(), number), tile[mine], x[mine], y[mine], ra[mine], dec[mine]

@@ -40,7 +40,7 @@ class RawTable:
     """A table that is read on demand."""
 
     names: tuple[str, ...]
-    """Its columns."""
+    """Names of the columns."""
     chunks: Callable[[Sequence[str], Sequence[str], int], Iterator[pa.Table]]
     """(columns, those of them to read as text where the file has only text, rows) -> tables of at most `rows` rows."""
     units: dict[str, str] = field(default_factory=dict)
@@ -154,7 +154,7 @@ def _csv_header(path: Path) -> tuple[tuple[str, ...], int, str]:
 
 
 def _rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly `rows` rows, the last one shorter."""
+    """Cut tables anew into exactly `rows` rows each, the last one shorter."""
     held: list[pa.Table] = []
     count = 0
     for table in tables:
@@ -233,7 +233,7 @@ def _sextractor(url: str) -> Iterator[RawTable]:
 
 @dataclass
 class _Fields:
-    """What the head of a VOTable says."""
+    """Fields that the head of a VOTable declares."""
 
     names: list[str] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)

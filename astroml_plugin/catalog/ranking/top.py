@@ -46,11 +46,11 @@ class Ranked:
     catalog: str
     """URL of the catalog."""
     by: str
-    """What it is ordered by, for people."""
+    """Name of the order, for people."""
     objects: int
     """Primary rows that were asked for."""
     ranked: int
-    """Those of them that have a finite score."""
+    """Rows among them with a finite score."""
     folded: int
     """Near-duplicates that were folded away above the end of the list."""
     table: pa.Table = field(repr=False)

@@ -1,4 +1,4 @@
-"""What a stamp shows in its middle: an ordinary galaxy, or one of the kinds of anomalies."""
+"""Scenes in the middle of a stamp: an ordinary galaxy, or one of the kinds of anomalies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MASS_RATIO = 4.0
 """Largest flux ratio of a merger's galaxies."""
 
 SEPARATION = (0.5, 3.0)
-"""Of a merger's galaxies, in half-light radii of the first."""
+"""Distance of a merger's galaxies in half-light radii of the first."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Trail:
     """A straight line of light across the stamp, as a satellite leaves it."""
 
     angle: float
-    """Of its direction from +x, radians."""
+    """Direction from +x, radians."""
     distance: float
     """Pixels from the middle of the stamp."""
     peak: F64

@@ -52,7 +52,7 @@ class AnomalySet(Blocks):
     anomaly_fraction: float = 0.01
     """Stamps that are not ordinary galaxies, as a survey has them unasked."""
     merger: float = 0.25
-    """Of the anomalies: two galaxies in interaction. The next ones are shares of the anomalies too."""
+    """Fraction of the anomalies that are two galaxies in interaction; the next ones are fractions of them too."""
     lens: float = 0.25
     """Strong lenses."""
     ring: float = 0.25

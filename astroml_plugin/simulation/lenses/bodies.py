@@ -1,4 +1,4 @@
-"""What is painted beside a deflector: arcs for a lens, and for everything else what arcs are mistaken for.
+"""Bodies painted beside a deflector: arcs for a lens, and for everything else what is mistaken for arcs.
 
 Every stamp starts from a lens that was accepted. A negative keeps its deflector, surroundings, PSF and noise, and the
 light of the arcs is replaced.
@@ -62,7 +62,7 @@ class Lens(NamedTuple):
 
 @dataclass(frozen=True)
 class Body:
-    """What a stamp shows in its middle."""
+    """Light in the middle of a stamp."""
 
     components: list[Component]
     layers: list[Layer]
@@ -80,7 +80,7 @@ def lensed(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F3
 
 
 def unlensed(lens: Lens, rng: np.random.Generator, zero_point: float, xy: tuple[F32, F32]) -> Body:
-    """The same deflector and the same source beside it, unlensed, within 3 arcsec."""
+    """A lens's deflector with its source beside it, unlensed, within 3 arcsec."""
     place = _beside(rng, 0.3, 3.0)
     moved = replace(lens.source, x=place["x"], y=place["y"])
     flux = 10 ** (0.4 * (zero_point - lens.mag))

@@ -66,10 +66,10 @@ class Deflector:
     """Arcsec."""
     sersic_n: float
     e1: float
-    """Of the light: (1 - q)/(1 + q) cos 2 phi."""
+    """Ellipticity of the light: (1 - q)/(1 + q) cos 2 phi."""
     e2: float
     mass_e1: float
-    """Of the mass."""
+    """Ellipticity of the mass."""
     mass_e2: float
     gamma1: float
     """External shear."""
@@ -77,10 +77,10 @@ class Deflector:
     envelope: float
     """Share of the light in an exponential envelope, 0 for most."""
     envelope_size: float
-    """Its half-light radius in that of the galaxy."""
+    """Half-light radius of the envelope in that of the galaxy."""
 
     def components(self, zero_point: float) -> list[Component]:
-        """Its light."""
+        """Light of the deflector."""
         flux = 10 ** (0.4 * (zero_point - np.array(self.mag)))
         matrix = ellipse(self.e1, self.e2, self.half_light_radius)
         if self.envelope == 0:
@@ -173,7 +173,7 @@ def draw_source(rng: np.random.Generator, r: float, x: float, y: float) -> Sourc
 def draw_field(
     rng: np.random.Generator, side: float, galaxies: float, stars: float, zero_point: float
 ) -> list[Component]:
-    """What happens to lie around: galaxies and stars per arcmin² on a square of `side` arcsec."""
+    """Draw the surroundings: galaxies and stars per arcmin² on a square of `side` arcsec."""
     area = (side / 60) ** 2
     found = [_field_galaxy(rng, side, zero_point) for _ in range(int(rng.poisson(galaxies * area)))]
     for _ in range(int(rng.poisson(stars * area))):

@@ -52,7 +52,7 @@ class Source:
     sersic_n: float
     axis_ratio: float
     angle: float
-    """Of the major axis from +x towards +y, radians."""
+    """Angle of the major axis from +x towards +y, radians."""
     clumps: tuple[tuple[float, float, float, float], ...] = ()
     """x, y (half-light radii along and across the major axis), Gaussian sigma (arcsec), share of the flux."""
 
@@ -156,6 +156,6 @@ def _knotted(light: Array, x: F32, y: F32, rng: np.random.Generator, number: tup
 
 
 def _scaled(light: Array, x: F32) -> F32:
-    """Of unit flux on this grid."""
+    """Scale light to unit flux on this grid."""
     step = float(x[0, 1] - x[0, 0])
     return np.divide(light, light.sum() * step * step, dtype=np.float32)

@@ -97,7 +97,8 @@ class LensSet(Blocks):
     lens_fraction: float = 0.5
     """Stamps that are lenses."""
     unlensed: float = 0.27
-    """Of the negatives: the same deflector and source, not lensed. The next ones are shares of the negatives too."""
+    """Fraction of the negatives with the deflector and source of a lens, not lensed. The next ones are fractions of the
+    negatives too."""
     spiral: float = 0.14
     """Blue-armed spirals."""
     ring: float = 0.05
@@ -169,7 +170,8 @@ class Painted(Protocol):
     variance: F32
     psf: F32
 
-    def truth(self) -> dict[str, object]: ...
+    def truth(self) -> dict[str, object]:
+        """Label columns, NaN where there is no such thing."""
 
 
 def painted_block(stamps: Blocks, kind: int, paint: Callable[[int], Painted], index: int, *, variance: bool) -> Block:

@@ -78,7 +78,7 @@ class FitsImage:
     zero_point: float | None
     saturation: float | None
     keywords: dict[str, str] = field(default_factory=dict)
-    """What a mask map needs: MP_*, PLVER, INSTRUME."""
+    """Header cards that a mask map needs: MP_*, PLVER, INSTRUME."""
 
     def plane(self, number: int) -> Plane:
         """Plane `number` of a cube, or the 2-D image itself."""

@@ -1,4 +1,4 @@
-"""What an ingest gives back."""
+"""Result of an ingest."""
 
 from __future__ import annotations
 
