@@ -15,7 +15,7 @@ from astroml_plugin.networks.multipole_mlp import TURNS, MultipoleMLP, multipole
 from astroml_plugin.networks.residual_cnn import ResidualCNN
 from astroml_plugin.networks.strided_cnn import StridedCNN
 from astroml_plugin.networks.timm import TimmNetwork
-from astroml_plugin.tasks.base import transform
+from astroml_plugin.tasks.symmetries import transform
 from astroml_plugin.training.bundle import Card, ModelBundle
 
 

@@ -6,7 +6,7 @@ import torch
 from astroml_plugin.networks.anogan import AnoGAN
 from astroml_plugin.networks.autoencoder import ERRORS, Autoencoder, Judge, chi_square, compressed, middle, posed
 from astroml_plugin.networks.folding import fuse
-from astroml_plugin.tasks.base import SYMMETRIES, transform
+from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 from tests.test_networks_structure import galaxies
 
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import torch
 
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN, SymmetricConvolution
 from astroml_plugin.networks.folding import fuse
-from astroml_plugin.tasks.base import SYMMETRIES
+from astroml_plugin.tasks.symmetries import SYMMETRIES
 
 torch.set_num_threads(1)
 

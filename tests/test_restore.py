@@ -14,8 +14,8 @@ from astroml_plugin.networks.tikhonet import blurred, moffat, restored
 from astroml_plugin.simulation import LightSet, preset
 from astroml_plugin.simulation.profiles import Psf, psf_image
 from astroml_plugin.sources.stamps import Stamps
-from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.restoration.task import WARNING, RestoreTask, shape_bias
+from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
 from workflows.evaluate import evaluate

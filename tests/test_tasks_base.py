@@ -9,10 +9,10 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.sources.labels import float_labels
-from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.classification.task import ClassifyTask
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.tasks.normalisation import Normalisation, normalise_psf
+from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 
 torch.set_num_threads(1)
 

@@ -11,9 +11,9 @@ from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.evaluation import class_report as class_merit
 from astroml_plugin.evaluation.measurements import Measurements
-from astroml_plugin.tasks.base import transform
 from astroml_plugin.tasks.classification import labels as class_labels
 from astroml_plugin.tasks.classification.task import ClassifyTask
+from astroml_plugin.tasks.symmetries import transform
 from astroml_plugin.tasks.test_time_augmentation import ORDER, averaged
 
 torch.set_num_threads(1)

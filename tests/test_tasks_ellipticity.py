@@ -8,8 +8,8 @@ import torch
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.evaluation.baselines.shapes import aperture_snr
-from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask, position_angle, to_sky
+from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 
 torch.set_num_threads(1)
 NORTH_UP = np.array([[0.2, 0.0], [0.0, 0.2]])  # +x West, +y North: the usual image with East to the left

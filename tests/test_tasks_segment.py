@@ -11,12 +11,12 @@ from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.cutouts import from_stamps, pixel_bits
 from astroml_plugin.cutouts.psf import psf_fwhm
 from astroml_plugin.simulation.profiles import Psf, psf_image
-from astroml_plugin.tasks.base import SYMMETRIES, transform
 from astroml_plugin.tasks.detection import PARENT, Field
 from astroml_plugin.tasks.segmentation import peaks as outlines
 from astroml_plugin.tasks.segmentation.peaks import outline
 from astroml_plugin.tasks.segmentation.task import SegmentSettings, SegmentTask
 from astroml_plugin.tasks.segmentation.truth import LAYERS, Scene, layers_of_labels, truth_layers
+from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 
 TASK = SegmentTask(SegmentSettings(bands=("r",), stamp_size=96))
 SIDE = 160

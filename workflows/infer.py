@@ -117,7 +117,7 @@ def dry_run(
     execution: ExecutionOptions | None = None,
     **changes: Any,
 ) -> InferPlan:
-    """What `infer` would do: the same checks, and nothing written. The objects of a Survey may be left away."""
+    """Make all checks of `infer` and estimate the run; nothing is written. The objects of a Survey may be left away."""
     return check_run(source, bundle, objects, *run_choices(measure, execution, changes)).estimate()
 
 

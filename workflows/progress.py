@@ -68,7 +68,7 @@ class Reporter:
         self("measured", progress.done + progress.skipped + progress.failed, progress.units, note)
 
     def connected(self, client: Any) -> None:
-        """Where Dask shows what it does."""
+        """Say where Dask shows its work."""
         from astroml_plugin.compute.cluster import dashboard_urls
 
         for name, url in dashboard_urls(client).items():
@@ -121,7 +121,7 @@ class Reporter:
 
 
 def search_rows(standing: Any) -> list[tuple[str, str]]:
-    """What a person wants to know of a search, as names and texts."""
+    """Rows (name, text) about a search, for a person."""
     running = ", ".join(f"{number} (epoch {epochs})" for number, epochs in standing.running)
     ended = standing.ended
     rows = [("best", "none yet")]

@@ -1,1 +1,1 @@
-"""Where work runs: torch devices, Dask clusters."""
+"""Torch devices and Dask clusters."""

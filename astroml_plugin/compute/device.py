@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +15,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
 Done = TypeVar("Done")
 
 PRECISIONS = ("float32", "auto")
-"""What a network calculates in: float32, or on CUDA autocast to half precision ("auto"; float32 on a CPU)."""
+"""Number formats of a network: float32, or on CUDA autocast to half precision ("auto"; float32 on a CPU)."""
 
 COMPILING = ("auto", "always", "never")
 """Whether a network is compiled: on CUDA once it has been forwarded `COMPILE_AFTER` times, at once, or not at all."""
@@ -35,20 +32,11 @@ COMPILE_AFTER = 100
 PLAIN_BATCH = 128
 """Stamps per forward on a CPU, and where memory cannot be foreseen."""
 
-LARGEST_BATCH = 2048
-"""Beyond it no network of stamps gets faster."""
-
 AHEAD = 2
 """Batches that are prepared before the network is ready for them."""
 
 CHUNK_BYTES = 16 * 2**20
 """Size of one pinned buffer."""
-
-_STAMP_BYTES = 32
-"""Per pixel of a batch: image, variance, what is valid, and the steps of normalisation."""
-
-_SAFETY = 2
-"""Workspaces of convolutions, and what the allocator cannot use."""
 
 
 def choose_device() -> str:
@@ -57,7 +45,7 @@ def choose_device() -> str:
 
 
 def half_type(device: torch.device) -> torch.dtype | None:
-    """What `auto` casts to: bfloat16 on GPUs that have it, float16 on older ones; None (float32) on a CPU."""
+    """Type that `auto` casts to: bfloat16 on GPUs that have it, float16 on older ones; None (float32) on a CPU."""
     if device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
@@ -286,7 +274,7 @@ def mark(device: torch.device) -> torch.cuda.Event | None:
 
 
 def after(event: torch.cuda.Event | None, device: torch.device) -> None:
-    """What is put into the current stream from now on waits for `event`; this thread does not."""
+    """Make the current stream wait for `event` from now on; this thread does not wait."""
     if event is not None:
         torch.cuda.current_stream(device).wait_event(event)
 
@@ -302,7 +290,7 @@ def pipelined(
     device: torch.device | str,
     overlap: bool | None = None,
 ) -> list[Done]:
-    """What `finish` made of every item, in order.
+    """Results of `finish` for every item, in order.
 
     Overlapped, items are taken by a thread of their own, `AHEAD` in advance and in a stream of their own, and finished
     by another, so that neither copies and normalisation nor copies back ever keep the network waiting. Otherwise
@@ -349,72 +337,3 @@ def pipelined(
                 done.append(going.popleft().result())
         done += [future.result() for future in going]
     return done
-
-
-def stamps_per_forward(network: nn.Module, shapes: Sequence[tuple[int, ...]], device: torch.device | str) -> int:
-    """A batch that fits the device, foreseen from what the network keeps in memory.
-
-    Args:
-        network: in eval mode.
-        shapes: of the inputs of one object.
-        device: `PLAIN_BATCH` on a CPU; on CUDA half of the memory that is free now may be used.
-    """
-    device = torch.device(device)
-    if device.type != "cuda":
-        return PLAIN_BATCH
-    return fitting_batch(network, shapes, torch.cuda.mem_get_info(device)[0] // 2)
-
-
-def fitting_batch(network: nn.Module, shapes: Sequence[tuple[int, ...]], budget: int) -> int:
-    """The largest power of two of objects, up to `LARGEST_BATCH`, that `budget` bytes hold; at least 1."""
-    try:
-        activations = activation_bytes(network, shapes)
-    except (RuntimeError, NotImplementedError):  # a layer that must see numbers
-        return PLAIN_BATCH
-    stamps = sum(int(np.prod(shape)) for shape in shapes) * _STAMP_BYTES * (2 * AHEAD + 1)
-    fits = int(min(LARGEST_BATCH, max(1, budget // (_SAFETY * activations + stamps))))
-    return 1 << (fits.bit_length() - 1)
-
-
-def activation_bytes(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> int:
-    """Bytes per object of what is in memory at once, at the most, while the network runs in float32.
-
-    Inputs count, weights do not. The network runs on tensors without data: nothing is computed, nothing is allocated.
-    """
-    rows = 8
-    light = copy.deepcopy(network).to("meta").eval()
-    with torch.inference_mode(), _Peak() as peak:
-        light(*(torch.empty((rows, *shape), device="meta") for shape in shapes))
-    return -(-peak.highest // rows)
-
-
-class _Peak(TorchDispatchMode):
-    """Follows the bytes of all tensors that operations make, while they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.highest = 0
-        self._users: dict[int, int] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for item in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(item, Tensor):
-                self._follow(item)
-        return result
-
-    def _follow(self, item: Tensor) -> None:
-        storage = item.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._users:
-            self._users[key] = 0
-            self.now += size
-            self.highest = max(self.highest, self.now)
-        self._users[key] += 1
-        weakref.finalize(item, self._release, key, size)
-
-    def _release(self, key: int, size: int) -> None:
-        self._users[key] -= 1
-        if not self._users[key]:
-            del self._users[key]
-            self.now -= size

@@ -51,9 +51,9 @@ class SparseTile:
     shape: tuple[int, int, int]
     """(band, y, x) of the whole tile."""
     parts: tuple[tuple[Box, Tile], ...]
-    """Where each part lies in the tile, and its pixels (no PSF); disjoint."""
+    """Boxes of the parts within the tile, and their pixels (no PSF); disjoint."""
     psf: np.ndarray | None = None
-    """As of `Tile`."""
+    """PSF cells as in `Tile`."""
 
     @property
     def nbytes(self) -> int:
@@ -95,7 +95,7 @@ class DeviceTile:
 
 
 def pixel_bits(image: np.ndarray, variance: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
-    """What is wrong with each pixel.
+    """Bits of the faults of each pixel.
 
     Args:
         image: any shape, number.

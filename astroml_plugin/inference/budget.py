@@ -1,4 +1,4 @@
-"""How much may be read ahead: the pixels that a process holds at once, in bytes."""
+"""Limit on reading ahead: bytes of pixels that a process holds at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 from distributed.system import MEMORY_LIMIT
 
 _SHARE = 0.5
-"""Of the free memory: stamps, the network and answers need their part."""
+"""Fraction of the free memory for pixels: stamps, the network and its outputs need the rest."""
 
 _workers_here = 1
 

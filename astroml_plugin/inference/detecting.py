@@ -28,7 +28,7 @@ LABEL = Column("label_id", "int32", "", "meta.id.part", "Number of the object in
 """The column that every catalog of detected objects has."""
 
 COMMON = ObjectFlag.EDGE | ObjectFlag.MASKED | ObjectFlag.NONFINITE | ObjectFlag.SATURATED | ObjectFlag.TRUNCATED
-"""What detection says of an object that holds for all bundles."""
+"""Flags of a detection that hold for all bundles."""
 
 _ROWS = 512
 """Rows of a label map looked at at once."""
@@ -143,7 +143,7 @@ def _nothing(task: DetectingTask, bounds: Box) -> Detections:
 
 
 def checked(found: Detections, task: DetectingTask) -> Detections:
-    """What a task found, when it keeps the task's own promises.
+    """Check that detections keep the task's own promises, and return them.
 
     Raises:
         ValueError: it does not: a fault of the task, said with names and numbers.

@@ -27,7 +27,7 @@ from astroml_plugin.inference.resident import ResidentModels
 from astroml_plugin.inference.unit import run_unit
 
 FLUSH_SECONDS = 5.0
-"""How often finished parts are written to the manifest while a run goes on."""
+"""Interval at which finished parts are written to the manifest while a run goes on."""
 
 RECENT_UNITS = 32
 """Units that the present bottleneck is judged by."""
@@ -35,7 +35,7 @@ RECENT_UNITS = 32
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a run stands."""
+    """State of a run after some units."""
 
     units: int
     """Units of this run, done ones included; grows while the plan is being made."""
@@ -81,10 +81,10 @@ class _UnitsOnly:
         self.function = function
 
     def connected(self, client: Client) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def objects(self, stage: str, done: int, total: int | None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def units(self, progress: RunProgress) -> None:
         """Call the function."""
@@ -99,7 +99,7 @@ def observer_of(progress: Progress | RunObserver | None) -> RunObserver:
 
 @dataclass(frozen=True)
 class InferResult:
-    """What a run did."""
+    """Outcome of a run."""
 
     catalog: str
     """URL of the catalog."""

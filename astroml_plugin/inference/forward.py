@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.catalog.schema import arrow_type, vectors
-from astroml_plugin.compute.device import PLAIN_BATCH, Forward, pipelined, stamps_per_forward
+from astroml_plugin.compute.device import PLAIN_BATCH, Forward, pipelined
+from astroml_plugin.compute.memory import stamps_per_forward
 from astroml_plugin.cutouts import Cutouts, Tile, cut, to_device
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
@@ -40,7 +41,7 @@ class Runner:
     batch: int
     """Stamps or windows per forward; halved for good when the device's memory does not hold them."""
     what: str = "stamps"
-    """What there is a batch of."""
+    """Name of the items of a batch, for messages."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def halve(self, tried: int) -> None:
@@ -102,7 +103,7 @@ class Batch:
     cutouts: Cutouts
     """The model's bands of them."""
     inputs: tuple[Tensor, ...]
-    """What the network takes."""
+    """Inputs of the network."""
     flags: Tensor
     """(n,) int32, added by `Task.prepare`."""
 

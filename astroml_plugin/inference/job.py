@@ -1,4 +1,4 @@
-"""What travels through the Dask graph: small plain values, never pixels, models or open stores."""
+"""Values that travel through the Dask graph: small and plain, never pixels, models or open stores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OutputError(InputError):
 
 @dataclass(frozen=True)
 class Job:
-    """What all units of a run share: plain values, small enough to travel with each."""
+    """Plain values that all units of a run share, small enough to travel with each."""
 
     source: str
     """URL of the Survey or Stamps."""
@@ -49,7 +49,7 @@ class Unit:
     """One tile or block of stamps with all it takes to work on it anywhere."""
 
     job: Job
-    """What it shares with the run's other units."""
+    """Values shared with the run's other units."""
     name: str
     """Name of the tile or block."""
     index: int
@@ -66,10 +66,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What a finished unit tells the driver."""
+    """Report of a finished unit to the driver."""
 
     part: PartInfo
-    """Its manifest row."""
+    """Manifest row of its part."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by stage: `meter.STAGES`, and wait."""
     bytes: dict[str, int] = field(default_factory=dict)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Measured:
-    """What a unit's pixels gave."""
+    """Table and label map from the pixels of a unit."""
 
     table: pa.Table
     """One row per object: the catalog's columns but those that the catalog adds itself."""

@@ -1,4 +1,4 @@
-"""What a unit spends on each stage: wall seconds and bytes."""
+"""Wall seconds and bytes of a unit by stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Meter:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, stage: str, seconds: float = 0.0, count: int = 0) -> None:
-        """Seconds and bytes more."""
+        """Add seconds and bytes to a stage."""
         with self._lock:
             if seconds:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -35,7 +35,7 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What happens inside counts as `name`."""
+        """Count the time of a `with` block as stage `name`."""
         started = time.perf_counter()
         yield
         self.add(name, time.perf_counter() - started)

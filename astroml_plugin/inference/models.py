@@ -27,7 +27,7 @@ class RunModel:
     network: nn.Module
     """In eval mode, on the device."""
     device: torch.device
-    """Where the network is."""
+    """Device of the network."""
     precision: str = "float32"
     """One of `device.PRECISIONS`."""
     compiling: str = "auto"

@@ -20,7 +20,7 @@ _ALWAYS = ("band", "precision")
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """What changes rows: a catalog belongs to one choice of these."""
+    """Options that change rows: a catalog belongs to one choice of these."""
 
     band: str | None = None
     """Band for bundles that take any single one."""
@@ -58,7 +58,7 @@ class MeasureOptions:
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """What changes no row: where and how a run is carried out, and what it accepts."""
+    """Options that change no row: where and how a run is carried out, and what it accepts."""
 
     scheduler: str = "local"
     """Without a client: "local", "processes", "cuda", "slurm" or an address."""

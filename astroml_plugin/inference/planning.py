@@ -1,4 +1,4 @@
-"""What a run will do, settled before it starts: bundles that fit their source, columns, identity, units."""
+"""Decisions before a run starts: bundles that fit their source, columns, identity, units."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 
 
 def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
-    """Whether every bundle can read the source, before anything is started.
+    """Check that every bundle can read the source, before anything is started.
 
     Args:
         bundles: the models and how they are called.
@@ -61,7 +61,7 @@ def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
 
 
 def pixels_needed(bundles: Bundles, source: Survey | Stamps, job: Job) -> dict[str, Any]:
-    """Which pixels a job reads: the bands that some bundle looks at, and the side of its largest stamp."""
+    """Fields of a job about its pixels: bands that some bundle looks at, side of the largest stamp."""
     tasks = [(task_for(job, ref, bundle.task()), ref.band) for ref, bundle in bundles]
     wanted = {name for task, band in tasks for name in task.choose_bands(source.bands, band)}
     return {
@@ -84,7 +84,7 @@ def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamp
 
 
 def detecting_bundle(bundles: Bundles, source: Survey | Stamps) -> dict[str, Any]:
-    """What a job keeps of the bundle that finds the objects; nothing where they are given.
+    """Fields of a job about the bundle that finds the objects; empty where they are given.
 
     Raises:
         InputError: two bundles find objects, or the bands do not fit.
@@ -139,7 +139,7 @@ def declared_schema(bundles: Bundles, job: Job) -> pa.Schema:
 
 
 def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
-    """What makes a catalog this one and no other: source, models and the settings that change rows."""
+    """Identity of a catalog: source, models and the options that change rows."""
     return {
         "source": source.id,
         "bundles": {ref.name: ref.sha256 for ref in job.bundles},

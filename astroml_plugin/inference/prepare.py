@@ -51,7 +51,7 @@ _LOOKED_AT = 1000
 
 @dataclass(frozen=True)
 class InferPlan:
-    """What a run would do."""
+    """Estimate of a run: units, bytes, memory."""
 
     units: int
     """Tiles or blocks of the source."""
@@ -74,7 +74,7 @@ class CheckedRun:
     bundles: Bundles
     """The models, with the run options that each takes."""
     job: Job
-    """What the run's units will share."""
+    """Values that the run's units will share."""
     objects: ObjectTable
     """The objects table; its `table` is None where stamps or a bundle give the objects."""
 
@@ -99,16 +99,16 @@ class Prepared:
     catalog: Catalog
     """The catalog, open for writing."""
     job: Job
-    """What its units share."""
+    """Values that its units share."""
     identity: str
     """Digest of source, bundles and settings."""
     unplaced: int
     """Objects that no unit owns."""
     label_maps: LabelMaps | None = None
-    """Where label maps go; None where there are none."""
+    """Store of the label maps; None where there are none."""
 
     def units(self) -> Iterator[Unit]:
-        """Its units (those of its shard), lazily."""
+        """Units of the run (of its shard), lazily."""
         return select_shard(units_of(self.job, self.source, self.identity), self.job.execution.shard)
 
     def __len__(self) -> int:
@@ -234,7 +234,7 @@ def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
 
 
 def _bring_objects(run: CheckedRun, catalog: Catalog, progress: ObjectsProgress | None) -> tuple[str | None, int]:
-    """Where the units find their objects (or what they need to find them), and how many objects no unit owns."""
+    """URL where units find their objects (or what they need to detect them); objects that no unit owns."""
     folder, source, table = storage.join(catalog.url, "objects"), run.source, run.objects.table
     if isinstance(source, Stamps):
         return find_repeated_ids(source, folder), 0

@@ -104,7 +104,7 @@ class BlockWork:
         return sum(array.nbytes for array in (self.image, self.variance, self.psf) if array is not None)
 
     def to_device(self, device: str, move: cut.Move | None = None) -> None:
-        """Nothing: stamps go to the device batch by batch."""
+        """Send nothing: stamps go to the device batch by batch."""
 
     def cutouts(
         self, placed: None, size: int, batch: int, device: str, move: cut.Move | None = None
@@ -198,7 +198,7 @@ class RepeatedIds:
 
     @classmethod
     def open(cls, url: str | None) -> RepeatedIds:
-        """Those the driver wrote; none without a file."""
+        """Read the file that the driver wrote; no id without one."""
         return cls(np.zeros(0, np.int64) if url is None else np.asarray(storage.read_table(url)["object_id"]))
 
 

@@ -30,16 +30,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BundleRef:
-    """Which model, small enough to travel with every unit."""
+    """Reference to a bundle, small enough to travel with every unit."""
 
     name: str
     """Prefix of its columns when there are several."""
     url: str
-    """Where the bundle is."""
+    """URL of the bundle."""
     sha256: str
-    """What it must be."""
+    """SHA-256 that its weights must have."""
     options: str = "{}"
-    """Its run options, those that were given, as JSON."""
+    """Run options that were given for it, as JSON."""
 
     @property
     def run_options(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ResidentModel:
     network: torch.nn.Module
     """In eval mode, on the device."""
     device: torch.device
-    """Where the network is."""
+    """Device of the network."""
 
 
 _lock = threading.Lock()
@@ -113,7 +113,7 @@ def check_device(device: str) -> None:
 
 @dataclass(frozen=True)
 class Share:
-    """What this process may use of its host."""
+    """Part of the host that this process may use."""
 
     lanes: int
     """Forwards side by side on a CPU."""

@@ -1,4 +1,4 @@
-"""What every science task has in common.
+"""Interface of a science task.
 
 A task says what its numbers mean; training, bundle and inference never name one.
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,15 +21,17 @@ from torch import Tensor, nn
 from astroml_plugin.core import registry as plugins
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.core.settings import from_mapping, refuse_choices, to_mapping
+from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.cutouts import Cutouts, crop, from_stamps
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
+from astroml_plugin.tasks import source_check
 from astroml_plugin.tasks.judged import Judged
-from astroml_plugin.tasks.normalisation import Normalisation, gaussian_psf, measure_scales, normalise_psf
+from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
+from astroml_plugin.tasks.settings import TaskRunOptions, TaskSettings
+from astroml_plugin.tasks.symmetries import drop_psf, random_symmetries
 
 __all__ = [
-    "SYMMETRIES",
     "Measurements",
     "Task",
     "TaskRunOptions",
@@ -37,67 +39,7 @@ __all__ = [
     "float_labels",
     "label_column",
     "label_texts",
-    "transform",
 ]
-
-SYMMETRIES = tuple((swap, flip_x, flip_y) for swap in (0, 1) for flip_x in (0, 1) for flip_y in (0, 1))
-"""The eight symmetries of a square stamp: transpose x and y or not, then mirror x or not, then mirror y or not."""
-
-
-@dataclass(frozen=True)
-class TaskSettings:
-    """What a recipe sets and a bundle's card keeps, for every task."""
-
-    bands: tuple[str, ...] = ()
-    """Bands of the input in order; matched by name. Empty: those of the training data."""
-    any_band: bool = False
-    """A single-band model takes whatever one band it is given."""
-    stamp_size: int = 48
-    """Side of the network's input, pixels; 0 takes that of the training data."""
-    resize: str = "fit"
-    """Stamps of another size: "fit" cuts larger ones about the centre and pads smaller ones (EDGE); "refuse"."""
-    pixel_scale: float | None = None
-    """Arcsec per pixel of the training data; None where unknown (nothing is checked then)."""
-    pixel_scale_tolerance: float = 0.05
-    """Relative difference of pixel scale beyond which a source is refused."""
-    dtype: str = "float32"
-    """Pixels of the training data: "float32" or "uint8" (taken from the data when training)."""
-    any_dtype: bool = False
-    """Whether 8-bit and float pixels may stand in for each other."""
-    psf: str = "none"
-    """PSF as second network input: "required", "optional" (NO_PSF where absent) or "none"."""
-    psf_size: int = 25
-    """Side of the PSF image that the network sees, pixels; others are cut or padded to it."""
-    assumed_psf_fwhm: float = 0.0
-    """Arcsec: where an object has no PSF, a round Gaussian of this FWHM stands in (NO_PSF is set); 0 assumes none."""
-    normalisation: Normalisation = field(default_factory=Normalisation)
-    """From raw pixels to network input."""
-    leave_out: dict[str, Any] = field(default_factory=dict)
-    """Label column -> list of values (as text): such objects are neither trained nor tested on."""
-
-    def __post_init__(self) -> None:
-        refuse_choices(self, _CHOICES, "task setting")
-        if 0 != self.stamp_size < 8 or self.psf_size < 3:
-            raise InputError(
-                f"stamp_size ({self.stamp_size}) must be 8 or more and psf_size ({self.psf_size}) 3 or more"
-            )
-
-
-@dataclass(frozen=True)
-class TaskRunOptions:
-    """What one run may ask of any bundle; a task that takes more options inherits from it."""
-
-    band: str | None = None
-    """Band to read, for a model that takes any single one."""
-    assumed_psf_fwhm: float = 0.0
-    """Arcsec: as the task setting of this name, for one run; 0 leaves what the bundle says."""
-
-
-_CHOICES = {
-    "resize": ("fit", "refuse"),
-    "dtype": ("float32", "uint8"),
-    "psf": ("required", "optional", "none"),
-}
 
 
 class Task(Judged):
@@ -130,7 +72,7 @@ class Task(Judged):
         return to_mapping(self.settings)
 
     def with_settings(self, **changes: Any) -> Task:
-        """The same task with some settings changed."""
+        """Copy of the task with some settings changed."""
         return type(self)(replace(self.settings, **changes))
 
     # ---- what a task must say ----------------------------------------------------------------------------------
@@ -142,7 +84,7 @@ class Task(Judged):
 
     @property
     def network_outputs(self) -> int:
-        """Those of the registered network: `outputs`, unless `build_network` puts layers of the task around it."""
+        """Outputs of the registered network: `outputs`, unless `build_network` puts layers of the task around it."""
         return self.outputs
 
     @property
@@ -152,7 +94,7 @@ class Task(Judged):
 
     @abstractmethod
     def targets(self, table: pa.Table) -> Tensor:
-        """What to learn, (n, ...) from the label columns of n objects.
+        """Targets to learn, (n, ...), from the label columns of n objects.
 
         Raises:
             InputError: labels that cannot be learned from (NaN, constant, unknown), with counts.
@@ -176,7 +118,7 @@ class Task(Judged):
 
     @classmethod
     def takers(cls, name: str, value: Any, tasks: Sequence[Task]) -> Sequence[Task]:
-        """Of the tasks of this class in a run of several bundles, those that an option for all is meant for.
+        """Tasks that an option for all bundles is meant for, among those of this class in a run of several bundles.
 
         Raises:
             InputError: for none of them.
@@ -226,7 +168,7 @@ class Task(Judged):
     def pretext(
         self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What the network is asked while it is trained and validated; here the stamps as they are.
+        """Inputs and targets of training and validation; here the stamps as they are.
 
         A task that learns from unlabelled stamps makes its own question of them: it changes some inputs, and the
         targets say which. Calibration, test and catalog see the stamps unchanged.
@@ -355,37 +297,11 @@ class Task(Judged):
             InputError: says what does not fit, with the numbers and the remedy.
         """
         chosen = self.choose_bands(bands, band)
-        self._check_pixels(dtype, has_psf)
+        source_check.check_pixels(self.settings, dtype, has_psf)
         if size is not None:
-            self._check_size(size)
-        mine, tolerance = self.settings.pixel_scale, self.settings.pixel_scale_tolerance
-        if mine and pixel_scale and abs(pixel_scale / mine - 1) > tolerance:
-            raise InputError(
-                f"the source has {pixel_scale:.4g} arcsec per pixel and the model was trained at {mine:.4g}: "
-                f"beyond its tolerance of {tolerance:.0%}, resample the images or train at this scale"
-            )
+            source_check.check_size(self.settings, size)
+        source_check.check_pixel_scale(self.settings, pixel_scale)
         return chosen
-
-    def _check_pixels(self, dtype: str, has_psf: bool) -> None:
-        kind = "uint8" if dtype == "uint8" else "float32"
-        if kind != self.settings.dtype and not self.settings.any_dtype:
-            raise InputError(
-                f"the source has {dtype} pixels and the model was trained on {self.settings.dtype}: "
-                f"their units differ; convert the images or use a bundle whose any_dtype is true"
-            )
-        if self.settings.psf == "required" and not has_psf and not self.settings.assumed_psf_fwhm:
-            raise InputError(
-                "the model needs the PSF of each object and the source has none: ingest it with a PSF, assume a "
-                "Gaussian (--assume-psf-fwhm ARCSEC), or use a bundle trained with psf = 'none' or 'optional'"
-            )
-
-    def _check_size(self, size: tuple[int, int]) -> None:
-        side = self.stamp_size
-        if self.settings.resize == "refuse" and tuple(size) != (side, side):
-            raise InputError(
-                f"stamps of {size[1]} x {size[0]} px, and the model takes only {side} x {side}: "
-                f"cut the stamps to that size or use a bundle with resize = 'fit'"
-            )
 
     def fitted_stamps(self, cutouts: Cutouts) -> Cutouts:
         """The model's bands, at its stamp size."""
@@ -402,9 +318,11 @@ class Task(Judged):
         Raises:
             InputError: missing band or PSF, wrong stamp size or kind of pixels.
         """
-        self._check_pixels("uint8" if cutouts.image.dtype == torch.uint8 else "float32", cutouts.psf is not None)
+        source_check.check_pixels(
+            self.settings, "uint8" if cutouts.image.dtype == torch.uint8 else "float32", cutouts.psf is not None
+        )
         size = (int(cutouts.image.shape[-2]), int(cutouts.image.shape[-1]))
-        self._check_size(size)
+        source_check.check_size(self.settings, size)
         chosen = self.fitted_stamps(cutouts)
         image, flags = self.settings.normalisation.apply(chosen.image, chosen.variance, chosen.valid)
         if min(size) < self.stamp_size:
@@ -468,40 +386,8 @@ class Task(Judged):
             targets: (n, ...).
             generator: on the CPU.
         """
-        drawn = torch.randint(len(SYMMETRIES), (len(targets),), generator=generator)
-        moved = tuple(item.clone() for item in inputs)
-        learned = targets.clone()
-        for number, symmetry in enumerate(SYMMETRIES):
-            rows = torch.nonzero(drawn == number).flatten().to(targets.device)
-            for item, source in zip(moved, inputs):
-                if source.ndim == 4:
-                    item[rows] = transform(source[rows], symmetry)
-            learned[rows] = self.transform_targets(targets[rows], symmetry)
-        return self._drop_psf(moved, generator), learned
-
-    def _drop_psf(self, inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
-        """A model for which the PSF is optional must have seen objects without one: every tenth loses it."""
-        if self.settings.psf != "optional":
-            return inputs
-        image, psf, *rest = inputs
-        kept = torch.rand(len(psf), generator=generator).to(psf.device) >= 0.1
-        return (image, psf * kept[:, None, None, None], *rest)
-
-
-def transform(image: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
-    """Images (..., h, w) through one of `SYMMETRIES` about their centre pixel, size // 2 (swapping needs squares).
-
-    Along an even side the first pixel has no partner and stays where it is.
-    """
-    swap, flip_x, flip_y = symmetry
-    if swap:
-        image = image.transpose(-1, -2)
-    axes = [axis for axis, flipped in ((-1, flip_x), (-2, flip_y)) if flipped]
-    if not axes:
-        return image
-    even = [axis for axis in axes if image.shape[axis] % 2 == 0]
-    flipped = image.flip(axes)
-    return flipped.roll([1] * len(even), even) if even else flipped
+        moved, learned = random_symmetries(inputs, targets, self.transform_targets, generator)
+        return (drop_psf(moved, generator) if self.settings.psf == "optional" else moved), learned
 
 
 def _blanked(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
@@ -511,9 +397,3 @@ def _blanked(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
     blank = values.copy()
     blank[failed] = None if values.dtype == object else np.nan
     return blank
-
-
-def refuse_few(targets: Mapping[str, Tensor], least: int, what: str) -> None:
-    """Raise InputError where the train split has fewer than `least` stamps, which `what` needs."""
-    if len(targets["train"]) < least:
-        raise InputError(f"the train split has {len(targets['train'])} stamps and {what} needs {least}: give more data")

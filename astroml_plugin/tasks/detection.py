@@ -1,4 +1,4 @@
-"""What a task says that finds objects in fields, instead of measuring objects that it is given.
+"""Interface of a task that finds objects in fields, instead of measuring objects that it is given.
 
 The engine runs the network over windows of a tile, puts the maps together, and asks for the objects of the whole tile.
 Nothing that the task does may depend on where a tile ends: no statistics of the tile enter, windows begin at multiples
@@ -123,7 +123,7 @@ class DetectingTask(Task):
 
     @property
     def outputs(self) -> int:
-        """The same, as the network is built with it."""
+        """Number of maps, under the name that networks are built with."""
         return self.channels
 
     @property

@@ -22,7 +22,7 @@ _BRIGHTER = 2.0  # times the brightest training stamp
 
 @dataclass(frozen=True)
 class DomainLimits:
-    """What the training stamps are like."""
+    """Limits of the training stamps' properties, beyond which an object is out of the domain."""
 
     measured: bool = False
     """False: nothing is flagged."""

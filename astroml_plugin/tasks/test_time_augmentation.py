@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.tasks.base import Task, transform
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.symmetries import transform
 
 ORDER = ((0, 0, 0), (0, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 0, 0), (1, 1, 1))
 """`SYMMETRIES` so that the first 2, 4 and 8 are groups: the half turn, the quarter turns, and their mirror images."""
 
 COUNTS = (1, 2, 4, 8)
-"""How many may be averaged over."""
+"""Numbers of symmetries that make a group."""
 
 
 class SymmetryAverage(nn.Module):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.tasks.base import SYMMETRIES, Task, transform
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 from astroml_plugin.training.batches import Batches, StemBatch
 from astroml_plugin.training.forward import ready
 from astroml_plugin.training.settings import TrainingSettings

@@ -1,4 +1,4 @@
-"""What the verbs share: exit statuses, how options are read, what is said at the end."""
+"""Shared by the verbs: exit statuses, reading of options, the last line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 DONE, UNEXPECTED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 Verb = tuple[Callable[[argparse.Namespace], int], str, str, Callable[[argparse.ArgumentParser], None]]
-"""What runs it, one sentence, an example, and what adds its options."""
+"""Function that runs a verb, one sentence, an example, and the function that adds its options."""
 
 
 def chosen(options: argparse.Namespace, *names: str, **renamed: str) -> dict[str, Any]:

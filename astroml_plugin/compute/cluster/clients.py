@@ -36,7 +36,7 @@ def may_restart_workers(client: Client) -> bool:
 
 
 def dashboard_urls(client: Client) -> dict[str, str]:
-    """Where to look at a running cluster, by name: Dask's own pages, those that what is installed here can show."""
+    """URLs to look at a running cluster, by name: Dask's own pages, those that what is installed here can show."""
     link = str(client.dashboard_link).rpartition("/")[0]
     if isinstance(client.cluster, LocalCluster):  # which names the host's own address, where nothing listens
         link = f"http://{LOOPBACK}:{link.rpartition(':')[2]}"

@@ -42,16 +42,16 @@ UNIT_TIMEOUT = 3600.0
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item]):
-    """What became of one unit of work."""
+    """Result or error of one unit of work."""
 
     item: Item
     """The unit, as given."""
     value: Any = None
-    """What the function returned; None after an error."""
+    """Value that the function returned; None after an error."""
     error: BaseException | None = None
     """Why it failed; None when it did not."""
     attempts: int = 1
-    """How often it was started."""
+    """Number of times it was started."""
 
 
 class WorkerDiedError(AstromlError):
@@ -83,7 +83,7 @@ def _in_lane(function: Callable[[Any], Any], item: Any, lanes: int) -> Any:
 
 
 def _lane(worker: Any, lanes: int) -> threading.BoundedSemaphore:
-    """What lets so many units of a worker run at once; made at its first unit."""
+    """Semaphore for the units of a worker that run at once; made at its first unit."""
     key = f"{worker.address}/{lanes}"
     with _lane_lock:
         if key not in _lanes:
@@ -211,7 +211,7 @@ class _Window:
                     future.cancel(force=True)
 
     def recall(self, future: Any) -> Outcome[Any] | None:
-        """What becomes of an overdue unit: None when its worker was started again and it may be tried alone.
+        """Outcome of an overdue unit: None when its worker was started again and it may be tried alone.
 
         The workers of others are left alone. A thread cannot be stopped: the unit keeps its place in the window.
         """

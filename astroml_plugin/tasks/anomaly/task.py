@@ -36,8 +36,9 @@ from astroml_plugin.tasks.anomaly.tail_probability import (
     fit_expectation,
     fit_tail,
 )
-from astroml_plugin.tasks.base import Task, TaskSettings, refuse_few
+from astroml_plugin.tasks.base import Task, TaskSettings
 from astroml_plugin.tasks.normalisation import Normalisation, border_level
+from astroml_plugin.tasks.source_check import refuse_few
 
 SIGNS = {
     "foreign": "light that the network takes for painted in",

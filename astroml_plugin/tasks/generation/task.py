@@ -22,8 +22,9 @@ from astroml_plugin.core.settings import refuse_unknown
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.networks.flow_vae import SHAPES, TERMS, FlowVAE, columns_of, given, shape_from
 from astroml_plugin.networks.framing import Shape, shape_of, unframed
-from astroml_plugin.tasks.base import Task, TaskSettings, refuse_few
+from astroml_plugin.tasks.base import Task, TaskSettings
 from astroml_plugin.tasks.normalisation import Normalisation
+from astroml_plugin.tasks.source_check import refuse_few
 
 CONDITIONS = ("flux", "size", "e1", "e2")
 """What can be asked of a drawn galaxy."""

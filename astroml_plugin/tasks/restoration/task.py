@@ -23,8 +23,9 @@ from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.networks.framing import shape_of
 from astroml_plugin.networks.tikhonet import Tikhonet, blurred, moffat
 from astroml_plugin.networks.tikhonet import restored as filtered
-from astroml_plugin.tasks.base import Task, TaskSettings, transform
+from astroml_plugin.tasks.base import Task, TaskSettings
 from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels, normalise_psf, robust_width
+from astroml_plugin.tasks.symmetries import transform
 
 WARNING = "restored, not observed: not for measuring"
 """What every description of restored pixels says."""

@@ -20,7 +20,7 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts, Tile, pixel_bits, to_device
-from astroml_plugin.tasks.base import Task, TaskSettings, transform
+from astroml_plugin.tasks.base import Task, TaskSettings
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
 from astroml_plugin.tasks.normalisation import Normalisation
 from astroml_plugin.tasks.segmentation.deblending import Companions, find_companions, parts_of
@@ -34,6 +34,8 @@ from astroml_plugin.tasks.segmentation.photometry import (
     summed,
 )
 from astroml_plugin.tasks.segmentation.truth import LAYERS
+from astroml_plugin.tasks.source_check import check_pixels
+from astroml_plugin.tasks.symmetries import transform
 
 _FOREGROUND, _CENTRE, _NEAR, _X, _Y, _STAR, _SHARE = range(len(LAYERS))
 _WEIGHTS = (10.0, 10.0, 10.0, 0.3, 0.3, 0.3)
@@ -172,7 +174,8 @@ class SegmentTask(DetectingTask):
             inputs: one tensor.
             flags: (n,) int32: NO_VARIANCE, and NONFINITE where no pixel can be used.
         """
-        self._check_pixels("uint8" if cutouts.image.dtype == torch.uint8 else "float32", cutouts.psf is not None)
+        dtype = "uint8" if cutouts.image.dtype == torch.uint8 else "float32"
+        check_pixels(self.settings, dtype, cutouts.psf is not None)
         valid = cutouts.valid
         signal, estimated = self._signal(cutouts.image.to(torch.float32), cutouts.variance, valid)
         usable = valid[:, 0] if valid.shape[1] == 1 else valid.any(1)

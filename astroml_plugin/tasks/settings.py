@@ -1,0 +1,66 @@
+"""Settings that every task has: those of a recipe and card, and those of one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.tasks.normalisation import Normalisation
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """Settings of every task: a recipe sets them and a bundle's card keeps them."""
+
+    bands: tuple[str, ...] = ()
+    """Bands of the input in order; matched by name. Empty: those of the training data."""
+    any_band: bool = False
+    """A single-band model takes whatever one band it is given."""
+    stamp_size: int = 48
+    """Side of the network's input, pixels; 0 takes that of the training data."""
+    resize: str = "fit"
+    """Stamps of another size: "fit" cuts larger ones about the centre and pads smaller ones (EDGE); "refuse"."""
+    pixel_scale: float | None = None
+    """Arcsec per pixel of the training data; None where unknown (nothing is checked then)."""
+    pixel_scale_tolerance: float = 0.05
+    """Relative difference of pixel scale beyond which a source is refused."""
+    dtype: str = "float32"
+    """Pixels of the training data: "float32" or "uint8" (taken from the data when training)."""
+    any_dtype: bool = False
+    """Whether 8-bit and float pixels may stand in for each other."""
+    psf: str = "none"
+    """PSF as second network input: "required", "optional" (NO_PSF where absent) or "none"."""
+    psf_size: int = 25
+    """Side of the PSF image that the network sees, pixels; others are cut or padded to it."""
+    assumed_psf_fwhm: float = 0.0
+    """Arcsec: where an object has no PSF, a round Gaussian of this FWHM stands in (NO_PSF is set); 0 assumes none."""
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    """From raw pixels to network input."""
+    leave_out: dict[str, Any] = field(default_factory=dict)
+    """Label column -> list of values (as text): such objects are neither trained nor tested on."""
+
+    def __post_init__(self) -> None:
+        refuse_choices(self, _CHOICES, "task setting")
+        if 0 != self.stamp_size < 8 or self.psf_size < 3:
+            raise InputError(
+                f"stamp_size ({self.stamp_size}) must be 8 or more and psf_size ({self.psf_size}) 3 or more"
+            )
+
+
+@dataclass(frozen=True)
+class TaskRunOptions:
+    """Options of one run for any bundle; a task that takes more options inherits from it."""
+
+    band: str | None = None
+    """Band to read, for a model that takes any single one."""
+    assumed_psf_fwhm: float = 0.0
+    """Arcsec: as the task setting of this name, for one run; 0 leaves what the bundle says."""
+
+
+_CHOICES = {
+    "resize": ("fit", "refuse"),
+    "dtype": ("float32", "uint8"),
+    "psf": ("required", "optional", "none"),
+}
