@@ -16,6 +16,7 @@ from catalogs import COLUMNS, DECLARED, IDENTITY, small_catalog, unit_rows
 
 from astroml_plugin.catalog import HEALPIX, Catalog, Column, columns_of, compact, part_path, schema
 from astroml_plugin.catalog.query import query
+from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import OBJECT_FLAGS
@@ -215,7 +216,7 @@ def test_a_newer_part_takes_over_at_once_and_the_old_one_goes(tmp_path: Path) ->
     assert rows_of(catalog) == wanted  # unlisted is newest
     catalog.commit_manifest(run, [info])
     assert rows_of(catalog) == wanted
-    assert catalog.drop_superseded(run, [("im_1", OTHER)]) == [part_path("im_1", DIGEST)]
+    assert drop_superseded(catalog, run, [("im_1", OTHER)]) == [part_path("im_1", DIGEST)]
     catalog.finish_run(run)
     assert rows_of(catalog) == wanted
     assert catalog.listed() == {"im_0": {DIGEST}, "im_1": {OTHER}}
@@ -226,7 +227,7 @@ def test_going_back_to_the_first_digest_drops_what_a_killed_run_wrote(tmp_path: 
     catalog.start_run({"kind": "infer"})
     catalog.write_part("im_0", OTHER, unit_rows("im_0", 3, seed=4))
     run = catalog.start_run({"kind": "infer"})
-    catalog.drop_superseded(run, [("im_0", DIGEST)])
+    drop_superseded(catalog, run, [("im_0", DIGEST)])
     catalog.finish_run(run)
     assert digests(catalog) == {"im_0": DIGEST} == digests(catalog, reconcile=False)
 
@@ -234,7 +235,7 @@ def test_going_back_to_the_first_digest_drops_what_a_killed_run_wrote(tmp_path: 
 def test_a_wanted_part_that_is_not_there_drops_nothing(tmp_path: Path) -> None:
     catalog, _ = small_catalog(tmp_path / "c", units=1)
     run = catalog.start_run({"kind": "infer"})
-    assert catalog.drop_superseded(run, [("im_0", "c" * 16)]) == []
+    assert drop_superseded(catalog, run, [("im_0", "c" * 16)]) == []
     assert digests(catalog) == {"im_0": DIGEST}
 
 
@@ -247,7 +248,7 @@ def test_a_unit_inside_a_merged_file_is_superseded_by_rewriting_it(tmp_path: Pat
     catalog.commit_manifest(run, [catalog.write_part("im_1", OTHER, fresh)])
     assert rows_of(catalog) == old  # the merged file's rows stand until the run ends: never both
     assert catalog.listed()["im_1"] == {DIGEST, OTHER}
-    catalog.drop_superseded(run, [("im_1", OTHER)])
+    drop_superseded(catalog, run, [("im_1", OTHER)])
     catalog.finish_run(run)
     assert rows_of(catalog) == expected_rows(im_0=unit_rows("im_0"), im_1=fresh, im_2=unit_rows("im_2"))
     assert catalog.listed() == {"im_0": {DIGEST}, "im_1": {OTHER}, "im_2": {DIGEST}}

@@ -17,6 +17,7 @@ from catalogs import small_catalog, unit_rows
 
 from astroml_plugin.catalog import HEALPIX, Catalog
 from astroml_plugin.catalog.query import query
+from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from workflows.compact import compact
@@ -151,7 +152,7 @@ def test_a_kill_while_a_merged_unit_is_superseded(tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             kill_at(patch, step)
             try:
-                catalog.drop_superseded(run, [("im_1", "b" * 16)])
+                drop_superseded(catalog, run, [("im_1", "b" * 16)])
                 finished = True
             except Killed:
                 pass
@@ -159,7 +160,7 @@ def test_a_kill_while_a_merged_unit_is_superseded(tmp_path: Path) -> None:
         if view(catalog).num_rows == 60:
             assert view(catalog).equals(old)
         again = catalog.start_run({"kind": "infer"})
-        catalog.drop_superseded(again, [("im_1", "b" * 16)])
+        drop_superseded(catalog, again, [("im_1", "b" * 16)])
         catalog.finish_run(again)
         assert view(catalog).num_rows == 45
         assert catalog.current(reconcile=False)["rows"].to_pylist() == [20, 5, 20]

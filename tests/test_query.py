@@ -13,7 +13,8 @@ from astropy.table import QTable, Table
 from catalogs import DECLARED, IDENTITY, small_catalog, unit_rows
 
 from astroml_plugin.catalog import HEALPIX, Catalog
-from astroml_plugin.catalog.query import cone_ranges, query
+from astroml_plugin.catalog.cones import cone_ranges
+from astroml_plugin.catalog.query import query
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.wcs import healpix29, separation
 from workflows.query import query as workflow_query

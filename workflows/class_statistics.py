@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from astroml_plugin.catalog.query import write_rows
+from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.evaluation import class_statistics as statistics
 from astroml_plugin.evaluation.class_statistics import ClassStatistics, show
 

@@ -6,8 +6,10 @@ import shutil
 
 import pyarrow as pa
 
-from astroml_plugin.catalog.query import Cone, QueryResult, to_astropy
+from astroml_plugin.catalog.cones import Cone
+from astroml_plugin.catalog.query import QueryResult
 from astroml_plugin.catalog.query import query as ask
+from astroml_plugin.catalog.write import to_astropy
 
 
 def query(

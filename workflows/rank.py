@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from astroml_plugin.catalog import Catalog, ranking
-from astroml_plugin.catalog.query import write_rows
 from astroml_plugin.catalog.ranking import Ranked
 from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.ranking.top import FOLD_RADIUS
+from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.labelling.active import DEFAULT

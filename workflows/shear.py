@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from astroml_plugin.catalog.query import write_rows
+from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.evaluation.shear_catalog import ShearBin, ShearOptions, ShearResult, measure_shear, show
 

@@ -6,43 +6,27 @@ A cone opens only the files whose HEALPix range in the manifest meets it; DuckDB
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
-from astropy import units as u
-from astropy.table import Column as AstropyColumn
-from astropy.table import MaskedColumn, QTable, Table
-from astropy_healpix import HEALPix
+from astropy.table import QTable
 
 from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, sql
-from astroml_plugin.catalog.merge import publishing
-from astroml_plugin.catalog.parts import is_merged, with_metadata
-from astroml_plugin.catalog.schema import Column, is_text, is_vector, matrix, reader_metadata, text_lengths
+from astroml_plugin.catalog.cones import Cone, checked_cone, cone_ranges, cone_sql
+from astroml_plugin.catalog.parts import is_merged
+from astroml_plugin.catalog.schema import Column, is_text
+from astroml_plugin.catalog.write import file_format, to_astropy, write_batches
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
-from astroml_plugin.core.typing import I64, Array, Bool
-from astroml_plugin.sky.wcs import HEALPIX_ORDER, separation
-
-Cone = tuple[float, float, float]
-"""Right ascension, declination, radius in degrees, ICRS."""
-
-FORMATS = ("parquet", "csv", "fits", "vot")
-
-_RANGES = 48
-"""HEALPix ranges named in the SQL of a cone."""
+from astroml_plugin.core.typing import I64, Bool
+from astroml_plugin.sky.wcs import separation
 
 _BATCH = 131_072
 
@@ -68,7 +52,7 @@ class QueryResult:
         """The rows as Arrow; fields carry unit, ucd and description. A Parquet file is read back."""
         if self.table is not None:
             return self.table
-        if self.to is not None and _format(self.to) == "parquet":
+        if self.to is not None and file_format(self.to) == "parquet":
             return storage.read_table(self.to)
         raise InputError(f"the answer went to {self.to}: read it there, or query without `to`")
 
@@ -114,8 +98,8 @@ def query(
     """
     began = time.monotonic()
     opened = Catalog.open(catalog)
-    kind = None if to is None else _format(to)
-    cone = None if cone is None else _checked_cone(cone)
+    kind = None if to is None else file_format(to)
+    cone = None if cone is None else checked_cone(cone)
     for reconcile in (None, True):
         try:
             result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile, tables or {}, units)
@@ -164,7 +148,7 @@ def _answer(
             return QueryResult(table.num_rows, None, 0.0, columns, len(paths), table)
         if text is None and kind != "parquet" and HEALPIX in schema.names:
             schema, batches = _without_healpix(schema, batches)
-        rows = _write(batches, schema, to, str(kind))
+        rows = write_batches(batches, schema, to, str(kind))
         return QueryResult(rows, to, 0.0, columns, len(paths))
 
 
@@ -176,31 +160,6 @@ def _line(error: BaseException) -> str:
     """DuckDB's message without its drawing of the place."""
     line = " ".join(str(error).split("\nLINE ")[0].split())[:400]
     return line + ' (a column that is a word of SQL needs quotes: "primary")' if 'near "primary"' in line else line
-
-
-# Cones
-
-
-def _checked_cone(cone: Cone) -> Cone:
-    if len(cone) != 3 or not all(math.isfinite(value) for value in cone):
-        raise InputError(f"cone {cone}: give right ascension, declination and radius in degrees")
-    ra, dec, radius = (float(value) for value in cone)
-    if not -90 <= dec <= 90 or not 0 < radius <= 180:
-        raise InputError(f"cone {ra}, {dec}, {radius}: declination must be within ±90 and radius in (0, 180] degrees")
-    return ra % 360.0, dec, radius
-
-
-def cone_ranges(ra: float, dec: float, radius: float) -> I64:
-    """(k, 2) sorted half-open ranges of nested order-29 indices that together hold every position of the cone."""
-    if radius >= 60:
-        return np.array([[0, 12 << (2 * HEALPIX_ORDER)]], np.int64)
-    order = int(np.clip(np.floor(np.log2(58.6 / radius)) + 3, 0, 22))
-    cell = 58.6 / (1 << order)
-    grid = HEALPix(nside=1 << order, order="nested")
-    cells = np.sort(grid.cone_search_lonlat(ra * u.deg, dec * u.deg, radius=(radius + 1.5 * cell) * u.deg))
-    breaks = np.flatnonzero(np.diff(cells) > 1)
-    first, last = cells[np.r_[0, breaks + 1]], cells[np.r_[breaks, len(cells) - 1]]
-    return np.stack([first, last + 1], axis=1).astype(np.int64) << (2 * (HEALPIX_ORDER - order))
 
 
 def files_to_read(current: pa.Table, cone: Cone | None = None, units: Collection[str] | None = None) -> list[str]:
@@ -227,32 +186,10 @@ def _in_ranges(rows: pa.Table, ranges: I64) -> Bool:
 
 def _view_where(cone: Cone | None, units: Collection[str] | None) -> str:
     """The condition of the view `catalog`: a merged file holds other units as well."""
-    conditions = [] if cone is None else [_cone_sql(cone)]
+    conditions = [] if cone is None else [cone_sql(cone)]
     if units is not None:
         conditions.append(f"tile IN ({', '.join(map(sql.quote, sorted(units)))})" if units else "FALSE")
     return f"WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def _cone_sql(cone: Cone) -> str:
-    ra, dec, radius = (math.radians(value) for value in cone)
-    merged = _fewer(cone_ranges(*cone))
-    column = sql.name(HEALPIX)
-    near = " OR ".join(f"{column} BETWEEN {low} AND {high - 1}" for low, high in merged.tolist())
-    distance = (
-        f"2 * asin(sqrt(least(1.0, pow(sin((radians(dec) - {dec!r}) / 2), 2) "
-        f"+ cos(radians(dec)) * {math.cos(dec)!r} * pow(sin((radians(ra) - {ra!r}) / 2), 2))))"
-    )
-    hull = f"{column} BETWEEN {merged[0, 0]} AND {merged[-1, 1] - 1}"
-    return f"{hull} AND ({near}) AND {distance} <= {radius!r}"
-
-
-def _fewer(ranges: I64) -> I64:
-    """At most `_RANGES` ranges that cover the same: the smallest gaps are closed."""
-    if len(ranges) <= _RANGES:
-        return ranges
-    gaps = ranges[1:, 0] - ranges[:-1, 1]
-    kept = np.sort(np.argsort(gaps, kind="stable")[-(_RANGES - 1) :])
-    return np.stack([ranges[np.r_[0, kept + 1], 0], ranges[np.r_[kept, len(ranges) - 1], 1]], axis=1)
 
 
 # SQL
@@ -332,126 +269,3 @@ def _without_healpix(
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     kept = pa.schema([item for item in schema if item.name != HEALPIX], schema.metadata)
     return kept, (batch.select(kept.names) for batch in batches)
-
-
-# Files
-
-
-def _format(to: str) -> str:
-    suffix = to.rsplit(".", 1)[-1].lower()
-    kind = {"votable": "vot", "xml": "vot", "fit": "fits", "pq": "parquet"}.get(suffix, suffix)
-    if kind not in FORMATS:
-        raise InputError(f"cannot write {storage.redact(to)}: use the suffix .parquet, .csv, .fits or .vot")
-    return kind
-
-
-def write_rows(table: pa.Table, to: str) -> int:
-    """Write a table as .parquet, .csv, .fits or .vot, with the units its fields carry, whole or not at all."""
-    return _write(iter(table.to_batches()), table.schema, to, _format(to))
-
-
-def _write(batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: str, kind: str) -> int:
-    writers: dict[str, Callable[[Iterator[pa.RecordBatch], pa.Schema, Path], int]] = {
-        "parquet": _write_parquet,
-        "csv": _write_csv,
-        "fits": _write_astropy,
-        "vot": _write_astropy,
-    }
-    with publishing(storage.absolute(to)) as target, _suffixed(target, kind) as path:
-        return writers[kind](batches, schema, path)
-
-
-@contextmanager
-def _suffixed(target: Path, kind: str) -> Iterator[Path]:
-    """A path beside `target` with the suffix that astropy goes by."""
-    path = target.with_name(target.name + "." + kind)
-    try:
-        yield path
-        path.replace(target)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
-    table = pa.Table.from_batches(batches, schema)
-    described = with_metadata(schema, reader_metadata(schema, text_lengths(table)))
-    pq.write_table(table.cast(described), path, compression="zstd", row_group_size=_BATCH)
-    return int(table.num_rows)
-
-
-def _write_csv(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
-    rows = 0
-    flat = _flat_schema(schema)
-    with pacsv.CSVWriter(path, flat) as writer:
-        for batch in batches:
-            writer.write_batch(_flat(batch, flat))
-            rows += batch.num_rows
-    return rows
-
-
-def _flat_schema(schema: pa.Schema) -> pa.Schema:
-    """`schema` with a column for each element of a vector: latent_0, latent_1, …; CSV has no vectors.
-
-    Raises:
-        InputError: a column of lists, which have no length of their own.
-    """
-    fields: list[pa.Field] = []
-    for item in schema:
-        if is_vector(item.type):
-            fields += [pa.field(f"{item.name}_{k}", item.type.value_type) for k in range(item.type.list_size)]
-        elif pa.types.is_nested(item.type):
-            raise InputError(f"column '{item.name}' is a {item.type}: CSV cannot hold it, use .parquet or leave it out")
-        else:
-            fields.append(item)
-    return pa.schema(fields)
-
-
-def _flat(batch: pa.RecordBatch, flat: pa.Schema) -> pa.RecordBatch:
-    arrays: list[pa.Array] = []
-    for column in batch.columns:
-        if is_vector(column.type):
-            arrays += [pc.list_element(column, k) for k in range(column.type.list_size)]
-        else:
-            arrays.append(column)
-    return pa.RecordBatch.from_arrays(arrays, schema=flat)
-
-
-def _write_astropy(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
-    table = to_astropy(pa.Table.from_batches(batches, schema))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table.write(path, format="fits" if path.suffix == ".fits" else "votable")
-    return len(table)
-
-
-def to_astropy(table: pa.Table) -> Table:
-    """An astropy Table: units and descriptions restored, null numbers NaN, null integers masked, null text empty."""
-    columns = []
-    for item in table.schema:
-        data, mask = _numpy(table[item.name])
-        described = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
-        options = {
-            "name": item.name,
-            "unit": described.get("unit"),
-            "description": described.get("description"),
-            "meta": {"ucd": described["ucd"]} if "ucd" in described else None,
-        }
-        columns.append(AstropyColumn(data, **options) if mask is None else MaskedColumn(data, mask=mask, **options))
-    return Table(columns)
-
-
-def _numpy(column: pa.ChunkedArray) -> tuple[Array, Bool | None]:
-    """(values, mask or None) of a column."""
-    kind = column.type
-    if is_text(kind):
-        return np.array(pc.fill_null(column.cast(pa.large_string()), "").to_pylist(), str), None
-    if pa.types.is_floating(kind):
-        return np.array(pc.fill_null(column, float("nan")).to_numpy()), None
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        mask = np.asarray(pc.is_null(column).to_numpy()) if column.null_count else None
-        return np.array(pc.fill_null(column, False if pa.types.is_boolean(kind) else 0).to_numpy()), mask
-    if is_vector(kind):
-        return matrix(column), None
-    if pa.types.is_decimal(kind):
-        return np.array(pc.cast(column, pa.float64()).to_numpy()), None
-    return np.array([str(value) for value in column.to_pylist()]), None

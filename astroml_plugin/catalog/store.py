@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astroml_plugin.catalog import manifest, parts, runs
-from astroml_plugin.catalog.merge import merge
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
 from astroml_plugin.catalog.schema import FORMAT, schema_from_json, schema_to_json
 from astroml_plugin.core import storage
@@ -113,10 +112,6 @@ class Catalog:
         return self
 
     # Parts
-
-    def part_url(self, unit: str, digest: str) -> str:
-        """Where the part of a unit goes."""
-        return storage.join(self.url, parts.part_path(unit, digest))
 
     def encode_part(self, table: pa.Table, unit: str, digest: str) -> tuple[PartInfo, bytes]:
         """Verified, sorted rows as Parquet bytes; `_healpix_29` is computed when absent. Nothing is written."""
@@ -269,37 +264,6 @@ class Catalog:
         runs.write(self.url, {**runs.read(self.url, run_id), "absorbed": old})
         self.remove_manifests(old)
 
-    # Superseded parts
-
-    def drop_superseded(self, run_id: str, current: Iterable[tuple[str, str]]) -> list[str]:
-        """Make (unit, digest) pairs the current ones and delete the other parts of these units.
-
-        Call it at the end of a run with the units that have several digests in `listed()`. The manifest names the
-        current parts before the others go; units inside a merged file are taken out of it by rewriting it.
-        """
-        wanted = dict(current)
-        paths, merged = self.listing()
-        merged = [file for file in merged if file.path not in manifest.dead_paths(merged)]
-        plain = [path for path in paths if _unit(path) in wanted]
-        keep = [path for path in plain if path == parts.part_path(_unit(path), wanted[_unit(path)])]
-        self.commit_manifest(run_id, [parts.read_part_info(self.url, path) for path in keep], time_ns=self.later())
-        replaced = {_unit(path) for path in keep}
-        for file in merged:
-            if replaced & {member.unit for member in file.members}:
-                self.rewrite_merged(run_id, file, replaced)
-        there = replaced | {m.unit for file in merged for m in file.members if wanted.get(m.unit) == m.digest}
-        dropped = [path for path in plain if path not in keep and _unit(path) in there]
-        self.drop_parts(dropped)
-        return dropped
-
-    def rewrite_merged(self, run_id: str, file: MergedFile, without: Collection[str]) -> None:
-        """Take units out of a merged file: a new file, its manifest rows, then the old file goes."""
-        left = [member for member in file.members if member.unit not in without]
-        if left:
-            smaller = merge(self.url, self.schema, left)
-            self.commit_manifest(run_id, smaller.members, time_ns=self.later())
-        self.drop_parts([file.path])
-
     def later(self) -> int:
         """A time in ns after every manifest row, whatever the clocks of other machines said."""
         return max(time.time_ns(), (pc.max(self.entries()["time"]).as_py() or 0) + 1)
@@ -397,11 +361,6 @@ class Catalog:
             return storage.read_table(storage.join(self.url, name))
         except FileNotFoundError:
             return empty.empty_table()
-
-
-def _unit(path: str) -> str:
-    named = parts.parse_path(path)
-    return named[0] if named else ""
 
 
 def _fit(table: pa.Table, wanted: pa.Schema) -> pa.Table:

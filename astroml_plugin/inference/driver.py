@@ -18,6 +18,7 @@ from distributed.core import CommClosedError
 from astroml_plugin.catalog import Catalog, PartInfo
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.store import FAILURES_SCHEMA
+from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.compute.cluster import check_client, run_window
 from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError
@@ -225,7 +226,7 @@ def execute(
         catalog.write_failures(run.failure_table(), run_id)
         _release_workers(client, plugin)
     if run.superseded:
-        catalog.drop_superseded(run_id, run.superseded)
+        drop_superseded(catalog, run_id, run.superseded)
     return replace(run.stand, seconds=time.perf_counter() - run.started)
 
 
