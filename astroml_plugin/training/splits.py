@@ -12,7 +12,7 @@ import pyarrow as pa
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.hashing import id_fractions
 from astroml_plugin.core.settings import refuse_choices, to_mapping
-from astroml_plugin.sky.duplicates import behind, place_groups
+from astroml_plugin.sky.duplicates import leaked_rows, place_groups
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, healpix29
 
 SPLITS = ("train", "validation", "test")
@@ -175,26 +175,22 @@ def _limited(rows: dict[str, np.ndarray], ids: np.ndarray, settings: SplitSettin
 
 def _without_leaks(objects: Objects, number: np.ndarray, settings: SplitSettings) -> np.ndarray:
     """Split numbers (n,), with repeats of an object in a later split taken out, or refused."""
-    for what, rows, groups in _repeats(objects, number, settings):
-        late = np.zeros(len(rows), bool)
-        most = 0
-        for group in groups:
-            found, count = behind(group, number[rows])
-            late, most = late | found, max(most, count)
-        if most and settings.leaks == "refuse":
-            raise InputError(_LEAKS[what].format(count=most, column=settings.column))
+    for what, rows, group in _repeats(objects, number, settings):
+        late, count = leaked_rows(group, number[rows])
+        if count and settings.leaks == "refuse":
+            raise InputError(_LEAKS[what].format(count=count, column=settings.column))
         number[rows[late]] = _UNUSED
     return number
 
 
 def _repeats(
     objects: Objects, number: np.ndarray, settings: SplitSettings
-) -> Iterator[tuple[str, np.ndarray, tuple[np.ndarray, ...]]]:
-    """What tells objects apart, the rows that are in a split and have it, and its group numbers for them."""
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name of a mark that tells objects apart, rows in a split that have it, and their group numbers by it."""
     rows = np.flatnonzero(number != _UNUSED)
     if settings.column in objects.labels.column_names:
         keys = np.stack([objects.source_numbers[rows], _ids(objects)[rows]])
-        yield "id", rows, (np.unique(keys, axis=1, return_inverse=True)[1].ravel(),)
+        yield "id", rows, np.unique(keys, axis=1, return_inverse=True)[1].ravel()
     position = objects.positions
     rows = np.flatnonzero((number != _UNUSED) & np.isfinite(position).all(1))
     if len(rows):
@@ -202,4 +198,4 @@ def _repeats(
     if settings.check_pixels:
         hashes = objects.pixel_hashes
         rows = np.flatnonzero((number != _UNUSED) & (hashes != 0))
-        yield "pixels", rows, (hashes[rows],)
+        yield "pixels", rows, hashes[rows]
