@@ -3,8 +3,11 @@ import pytest
 import torch
 
 from astroml_plugin.cutouts import Cutouts, from_stamps
-from astroml_plugin.evaluation.baselines import features
-from astroml_plugin.evaluation.baselines.features import edge_features, gabor_features, pixel_features, shape_features
+from astroml_plugin.evaluation.baselines import feature_table, features
+from astroml_plugin.evaluation.baselines import shape_features as shape_module
+from astroml_plugin.evaluation.baselines.challenge_features import edge_features, gabor_features
+from astroml_plugin.evaluation.baselines.features import pixel_features
+from astroml_plugin.evaluation.baselines.shape_features import shape_features
 
 SIZE = 64
 Y, X = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
@@ -44,7 +47,7 @@ def test_radii_and_concentration_of_a_gaussian() -> None:
 def test_gini_is_that_of_the_definition() -> None:
     image = np.random.default_rng(0).exponential(1.0, (1, SIZE, SIZE))
     used = np.hypot(X, Y)[None] < 20
-    found = features._gini_m20(image.astype(np.float32), used)
+    found = shape_module._gini_m20(image.astype(np.float32), used)
     values = np.sort(image[used])
     count = len(values)
     wanted = ((2 * np.arange(1, count + 1) - count - 1) * values).sum() / (values.mean() * count * (count - 1))
@@ -175,7 +178,7 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     stamps = cutouts(*(gaussian(rng.uniform(2, 8)) + rng.normal(0, 1, X.shape) for _ in range(7)))
     whole = [measure(stamps).values for measure in features.INPUTS.values()]
-    monkeypatch.setattr(features, "_CHUNK", 3)
+    monkeypatch.setattr(feature_table, "_CHUNK", 3)
     for measure, values in zip(features.INPUTS.values(), whole):
         np.testing.assert_allclose(measure(stamps).values, values, rtol=1e-4, atol=1e-5)
 

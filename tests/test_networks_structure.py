@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.evaluation.baselines.features import shape_features
+from astroml_plugin.evaluation.baselines.shape_features import shape_features
 from astroml_plugin.networks.layers import fast_asinh
 from astroml_plugin.networks.structure import PARTS, Structure, _highest
 from astroml_plugin.tasks.symmetries import SYMMETRIES, transform

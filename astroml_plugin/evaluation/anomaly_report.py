@@ -15,7 +15,8 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation import bootstrap
-from astroml_plugin.evaluation.baselines.features import pixel_features, shape_features
+from astroml_plugin.evaluation.baselines.features import pixel_features
+from astroml_plugin.evaluation.baselines.shape_features import shape_features
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.evaluation.ranking_metrics import auroc, search_figures
 from astroml_plugin.sources.labels import label_texts

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation.baselines.features import shape_features
+from astroml_plugin.evaluation.baselines.shape_features import shape_features
 from astroml_plugin.evaluation.ranking_metrics import auroc
 from astroml_plugin.networks.strided_cnn import StridedCNN
 

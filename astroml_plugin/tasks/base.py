@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from astroml_plugin.sources.labels import float_labels, label_column, label_text
 from astroml_plugin.tasks import source_check
 from astroml_plugin.tasks.judged import Judged
 from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
+from astroml_plugin.tasks.response_fit import ResponseFit
 from astroml_plugin.tasks.settings import TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.symmetries import drop_psf, random_symmetries
 
@@ -52,6 +53,8 @@ class Task(Judged):
     """Layers of the truth of pixels that are learned instead of `targets`: tasks that give maps."""
     calibrates_on: ClassVar[tuple[str, ...]] = ("validation",)
     """Splits whose outputs `calibrate` gets."""
+    has_response: ClassVar[bool] = False
+    """Whether the network gives a shear response, which `fit_response` fits."""
     learns_labels: ClassVar[bool] = True
     """Whether labels are learned from; what learns from none may be evaluated on the very stamps it was trained on."""
 
@@ -160,6 +163,10 @@ class Task(Judged):
         for name, values in targets.items():
             if len(values) == 0:
                 raise InputError(f"the {name} split has no object: give more data or other split fractions")
+
+    def fit_response(self, network: nn.Module, stamps: Iterable[Cutouts], asked: ResponseFit) -> tuple[Task, Any]:
+        """Fit the shear response of a trained network in place, where `has_response`; the task with it, and JSON."""
+        raise InputError("this task measures no ellipticity: it has no shear response")
 
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
         """Targets of stamps that went through one of `SYMMETRIES`; unchanged here."""

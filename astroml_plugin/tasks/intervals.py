@@ -54,7 +54,7 @@ class IntervalSettings(TaskSettings):
     """Settings of tasks that measure values with intervals."""
 
     point_loss: str = "likelihood"
-    """What the mean is learned by: "likelihood" (Gaussian, with its width), "squared", "absolute" or "huber"."""
+    """Loss by which the mean is learned: "likelihood" (Gaussian, with its width), "squared", "absolute" or "huber"."""
     members: int = 1
     """Members of the ensemble; the network's argument `heads` should say the same."""
     error_scale: ErrorScale = field(default_factory=ErrorScale)
@@ -69,7 +69,7 @@ class IntervalSettings(TaskSettings):
 
 @dataclass(frozen=True)
 class Intervals:
-    """What was measured of n objects, k values each."""
+    """Measurements of n objects, k values each, with their intervals."""
 
     mean: Tensor
     """(n, k)"""

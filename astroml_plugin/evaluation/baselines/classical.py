@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -20,13 +19,13 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import I64, Array
 
-Float = NDArray[Any]
-Table = Mapping[str, Float]
+Table = Mapping[str, Array]
 """Kind of input, as in `features.INPUTS` -> (n, columns)."""
 
 VERSION = 1
-"""Of methods and features: raised when either gives other numbers."""
+"""Version of methods and features: raised when either gives other numbers."""
 
 _COMPONENTS = 50
 _PCA_SAMPLE = 20_000
@@ -135,9 +134,9 @@ class Classifier:
         self,
         name: str,
         train: Table,
-        targets: NDArray[np.int64],
+        targets: I64,
         validation: Table,
-        validation_targets: NDArray[np.int64],
+        validation_targets: I64,
         *,
         classes: int,
         weights: Sequence[float] = (),
@@ -158,14 +157,14 @@ class Classifier:
         self._scale = scale(self._scores(held[0]), held[1], np.log(weight))
         self._classes = classes
 
-    def probabilities(self, table: Table) -> Float:
+    def probabilities(self, table: Table) -> Array:
         """(n, classes) float64 that sum to 1."""
         found = np.zeros((len(next(iter(table.values()))), self._classes))
         known, values = self._scale(self._scores(self._columns(table)))
         found[:, known] = values
         return found
 
-    def _scores(self, x: Float) -> tuple[NDArray[np.int64], Float]:
+    def _scores(self, x: Array) -> tuple[I64, Array]:
         """Class numbers seen in training, and their probabilities or the decision values of each pair of them."""
         known = np.asarray(self._estimator.classes_)
         if hasattr(self._estimator, "predict_proba"):
@@ -174,11 +173,11 @@ class Classifier:
         return known, values.reshape(len(x), -1)
 
 
-Scale = Callable[[tuple[NDArray[np.int64], Float]], tuple[NDArray[np.int64], Float]]
+Scale = Callable[[tuple[I64, Array]], tuple[I64, Array]]
 """From classes and their scores to classes and their probabilities."""
 
 
-def _part(count: int, largest: int, seed: int) -> NDArray[np.int64]:
+def _part(count: int, largest: int, seed: int) -> I64:
     """All of `count` rows, or a random part, in order."""
     if not largest or count <= largest:
         return np.arange(count)
@@ -202,22 +201,20 @@ class _Columns:
         self._mean, scatter = filled.mean(0, dtype=np.float64), filled.std(0, dtype=np.float64)
         self._mean, self._scatter = self._mean.astype(np.float32), np.where(scatter > 0, scatter, 1).astype(np.float32)
 
-    def _raw(self, table: Table) -> Float:
+    def _raw(self, table: Table) -> Array:
         parts = [table[kind] if kind != "pixels" else self._pca.transform(table[kind]) for kind in self.kinds]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
-    def _filled(self, raw: Float) -> Float:
+    def _filled(self, raw: Array) -> Array:
         return np.where(np.isfinite(raw), raw, self._middle)
 
-    def __call__(self, table: Table, rows: NDArray[np.int64] | None = None) -> Float:
+    def __call__(self, table: Table, rows: I64 | None = None) -> Array:
         chosen = table if rows is None else {kind: table[kind][rows] for kind in self.kinds}
         scaled = (self._filled(self._raw(chosen)) - self._mean) / self._scatter
         return np.clip(scaled, -6, 6)
 
 
-def _best(
-    chosen: Method, x: Float, y: NDArray[np.int64], weight: Float, held: tuple[Float, NDArray[np.int64]], seed: int
-) -> Any:
+def _best(chosen: Method, x: Array, y: I64, weight: Array, held: tuple[Array, I64], seed: int) -> Any:
     """The fitted estimator, with the choice that gives the validation part the highest likelihood."""
     tried = [
         _fitted(chosen.make(seed).set_params(**{name: value}), x, y, weight, held, seed)
@@ -230,7 +227,7 @@ def _best(
     )
 
 
-def _loss(estimator: Any, held: tuple[Float, NDArray[np.int64]]) -> float:
+def _loss(estimator: Any, held: tuple[Array, I64]) -> float:
     """Mean of -ln p over objects of classes that the estimator knows; 0 without any."""
     known = np.asarray(estimator.classes_)
     inside = np.isin(held[1], known)
@@ -240,9 +237,7 @@ def _loss(estimator: Any, held: tuple[Float, NDArray[np.int64]]) -> float:
     return float(-np.log(np.maximum(found, _FLOOR)).mean())
 
 
-def _fitted(
-    estimator: Any, x: Float, y: NDArray[np.int64], weight: Float, held: tuple[Float, NDArray[np.int64]], seed: int
-) -> Any:
+def _fitted(estimator: Any, x: Array, y: I64, weight: Array, held: tuple[Array, I64], seed: int) -> Any:
     if hasattr(estimator, "partial_fit"):
         return _fitted_by_epochs(estimator, x, y, weight, held, seed)
     return estimator.fit(x, y, sample_weight=weight)
@@ -251,9 +246,7 @@ def _fitted(
 _EPOCHS, _PATIENCE = 200, 15
 
 
-def _fitted_by_epochs(
-    estimator: Any, x: Float, y: NDArray[np.int64], weight: Float, held: tuple[Float, NDArray[np.int64]], seed: int
-) -> Any:
+def _fitted_by_epochs(estimator: Any, x: Array, y: I64, weight: Array, held: tuple[Array, I64], seed: int) -> Any:
     """The estimator after the epoch that is best on the validation part; weights set how often an object is drawn."""
     rng = np.random.default_rng(seed)
     even = bool((weight == weight[0]).all())
@@ -272,13 +265,13 @@ def _fitted_by_epochs(
     return best
 
 
-def _tempered(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], offset: Float) -> Scale:
+def _tempered(scores: tuple[I64, Array], targets: I64, offset: Array) -> Scale:
     """Probabilities drawn together or apart by one number, less what weights added to their logarithms (classes,)."""
     known, found = scores
     inside = np.isin(targets, known)
     place = np.searchsorted(known, targets[inside])
 
-    def scaled(values: Float, temperature: float) -> Float:
+    def scaled(values: Array, temperature: float) -> Array:
         return _softmax(np.log(np.maximum(values, _FLOOR)) / temperature - offset[known])
 
     grid = np.logspace(-1, 1, 101)
@@ -287,7 +280,7 @@ def _tempered(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64
     return lambda given: (given[0], scaled(given[1], temperature))
 
 
-def _platt(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], offset: Float) -> Scale:
+def _platt(scores: tuple[I64, Array], targets: I64, offset: Array) -> Scale:
     """Logistic regression of the decision values."""
     if len(np.unique(targets)) < 2:
         raise InputError(f"the {len(targets)} validation objects have one class: probabilities need two or more")
@@ -295,6 +288,6 @@ def _platt(scores: tuple[NDArray[np.int64], Float], targets: NDArray[np.int64], 
     return lambda given: (np.asarray(model.classes_), model.predict_proba(given[1]))
 
 
-def _softmax(logits: Float) -> Float:
+def _softmax(logits: Array) -> Array:
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return np.asarray(powers / powers.sum(1, keepdims=True))

@@ -6,21 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
-
-Float = NDArray[np.float64]
+from astroml_plugin.core.typing import F32, F64, I32, Bool
 
 
 @dataclass(frozen=True)
 class ExtractorSettings:
-    """As Source Extractor names them; the defaults are its own, but for the background, which is taken as 0."""
+    """Settings, by Source Extractor's own names; defaults are its own, but the background is taken as 0."""
 
     filter_fwhm: float = 0.0
     """Pixels; a Gaussian detection filter. 0: the default 3 x 3 pyramid."""
     threshold: float = 1.5
-    """Of detection, in sigma of the unfiltered noise."""
+    """Threshold of detection, in sigma of the unfiltered noise."""
     minimum_area: int = 5
     """Pixels above the threshold."""
     deblend_levels: int = 32
@@ -31,25 +29,25 @@ class ExtractorSettings:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What was found."""
+    """Detections of Source Extractor."""
 
-    x: Float
+    x: F64
     """(n,) barycentre, pixels."""
-    y: Float
-    labels: NDArray[np.int32]
+    y: F64
+    labels: I32
     """(h, w) 0 background, else number plus 1."""
-    iso: Float
+    iso: F64
     """(n,) flux above the threshold within the outline."""
-    auto: Float
+    auto: F64
     """(n,) flux in a Kron ellipse (2.5, 3.5), neighbours' pixels masked; the isophotal one where none can be made."""
-    aperture: Float
+    aperture: F64
     """(n,) flux in the round aperture, neighbours' pixels masked."""
 
 
 def extract(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    unusable: NDArray[np.bool_] | None = None,
+    image: F32,
+    variance: F32,
+    unusable: Bool | None = None,
     settings: ExtractorSettings | None = None,
     aperture: float = 5.0,
     fluxes: bool = True,
@@ -89,7 +87,7 @@ def extract(
     return Extracted(x, y, labels, iso, _auto(sep, data, found, masked, iso), np.asarray(round_flux, np.float64))
 
 
-def _auto(sep: Any, data: NDArray[np.float32], found: Any, masked: dict[str, Any], iso: Float) -> Float:
+def _auto(sep: Any, data: F32, found: Any, masked: dict[str, Any], iso: F64) -> F64:
     theta = np.clip(found["theta"], -np.pi / 2, np.pi / 2)
     shape = (found["x"], found["y"], np.maximum(found["a"], 0.3), np.maximum(found["b"], 0.3), theta)
     given = {name: masked[name] for name in ("mask", "segmap", "seg_id")}
@@ -100,7 +98,7 @@ def _auto(sep: Any, data: NDArray[np.float32], found: Any, masked: dict[str, Any
     return np.where(np.isfinite(flux), flux, iso)
 
 
-def gaussian(fwhm: float) -> NDArray[np.float32]:
+def gaussian(fwhm: float) -> F32:
     """A Gaussian filter of unit sum, odd side of about three FWHM."""
     half = max(1, int(np.ceil(1.4 * fwhm)))
     axis = np.arange(-half, half + 1)

@@ -12,12 +12,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64
 
-Float = NDArray[np.float64]
-Measure = Callable[[np.ndarray, np.ndarray, np.ndarray, float], Float]
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray, float], F64]
 """(image (n, h, w), variance (n, h, w), psf (n, py, px) of unit sum, arcsec per pixel) -> (n, 2)."""
 
 _STEPS = 40
@@ -25,14 +24,14 @@ _LARGEST = 12.0
 """Pixels (sigma) beyond which a Gaussian has run away from its object."""
 
 
-def reduced_shear(distortion: Float) -> Float:
+def reduced_shear(distortion: F64) -> F64:
     """|e| = (a-b)/(a+b) from |chi| = (a²-b²)/(a²+b²), (n, 2); NaN where |chi| is 1 or more."""
     squared = (distortion**2).sum(-1, keepdims=True)
     with np.errstate(invalid="ignore"):
         return np.where(squared < 1, distortion / (1 + np.sqrt(1 - squared)), np.nan)
 
 
-def moments(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> Float:
+def moments(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> F64:
     """Adaptive moments of the object less those of the PSF: exact for Gaussians, biased for anything else.
 
     Bernstein & Jarvis 2002 (AJ 123, 583) with the correction of Gaussians only; no failure is repaired.
@@ -42,12 +41,12 @@ def moments(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scal
     return _shape(seen - blur)
 
 
-def unweighted_moments(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> Float:
+def unweighted_moments(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> F64:
     """Second moments of all pixels less those of the PSF: right without noise, useless with it."""
     return _shape(_plain(image) - _plain(psf))
 
 
-def _shape(covariance: Float) -> Float:
+def _shape(covariance: F64) -> F64:
     """(n, 2) of (n, 3) moments xx, xy, yy; NaN where they are no ellipse."""
     xx, xy, yy = covariance.T
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -55,14 +54,14 @@ def _shape(covariance: Float) -> Float:
         return np.where((xx + yy > 0)[:, None], reduced_shear(chi), np.nan)
 
 
-def _grid(shape: tuple[int, ...]) -> tuple[Float, Float]:
+def _grid(shape: tuple[int, ...]) -> tuple[F64, F64]:
     """x (1, 1, w) and y (1, h, 1) from the centre pixel, index size // 2."""
     height, width = shape[-2:]
     x, y = np.arange(width, dtype=np.float64) - width // 2, np.arange(height, dtype=np.float64) - height // 2
     return x[None, None, :], y[None, :, None]
 
 
-def _plain(image: np.ndarray) -> Float:
+def _plain(image: np.ndarray) -> F64:
     x, y = _grid(image.shape)
     pixels = image.astype(np.float64)
     total = pixels.sum((1, 2))
@@ -72,7 +71,7 @@ def _plain(image: np.ndarray) -> Float:
         return np.stack([(pixels * item).sum((1, 2)) / total for item in (dx * dx, dx * dy, dy * dy)], axis=1)
 
 
-def adaptive_moments(image: np.ndarray, start: float = 2.5) -> tuple[Float, Float]:
+def adaptive_moments(image: np.ndarray, start: float = 2.5) -> tuple[F64, F64]:
     """Covariance (n, 3: xx, xy, yy) px² of the Gaussian that fits each image best, and its flux in the weight (n,).
 
     Moments within an elliptical Gaussian that follows them (Bernstein & Jarvis 2002, section 3.1.2): for a Gaussian
@@ -107,7 +106,7 @@ def adaptive_moments(image: np.ndarray, start: float = 2.5) -> tuple[Float, Floa
     return np.where(good[:, None], matrix, np.nan), np.where(good, flux, np.nan)
 
 
-def _weighted(pixels: Float, dx: Float, dy: Float, matrix: Float) -> tuple[Float, Float, Float]:
+def _weighted(pixels: F64, dx: F64, dy: F64, matrix: F64) -> tuple[F64, F64, F64]:
     """Covariance (n, 3), mean offset (n, 2) and sum (n,) of pixels under Gaussian weights of covariance `matrix`."""
     xx, xy, yy = matrix.T[:, :, None, None]
     determinant = xx * yy - xy**2
@@ -120,7 +119,7 @@ def _weighted(pixels: Float, dx: Float, dy: Float, matrix: Float) -> tuple[Float
     return np.stack([qxx, qxy, qyy], axis=1), np.stack([sx, sy], axis=1), total
 
 
-def hsm(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> Float:
+def hsm(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> F64:
     """REGAUSS of Hirata & Seljak 2003 (MNRAS 343, 459) as in GalSim (Mandelbaum et al. 2005); failures are NaN."""
     try:
         import galsim
@@ -139,7 +138,7 @@ def hsm(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: f
     return reduced_shear(distortion)
 
 
-def ngmix(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float, *, seed: int = 1) -> Float:
+def ngmix(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float, *, seed: int = 1) -> F64:
     """Maximum likelihood of an exponential disk with priors (Sheldon 2014, MNRAS 444, L25); failures are NaN."""
     try:
         import ngmix as package
@@ -185,7 +184,7 @@ def _ngmix_observation(
     )
 
 
-def aperture_snr(image: np.ndarray, variance: np.ndarray, sigma: float = 3.0) -> Float:
+def aperture_snr(image: np.ndarray, variance: np.ndarray, sigma: float = 3.0) -> F64:
     """(n,) S/N in a round Gaussian aperture of so many pixels about the centre: what a selection can be made on."""
     x, y = _grid(image.shape)
     weight = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
@@ -206,7 +205,7 @@ def measure(
     *,
     pool: Executor | None = None,
     chunk: int = 256,
-) -> Float:
+) -> F64:
     """Run one of `METHODS` in chunks, in this process or in those of a pool.
 
     Args:
@@ -229,5 +228,5 @@ def measure(
     return np.concatenate(found) if found else np.zeros((0, 2))
 
 
-def _measure_part(method: str, pixel_scale: float, piece: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Float:
+def _measure_part(method: str, pixel_scale: float, piece: tuple[np.ndarray, np.ndarray, np.ndarray]) -> F64:
     return METHODS[method](*piece, pixel_scale)

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Float = NDArray[np.float64]
+from astroml_plugin.core.typing import F64
 
 _KNOTS = (0.01, 0.02, 0.05, *(round(0.1 * k, 1) for k in range(1, 9)), 0.85, 0.9, 0.925, 0.95)
 """Parts of the population at which its distribution is kept; the last one is where the tail begins."""
@@ -35,11 +34,11 @@ class Tail:
     knots: tuple[float, ...] = ()
     """Values at `_KNOTS` of the population, rising. Empty: nothing is known, all values give 0."""
     shape: float = 0.0
-    """Of the generalised Pareto distribution, 0 is an exponential."""
+    """Shape ξ of the generalised Pareto tail; 0 is an exponential."""
     scale: float = 1.0
-    """Of it."""
+    """Scale σ of the generalised Pareto tail, in units of the values."""
 
-    def __call__(self, values: Float) -> Float:
+    def __call__(self, values: F64) -> F64:
         """(n,) float64, 0 or more."""
         if not self.knots:
             return np.zeros(len(values))
@@ -54,7 +53,7 @@ class Tail:
         return np.where(above > 0, levels[-1] + grown / math.log(10), found)
 
 
-def fit_tail(values: Float) -> Tail:
+def fit_tail(values: F64) -> Tail:
     """The tail of a population (n,) of 20 or more; moments of Hosking & Wallis 1987 (Technometrics 29, 339)."""
     ranked = np.sort(np.asarray(values, np.float64))
     knots = np.quantile(ranked, _KNOTS)
@@ -78,11 +77,11 @@ class Expectation:
     mean: tuple[float, ...] = ()
     """Coefficients of 1, a, b, a², ab, b². Empty: 0 and 1."""
     spread: tuple[float, ...] = ()
-    """Of the logarithm of the spread."""
+    """Coefficients of the logarithm of the spread."""
     limits: tuple[float, ...] = ()
     """Least and greatest a, then b, of the population: beyond, those of the edge hold."""
 
-    def __call__(self, values: Float, given: Float) -> Float:
+    def __call__(self, values: F64, given: F64) -> F64:
         """(n,) standardised values from values (n,) and what they depend on (n, 2)."""
         if not self.mean:
             return np.asarray(values, np.float64)
@@ -90,7 +89,7 @@ class Expectation:
         return (values - terms @ self.mean) / np.exp(terms @ self.spread)
 
 
-def fit_expectation(values: Float, given: Float) -> Expectation:
+def fit_expectation(values: F64, given: F64) -> Expectation:
     """From a population: values (n,), what they depend on (n, 2). Outliers of 3 sigma have no say."""
     low, high = np.quantile(given, [0.005, 0.995], axis=0)
     limits = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
@@ -109,13 +108,13 @@ def fit_expectation(values: Float, given: Float) -> Expectation:
     return Expectation(tuple(mean.tolist()), tuple(spread.tolist()), limits)
 
 
-def _terms(given: Float, limits: tuple[float, ...]) -> Float:
+def _terms(given: F64, limits: tuple[float, ...]) -> F64:
     a = np.clip(given[:, 0], limits[0], limits[1])
     b = np.clip(given[:, 1], limits[2], limits[3])
     return np.stack([np.ones_like(a), a, b, a * a, a * b, b * b], axis=1)
 
 
-def _solved(terms: Float, values: Float) -> Float:
+def _solved(terms: F64, values: F64) -> F64:
     """Least squares with a small ridge, so that a population of one size is no trouble."""
     ridge = 1e-6 * len(values) * np.eye(terms.shape[1])
     return np.asarray(np.linalg.solve(terms.T @ terms + ridge, terms.T @ values))
@@ -132,7 +131,7 @@ class Density:
     factors: tuple[tuple[float, ...], ...] = ()
     """(k, d²) matrices that turn offsets into unit normal ones."""
 
-    def __call__(self, latent: Tensor) -> Float:
+    def __call__(self, latent: Tensor) -> F64:
         """(n,) -ln density, but for a constant, of latent vectors (n, d)."""
         if not self.weights:
             return np.zeros(len(latent))
@@ -160,7 +159,7 @@ def fit_density(latent: Tensor, components: int, seed: int = 0) -> Density:
     return _normal(np.log(found.weights_).tolist(), found.means_, found.covariances_)
 
 
-def _normal(weights: list[float], means: Float, covariances: Float) -> Density:
+def _normal(weights: list[float], means: F64, covariances: F64) -> Density:
     factors = []
     for covariance in covariances:
         ridge = 1e-3 * float(np.trace(covariance)) / len(covariance) + 1e-9

@@ -128,7 +128,7 @@ def responses(
     features: Measure | None = None,
     draws: int = 1,
 ) -> Responses:
-    """What is measured, under a shear of the galaxies.
+    """Responses of what is measured to a shear of the galaxies.
 
     Args:
         measure: of which the response is wanted.
@@ -160,7 +160,7 @@ def _waves(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _phase(size: tuple[int, int], side: int, device: torch.device) -> Tensor:
-    """What moves the origin of a transform to pixel size // 2."""
+    """Phase that moves the origin of a transform to pixel size // 2."""
     kx, ky = _waves(side, device)
     return torch.exp(1j * (kx * (size[1] // 2) + ky * (size[0] // 2)))
 

@@ -7,7 +7,7 @@ training set; at low S/N it therefore shrinks towards 0, and a shear is <e> / <R
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
@@ -30,8 +30,10 @@ from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.domain import DomainLimits, aperture_snr, domain_bits, measure_limits
+from astroml_plugin.tasks.ellipticity import response
 from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
 from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels, normalise_psf, robust_width
+from astroml_plugin.tasks.response_fit import ResponseFit
 
 _LARGEST = 0.999  # a reduced shear is below 1
 _SCATTER_QUANTILE = 0.999  # of the validation split, above which the members disagree too much
@@ -42,13 +44,13 @@ class EllipticitySettings(IntervalSettings):
     """Settings of the ellipticity task."""
 
     psf: str = "required"
-    """As in `TaskSettings`; the shape of a galaxy cannot be told from its PSF's without the PSF."""
+    """PSF as in `TaskSettings`; the shape of a galaxy cannot be told from its PSF's without the PSF."""
     normalisation: Normalisation = field(default_factory=lambda: Normalisation(stretch="asinh", softening=3.0))
-    """As in `TaskSettings`; in units of the noise, so that the network knows the S/N."""
+    """Normalisation as in `TaskSettings`; in units of the noise, so that the network knows the S/N."""
     targets: tuple[str, str] = ("e1", "e2")
     """Label columns with the true reduced shear in the pixel frame."""
     domain: DomainLimits = field(default_factory=DomainLimits)
-    """What counts as unlike the training set; measured on the training split."""
+    """Limits beyond which an object is unlike the training set; measured on the training split."""
     largest_scatter: float = 0.0
     """Standard deviation of the members over the 68.3 % half-width above which an object is OUT_OF_DOMAIN; 0 never.
     Measured on the validation split."""
@@ -63,6 +65,7 @@ class EllipticityTask(IntervalTask):
     """
 
     Settings: ClassVar[type[IntervalSettings]] = EllipticitySettings
+    has_response = True
     extra = 4
     values = 2  # type: ignore[assignment]
 
@@ -91,7 +94,7 @@ class EllipticityTask(IntervalTask):
         return torch.from_numpy(values)
 
     def members(self, outputs: Tensor) -> Tensor:
-        """As in `IntervalTask`; means from a stamp that was turned by 90 or 270 degrees are turned back."""
+        """Outputs (n, member, number); means from a stamp that was turned by 90 or 270 degrees are turned back."""
         turns = outputs.reshape(len(outputs), -1, self.settings.members, self.per_member)
         if turns.shape[1] == 1:
             return turns[:, 0]
@@ -131,30 +134,26 @@ class EllipticityTask(IntervalTask):
         return (mean.std(1) / self.intervals(outputs).narrow).amax(1)
 
     def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
-        """As in `Task`; and what S/N and concentration the training stamps have."""
+        """Fits normalisation as `Task` does, and learns what S/N and concentration the training stamps have."""
         task = super().fit_to_training(table, cutouts)
         inputs, _ = task.with_settings(domain=DomainLimits()).prepare(cutouts)
         return task.with_settings(domain=measure_limits(*inputs))
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
-        """As in `IntervalTask`; and how far the members may disagree."""
+        """Fits the half-widths as `IntervalTask` does, and learns how far the members may disagree."""
         task = super().calibrate(outputs, targets)
         scatter = task.scatter(outputs)  # type: ignore[attr-defined]
         return task.with_settings(largest_scatter=1.5 * float(torch.quantile(scatter, _SCATTER_QUANTILE)))
 
-    def inputs(self, cutouts: Cutouts) -> tuple[Tensor, ...]:
-        """The network's inputs of `prepare`, without asking what is odd about the stamps."""
-        return super().prepare(cutouts)[0]
-
     def prepare(self, cutouts: Cutouts) -> tuple[tuple[Tensor, ...], Tensor]:
-        """As in `Task`; OUT_OF_DOMAIN too for what `domain_bits` finds."""
+        """Network inputs and flags of `Task.prepare`; OUT_OF_DOMAIN too for what `domain_bits` finds."""
         inputs, flags = super().prepare(cutouts)
         if self.settings.domain.measured:
             flags = flags | domain_bits(self.settings.domain, self.fitted_stamps(cutouts).valid, *inputs)
         return inputs, flags
 
     def to_columns(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """As in `Task`; OUT_OF_DOMAIN too where the members disagree more than they did in validation."""
+        """Catalog columns and flags of `Task`; OUT_OF_DOMAIN too where the members disagree more than in validation."""
         columns, bits = super().to_columns(outputs, cutouts, flags)
         if self.settings.largest_scatter > 0:
             torn = (self.scatter(outputs.detach().float().cpu()) > self.settings.largest_scatter).numpy()
@@ -178,6 +177,11 @@ class EllipticityTask(IntervalTask):
         signs = torch.tensor([(-1.0) ** swap, (-1.0) ** (flip_x + flip_y)], device=targets.device)
         return targets * signs
 
+    def fit_response(self, network: nn.Module, stamps: Iterable[Cutouts], asked: ResponseFit) -> tuple[Task, Any]:
+        """Fit r11, r12, r21, r22 by `response.fit`, or take out what follows the PSF's ellipticity."""
+        report = response.fit(self, network, stamps, asked)
+        return (self if asked.kind == "leakage" else self.with_settings(response=True)), report
+
     def truth(self, table: pa.Table) -> Columns:
         """True e1 and e2; the label `snr` is not of the column's aperture."""
         values = self.targets(table).double().numpy()
@@ -188,7 +192,7 @@ class EllipticityTask(IntervalTask):
         return perturbations.USUAL
 
     def default_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
-        """Of GalSim where it is installed, and adaptive moments; both need PSF and variance."""
+        """HSM of GalSim where it is installed, and adaptive moments; both need PSF and variance."""
         return {"hsm": "galsim", "moments": None} if has_psf and has_variance else {}
 
     def baselines(self) -> Mapping[str, Callable[[Cutouts], dict[str, np.ndarray]]]:

@@ -27,11 +27,11 @@ class RegressSettings(IntervalSettings):
     targets: tuple[str, ...] = ()
     """Label columns to measure; the catalog's columns have their names."""
     logarithmic: tuple[str, ...] = ()
-    """Those of them whose logarithm is learned: positive values that span a wide range."""
+    """Targets whose logarithm is learned: positive values that span a wide range."""
     units: dict[str, str] = field(default_factory=dict)
     """Target -> VOUnit."""
     centres: tuple[float, ...] = ()
-    """Of each target (or its logarithm); empty: measured on the training split."""
+    """Mean of each target (or its logarithm); empty: measured on the training split."""
     spreads: tuple[float, ...] = ()
     """Standard deviation of each target (or its logarithm); empty: measured on the training split."""
 
@@ -80,7 +80,7 @@ class RegressTask(IntervalTask):
         return found
 
     def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
-        """As in `Task`; and the centre and spread of each target."""
+        """Fits normalisation as `Task` does, and learns the centre and spread of each target."""
         task = super().fit_to_training(table, cutouts)
         if self.settings.centres and self.settings.spreads:
             return task

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from astroml_plugin.tasks.segmentation.peaks import Float, Index, around
-
-Double = NDArray[np.float64]
+from astroml_plugin.core.typing import F32, F64, I64, Bool
+from astroml_plugin.tasks.segmentation.peaks import around
 
 _FAR = 3.0
 """PSF widths from a peak that are looked at, and 2 pixels: the annulus, and the filter's width around it."""
@@ -44,26 +42,26 @@ _SIGMAS = 2.3548
 class Companions:
     """k companions found, one per parent at most, in order of their parents."""
 
-    row: Index
+    row: I64
     """(k,) pixel of the peak of the light that is left."""
-    column: Index
+    column: I64
     """(k,)"""
-    parent: Index
+    parent: I64
     """(k,) number of the peak that it was found beside."""
-    snr: Double
+    snr: F64
     """(k,) of the light that is left, in a Gaussian of the PSF's width."""
 
-    def where(self, allowed: NDArray[np.bool_]) -> Companions:
+    def where(self, allowed: Bool) -> Companions:
         """Those at pixels of a map (h, w) that is True."""
         kept = allowed[self.row, self.column]
         return Companions(self.row[kept], self.column[kept], self.parent[kept], self.snr[kept])
 
 
 def find_companions(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    peak: tuple[Index, Index],
-    fwhm: Double,
+    image: F32,
+    variance: F32,
+    peak: tuple[I64, I64],
+    fwhm: F64,
     *,
     least: float,
     lopsided: float,
@@ -91,12 +89,12 @@ def find_companions(
 
 
 def parts_of(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    peak: tuple[Index, Index],
-    fwhm: Double,
+    image: F32,
+    variance: F32,
+    peak: tuple[I64, I64],
+    fwhm: F64,
     found: Companions,
-) -> tuple[Index, Index, Index, NDArray[np.float32]]:
+) -> tuple[I64, I64, I64, F32]:
     """What part of the light is a companion's, in the pixels within `_NEAR` PSF widths of it, the clearest last.
 
     Args:
@@ -117,13 +115,13 @@ def parts_of(
 
 
 def _parts(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    peak: tuple[Index, Index],
-    width: Double,
+    image: F32,
+    variance: F32,
+    peak: tuple[I64, I64],
+    width: F64,
     found: Companions,
-    some: Index,
-) -> tuple[Index, Index, Index, NDArray[np.float32]]:
+    some: I64,
+) -> tuple[I64, I64, I64, F32]:
     """As `parts_of`, for some companions of one PSF width."""
     parent, fwhm = found.parent[some], float(width[some[0]])
     look = _turned(image, variance, (peak[0][parent], peak[1][parent]), fwhm, _SHARP)
@@ -137,16 +135,14 @@ def _parts(
     return some[number], row, column, left / np.maximum(left + own, np.float32(1e-30))
 
 
-def _alike(fwhm: Double, some: Index) -> Iterator[Index]:
+def _alike(fwhm: F64, some: I64) -> Iterator[I64]:
     """Pieces of `some` objects that have the same PSF width."""
     for width in np.unique(fwhm[some]):
         same = some[fwhm[some] == width]
         yield from (same[start : start + _BATCH] for start in range(0, len(same), _BATCH))
 
 
-def _bright(
-    image: NDArray[np.float32], variance: NDArray[np.float32], peak: tuple[Index, Index], least: float
-) -> Index:
+def _bright(image: F32, variance: F32, peak: tuple[I64, I64], least: float) -> I64:
     """Numbers of the objects whose innermost 3 x 3 pixels have an S/N of `least`: others cannot outshine companions."""
     light, noise = (around(plane, peak, 1).astype(np.float64).sum((1, 2)) for plane in (image, variance))
     return np.flatnonzero((noise > 0) & (light > least * np.sqrt(noise)))
@@ -156,22 +152,22 @@ def _bright(
 class _Turned:
     """Surroundings of n peaks and the same after half a turn about their centres, in a filter of the PSF's width."""
 
-    peak: tuple[Index, Index]
+    peak: tuple[I64, I64]
     """(n,) rows, (n,) columns."""
     fwhm: float
     """Of the PSF at all of them, pixels."""
-    x: Float
+    x: F32
     """(n,) centre relative to the peak's pixel."""
-    y: Float
-    left: Float
+    y: F32
+    left: F32
     """(n, k, k) light that the turned image does not have."""
-    own: Float
+    own: F32
     """(n, k, k) light of the turned image."""
-    spread: Float
+    spread: F32
     """(n, k, k) variance of `left`."""
-    good: NDArray[np.bool_]
+    good: Bool
     """(n, k, k) pixels that can be used."""
-    seen: NDArray[np.bool_]
+    seen: Bool
     """(n, k, k) those that can be used on both sides."""
 
     @property
@@ -180,15 +176,15 @@ class _Turned:
         return self.left.shape[-1] // 2
 
     @property
-    def side(self) -> Index:
+    def side(self) -> I64:
         """(k,) pixels from the peak."""
         return np.arange(-self.half, self.half + 1)
 
 
 def _turned(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    peak: tuple[Index, Index],
+    image: F32,
+    variance: F32,
+    peak: tuple[I64, I64],
     fwhm: float,
     width: float = 1.0,
 ) -> _Turned:
@@ -212,13 +208,13 @@ def _turned(
     return _Turned(peak, fwhm, x, y, left, own, kernel**2 @ both @ kernel**2, good, seen)
 
 
-def _within(shape: tuple[int, ...], peak: tuple[Index, Index], side: Index) -> NDArray[np.bool_]:
+def _within(shape: tuple[int, ...], peak: tuple[I64, I64], side: I64) -> Bool:
     """(n, k, k) pixels about peaks that the image has."""
     rows, columns = ((at[:, None] + side >= 0) & (at[:, None] + side < most) for at, most in zip(peak, shape))
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _best(look: _Turned, lopsided: float, annulus: tuple[float, float]) -> tuple[Index, Index, Float]:
+def _best(look: _Turned, lopsided: float, annulus: tuple[float, float]) -> tuple[I64, I64, F32]:
     """Row, column and S/N of the place beside each peak where most is left; S/N is 0 where nothing is."""
     snr = look.left / np.sqrt(np.maximum(look.spread + (np.float32(lopsided) * look.own) ** 2, np.float32(1e-30)))
     x, y = (look.side.astype(np.float32) - at[:, None] for at in (look.x, look.y))
@@ -232,7 +228,7 @@ def _best(look: _Turned, lopsided: float, annulus: tuple[float, float]) -> tuple
     return look.peak[0] + down - look.half, look.peak[1] + right - look.half, flat[np.arange(len(flat)), best]
 
 
-def _centre(light: Float, side: Float, fwhm: float) -> tuple[Float, Float]:
+def _centre(light: F32, side: F32, fwhm: float) -> tuple[F32, F32]:
     """x and y of centres relative to the peaks: centroids in a Gaussian window of the PSF's width that follows them."""
     x, y = np.zeros(len(light), np.float32), np.zeros(len(light), np.float32)
     sigma = np.float32(fwhm / _SIGMAS)
@@ -248,7 +244,7 @@ def _centre(light: Float, side: Float, fwhm: float) -> tuple[Float, Float]:
     return x, y
 
 
-def _mirror(side: Float, twice: Float) -> Float:
+def _mirror(side: F32, twice: F32) -> F32:
     """(n, k, k) matrices that mirror a row of pixels about `twice` / 2: cubic convolution (Keys 1981)."""
     far = np.abs(twice[:, None, None] - side[:, None] - side)
     inner = (1.5 * far - 2.5) * far**2 + 1
@@ -256,7 +252,7 @@ def _mirror(side: Float, twice: Float) -> Float:
     return np.where(far < 1, inner, np.where(far < 2, outer, 0)).astype(np.float32)
 
 
-def _unclaimed(row: Index, column: Index, chosen: Index, peak: tuple[Index, Index], fwhm: Double) -> Index:
+def _unclaimed(row: I64, column: I64, chosen: I64, peak: tuple[I64, I64], fwhm: F64) -> I64:
     """Those that no other object explains: nearer to their parent than to any other, and not close to one."""
     if not len(chosen):
         return chosen
@@ -265,7 +261,7 @@ def _unclaimed(row: Index, column: Index, chosen: Index, peak: tuple[Index, Inde
     return chosen[(nearest == chosen) & (distance >= 0.7 * fwhm[chosen])]
 
 
-def _once(row: Index, column: Index, snr: Double, chosen: Index, fwhm: Double) -> Index:
+def _once(row: I64, column: I64, snr: F64, chosen: I64, fwhm: F64) -> I64:
     """Of those closer to each other than a PSF width, the most certain."""
     if len(chosen) < 2:
         return chosen

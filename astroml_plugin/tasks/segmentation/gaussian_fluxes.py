@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from astroml_plugin.core.typing import F32, F64, I32, I64
 from astroml_plugin.tasks.segmentation.peaks import in_patches
 
-Float = NDArray[np.float64]
-_Cut = tuple[slice, NDArray[np.float32], NDArray[np.float32]]
+_Cut = tuple[slice, F32, F32]
 
 TYPICAL = 2.0
 """Sigma in pixels of a faint object, PSF included."""
@@ -56,13 +55,13 @@ _BATCH, _KEPT = 4096, 16384
 class Gaussians:
     """The fit of n objects; NaN where no pixel can be used."""
 
-    flux: Float
+    flux: F64
     """(n,) of the Gaussian, in the image's units."""
-    error: Float
+    error: F64
     """(n,) its standard error at this size."""
-    sigma: Float
+    sigma: F64
     """(n,) pixels, PSF included."""
-    total: Float
+    total: F64
     """(n,) flux with the wings of a galaxy or a star."""
 
 
@@ -70,18 +69,18 @@ class Gaussians:
 class _Pairs:
     """Objects of one patch that are near each other, m of them, each pair both ways round."""
 
-    mine: NDArray[np.int64]
-    other: NDArray[np.int64]
-    square: Float
+    mine: I64
+    other: I64
+    square: F64
     """Distance squared, pixels²."""
 
 
 def fit_gaussians(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    centre: tuple[Float, Float],
-    labels: NDArray[np.int32],
-    patch: NDArray[np.int64],
+    image: F32,
+    variance: F32,
+    centre: tuple[F64, F64],
+    labels: I32,
+    patch: I64,
 ) -> Gaussians:
     """Fit them.
 
@@ -109,7 +108,7 @@ def fit_gaussians(
     return Gaussians(np.where(norm > 0, flux, np.nan), error, np.sqrt(square), total)
 
 
-def _wings(pixels: _Pixels, pairs: _Pairs, square: Float, flux: Float, error: Float) -> Float:
+def _wings(pixels: _Pixels, pairs: _Pairs, square: F64, flux: F64, error: F64) -> F64:
     """(n,) light beside the models in units of the flux: mean of what is seen and what is usual, by their errors."""
     wide, own, noise = pixels.wings(square)
     both = _WIDER**2 * square[pairs.mine] + square[pairs.other]
@@ -124,7 +123,7 @@ def _wings(pixels: _Pixels, pairs: _Pairs, square: Float, flux: Float, error: Fl
     return (usual * weight + np.clip(rest / unit, -1, 1) * certain) / (weight + certain)
 
 
-def _resized(square: Float, light: Float, moment: Float, trusted: Float) -> Float:
+def _resized(square: F64, light: F64, moment: F64, trusted: F64) -> F64:
     """Sigma² for which the weighted moment is what is seen, drawn towards that of a typical object."""
     typical = TYPICAL**2 * square / (TYPICAL**2 + square)
     total = np.maximum(light, 0) + trusted
@@ -134,7 +133,7 @@ def _resized(square: Float, light: Float, moment: Float, trusted: Float) -> Floa
     return np.clip(found, _SMALLEST**2, _LARGEST**2)
 
 
-def _pairs(centre: tuple[Float, Float], patch: NDArray[np.int64]) -> _Pairs:
+def _pairs(centre: tuple[F64, F64], patch: I64) -> _Pairs:
     place = in_patches(*centre, patch)
     close = KDTree(place).query_pairs(_NEAR, output_type="ndarray") if len(place) else np.zeros((0, 2), np.int64)
     mine, other = np.concatenate([close, close[:, ::-1]]).T
@@ -143,14 +142,14 @@ def _pairs(centre: tuple[Float, Float], patch: NDArray[np.int64]) -> _Pairs:
     return _Pairs(mine, other, sum((at[mine] - at[other]) ** 2 for at in centre))
 
 
-def _overlaps(pairs: _Pairs, square: Float) -> tuple[Float, Float]:
+def _overlaps(pairs: _Pairs, square: F64) -> tuple[F64, F64]:
     """(m,) sums over the plane of g_i g_j and of g_i g_j r_i² / 2, for Gaussians of unit flux."""
     mine, both = square[pairs.mine], square[pairs.mine] + square[pairs.other]
     shared = np.exp(-0.5 * pairs.square / both) / (2 * np.pi * both)
     return shared, shared * (mine * square[pairs.other] / both + 0.5 * (mine / both) ** 2 * pairs.square)
 
 
-def _solved(light: Float, norm: Float, pairs: _Pairs, shared: Float) -> Float:
+def _solved(light: F64, norm: F64, pairs: _Pairs, shared: F64) -> F64:
     """Fluxes that all Gaussians together explain the light with: steps that cannot overshoot, each patch for itself."""
     count = len(light)
     scale = norm + np.bincount(pairs.mine, shared, count)
@@ -161,16 +160,16 @@ def _solved(light: Float, norm: Float, pairs: _Pairs, shared: Float) -> Float:
     return flux
 
 
-def _spread(pairs: _Pairs, shared: Float, norm: Float, count: int) -> Float:
+def _spread(pairs: _Pairs, shared: F64, norm: F64, count: int) -> F64:
     """(n,) factor on errors because neighbours are fitted along."""
     both = norm[pairs.mine] * norm[pairs.other]
     square = np.bincount(pairs.mine, shared**2 / np.maximum(both, 1e-30), count)
     return 1 / np.sqrt(np.clip(1 - square, 0.1, 1))
 
 
-def _twice(plane: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32]) -> Float:
+def _twice(plane: F32, x: F32, y: F32) -> F64:
     """(n,) sums of (n, k, k) pixels times x (n, k) along rows and y (n, k) along columns."""
-    summed: Float = (np.matmul(plane, x[..., None])[..., 0] * y).sum(1).astype(np.float64)
+    summed: F64 = (np.matmul(plane, x[..., None])[..., 0] * y).sum(1).astype(np.float64)
     return summed
 
 
@@ -179,11 +178,11 @@ class _Pixels:
 
     def __init__(
         self,
-        image: NDArray[np.float32],
-        variance: NDArray[np.float32],
-        centre: tuple[Float, Float],
-        labels: NDArray[np.int32],
-        patch: NDArray[np.int64],
+        image: F32,
+        variance: F32,
+        centre: tuple[F64, F64],
+        labels: I32,
+        patch: I64,
     ) -> None:
         self.image, self.variance, self.labels = image, variance, labels
         self.centre, self.patch = centre, patch
@@ -207,7 +206,7 @@ class _Pixels:
             used = inside & ((label == 0) | (patch_of[label] == self.patch[chosen, None, None]))
             yield chosen, self.image.ravel()[at] * used, self.variance.ravel()[at] * used
 
-    def products(self, square: Float) -> tuple[Float, Float, Float, Float]:
+    def products(self, square: F64) -> tuple[F64, F64, F64, F64]:
         """Sums (n,) over pixels: g I, g r² I / 2, g², and the noise of the first, for Gaussians g of unit flux."""
         sums = np.zeros((4, len(square)))
         for chosen, image, variance in self._batches():
@@ -223,7 +222,7 @@ class _Pixels:
             sums[3, chosen] = np.sqrt(_twice(variance, gx**2, gy**2))
         return sums[0], sums[1], sums[2], sums[3]
 
-    def wings(self, square: Float) -> tuple[Float, Float, Float]:
+    def wings(self, square: F64) -> tuple[F64, F64, F64]:
         """Sums (n,) of G I and G g, and the noise of the first: a wider Gaussian G of height 1 looks at all light."""
         sums = np.zeros((3, len(square)))
         for chosen, image, variance in self._batches():
@@ -239,7 +238,7 @@ class _Pixels:
         return sums[0], sums[1], sums[2]
 
     @staticmethod
-    def _axis(at: Float, square: Float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _axis(at: F64, square: F64) -> tuple[F32, F32]:
         """(n, k) a Gaussian of unit sum along one axis about each object, and the same times its coordinate squared."""
         offset = np.floor(at + 0.5)[:, None] + np.arange(-_HALF, _HALF + 1) - at[:, None]
         found = np.exp(-0.5 * offset**2 / square[:, None]) / np.sqrt(2 * np.pi * square[:, None])

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-Float = NDArray[np.float32]
-Index = NDArray[np.int64]
+from astroml_plugin.core.typing import F32, F64, I32, I64, Bool
 
 SEPARATION = 2
 """Two peaks are more than so many pixels apart, in x or in y."""
@@ -26,13 +25,13 @@ _APART = 1e5
 class Pixels:
     """The lit pixels of n objects, m of them, row by row."""
 
-    row: Index
+    row: I64
     """(m,)"""
-    column: Index
+    column: I64
     """(m,)"""
-    owner: Index
+    owner: I64
     """(m,) number of the object."""
-    other: Index
+    other: I64
     """(m,) number of the nearest other object of the same patch of light; -1 where there is none."""
 
 
@@ -40,14 +39,14 @@ class Pixels:
 class Outlines:
     """Who is where."""
 
-    labels: NDArray[np.int32]
+    labels: I32
     """(h, w): 0 background, else the object's number plus 1."""
     pixels: Pixels
-    patch: Index
+    patch: I64
     """(n,) number of the patch of light that the object is in; objects without light have one of their own."""
 
 
-def find_peaks(centre: Float, least: float) -> tuple[Index, Index]:
+def find_peaks(centre: F32, least: float) -> tuple[I64, I64]:
     """Rows and columns (n,), (n,) of the peaks above `least` of a map (h, w), row by row; NaN is nothing.
 
     A pixel is a peak where none within `SEPARATION` is higher, and of equal ones the first.
@@ -67,7 +66,7 @@ def find_peaks(centre: Float, least: float) -> tuple[Index, Index]:
     return row[kept], column[kept]
 
 
-def around(plane: Float, where: tuple[Index, Index], reach: int) -> NDArray[np.float32]:
+def around(plane: F32, where: tuple[I64, I64], reach: int) -> F32:
     """(n, 2 reach + 1, 2 reach + 1) pixels of a plane (h, w) about n pixels; beyond the border, those at the border."""
     side = np.arange(-reach, reach + 1)
     height, width = plane.shape
@@ -76,7 +75,7 @@ def around(plane: Float, where: tuple[Index, Index], reach: int) -> NDArray[np.f
     return plane[rows[:, :, None], columns[:, None, :]]
 
 
-def centroids(weight: NDArray[np.floating], where: tuple[Index, Index]) -> tuple[NDArray, NDArray]:
+def centroids(weight: NDArray[np.floating], where: tuple[I64, I64]) -> tuple[NDArray, NDArray]:
     """x and y (n,), (n,) of the mean position of weights (n, k, k) about n pixels; the pixel's own where all are 0."""
     reach = weight.shape[-1] // 2
     side = np.arange(-reach, reach + 1)
@@ -85,7 +84,7 @@ def centroids(weight: NDArray[np.floating], where: tuple[Index, Index]) -> tuple
     return where[1] + (known.sum(1) @ side) / total, where[0] + (known.sum(2) @ side) / total
 
 
-def outline(lit: NDArray[np.bool_], offset_x: Float, offset_y: Float, peak: tuple[Index, Index]) -> Outlines:
+def outline(lit: Bool, offset_x: F32, offset_y: F32, peak: tuple[I64, I64]) -> Outlines:
     """Give each lit pixel to a peak.
 
     In a patch of light (8-connected) with one peak, all pixels are its own; in one with several, each belongs to the
@@ -118,18 +117,18 @@ def outline(lit: NDArray[np.bool_], offset_x: Float, offset_y: Float, peak: tupl
     return Outlines(labels, _with_peaks(Pixels(row, column, owner, other), labels, peak, dark), patch)
 
 
-def in_patches(x: NDArray, y: NDArray, patch: NDArray) -> NDArray[np.float64]:
+def in_patches(x: NDArray, y: NDArray, patch: NDArray) -> F64:
     """(n, 3) places for a tree: those of other patches are far from each other."""
     return np.stack([x, y, patch * _APART], axis=1)
 
 
 def _voted(
-    where: tuple[Index, Index],
+    where: tuple[I64, I64],
     inside: NDArray,
-    offset: tuple[Float, Float],
-    peak: tuple[Index, Index],
-    patch: Index,
-) -> tuple[Index, Index]:
+    offset: tuple[F32, F32],
+    peak: tuple[I64, I64],
+    patch: I64,
+) -> tuple[I64, I64]:
     """Owner and nearest other of pixels in patches with several peaks, some at a time: a crowd lights every pixel."""
     chosen = np.flatnonzero(np.isin(patch, inside) & (patch > 0))
     tree = KDTree(in_patches(peak[1][chosen], peak[0][chosen], patch[chosen]))
@@ -144,16 +143,16 @@ def _voted(
     return owner, other
 
 
-def _first(tree: KDTree, place: NDArray, but: Index) -> Index:
+def _first(tree: KDTree, place: NDArray, but: I64) -> I64:
     """The nearest (n,) point of a tree to each place that is not `but`; of equally near ones the first, in any tree."""
     distance, number = tree.query(place, k=4)
     distance = np.where(number == but[:, None], np.inf, distance)
     near = distance <= distance.min(1, keepdims=True) + 1e-9
-    found: Index = np.where(near, number, np.iinfo(np.int64).max).min(1)
+    found: I64 = np.where(near, number, np.iinfo(np.int64).max).min(1)
     return found
 
 
-def _with_peaks(pixels: Pixels, labels: NDArray[np.int32], peak: tuple[Index, Index], dark: NDArray) -> Pixels:
+def _with_peaks(pixels: Pixels, labels: I32, peak: tuple[I64, I64], dark: NDArray) -> Pixels:
     """The pixels with those of peaks in the dark, and every peak's pixel its own."""
     row, column = (np.concatenate([a, b[dark]]) for a, b in zip((pixels.row, pixels.column), peak))
     owner = labels[row, column].astype(np.int64) - 1

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.typing import F32, F64, I32, U8
 from astroml_plugin.tasks.segmentation.peaks import Outlines, Pixels
-
-Float = NDArray[np.float32]
 
 _BATCH = 4096
 """Objects whose apertures are in memory at once."""
@@ -17,12 +16,12 @@ _FEW = 5
 """Pixels below which a shape means nothing."""
 
 
-def summed(values: NDArray, pixels: Pixels, count: int) -> NDArray[np.float64]:
+def summed(values: NDArray, pixels: Pixels, count: int) -> F64:
     """(n,) sums over the pixels (m,) of each of `count` objects."""
     return np.bincount(pixels.owner, values, count).astype(np.float64)
 
 
-def second_moments(light: Float, pixels: Pixels, count: int) -> dict[str, Float]:
+def second_moments(light: F32, pixels: Pixels, count: int) -> dict[str, F32]:
     """ixx, iyy, ixy (n,) in pixels² of the light (m,) of lit pixels; NaN below 5 pixels or without light."""
     weight = np.maximum(light, 0).astype(np.float64)
     total = summed(weight, pixels, count)
@@ -37,9 +36,7 @@ def second_moments(light: Float, pixels: Pixels, count: int) -> dict[str, Float]
     }
 
 
-def isophotal_flux(
-    image: Float, variance: Float | None, pixels: Pixels, share: Float, count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def isophotal_flux(image: F32, variance: F32 | None, pixels: Pixels, share: F32, count: int) -> tuple[F64, F64]:
     """Flux and its error (n,), (n,) of each object within the light of its patch.
 
     Of a pixel, its owner has `share` and the nearest other object of the patch the rest, so that no light is lost.
@@ -65,14 +62,14 @@ def isophotal_flux(
 
 
 def aperture_flux(
-    image: Float,
-    variance: Float | None,
-    centre: tuple[NDArray[np.float64], NDArray[np.float64]],
+    image: F32,
+    variance: F32 | None,
+    centre: tuple[F64, F64],
     radius: float,
-    parts: Float,
+    parts: F32,
     outlines: Outlines,
-    other: NDArray[np.int32],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    other: I32,
+) -> tuple[F64, F64]:
     """Flux and its error (n,), (n,) in a round aperture, neighbours' light taken out.
 
     Pixels on the rim count in part. In a pixel with an owner, the owner has its part of the light and the nearest
@@ -109,7 +106,7 @@ def aperture_flux(
     return flux, np.sqrt(spread) if variance is not None else np.full(len(flux), np.nan)
 
 
-def pixel_flags(bits: NDArray[np.uint8] | None, pixels: Pixels, count: int) -> NDArray[np.int32]:
+def pixel_flags(bits: U8 | None, pixels: Pixels, count: int) -> I32:
     """(n,) MASKED, NONFINITE, SATURATED where a pixel of the object, or one beside it, has the bit.
 
     Args:

@@ -5,13 +5,12 @@ image can be learned: a linear readout of the network's last features is fitted 
 recovers the shear of any sample of the same population that is chosen by what the features know; it costs nothing at
 inference. It is fitted either on *pairs*, simulated galaxies of the same noise under +g and -g, where
 (e(+g) - e(-g)) / 2g is seen (Pujol et al. 2019, A&A 621, A2), or on *images* of any galaxies, no truth known, by what
-`counterfactual` makes of them: noisier by far per stamp, but right for the population that a survey really has.
+`metacalibration` makes of them: noisier by far per stamp, but right for the population that a survey really has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,84 +23,37 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.sources.labels import label_texts
-from astroml_plugin.tasks.ellipticity import metacalibration as counterfactual
-from astroml_plugin.tasks.ellipticity.task import EllipticityTask
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.ellipticity import metacalibration
+from astroml_plugin.tasks.ellipticity.readout import (
+    FeatureSpread,
+    NormalEquations,
+    add_to_means,
+    best_ridge,
+    features_of,
+    last_layers,
+    listening,
+    ridge_solution,
+    write_response,
+)
+from astroml_plugin.tasks.intervals import IntervalTask
 from astroml_plugin.tasks.normalisation import border_pixels, centred_psf, robust_width
-from astroml_plugin.training.batches import Batches, BlockStream
-from astroml_plugin.training.forward import ready
+from astroml_plugin.tasks.response_fit import ResponseFit
 
-_RIDGE = 1e-6  # of the mean square of the features
-_RIDGES = tuple(10.0**power for power in range(-6, 1))  # to choose from, where what is fitted is noisy
 _PARTS = 4  # that ridges are judged on in turn
 _FEWEST = 64  # pairs per component, or images per part
 _FAILED = int(ObjectFlag.NONFINITE | ObjectFlag.NO_PSF)
 _LEVELS = 6  # of the measured error, in each of which the PSF's ellipticity is to leave nothing
 
 
-class _Sums:
-    """What a linear fit of k numbers to f features needs of any number of objects."""
-
-    def __init__(self) -> None:
-        self.objects = 0
-        self.normal: np.ndarray | float = 0.0
-        self.cross: np.ndarray | float = 0.0
-
-    def add(self, features: np.ndarray, wanted: np.ndarray, spared: np.ndarray | float = 0.0) -> None:
-        """Objects with features (n, f), the last of them 1, and estimates (n, k).
-
-        Args:
-            spared: (f, k), what is too much in the sum of features times `wanted`.
-        """
-        self.objects += len(features)
-        self.normal = self.normal + features.T @ features
-        self.cross = self.cross + features.T @ wanted - spared
-
-    def __add__(self, other: _Sums) -> _Sums:
-        """Of the objects of both."""
-        both = _Sums()
-        both.objects = self.objects + other.objects
-        both.normal, both.cross = self.normal + other.normal, self.cross + other.cross
-        return both
-
-    def solve(self, ridge: float = _RIDGE) -> np.ndarray:
-        """(f, k) weights of the least squares."""
-        return _ridged(np.asarray(self.normal) / self.objects, np.asarray(self.cross) / self.objects, ridge)
-
-    def loss(self, weights: np.ndarray) -> float:
-        """Mean square of what weights (f, k) leave, but for a constant."""
-        square = np.einsum("fk,fg,gk->", weights, np.asarray(self.normal), weights)
-        return float(square - 2 * (weights * self.cross).sum()) / self.objects
-
-
-def _ridged(normal: np.ndarray, cross: np.ndarray, ridge: float = _RIDGE, free: bool = True) -> np.ndarray:
-    """Least squares with a ridge in units of the mean square; `free`: but for the last weight, the constant's."""
-    added = ridge * np.trace(normal) / len(normal) * np.eye(len(normal))
-    if free:
-        added[-1, -1] = 0.0
-    return np.linalg.solve(normal + added, cross)
-
-
-def _best_ridge(parts: list[_Sums]) -> float:
-    """The ridge under which each part is best described by the fit to the others."""
-
-    def loss(ridge: float) -> float:
-        left = [sum((other for other in parts if other is not part), _Sums()) for part in parts]
-        return sum(part.loss(rest.solve(ridge)) for part, rest in zip(parts, left))
-
-    return min(_RIDGES, key=loss)
-
-
-def fit_response(
-    task: EllipticityTask, network: nn.Module, data: Batches, table: pa.Table, device: str = "cpu"
-) -> dict[str, Any]:
+def fit_response(task: IntervalTask, network: nn.Module, stamps: Iterable[Cutouts], table: pa.Table) -> dict[str, Any]:
     """Fit the network's response outputs in place, on pairs.
 
     Args:
         task: of the network.
         network: trained, in eval mode.
-        data: stamps in sets, in the order of `table`.
+        stamps: batches of stamps in sets, in the order of `table`.
         table: their labels `set_id`, `branch` (+g1/0, -g1/0, +g2/90, …), `g1`, `g2`.
-        device: where the network is.
 
     Returns:
         Plain JSON: pairs per component, mean response with its standard error, and what part of its variance the
@@ -110,13 +62,13 @@ def fit_response(
     Raises:
         InputError: columns or pairs that are missing, or a network whose last layers are not linear.
     """
-    heads = _last_layers(task, network)
-    features, means, _ = _observed(task, network, heads, data, device)
+    heads = last_layers(task, network)
+    features, means, _ = _observed(task, network, heads, stamps)
     weights = np.empty((features.shape[1], 4))
     report: dict[str, Any] = {"from": "pairs", "pairs": [], "mean": [], "error": [], "explained": []}
     for component in (0, 1):
         plus, minus, shear = _pairs(table, component)
-        sums, seen = _Sums(), 0.5 * (features[plus].astype(np.float64) + features[minus])
+        sums, seen = NormalEquations(), 0.5 * (features[plus].astype(np.float64) + features[minus])
         wanted = (means[plus] - means[minus]) / (2 * shear[:, None])
         sums.add(seen, wanted)
         weights[:, component::2] = sums.solve()
@@ -125,15 +77,14 @@ def fit_response(
         report["mean"].append([float(value) for value in wanted.mean(0)])
         report["error"].append([float(value) for value in wanted.std(0) / len(wanted) ** 0.5])
         report["explained"].append(float(1 - residual.var() / wanted[:, component].var()))
-    _write(task, heads, weights)
+    write_response(task, heads, weights)
     return report
 
 
 def fit_response_from_images(
-    task: EllipticityTask,
+    task: IntervalTask,
     network: nn.Module,
-    data: BlockStream,
-    device: str = "cpu",
+    stamps: Iterable[Cutouts],
     *,
     draws: int = 1,
     seed: int = 0,
@@ -147,8 +98,7 @@ def fit_response_from_images(
     Args:
         task: of the network, which takes the PSF.
         network: trained, in eval mode.
-        data: stamps with PSF and variance.
-        device: where the network is.
+        stamps: batches of them, with PSF and variance.
         draws: of noise per object.
         seed: of the noise.
         progress: told how many objects are done.
@@ -161,36 +111,36 @@ def fit_response_from_images(
     """
     if task.settings.psf == "none":
         raise InputError("a response from images needs a model that takes the PSF: fit it on simulated pairs")
-    heads = _last_layers(task, network)
+    heads = last_layers(task, network)
     generator = torch.Generator().manual_seed(seed)
-    parts, left_out = [_Sums() for _ in range(_PARTS)], 0
+    parts, left_out = [NormalEquations() for _ in range(_PARTS)], 0
     spread = np.zeros((2, 4))
-    for batch in data.ordered():
-        whole = _whole(task, batch.cutouts)
-        left_out += len(batch.cutouts) - len(whole)
+    for batch in stamps:
+        whole = _whole(task, batch)
+        left_out += len(batch) - len(whole)
         if len(whole) == 0:
             continue
-        wanted, features, spared = _imagined(task, network, heads, whole.to(device), generator, draws)
+        wanted, features, noise = _imagined(task, network, heads, whole, generator, draws)
         for number, part in enumerate(parts):
             rows = slice(number, None, _PARTS)
-            part.add(features[rows], wanted[rows], spared[rows].sum(0))
+            part.add(features[rows], wanted[rows], noise[rows].sum(0))
         spread += [wanted.sum(0), (wanted**2).sum(0)]
         if progress is not None:
             progress(sum(part.objects for part in parts))
-    sums = sum(parts, _Sums())
+    sums = sum(parts, NormalEquations())
     if min(part.objects for part in parts) < _FEWEST:
         raise InputError(
             f"{sums.objects} stamps have all pixels and a PSF ({left_out} have not): a response needs thousands"
         )
-    ridge = _best_ridge(parts)
-    _write(task, heads, sums.solve(ridge))
+    ridge = best_ridge(parts)
+    write_response(task, heads, sums.solve(ridge))
     mean = spread[0] / sums.objects
     error = np.sqrt((spread[1] / sums.objects - mean**2) / sums.objects)
     found = {"images": sums.objects, "left_out": left_out, "mean": mean.tolist(), "error": error.tolist()}
     return {"from": "images", **found, "ridge": ridge}
 
 
-def _whole(task: EllipticityTask, cutouts: Cutouts) -> Cutouts:
+def _whole(task: IntervalTask, cutouts: Cutouts) -> Cutouts:
     """Stamps at the model's size with every pixel and a PSF, the noise of each known."""
     chosen = task.fitted_stamps(cutouts)
     if chosen.psf is None:
@@ -207,7 +157,7 @@ def _whole(task: EllipticityTask, cutouts: Cutouts) -> Cutouts:
 
 
 def _imagined(
-    task: EllipticityTask,
+    task: IntervalTask,
     network: nn.Module,
     heads: list[nn.Linear],
     cutouts: Cutouts,
@@ -215,28 +165,28 @@ def _imagined(
     draws: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Estimates of R11, R12, R21, R22 (n, 4), features (n, f), and what is too much in their products (n, f, 4)."""
-    with _listening(heads) as heard, torch.inference_mode():
+    with listening(heads) as heard, torch.inference_mode():
 
         def measured(image: Tensor) -> Tensor:
-            outputs = network(*task.inputs(replace(cutouts, image=image)))
+            outputs = network(*Task.prepare(task, replace(cutouts, image=image))[0])
             return task.intervals(outputs.float().cpu()).mean.double()
 
         def features(image: Tensor) -> Tensor:
             measured(image)
-            return _features(heard, len(image)).double()
+            return features_of(heard, len(image)).double()
 
         image, variance, psf = cutouts.image, cutouts.variance, cutouts.psf
         assert variance is not None
         assert psf is not None
-        shearing = counterfactual.Shearing(psf, image.shape[-1], counterfactual.centres(image, variance))
-        found = counterfactual.responses(measured, image, variance, shearing, generator, features=features, draws=draws)
-        spared = found.product.flatten(1, 2).transpose(1, 2)
-        return found.own.flatten(1).numpy(), features(image).numpy(), spared.numpy()
+        shearing = metacalibration.Shearing(psf, image.shape[-1], metacalibration.centres(image, variance))
+        found = metacalibration.responses(
+            measured, image, variance, shearing, generator, features=features, draws=draws
+        )
+        noise = found.product.flatten(1, 2).transpose(1, 2)
+        return found.own.flatten(1).numpy(), features(image).numpy(), noise.numpy()
 
 
-def fit_leakage(
-    task: EllipticityTask, network: nn.Module, data: Batches, table: pa.Table, device: str = "cpu"
-) -> dict[str, Any]:
+def fit_leakage(task: IntervalTask, network: nn.Module, stamps: Iterable[Cutouts], table: pa.Table) -> dict[str, Any]:
     """Take out of the network's means, in place, what follows the PSF's ellipticity; fit the response afterwards.
 
     The smallest change of the last layers, in the mean square of what it adds to each member and orientation, after
@@ -246,9 +196,8 @@ def fit_leakage(
     Args:
         task: of the network.
         network: trained, in eval mode.
-        data: stamps in pairs, in the order of `table`.
+        stamps: batches of stamps in pairs, in the order of `table`.
         table: their labels `set_id`, `branch` (+psf, -psf), `psf_e1`, `psf_e2`.
-        device: where the network is.
 
     Returns:
         Plain JSON: pairs, slope of (e1, e2) against the PSF's before and after, root mean square of the change.
@@ -256,10 +205,10 @@ def fit_leakage(
     Raises:
         InputError: columns or pairs that are missing, or a network whose last layers are not linear.
     """
-    heads = _last_layers(task, network)
+    heads = last_layers(task, network)
     signs = torch.tensor([1.0, -1.0] * 2)
-    spread = [_Spread() for _ in heads]
-    features, means, widths = _observed(task, network, heads, data, device, signs, spread)
+    spread = [FeatureSpread() for _ in heads]
+    features, means, widths = _observed(task, network, heads, stamps, signs, spread)
     plus, minus = _psf_pairs(table)
     psf = np.stack([table[name].to_numpy()[plus] - table[name].to_numpy()[minus] for name in ("psf_e1", "psf_e2")], 1)
     moved, change = means[plus] - means[minus], (features[plus].astype(np.float64) - features[minus])[:, :-1]
@@ -269,10 +218,10 @@ def fit_leakage(
     drivers = np.concatenate([share * psf[:, j : j + 1] for j in (0, 1)], axis=1)
     ends = np.cumsum([head.in_features for head in heads])[:-1]
     wanted = np.split(change.T @ drivers, ends)
-    inverse = np.concatenate([_ridged(one.covariance, part, free=False) for one, part in zip(spread, wanted)])
+    inverse = np.concatenate([ridge_solution(one.covariance, part, free=False) for one, part in zip(spread, wanted)])
     weights = -inverse @ np.linalg.lstsq(drivers.T @ change @ inverse, drivers.T @ moved, rcond=1e-6)[0]
     parts = np.split(weights, ends)
-    _add_to_means(task, heads, parts, [-one.mean @ part for one, part in zip(spread, parts)])
+    add_to_means(task, heads, parts, [-one.mean @ part for one, part in zip(spread, parts)])
     slopes = [
         [float((e[:, i] * psf[:, i]).sum() / (psf[:, i] ** 2).sum()) for i in (0, 1)]
         for e in (moved, moved + change @ weights)
@@ -280,31 +229,6 @@ def fit_leakage(
     square = [np.trace(part.T @ one.covariance @ part) for one, part in zip(spread, parts)]
     rms = float(np.sqrt(len(heads) * np.sum(square) / 2))
     return {"pairs": len(plus), "before": slopes[0], "after": slopes[1], "rms": rms}
-
-
-class _Spread:
-    """Mean and covariance of the features of one layer, orientations counted one by one."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total: np.ndarray | float = 0.0
-        self.square: np.ndarray | float = 0.0
-
-    def add(self, features: np.ndarray) -> None:
-        """(n, f) more."""
-        self.count += len(features)
-        self.total = self.total + features.sum(0)
-        self.square = self.square + features.T @ features
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(f,)"""
-        return np.asarray(self.total) / self.count
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """(f, f)"""
-        return np.asarray(self.square) / self.count - np.outer(self.mean, self.mean)
 
 
 def _psf_pairs(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -321,85 +245,28 @@ def _psf_pairs(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return plus[np.argsort(sets[plus], kind="stable")], minus[np.argsort(sets[minus], kind="stable")]
 
 
-def _add_to_means(
-    task: EllipticityTask, heads: list[nn.Linear], weights: list[np.ndarray], constants: list[np.ndarray]
-) -> None:
-    """Add readouts (f, 2) and constants (2,) of each layer to the means of every member; members are averaged."""
-    with torch.no_grad():
-        for head, readout, constant in zip(heads, weights, constants):
-            for member in range(head.out_features // task.per_member):
-                rows = slice(member * task.per_member, member * task.per_member + 2)
-                head.weight[rows] += len(heads) * torch.from_numpy(readout.T).to(head.weight)
-                head.bias[rows] += len(heads) * torch.from_numpy(constant).to(head.bias)
-
-
-def _last_layers(task: EllipticityTask, network: nn.Module) -> list[nn.Linear]:
-    """The linear layers that give the outputs: one per member, or one for all."""
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    for size, count in ((task.per_member, task.settings.members), (task.outputs, 1)):
-        found = [layer for layer in linear if layer.out_features == size]
-        if len(found) == count:
-            return found
-    raise InputError("the response needs a network that ends in linear layers, one for each member or one for all")
-
-
-@contextmanager
-def _listening(layers: list[nn.Linear]) -> Iterator[dict[int, Tensor]]:
-    """What each layer was given last."""
-    heard: dict[int, Tensor] = {}
-
-    def listen(number: int) -> Any:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            heard[number] = given[0].detach()
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(listen(number)) for number, layer in enumerate(layers)]
-    try:
-        yield heard
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _observed(
-    task: EllipticityTask,
+    task: IntervalTask,
     network: nn.Module,
     heads: list[nn.Linear],
-    data: Batches,
-    device: str,
+    stamps: Iterable[Cutouts],
     signs: Tensor | None = None,
-    spread: Sequence[_Spread] = (),
+    spread: Sequence[FeatureSpread] = (),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features (n, f + 1) as of `_features`, means (n, 2), and half-widths (n, 2); `spread` is told of each layer."""
+    """Features (n, f + 1) as of `features_of`, means (n, 2), and half-widths (n, 2); `spread` is told of each layer."""
     features, means, widths = [], [], []
-    with _listening(heads) as heard, torch.inference_mode():
-        for batch in data.ordered():
-            inputs, _, rows = ready(task, batch, device)
-            if len(rows) != len(batch.rows):
+    with listening(heads) as heard, torch.inference_mode():
+        for batch in stamps:
+            inputs, flags = task.prepare(batch)
+            if bool((flags & int(ObjectFlag.NONFINITE) != 0).any()):
                 raise InputError("the calibration set has stamps without a valid pixel: simulate it without masks")
             found = task.intervals(network(*inputs).float().cpu())
             means.append(found.mean.double().numpy())
             widths.append(found.narrow.double().numpy())
-            features.append(_features(heard, len(rows), signs).numpy())
+            features.append(features_of(heard, len(batch), signs).numpy())
             for one, layer in zip(spread, heard.values()):
                 one.add(layer.double().cpu().numpy())
     return np.concatenate(features), np.concatenate(means), np.concatenate(widths)
-
-
-def _features(heard: dict[int, Tensor], count: int, signs: Tensor | None = None) -> Tensor:
-    """(n, f + 1) of `count` objects on the CPU, averaged over the orientations the network gives, the last of them 1.
-
-    Args:
-        heard: what each last layer was given, (orientations x n, f).
-        count: n.
-        signs: (orientations,) factors in the average; default 1.
-    """
-    layers = [item.float().cpu().reshape(-1, count, item.shape[-1]) for item in heard.values()]
-    if signs is not None:
-        layers = [layer * signs[: len(layer), None, None] for layer in layers]
-    constant = 1.0 if signs is None else float(signs[: len(layers[0])].mean())
-    return torch.cat([*(layer.mean(0) for layer in layers), torch.full((count, 1), constant)], dim=1)
 
 
 def _pairs(table: pa.Table, component: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -424,15 +291,10 @@ def _pairs(table: pa.Table, component: int) -> tuple[np.ndarray, np.ndarray, np.
     return plus, minus, shear[plus]
 
 
-def _write(task: EllipticityTask, heads: list[nn.Linear], weights: np.ndarray) -> None:
-    """Put the readout (f, 4) of R11, R12, R21, R22 into the response rows of every member; members are averaged."""
-    values = torch.from_numpy(weights).float()
-    start = 0
-    with torch.no_grad():
-        for head in heads:
-            stop = start + head.in_features
-            for member in range(head.out_features // task.per_member):
-                last = (member + 1) * task.per_member
-                head.weight[last - task.extra : last] = len(heads) * values[start:stop].T.to(head.weight)
-                head.bias[last - task.extra : last] = values[-1].to(head.bias)
-            start = stop
+def fit(task: IntervalTask, network: nn.Module, stamps: Iterable[Cutouts], asked: ResponseFit) -> dict[str, Any]:
+    """Fit a network in place as asked; gives plain JSON of the report."""
+    if asked.kind == "leakage":
+        return fit_leakage(task, network, stamps, asked.labels)
+    if asked.kind == "pairs":
+        return fit_response(task, network, stamps, asked.labels)
+    return fit_response_from_images(task, network, stamps, draws=asked.draws, seed=asked.seed, progress=asked.progress)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from astroml_plugin.tasks.ellipticity import metacalibration as counterfactual
+from astroml_plugin.tasks.ellipticity import metacalibration
 
 torch.set_num_threads(1)
 SIZE = 48
@@ -34,7 +34,7 @@ def sheared(component: int, g: float, place: tuple[float, float]) -> Tensor:
 def test_only_the_galaxy_is_sheared_about_its_centre(component: int, place: tuple[float, float], psf_size: int) -> None:
     true = (sheared(component, 0.01, place) - sheared(component, -0.01, place)) / 0.02
     psf = 7 * gaussian(PSF, size=psf_size)
-    found = counterfactual.Shearing(psf, SIZE, torch.tensor([place]))(sheared(component, 0.0, place))[component]
+    found = metacalibration.Shearing(psf, SIZE, torch.tensor([place]))(sheared(component, 0.0, place))[component]
     assert float((found - true).abs().max()) < 2e-3 * float(true.abs().max())
 
 
@@ -43,8 +43,8 @@ def test_shear_without_a_centre_moves_the_galaxy() -> None:
     image = sheared(0, 0.0, place)
     psf = gaussian(PSF, size=25)
     found = (
-        counterfactual.Shearing(psf, SIZE)(image)[0]
-        - counterfactual.Shearing(psf, SIZE, torch.tensor([place]))(image)[0]
+        metacalibration.Shearing(psf, SIZE)(image)[0]
+        - metacalibration.Shearing(psf, SIZE, torch.tensor([place]))(image)[0]
     )
     moved = (sheared(0, 0.0, (0.41, 0.0)) - sheared(0, 0.0, (0.39, 0.0))) / 0.02 * 0.4
     assert float((found - moved).abs().max()) < 0.02 * float(moved.abs().max())
@@ -54,7 +54,7 @@ def test_wings_go_on_where_the_psf_image_ends() -> None:
     radius = np.hypot(*(np.mgrid[:95, :95] - 47))
     moffat = torch.from_numpy(((1 + radius**2 / 3.4**2) ** -3).astype(np.float32))[None, None]
     cut = moffat[..., 35:60, 35:60]
-    found = counterfactual._with_wings(cut, 95)
+    found = metacalibration._with_wings(cut, 95)
     ring = torch.from_numpy((radius > 13) & (radius < 25))
     missing = float(moffat[..., ring].sum())
     assert float(found[..., ring].sum()) == pytest.approx(missing, rel=0.2)
@@ -66,11 +66,11 @@ def test_centres_are_right_in_the_mean_at_any_noise() -> None:
     places = rng.uniform(-0.5, 0.5, (400, 2))
     clean = torch.cat([gaussian(GALAXY + PSF, *place) for place in places])
     ones = torch.ones_like(clean)
-    exact = counterfactual.centres(clean, 1e-12 * ones).numpy()
+    exact = metacalibration.centres(clean, 1e-12 * ones).numpy()
     np.testing.assert_allclose(exact, places, atol=0.01)
     sigma = float(clean[0].square().sum().sqrt()) / 12  # S/N 12
     noisy = clean + sigma * torch.from_numpy(rng.normal(size=clean.shape).astype(np.float32))
-    found = counterfactual.centres(noisy, sigma**2 * ones).numpy()
+    found = metacalibration.centres(noisy, sigma**2 * ones).numpy()
     slope = (found * places).sum() / (found**2).sum()
     assert 0.9 < slope < 1.15
     assert (found**2).mean() < 0.8 / 12  # shrunk
@@ -84,7 +84,7 @@ def test_spurious_response_of_the_noise_cancels_by_itself_and_against_features()
     clean = 6 * gaussian(GALAXY, size=size).expand(count, 1, size, size) / float(gaussian(GALAXY, size=size).max())
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(2)) * sigma
     psf = gaussian(0.4 * PSF, size=9)
-    shearing = counterfactual.Shearing(psf, size)
+    shearing = metacalibration.Shearing(psf, size)
 
     def seen(image: Tensor) -> Tensor:
         a, b, c = (image.flatten(1) @ probes.T).T
@@ -95,8 +95,8 @@ def test_spurious_response_of_the_noise_cancels_by_itself_and_against_features()
         return torch.stack([torch.ones_like(a), a, b * b], dim=1)
 
     image = clean + noise
-    true = torch.stack([counterfactual.derivative(seen, image, slope) for slope in shearing(clean)], dim=2)
-    found = counterfactual.responses(
+    true = torch.stack([metacalibration.derivative(seen, image, slope) for slope in shearing(clean)], dim=2)
+    found = metacalibration.responses(
         seen, image, sigma**2 * torch.ones_like(image), shearing, torch.Generator().manual_seed(5), features=features
     )
     h = features(image)[:, None, None, :]

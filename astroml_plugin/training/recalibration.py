@@ -1,0 +1,181 @@
+"""A trained bundle gets its shear response, or its errors anew, from stamps that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.response_fit import ResponseFit
+from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.bundle import CARD, ModelBundle
+from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.labelled import LabelledStamps
+
+METHODS = ("pairs", "images")
+"""Stamps that a response is fitted on: simulated sets of sheared ones, or those of any galaxies."""
+
+_LATER = ("response", "leakage", "calibration")
+"""Keys of a card's training record that later fits add."""
+
+
+@dataclass(frozen=True)
+class ResponseOptions:
+    """How a shear response is fitted."""
+
+    method: str | None = None
+    """One of `METHODS`; None: pairs where the data have branches, else images."""
+    psf_pairs: Sequence[str] = ()
+    """`Stamps` of `simulate --pairs psf`: first take out of the ellipticities what follows the PSF's."""
+    draws: int = 1
+    """Draws of noise per image, for the method "images"."""
+    seed: int = 0
+    """Seed of that noise."""
+    band: str | None = None
+    """Band of the data for a model that takes any."""
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise InputError(f"{self.draws} draws of noise per image: give 1 or more")
+        if self.method is not None and self.method not in METHODS:
+            raise InputError(f"a response is fitted from {' or '.join(METHODS)}, not {self.method!r}")
+
+
+def fit_bundle_response(
+    model: ModelBundle,
+    data: Sequence[str],
+    url: str,
+    options: ResponseOptions,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[ModelBundle, dict[str, Any]]:
+    """Fit the response outputs of a bundle and write it again; the bundle as written, and the report.
+
+    Args:
+        model: a bundle of a task that `has_response`.
+        data: `Stamps` that nothing else used.
+        url: folder or URL of the bundle to be written.
+        options: how.
+        progress: told how many images are done.
+
+    Raises:
+        InputError: another kind of bundle, data that were trained on, that hold no pairs, too few images, or a `url`
+            that holds something else.
+    """
+    task = model.task()
+    if not task.has_response:
+        raise InputError(f"bundle {model.name} measures no ellipticity: it has no shear response")
+    _refuse_other(url, model)
+    network, record = model.network(), dict(model.card.training)
+    report: dict[str, Any] = {}
+    if options.psf_pairs:
+        paired = _stamps(model, options.psf_pairs)
+        asked = ResponseFit("leakage", _labels(paired))
+        task, report["leakage"] = task.fit_response(network, _batches(task, paired, options.band), asked)
+        record["leakage"] = _identity(paired)
+    stamps = _stamps(model, data)
+    kind = options.method or ("pairs" if "branch" in stamps.labels.column_names else "images")
+    if kind == "pairs":
+        _refuse_no_pairs(stamps)
+    labels = _labels(stamps) if kind == "pairs" else pa.table({})
+    asked = ResponseFit(kind, labels, options.draws, options.seed, progress)
+    task, fitted = task.fit_response(network, _batches(task, stamps, options.band), asked)
+    report |= fitted
+    card = replace(
+        model.card,
+        settings=task.to_settings(),
+        training={**record, "response": {**_identity(stamps), "from": kind}},
+        metrics={**model.card.metrics, "response": report},
+    )
+    return ModelBundle.save(url, network, card), report
+
+
+def recalibrate_bundle(model: ModelBundle, data: Sequence[str], url: str, band: str | None = None) -> ModelBundle:
+    """Set what a task learns from validation outputs (widths of intervals, temperature) on other labelled stamps.
+
+    Args:
+        model: the bundle.
+        data: `Stamps` with the labels of its task, none of them trained on.
+        url: folder or URL of the bundle to be written.
+        band: the band of the data for a model that takes any.
+
+    Raises:
+        InputError: data that were trained on, or without the labels.
+    """
+    task, labelled = model.task(), LabelledStamps(list(data))
+    seen = {source["id"] for source in model.card.training.get("sources", [])}
+    if seen & {source.id for source in labelled.sources}:
+        raise InputError("errors cannot be calibrated on data that were trained on: give stamps of another seed")
+    rows = np.flatnonzero(task.usable(labelled.labels))
+    targets = task.targets(labelled.labels.take(pa.array(rows)))
+    bands = task.choose_bands(labelled.first.bands, band)
+    stream = BlockStream(labelled, rows, targets, bands=bands, batch_size=256)
+    network = model.network()
+    outputs, truth, _ = outputs_of(task, network, stream)
+    fitted = task.calibrate(outputs, truth)
+    record = {"digest": labelled.digest, "objects": len(truth)}
+    card = replace(model.card, settings=fitted.to_settings(), training={**model.card.training, "calibration": record})
+    return ModelBundle.save(url, network, card)
+
+
+def _refuse_other(url: str, model: ModelBundle) -> None:
+    """Refuse to write over anything but this model, its response old or new."""
+    for name in ("zarr.json", "schema.json"):
+        if storage.exists(storage.join(url, name)):
+            raise InputError(f"{storage.redact(url)} holds a store or catalog: choose another output for the bundle")
+    if storage.exists(storage.join(url, CARD)) and _trained(ModelBundle.load(url)) != _trained(model):
+        raise InputError(f"{storage.redact(url)} holds another bundle: choose another output or remove it")
+
+
+def _trained(model: ModelBundle) -> tuple[str, dict[str, Any]]:
+    """Task and training of a bundle, without what was fitted afterwards."""
+    record = model.card.training
+    return model.card.task, {name: record[name] for name in record if name not in _LATER}
+
+
+def _stamps(model: ModelBundle, data: str | Sequence[str]) -> LabelledStamps:
+    """The stamps, none of them trained on."""
+    stamps = LabelledStamps([data] if isinstance(data, str) else list(data))
+    seen = {source["id"] for source in model.card.training.get("sources", [])}
+    for source in stamps.sources:
+        if source.id in seen:
+            raise InputError(
+                f"{storage.redact(source.url)} was trained on: simulate a calibration set with another seed"
+            )
+    return stamps
+
+
+def _refuse_no_pairs(stamps: LabelledStamps) -> None:
+    missing = {"set_id", "branch", "g1", "g2"} - set(stamps.labels.column_names)
+    if missing:
+        told = ", ".join(storage.redact(source.url) for source in stamps.sources)
+        raise InputError(f"{told} lacks {', '.join(sorted(missing))}: make it with simulate --pairs shear")
+
+
+def _batches(task: Task, stamps: LabelledStamps, band: str | None) -> Iterator[Cutouts]:
+    rows = np.arange(stamps.labels.num_rows)
+    bands = task.choose_bands(stamps.first.bands, band)
+    stream = BlockStream(stamps, rows, torch.zeros(len(rows), 2), bands=bands, batch_size=256)
+    return (batch.cutouts for batch in stream.ordered())
+
+
+def _labels(stamps: LabelledStamps) -> pa.Table:
+    """The labels, the sets of several sources told apart."""
+    table = stamps.labels
+    if "set_id" not in table.column_names or len(stamps.sources) == 1:
+        return table
+    source = np.repeat(np.arange(len(stamps.sources)), [item.count for item in stamps.sources])
+    numbers = table["set_id"].to_numpy().astype(np.int64) * len(stamps.sources) + source
+    return table.set_column(table.column_names.index("set_id"), "set_id", pa.array(numbers))
+
+
+def _identity(stamps: LabelledStamps) -> dict[str, Any]:
+    """Record of the stamps in the card."""
+    return {"ids": [source.id for source in stamps.sources], "digest": stamps.digest}
