@@ -12,9 +12,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from astroml_plugin.core.typing import Array
 from astroml_plugin.evaluation.figures import write_figure
-
-Array = NDArray[np.floating]
 
 COLOURS = {"star": "#e69f00", "spheroid": "#d55e00", "disk": "#0072b2"}
 """Colour-blind safe (Okabe & Ito); other classes are grey."""
