@@ -8,7 +8,7 @@ fitted on the validation split divides the logits, and the setting `prior` shift
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,124 +19,19 @@ from torch.nn import functional
 
 from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.core.typing import F64, I64, Columns
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation import calibration, class_comparison, class_figures, class_metrics
-from astroml_plugin.evaluation import class_report as class_merit
+from astroml_plugin.evaluation import calibration, class_comparison, class_figures, class_metrics, class_report
 from astroml_plugin.evaluation.comparison import Comparison, Score, Scorer
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.tasks.base import Task, TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.classification import labels as class_labels
+from astroml_plugin.tasks.classification.losses import independent_loss, votes_loss
+from astroml_plugin.tasks.classification.settings import ClassifyRunOptions, ClassifySettings
 from astroml_plugin.tasks.judged import Outputs, Report
-from astroml_plugin.tasks.normalisation import Normalisation
-from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged, check_count
+from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged
 
 _MOST_TOLD = 12
-
-
-@dataclass(frozen=True)
-class ClassifySettings(TaskSettings):
-    """Settings of the classify task."""
-
-    stamp_size: int = 0
-    """As in `TaskSettings`."""
-    resize: str = "refuse"
-    """As in `TaskSettings`: a class depends on what surrounds the object, so another size is refused unless allowed."""
-    normalisation: Normalisation = field(default_factory=lambda: Normalisation(unit="scale", stretch="asinh"))
-    """As in `TaskSettings`; fixed scales keep colours."""
-    classes: tuple[str, ...] = ()
-    """Class names in column order; empty: `label_columns`, or the values of `names`, or what the training split has."""
-    label: str = "label"
-    """Label column; text or numbers. With `multi_label` names joined by ";" or "|" (none: an empty text)."""
-    names: dict[str, str] = field(default_factory=dict)
-    """Label value (as text) -> class name; several values may share one. Empty: the values are the names."""
-    label_columns: tuple[str, ...] = ()
-    """Instead of `label`, one column per class in their order: fractions or numbers of votes (soft labels, multinomial
-    likelihood); with `multi_label` 0, 1, true, false or fractions."""
-    votes: str = ""
-    """Column with the number of votes, where `label_columns` are vote fractions."""
-    multi_label: bool = False
-    """Classes do not exclude each other: one sigmoid each; the column `label` lists all of probability 0.5 or more."""
-    missing: str = "refuse"
-    """Objects without any label: "refuse" or "leave_out" (the card counts them). With `multi_label` an entry that is
-    unknown beside others that are known is left out of the loss."""
-    positive: str = ""
-    """A rare class that is searched for: evaluations then rank by it."""
-    label_smoothing: float = 0.0
-    """Probability that the loss spreads evenly over the classes."""
-    focal: float = 0.0
-    """Exponent gamma of the focal loss (Lin et al. 2017): well-told objects count (1 - p)^gamma; 0 is cross entropy."""
-    class_weights: str = "none"
-    """"balanced" weighs each class by the inverse of its share in the training split; "none"."""
-    weights: tuple[float, ...] = ()
-    """The weights in use, per class (measured from the training split); with `multi_label` of its positives."""
-    training_prior: tuple[float, ...] = ()
-    """Class fractions of the training split, for which probabilities hold without `prior` (measured)."""
-    prior: dict[str, float] = field(default_factory=dict)
-    """Class -> fraction in the survey; classes left out share the rest as in training."""
-    balance: float = 0.0
-    """Which class is the label: 0 the most probable one, 1 the one that would be were all classes equally frequent;
-    between them a little accuracy buys much balanced accuracy (`calibration.labels`). Probabilities do not change."""
-    temperature: float = 1.0
-    """Divides the logits; fitted on the validation split."""
-    search_bins: tuple[str, ...] = ()
-    """Label columns of numbers: an evaluation gives the figures of the search for `positive` in bins of each."""
-    negative_kind: str = ""
-    """Label column of text: and against the negatives of each kind alone."""
-    symmetries: int = 1
-    """Logits are averaged over so many symmetries of the square (1, 2, 4 or 8): steadier, at as many forwards."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        refuse_choices(self, {"missing": ("refuse", "leave_out"), "class_weights": ("none", "balanced")}, "classify")
-        check_count(self.symmetries)
-        if not 0 <= self.label_smoothing < 1 or self.focal < 0 or self.temperature <= 0:
-            raise InputError(
-                f"classify needs label_smoothing ({self.label_smoothing}) from 0 to below 1, focal ({self.focal}) of 0 "
-                f"or more and a temperature ({self.temperature}) above 0"
-            )
-        if not 0 <= self.balance <= 1 or (self.balance and self.multi_label):
-            raise InputError(
-                f"classify needs a balance ({self.balance}) from 0, the most probable class, to 1, every class alike; "
-                f"with multi_label there is none"
-            )
-        self._check_names()
-
-    def _check_names(self) -> None:
-        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
-        if repeated or "" in self.classes:
-            raise InputError(f"class names must differ and have letters; repeated: {', '.join(repeated) or 'none'}")
-        if self.label_columns and self.classes and len(self.label_columns) != len(self.classes):
-            raise InputError(f"{len(self.label_columns)} label_columns for {len(self.classes)} classes: give one each")
-        if self.votes and (self.multi_label or not self.label_columns):
-            raise InputError("a column of `votes` belongs to label_columns of vote fractions, without multi_label")
-        if self.positive and self.classes and self.positive not in self.classes:
-            raise InputError(f"positive class {self.positive!r} is none of {', '.join(self.classes)}")
-        if self.prior and self.classes and self.training_prior:
-            calibration.full_prior(self.prior, self.classes, self.training_prior, independent=self.multi_label)
-
-
-@dataclass(frozen=True)
-class ClassifyRunOptions(TaskRunOptions):
-    """Options of one run of a bundle of classes."""
-
-    prior: dict[str, float] = field(
-        default_factory=dict, metadata={"absent": "no bundle here gives classes: leave --prior away"}
-    )
-    """Class -> fraction of the survey's objects; probabilities then hold for these fractions, and classes that are not
-    given share the rest as in training."""
-    symmetries: int | None = field(
-        default=None, metadata={"absent": "no bundle here averages over symmetries: leave --symmetries away"}
-    )
-    """Logits are averaged over 1, 2, 4 or 8 symmetries of the square, at as many forwards; None: as the bundle says."""
-
-    def __post_init__(self) -> None:
-        if self.symmetries is not None:
-            check_count(self.symmetries)
-        wrong = {name: value for name, value in self.prior.items() if not isinstance(value, int | float)}
-        if wrong:
-            raise InputError(f"the fractions of a prior are numbers, not {wrong}")
 
 
 class ClassifyTask(Task):
@@ -330,35 +225,12 @@ class ClassifyTask(Task):
         """Cross entropy of classes, votes or independent classes; weighted, smoothed and focused as set."""
         settings = self.settings
         weights = torch.tensor(settings.weights, device=outputs.device) if settings.weights else None
+        shaped = {"smoothing": settings.label_smoothing, "focal": settings.focal}
         if settings.multi_label:
-            return self._independent_loss(outputs, targets, weights)
+            return independent_loss(outputs, targets, weights, **shaped)
         if targets.ndim == 1 and settings.focal == 0:
             return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=settings.label_smoothing)
-        return self._votes_loss(outputs, self._votes(targets), weights)
-
-    def _votes_loss(self, outputs: Tensor, votes: Tensor, weights: Tensor | None) -> Tensor:
-        """Minus the log likelihood per vote: multinomial, so that an object counts by its votes."""
-        logarithm = torch.log_softmax(outputs, dim=1)
-        smoothing = self.settings.label_smoothing
-        if smoothing:
-            votes = (1 - smoothing) * votes + smoothing * votes.mean(1, keepdim=True)
-        weighted = votes if weights is None else votes * weights
-        terms = weighted * logarithm
-        if self.settings.focal:
-            terms = terms * (1 - logarithm.exp()).clamp_min(0) ** self.settings.focal
-        return -terms.sum() / weighted.sum()
-
-    def _independent_loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Binary cross entropy per known entry."""
-        known = ~torch.isnan(targets)
-        wanted = torch.where(known, targets, torch.zeros_like(targets))
-        if self.settings.label_smoothing:
-            wanted = wanted * (1 - self.settings.label_smoothing) + 0.5 * self.settings.label_smoothing
-        yes, no = functional.logsigmoid(outputs), functional.logsigmoid(-outputs)
-        if self.settings.focal:
-            yes, no = (term * (1 - term.exp()).clamp_min(0) ** self.settings.focal for term in (yes, no))
-        positive = wanted * yes if weights is None else wanted * yes * weights
-        return -((positive + (1 - wanted) * no) * known).sum() / known.sum().clamp_min(1)
+        return votes_loss(outputs, self._votes(targets), weights, **shaped)
 
     def _votes(self, targets: Tensor) -> Tensor:
         """(n, class) from either form of targets of classes that exclude each other."""
@@ -445,9 +317,9 @@ class ClassifyTask(Task):
         settings = self.settings
         probabilities = np.stack([measured.own[f"p_{name}"] for name in settings.classes], axis=1).astype(np.float64)
         if settings.multi_label:
-            return class_merit.assess_independent(probabilities, targets.numpy(), settings.classes)
-        search = class_merit.Search(settings.positive, settings.search_bins, settings.negative_kind)
-        return class_merit.assess(
+            return class_report.assess_independent(probabilities, targets.numpy(), settings.classes)
+        search = class_report.Search(settings.positive, settings.search_bins, settings.negative_kind)
+        return class_report.assess(
             probabilities,
             most_votes(targets).numpy(),
             settings.classes,
@@ -467,7 +339,7 @@ class ClassifyTask(Task):
             values, targets, seconds[count] = outputs(self.with_settings(symmetries=count))
             probabilities[count] = self.probabilities(values).double().numpy()
             truth = most_votes(targets).numpy()
-        rows = class_merit.compared(probabilities, truth, seconds)
+        rows = class_report.compared(probabilities, truth, seconds)
         figure = class_figures.symmetry(rows, ("accuracy", "balanced_accuracy", "nll", "ece"))
         return {"symmetries": rows}, {"symmetries": figure}
 
