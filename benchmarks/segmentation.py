@@ -20,7 +20,7 @@ from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.baselines.extractor import Extracted, ExtractorSettings, extract
 from astroml_plugin.evaluation.detection_metrics import (
     BINS,
-    Found,
+    DetectionSet,
     Truth,
     blended,
     chance,
@@ -131,17 +131,17 @@ def _methods(task: SegmentTask, network: nn.Module, tuned: dict[str, ExtractorSe
     return methods
 
 
-def detected(task: SegmentTask, network: nn.Module, tile: Tile, maps: np.ndarray | None = None) -> Found:
+def detected(task: SegmentTask, network: nn.Module, tile: Tile, maps: np.ndarray | None = None) -> DetectionSet:
     """What the bundle finds in a tile of one band with a zero point of 31.4: fluxes in the tile's units."""
     maps = maps_of(task, network, tile) if maps is None else maps
     result = task.detect(maps, field_of(tile, task.bands, (31.4,)))
     flux = {kind: result.columns[f"flux_{kind}_{task.bands[0]}"].astype(float) for kind in ("iso", "aper", "total")}
-    return Found(result.x, result.y, result.labels, flux)
+    return DetectionSet(result.x, result.y, result.labels, flux)
 
 
-def _extracted(tile: Tile, settings: ExtractorSettings, fluxes: bool = True) -> Found:
+def _extracted(tile: Tile, settings: ExtractorSettings, fluxes: bool = True) -> DetectionSet:
     found = raw_extracted(tile, settings, fluxes)
-    return Found(found.x, found.y, found.labels, {"iso": found.iso, "aper": found.aperture, "auto": found.auto})
+    return DetectionSet(found.x, found.y, found.labels, {"iso": found.iso, "aper": found.aperture, "auto": found.auto})
 
 
 def raw_extracted(tile: Tile, settings: ExtractorSettings, fluxes: bool = True) -> Extracted:
@@ -194,7 +194,7 @@ def _text(values: list[float], digits: int = 3) -> str:
     return f"{values[0]:.{digits}f} ({values[1]:.{digits}f}–{values[2]:.{digits}f})"
 
 
-def _main(found: dict[str, list[Found]], truths: list[Truth], scale: Scale) -> tuple[str, dict[str, Any]]:
+def _main(found: dict[str, list[DetectionSet]], truths: list[Truth], scale: Scale) -> tuple[str, dict[str, Any]]:
     """Figures of every method, and of the matched filter."""
     sums = {name: [counts(*pair) for pair in zip(fields, truths)] for name, fields in found.items()}
     figures = {name: pooled(fields) for name, fields in sums.items()}
@@ -232,7 +232,7 @@ def _curve(
     network: nn.Module,
     seen: list[tuple[Tile, Truth]],
     maps: list[np.ndarray],
-    found: dict[str, list[Found]],
+    found: dict[str, list[DetectionSet]],
 ) -> tuple[str, dict[str, Any]]:
     """Completeness where the network is as pure as Source Extractor: its threshold is moved along, on these fields."""
     name = "completeness 24-25"
@@ -269,7 +269,7 @@ def _difference(
     return [float(values[0]), *(float(item) for item in np.quantile(values[1:], [0.025, 0.975]))]
 
 
-def _fluxes(found: dict[str, list[Found]], truths: list[Truth]) -> tuple[str, dict[str, Any]]:
+def _fluxes(found: dict[str, list[DetectionSet]], truths: list[Truth]) -> tuple[str, dict[str, Any]]:
     """Errors in blends, after one correction per kind from isolated objects; magnitude bias of faint ones."""
     rows, data = [], {}
     for method, kind in [

@@ -15,7 +15,7 @@ _STYLES = ("-", "--", ":", "-.")
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    """File stem -> figure of what `class_merit.assess` or `assess_independent` found."""
+    """File stem -> figure of what `class_report.assess` or `assess_independent` found."""
     drawn = {"reliability": reliability(result["reliability"], result["scores"]["ece"], _said(result))}
     if "confusion" in result:
         drawn["confusion"] = confusion(np.array(result["confusion"]), result["classes"])
