@@ -181,7 +181,7 @@ def read_unit(
     try:
         rows = (slice(start, stop), *region)
         array = _trusted(url, name, array, start)
-        values = array[rows] if storage.is_local(url) else storage.retrying(array.__getitem__, rows)
+        stored = array[rows] if storage.is_local(url) else storage.retrying(array.__getitem__, rows)
     except OSError as error:  # zarrs says so of damaged bytes too: nothing to wait for on a local disk
         if error.errno is None and storage.is_local(url):
             raise CorruptError(f"{where} is damaged ({error}): ingest it again") from error
@@ -190,7 +190,7 @@ def read_unit(
         if storage.is_remote_failure(error):
             raise CorruptError(f"{where} cannot be read: {storage.redact(str(error))}") from error
         raise CorruptError(f"{where} is damaged ({type(error).__name__}: {error}): ingest it again") from error
-    values = np.asarray(values)
+    values = np.asarray(stored)
     if _is_fill(values, array.fill_value) and not shard_exists(url, name, array, shard):
         raise CorruptError(f"{where} is missing its shard: ingest it again")
     return values

@@ -110,7 +110,7 @@ class Survey(Store, TileTable):
         Raises:
             InputError, CorruptError: as `read_tile`.
         """
-        side, chunk = self.array("image").shape[-2:], self.array("image").chunks[-1]
+        side, chunk = (self.tile_size, self.tile_size), self.array("image").chunks[-1]
         left, top = stamp_origin(x, size) - info.outer.x0, stamp_origin(y, size) - info.outer.y0
         boxes = partial_reads.chunk_boxes(left, top, size, chunk, side)
         names = [name for name in ("image", "variance", "mask") if name == "image" or getattr(info, f"has_{name}")]
