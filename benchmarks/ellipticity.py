@@ -26,7 +26,7 @@ import torch
 from astroml_plugin.evaluation.baselines import shapes
 from astroml_plugin.evaluation.value_metrics import value_figures
 from astroml_plugin.sources.stamps import Stamps
-from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import fit
 from astroml_plugin.training.labelled import LabelledStamps
@@ -247,7 +247,7 @@ def _training(url: str, scale: Scale) -> Part:
             torch.manual_seed(0)
             network = plan.build_network(recipe.network, recipe.network_arguments)
             streams = [
-                BlockStream(data, part, targets[part], bands=("r",), batch_size=512, memory=memory)
+                StampBatches(data, part, targets[part], bands=("r",), batch_size=512, memory=memory)
                 for part in (rows, rows[:512])
             ]
             if memory > IN_MEMORY:

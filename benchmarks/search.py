@@ -6,7 +6,7 @@ python -m benchmarks.search --minutes 20 --cores 2     # prints it, at 20 minute
 
 Studies are kept below ASTROML_BENCH and go on where they were stopped. Both searches of a seed run at the same time,
 since the same training takes up to half as many core-seconds again where others use the machine. Stamps have a seed of
-development: nothing that is quoted elsewhere was tuned on them.
+development: nothing that is quoted elsewhere was run_trials on them.
 """
 
 from __future__ import annotations

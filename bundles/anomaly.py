@@ -14,7 +14,7 @@ COUNT = 24_576
 """Stamps of the training set, one in a hundred an anomaly; one tenth is kept for validation and test."""
 
 SEED = 301
-"""Of the training set. Results are quoted for seeds of 900 and above."""
+"""Seed of the training set. Results are quoted for seeds of 900 and above."""
 
 _DESCRIPTION = (
     "How odd a galaxy is among ordinary ones of r 19-22.5 at 0.2 arcsec per pixel and the LSST's ten-year depth, from "

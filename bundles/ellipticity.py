@@ -35,7 +35,7 @@ ELLIPTICITY = (
         },
     ),
 )
-"""What `ellipticity` is trained on."""
+"""Training sets of `ellipticity`."""
 
 RESPONSE = (
     TrainingSet("sheared-fixed", "field-fixed", 24_576, 107, {**_TO_200, "pairs": "shear"}),
@@ -44,7 +44,7 @@ RESPONSE = (
         "sheared", "field-varying", 32_768, 104, {**_TO_400, "changes": {"camera": _ANY_PSF}, "pairs": "shear"}
     ),
 )
-"""What its shear response is fitted on."""
+"""Training sets of its shear response."""
 
 LEAKAGE = (
     TrainingSet(
@@ -55,13 +55,13 @@ LEAKAGE = (
         {"snr": (10.0, 400.0), "changes": {"camera": {"psf_fwhm": [0.5, 1.05]}}, "pairs": "psf"},
     ),
 )
-"""What PSF leakage is taken out on."""
+"""Pairs on which PSF leakage is taken out."""
 
 CALIBRATION = (
     TrainingSet("calibration-fixed", "field-fixed", 16_384, 105, _TO_200),
     TrainingSet("calibration-varying", "field-varying", 16_384, 106, _TO_200),
 )
-"""What its errors are calibrated on: above S/N 200 they are therefore a little too large."""
+"""Sets on which its errors are calibrated: above S/N 200 they are therefore a little too large."""
 
 _DESCRIPTION = (
     "Reduced shear of a galaxy in any one band at 0.2 arcsec per pixel, its PSF taken into account: posterior mean "

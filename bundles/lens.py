@@ -21,7 +21,7 @@ COUNT = 40_960
 """Stamps of the training set, half of them lenses; one tenth is kept for validation and test."""
 
 SEED = 401
-"""Of the training set. Results are quoted for seeds of 900 and above."""
+"""Seed of the training set. Results are quoted for seeds of 900 and above."""
 
 EASIEST = 0.90
 """AUROC of a random forest on `easy_features` above which the set would be too easy to train and measure on."""

@@ -21,7 +21,7 @@ _KEYS = {"images": "x", "label": "y", "object_id": "objid"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What this bundle needs beyond the common options."""
+    """Add options beyond those of all bundles."""
     parser.add_argument(
         "--images", required=True, help="NPZ with x (N, 64, 64, 3) uint8, y (Galaxy Zoo 1 class) and objid"
     )

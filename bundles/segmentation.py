@@ -32,7 +32,7 @@ TRAINING = (
     TrainingSet("wide", "fields", 512, 202, {"changes": _WIDE}),
     TrainingSet("dense", "fields", 768, 203, {"changes": {"stamps": {"density": [100.0, 250.0]}}}),
 )
-"""What it is trained on: 201 Mpix, 2,240 square arcminutes, some 180,000 objects.
+"""Training sets: 201 Mpix, 2,240 square arcminutes, some 180,000 objects.
 
 Close pairs are rare in fields like the real ones (3 % of the objects), and most of those cannot be told apart: trained
 on such fields alone, a network hardly learns what two objects look like. `dense` has most of the pairs.
@@ -76,7 +76,7 @@ def make(
 
 
 PURITY = 0.97
-"""Of all detections, at the thresholds that ship."""
+"""Purity of all detections at the thresholds that ship."""
 
 _SEEING = tuple(round(0.6 + 0.3 * (i + 0.5) / 8, 4) for i in range(8))
 """Arcsec, of the fields that thresholds are chosen on."""

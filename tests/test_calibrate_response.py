@@ -7,9 +7,9 @@ import torch
 from training_samples import class_stamps, ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
 from workflows.calibrate_response import calibrate_response
 from workflows.train import train
@@ -109,8 +109,8 @@ def test_mean_ellipticity_over_mean_response_is_the_shear(network: str, tmp_path
     model = ModelBundle.load(tmp_path / "calibrated")
     task, built = model.task(), model.network(fused=True)
     data = LabelledStamps([sheared_stamps(str(tmp_path / "t.zarr"), 400, 6)])
-    stream = BlockStream(data, np.arange(1600), torch.zeros(1600, 2), bands=("r",))
-    outputs, _, _ = outputs_of(task, built, stream)
+    stream = StampBatches(data, np.arange(1600), torch.zeros(1600, 2), bands=("r",))
+    outputs, _, _ = network_outputs(task, built, stream)
     e, response = task.intervals(outputs).mean.numpy(), task.response(outputs).numpy()
     g = np.stack([data.labels["g1"].to_numpy(), data.labels["g2"].to_numpy()], 1)
     for component, place in ((0, 0), (1, 3)):
@@ -138,8 +138,8 @@ def measured(bundle: Path, source: str) -> tuple[np.ndarray, np.ndarray, Labelle
     """Mean ellipticities (n, 2), responses (n, 4) and the stamps."""
     model, data = ModelBundle.load(bundle), LabelledStamps([source])
     task, count = model.task(), data.labels.num_rows
-    stream = BlockStream(data, np.arange(count), torch.zeros(count, 2), bands=("r",))
-    outputs, _, _ = outputs_of(task, model.network(fused=True), stream)
+    stream = StampBatches(data, np.arange(count), torch.zeros(count, 2), bands=("r",))
+    outputs, _, _ = network_outputs(task, model.network(fused=True), stream)
     return task.intervals(outputs).mean.numpy(), task.response(outputs).numpy(), data
 
 

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from astroml_plugin.search.study import Trial
-from astroml_plugin.search.tuning import Standing
+from astroml_plugin.search.tuning import SearchProgress
 from workflows import progress
 from workflows.progress import Reporter, search_rows
 
@@ -18,10 +18,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def standing(epochs: int, fraction: float | None, best: Trial | None = None, failed: int = 0) -> Standing:
+def standing(epochs: int, fraction: float | None, best: Trial | None = None, failed: int = 0) -> SearchProgress:
     ended = {"finished": 1, "stopped": 4, "failed": failed}
     value = math.nan if best is None else -1.23456789
-    return Standing(ended, [(7, 3), (9, 0)], best, "validation_loss", value, 10, epochs, fraction, 754.0)
+    return SearchProgress(ended, [(7, 3), (9, 0)], best, "validation_loss", value, 10, epochs, fraction, 754.0)
 
 
 def test_rows_say_what_is_best_runs_was_stopped_and_is_left() -> None:

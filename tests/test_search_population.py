@@ -17,9 +17,9 @@ from training_samples import ellipticity_stamps
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.search.population import Population, exchange, generations, latest
-from astroml_plugin.search.proposals import Legs
+from astroml_plugin.search.proposals import SegmentProposals
 from astroml_plugin.search.ray_cluster import Resources, connected
-from astroml_plugin.search.running import Leg
+from astroml_plugin.search.running import TrialSegment
 from astroml_plugin.search.samplers import random_sampler
 from astroml_plugin.search.space import Configuration, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, Study, Trial
@@ -166,9 +166,9 @@ def loss(configuration: Configuration, weights: float) -> float:
 
 
 def run(study: Study, order: np.random.Generator, most: int = 1000, fails: int | None = None) -> Exception | None:
-    """Legs in any order, three at once, as Tune would: each adds epochs to its log and checkpoint."""
+    """SegmentProposals in any order, three at once, as Tune would: each adds epochs to its log and checkpoint."""
     watch = Watched(study)
-    legs = Legs(study, random_sampler(SPACE, POPULATION.seed), watch, POPULATION)
+    legs = SegmentProposals(study, random_sampler(SPACE, POPULATION.seed), watch, POPULATION)
     running: dict[str, dict[str, Any]] = {}
     for number in range(most):
         while len(running) < 3 and isinstance(given := legs.suggest(f"t{number}-{len(running)}"), dict):
@@ -176,21 +176,21 @@ def run(study: Study, order: np.random.Generator, most: int = 1000, fails: int |
         if not running:
             return watch.fatal
         ended = sorted(running)[int(order.integers(len(running)))]
-        leg, configuration = Leg.of(running.pop(ended))
-        folder = study.folder(leg.number)
+        segment, configuration = TrialSegment.from_config(running.pop(ended))
+        folder = study.folder(segment.number)
         history = history_of(folder)
-        assert len(history) == leg.known
-        for epoch in range(leg.known, leg.until or POPULATION.epochs):
+        assert len(history) == segment.known
+        for epoch in range(segment.known, segment.until or POPULATION.epochs):
             weights = history[-1]["validation_loss"] if history else 0.0
             history.append({"epoch": epoch, "validation_loss": loss(configuration, weights)})
         header = json.dumps({"__metadata__": {"state": json.dumps({"history": history})}}).encode()
         storage.write_atomic(storage.join(folder, LOG), "".join(json.dumps(one) + "\n" for one in history).encode())
         storage.write_atomic(storage.join(folder, CHECKPOINT), len(header).to_bytes(8, "little") + header)
-        if leg.number == fails and leg.known == 2:
-            study.end(leg.number, FAILED, "its process died")
-        elif leg.until is None:
-            study.end(leg.number, FINISHED)
-        watch.trials[leg.number] = study.trial(leg.number)
+        if segment.number == fails and segment.known == 2:
+            study.end(segment.number, FAILED, "its process died")
+        elif segment.until is None:
+            study.end(segment.number, FINISHED)
+        watch.trials[segment.number] = study.trial(segment.number)
         legs.on_trial_complete(ended)
     return watch.fatal
 

@@ -14,7 +14,7 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.training.batches import Batch
 from astroml_plugin.training.fit import FitResult, fit
-from astroml_plugin.training.forward import outputs_of, ready
+from astroml_plugin.training.forward import network_inputs, network_outputs
 from astroml_plugin.training.settings import TrainingRun, TrainingSettings
 
 torch.set_num_threads(1)
@@ -74,7 +74,7 @@ def test_it_learns_and_keeps_the_best_weights(data: tuple[InMemory, InMemory], w
     assert whole.history[-1]["train_loss"] < whole.history[0]["train_loss"] - 0.3
     best = min(record["validation_loss"] for record in whole.history)
     assert whole.history[whole.best_epoch]["validation_loss"] == best
-    outputs, targets, rows = outputs_of(TASK, whole.network, data[1])
+    outputs, targets, rows = network_outputs(TASK, whole.network, data[1])
     assert float(TASK.loss(outputs, targets)) == pytest.approx(best, abs=1e-5)
     assert rows.tolist() == list(range(64))
 
@@ -168,13 +168,13 @@ def test_unusable_stamps_are_left_out_and_counted(data: tuple[InMemory, InMemory
 def test_training_sees_what_inference_sees(data: tuple[InMemory, InMemory], monkeypatch: pytest.MonkeyPatch) -> None:
     """One code path: the batch that `fit` trains on is what `prepare` gives, and nothing else normalises."""
     batch = next(data[0].ordered())
-    inputs, _, _ = ready(TASK, batch, "cpu")
+    inputs, _, _ = network_inputs(TASK, batch, "cpu")
     assert all(torch.equal(one, other) for one, other in zip(inputs, TASK.prepare(batch.cutouts)[0]))
     calls = []
     monkeypatch.setattr(
         type(TASK), "prepare", lambda self, cutouts: calls.append(1) or ((cutouts.image,), cutouts.flags)
     )
-    ready(TASK, batch, "cpu")
+    network_inputs(TASK, batch, "cpu")
     assert calls == [1]
 
 

@@ -15,7 +15,7 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.tasks.anomaly.task import ARTEFACTS, PICTURE_WEIGHTS, SIGNS
 from astroml_plugin.training.adversarial import CHECKPOINT, AdversarialSettings
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import columns
 from astroml_plugin.training.plan import plan_training
@@ -61,7 +61,7 @@ def test_the_card_has_the_ranking_of_stamps_as_they_are(tmp_path: Path) -> None:
     source, recipe = stored(tmp_path, 256, odd=96), tiny(label="kind")
     model = ModelBundle.load(train(recipe, data=source, out=str(tmp_path / "bundle")).bundle)
     plan, task = plan_training(recipe, LabelledStamps([source])), model.task()
-    outputs, targets, rows = outputs_of(task, model.network(), plan.stream("test"))
+    outputs, targets, rows = network_outputs(task, model.network(), plan.batches("test"))
     told, wanted = model.card.metrics["test"], task.metrics(outputs, targets, plan.table(rows))
     assert told["auroc"] == pytest.approx(wanted["auroc"])
     assert told["recall"] == pytest.approx(wanted["recall"])

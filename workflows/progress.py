@@ -74,22 +74,22 @@ class Reporter:
         for name, url in dashboard_urls(client).items():
             self.say(f"Dask {name}: {url}")
 
-    def search(self, standing: Any) -> None:
-        """A search's `Standing`: on a terminal a table that is redrawn, in a log a line now and then."""
+    def search(self, progress: Any) -> None:
+        """A search's `SearchProgress`: on a terminal a table that is redrawn, in a log a line now and then."""
         if self.interactive:
-            self._draw_search(standing)
-        elif time.monotonic() - self.spoke >= LOG_SECONDS or standing.fraction == 1.0:
+            self._draw_search(progress)
+        elif time.monotonic() - self.spoke >= LOG_SECONDS or progress.fraction == 1.0:
             self.spoke = time.monotonic()
-            rows = [f"{name} {value}" for name, value in search_rows(standing)]
+            rows = [f"{name} {value}" for name, value in search_rows(progress)]
             print(f"search: {', '.join(rows)}", file=self.stream, flush=True)
 
-    def _draw_search(self, standing: Any) -> None:
+    def _draw_search(self, progress: Any) -> None:
         from rich.console import Console
         from rich.live import Live
         from rich.table import Table
 
         table = Table(show_header=False)
-        for name, value in search_rows(standing):
+        for name, value in search_rows(progress):
             table.add_row(name, value)
         if self._bar is None:
             self._bar = Live(console=Console(file=self.stream), auto_refresh=False)
@@ -120,18 +120,18 @@ class Reporter:
         self._bar.update(self._task, completed=done, total=total, note=note)
 
 
-def search_rows(standing: Any) -> list[tuple[str, str]]:
+def search_rows(progress: Any) -> list[tuple[str, str]]:
     """Rows (name, text) about a search, for a person."""
-    running = ", ".join(f"{number} (epoch {epochs})" for number, epochs in standing.running)
-    ended = standing.ended
+    running = ", ".join(f"{number} (epoch {epochs})" for number, epochs in progress.running)
+    ended = progress.ended
     rows = [("best", "none yet")]
-    if standing.best is not None:
-        rows = [("best", f"{standing.objective} {standing.value:.5g} in trial {standing.best.number}")]
+    if progress.best is not None:
+        rows = [("best", f"{progress.objective} {progress.value:.5g} in trial {progress.best.number}")]
     rows += [("running", running or "none"), ("finished", str(ended["finished"])), ("stopped", str(ended["stopped"]))]
     rows += [("failed", str(ended["failed"]))] if ended["failed"] else []
-    rows += [("epochs", f"{standing.epochs:,}")]
-    if standing.seconds_left is not None:
-        rows += [("left", f"about {_duration(standing.seconds_left)}")]
+    rows += [("epochs", f"{progress.epochs:,}")]
+    if progress.seconds_left is not None:
+        rows += [("left", f"about {_duration(progress.seconds_left)}")]
     return rows
 
 

@@ -41,7 +41,7 @@ def search_table(recipe: str | Path | Recipe) -> dict[str, Any]:
 
 
 def _values(name: str) -> dict[str, Any]:
-    """What the TOML file says."""
+    """Tables of the TOML file."""
     url = str(_SHIPPED / f"{name}.toml") if name in shipped() else name
     try:
         text = storage.read_bytes(url).decode()

@@ -34,15 +34,15 @@ class SearchResult:
     best: int
     """Number of the winner."""
     value: float
-    """Its first objective, on the validation split."""
+    """First objective of the winner, on the validation split."""
     configuration: dict[str, Any]
-    """What it was given."""
+    """Configuration of the winner."""
     baseline: float | None
     """The first objective of the recipe's own values; None where they were not tried, or failed."""
     bundle: str | None
     """Path or URL of the winner's bundle; None while the study is left open."""
     metrics: dict[str, Any]
-    """Of the validation and the test split; empty while the study is left open."""
+    """Metrics of the validation and the test split; empty while the study is left open."""
     seconds: float
     """Wall time of this call."""
     skipped: bool = False

@@ -18,7 +18,7 @@ from workflows.recipe import read_recipe
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training made."""
+    """A finished training."""
 
     bundle: str
     """Path or URL of the bundle."""
@@ -29,7 +29,7 @@ class TrainResult:
     objects: int
     """Objects in the training split."""
     metrics: dict[str, Any]
-    """Of the validation and the test split."""
+    """Metrics of the validation and the test split."""
     seconds: float
     """Wall time of this call."""
     skipped: bool = False

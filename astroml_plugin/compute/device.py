@@ -44,6 +44,11 @@ def choose_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def place_network(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """The network on a torch device, its weights in the channels_last order; it is changed in place."""
+    return network.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def half_type(device: torch.device) -> torch.dtype | None:
     """Type that `auto` casts to: bfloat16 on GPUs that have it, float16 on older ones; None (float32) on a CPU."""
     if device.type != "cuda":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class Cutouts:
 
     def take(self, index: Tensor | slice) -> Cutouts:
         """The stamps of an index (n',) or slice, in its order."""
-        changed = {
+        changed: dict[str, Any] = {
             field.name: value[index.cpu() if isinstance(index, Tensor) and not value.is_cuda else index]
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
@@ -58,7 +59,7 @@ class Cutouts:
         wanted = torch.device(device)
         if wanted == self.image.device:
             return self
-        there = {
+        there: dict[str, Any] = {
             name: value.to(wanted, non_blocking=wanted.type == "cuda")
             for name in ("image", "variance", "valid", "psf", "flags")
             if (value := getattr(self, name)) is not None
@@ -70,7 +71,7 @@ class Cutouts:
         """Several batches of the same bands, one after another."""
         if len(parts) == 1:
             return parts[0]
-        tensors = {
+        tensors: dict[str, Any] = {
             field.name: torch.cat([getattr(part, field.name) for part in parts])
             for field in fields(cls)
             if isinstance(getattr(parts[0], field.name), Tensor)
@@ -280,7 +281,7 @@ def crop(cutouts: Cutouts, size: int) -> Cutouts:
     height, width = cutouts.image.shape[-2:]
     if (height, width) == (size, size):
         return cutouts
-    changed = {
+    changed: dict[str, Any] = {
         name: _centred(value, size)
         for name in ("image", "variance", "valid")
         if (value := getattr(cutouts, name)) is not None

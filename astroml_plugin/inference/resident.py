@@ -18,6 +18,7 @@ import torch
 from distributed import WorkerPlugin
 
 from astroml_plugin.compute.cluster import cores
+from astroml_plugin.compute.device import place_network
 from astroml_plugin.core import version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.budget import share_host
@@ -90,7 +91,7 @@ def _load(ref: BundleRef, device: torch.device) -> ResidentModel:
     bundle = ModelBundle.load(ref.url)
     if bundle.sha256 != ref.sha256:
         raise InputError(f"bundle {ref.name} changed since the run was planned: run again with another output")
-    network = bundle.network(fused=True).to(device, memory_format=torch.channels_last)
+    network = place_network(bundle.network(fused=True), device)
     return ResidentModel(bundle, bundle.task(), network, device)
 
 

@@ -85,7 +85,7 @@ class AnoGAN(nn.Module):
         return self
 
     def real(self, image: Tensor, weight: Tensor) -> Tensor:
-        """What the critic compares with generated images: (n, b, s, s) of stamps as `forward` takes them."""
+        """Images for the critic to compare with generated ones: (n, b, s, s) of stamps as `forward` takes them."""
         return compressed(3 * posed(doubled(odd(image)))[0])
 
     def drawn(self, count: int, generator: torch.Generator) -> Tensor:

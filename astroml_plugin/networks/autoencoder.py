@@ -55,10 +55,10 @@ def posed(image: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
     chosen = _orientations(image.shape[-1], image.device)[right.long() + 2 * up.long() + 4 * turned.long()]
 
-    def moved(item: Tensor) -> Tensor:
+    def turned_over(item: Tensor) -> Tensor:
         return item.flatten(2).gather(2, chosen[:, None].expand(-1, item.shape[1], -1)).reshape(item.shape)
 
-    return tuple(moved(item) for item in (image, *others))
+    return tuple(turned_over(item) for item in (image, *others))
 
 
 @lru_cache(maxsize=16)

@@ -34,6 +34,8 @@ class SymmetricConvolution(nn.Module):
         plain: whether the input is an image without orientations.
     """
 
+    places: Tensor
+
     def __init__(self, before: int, after: int, size: int, stride: int = 1, *, plain: bool = False) -> None:
         super().__init__()
         self.before, self.after, self.size, self.stride, self.plain = before, after, size, stride, plain
@@ -57,15 +59,18 @@ class SymmetricConvolution(nn.Module):
         return self.norm(each).reshape(found.shape)
 
     def folded(self) -> nn.Conv2d:
-        """The same function as one ordinary convolution, for inference."""
+        """One ordinary convolution that gives equal outputs, for inference."""
         filters = self.filters().detach()
         made = nn.Conv2d(filters.shape[1], filters.shape[0], self.size, self.stride, self.size // 2)
         norm = self.norm
-        gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).repeat(ORIENTATIONS)  # type: ignore[operator]
-        offset = norm.bias.repeat(ORIENTATIONS) - norm.running_mean.repeat(ORIENTATIONS) * gain  # type: ignore[operator,union-attr]
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        assert made.bias is not None
+        gain = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).repeat(ORIENTATIONS)
+        offset = norm.bias.repeat(ORIENTATIONS) - norm.running_mean.repeat(ORIENTATIONS) * gain
         with torch.no_grad():
             made.weight.copy_(filters * gain[:, None, None, None])
-            made.bias.copy_(offset)  # type: ignore[union-attr]
+            made.bias.copy_(offset)
         return made.requires_grad_(False)
 
 

@@ -84,6 +84,9 @@ class FlowVAE(nn.Module):
         ValueError: an unknown activation, a PSF, or another number of outputs.
     """
 
+    centres: Tensor
+    spreads: Tensor
+
     def __init__(
         self,
         bands: int,
@@ -174,7 +177,7 @@ def columns_of(shape: Shape) -> Tensor:
 
 
 def shape_from(columns: Tensor) -> Shape:
-    """The inverse of `columns_of`."""
+    """Shapes of n galaxies from columns `SHAPES` (n, 6)."""
     return Shape(10 ** columns[:, 0], 10 ** columns[:, 1], columns[:, 2:4], columns[:, 4:6])
 
 
@@ -182,4 +185,4 @@ def _dense(units: Sequence[int], act: type[nn.Module]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise(units[:-1]):
         layers += [nn.Linear(before, after), act()]
-    return nn.Sequential(*layers, nn.Linear(*units[-2:]))
+    return nn.Sequential(*layers, nn.Linear(units[-2], units[-1]))

@@ -47,14 +47,15 @@ def _has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _can_fold(convolution: nn.Module, norm: nn.Module) -> bool:
-    return (
-        (type(convolution) is nn.Conv2d or type(convolution) in _LINEAR)
-        and type(norm) is nn.BatchNorm2d
-        and norm.running_mean is not None
-        and not _has_hooks(convolution)
-        and not _has_hooks(norm)
-    )
+def _folded(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
+    """One convolution in place of both; None where it might be another function."""
+    if not isinstance(convolution, nn.Conv2d) or type(convolution) not in (nn.Conv2d, *_LINEAR):
+        return None
+    if not isinstance(norm, nn.BatchNorm2d) or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
+        return None
+    if _has_hooks(convolution) or _has_hooks(norm):
+        return None
+    return nn.utils.fusion.fuse_conv_bn_eval(convolution, norm)
 
 
 def _activate_in_place(network: nn.Module, held: Counter[int]) -> None:
@@ -79,13 +80,14 @@ def _activate_in_place(network: nn.Module, held: Counter[int]) -> None:
 def _fuse_chain(chain: nn.Module, held: Counter[int]) -> None:
     assert isinstance(chain, nn.Sequential)
     for index, layer in enumerate(chain):
-        if hasattr(layer, "folded"):
-            chain[index] = layer.folded()
+        folded = getattr(layer, "folded", None)
+        if callable(folded):
+            chain[index] = folded()
     for index in range(len(chain) - 1):
         convolution, norm = chain[index], chain[index + 1]
-        if _can_fold(convolution, norm) and held[id(convolution)] <= 1 and held[id(norm)] <= 1:
-            chain[index] = nn.utils.fusion.fuse_conv_bn_eval(convolution, norm)
-            chain[index + 1] = nn.Identity()
+        alone = held[id(convolution)] <= 1 and held[id(norm)] <= 1
+        if alone and (one := _folded(convolution, norm)) is not None:
+            chain[index], chain[index + 1] = one, nn.Identity()
 
 
 def _fuse_flow(network: nn.Module) -> None:
@@ -104,6 +106,6 @@ def _fuse_flow(network: nn.Module) -> None:
         names = str(before.target), str(node.target)
         convolution, norm = (modules[name] for name in names)
         alone = len(before.users) == 1 and all(calls.count(name) == 1 and name not in read for name in names)
-        if alone and _can_fold(convolution, norm):
-            network.set_submodule(names[0], nn.utils.fusion.fuse_conv_bn_eval(convolution, norm))
+        if alone and (one := _folded(convolution, norm)) is not None:
+            network.set_submodule(names[0], one)
             network.set_submodule(names[1], nn.Identity())

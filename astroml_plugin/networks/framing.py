@@ -22,7 +22,7 @@ _LEAST = 0.5  # pixels of a size that is believed; the most is a quarter of the 
 
 
 class Shape(NamedTuple):
-    """Of n galaxies on pixels; sizes in pixels, positions from the pixel size // 2."""
+    """Shapes of n galaxies on pixels; sizes in pixels, positions from the pixel size // 2."""
 
     flux: Tensor
     """(n,) sum of the pixels, all bands."""
@@ -136,7 +136,7 @@ def compressed(light: Tensor) -> Tensor:
 
 
 def expanded(brightness: Tensor) -> Tensor:
-    """The inverse of `compressed`."""
+    """Pixel values from what `compressed` gave."""
     return SOFTENING * torch.sinh(_CENTRE * brightness.clamp(-1.0, 2.0))
 
 

@@ -47,6 +47,11 @@ class MultipoleMLP(nn.Module):
         ValueError: an unknown activation, or outputs that are no multiple of heads.
     """
 
+    basis: Tensor
+    psf_basis: Tensor | None
+    turned: Tensor
+    signs: Tensor
+
     def __init__(
         self,
         bands: int,
@@ -174,7 +179,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
 
 
 def quarter_turns(scales: int, orders: int) -> tuple[Tensor, Tensor]:
-    """What 0 to 3 quarter turns (x towards y) do to the columns of `multipoles`: (4, f) from where, and (4, f) signs.
+    """Effect of 0 to 3 quarter turns (x towards y) on the columns of `multipoles`: (4, f) sources and (4, f) signs.
 
     A turn by alpha multiplies the moment c + i s of multipole m with exp(i m alpha).
     """

@@ -73,6 +73,9 @@ class PolarCNN(nn.Module):
         ValueError: an unknown activation, numbers that do not divide, a dropout that is no fraction, or a PSF.
     """
 
+    radii: Tensor
+    angles: Tensor
+
     def __init__(
         self,
         bands: int,

@@ -72,6 +72,8 @@ class Tikhonet(nn.Module):
         size: side of the stamps, pixels.
     """
 
+    sharp: Tensor
+
     def __init__(self, mending: nn.Module, fwhm: float, size: int) -> None:
         super().__init__()
         self.mending = mending

@@ -1,4 +1,4 @@
-"""What makes a trial good: one or several numbers of its epochs, each to be small or large."""
+"""Objectives: numbers of a trial's epochs that are to be small or large."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Objective:
     """One number of an epoch's record."""
 
     name: str
-    """As in the log of a training: validation_loss, validation_accuracy, …"""
+    """Name in the log of a training: validation_loss, validation_accuracy, …"""
     large: bool = False
     """Whether more is better."""
 

@@ -20,7 +20,7 @@ from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.search.study import FAILED, Study, Trial
 
 SHARE = 0.25
-"""Of the members that are replaced at each exchange, by as many of the best (truncation selection)."""
+"""Fraction of the members that each exchange replaces by as many of the best (truncation selection)."""
 _REDRAWN = 0.25
 """Probability that a changed value is drawn anew instead of moved."""
 _FACTORS = (0.8, 1.25)
@@ -60,7 +60,7 @@ class Population:
         return min(self.epochs, (generation + 1) * self.interval)
 
     def moves(self, generation: int, members: Sequence[Trial], objective: Objective) -> list[Move]:
-        """Who goes on from whom after a generation: those that failed and the worst, each from one of the best.
+        """Exchanges after a generation: failed and worst members go on from the weights of the best.
 
         Raises:
             InputError: every member failed.

@@ -1,4 +1,4 @@
-"""What Tune runs next, read from the study: whole trials one after another, or the legs of a population."""
+"""Proposals for Tune, read from the study: whole trials one after another, or segments of a population's trials."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ray.tune.search import Searcher
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.search.population import Population, exchange, generations
-from astroml_plugin.search.running import COST, Leg
+from astroml_plugin.search.running import COST, TrialSegment
 from astroml_plugin.search.samplers import Sampler
 from astroml_plugin.search.study import OPEN, Study, Trial
 from astroml_plugin.training.checkpoint import history_of
 
 
 class Watch(Protocol):
-    """What a search knows while it runs."""
+    """State of a search while it runs."""
 
     trials: dict[int, Trial]
-    """As they are now, by number."""
+    """Trials as they are now, by number."""
     fatal: Exception | None
-    """What ends the search, once there is such a thing."""
+    """Error that ends the search; None while there is none."""
 
     @property
     def over(self) -> bool:
@@ -45,7 +45,7 @@ class Proposals(Searcher):
         if self.watch.over:
             return Searcher.FINISHED
         trial = self.begun.pop(0) if self.begun else self.proposed()
-        return Searcher.FINISHED if trial is None else Leg(trial.number).told(trial.configuration)
+        return Searcher.FINISHED if trial is None else TrialSegment(trial.number).to_config(trial.configuration)
 
     def proposed(self) -> Trial | None:
         """A further trial of the study; None where there is none, or no disk to write it on."""
@@ -70,8 +70,8 @@ class Proposals(Searcher):
         """Nothing: the study is the state."""
 
 
-class Legs(Proposals):
-    """Generation after generation of a population: every member's leg, then the exchange."""
+class SegmentProposals(Proposals):
+    """Generation after generation of a population: every member's segment, then the exchange."""
 
     def __init__(self, study: Study, sampler: Sampler, watch: Watch, population: Population) -> None:
         super().__init__(study, sampler, watch)
@@ -84,7 +84,7 @@ class Legs(Proposals):
         self.waiting = self._due()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next leg; None while others of its generation run."""
+        """The next segment; None while others of its generation run."""
         if self.watch.over:
             return Searcher.FINISHED
         if not self.waiting and self.running:
@@ -95,10 +95,10 @@ class Legs(Proposals):
         self.running.add(trial_id)
         end = self.population.end(self.generation)
         until = None if end >= self.population.epochs else end
-        return Leg(one.number, until, len(one.history)).told(one.configuration)
+        return TrialSegment(one.number, until, len(one.history)).to_config(one.configuration)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """A leg came to its end."""
+        """A segment came to its end."""
         self.running.discard(trial_id)
 
     def _due(self) -> list[int]:

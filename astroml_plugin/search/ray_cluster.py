@@ -30,12 +30,12 @@ _SILENT = {
 
 _ATTEMPTS = 4
 _LATE = "timed out during startup"
-"""What Ray says where a machine is too busy for the 30 s that it gives itself."""
+"""Words of Ray's error where a machine is too busy to start it within 30 s."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes, and what there is."""
+    """Resources of one trial, and of the cluster."""
 
     cpus: float = 1.0
     """Cores of one trial."""
@@ -44,7 +44,7 @@ class Resources:
     concurrent: int | None = None
     """Trials at once, at most; None: as many as fit."""
     address: str | None = None
-    """Of a running Ray cluster; None starts one here and stops it at the end."""
+    """Address of a running Ray cluster; None starts one here and stops it at the end."""
     limit: int | None = None
     """Cores of the cluster that is started here; None: all that this process may use."""
 

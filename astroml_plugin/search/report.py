@@ -22,7 +22,7 @@ from astroml_plugin.training.settings import TrainingRun
 
 
 def shared_identity(study: Study) -> str | None:
-    """Of the checkpoints of a population, whose members go on from each other's."""
+    """Identity of all checkpoints of a population, whose members go on from each other's; None for other searches."""
     pbt = study.record["settings"]["algorithm"] == "pbt"
     return storage.digest("population", study.record["identity"]) if pbt else None
 

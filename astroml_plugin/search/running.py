@@ -43,42 +43,42 @@ COST, EPOCHS, FATAL = "cost", "epochs_done", "fatal"
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-_LEG = "_leg"
+_SEGMENT = "_leg"
 
 
 @dataclass(frozen=True)
-class Leg:
-    """What one call trains of a trial: usually all of it."""
+class TrialSegment:
+    """Epochs of a trial that one call trains: usually all."""
 
     number: int
-    """Of the trial."""
+    """Number of the trial."""
     until: int | None = None
     """Epochs after which it pauses; None: it trains to its end."""
     known: int = 0
     """Epochs that need no report any more."""
 
-    def told(self, configuration: Configuration) -> dict[str, Any]:
-        """As a configuration of Tune."""
-        return {_LEG: asdict(self), **configuration}
+    def to_config(self, configuration: Configuration) -> dict[str, Any]:
+        """Encode with a configuration in a config dict of Tune."""
+        return {_SEGMENT: asdict(self), **configuration}
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> tuple[Leg, Configuration]:
-        """The inverse."""
-        return cls(**config[_LEG]), {key: value for key, value in config.items() if key != _LEG}
+    def from_config(cls, config: Mapping[str, Any]) -> tuple[TrialSegment, Configuration]:
+        """Decode segment and configuration from a config dict of Tune."""
+        return cls(**config[_SEGMENT]), {key: value for key, value in config.items() if key != _SEGMENT}
 
 
 def run_trial(config: dict[str, Any], *, work: Work, url: str, objective: str, sign: float) -> None:
     """One trial: trains in its folder, reports each epoch, writes its outcome."""
-    leg, configuration = Leg.of(config)
-    folder = storage.join(url, "trials", f"{leg.number:05d}")
+    segment, configuration = TrialSegment.from_config(config)
+    folder = storage.join(url, "trials", f"{segment.number:05d}")
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    teller = _Teller(objective, sign, leg.known)
+    reporter = TuneReporter(objective, sign, segment.known)
     try:
-        work(configuration, folder, teller, leg.until)
-        if leg.until is None:
-            write_outcome(folder, FINISHED, **teller.extra)
+        work(configuration, folder, reporter, segment.until)
+        if segment.until is None:
+            write_outcome(folder, FINISHED, **reporter.extra)
     except (DivergedError, InputError) as error:  # would fail again in the same way
-        write_outcome(folder, FAILED, storage.redact(str(error)), **teller.extra)
+        write_outcome(folder, FAILED, storage.redact(str(error)), **reporter.extra)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK:  # not the trial's fault: the search has to end
             tune.report({FATAL: f"{error.strerror}", "errno": error.errno})
@@ -89,8 +89,8 @@ def run_trial(config: dict[str, Any], *, work: Work, url: str, objective: str, s
         raise
 
 
-class _Teller:
-    """Tells Tune an epoch's record, with the cost of the weights kept so far."""
+class TuneReporter:
+    """Reports an epoch's record to Tune, with the cost of the best weights so far."""
 
     def __init__(self, objective: str, sign: float, known: int) -> None:
         self.objective, self.sign, self.known = objective, sign, known
@@ -100,6 +100,7 @@ class _Teller:
         self.extra: dict[str, Any] = {"node": node}
 
     def note(self, name: str, value: Any) -> None:
+        """Keep a value that holds for the whole trial."""
         self.extra[name] = value
 
     def __call__(self, record: Mapping[str, Any]) -> None:

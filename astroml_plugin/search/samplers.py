@@ -25,7 +25,7 @@ def random_sampler(space: Space, seed: int) -> Sampler:
 
 
 def starting_with(first: Configuration, sampler: Sampler) -> Sampler:
-    """The same, but for the very first trial."""
+    """A sampler that proposes `first` for trial 0 and then asks another."""
     return lambda number, trials: dict(first) if number == 0 else sampler(number, trials)
 
 

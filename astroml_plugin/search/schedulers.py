@@ -21,7 +21,7 @@ class Scheduling:
     kind: str = "asha"
     """asha or none."""
     epochs: int = 30
-    """Of a trial, at most."""
+    """Epochs of a trial, at most."""
     grace: int = 1
     """Epochs before a trial may be stopped."""
     reduction: float = 3.0
@@ -33,6 +33,7 @@ class Scheduling:
 
 
 def scheduler_of(study: Study, scheduling: Scheduling, trials: Any) -> TrialScheduler:
+    """Tune's scheduler, which has seen the trials that ended in earlier calls."""
     if scheduling.kind != "asha":
         return FIFOScheduler()
     scheduler = ASHAScheduler(

@@ -23,7 +23,7 @@ from astroml_plugin.search.settings import SearchSettings
 from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.search.study import FAILED, OPEN, Study, Trial
 from astroml_plugin.search.trial import TrialWork, changeable, configured, own_configuration
-from astroml_plugin.search.tuning import Budget, Progress, tuned
+from astroml_plugin.search.tuning import Budget, Progress, run_trials
 from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, complete_task, plan_training
@@ -144,7 +144,7 @@ def search_recipe(
                 speed = any(one.name == SPEED for one in study.objectives)
                 work = TrialWork(base, urls, execution.device, settings.processes, speed, shared_identity(study))
                 with connected(resources):
-                    tuned(
+                    run_trials(
                         study,
                         work,
                         sampler,
@@ -235,7 +235,7 @@ def _sampler(chosen: SearchSettings, base: Recipe, space: Space, study: Study) -
 
 
 def _own(chosen: SearchSettings, base: Recipe, space: Space) -> Configuration | None:
-    """What the first trial tries: the recipe itself."""
+    """Configuration of the first trial: the recipe's own values; None where it does not try them."""
     return own_configuration(base, space) if chosen.baseline and chosen.algorithm != "grid" else None
 
 
@@ -258,7 +258,7 @@ def _scheduling(chosen: SearchSettings, base: Recipe) -> Scheduling:
 
 
 def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: LabelledStamps) -> dict[str, Any]:
-    """What a study is: whatever changes what a trial gives, or which trials there are."""
+    """Record of a study: everything that changes what a trial gives, or which trials there are."""
     objectives = [str(Objective.parse(text)) for text in chosen.objectives]
     names = ["algorithm", "seed", "processes"]
     names += ["grace", "reduction"] if chosen.algorithm.endswith("asha") else []

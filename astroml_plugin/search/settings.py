@@ -29,7 +29,7 @@ class SearchSettings:
     objectives: tuple[str, ...] = ("validation_loss",)
     """NAME, NAME:min or NAME:max; the first chooses the winner, all make the Pareto table."""
     seed: int = 0
-    """Of the configurations."""
+    """Seed of the configurations."""
     baseline: bool = True
     """The first trial has the recipe's own values, where the space contains them, so that nothing worse wins. A grid
     stays as it is."""

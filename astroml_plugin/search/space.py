@@ -1,4 +1,4 @@
-"""What is searched: keys of a recipe and the values they may take, some of them only where others have a value.
+"""Search space: keys of a recipe and the values they may take, some only where other keys have certain values.
 
 A configuration is a plain mapping from dotted recipe keys to values. Drawing one is a function of a seed and a number,
 so that a study needs no state of a random generator to go on.
@@ -88,7 +88,7 @@ class Parameter:
         return min(max(round(value) if self.logarithmic else math.floor(value), self.values[0]), self.values[1])
 
     def place(self, value: Any) -> float:
-        """The inverse, roughly: where a value lies from 0 (lowest, first choice) to 1."""
+        """Position of a value from 0 (lowest, first choice) to 1: about the inverse of `at`."""
         if self.kind == "choice":
             return self.values.index(frozen(value)) / max(1, len(self.values) - 1)
         low, high, value = (math.log(v) if self.logarithmic else float(v) for v in (*self.values, value))

@@ -48,9 +48,9 @@ class Trial:
     reason: str = ""
     """Why it failed or was stopped."""
     history: Sequence[Mapping[str, Any]] = ()
-    """Its epochs' records."""
+    """Records of the epochs."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What its process told at the end: node, seconds of preparation, attempts."""
+    """Values from the trial's process at its end: node, seconds of preparation, attempts."""
     schedule: Sequence[Mapping[str, Any]] = ()
     """Population-based training: epoch, trial and configuration from each change on, along the way of its weights."""
 
@@ -119,7 +119,7 @@ class Study:
 
     @property
     def main(self) -> Objective:
-        """What the winner is chosen by."""
+        """The objective that chooses the winner."""
         return self.objectives[0]
 
     def save(self, **changes: Any) -> None:
@@ -161,7 +161,7 @@ class Study:
         self.reopen(number)
 
     def exchanges(self) -> list[dict[str, Any]]:
-        """What was decided after each generation, in order."""
+        """Records of the exchanges after each generation, in order."""
         folder = storage.join(self.url, _EXCHANGES)
         return [storage.read_json(storage.join(folder, name)) for name in sorted(storage.list_files(folder, ".json"))]
 
@@ -270,7 +270,7 @@ def write_outcome(folder: str, status: str, reason: str = "", **extra: Any) -> N
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What two studies differ in, in words."""
+    """Names of the entries in which two studies differ, in words."""
     names = [key for key in wanted if key != "identity" and found.get(key) != wanted[key]]
     return f"its {' and '.join(names) or 'version'} differ"
 

@@ -26,7 +26,7 @@ from astroml_plugin.search.space import Configuration, Parameter, Space
 from astroml_plugin.training import distributed
 from astroml_plugin.training.batches import Batches
 from astroml_plugin.training.checkpoint import history_of
-from astroml_plugin.training.forward import ready
+from astroml_plugin.training.forward import network_inputs
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, initial_network, plan_training, training_identity
 from astroml_plugin.training.recipe import Recipe
@@ -59,7 +59,7 @@ def configured(base: Recipe, configuration: Configuration) -> Recipe:
 
 
 def own_configuration(base: Recipe, space: Space) -> Configuration | None:
-    """What the recipe itself has at the keys of a space; None where a value lies outside of the space."""
+    """The recipe's own values at the keys of a space; None where one lies outside of the space."""
     values: dict[str, Any] = to_mapping(base)
     values["settings"] = base.build_task().to_settings()
     signature = inspect.signature(plugins.load(plugins.NETWORKS, base.network))
@@ -90,7 +90,7 @@ class TrialWork:
     speed: bool
     """Whether the network's speed is measured."""
     identity: str | None = None
-    """Of all checkpoints, where trials go on from each other's; None: each trial has its own."""
+    """Identity of all checkpoints, where trials go on from each other's; None: each trial has its own."""
 
     def __call__(self, configuration: Configuration, folder: str, report: Report, until: int | None = None) -> None:
         """Train in `folder`, going on from the checkpoint that may be there."""
@@ -126,7 +126,7 @@ def _opened(urls: tuple[str, ...]) -> LabelledStamps:
 
 def _training_batches(plan: Plan, network: nn.Module, run: TrainingRun) -> Batches:
     """The training split; features of a fixed stem are made once per process for all trials that share them."""
-    stream, training = plan.stream("train", run.group), plan.recipe.training
+    stream, training = plan.batches("train", run.group), plan.recipe.training
     if not training.cache or run.group.size > 1:
         return stream
     stem = [(name, value.cpu().numpy().tobytes().hex()) for name, value in network.named_buffers()]
@@ -198,9 +198,9 @@ def _keeps_weights(base: Recipe, space: Space, plan: Plan, one: Parameter) -> bo
 
 def forward_speed(plan: Plan, network: nn.Module, device: str) -> float:
     """Objects per second of the network's forward pass over a batch of the validation split; median of five."""
-    batch = next(iter(plan.stream("validation").ordered()))
+    batch = next(iter(plan.batches("validation").ordered()))
     network.to(torch.device(device)).eval()
-    inputs, _, rows = ready(plan.task, batch, device)
+    inputs, _, rows = network_inputs(plan.task, batch, device)
     seconds = []
     with torch.inference_mode():
         for _ in range(_SPEED_REPEATS + 1):

@@ -22,9 +22,9 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError, LostError
 from astroml_plugin.search.population import Population
-from astroml_plugin.search.proposals import Legs, Proposals
+from astroml_plugin.search.proposals import Proposals, SegmentProposals
 from astroml_plugin.search.ray_cluster import Liveness, Resources, room
-from astroml_plugin.search.running import DISK, FATAL, Leg, Work, run_trial
+from astroml_plugin.search.running import DISK, FATAL, TrialSegment, Work, run_trial
 from astroml_plugin.search.samplers import Sampler
 from astroml_plugin.search.schedulers import Scheduling, scheduler_of
 from astroml_plugin.search.study import ERROR, FAILED, FINISHED, OUTCOME, STOPPED, Study, Trial
@@ -46,7 +46,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SearchProgress:
     """How far a search is."""
 
     ended: Mapping[str, int]
@@ -56,20 +56,20 @@ class Standing:
     best: Trial | None
     objective: str
     value: float
-    """Of the best so far; NaN before there is one."""
+    """Objective of the best trial so far; NaN before there is one."""
     trials: int
     """Proposed so far."""
     epochs: int
     """Over all trials."""
     fraction: float | None
-    """Of the budget that is spent; None where it has no end."""
+    """Fraction of the budget that is spent; None where it has no end."""
     seconds_left: float | None
 
 
-Progress = Callable[[Standing], None]
+Progress = Callable[[SearchProgress], None]
 
 
-def tuned(
+def run_trials(
     study: Study,
     work: Work,
     sampler: Sampler,
@@ -103,7 +103,7 @@ def tuned(
         sign=study.main.cost(1.0),
     )
     with_resources = tune.with_resources(_named(trainable), {"cpu": resources.cpus, "gpu": resources.gpus})
-    proposals = Legs(study, sampler, watch, population) if population else Proposals(study, sampler, watch)
+    proposals = SegmentProposals(study, sampler, watch, population) if population else Proposals(study, sampler, watch)
     tuner = tune.Tuner(
         with_resources,
         tune_config=tune.TuneConfig(
@@ -186,8 +186,8 @@ def _named(function: Callable[..., None]) -> Callable[[dict[str, Any]], None]:
 
 
 def _name(trial: Any) -> str:
-    leg, _ = Leg.of(trial.config)
-    return f"{leg.number:05d}" + ("" if leg.until is None else f"-{leg.until:05d}")
+    segment, _ = TrialSegment.from_config(trial.config)
+    return f"{segment.number:05d}" + ("" if segment.until is None else f"-{segment.until:05d}")
 
 
 def _storage_path(url: str) -> str:
@@ -253,7 +253,7 @@ class _Watch(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has a process."""
-        self.running.add(Leg.of(trial.config)[0].number)
+        self.running.add(TrialSegment.from_config(trial.config)[0].number)
         self.tell()
 
     def on_trial_result(
@@ -265,7 +265,7 @@ class _Watch(tune.Callback):
             return
         if "record" not in result:
             return
-        one = self.trials[Leg.of(trial.config)[0].number]
+        one = self.trials[TrialSegment.from_config(trial.config)[0].number]
         history = [record for record in one.history if record["epoch"] < result["record"]["epoch"]]
         self.trials[one.number] = replace(one, history=[*history, result["record"]], extra=result["extra"])
         self.pulse()
@@ -273,12 +273,12 @@ class _Watch(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial came to its end or was stopped."""
-        leg, _ = Leg.of(trial.config)
-        number, one = leg.number, self.trials[leg.number]
+        segment, _ = TrialSegment.from_config(trial.config)
+        number, one = segment.number, self.trials[segment.number]
         whole = len(one.history) >= self.scheduling.epochs
-        paused = leg.until is not None and len(one.history) >= leg.until
+        paused = segment.until is not None and len(one.history) >= segment.until
         if (self.over or paused) and not whole and not self._outcome(number):
-            self.running.discard(number)  # still open: another leg follows, or a larger budget goes on with it
+            self.running.discard(number)  # still open: another segment follows, or a larger budget goes on with it
             return
         reason = "" if whole else f"by {self.scheduling.kind} after {len(one.history)} epochs"
         status = FINISHED if whole else STOPPED
@@ -286,12 +286,12 @@ class _Watch(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An attempt failed; another follows."""
-        number = Leg.of(trial.config)[0].number
+        number = TrialSegment.from_config(trial.config)[0].number
         self.attempts[number] = self.attempts.get(number, 1) + 1
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The last attempt failed."""
-        number = Leg.of(trial.config)[0].number
+        number = TrialSegment.from_config(trial.config)[0].number
         if self.fatal is None:
             self._end(number, FAILED, self._reason(number))
 
@@ -334,9 +334,9 @@ class _Watch(tune.Callback):
     def tell(self) -> None:
         """Say how far it is."""
         if self.progress is not None:
-            self.progress(self.standing())
+            self.progress(self.search_progress())
 
-    def standing(self) -> Standing:
+    def search_progress(self) -> SearchProgress:
         """How far the search is."""
         every = list(self.trials.values())
         ended = {name: sum(one.status == name for one in every) for name in (FINISHED, STOPPED, FAILED)}
@@ -349,7 +349,7 @@ class _Watch(tune.Callback):
                 left = min(left, max(0.0, 3600 * self.budget.hours - self.seconds))
         best, main = self.study.winner(every), self.study.main
         value = math.nan if best is None else best.value(main)
-        return Standing(ended, running, best, main.name, value, len(every), self.epochs, fraction, left)
+        return SearchProgress(ended, running, best, main.name, value, len(every), self.epochs, fraction, left)
 
     def _fraction(self, ended: int) -> float | None:
         budget = self.budget
@@ -361,7 +361,7 @@ class _Watch(tune.Callback):
         return min(1.0, max(parts)) if parts else None
 
     def explained(self, error: Exception) -> Exception:
-        """What Tune raised, or the reason behind it."""
+        """The reason behind an error of Tune, else that error."""
         if self.fatal is not None:
             return self.fatal
         cause: BaseException | None = error

@@ -1,4 +1,4 @@
-"""Training a generator against a critic, beside `training.fit`: two optimisers, one question asked both ways.
+"""Adversarial training of a generator against a critic, before `training.fit` trains the rest of the network.
 
 Wasserstein distance with gradient penalty (Arjovsky et al. 2017; Gulrajani et al. 2017, NeurIPS 30, 5767). Nothing of a
 batch of a bad epoch is kept: where the generator no longer varies (mode collapse) or numbers are not finite any more,
@@ -27,7 +27,7 @@ from astroml_plugin.training.checkpoint import (
     restore_optimizer,
     write_checkpoint,
 )
-from astroml_plugin.training.forward import ready
+from astroml_plugin.training.forward import network_inputs
 from astroml_plugin.training.settings import EpochRecord, TrainingRun
 
 CHECKPOINT = "adversarial.safetensors"
@@ -37,7 +37,7 @@ _BETAS = (0.5, 0.9)
 
 
 class Adversaries(Protocol):
-    """What a network must have to be trained so."""
+    """Parts that a network needs for adversarial training."""
 
     generator: nn.Module
     """(n, latent) to images."""
@@ -48,7 +48,7 @@ class Adversaries(Protocol):
         """Images to be imitated, of network inputs."""
 
     def drawn(self, count: int, generator: torch.Generator) -> Tensor:
-        """What images are generated from."""
+        """Random numbers (count, latent) that images are generated from."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class AdversarialSettings:
     epochs: int = 0
     """Passes over the training split; 0: the network has no adversaries."""
     learning_rate: float = 3e-4
-    """Of both, Adam."""
+    """Learning rate of generator and critic (Adam)."""
     critic_steps: int = 3
     """Steps of the critic for each of the generator."""
     penalty: float = 10.0
@@ -92,7 +92,7 @@ class _State:
     """Averaged generator and critic of the last good epoch."""
 
 
-class _Duel:
+class GanTrainer:
     """Both networks, their optimisers, and the generator's average."""
 
     def __init__(self, network: Any, settings: AdversarialSettings, device: str) -> None:
@@ -106,6 +106,7 @@ class _Duel:
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
     def made(self, count: int, random: torch.Generator) -> Tensor:
+        """Generated images (count, b, s, s), with gradients."""
         return self.generator(self.network.drawn(count, random).to(self.device))
 
     def criticise(self, real: Tensor, random: torch.Generator) -> float:
@@ -137,7 +138,7 @@ class _Duel:
         optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
-        """What a good epoch leaves."""
+        """Weights to keep of a good epoch: averaged generator and critic, on the CPU."""
         both = prefixed("generator.", self.average) | prefixed("critic.", self.critic.state_dict())
         return {name: value.detach().cpu().clone() for name, value in both.items()}
 
@@ -164,15 +165,15 @@ def fit_adversarial(
     """
     if not all(hasattr(network, name) for name in ("generator", "critic", "real", "drawn")):
         raise InputError("adversarial epochs are for networks with a generator and a critic, such as anogan")
-    duel = _Duel(network, settings, run.device)
-    state = (_restored(run, duel) if run.resume else None) or _State()
+    trainer = GanTrainer(network, settings, run.device)
+    state = (_restored(run, trainer) if run.resume else None) or _State()
     with torch.random.fork_rng():
         while len(state.history) < settings.epochs and not state.stopped:
-            record = _epoch(task, duel, train, len(state.history), seed)
-            _judge(state, duel, record)
+            record = _epoch(task, trainer, train, len(state.history), seed)
+            _judge(state, trainer, record)
             if run.report is not None:
                 run.report(record)
-            _save(run, state, duel)
+            _save(run, state, trainer)
     if not state.good:
         told = state.history[-1] if state.history else {}
         raise DivergedError(
@@ -185,28 +186,28 @@ def fit_adversarial(
     return state.history
 
 
-def _epoch(task: Task, duel: _Duel, train: Batches, epoch: int, seed: int) -> EpochRecord:
+def _epoch(task: Task, trainer: GanTrainer, train: Batches, epoch: int, seed: int) -> EpochRecord:
     """One pass; mean distance and how much generated images vary."""
     started = time.perf_counter()
     random = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     torch.manual_seed(1_000_003 * seed + epoch)
-    duel.generator.train()
+    trainer.generator.train()
     distances: list[float] = []
     real = torch.zeros(0)
     for step, batch in enumerate(train.epoch(epoch)):
-        inputs, targets, _ = ready(task, batch, duel.device)
+        inputs, targets, _ = network_inputs(task, batch, trainer.device)
         if len(targets) < 2:
             continue
         inputs, _ = task.augment(inputs, targets, random)
         with torch.no_grad():
-            real = duel.network.real(*inputs)
-        distances.append(duel.criticise(real, random))
-        if step % duel.settings.critic_steps == 0:
-            duel.imitate(len(real), random)
+            real = trainer.network.real(*inputs)
+        distances.append(trainer.criticise(real, random))
+        if step % trainer.settings.critic_steps == 0:
+            trainer.imitate(len(real), random)
     if not distances:
         raise InputError("none of the training stamps has a valid pixel: check the images and their masks")
     with torch.no_grad():
-        spread = float(duel.made(max(64, len(real)), random).std(0).mean() / real.std(0).mean().clamp_min(1e-9))
+        spread = float(trainer.made(max(64, len(real)), random).std(0).mean() / real.std(0).mean().clamp_min(1e-9))
     return {
         "epoch": epoch,
         "distance": sum(distances) / len(distances),
@@ -215,39 +216,39 @@ def _epoch(task: Task, duel: _Duel, train: Batches, epoch: int, seed: int) -> Ep
     }
 
 
-def _judge(state: _State, duel: _Duel, record: EpochRecord) -> None:
+def _judge(state: _State, trainer: GanTrainer, record: EpochRecord) -> None:
     """Keep a good epoch; stop after one that is not finite, or some that have collapsed."""
     finite = math.isfinite(record["distance"]) and math.isfinite(record["spread"])
-    record["good"] = finite and record["spread"] >= duel.settings.least_spread
+    record["good"] = finite and record["spread"] >= trainer.settings.least_spread
     state.history.append(record)
     if record["good"]:
-        state.good, state.good_epoch = duel.state(), record["epoch"]
+        state.good, state.good_epoch = trainer.state(), record["epoch"]
     elif not finite:
         state.stopped = "diverged"
-    elif state.good and record["epoch"] - state.good_epoch >= duel.settings.patience:
+    elif state.good and record["epoch"] - state.good_epoch >= trainer.settings.patience:
         state.stopped = "collapsed"
     if state.stopped:
         record["stopped"] = f"{state.stopped}; epoch {state.good_epoch} is kept"
 
 
-def _save(run: TrainingRun, state: _State, duel: _Duel) -> None:
-    tensors = prefixed("good.", state.good) | prefixed("average.", duel.average)
-    for name, module in (("generator", duel.generator), ("critic", duel.critic)):
+def _save(run: TrainingRun, state: _State, trainer: GanTrainer) -> None:
+    tensors = prefixed("good.", state.good) | prefixed("average.", trainer.average)
+    for name, module in (("generator", trainer.generator), ("critic", trainer.critic)):
         tensors |= prefixed(f"now.{name}.", module.state_dict())
-    for name, optimizer in duel.optimizers.items():
+    for name, optimizer in trainer.optimizers.items():
         tensors |= prefixed(f"optimizer.{name}.", optimizer_tensors(optimizer))
     plain = {name: getattr(state, name) for name in ("history", "good_epoch", "stopped")}
     write_checkpoint(storage.join(run.out, CHECKPOINT), tensors, {"identity": run.identity, **plain})
 
 
-def _restored(run: TrainingRun, duel: _Duel) -> _State | None:
+def _restored(run: TrainingRun, trainer: GanTrainer) -> _State | None:
     found = read_checkpoint(run.out, CHECKPOINT, run.identity)
     if found is None:
         return None
     tensors, plain = found
-    for name, module in (("generator", duel.generator), ("critic", duel.critic)):
+    for name, module in (("generator", trainer.generator), ("critic", trainer.critic)):
         module.load_state_dict(below(tensors, f"now.{name}."))
-    duel.average = below(tensors, "average.")
-    for name, optimizer in duel.optimizers.items():
+    trainer.average = below(tensors, "average.")
+    for name, optimizer in trainer.optimizers.items():
         restore_optimizer(optimizer, below(tensors, f"optimizer.{name}."))
     return _State(plain["history"], plain["good_epoch"], plain["stopped"], below(tensors, "good."))

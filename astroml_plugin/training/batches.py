@@ -44,7 +44,7 @@ class StemBatch:
 
 
 class Batches(Protocol):
-    """Data of one split, as `fit` reads them; `BlockStream` and `StemCache` are such."""
+    """Data of one split, as `fit` reads them; `StampBatches` and `StemCache` are such."""
 
     def __len__(self) -> int:
         """Objects."""
@@ -67,7 +67,7 @@ class _Pool:
     """(n, layer, y, x) float16 where pixels are learned."""
 
 
-class BlockStream:
+class StampBatches:
     """Batches of some objects of a `LabelledStamps`, shuffled per epoch or in order.
 
     Args:

@@ -22,9 +22,9 @@ from astroml_plugin.core.typing import I64, Bool
 from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.run_options import assign_options, run_options
-from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import measure
 from astroml_plugin.training.splits import SplitSettings
@@ -75,7 +75,7 @@ def evaluate_bundle(model: ModelBundle, source: str, url: str, options: Evaluati
     run = run_options(own, given)
     task = own.for_run(run)
     forward = _Forward(model, data, task, own, band=run.band, device=options.device)
-    outputs, targets, measured = outputs_of(task, forward.network, forward.stream, forward.device)
+    outputs, targets, measured = network_outputs(task, forward.network, forward.stream, forward.device)
     table = data.labels.take(pa.array(measured))
     metrics = {**own.metrics(outputs, targets, table), "failures": len(forward.rows) - len(measured)}
     drawn = own.figures(outputs, targets, table)
@@ -117,7 +117,7 @@ class _Forward:
         self.device = device or choose_device()
         self.rows, self.split = _unseen_rows(model, own, data, task.usable(data.labels))
         targets = task.targets(data.labels.take(pa.array(self.rows)))
-        self.stream = BlockStream(data, self.rows, targets, bands=bands, batch_size=256, layers=task.layers)
+        self.stream = StampBatches(data, self.rows, targets, bands=bands, batch_size=256, layers=task.layers)
         network = model.network(fused=True)
         self._single = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = task.inference_network(self._single)
@@ -125,7 +125,7 @@ class _Forward:
     def timed(self, task: Task) -> tuple[Tensor, Tensor, float]:
         """Outputs of the network as a task has them averaged, targets, and the seconds that it took."""
         started = time.perf_counter()
-        outputs, targets, _ = outputs_of(task, task.inference_network(self._single), self.stream, self.device)
+        outputs, targets, _ = network_outputs(task, task.inference_network(self._single), self.stream, self.device)
         return outputs, targets, time.perf_counter() - started
 
 

@@ -42,7 +42,7 @@ class Group:
         """A context in which processes may have different numbers of batches."""
         return wrapped.join() if isinstance(wrapped, nn.parallel.DistributedDataParallel) else nullcontext()
 
-    def agree(self, answer: bool) -> bool:
+    def broadcast_flag(self, answer: bool) -> bool:
         """The first process's answer, in all; also waits for all."""
         if self.size == 1:
             return answer

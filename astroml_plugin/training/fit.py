@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin.compute.device import place_network
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DivergedError, InputError
 from astroml_plugin.tasks.base import Task
@@ -31,7 +32,7 @@ from astroml_plugin.training.checkpoint import (
     write_checkpoint,
     write_log,
 )
-from astroml_plugin.training.forward import outputs_of, ready
+from astroml_plugin.training.forward import network_inputs, network_outputs
 from astroml_plugin.training.settings import OPTIMIZERS, EpochRecord, TrainingRun, TrainingSettings
 from astroml_plugin.training.stem_cache import StemCache
 
@@ -41,7 +42,7 @@ class FitResult:
     """A finished training."""
 
     network: nn.Module
-    """With the best weights, in eval mode."""
+    """Network with the best weights, in eval mode."""
     history: list[EpochRecord]
     """One record per epoch, as in the log."""
     best_epoch: int
@@ -52,7 +53,7 @@ class FitResult:
 
 @dataclass
 class _State:
-    """What a checkpoint holds beside weights and optimizer."""
+    """Plain values and best weights that a checkpoint holds beside network and optimizer."""
 
     history: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = -1
@@ -63,15 +64,15 @@ class _State:
 
 @dataclass
 class _Loop:
-    """What the steps of one training share."""
+    """Everything that the steps of one training share."""
 
     task: Task
     network: nn.Module
-    """With the weights that the optimizer changes."""
+    """Network whose weights the optimizer changes."""
     wrapped: nn.Module
-    """The same, or around it what averages gradients over processes."""
+    """`network`, or its wrapper that averages gradients over processes."""
     averaged: nn.Module | None
-    """With the exponential average of the weights."""
+    """Network with the exponential average of the weights; None without an average."""
     optimizer: torch.optim.Optimizer
     settings: TrainingSettings
     run: TrainingRun
@@ -131,7 +132,9 @@ def fit(
                     _save(state, loop)
             else:
                 state.history.append(record)
-            state.stopped = "stopped" if group.agree(bool(state.stopped)) and not group.first else state.stopped
+            state.stopped = (
+                "stopped" if group.broadcast_flag(bool(state.stopped)) and not group.first else state.stopped
+            )
     network.load_state_dict(state.best or loop.judged.state_dict())
     stopped = state.stopped or ("done" if len(state.history) >= settings.epochs else "paused")
     return FitResult(network.eval(), state.history, state.best_epoch, stopped)
@@ -139,7 +142,7 @@ def fit(
 
 def _loop(task: Task, network: nn.Module, settings: TrainingSettings, run: TrainingRun) -> _Loop:
     """Network on its device, optimizer, average."""
-    network.to(torch.device(run.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place_network(network, run.device)
     make = OPTIMIZERS[settings.optimizer]
     optimizer = make(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     averaged = copy.deepcopy(network).requires_grad_(False) if settings.ema else None
@@ -156,12 +159,12 @@ def _one_epoch(loop: _Loop, train: Batches, epoch: int) -> EpochRecord:
     with loop.run.group.uneven(loop.wrapped):
         for batch in train.epoch(epoch):
             rate = settings.rate((epoch + seen / len(train)) / settings.epochs)
-            inputs, targets, _ = ready(loop.task, batch, loop.run.device)
+            inputs, targets, _ = network_inputs(loop.task, batch, loop.run.device)
             seen += len(batch.rows)
             if len(targets) < 2:  # batch normalisation has no width of one object
                 continue
             if not isinstance(batch, StemBatch):
-                inputs, targets = _changed(loop, inputs, targets, generator)
+                inputs, targets = _augmented(loop, inputs, targets, generator)
             loss = _step(loop, *_mixed(settings, inputs, targets, generator), rate)
             if not math.isfinite(loss):
                 raise _diverged(loop, loss, epoch, seen, rate)
@@ -171,10 +174,10 @@ def _one_epoch(loop: _Loop, train: Batches, epoch: int) -> EpochRecord:
     return {"train_loss": total / used, "learning_rate": rate, "unusable": seen - used}
 
 
-def _changed(
+def _augmented(
     loop: _Loop, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """A batch as this epoch shows it."""
+    """Augment a batch: symmetries, warp, the corruption of the task's pretext."""
     if loop.settings.augment:
         inputs, targets = loop.task.augment(inputs, targets, generator)
     inputs = loop.settings.warp.apply(inputs, generator) if loop.settings.warp else inputs
@@ -242,7 +245,7 @@ def _average(loop: _Loop) -> None:
 
 def _validate(task: Task, network: nn.Module, validation: Batches, device: str) -> EpochRecord:
     """Validation loss and the task's scalar metrics."""
-    outputs, targets, _ = outputs_of(task, network, validation, device, asked=True)
+    outputs, targets, _ = network_outputs(task, network, validation, device, pretext=True)
     metrics = task.metrics(outputs, targets)
     scalars = {name: value for name, value in metrics.items() if isinstance(value, int | float) and name != "loss"}
     return {

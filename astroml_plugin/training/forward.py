@@ -10,11 +10,11 @@ from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import Batch, Batches, StemBatch
 
-_ASKED_SEED = 9001
+_PRETEXT_SEED = 9001
 """Seed of the corruption that validation asks a network to undo."""
 
 
-def ready(task: Task, batch: Batch | StemBatch, device: str) -> tuple[tuple[Tensor, ...], Tensor, np.ndarray]:
+def network_inputs(task: Task, batch: Batch | StemBatch, device: str) -> tuple[tuple[Tensor, ...], Tensor, np.ndarray]:
     """Network inputs, targets and rows of a batch on the device, without stamps that have no valid pixel."""
     if isinstance(batch, StemBatch):
         return batch.inputs, batch.targets, batch.rows
@@ -26,22 +26,22 @@ def ready(task: Task, batch: Batch | StemBatch, device: str) -> tuple[tuple[Tens
     return tuple(item[usable] for item in inputs), targets[usable], batch.rows[usable.cpu().numpy()]
 
 
-def outputs_of(
-    task: Task, network: nn.Module, data: Batches, device: str = "cpu", *, asked: bool = False
+def network_outputs(
+    task: Task, network: nn.Module, data: Batches, device: str = "cpu", *, pretext: bool = False
 ) -> tuple[Tensor, Tensor, np.ndarray]:
     """Outputs (n, ...), targets (n, ...) and rows (n,) on the CPU; stamps without a valid pixel are left out.
 
     Args:
         task, network, data, device: whose.
-        asked: of what `Task.pretext` makes of the stamps, the same every time, instead of the stamps as they are.
+        pretext: of what `Task.pretext` makes of the stamps, the same every time, instead of the stamps as they are.
     """
     network.eval()
-    generator = torch.Generator().manual_seed(_ASKED_SEED)
+    generator = torch.Generator().manual_seed(_PRETEXT_SEED)
     outputs, targets, rows = [], [], []
     with torch.inference_mode():
         for batch in data.ordered():
-            inputs, wanted, numbers = ready(task, batch, device)
-            if asked and not isinstance(batch, StemBatch):
+            inputs, wanted, numbers = network_inputs(task, batch, device)
+            if pretext and not isinstance(batch, StemBatch):
                 inputs, wanted = task.pretext(inputs, wanted, generator)
             outputs.append(network(*inputs).float().cpu())
             targets.append(wanted.cpu())

@@ -13,7 +13,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.distributed import ALONE, Group
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.recipe import Recipe
@@ -43,11 +43,11 @@ class Plan:
     identity: str
     """Digest of recipe and data."""
 
-    def stream(self, split: str, group: Group = ALONE) -> BlockStream:
+    def batches(self, split: str, group: Group = ALONE) -> StampBatches:
         """Batches of a split, or of a process's share of it."""
         training = self.recipe.training
         judged = max(8, min(256, _VALIDATED_PIXELS // max(1, self.task.stamp_size**2)))
-        return BlockStream(
+        return StampBatches(
             self.data,
             group.share(self.rows[split]),
             group.share(self.targets[split]),

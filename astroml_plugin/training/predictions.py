@@ -24,7 +24,7 @@ from astroml_plugin.core.typing import I64, Array, Columns
 from astroml_plugin.evaluation.baselines import classical
 from astroml_plugin.sky.duplicates import shared_places
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.checkpoint import LOG
 from astroml_plugin.training.feature_tables import FeatureTables
@@ -232,7 +232,7 @@ class PredictionCache:
         _refuse_other_columns(model.name, task, plan.task)
         rows, wanted, bands = self._side(replace(plan, task=task))
         memory = self.recipe.training.memory
-        stream = BlockStream(self.judged, rows, wanted, bands=bands, batch_size=256, memory=memory, layers=task.layers)
+        stream = StampBatches(self.judged, rows, wanted, bands=bands, batch_size=256, memory=memory, layers=task.layers)
         network = model.network(fused=True).to(self.device)
         started = time.perf_counter()
         measured, kept = measure(task, network, stream.ordered(), device=self.device)

@@ -15,9 +15,9 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.response_fit import ResponseFit
-from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import CARD, ModelBundle
-from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
 
 METHODS = ("pairs", "images")
@@ -116,9 +116,9 @@ def recalibrate_bundle(model: ModelBundle, data: Sequence[str], url: str, band: 
     rows = np.flatnonzero(task.usable(labelled.labels))
     targets = task.targets(labelled.labels.take(pa.array(rows)))
     bands = task.choose_bands(labelled.first.bands, band)
-    stream = BlockStream(labelled, rows, targets, bands=bands, batch_size=256)
+    stream = StampBatches(labelled, rows, targets, bands=bands, batch_size=256)
     network = model.network()
-    outputs, truth, _ = outputs_of(task, network, stream)
+    outputs, truth, _ = network_outputs(task, network, stream)
     fitted = task.calibrate(outputs, truth)
     record = {"digest": labelled.digest, "objects": len(truth)}
     card = replace(model.card, settings=fitted.to_settings(), training={**model.card.training, "calibration": record})
@@ -162,7 +162,7 @@ def _refuse_no_pairs(stamps: LabelledStamps) -> None:
 def _batches(task: Task, stamps: LabelledStamps, band: str | None) -> Iterator[Cutouts]:
     rows = np.arange(stamps.labels.num_rows)
     bands = task.choose_bands(stamps.first.bands, band)
-    stream = BlockStream(stamps, rows, torch.zeros(len(rows), 2), bands=bands, batch_size=256)
+    stream = StampBatches(stamps, rows, torch.zeros(len(rows), 2), bands=bands, batch_size=256)
     return (batch.cutouts for batch in stream.ordered())
 
 

@@ -24,7 +24,7 @@ from astroml_plugin.training.batches import Batches
 from astroml_plugin.training.bundle import CARD, Card, ModelBundle
 from astroml_plugin.training.checkpoint import CHECKPOINT, read_log
 from astroml_plugin.training.fit import FitResult, fit
-from astroml_plugin.training.forward import outputs_of
+from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, initial_network, plan_training
 from astroml_plugin.training.recipe import Recipe, to_toml
@@ -98,14 +98,14 @@ def _train_here(
         result = fit_plan(plan, network, run)
         if group.first:
             write_bundle(plan, result, run.out, run.device)
-        group.agree(True)
+        group.broadcast_flag(True)
         return ModelBundle.load(run.out), False
 
 
 def fit_plan(plan: Plan, network: nn.Module, run: TrainingRun, train: Batches | None = None) -> FitResult:
     """Fit a network to the splits of a plan; `train` takes the place of the training split's batches."""
-    train = plan.stream("train", run.group) if train is None else train
-    return fit(plan.task, network, train, plan.stream("validation"), plan.recipe.training, run)
+    train = plan.batches("train", run.group) if train is None else train
+    return fit(plan.task, network, train, plan.batches("validation"), plan.recipe.training, run)
 
 
 class EpochWatch:
@@ -137,7 +137,7 @@ def _pretrain(plan: Plan, network: nn.Module, run: TrainingRun, progress: Progre
 
     learned = getattr(network, "network", network)
     adversaries, run = plan.recipe.adversarial, replace(run, report=report)
-    fit_adversarial(plan.task, learned, plan.stream("train"), adversaries, run, plan.recipe.training.seed)
+    fit_adversarial(plan.task, learned, plan.batches("train"), adversaries, run, plan.recipe.training.seed)
 
 
 def _reporter(url: str, epochs: int, progress: Progress | None) -> Callable[[EpochRecord], None]:
@@ -189,15 +189,14 @@ def write_bundle(
         record: more for the card's `training`.
     """
     network = plan.task.inference_network(result.network)
-    found = {name: outputs_of(plan.task, network, plan.stream(name), device) for name in plan.task.calibrates_on}
-    outputs, targets = (torch.cat([part[number] for part in found.values()]) for number in (0, 1))
-    task = plan.task.calibrate(outputs, targets)
+    parts = [network_outputs(plan.task, network, plan.batches(name), device) for name in plan.task.calibrates_on]
+    task = plan.task.calibrate(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
     metrics = {}
     for name in ("validation", "test"):
-        outputs, targets, rows = outputs_of(task, network, plan.stream(name), device)
+        outputs, targets, rows = network_outputs(task, network, plan.batches(name), device)
         metrics[name] = task.metrics(outputs, targets, plan.table(rows))
         if type(task).pretext is not Task.pretext:  # the loss, and what else only the task's own question tells
-            outputs, targets, _ = outputs_of(task, network, plan.stream(name), device, asked=True)
+            outputs, targets, _ = network_outputs(task, network, plan.batches(name), device, pretext=True)
             metrics[name] |= task.metrics(outputs, targets)
     card = Card(
         name=url.rstrip("/").rpartition("/")[2],
@@ -218,7 +217,7 @@ def write_bundle(
 
 
 def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
-    """What the card says of the training; sources by their last name only, since paths mean nothing elsewhere."""
+    """Record of the training for the card; sources by their last name only, since paths mean nothing elsewhere."""
     sources = [
         {"name": source.url.rstrip("/").rpartition("/")[2], "id": source.id, "objects": source.count}
         for source in plan.data.sources

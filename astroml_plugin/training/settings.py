@@ -42,7 +42,7 @@ class TrainingSettings:
     learning_rate: float = 2e-3
     """Highest learning rate of the schedule."""
     weight_decay: float = 1e-4
-    """Of the optimizer."""
+    """Weight decay of the optimizer."""
     schedule: str = "one_cycle"
     """one_cycle (linear warm-up, half a cosine to 0), cosine (no warm-up), step (a tenth at each third), constant."""
     warmup: float = 0.15
@@ -63,7 +63,7 @@ class TrainingSettings:
     """Batches are blended with themselves in another order, by parts drawn from Beta(mixup, mixup), and so are their
     losses (Zhang et al. 2018); 0 for none. A regulariser for small training sets."""
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Seed of weights, order and augmentation."""
     memory: float = 2e9
     """Bytes of decoded stamps to hold."""
     cache: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 from astroml_plugin.training.batches import Batches, StemBatch
-from astroml_plugin.training.forward import ready
+from astroml_plugin.training.forward import network_inputs
 from astroml_plugin.training.settings import TrainingSettings
 
 
@@ -35,22 +35,24 @@ class StemCache:
             raise InputError("training cache needs a network with a fixed stem and a PSF that is not optional")
         self.settings = settings
         self.symmetries = SYMMETRIES if settings.augment else SYMMETRIES[:1]
-        parts = [self._featured(task, network, ready(task, batch, device)) for batch in data.ordered()]
-        self.features, self.targets = (torch.cat([part[number] for part in parts]) for number in (0, 1))
-        self.rows = np.concatenate([part[2] for part in parts])
+        parts = [self._featured(task, network, network_inputs(task, batch, device)) for batch in data.ordered()]
+        self.features = torch.cat([features for features, _, _ in parts])
+        self.targets = torch.cat([targets for _, targets, _ in parts])
+        self.rows = np.concatenate([rows for _, _, rows in parts])
 
     def _featured(
         self, task: Task, network: nn.Module, given: tuple[tuple[Tensor, ...], Tensor, np.ndarray]
     ) -> tuple[Tensor, Tensor, np.ndarray]:
         """Features (n, symmetries, f) and targets (n, symmetries, ...) of a batch."""
         inputs, targets, rows = given
+        stem: Callable[..., Tensor] = getattr(network, "stem")  # noqa: B009 - not every network has one
         with torch.no_grad():
-            features = [network.stem(*(transform(item, one) for item in inputs)) for one in self.symmetries]  # type: ignore[operator]
+            features = [stem(*(transform(item, one) for item in inputs)) for one in self.symmetries]
         learned = [task.transform_targets(targets, one) for one in self.symmetries]
         return torch.stack(features, dim=1), torch.stack(learned, dim=1), rows
 
     def under(self, settings: TrainingSettings) -> StemCache:
-        """The same features in batches of other settings, which must agree in `augment`."""
+        """A cache with these features and other settings of batches; `augment` must agree."""
         other = copy.copy(self)
         other.settings = settings
         return other

@@ -102,7 +102,7 @@ def _measure(entry: FolderImage, out: str, bundles: list[str], client: Client, r
 
 
 def _field(entry: FolderImage, survey: Survey, catalog: str, source: str) -> tuple[Field, int]:
-    """What to draw (the parent image with most objects, some of them cut out), and rows of the catalog."""
+    """Field to draw (the parent image with most objects, some of them cut out), and rows of the catalog."""
     table = query(catalog, "SELECT * FROM catalog ORDER BY object_id").to_arrow()
     if not table.num_rows:
         raise InputError("it has no object that is seen, or none of its catalogue's lies on it")

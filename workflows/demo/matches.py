@@ -72,7 +72,7 @@ class DemoMatches:
         return shots
 
     def _examples(self) -> list[int]:
-        """As many of each true class, spread over S/N 20 and more."""
+        """Indices of a few objects of each true class, S/N 20 to 300."""
         snr, true = self.columns["true_snr"].astype(float), self.columns["true_class"]
         rng, groups = np.random.default_rng(1), []
         for name in np.unique(true):

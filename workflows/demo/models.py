@@ -99,12 +99,12 @@ class DemoSky:
     """Passes over them."""
 
     def sky(self) -> Sky:
-        """The sky that is looked at."""
+        """The simulated sky."""
         population = Population(star_fraction=0.15, bulge_probability=0.3)
         return Sky(self.side, self.side, seed=2026, density=self.density, population=population, camera=Camera())
 
     def models(self) -> tuple[DemoModel, DemoModel]:
-        """What is measured on it."""
+        """The two models that measure it: shapes and classes."""
         return sky_models(self.training, self.epochs)
 
 

@@ -1,4 +1,4 @@
-"""What both modes of `demo` share: its result and its steps."""
+"""Result and steps of both modes of `demo`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FINDER = "segmentation"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made."""
+    """Output of the demo."""
 
     out: str
     """Folder of everything."""
@@ -25,7 +25,7 @@ class DemoResult:
     """Rows of the catalogs."""
     seconds: float
     summary: str
-    """What happened and what to try next, for a terminal."""
+    """Text for a terminal: results, and commands to try next."""
 
 
 class Steps:

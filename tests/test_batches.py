@@ -11,7 +11,7 @@ from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.sky.duplicates import place_groups, shared_places
 from astroml_plugin.sky.wcs import healpix29
 from astroml_plugin.sources.survey import Survey
-from astroml_plugin.training.batches import BlockStream
+from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.splits import SplitSettings, split_record
 
@@ -22,9 +22,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> LabelledStamps:
     return LabelledStamps([ellipticity_stamps(str(folder / f"{seed}.zarr"), 150, seed) for seed in (1, 2)])
 
 
-def stream(data: LabelledStamps, **settings) -> BlockStream:
+def stream(data: LabelledStamps, **settings) -> StampBatches:
     rows = np.flatnonzero(np.arange(300) % 3 != 0)
-    return BlockStream(data, rows, torch.from_numpy(rows * 10.0), bands=("r",), batch_size=32, **settings)
+    return StampBatches(data, rows, torch.from_numpy(rows * 10.0), bands=("r",), batch_size=32, **settings)
 
 
 @pytest.mark.parametrize("memory", [1e9, 4e5, 1.0])

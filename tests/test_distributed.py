@@ -7,7 +7,7 @@ import torch
 from training_samples import ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.training import distributed as parallel
+from astroml_plugin.training import distributed
 from astroml_plugin.training.bundle import ModelBundle
 from workflows.train import TrainExecution, train
 
@@ -34,14 +34,14 @@ fractions = [0.6, 0.2, 0.2]
 
 
 def test_alone_nothing_is_shared() -> None:
-    one = parallel.ALONE
+    one = distributed.ALONE
     assert one.first
-    assert one.agree(True)
+    assert one.broadcast_flag(True)
     assert one.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
     assert one.own_device("cpu") == "cpu"
-    with parallel.joined_group("cpu") as group:
+    with distributed.joined_group("cpu") as group:
         assert group is one
-    assert np.sort(np.concatenate([parallel.Group(rank, 3).share(np.arange(10)) for rank in range(3)])).tolist() == [
+    assert np.sort(np.concatenate([distributed.Group(rank, 3).share(np.arange(10)) for rank in range(3)])).tolist() == [
         *range(10)
     ]
 
