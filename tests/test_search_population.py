@@ -254,7 +254,7 @@ def test_only_what_weights_do_not_depend_on_may_change(recipe: Path, galaxies: s
     [
         ({"trials": 1}, "a population needs 2 or more trials, not 1"),
         ({"interval": 0}, "search interval must be 1 or more, not 0"),
-        ({"retrain": True}, "cannot be retrained: its settings changed while it trained"),
+        ({"execution": SearchExecution(retrain=True)}, "cannot be retrained: its settings changed while it trained"),
         ({"space": {"training.optimizer": {"choice": ["adamw", "sgd"]}}}, "of training.optimizer it can change none"),
     ],
 )
