@@ -172,16 +172,14 @@ def test_two_drivers_on_one_output_make_one_catalog(
 
 
 @pytest.mark.slow
-def test_a_scheduler_address_serves_too(sky: Path, tmp_path: Path) -> None:
-    from astroml_plugin.compute.cluster import connect
+def test_a_scheduler_address_serves_too(sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
+    from distributed import Client
 
-    with connect("processes", workers=2) as client:
-        address = client.scheduler.address
-        found = subprocess.run(
-            arguments(sky, tmp_path / "catalog", "--scheduler", address), capture_output=True, text=True
-        )
-        assert found.returncode == 0, found.stderr
-        assert len(client.nthreads()) == 2  # the caller's workers are still there
+    address, _, _ = cluster(ended)
+    found = subprocess.run(arguments(sky, tmp_path / "catalog", "--scheduler", address), capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    with Client(address) as client:
+        assert len(client.nthreads()) == 1  # the caller's worker is still there
     assert_same(rows(sky / "undisturbed"), rows(tmp_path / "catalog"))
 
 

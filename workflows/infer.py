@@ -94,18 +94,7 @@ def infer(
             progress=observer.units,
             unit_timeout=how.unit_timeout or None,
         )
-    seconds = round(time.perf_counter() - started, 3)
-    result = InferResult(ready.catalog.url, done.done, done.skipped, done.failed, done.rows, ready.unplaced, seconds)
-    ready.catalog.finish_run(
-        ready.job.run,
-        {
-            "result": {key: value for key, value in vars(result).items() if key != "catalog"},
-            "stages": {name: round(value, 3) for name, value in done.stages.items()},
-            "bytes": dict(done.bytes),
-            "shard": list(how.shard) if how.shard else None,
-        },
-    )
-    return result
+    return ready.finish(done, time.perf_counter() - started)
 
 
 def dry_run(

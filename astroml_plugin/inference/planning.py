@@ -89,13 +89,13 @@ def detecting_bundle(bundles: Bundles, source: Survey | Stamps) -> dict[str, Any
     Raises:
         InputError: two bundles find objects, or the bands do not fit.
     """
-    found = [(ref, task) for ref, bundle in bundles if isinstance(task := bundle.task(), DetectingTask)]
-    if not found:
+    finders = [(ref, task) for ref, bundle in bundles if isinstance(task := bundle.task(), DetectingTask)]
+    if not finders:
         return {}
-    if len(found) > 1:
-        names = " and ".join(ref.name for ref, _ in found)
+    if len(finders) > 1:
+        names = " and ".join(ref.name for ref, _ in finders)
         raise InputError(f"bundles {names} both find objects: give one of them, the others measure what it finds")
-    ref, task = found[0]
+    ref, task = finders[0]
     return {
         "detecting": ref.name,
         "field_bands": task.choose_bands(source.bands, ref.band),

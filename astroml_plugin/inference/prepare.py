@@ -22,6 +22,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import code_digest
+from astroml_plugin.inference.driver import InferResult, RunProgress
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.planning import (
@@ -117,6 +118,25 @@ class Prepared:
         shard = self.job.execution.shard
         return total if shard is None else len(range(shard[0] % shard[1], total, shard[1]))
 
+    def finish(self, done: RunProgress, seconds: float) -> InferResult:
+        """Complete the run's record after its last unit.
+
+        Args:
+            done: of `execute`.
+            seconds: wall time of the run, start-up included.
+        """
+        seconds = round(seconds, 3)
+        result = InferResult(self.catalog.url, done.done, done.skipped, done.failed, done.rows, self.unplaced, seconds)
+        shard = self.job.execution.shard
+        record = {
+            "result": {name: value for name, value in vars(result).items() if name != "catalog"},
+            "stages": {name: round(value, 3) for name, value in done.stages.items()},
+            "bytes": dict(done.bytes),
+            "shard": list(shard) if shard else None,
+        }
+        self.catalog.finish_run(self.job.run, record)
+        return result
+
 
 def check_run(
     source: str,
@@ -139,9 +159,9 @@ def check_run(
     """
     measure, execution = measure or MeasureOptions(), execution or ExecutionOptions()
     opened, loaded = open_source(source), load_bundles(bundle)
-    assigned = assign_options({ref.name: found.task() for ref, found in loaded}, measure.run_options())
+    assigned = assign_options({ref.name: model.task() for ref, model in loaded}, measure.run_options())
     bundles = [
-        (replace(ref, options=json.dumps(assigned.by_bundle[ref.name], sort_keys=True)), found) for ref, found in loaded
+        (replace(ref, options=json.dumps(assigned.by_bundle[ref.name], sort_keys=True)), model) for ref, model in loaded
     ]
     job = Job(
         storage.absolute(source),
@@ -161,8 +181,8 @@ def load_bundles(bundle: str | Sequence[str]) -> Bundles:
     """The bundles by path, URL or shipped name, each with the name its columns are prefixed with."""
     loaded = []
     for source in [bundle] if isinstance(bundle, str) else bundle:
-        found = ModelBundle.load(source)
-        loaded.append((BundleRef(found.name, storage.absolute(found.url), found.sha256), found))
+        model = ModelBundle.load(source)
+        loaded.append((BundleRef(model.name, storage.absolute(model.url), model.sha256), model))
     if not loaded:
         raise InputError("no bundle given: name at least one with --bundle")
     return loaded
@@ -212,15 +232,15 @@ def prepare(
         raise InputError(
             "a Survey needs objects to measure: give a table with --objects TABLE, or a bundle that finds them"
         )
-    what = identity(job, checked.source)
-    catalog = _create(job.catalog, declared_schema(checked.bundles, job), what)
-    place, unplaced = _bring_objects(checked, catalog, objects_progress)
+    own = identity(job, checked.source)
+    catalog = _create(job.catalog, declared_schema(checked.bundles, job), own)
+    objects_url, unplaced = _bring_objects(checked, catalog, objects_progress)
     maps = None
     if job.detecting and job.execution.label_maps and isinstance(checked.source, Survey):
         maps = LabelMaps.create(job.catalog, checked.source)
-    run_id = catalog.start_run(_record(job, what, checked.objects.table))
-    job = replace(job, run=run_id, objects=place)
-    return Prepared(checked.source, catalog, job, storage.digest(what), unplaced, maps)
+    run_id = catalog.start_run(_record(job, own, checked.objects.table))
+    job = replace(job, run=run_id, objects=objects_url)
+    return Prepared(checked.source, catalog, job, storage.digest(own), unplaced, maps)
 
 
 def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:

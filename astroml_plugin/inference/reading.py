@@ -137,8 +137,8 @@ def read_tile(unit: Unit) -> TileWork:
     objects = buckets.read(unit.name)
     x, y = (np.asarray(objects[name], np.float64) for name in ("x", "y"))
     ra, dec = _degrees(objects["ra"]), _degrees(objects["dec"])
-    found_ra, found_dec, jacobian = on_sky(info, wcs, x, y)
-    ra, dec = np.where(np.isfinite(ra), ra, found_ra), np.where(np.isfinite(ra), dec, found_dec)
+    sky_ra, sky_dec, jacobian = on_sky(info, wcs, x, y)
+    ra, dec = np.where(np.isfinite(ra), ra, sky_ra), np.where(np.isfinite(ra), dec, sky_dec)
     common = {"object_id": objects["object_id"], "image": info.image, "tile": info.name}
     common |= {"x": x, "y": y, "ra": ra, "dec": dec, "primary": objects["primary"]}
     rows = Rows(common, np.asarray(objects["duplicate"]))
