@@ -24,9 +24,7 @@ from workflows.ingest import ingest
 from workflows.progress import Reporter
 from workflows.query import query
 
-_HALO = 128
-_SHOWN = 8
-_CUTOUT = 32
+_HALO, _SHOWN, _CUTOUT = 128, 8, 32
 _ANY_SCALE = 1.0
 """Relative difference of pixel scales: what finds objects goes by sizes in pixels, the demo's models by nothing."""
 
