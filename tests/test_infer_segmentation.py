@@ -198,7 +198,6 @@ def test_a_hundred_thousand_objects_in_one_tile(tmp_path: Path, client: object) 
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="flux_total adds usual wings where none can be seen: 16 % too much in a crowd")
 def test_a_crowd_has_the_fluxes_of_its_stars(tmp_path: Path, client: object) -> None:
     table = found(tmp_path, client, crowd, shape=(512, 512), tile_size=768)
     assert table.num_rows > 4000

@@ -128,7 +128,10 @@ def test_a_part_of_the_field_gives_the_same_objects(light, found) -> None:
     part = (slice(None), slice(20, 150), slice(15, 155))
     cut = TASK.detect(maps[part], replace(field_of(light[part]), origin=(15, 20)))
     kept = (found.peak_x >= 15) & (found.peak_x < 155) & (found.peak_y >= 20) & (found.peak_y < 150)
-    np.testing.assert_allclose(cut.x + 15, found.x[kept])
+    inside = np.minimum.reduce([cut.x, cut.y, 139 - cut.x, 129 - cut.y]) > 15  # what the light under a Gaussian reaches
+    assert inside.any()
+    np.testing.assert_allclose(cut.x[inside] + 15, found.x[kept][inside])
+    np.testing.assert_allclose(cut.x + 15, found.x[kept], atol=1e-3)
     for name in ("area", "flux_iso_r", "flux_aper_r", "p_star"):
         np.testing.assert_array_equal(cut.columns[name], found.columns[name][kept])
 

@@ -56,13 +56,20 @@ class Field:
         """(n,) FWHM in pixels of the PSF, mean of the bands, at places of the field; NaN where it is not known."""
         if self.psf is None:
             return np.full(len(x), np.nan)
+        fwhm: np.ndarray = self._psf_fwhm.ravel()[self.psf_cell_at(x, y)]
+        return fwhm
+
+    def psf_cell_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(n,) number of the cell of `psf`, row by row, at places of the field."""
+        assert self.psf is not None
         height, width = self.image.shape[1:]
         left, top = self.origin
         x0, y0, x1, y1 = self.psf_box or (left, top, left + width, top + height)
         cells_y, cells_x = self.psf.shape[1:3]
         row = np.clip((y + 0.5 + top - y0) / (y1 - y0) * cells_y, 0, cells_y - 1).astype(np.int64)
         column = np.clip((x + 0.5 + left - x0) / (x1 - x0) * cells_x, 0, cells_x - 1).astype(np.int64)
-        return self._psf_fwhm[row, column]
+        cell: np.ndarray = row * cells_x + column
+        return cell
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,12 @@ def _psf(plan: ImagePlan, psf_shape: tuple[int, ...] | None) -> np.ndarray | Non
     return psf
 
 
-@lru_cache(maxsize=64)
 def cached_psf(url: str) -> np.ndarray:
-    """A PSF file's planes, read once per process."""
+    """Planes of a PSF file, read once per process as long as the file does not change."""
+    fs, path = storage.filesystem(url)
+    return _read_once(url, fs.ukey(path))
+
+
+@lru_cache(maxsize=64)
+def _read_once(url: str, _version: str) -> np.ndarray:
     return read_psf(url)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from astroml_plugin.core.typing import F32, F64, I32, I64
+from astroml_plugin.core.typing import F32, F64, I32, I64, Bool
 from astroml_plugin.tasks.segmentation.peaks import in_patches
 
 _Cut = tuple[slice, F32, F32]
@@ -20,8 +20,8 @@ _Cut = tuple[slice, F32, F32]
 TYPICAL = 2.0
 """Sigma in pixels of a faint object, PSF included."""
 
-_TRUST = 3.0
-"""S/N at which an object's own size counts as much as `TYPICAL`."""
+_TRUST, _TRUST_PSF = 3.0, 10.0
+"""S/N at which an object's own size counts as much as `TYPICAL`, and a star's as much as the PSF's."""
 
 _HALF = 14
 """Half-side in pixels of what is fitted."""
@@ -47,6 +47,9 @@ _SMALLEST, _LARGEST = 0.8, 8.0
 _STEPS, _SWEEPS = 6, 12
 """Times that sizes, and within each of them fluxes, are improved."""
 
+_RECENTRINGS, _CERTAIN, _FARTHEST = 3, 15.0, 1.5
+"""Steps of a centre; S/N at which half of its move counts; pixels that it may move."""
+
 _BATCH, _KEPT = 4096, 16384
 """Objects whose pixels are looked at at once, and up to which they are kept from step to step."""
 
@@ -63,6 +66,38 @@ class Gaussians:
     """(n,) pixels, PSF included."""
     total: F64
     """(n,) flux with the wings of a galaxy or a star."""
+    unsure: F64
+    """(n,) relative error of `total` beyond noise, of the wings that were taken."""
+    is_star: Bool
+    """(n,) whether an object has the wings of the PSF."""
+
+    def total_error(self, profiles: F64) -> F64:
+        """Standard error (n,) of `total`: noise of flux and size, and what is not known of wings and profiles.
+
+        Args:
+            profiles: (n,) relative spread of totals among objects that are no stars.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            snr = np.maximum(self.flux, 0) / self.error
+            gain = np.where(self.is_star, self.total / self.flux, 1.0)
+            free = np.where(self.is_star, snr / (snr + _TRUST_PSF), 1.0)  # how far the size is the object's own
+        noise = gain * np.sqrt(1 + free**2) * self.error
+        relative = np.where(self.is_star, self.unsure, np.hypot(profiles, self.unsure))
+        return np.hypot(noise, relative * self.total)
+
+
+@dataclass(frozen=True)
+class PointSources:
+    """Which of n objects are stars, and how a star at their places is fitted."""
+
+    is_star: Bool
+    """(n,)"""
+    square: F64
+    """(n,) σ² in pixels² of the PSF's Gaussian."""
+    gain: F64
+    """(n,) total light over the flux of that Gaussian."""
+    error: F64
+    """(n,) relative error of `gain`."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +116,22 @@ def fit_gaussians(
     centre: tuple[F64, F64],
     labels: I32,
     patch: I64,
+    stars: PointSources | None = None,
 ) -> Gaussians:
-    """Fit them.
+    """Fit round Gaussians to all objects of a field in one band.
 
     Args:
         image, variance: (h, w) of one band; pixels of variance 0 are not used.
         centre: x and y of n objects, pixels.
         labels: (h, w) 0 background, else the object's number plus 1: pixels of other patches are not used.
         patch: (n,) number of the patch of light that each object is in.
+        stars: objects that are drawn towards the width of the PSF and have its wings; None where no PSF is known.
     """
     count = len(centre[0])
-    square = np.full(count, TYPICAL**2)
+    is_star = np.zeros(count, bool) if stars is None else stars.is_star
+    usual = np.full(count, TYPICAL**2) if stars is None else np.where(is_star, stars.square, TYPICAL**2)
+    trust = np.where(is_star, _TRUST_PSF, _TRUST)
+    square = usual
     pairs, pixels = _pairs(centre, patch), _Pixels(image, variance, centre, labels, patch)
     for step in range(_STEPS):
         light, moment, norm, noise = pixels.products(square)
@@ -101,15 +141,57 @@ def fit_gaussians(
         if step < _STEPS - 1:
             alone = light - np.bincount(pairs.mine, shared * theirs, count)
             moment -= np.bincount(pairs.mine, shared_moment * theirs, count)
-            square = _resized(square, alone, moment, _TRUST * noise)
+            square = _resized(square, alone, moment, usual, trust * noise)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.where(norm > 0, noise / norm, np.nan) * _spread(pairs, shared, norm, count)
-        total = flux * (1 + _CORE + _SLOPE * _wings(pixels, pairs, square, flux, error))
-    return Gaussians(np.where(norm > 0, flux, np.nan), error, np.sqrt(square), total)
+        wings, spread = _wings(pixels, pairs, square, flux, error)
+        total, unsure = flux * (1 + _CORE + _SLOPE * wings), _SLOPE * spread
+    if stars is not None:
+        total, unsure = np.where(is_star, flux * stars.gain, total), np.where(is_star, stars.error, unsure)
+    return Gaussians(np.where(norm > 0, flux, np.nan), error, np.sqrt(square), total, unsure, is_star)
 
 
-def _wings(pixels: _Pixels, pairs: _Pairs, square: F64, flux: F64, error: F64) -> F64:
-    """(n,) light beside the models in units of the flux: mean of what is seen and what is usual, by their errors."""
+def recentred(
+    image: F32,
+    variance: F32,
+    centre: tuple[F64, F64],
+    labels: I32,
+    patch: I64,
+    stars: PointSources | None = None,
+) -> tuple[F64, F64]:
+    """Centres x and y (n,) of the light under each object's Gaussian, where it is brighter than noise moves it.
+
+    The first moments of what neighbours leave move a centre; the fainter an object, the more it stays where it was. No
+    centre moves by more than `_FARTHEST`. Arguments as for `fit_gaussians`.
+    """
+    fitted = fit_gaussians(image, variance, centre, labels, patch, stars)
+    square, flux = fitted.sigma**2, np.maximum(np.nan_to_num(fitted.flux), 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        snr = np.nan_to_num(flux / fitted.error)
+    weight = snr**2 / (snr**2 + _CERTAIN**2)
+    found = centre
+    for _ in range(_RECENTRINGS):
+        pairs, pixels = _pairs(found, patch), _Pixels(image, variance, found, labels, patch)
+        light, moments = pixels.moments(square)
+        shared, _ = _overlaps(pairs, square)
+        theirs = shared * flux[pairs.other]
+        alone = light - np.bincount(pairs.mine, theirs, len(flux))
+        part = square[pairs.mine] / (square[pairs.mine] + square[pairs.other])
+        moved = []
+        for at, before, moment in zip(found, centre, moments, strict=True):
+            away = (at[pairs.other] - at[pairs.mine]) * part
+            rest = moment - np.bincount(pairs.mine, theirs * away, len(flux))
+            step = np.where(alone > 0.2 * light, 2 * rest / np.where(alone > 0, alone, 1), 0)
+            moved.append(before + np.clip(at + np.clip(step, -0.5, 0.5) - before, -_FARTHEST, _FARTHEST))
+        found = (moved[0], moved[1])
+    return tuple(before + weight * (at - before) for before, at in zip(centre, found, strict=True))  # type: ignore[return-value]
+
+
+def _wings(pixels: _Pixels, pairs: _Pairs, square: F64, flux: F64, error: F64) -> tuple[F64, F64]:
+    """Light beside the models in units of the flux, and its error, (n,), (n,).
+
+    Mean of what is seen and what is usual, weighted by their errors.
+    """
     wide, own, noise = pixels.wings(square)
     both = _WIDER**2 * square[pairs.mine] + square[pairs.other]
     theirs = (
@@ -120,12 +202,12 @@ def _wings(pixels: _Pixels, pairs: _Pairs, square: F64, flux: F64, error: F64) -
     unit = np.maximum(flux, error)
     usual, spread = _WINGS
     certain, weight = unit**2 / (noise**2 + left), 1 / spread**2
-    return (usual * weight + np.clip(rest / unit, -1, 1) * certain) / (weight + certain)
+    return (usual * weight + np.clip(rest / unit, -1, 1) * certain) / (weight + certain), 1 / np.sqrt(weight + certain)
 
 
-def _resized(square: F64, light: F64, moment: F64, trusted: F64) -> F64:
-    """Sigma² for which the weighted moment is what is seen, drawn towards that of a typical object."""
-    typical = TYPICAL**2 * square / (TYPICAL**2 + square)
+def _resized(square: F64, light: F64, moment: F64, usual: F64, trusted: F64) -> F64:
+    """Sigma² for which the weighted moment is what is seen, drawn towards the usual one by so much light."""
+    typical = usual * square / (usual + square)
     total = np.maximum(light, 0) + trusted
     seen = np.where(total > 0, (np.where(light > 0, moment, 0) + trusted * typical) / np.maximum(total, 1e-30), typical)
     inverse = 1 / np.maximum(seen, 1e-6) - 1 / square
@@ -221,6 +303,24 @@ class _Pixels:
             sums[2, chosen] = _twice(used, gx**2, gy**2)
             sums[3, chosen] = np.sqrt(_twice(variance, gx**2, gy**2))
         return sums[0], sums[1], sums[2], sums[3]
+
+    def moments(self, square: F64) -> tuple[F64, tuple[F64, F64]]:
+        """Sums (n,) over pixels of g I, and of g I (x - centre) and g I (y - centre), for Gaussians g of unit flux."""
+        sums = np.zeros((3, len(square)))
+        for chosen, image, variance in self._batches():
+            (gx, _), (gy, _) = (self._axis(at[chosen], square[chosen]) for at in self.centre)
+            used = image * (variance > 0)
+            across, along = (self._offset(at[chosen]) for at in self.centre)
+            sums[0, chosen] = _twice(used, gx, gy)
+            sums[1, chosen] = _twice(used, gx * across, gy)
+            sums[2, chosen] = _twice(used, gx, gy * along)
+        return sums[0], (sums[1], sums[2])
+
+    @staticmethod
+    def _offset(at: F64) -> F32:
+        """(n, k) pixels from each centre along one axis."""
+        offset = np.floor(at + 0.5)[:, None] + np.arange(-_HALF, _HALF + 1) - at[:, None]
+        return offset.astype(np.float32)
 
     def wings(self, square: F64) -> tuple[F64, F64, F64]:
         """Sums (n,) of G I and G g, and the noise of the first: a wider Gaussian G of height 1 looks at all light."""

@@ -24,7 +24,7 @@ from astroml_plugin.tasks.base import Task, TaskSettings
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
 from astroml_plugin.tasks.normalisation import Normalisation
 from astroml_plugin.tasks.segmentation.deblending import Companions, find_companions, parts_of
-from astroml_plugin.tasks.segmentation.gaussian_fluxes import Gaussians, fit_gaussians
+from astroml_plugin.tasks.segmentation.gaussian_fluxes import PointSources, fit_gaussians, recentred
 from astroml_plugin.tasks.segmentation.peaks import Outlines, around, centroids, find_peaks, outline
 from astroml_plugin.tasks.segmentation.photometry import (
     aperture_flux,
@@ -33,6 +33,7 @@ from astroml_plugin.tasks.segmentation.photometry import (
     second_moments,
     summed,
 )
+from astroml_plugin.tasks.segmentation.point_sources import point_profile, point_sources
 from astroml_plugin.tasks.segmentation.truth import LAYERS
 from astroml_plugin.tasks.source_check import check_pixels
 from astroml_plugin.tasks.symmetries import transform
@@ -272,6 +273,7 @@ class SegmentTask(DetectingTask):
         if settings.companion > 0 and len(x):
             maps, peak, certain, (x, y) = self._with_companions(maps, field, peak, certain, (x, y))
         outlines = outline(maps[_FOREGROUND] > _logit(settings.foreground), maps[_X], maps[_Y], peak)
+        x, y = recentred(*self._combined_light(field), (x, y), outlines.labels, outlines.patch)
         columns, snr = self._measured(maps, field, outlines, peak, (x, y))
         if estimated:
             columns |= {name: np.full(len(x), np.nan) for name in columns if name.endswith("_err")}
@@ -361,6 +363,11 @@ class SegmentTask(DetectingTask):
             np.nan_to_num(spread, nan=np.inf).astype(np.float32),
         )
 
+    def _combined_light(self, field: Field) -> tuple[np.ndarray, np.ndarray]:
+        """(h, w) float32 image of all bands and its variance, 0 where no pixel can be used."""
+        image, variance = self._combined(field)
+        return image, np.where(np.isfinite(variance), variance, 0).astype(np.float32)
+
     def _measured(
         self, maps: np.ndarray, field: Field, outlines: Outlines, peak: tuple[np.ndarray, np.ndarray], centre: Any
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -383,10 +390,19 @@ class SegmentTask(DetectingTask):
             unit = _nanojansky(field.zero_points[number] if field.zero_points else None)
             iso = isophotal_flux(image, variance, pixels, share, count)
             aper = aperture_flux(image, variance, centre, self.settings.aperture, parts, outlines, other)
-            total = _total(fit_gaussians(image, variance, centre, outlines.labels, outlines.patch), galaxy)
+            stars = self._stars(field, number, centre, columns["p_star"])
+            fitted = fit_gaussians(image, variance, centre, outlines.labels, outlines.patch, stars)
+            total = fitted.total, fitted.total_error(_PROFILES * galaxy)
             for name, (flux, error) in (("iso", iso), ("aper", aper), ("total", total)):
                 columns |= {f"flux_{name}_{band}": flux * unit, f"flux_{name}_{band}_err": error * unit}
         return columns, summed(signal * share, pixels, count)
+
+    def _stars(self, field: Field, band: int, centre: Any, p_star: np.ndarray) -> PointSources | None:
+        """Point sources of a band of the field; None where it has no PSF."""
+        if field.psf is None:
+            return None
+        profiles = [point_profile(cell) for row in field.psf[band] for cell in row]
+        return point_sources(profiles, field.psf_cell_at(*centre), np.nan_to_num(p_star) > _IS_STAR)
 
     def _estimated(self, field: Field) -> np.ndarray:
         """(band, h, w) float32 variance of a field that has none; 0 where pixels cannot be used."""
@@ -450,6 +466,9 @@ _BESIDE, _ALONE, _PERHAPS = 6, 12.0, 0.15
 _PROFILES = 0.15
 """Spread of the total flux of galaxies of one size and Gaussian flux, because their profiles differ."""
 
+_IS_STAR = 0.5
+"""`p_star` above which an object has the PSF's width and wings."""
+
 _USUAL_WIDTH = 3.5
 """FWHM of the PSF in pixels where none is known."""
 
@@ -461,11 +480,6 @@ def _variance(field: Field) -> np.ndarray:
     """(band, h, w) of a field that has it, given or estimated."""
     assert field.variance is not None
     return field.variance
-
-
-def _total(found: Gaussians, galaxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Total flux in a band and its error (n,), (n,): of a Gaussian of free size, and the spread of profiles."""
-    return found.total, np.sqrt(2 * found.error**2 + (_PROFILES * galaxy * found.total) ** 2)
 
 
 def _best_beside(
