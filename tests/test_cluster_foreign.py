@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
@@ -209,3 +210,5 @@ def test_clusters_that_start_at_the_same_moment() -> None:
     for thread in threads:
         thread.join()
     assert started == [1, 1, 1]
+    assert dask.config.get("scheduler", None) is None  # as it was: others' graphs run as before
+    assert dask.config.get("distributed.scheduler.allowed-failures") > 0

@@ -10,20 +10,12 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-import dask
 from distributed import Client, LocalCluster, SpecCluster
 from distributed.core import CommClosedError, Status
 
 from astroml_plugin.compute.cluster.starting import LOOPBACK, STARTERS, start
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import redact
-
-_OWN_CLUSTERS = {
-    # One death is enough to hand a unit back: the driver retries it alone.
-    "distributed.scheduler.allowed-failures": 0,
-    # Dask remembers the last events of scheduler and workers, and with them every unit: with its 1,000 memory grows on.
-    "distributed.admin.low-level-log-length": 50,
-}
 
 _log = logging.getLogger(__name__)
 
@@ -71,12 +63,13 @@ def connect(scheduler: str = "local", *, workers: int | None = None, threads: in
             or a number is below 1.
     """
     check_counts(workers, threads)
-    with dask.config.set(_OWN_CLUSTERS), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         if scheduler in STARTERS:
             cluster = start(scheduler, workers, threads)
             _survive_lost_workers(cluster)
             stack.callback(_close, cluster)
-            client = Client(cluster)
+            # no default: that is a setting of the whole process, which runs in several threads would mix up
+            client = Client(cluster, set_as_default=False)
             if scheduler != "local":
                 _own.add(client)
         else:
@@ -118,7 +111,7 @@ def _join(address: str) -> Client:
         known = ", ".join(STARTERS)
         raise InputError(f"scheduler {address!r} is neither one of {known} nor an address such as tcp://host:8786")
     try:
-        return Client(address, timeout="10s")
+        return Client(address, timeout="10s", set_as_default=False)
     except (ssl.SSLError, TypeError) as error:
         raise InputError(
             f"the Dask scheduler at {redact(address)} cannot be joined by TLS ({error}): name your certificates by "

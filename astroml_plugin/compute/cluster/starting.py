@@ -21,6 +21,13 @@ LOOPBACK = "127.0.0.1"
 _LOOPBACK_ONLY = {"dashboard_address": f"{LOOPBACK}:0", "worker_dashboard_address": f"{LOOPBACK}:0"}
 """Dask starts web servers also where none is asked for, and would open them to every interface."""
 
+_OWN_CLUSTERS = {
+    # One death is enough to hand a unit back: the driver retries it alone.
+    "distributed.scheduler.allowed-failures": 0,
+    # Dask remembers the last events of scheduler and workers, and with them every unit: with its 1,000 memory grows on.
+    "distributed.admin.low-level-log-length": 50,
+}
+
 _starting = threading.Lock()
 """Two clusters that start at the same moment can meet an import of distributed that is half done."""
 
@@ -44,7 +51,7 @@ def start(scheduler: str, workers: int | None, threads: int | None) -> SpecClust
     Raises:
         InputError: what it needs is not installed, or this process may start no others.
     """
-    with _starting:
+    with _starting, dask.config.set(_OWN_CLUSTERS):
         return STARTERS[scheduler](workers, threads)
 
 

@@ -267,7 +267,7 @@ def run_window(
 def _outcomes(window: _Window, source: Iterator[Item]) -> Iterator[Outcome[Item]]:
     client = window.client
     window.wait_for_worker(_START)
-    completed = as_completed(with_results=False)
+    completed = as_completed(loop=client.loop, with_results=False)
     orphans: deque[Any] = deque()
     exhausted = False
     count = 0
@@ -354,7 +354,7 @@ def _alone(window: _Window, item: Any) -> Outcome[Any]:
     """A second and last try with nothing beside it."""
     future = window.submit(item, _answering(window), anywhere=True)
     try:
-        next(as_completed([future]))
+        next(as_completed([future], loop=window.client.loop))
         outcome = _settle(window, future)
     finally:
         window.finish(future)

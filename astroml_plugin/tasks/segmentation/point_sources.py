@@ -90,7 +90,7 @@ def _light_beyond(image: F64, centre: tuple[float, float]) -> float:
 
 
 def point_sources(profiles: list[PointProfile], chosen: NDArray[np.intp], is_star: Bool) -> PointSources:
-    """What the fit is told of n objects.
+    """Describe the stars among n objects to the fit.
 
     Args:
         profiles: those of the field's PSFs.
