@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -87,8 +88,8 @@ class Result:
 
 def run(environment: Environment) -> Result:
     """Make the environment where it is not there yet, run the tests, keep the result beside it."""
-    known = shutil.which(environment.python)
-    if known is None or subprocess.run([known, "--version"], capture_output=True, check=False).returncode:
+    known = interpreter(environment.python)
+    if known is None:
         return Result(environment.name, f"{environment.python} is not on this machine")
     _prepare(environment, known)
     report = environment.folder / "junit.xml"
@@ -113,6 +114,16 @@ def run(environment: Environment) -> Result:
     )
     (environment.folder / "result.json").write_text(json.dumps(asdict(result)))
     return result
+
+
+def interpreter(python: str) -> str | None:
+    """Path of `python3.12` and the like: on PATH, or the newest that pyenv keeps; None where none of them runs."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    kept = sorted(root.glob(f"{python.removeprefix('python')}.*/bin/{python}"))[::-1]
+    for path in (shutil.which(python), *map(str, kept)):
+        if path and not subprocess.run([path, "--version"], capture_output=True, check=False).returncode:
+            return path
+    return None
 
 
 def _prepare(environment: Environment, python: str) -> None:

@@ -1,1 +1,7 @@
 """Torch devices and Dask clusters."""
+
+__all__ = [
+    "cluster",
+    "device",
+    "memory",
+]

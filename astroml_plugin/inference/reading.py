@@ -176,6 +176,7 @@ def on_sky(info: TileInfo, wcs: Wcs | None, x: np.ndarray, y: np.ndarray) -> tup
 
 
 def read_block(unit: Unit) -> BlockWork:
+    """Pixels and objects of one block of stamps, in memory."""
     stamps: Stamps = opened(Stamps, unit.job.source, unit.job.run)
     image, variance, psf = stamps.read_block(unit.index)
     objects = stamps.read_objects(unit.index)

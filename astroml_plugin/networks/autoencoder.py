@@ -113,6 +113,7 @@ class Decoder(nn.Module):
         self.last = nn.Conv2d(widths[0], bands, 3, 1, 1)
 
     def forward(self, latent: Tensor) -> Tensor:
+        """Images (n, bands, side, side) from latent vectors (n, k)."""
         found = self.first(latent).reshape(-1, self.width, self.sizes[0], self.sizes[0])
         for step, size in zip(self.steps, self.sizes[1:]):
             found = step(functional.interpolate(found, size=(size, size)))
@@ -132,6 +133,7 @@ class Judge(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
+        """Logits (n,) from images (n, bands, h, w) in units of the noise."""
         return self.network(compressed(middle(odd(image), self.seen)))[:, 0]
 
 

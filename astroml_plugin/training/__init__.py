@@ -1,1 +1,27 @@
 """From labelled stamps to a model bundle."""
+
+__all__ = [
+    "adversarial",
+    "batches",
+    "building",
+    "bundle",
+    "bundle_evaluation",
+    "card",
+    "checkpoint",
+    "distributed",
+    "feature_tables",
+    "fit",
+    "forward",
+    "labelled",
+    "learning_curves",
+    "measure_labelled",
+    "method_comparison",
+    "plan",
+    "predictions",
+    "recalibration",
+    "recipe",
+    "run",
+    "settings",
+    "splits",
+    "stem_cache",
+]

@@ -34,6 +34,7 @@ def finish(options: argparse.Namespace, result: Any, line: str, status: int = DO
 
 
 def complain(sentence: str, status: int) -> int:
+    """Print one sentence on stderr and give the exit status back."""
     from astroml_plugin.core.storage import redact
 
     print(f"astroml-plugin: {redact(' '.join(sentence.split()))}", file=sys.stderr)
@@ -42,6 +43,7 @@ def complain(sentence: str, status: int) -> int:
 
 @contextlib.contextmanager
 def joined(options: argparse.Namespace) -> Iterator[Any]:
+    """Client of the cluster that the options name; threads of this process where they name none."""
     from astroml_plugin.compute.cluster import connect
 
     with connect(options.scheduler or "local", workers=options.workers, threads=options.threads) as client:
@@ -60,10 +62,12 @@ def quiet(library: str = "distributed") -> Iterator[None]:
 
 
 def batch(text: str) -> int | None:
+    """Batch size, or None for `auto`."""
     return None if text == "auto" else int(text)
 
 
 def gigabytes(text: str) -> int:
+    """Bytes from a number in GB."""
     try:
         return int(float(text) * 1e9)
     except (ValueError, OverflowError):
@@ -71,10 +75,12 @@ def gigabytes(text: str) -> int:
 
 
 def names(text: str) -> tuple[str, ...]:
+    """Names between commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def floats(text: str) -> tuple[float, ...]:
+    """Numbers between commas."""
     try:
         return tuple(float(value) for value in names(text))
     except ValueError:
@@ -82,6 +88,7 @@ def floats(text: str) -> tuple[float, ...]:
 
 
 def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas."""
     values = floats(text)
     if any(value != int(value) for value in values):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 100,200,400")
@@ -89,6 +96,7 @@ def counts(text: str) -> tuple[int, ...]:
 
 
 def pair(text: str) -> tuple[float, float]:
+    """Lower and upper number of `LOW,HIGH`."""
     values = floats(text)
     if len(values) != 2:
         raise argparse.ArgumentTypeError(f"{text!r} is no range: write LOW,HIGH, for example 10,200")
@@ -96,6 +104,7 @@ def pair(text: str) -> tuple[float, float]:
 
 
 def fractions(text: str) -> dict[str, float]:
+    """Class -> fraction, from `A=0.9,B=0.1`."""
     pairs = [part.partition("=") for part in names(text)]
     try:
         found = {name.strip(): float(value) for name, _, value in pairs}
@@ -107,6 +116,7 @@ def fractions(text: str) -> dict[str, float]:
 
 
 def toml(path: str) -> dict[str, Any]:
+    """Tables of a TOML file."""
     import tomllib
 
     try:
@@ -117,6 +127,7 @@ def toml(path: str) -> dict[str, Any]:
 
 
 def shard(text: str) -> tuple[int, int]:
+    """Index and count of `I/N`."""
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and int(second) > 0 and int(first) <= int(second)):
         raise argparse.ArgumentTypeError(f"{text!r} is no shard: write I/N, for example 0/4 ... 3/4")
@@ -124,12 +135,14 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def add_cluster(verb: argparse.ArgumentParser) -> None:
+    """Add the options that say where the work runs."""
     verb.add_argument("--scheduler", metavar="WHERE", help="local (default), processes, cuda, slurm or an address")
     verb.add_argument("--workers", type=int, metavar="N", help="worker processes of a cluster started here")
     verb.add_argument("--threads", type=int, metavar="N", help="compute threads per worker")
 
 
 def add_run_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of a run that tasks declare."""
     verb.add_argument(
         "--prior", type=fractions, metavar="CLASS=F,…", help="class fractions of the survey, as lens=0.001"
     )

@@ -1,1 +1,7 @@
 """Odd objects."""
+
+__all__ = [
+    "injection",
+    "tail_probability",
+    "task",
+]

@@ -1,1 +1,8 @@
 """Classes."""
+
+__all__ = [
+    "labels",
+    "losses",
+    "settings",
+    "task",
+]

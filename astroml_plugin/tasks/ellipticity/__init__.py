@@ -1,1 +1,8 @@
 """Shapes and shear responses."""
+
+__all__ = [
+    "metacalibration",
+    "readout",
+    "response",
+    "task",
+]

@@ -1,1 +1,6 @@
 """Drawn galaxies."""
+
+__all__ = [
+    "drawing",
+    "task",
+]

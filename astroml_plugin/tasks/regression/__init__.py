@@ -1,1 +1,5 @@
 """Numbers with intervals."""
+
+__all__ = [
+    "task",
+]

@@ -1,1 +1,5 @@
 """Restored galaxies."""
+
+__all__ = [
+    "task",
+]

@@ -1,1 +1,10 @@
 """Objects in fields."""
+
+__all__ = [
+    "deblending",
+    "gaussian_fluxes",
+    "peaks",
+    "photometry",
+    "task",
+    "truth",
+]
