@@ -65,7 +65,7 @@ class _Peak(TorchDispatchMode):
     """Follows the bytes of all tensors that operations make, while they live."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.highest = 0
         self._users: dict[int, int] = {}
 

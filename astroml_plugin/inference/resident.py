@@ -200,7 +200,7 @@ _runs: set[str] = set()
 """Names of the runs that use this process's models."""
 
 
-class ResidentModels(WorkerPlugin):  # type: ignore[misc]
+class ResidentModels(WorkerPlugin):
     """Prepares a Dask worker for the units of a run and cleans up after the last run; workers that join late too.
 
     Args:

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import INFORMATIONAL
-from astroml_plugin.core.typing import F32
+from astroml_plugin.core.typing import F32, Array
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.detection_metrics import Truth
 from astroml_plugin.simulation.blocks import Blocks
@@ -176,7 +175,7 @@ class FieldSet(Blocks):
         )
         return Block(pieces[0], pieces[1], psfs, table, pieces[2])
 
-    def _pieces(self, plane: NDArray) -> NDArray:
+    def _pieces(self, plane: Array) -> Array:
         """(n, layer, size, size) from (layer, y, x)."""
         side = round(self.block**0.5)
         cut = plane.reshape(len(plane), side, self.size, side, self.size)

@@ -50,7 +50,7 @@ def load_galsim() -> ModuleType:
     except ImportError:
         message = 'simulating needs GalSim, which is not installed: pip install "astroml-plugin[sim]"'
         raise InputError(message) from None
-    return galsim  # type: ignore[no-any-return]
+    return galsim
 
 
 # --- linear maps ----------------------------------------------------------------------------------------------------

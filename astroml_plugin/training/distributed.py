@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import spawn as start_processes
 
 from astroml_plugin.core import errors
 
@@ -99,12 +101,12 @@ def spawn(processes: int, work: Callable[..., Any], *arguments: Any, watch: Call
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = torch.multiprocessing.spawn(_place, (processes, port, work, arguments), processes, join=False)
+    context = start_processes(_place, (processes, port, work, arguments), processes, join=False)
     try:
         while not context.join(timeout=1.0):
             if watch is not None:
                 _watched(watch, context.processes)
-    except torch.multiprocessing.ProcessRaisedException as error:
+    except ProcessRaisedException as error:
         kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
         ours = getattr(errors, kind.rpartition(".")[2], None)
         if not kind.startswith("astroml_plugin.core.errors.") or ours is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def _perturbed(task: Task, network: nn.Module, change: Callable[[Cutouts], Cutou
     return lambda cutouts: columns(task, network, change(cutouts))
 
 
-def _known(known: Mapping[str, Callable], name: str, what: str) -> Callable:
+def _known(known: Mapping[str, Callable[..., Any]], name: str, what: str) -> Callable[..., Any]:
     if name not in known:
         told = ", ".join(known) or "none"
         raise InputError(f"this task knows no {what} {name!r}: there are {told}")

@@ -9,7 +9,8 @@ from workflows.verbs.options import Verb, add_run_options, chosen, counts, finis
 
 
 def _train(options: argparse.Namespace) -> int:
-    from workflows.train import TrainExecution, train
+    from astroml_plugin.training.run import TrainExecution
+    from workflows.train import train
 
     settings = chosen(options, "epochs", "seed", "response")
     execution = TrainExecution(**chosen(options, "device", "processes"))
@@ -32,7 +33,8 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from workflows.search import SETTINGS, SearchExecution, search
+    from astroml_plugin.search.session import SearchExecution
+    from workflows.search import SETTINGS, search
 
     execution = SearchExecution(**chosen(options, "ray_address", "device", "retrain", "leave_open", "retry_failed"))
     where = {"data": options.data, "out": options.out, "execution": execution}

@@ -151,7 +151,7 @@ class AnomalyTask(Task):
     Settings: ClassVar[type[TaskSettings]] = AnomalySettings
     calibrates_on: ClassVar[tuple[str, ...]] = ("train", "validation")
     learns_labels: ClassVar[bool] = False
-    labels = ()  # type: ignore[assignment]
+    labels = ()
 
     @property
     def outputs(self) -> int:

@@ -67,7 +67,7 @@ class EllipticityTask(IntervalTask):
     Settings: ClassVar[type[IntervalSettings]] = EllipticitySettings
     has_response = True
     extra = 4
-    values = 2  # type: ignore[assignment]
+    values = 2
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -82,8 +82,8 @@ class GenerateTask(Task):
 
     Settings: ClassVar[type[TaskSettings]] = GenerateSettings
     learns_labels: ClassVar[bool] = False
-    labels = ()  # type: ignore[assignment]
-    outputs = len(TERMS) + len(SHAPES)  # type: ignore[assignment]
+    labels = ()
+    outputs = len(TERMS) + len(SHAPES)
 
     def build_network(self, network: str | type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
         """The network, told what the shapes of the population are like."""

@@ -61,10 +61,10 @@ class RestoreTask(Task):
     """Restored pixels as one column of vectors, and whether they agree with what was observed."""
 
     Settings: ClassVar[type[TaskSettings]] = RestoreSettings
-    labels = ()  # type: ignore[assignment]
+    labels = ()
 
     @property
-    def layers(self) -> tuple[str, ...]:  # type: ignore[override,misc]
+    def layers(self) -> tuple[str, ...]:  # type: ignore[override]
         """The truth of pixels that is learned: `sharp_<band>` of each band (simulate --preset restoration)."""
         return tuple(f"sharp_{band}" for band in self.bands)
 

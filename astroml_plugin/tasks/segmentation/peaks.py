@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from astroml_plugin.core.typing import F32, F64, I32, I64, Bool
+from astroml_plugin.core.typing import F32, F64, I32, I64, Array, Bool
 
 SEPARATION = 2
 """Two peaks are more than so many pixels apart, in x or in y."""
@@ -75,7 +75,7 @@ def around(plane: F32, where: tuple[I64, I64], reach: int) -> F32:
     return plane[rows[:, :, None], columns[:, None, :]]
 
 
-def centroids(weight: NDArray[np.floating], where: tuple[I64, I64]) -> tuple[NDArray, NDArray]:
+def centroids(weight: NDArray[np.floating], where: tuple[I64, I64]) -> tuple[Array, Array]:
     """x and y (n,), (n,) of the mean position of weights (n, k, k) about n pixels; the pixel's own where all are 0."""
     reach = weight.shape[-1] // 2
     side = np.arange(-reach, reach + 1)
@@ -117,14 +117,14 @@ def outline(lit: Bool, offset_x: F32, offset_y: F32, peak: tuple[I64, I64]) -> O
     return Outlines(labels, _with_peaks(Pixels(row, column, owner, other), labels, peak, dark), patch)
 
 
-def in_patches(x: NDArray, y: NDArray, patch: NDArray) -> F64:
+def in_patches(x: Array, y: Array, patch: Array) -> F64:
     """(n, 3) places for a tree: those of other patches are far from each other."""
     return np.stack([x, y, patch * _APART], axis=1)
 
 
 def _voted(
     where: tuple[I64, I64],
-    inside: NDArray,
+    inside: Array,
     offset: tuple[F32, F32],
     peak: tuple[I64, I64],
     patch: I64,
@@ -143,7 +143,7 @@ def _voted(
     return owner, other
 
 
-def _first(tree: KDTree, place: NDArray, but: I64) -> I64:
+def _first(tree: KDTree, place: Array, but: I64) -> I64:
     """The nearest (n,) point of a tree to each place that is not `but`; of equally near ones the first, in any tree."""
     distance, number = tree.query(place, k=4)
     distance = np.where(number == but[:, None], np.inf, distance)
@@ -152,7 +152,7 @@ def _first(tree: KDTree, place: NDArray, but: I64) -> I64:
     return found
 
 
-def _with_peaks(pixels: Pixels, labels: I32, peak: tuple[I64, I64], dark: NDArray) -> Pixels:
+def _with_peaks(pixels: Pixels, labels: I32, peak: tuple[I64, I64], dark: Array) -> Pixels:
     """The pixels with those of peaks in the dark, and every peak's pixel its own."""
     row, column = (np.concatenate([a, b[dark]]) for a, b in zip((pixels.row, pixels.column), peak))
     owner = labels[row, column].astype(np.int64) - 1

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.core.typing import F32, F64, I32, U8
+from astroml_plugin.core.typing import F32, F64, I32, U8, Array
 from astroml_plugin.tasks.segmentation.peaks import Outlines, Pixels
 
 _BATCH = 4096
@@ -16,7 +15,7 @@ _FEW = 5
 """Pixels below which a shape means nothing."""
 
 
-def summed(values: NDArray, pixels: Pixels, count: int) -> F64:
+def summed(values: Array, pixels: Pixels, count: int) -> F64:
     """(n,) sums over the pixels (m,) of each of `count` objects."""
     return np.bincount(pixels.owner, values, count).astype(np.float64)
 
