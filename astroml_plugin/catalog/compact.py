@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from astroml_plugin.catalog import manifest, parts, runs
+from astroml_plugin.catalog.checking import check_file
 from astroml_plugin.catalog.merge import merge
 from astroml_plugin.catalog.parts import PartInfo
 from astroml_plugin.catalog.store import Catalog
@@ -62,6 +63,7 @@ def compact(
 
     Raises:
         InputError: another compaction of this catalog is going on.
+        CorruptError: a file is damaged; nothing is deleted.
     """
     began = time.monotonic()
     run_id = _begin(catalog)
@@ -127,7 +129,9 @@ def _begin(catalog: Catalog) -> str:
 
 
 def _merge_group(catalog: Catalog, run_id: str, group: list[PartInfo], memory: str) -> int:
-    """Merge one group; returns the files that went."""
+    """Merge one group, whose files are checked first: they are the only copy; returns the files that went."""
+    for path in sorted({member.path for member in group}):
+        check_file(catalog, path)
     merged = merge(catalog.url, catalog.schema, group, memory=memory)
     catalog.commit_manifest(run_id, merged.members, time_ns=catalog.later())
     catalog.drop_parts(merged.replaces)

@@ -109,6 +109,10 @@ class LabelMaps(TileTable):
             reason = str(error).replace(": ingest it again", "")
             raise CorruptError(f"{reason}: delete the file and run the same infer again") from error
 
+    def remove(self, index: int) -> None:
+        """Delete one tile's map; infer writes it again with the tile's objects."""
+        storage.remove(storage.join(self.url, _ARRAY, "c", str(index), "0", "0"))
+
     def present(self) -> set[int]:
         """Indices of the tiles whose map exists, from one listing."""
         names = storage.list_files(storage.join(self.url, _ARRAY, "c"))

@@ -102,7 +102,7 @@ def _text_lengths(url: str, members: Sequence[PartInfo], full: pa.Schema) -> dic
 def _write_sorted(batches: Iterable[pa.RecordBatch], described: pa.Schema, target: Path, footer: dict[str, str]) -> int:
     """Write batches as row groups and `footer` once (schema metadata would be stored twice); returns the rows."""
     rows = 0
-    with pq.ParquetWriter(target, described, compression="zstd") as writer:
+    with pq.ParquetWriter(target, described, compression="zstd", write_page_checksum=True) as writer:
         for batch in batches:
             table = pa.table(batch.columns, names=batch.schema.names).select(described.names).cast(described)
             writer.write_table(table, row_group_size=ROW_GROUP)

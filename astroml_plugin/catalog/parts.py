@@ -130,7 +130,7 @@ def encode_part(declared: pa.Schema, table: pa.Table, unit: str, digest: str) ->
     metadata = {**reader_metadata(declared, text_lengths(ordered)), formats.PART: json.dumps(footer)}
     described = with_metadata(ordered.schema, metadata)
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, described, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, described, compression="zstd", write_page_checksum=True) as writer:
         writer.write_table(ordered.cast(described), row_group_size=ROW_GROUP)
     data = sink.getvalue()
     return PartInfo(path=part_path(unit, digest), bytes=len(data), **footer), data
@@ -161,12 +161,17 @@ def healpix_range(column: pa.ChunkedArray) -> tuple[int | None, int | None, int]
     return bounds["min"].as_py(), bounds["max"].as_py(), column.null_count
 
 
-def open_parquet(url: str) -> pq.ParquetFile:
-    """A Parquet file for partial reading, local or remote; close it after use."""
+def open_parquet(url: str, *, check: bool = False) -> pq.ParquetFile:
+    """A Parquet file for partial reading, local or remote; close it after use.
+
+    Args:
+        url: the file.
+        check: compare pages with their checksums while they are read; reading one that differs raises an OSError.
+    """
     if storage.is_local(url):
-        return pq.ParquetFile(storage.local_path(url))
+        return pq.ParquetFile(storage.local_path(url), page_checksum_verification=check)
     fs, path = storage.filesystem(url)
-    return pq.ParquetFile(fs.open(path, "rb"))
+    return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=check)
 
 
 def _footer(catalog: str, path: str) -> tuple[dict[bytes, bytes], int]:
@@ -209,8 +214,13 @@ def read_merged(catalog: str, path: str) -> MergedFile:
     packed = metadata.get(formats.PART_MEMBERS.encode())
     if packed is None:
         raise CorruptError(f"{path} has no list of its units: it was not written by this package")
-    value: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
-    return MergedFile(path, tuple(PartInfo(path, *row) for row in value["members"]), tuple(value["replaces"]))
+    try:
+        value: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
+        return MergedFile(path, tuple(PartInfo(path, *row) for row in value["members"]), tuple(value["replaces"]))
+    except (zlib.error, ValueError, KeyError, TypeError) as error:
+        raise CorruptError(
+            f"the list of units of {path} is damaged ({error}): delete it and run infer again"
+        ) from error
 
 
 MANIFEST_SCHEMA = pa.schema(

@@ -30,6 +30,9 @@ from astroml_plugin.sky.wcs import separation
 
 _BATCH = 131_072
 
+_BROKEN_FILE = ("TProtocolException", "Parquet file", "decompress", "ZSTD")
+"""Words of DuckDB about a file that it cannot read, in errors that are no IOException."""
+
 
 @dataclass(frozen=True)
 class QueryResult:
@@ -105,9 +108,17 @@ def query(
             result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile, tables or {}, units)
         except duckdb.IOException as error:
             if reconcile:
-                raise CorruptError(f"a part of the catalog cannot be read: {_line(error)}") from error
+                raise CorruptError(
+                    f"a part of the catalog cannot be read ({_line(error)}): run `astroml-plugin verify CATALOG "
+                    f"--repair`, then the same infer again"
+                ) from error
             continue  # compact or a run has replaced parts meanwhile: look again
         except duckdb.Error as error:
+            if any(word in str(error) for word in _BROKEN_FILE):
+                raise CorruptError(
+                    f"a part of the catalog cannot be read ({_line(error)}): run `astroml-plugin verify CATALOG "
+                    f"--repair`, then the same infer again"
+                ) from error
             raise InputError(f"the query failed: {_line(error)}") from error
         return replace(result, seconds=time.monotonic() - began)
     raise AssertionError("unreachable")
@@ -125,7 +136,13 @@ def _answer(
     tables: Mapping[str, pa.Table],
     units: Collection[str] | None,
 ) -> QueryResult:
-    paths = files_to_read(catalog.current(reconcile=reconcile), cone, units)
+    current, lost = catalog.current_and_lost(reconcile=reconcile)
+    if lost.num_rows:
+        raise CorruptError(
+            f"{pc.sum(lost['rows'])} rows of {lost.num_rows} units have no file any more (such as {lost['path'][0]}): "
+            f"put the files back, or run the same infer again to measure them anew"
+        )
+    paths = files_to_read(current, cone, units)
     options = {} if memory is None else {"memory_limit": memory}
     with (
         tempfile.TemporaryDirectory(prefix="astroml-") as spill,
@@ -135,7 +152,7 @@ def _answer(
         sources = _sources(database, text, catalog.schema)
         for name, table in tables.items():
             database.register(name, table)
-        _create_views(database, catalog, paths, _view_where(cone, units))
+        _create_views(database, catalog, paths, _view_where(cone, units), text)
         asked = statement or f"SELECT * FROM catalog {_order(cone)}"  # noqa: S608
         if limit is not None:
             asked = f"SELECT * FROM (\n{asked}\n) LIMIT {int(limit)}"  # noqa: S608
@@ -209,6 +226,7 @@ def _create_views(
     catalog: Catalog,
     paths: list[str],
     where: str,
+    text: str | None,
 ) -> None:
     folder = sql.root(database, catalog.url)
     columns = sql.typed_names(catalog.schema)
@@ -217,7 +235,8 @@ def _create_views(
         database.execute(f"CREATE VIEW catalog AS SELECT {columns} FROM {scanned} {where}")  # noqa: S608
     else:
         database.register("catalog", catalog.schema.empty_table())
-    database.register("failures", catalog.failures())
+    if "failures" in (text or "").lower():
+        database.register("failures", catalog.failures())
     unplaced = "unplaced.parquet"
     if storage.exists(storage.join(catalog.url, unplaced)):
         scanned = sql.scan([f"{folder}/{unplaced}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -32,8 +33,23 @@ def write(url: str, record: Record) -> None:
     """Write one record, and run.json when no later run has begun."""
     storage.write_json(storage.join(url, RUNS, record["run_id"] + ".json"), record)
     latest = storage.join(url, "run.json")
-    if not storage.exists(latest) or storage.read_json(latest)["run_id"] <= record["run_id"]:
+    if _latest_id(latest) <= record["run_id"]:
         storage.write_json(latest, record)
+
+
+def _latest_id(url: str) -> str:
+    """Id of the run that run.json is of; empty where there is none that can be read."""
+    try:
+        return str(checked(storage.read_json(url))["run_id"])
+    except (FileNotFoundError, ValueError):
+        return ""
+
+
+def checked(record: Any) -> Record:
+    """A run record; ValueError where it is none."""
+    if not isinstance(record, dict) or not {"run_id", "state"} <= set(record):
+        raise ValueError("it is no run record")
+    return record
 
 
 def read(url: str, run_id: str) -> Record:
@@ -43,11 +59,17 @@ def read(url: str, run_id: str) -> Record:
 
 
 def read_all(url: str) -> list[Record]:
-    """All records, oldest first."""
-    return [
-        storage.read_json(storage.join(url, RUNS, name))
-        for name in storage.list_files(storage.join(url, RUNS), ".json")
-    ]
+    """All records that can be read, oldest first: they tell how rows came to be, and no row rests on them."""
+    records = []
+    for name in storage.list_files(storage.join(url, RUNS), ".json"):
+        with contextlib.suppress(ValueError):
+            records.append(checked(storage.read_json(storage.join(url, RUNS, name))))
+    return records
+
+
+def count(url: str) -> int:
+    """Number of records, those that cannot be read included."""
+    return len(storage.list_files(storage.join(url, RUNS), ".json"))
 
 
 def is_over(record: Record, by: Record) -> bool:

@@ -16,10 +16,11 @@ from astroml_plugin.catalog import manifest, parts, runs
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
 from astroml_plugin.catalog.schema import FORMAT, schema_from_json, schema_to_json
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.flags import OBJECT_FLAGS
 from astroml_plugin.core.version import version
 
+SCHEMA = "schema.json"
 FAILURES = "failures.parquet"
 UNPLACED = "unplaced.parquet"
 MANIFEST = "manifest"
@@ -66,7 +67,7 @@ class Catalog:
         """
         url = storage.absolute(url)
         plain = json.loads(json.dumps(dict(identity)))  # as it comes back from the file: tuples are lists
-        if storage.exists(storage.join(url, "schema.json")):
+        if storage.exists(storage.join(url, SCHEMA)):
             return cls.open(url)._matching(schema, plain)
         _refuse_foreign_folder(url)
         declared = {
@@ -76,7 +77,7 @@ class Catalog:
             "flags": OBJECT_FLAGS,
             "identity": plain,
         }
-        storage.write_json(storage.join(url, "schema.json"), declared)
+        storage.write_json(storage.join(url, SCHEMA), declared)
         return cls.open(url)._matching(schema, plain)  # another driver may have been faster
 
     @classmethod
@@ -84,11 +85,15 @@ class Catalog:
         """The catalog at `url`; InputError when there is none or its format is newer than this package."""
         url = storage.absolute(url)
         try:
-            declared = storage.read_json(storage.join(url, "schema.json"))
+            declared = storage.read_json(storage.join(url, SCHEMA))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(
                 f"there is no catalog at {storage.redact(url)} (no schema.json): give the --out folder of an infer run"
             ) from error
+        except ValueError as error:
+            raise _damaged(url, SCHEMA) from error
+        if not isinstance(declared, dict) or not {"format", "columns", "identity"} <= set(declared):
+            raise _damaged(url, SCHEMA)
         if declared["format"] > FORMAT:
             raise InputError(
                 f"{storage.redact(url)} has catalog format {declared['format']}, this package knows {FORMAT}: "
@@ -176,6 +181,7 @@ class Catalog:
         return storage.list_files(storage.join(self.url, MANIFEST), ".parquet")
 
     def _entries(self, names: Collection[str]) -> pa.Table:
+        """Rows of manifest files; one that cannot be read is left out, since footers say the same."""
         tables = []
         for name in names:
             try:
@@ -188,7 +194,12 @@ class Catalog:
                         if other.split(".")[0] in {n.split(".")[0] for n in names}
                     ]
                 )
-        return pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *tables])
+            except (pa.ArrowException, OSError):
+                continue
+        rows: pa.Table = pa.concat_tables(
+            [MANIFEST_SCHEMA.empty_table(), *(t for t in tables if t.schema.names == MANIFEST_SCHEMA.names)]
+        )
+        return rows
 
     def entries(self) -> pa.Table:
         """All manifest rows (MANIFEST_SCHEMA), several per unit where parts were superseded or merged."""
@@ -200,18 +211,44 @@ class Catalog:
         Args:
             reconcile: compare with one listing. Default: when a run goes on or was killed, or manifests are lost.
         """
+        return self.current_and_lost(reconcile=reconcile)[0]
+
+    def current_and_lost(self, *, reconcile: bool | None = None) -> tuple[pa.Table, pa.Table]:
+        """The files that make the view, and units with rows that no file holds any more; MANIFEST_SCHEMA each.
+
+        What is lost is known only where the manifest is compared with a listing; see `current`.
+        """
         if reconcile is None:
             reconcile = self._must_reconcile()
         entries = self.entries()
-        return manifest.resolve(self._reconciled(entries) if reconcile else entries)
+        if not reconcile:
+            return manifest.resolve(entries), MANIFEST_SCHEMA.empty_table()
+        there = manifest.resolve(self._reconciled(entries))
+        named = manifest.resolve(entries)
+        named = named.filter(pc.greater(named["rows"], 0))
+        gone = pc.invert(pc.is_in(named["unit"], value_set=there["unit"].combine_chunks()))
+        return there, named.filter(gone)
 
     def _must_reconcile(self) -> bool:
         records = runs.read_all(self.url)
+        if len(records) != runs.count(self.url) or not self._manifests_readable():
+            return True  # what is damaged may have named more
         if not records or any(record["state"] == "running" for record in records):
             return True
         absorbed = {name for record in records for name in record.get("absorbed", ())}
         expected = {record["manifest"] for record in records if record.get("manifest")} - absorbed
         return not expected <= set(self.manifest_names())
+
+    def _manifests_readable(self) -> bool:
+        for name in self.manifest_names():
+            try:
+                with parts.open_parquet(self._manifest_url(name)):
+                    pass
+            except FileNotFoundError:  # merged into another one meanwhile
+                continue
+            except (pa.ArrowException, OSError):
+                return False
+        return True
 
     def _reconciled(self, entries: pa.Table) -> pa.Table:
         """Entries of the files that are there, with those that no manifest names yet as the newest."""
@@ -361,6 +398,15 @@ class Catalog:
             return storage.read_table(storage.join(self.url, name))
         except FileNotFoundError:
             return empty.empty_table()
+        except pa.ArrowException as error:
+            raise _damaged(self.url, name) from error
+
+
+def _damaged(url: str, name: str) -> CorruptError:
+    return CorruptError(
+        f"{name} of the catalog {storage.redact(url)} is damaged: run `astroml-plugin verify CATALOG --repair`, which "
+        f"makes it again from what is there"
+    )
 
 
 def _fit(table: pa.Table, wanted: pa.Schema) -> pa.Table:

@@ -16,7 +16,9 @@ class InputError(AstromlError):
 
 
 class CorruptError(AstromlError):
-    """Stored data that cannot be trusted (missing or altered shard): a unit fails, the run goes on."""
+    """Stored data that cannot be trusted (missing or altered shard): a unit fails, the run goes on (exit status 2)."""
+
+    exit_code = 2
 
 
 class LostError(AstromlError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from workflows.verbs.options import DONE, Verb, chosen, complain, finish, floats, fractions, names
+from workflows.verbs.options import DONE, SOME_FAILED, Verb, chosen, complain, finish, floats, fractions, names
 
 
 def _class_statistics(options: argparse.Namespace) -> int:
@@ -186,6 +186,23 @@ def _add_compact(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--target-bytes", type=int, metavar="N", help="size of the merged files (512 MB)")
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from workflows.verify import verify
+
+    result = verify(options.catalog, repair=options.repair)
+    for damage in result.damages:
+        concerned = f" ({damage.units} units, {damage.rows} rows)" if damage.units else ""
+        complain(f"{'mended' if damage.mended else 'damaged'}: {damage.path}: {damage.what}{concerned}", DONE)
+    state = "whole" if not result.damages else f"{len(result.damages)} damages"
+    line = f"{options.catalog}: {result.files} files, {result.rows} rows read, {state}"
+    return finish(options, result, line, DONE if result.is_whole else SOME_FAILED)
+
+
+def _add_verify(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("catalog", metavar="CATALOG")
+    verb.add_argument("--repair", action="store_true", help="make derived files again, move unusable ones aside")
+
+
 VERBS: dict[str, Verb] = {
     "class-statistics": (
         _class_statistics,
@@ -223,5 +240,6 @@ VERBS: dict[str, Verb] = {
         "catalog --tile field_r0_c0 --to outlines.fits",
         _add_segmentation_map,
     ),
+    "verify": (_verify, "Check a catalog for damage, and mend what can be mended.", "catalog --repair", _add_verify),
     "compact": (_compact, "Merge finished parts into large files.", "catalog", _add_compact),
 }

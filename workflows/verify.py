@@ -1,0 +1,23 @@
+"""Check a catalog for damage, and mend what can be mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from astroml_plugin.catalog.checking import VerifyResult
+from astroml_plugin.catalog.checking import verify as check_catalog
+
+
+def verify(catalog: str, *, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> VerifyResult:
+    """Read every file of a catalog and compare it with its checksums, footers, schema and manifest.
+
+    Args:
+        catalog: folder of the catalog, a path or an fsspec URL.
+        repair: make derived files again, and move unusable ones into the folder `damaged`: the same `infer` then does
+            their units again.
+        progress: called with (files read, files in all).
+
+    Raises:
+        InputError: there is no catalog.
+    """
+    return check_catalog(catalog, repair=repair, progress=progress)
