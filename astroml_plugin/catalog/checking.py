@@ -50,7 +50,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What was found."""
+    """Result of a verification."""
 
     catalog: str
     """Folder of the catalog."""
