@@ -31,7 +31,8 @@ from astroml_plugin.evaluation.detection_metrics import (
     pooled,
 )
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky, truth_of
-from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
+from astroml_plugin.tasks.segmentation.task import SegmentTask
+from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of
 from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import segmentation_real, segmentation_shear
 from benchmarks.harness import Section, interleave, kept

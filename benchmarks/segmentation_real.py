@@ -13,7 +13,8 @@ from torch import nn
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.detection_metrics import match
 from astroml_plugin.tasks.detection import Detections
-from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
+from astroml_plugin.tasks.segmentation.task import SegmentTask
+from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of
 from benchmarks.harness import shared_data
 from tests.pages import table
 

@@ -10,8 +10,10 @@ import numpy as np
 from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.detection_metrics import DetectionSet, Truth, counts, pooled
 from astroml_plugin.simulation.fields import field_sky, truth_of
-from astroml_plugin.tasks.segmentation.task import SegmentTask, maps_of
+from astroml_plugin.tasks.segmentation.detection import accepted_peaks
+from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.tasks.segmentation.truth import LAYERS
+from astroml_plugin.tasks.segmentation.whole_tile import maps_of
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
 from bundles.training_sets import TrainingSet
@@ -118,10 +120,9 @@ def _overlap(maps: np.ndarray, truth: Truth, probability: float) -> float:
 
 def _figures(task: SegmentTask, seen: list[Any], near: float) -> dict[str, list[float]]:
     """Figures of merit of centres alone, at a threshold."""
-    other = task.with_settings(near=near)
-    assert isinstance(other, SegmentTask)
+    settings = task.with_settings(near=near).settings
     sums = []
     for maps, truth in seen:
-        x, y = other.centres(maps, other.peaks(maps)[0])
-        sums.append(counts(DetectionSet(x, y, np.zeros(truth.foreground.shape, np.int32), {}), truth))
+        peaks = accepted_peaks(maps, None, settings)
+        sums.append(counts(DetectionSet(peaks.x, peaks.y, np.zeros(truth.foreground.shape, np.int32), {}), truth))
     return pooled(sums, repeats=1)

@@ -10,7 +10,7 @@ import torch
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.detection_metrics import DetectionSet, counts, match, pooled
-from astroml_plugin.tasks.segmentation.task import field_of, maps_of
+from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle
 from bundles import segmentation as making

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from astroml_plugin.tasks.segmentation.deblending import find_companions, parts_of
-from astroml_plugin.tasks.segmentation.task import SegmentSettings, SegmentTask
+from astroml_plugin.tasks.segmentation.settings import SegmentSettings
+from astroml_plugin.tasks.segmentation.task import SegmentTask
 from tests.test_tasks_segment import field_of, gaussians, perfect, scene, truth_layers
 
 SIGMA = 1.6

@@ -12,9 +12,10 @@ from astroml_plugin.cutouts import from_stamps, pixel_bits
 from astroml_plugin.cutouts.psf import psf_fwhm
 from astroml_plugin.simulation.profiles import Psf, psf_image
 from astroml_plugin.tasks.detection import PARENT, Field
-from astroml_plugin.tasks.segmentation import peaks as outlines
-from astroml_plugin.tasks.segmentation.peaks import outline
-from astroml_plugin.tasks.segmentation.task import SegmentSettings, SegmentTask
+from astroml_plugin.tasks.segmentation import peaks
+from astroml_plugin.tasks.segmentation.peaks import segment
+from astroml_plugin.tasks.segmentation.settings import SegmentSettings
+from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.tasks.segmentation.truth import LAYERS, Scene, layers_of_labels, truth_layers
 from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 
@@ -150,7 +151,7 @@ def test_pixels_as_near_to_two_peaks_have_one_neighbour_whatever_else_is_in_the_
         peak = peak[0][order], peak[1][order]
         toward = [np.zeros(lit.shape, np.float32) for _ in "xy"]
         toward[1][30, 130] = 20  # a pixel of the last peak, as far from the second as from the third
-        pixels = outline(lit, *toward, peak).pixels
+        pixels = segment(lit, *toward, peak).pixels
         here = np.flatnonzero((pixels.row == 30) & (pixels.column == 130))[0]
         assert peak[0][pixels.owner[here]] == 50
         seen.add((int(peak[0][pixels.other[here]]), int(peak[1][pixels.other[here]])))
@@ -318,9 +319,9 @@ def test_owners_do_not_depend_on_how_many_pixels_are_looked_at_together(monkeypa
     rng = np.random.default_rng(5)
     peak = np.arange(4, 60, 6).repeat(10), np.tile(np.arange(4, 60, 6), 10)
     given = np.ones((64, 64), bool), rng.normal(0, 3, (64, 64)), rng.normal(0, 3, (64, 64)), peak
-    whole = outline(*given)
-    monkeypatch.setattr(outlines, "_AT_ONCE", 77)
-    parts = outline(*given)
+    whole = segment(*given)
+    monkeypatch.setattr(peaks, "_AT_ONCE", 77)
+    parts = segment(*given)
     np.testing.assert_array_equal(parts.labels, whole.labels)
     np.testing.assert_array_equal(parts.pixels.other, whole.pixels.other)
     assert len(np.unique(whole.labels)) == 100

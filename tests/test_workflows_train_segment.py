@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.sources.stamps import Stamps
-from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
+from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.tasks.segmentation.truth import LAYERS, layers_of_labels
+from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of
 from astroml_plugin.training.bundle import ModelBundle
 from workflows.train import train
 

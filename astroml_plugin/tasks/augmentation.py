@@ -14,16 +14,16 @@ from astroml_plugin.core.errors import InputError
 
 @dataclass(frozen=True)
 class Warp:
-    """How far training stamps are changed. Pixels are interpolated (bilinear), so that noise becomes smoother."""
+    """Random changes of training stamps. Pixels are interpolated (bilinear), so that noise becomes smoother."""
 
     turn: bool = False
-    """Any angle instead of quarter turns only; for tasks whose labels a turn does not change."""
+    """Rotate by any angle instead of quarter turns only; for tasks whose labels a rotation does not change."""
     shift: float = 0.0
     """Largest shift along each axis, pixels."""
     gain: float = 0.0
     """Standard deviation of the logarithm of a common factor on the pixels."""
     colour: float = 0.0
-    """The same of a factor on each band."""
+    """Standard deviation of the logarithm of a factor on the pixels of each band."""
 
     def __post_init__(self) -> None:
         if min(self.shift, self.gain, self.colour) < 0:
@@ -35,7 +35,7 @@ class Warp:
         return self.turn or max(self.shift, self.gain, self.colour) > 0
 
     def apply(self, inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Network inputs (image, PSF if any, …), changed: image and PSF turn together, the image alone is shifted.
+        """Network inputs (image, PSF if any, …), changed: image and PSF rotate together, the image alone is shifted.
 
         Args:
             inputs: normalised, with a background of 0; those with four axes are images.
@@ -45,21 +45,22 @@ class Warp:
         count = len(image)
         angle = torch.rand(count, generator=generator) * (2 * math.pi if self.turn else 0.0)
         shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * self.shift
-        moved = _moved(image, angle, shift) if self.turn or self.shift else image
+        changed = _rotated(image, angle, shift) if self.turn or self.shift else image
         if self.gain:
             factor = torch.exp(torch.randn(count, generator=generator) * self.gain)
-            moved = moved * factor.to(image)[:, None, None, None]
+            changed = changed * factor.to(image)[:, None, None, None]
         if self.colour:
             factor = torch.exp(torch.randn(image.shape[:2], generator=generator) * self.colour)
-            moved = moved * factor.to(image)[:, :, None, None]
+            changed = changed * factor.to(image)[:, :, None, None]
         still = torch.zeros(count, 2)
-        return moved, *(
-            _moved(item, angle, still) if self.turn and item is not None and item.ndim == 4 else item for item in others
+        return changed, *(
+            _rotated(item, angle, still) if self.turn and item is not None and item.ndim == 4 else item
+            for item in others
         )
 
 
-def _moved(image: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
-    """Images (n, band, h, w) turned by angles (n,) rad about pixel size // 2, then shifted by (n, 2) pixels in x, y."""
+def _rotated(image: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
+    """Images (n, band, h, w) rotated by angles (n,) rad about pixel size // 2, then shifted by (n, 2) pixels."""
     height, width = image.shape[-2:]
     half = torch.tensor([width / 2, height / 2])
     centre = torch.tensor([(width // 2 + 0.5) / half[0] - 1, (height // 2 + 0.5) / half[1] - 1])

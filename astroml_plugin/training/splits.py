@@ -31,17 +31,17 @@ _LEAKS = {
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """How objects are divided. The same object id is always on one side, in whatever source it is."""
+    """How objects are divided. All rows of one object id are in one split, in whatever source they are."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Of train, validation and test."""
+    """Fractions of the objects in train, validation and test; they sum to 1."""
     seed: int = 0
     """Another seed gives another division."""
     column: str = "split"
     """A label column with train, validation or test; it goes first where the data have one."""
     by: str = "object"
     """"object" hashes ids; "sky" hashes regions of the sky, so that neighbours, and whatever varies slowly over a
-    survey, are on one side."""
+    survey, are in one split."""
     region_order: int = 6
     """HEALPix order of the regions: 6 is 0.9 degrees, each step up halves it."""
     folds: int = 0
@@ -54,8 +54,8 @@ class SplitSettings:
     limit_seed: int = 0
     """Another seed draws other subsets."""
     leaks: str = "refuse"
-    """What to do where one object (by id, place on the sky or pixels) is on two sides: "refuse"; "drop" keeps it on
-    the first of train, validation, test only."""
+    """Action where one object (by id, place on the sky or pixels) is in two splits: "refuse"; "drop" keeps it in the
+    first of train, validation, test only."""
     check_pixels: bool = True
     """Whether stamps are compared by their pixels, at the cost of reading every block once."""
 

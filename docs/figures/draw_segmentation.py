@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from astroml_plugin.evaluation.baselines.extractor import ExtractorSettings, extract
 from astroml_plugin.evaluation.detection_metrics import match
 from astroml_plugin.simulation.fields import field_sky, truth_of
-from astroml_plugin.tasks.segmentation.task import SegmentTask, field_of, maps_of
+from astroml_plugin.tasks.segmentation.task import SegmentTask
+from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of
 from astroml_plugin.training.bundle import ModelBundle
 
 EXTRACTOR = ExtractorSettings(3.5, 0.6, 12, 32, 0.005)

@@ -24,20 +24,20 @@ UNDECIDED = 0.5
 
 @dataclass(frozen=True)
 class Injection:
-    """What is painted into the stamps of a batch, and how often."""
+    """Kinds of light painted into the stamps of a batch, and how often each occurs."""
 
     pairs: float = 0.35
-    """Of the stamps: a second galaxy close by; anomalies."""
+    """Fraction of the stamps that get a second galaxy close by; these are anomalies."""
     strokes: float = 0.15
-    """A curved or straight stroke of light over the object; anomalies."""
+    """Fraction that gets a curved or straight stroke of light over the object; these are anomalies."""
     neighbours: float = 0.3
-    """A second galaxy far away; ordinary."""
+    """Fraction that gets a second galaxy far away; these are ordinary."""
     separation: tuple[float, float] = (0.5, 3.0)
-    """Of pairs, in half-light radii of the first."""
+    """Least and largest separation of a pair, in half-light radii of the first galaxy."""
     far: float = 4.5
-    """Least separation of neighbours, in the same."""
+    """Least separation of a neighbour far away, in half-light radii of the first galaxy."""
     faintest: float = 0.2
-    """Least flux of a second galaxy of a pair in that of the first; at most alike."""
+    """Least flux of the second galaxy of a pair over that of the first; the largest is 1."""
     adding: str = "auto"
     """How light comes together: "sum", "max" for pictures that were stretched, "auto" by whether pixels are 8-bit."""
 
@@ -84,8 +84,8 @@ class Injection:
         """Central objects of other stamps, moved and dimmed, (n, b, h, w), and their flux in that of the host (n,)."""
         count, side = len(image), image.shape[-1]
         order = torch.randperm(count, generator=generator).to(image.device)
-        own = _lifted(image, 2.5 * radius)
-        lent, flux = own[order], own.sum((1, 2, 3)).clamp_min(1e-3)
+        galaxies = _lifted(image, 2.5 * radius)
+        lent, flux = galaxies[order], galaxies.sum((1, 2, 3)).clamp_min(1e-3)
         draw = torch.rand(count, 4, generator=generator).to(image.device)
         wanted = 0.25 + 0.75 * draw[:, 0] if near else 0.03 ** draw[:, 0]
         ratio = torch.minimum(wanted, flux[order] / flux)  # its noise is lent too, and must not be amplified
@@ -95,7 +95,7 @@ class Injection:
             low = torch.maximum(self.far * radius, 2.5 * radius[order] + 2 * radius)
             high = torch.maximum(low + 4, torch.full_like(low, 0.5 * side))
         away, angle = low + (high - low) * draw[:, 1], 2 * math.pi * draw[:, 2]
-        moved = _moved(lent * factor[:, None, None, None], away * angle.cos(), away * angle.sin())
+        moved = _shifted(lent * factor[:, None, None, None], away * angle.cos(), away * angle.sin())
         return torch.where((draw[:, 3] < 0.5)[:, None, None, None], moved, moved.transpose(2, 3)), ratio
 
 
@@ -110,7 +110,7 @@ def _sizes(image: Tensor) -> Tensor:
 
 
 def _lifted(image: Tensor, reach: Tensor) -> Tensor:
-    """Central objects (n, b, h, w) within `reach` pixels (n,), what is mostly noise taken back."""
+    """Central objects (n, b, h, w) within `reach` pixels (n,); pixels that are mostly noise are dimmed."""
     side = image.shape[-1]
     axis = torch.arange(side, dtype=image.dtype, device=image.device) - side // 2
     radius = torch.hypot(axis[:, None], axis)
@@ -120,8 +120,8 @@ def _lifted(image: Tensor, reach: Tensor) -> Tensor:
     return image * shrunk * mask[:, None]
 
 
-def _moved(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Images (n, b, h, w) moved by whole pixels (n,), 0 where nothing comes from."""
+def _shifted(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Images (n, b, h, w) shifted by whole pixels (n,); pixels from beyond the border are 0."""
     side = image.shape[-1]
     rows = torch.arange(side, device=image.device)
     dy, dx = y.round().long(), x.round().long()

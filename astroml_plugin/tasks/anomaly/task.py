@@ -21,7 +21,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.settings import refuse_unknown
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation import anomaly_report as anomaly_merit
+from astroml_plugin.evaluation import anomaly_report
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.evaluation.ranking_metrics import search_figures
 from astroml_plugin.networks import autoencoder, structure
@@ -59,9 +59,10 @@ LEAST = 100
 """Training stamps below which there is no population."""
 
 _STRUCTURE = len(structure.PARTS)
-_GIVEN = [structure.PARTS.index("log_snr"), structure.PARTS.index("log_radius")]
+_SNR_AND_SIZE = [structure.PARTS.index("log_snr"), structure.PARTS.index("log_radius")]
 _EXPECTED = ("critic", "reconstruction", "latent", "line", "sharpness")
-"""What follows S/N and size; the judge learned to see past both, asymmetry and the like have the noise taken off."""
+"""Signs whose expected value follows S/N and size. The judge of foreign light learned to see past both; the other signs
+have the noise taken off already."""
 _TRAIL_TAIL, _SHARP_TAIL = 2.0, 3.0  # -lg p of a line or of sharp pixels beyond which they are called an artefact
 _LEAST_LINE, _LEAST_SHARP = 9.0, 8.0  # and in noise
 _PLATEAU = 4  # further pixels of the highest value
@@ -81,29 +82,29 @@ class AnomalySettings(TaskSettings):
     latent: int = 16
     """Length of the latent vector."""
     keep_latent: bool = False
-    """Whether the catalog gets it, as the column `latent`."""
+    """Whether the catalog gets the latent vector, as the column `latent`."""
     weights: dict[str, float] = field(default_factory=dict)
     """Sign -> how much its -lg p counts in the score; those left out keep `WEIGHTS` or `PICTURE_WEIGHTS`."""
     power: float = 2.0
-    """Of the mean of the signs: 1 is their sum, large values let the strongest decide."""
+    """Exponent of the power mean of the signs: 1 is their sum, large values let the strongest decide."""
     density_components: int = 1
     """Normal distributions in the density of latent vectors."""
     divergence: float = 1e-3
     """Weight of the divergence in the loss of a variational autoencoder."""
     injection: Injection = field(default_factory=Injection)
-    """What is painted into training stamps, for networks that judge foreign light."""
+    """Light painted into training stamps, for networks that judge foreign light."""
     label: str = ""
     """For `evaluate` only: a label column that tells anomalies; nothing is learned from it."""
     anomalies: tuple[str, ...] = ()
-    """Values of it, as text, that are anomalies; empty: all but "normal"."""
+    """Values of the label column, as text, that are anomalies; empty: all but "normal"."""
     density: Density = field(default_factory=Density)
-    """Of latent vectors; found by training, as are the next three."""
+    """Density of the latent vectors; training finds it, as well as the next three."""
     expectations: dict[str, Expectation] = field(default_factory=dict)
-    """Sign or sharpness -> what the population shows at an S/N and size."""
+    """Sign or sharpness -> its expected value and spread in the population, by S/N and size."""
     tails: dict[str, Tail] = field(default_factory=dict)
-    """Sign or sharpness -> tail of what remains."""
+    """Sign or sharpness -> tail of its values after the expected value is taken off."""
     score: Tail = field(default_factory=Tail)
-    """Of the weighted power mean of the signs."""
+    """Tail of the weighted power mean of the signs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,7 +156,7 @@ class AnomalyTask(Task):
 
     @property
     def outputs(self) -> int:
-        """Those of the structure, the errors, and the latent vector."""
+        """Numbers per object: structure, errors of the network, latent vector."""
         return _STRUCTURE + self.network_outputs
 
     @property
@@ -169,7 +170,7 @@ class AnomalyTask(Task):
 
     def columns(self) -> list[Column]:
         """Score and signs (float32), structure, artefact."""
-        found = [
+        columns = [
             Column("anomaly_score", "float32", "", "stat.likelihood", "-lg of the population's part that is odder"),
             *(
                 Column(f"anomaly_{name}", "float32", "", "stat.likelihood", f"-lg p: {text}")
@@ -186,28 +187,28 @@ class AnomalyTask(Task):
             Column("artefact", "string", "", "meta.code.qual", "none, trail, edge, saturation or pixels"),
         ]
         if self.settings.keep_latent:
-            found.append(Column("latent", f"float32[{self.settings.latent}]", "", "stat.param", "Latent vector"))
-        return found
+            columns.append(Column("latent", f"float32[{self.settings.latent}]", "", "stat.param", "Latent vector"))
+        return columns
 
     def targets(self, table: pa.Table) -> Tensor:
-        """0 for every object: nothing is known of any."""
+        """(n,) zeros: the stamps are unlabelled."""
         return torch.zeros(table.num_rows)
 
     def check_splits(self, targets: Mapping[str, Tensor]) -> None:
-        """As in `Task`; and enough training stamps to be a population."""
+        """Refuse an empty split, and fewer than `LEAST` training stamps."""
         super().check_splits(targets)
         refuse_few(targets, LEAST, "a population")
 
     def prepare(self, cutouts: Cutouts) -> tuple[tuple[Tensor, ...], Tensor]:
-        """As in `Task`; a second input is the noise of the sky over that of each pixel, squared, 0 where invalid."""
+        """Image as in `Task`, and a weight per pixel: variance of the sky over that of the pixel, 0 where invalid."""
         (image,), flags = super().prepare(cutouts)
-        chosen = self.fitted_stamps(cutouts)
-        if chosen.variance is None:
-            return (image, chosen.valid.to(torch.float32)), flags
-        complete = bool(chosen.valid.all())
-        sky = border_level(chosen.variance, None if complete else chosen.valid, self.settings.normalisation.border)
-        weight = (sky[..., None, None] / chosen.variance.clamp_min(1e-30)).clamp_(0, 2)
-        return (image, weight if complete else weight.mul_(chosen.valid)), flags
+        stamps = self.fitted_stamps(cutouts)
+        if stamps.variance is None:
+            return (image, stamps.valid.to(torch.float32)), flags
+        complete = bool(stamps.valid.all())
+        sky = border_level(stamps.variance, None if complete else stamps.valid, self.settings.normalisation.border)
+        weight = (sky[..., None, None] / stamps.variance.clamp_min(1e-30)).clamp_(0, 2)
+        return (image, weight if complete else weight.mul_(stamps.valid)), flags
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
         """Image and weight."""
@@ -221,15 +222,17 @@ class AnomalyTask(Task):
         injection = self.settings.injection
         if injection.adding == "auto":
             injection = replace(injection, adding="max" if self.settings.dtype == "uint8" else "sum")
-        painted, found = injection.apply(image, weight, generator)
-        return (painted, weight), found
+        painted, judged = injection.apply(image, weight, generator)
+        return (painted, weight), judged
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Reconstruction, critic and divergence of ordinary stamps; the judge's cross entropy of all that teach."""
-        found = self._named(outputs)
+        numbers = self._named(outputs)
         ordinary, taught = targets == 0, targets != UNDECIDED
-        judged = functional.binary_cross_entropy_with_logits(found["foreign"], (targets == 1).float(), reduction="none")
-        unlike = found["reconstruction"] + found["critic"] + self.settings.divergence * found["divergence"]
+        judged = functional.binary_cross_entropy_with_logits(
+            numbers["foreign"], (targets == 1).float(), reduction="none"
+        )
+        unlike = numbers["reconstruction"] + numbers["critic"] + self.settings.divergence * numbers["divergence"]
         return _mean(unlike, ordinary) + _mean(judged, taught)
 
     def _named(self, outputs: Tensor) -> dict[str, Tensor]:
@@ -239,18 +242,18 @@ class AnomalyTask(Task):
     # ---- the population ----------------------------------------------------------------------------------------
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
-        """What the training population's numbers are like: expectations, density and tails.
+        """Fit expectations, latent density, tails and score to the numbers of the training population.
 
         Raises:
             InputError: fewer than `LEAST` objects.
         """
         if len(outputs) < LEAST:
             raise InputError(f"a population of {len(outputs)} objects has no tail: {LEAST} are needed")
-        given = outputs[:, _GIVEN].double().numpy()
+        snr_and_size = outputs[:, _SNR_AND_SIZE].double().numpy()
         density = fit_density(self._named(outputs)["latent"], self.settings.density_components)
         task = self.with_settings(density=density, expectations={}, tails={}, score=Tail())
         raw = task._raw(outputs)  # type: ignore[attr-defined]
-        expectations = {name: fit_expectation(raw[name], given) for name in _EXPECTED if np.ptp(raw[name]) > 0}
+        expectations = {name: fit_expectation(raw[name], snr_and_size) for name in _EXPECTED if np.ptp(raw[name]) > 0}
         task = task.with_settings(expectations=expectations)
         standard = task._standard(outputs)  # type: ignore[attr-defined]
         tails = {name: fit_tail(values) for name, values in standard.items() if np.ptp(values) > 0}
@@ -260,30 +263,33 @@ class AnomalyTask(Task):
 
     def _raw(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Sign (and sharpness) -> (n,) float64, on scales on which populations are near normal."""
-        found = self._named(outputs)
-        plain = {name: found[name].double().numpy() for name in ("foreign", "reconstruction", "asymmetry", "line")}
+        numbers = self._named(outputs)
+        plain = {name: numbers[name].double().numpy() for name in ("foreign", "reconstruction", "asymmetry", "line")}
         rooted = {
-            name: np.sqrt(found[name].clamp_min(0).double().numpy()) for name in ("critic", "second_source", "residual")
+            name: np.sqrt(numbers[name].clamp_min(0).double().numpy())
+            for name in ("critic", "second_source", "residual")
         }
-        sharp = np.log10(found["sharpness"].clamp_min(1).double().numpy())
-        return {**plain, **rooted, "sharpness": sharp, "latent": self.settings.density(found["latent"])}
+        sharp = np.log10(numbers["sharpness"].clamp_min(1).double().numpy())
+        return {**plain, **rooted, "sharpness": sharp, "latent": self.settings.density(numbers["latent"])}
 
     def _standard(self, outputs: Tensor) -> dict[str, np.ndarray]:
-        given = outputs[:, _GIVEN].double().numpy()
+        snr_and_size = outputs[:, _SNR_AND_SIZE].double().numpy()
         known = self.settings.expectations
-        return {name: known.get(name, Expectation())(values, given) for name, values in self._raw(outputs).items()}
+        return {
+            name: known.get(name, Expectation())(values, snr_and_size) for name, values in self._raw(outputs).items()
+        }
 
     def _tails(self, outputs: Tensor) -> dict[str, np.ndarray]:
-        """-lg p of each."""
+        """Sign (and sharpness) -> (n,) -lg p."""
         known = self.settings.tails
         return {name: known.get(name, Tail())(values) for name, values in self._standard(outputs).items()}
 
     def _weights(self) -> dict[str, float]:
-        """Of all signs."""
+        """Sign -> weight in the score, for all signs."""
         return {**(PICTURE_WEIGHTS if self.settings.dtype == "uint8" else WEIGHTS), **self.settings.weights}
 
     def _sum(self, tails: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(n,) what the score is the tail of."""
+        """(n,) weighted power mean of the signs; its tail is the score."""
         weights, power = self._weights(), self.settings.power
         return np.sum([weights[name] * tails[name] ** power for name in SIGNS], axis=0) ** (1 / power)
 
@@ -291,24 +297,26 @@ class AnomalyTask(Task):
 
     def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects."""
-        tails, found = self._tails(outputs), self._named(outputs)
+        tails, numbers = self._tails(outputs), self._named(outputs)
         columns = {"anomaly_score": self.settings.score(self._sum(tails))}
         columns |= {f"anomaly_{name}": tails[name] for name in SIGNS}
-        columns |= {name: found[name].numpy() for name in ("asymmetry", "second_source")}
+        columns |= {name: numbers[name].numpy() for name in ("asymmetry", "second_source")}
         plain = {name: np.asarray(values, np.float32) for name, values in columns.items()}
-        plain["artefact"] = self._artefacts(tails, found, cutouts)
+        plain["artefact"] = self._artefacts(tails, numbers, cutouts)
         if self.settings.keep_latent:
-            plain["latent"] = found["latent"].numpy()
+            plain["latent"] = numbers["latent"].numpy()
         return plain
 
-    def _artefacts(self, tails: Mapping[str, np.ndarray], found: Mapping[str, Tensor], cutouts: Cutouts) -> np.ndarray:
-        """(n,) of `ARTEFACTS`; what is seen of the pixels goes before what is measured."""
+    def _artefacts(
+        self, tails: Mapping[str, np.ndarray], numbers: Mapping[str, Tensor], cutouts: Cutouts
+    ) -> np.ndarray:
+        """(n,) values of `ARTEFACTS`; flags and missing pixels go before measured signs."""
         flags = cutouts.flags.cpu().numpy()
         valid = self.fitted_stamps(cutouts).valid
         missing = np.zeros(len(flags)) if bool(valid.all()) else 1 - valid.flatten(1).float().mean(1).cpu().numpy()
-        sharp = (tails["sharpness"] > _SHARP_TAIL) & (found["sharpness"].numpy() > _LEAST_SHARP)
-        line = (tails["line"] > _TRAIL_TAIL) & (found["line"].numpy() > _LEAST_LINE)
-        full = 10 ** found["plateau"].numpy() - 1 > _PLATEAU
+        sharp = (tails["sharpness"] > _SHARP_TAIL) & (numbers["sharpness"].numpy() > _LEAST_SHARP)
+        line = (tails["line"] > _TRAIL_TAIL) & (numbers["line"].numpy() > _LEAST_LINE)
+        full = 10 ** numbers["plateau"].numpy() - 1 > _PLATEAU
         edge = int(ObjectFlag.EDGE)
         kinds = {
             "saturation": (flags & int(ObjectFlag.SATURATED) > 0) | full,
@@ -316,11 +324,10 @@ class AnomalyTask(Task):
             "trail": line,
             "pixels": sharp,
         }
-        chosen = np.select(list(kinds.values()), list(kinds), "none")
-        return chosen.astype(object)
+        return np.select(list(kinds.values()), list(kinds), "none").astype(object)
 
     def to_columns(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """As in `Task`, but an object without a usable pixel has a score of 0: nothing odd was seen of it."""
+        """Catalog columns of a batch; an object without a usable pixel has a score of 0: nothing odd was seen of it."""
         columns, bits = super().to_columns(outputs, cutouts, flags)
         columns["anomaly_score"] = np.nan_to_num(columns["anomaly_score"])
         return columns, bits
@@ -338,26 +345,26 @@ class AnomalyTask(Task):
         return odd if 0 < odd.sum() < len(odd) else None
 
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
-        """Loss; of painted stamps, how well the judge tells them; of a calibrated task and labels, the ranking."""
-        found: dict[str, Any] = {"loss": float(self.loss(outputs, targets))}
+        """Loss; how well the judge tells painted stamps; with labels and a calibrated task, figures of the ranking."""
+        figures: dict[str, Any] = {"loss": float(self.loss(outputs, targets))}
         named = self._named(outputs)
-        found |= anomaly_merit.painted(named["foreign"].numpy(), targets.numpy())
+        figures |= anomaly_report.painted(named["foreign"].numpy(), targets.numpy())
         odd = None if table is None else self.anomalous(table)
         if odd is not None and self.settings.score.knots:
-            found |= search_figures(self.settings.score(self._sum(self._tails(outputs))), odd, anomaly_merit.FPR)
-        return found
+            figures |= search_figures(self.settings.score(self._sum(self._tails(outputs))), odd, anomaly_report.FPR)
+        return figures
 
     def baselines(self) -> Mapping[str, Callable[[Cutouts], dict[str, np.ndarray]]]:
-        """The classical searches of `anomaly_merit`."""
-        return {name: _prepared(self, function) for name, function in anomaly_merit.BASELINES.items()}
+        """Classical searches of `anomaly_report`."""
+        return {name: _prepared(self, function) for name, function in anomaly_report.BASELINES.items()}
 
     def default_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
-        """All of them."""
-        return {name: anomaly_merit.NEEDS.get(name) for name in anomaly_merit.BASELINES}
+        """All classical searches, each with the input that it needs."""
+        return {name: anomaly_report.NEEDS.get(name) for name in anomaly_report.BASELINES}
 
     def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Rankings by score, signs and baselines where labels tell the anomalies, and figures of them."""
-        return anomaly_merit.assessed(measured, self.anomalous(table), table, self.settings.label)
+        return anomaly_report.assessed(measured, self.anomalous(table), table, self.settings.label)
 
 
 Measure = Callable[[Cutouts], dict[str, np.ndarray]]
@@ -368,6 +375,6 @@ def _prepared(task: Task, function: Measure) -> Measure:
     return lambda cutouts: function(task.fitted_stamps(cutouts))
 
 
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the values (n,) that are chosen (n,); 0 of none."""
-    return (values * chosen).sum() / chosen.sum().clamp_min(1)
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values (n,) where the mask (n,) is true; 0 where it is true nowhere."""
+    return (values * mask).sum() / mask.sum().clamp_min(1)

@@ -31,7 +31,8 @@ from astroml_plugin.tasks.classification.settings import ClassifyRunOptions, Cla
 from astroml_plugin.tasks.judged import Outputs, Report
 from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged
 
-_MOST_TOLD = 12
+_MOST_NAMED = 12
+"""Classes that an error names at most."""
 
 
 class ClassifyTask(Task):
@@ -68,10 +69,10 @@ class ClassifyTask(Task):
 
     def usable(self, table: pa.Table) -> np.ndarray:
         """(n,) bool, without objects of `leave_out` and, where `missing` says so, without those that have no label."""
-        kept = super().usable(table)
+        usable = super().usable(table)
         if self.settings.missing == "leave_out":
-            kept &= ~self._missing(table)
-        return kept
+            usable &= ~self._missing(table)
+        return usable
 
     def _missing(self, table: pa.Table) -> np.ndarray:
         """(n,) bool: nothing is known of the object's class."""
@@ -81,7 +82,7 @@ class ClassifyTask(Task):
         if settings.label_columns:
             return np.asarray(np.isnan(class_labels.votes(table, settings.label_columns, settings.votes)).any(1))
         if settings.multi_label:
-            return np.array([found is None for found in class_labels.class_lists(table, settings.label, {})], bool)
+            return np.array([classes is None for classes in class_labels.class_lists(table, settings.label, {})], bool)
         return np.array([name is None for name in class_labels.class_names(table, settings.label, {})], bool)
 
     def targets(self, table: pa.Table) -> Tensor:
@@ -96,14 +97,14 @@ class ClassifyTask(Task):
             names = class_labels.class_names(table, settings.label, settings.names)
             return class_labels.indices(names, settings.classes, settings.label)
         if not settings.multi_label:
-            found = class_labels.votes(table, settings.label_columns, settings.votes)
+            fractions = class_labels.votes(table, settings.label_columns, settings.votes)
         elif settings.label_columns:
-            found = class_labels.known_fractions(table, settings.label_columns)
+            fractions = class_labels.known_fractions(table, settings.label_columns)
         else:
             lists = class_labels.class_lists(table, settings.label, settings.names)
-            found = class_labels.memberships(lists, settings.classes)
-        class_labels.refuse_missing(np.isnan(found).all(1), column)
-        return torch.from_numpy(found)
+            fractions = class_labels.memberships(lists, settings.classes)
+        class_labels.refuse_missing(np.isnan(fractions).all(1), column)
+        return torch.from_numpy(fractions)
 
     def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """Learns class names, fractions and weights from the training split, beside the scales."""
@@ -125,12 +126,12 @@ class ClassifyTask(Task):
     def _classes(self, table: pa.Table) -> tuple[str, ...]:
         """Class names in column order."""
         settings = self.settings
-        given = settings.classes or settings.label_columns or tuple(sorted(set(settings.names.values())))
-        if given:
-            return tuple(given)
+        named = settings.classes or settings.label_columns or tuple(sorted(set(settings.names.values())))
+        if named:
+            return tuple(named)
         if settings.multi_label:
             lists = class_labels.class_lists(table, settings.label, {})
-            return tuple(sorted({name for found in lists if found is not None for name in found}))
+            return tuple(sorted({name for classes in lists if classes is not None for name in classes}))
         names = class_labels.class_names(table, settings.label, {})
         class_labels.refuse_missing(np.array([name is None for name in names], bool), settings.label)
         return tuple(sorted(set(names)))
@@ -151,19 +152,18 @@ class ClassifyTask(Task):
         for name, values in targets.items():
             counts = self._examples(values)
             if counts.min() == 0:
-                raise InputError(
-                    f"the {name} split lacks a class ({self._told(counts)}): give more objects or other split fractions"
-                )
+                text = self._counts_text(counts)
+                raise InputError(f"the {name} split lacks a class ({text}): give more objects or other split fractions")
 
-    def _told(self, counts: np.ndarray) -> str:
-        """Examples of every class (class, 1 or 2); of many classes only of some that are lacking."""
+    def _counts_text(self, counts: np.ndarray) -> str:
+        """Text of the examples of every class (class, 1 or 2); of many classes, only some that are lacking."""
         classes = self.settings.classes
         shown, rest = range(len(classes)), ""
-        if len(classes) > _MOST_TOLD:
+        if len(classes) > _MOST_NAMED:
             lacking = np.flatnonzero(counts.min(1) == 0)
-            shown, rest = lacking[:_MOST_TOLD].tolist(), f", {len(lacking)} of {len(classes)} classes in all"
-        told = ", ".join(f"{classes[k]} {'/'.join(str(int(one)) for one in counts[k])}" for k in shown)
-        return told + (" (with/without)" if self.settings.multi_label else "") + rest
+            shown, rest = lacking[:_MOST_NAMED].tolist(), f", {len(lacking)} of {len(classes)} classes in all"
+        text = ", ".join(f"{classes[k]} {'/'.join(str(int(count)) for count in counts[k])}" for k in shown)
+        return text + (" (with/without)" if self.settings.multi_label else "") + rest
 
     def _examples(self, targets: Tensor) -> np.ndarray:
         """(class, 1) objects of each class, or (class, 2) with and without it."""
@@ -203,16 +203,16 @@ class ClassifyTask(Task):
         """A prior goes to the bundles that have all its classes."""
         if name != "prior":
             return tasks
-        chosen = [task for task in tasks if set(value) <= set(task.settings.classes)]
-        if not chosen:
-            told = "; ".join(", ".join(task.settings.classes) for task in tasks)
-            raise InputError(f"no bundle has all classes of the prior ({', '.join(value)}): {told}")
-        return chosen
+        takers = [task for task in tasks if set(value) <= set(task.settings.classes)]
+        if not takers:
+            classes = "; ".join(", ".join(task.settings.classes) for task in tasks)
+            raise InputError(f"no bundle has all classes of the prior ({', '.join(value)}): {classes}")
+        return takers
 
     def run_record(self, options: Any) -> dict[str, Any]:
         """The prior, the number of symmetries in use and the bundle's own, which a catalog is compared with."""
-        own = self.settings.symmetries
-        used = {"prior": dict(options.prior), "symmetries": options.symmetries or own, "bundle_symmetries": own}
+        bundle = self.settings.symmetries
+        used = {"prior": dict(options.prior), "symmetries": options.symmetries or bundle, "bundle_symmetries": bundle}
         return super().run_record(options) | used
 
     def inference_network(self, network: nn.Module) -> nn.Module:
@@ -248,12 +248,12 @@ class ClassifyTask(Task):
         return self.with_settings(temperature=temperature)
 
     def _log_weights(self) -> np.ndarray:
-        """(class,) what class weights add to the logits."""
+        """(class,) logarithms of the class weights, which the loss adds to the logits."""
         weights = self.settings.weights
         return np.log(np.asarray(weights, np.float64)) if weights else np.zeros(self.outputs)
 
     def _log_shift(self) -> np.ndarray:
-        """(class,) what the survey's class fractions add to the logits (Saerens et al. 2002)."""
+        """(class,) shift of the logits to the survey's class fractions (Saerens et al. 2002)."""
         if not self.settings.prior:
             return np.zeros(self.outputs)
         several = self.settings.multi_label
@@ -273,7 +273,7 @@ class ClassifyTask(Task):
         )
 
     def class_numbers(self, probabilities: np.ndarray) -> np.ndarray:
-        """(n,) the class that each object is called, from (n, class) of classes that exclude each other."""
+        """(n,) number of the class that each object is called, from probabilities (n, class) of exclusive classes."""
         return calibration.labels(probabilities, self._fractions(), self.settings.balance)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
@@ -298,19 +298,19 @@ class ClassifyTask(Task):
 
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """Loss, figures of `class_metrics` for these classes, and the confusion matrix (row true)."""
-        found = {"loss": float(self.loss(outputs, targets)), "count": len(targets)}
+        basic = {"loss": float(self.loss(outputs, targets)), "count": len(targets)}
         probabilities = self.probabilities(outputs).double().numpy()
         if not np.isfinite(probabilities).all():
-            return found
+            return basic
         classes = {"classes": list(self.settings.classes)}
         if self.settings.multi_label:
             figures = class_metrics.multi_label(probabilities, targets.numpy(), repeats=0)
-            return {**found, **_values(figures), **classes}
+            return {**basic, **_values(figures), **classes}
         true = most_votes(targets).numpy()
-        chosen = self.class_numbers(probabilities)
-        figures = class_metrics.classification(probabilities, true, repeats=0, labels=chosen)
-        confusion = class_metrics.confusion(true, chosen, self.outputs)
-        return {**found, **_values(figures), **classes, "confusion": confusion.tolist()}
+        called = self.class_numbers(probabilities)
+        figures = class_metrics.classification(probabilities, true, repeats=0, labels=called)
+        confusion = class_metrics.confusion(true, called, self.outputs)
+        return {**basic, **_values(figures), **classes, "confusion": confusion.tolist()}
 
     def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Scores with intervals, reliability, thresholds with what they give, and the figures of these."""
@@ -330,7 +330,7 @@ class ClassifyTask(Task):
         )
 
     def run_report(self, options: Any, outputs: Outputs) -> Report:
-        """What averaging over symmetries costs and gains, for up to as many as the run asks for."""
+        """Cost and gain of averaging over symmetries, for up to as many as the run asks for."""
         most = options.symmetries or 1
         if most <= 1 or self.settings.multi_label:
             return {}, {}
@@ -370,8 +370,8 @@ class ClassifyTask(Task):
     def comparison(self, columns: Columns, truth: Columns, repeats: int = 500) -> Comparison:
         """Scores of the probabilities, of labels chosen as the recipe says for all methods alike, and confusion."""
         probabilities, true = self._judged(columns, truth)
-        chosen = self.class_numbers(probabilities)
-        return class_comparison.compared(probabilities, true, chosen, self._positive(), repeats)
+        called = self.class_numbers(probabilities)
+        return class_comparison.compared(probabilities, true, called, self._positive(), repeats)
 
     def _judged(self, columns: Columns, truth: Columns) -> tuple[F64, I64]:
         """Probabilities (n, class) and class numbers (n,)."""

@@ -27,7 +27,7 @@ from astroml_plugin.tasks.normalisation import Normalisation
 from astroml_plugin.tasks.source_check import refuse_few
 
 CONDITIONS = ("flux", "size", "e1", "e2")
-"""What can be asked of a drawn galaxy."""
+"""Conditions that a drawn galaxy can be asked to have."""
 
 LEAST = 100
 """Training stamps below which there is nothing to imitate."""
@@ -52,13 +52,13 @@ class GenerateSettings(TaskSettings):
     offset: float = 0.5
     """Centres of drawn galaxies are uniform within so many pixels of the middle one, as in stamps of a catalog."""
     centres: tuple[float, ...] = ()
-    """Of lg flux, lg size (pixels) and ln |e|; found by training, as are the next three."""
+    """Means of lg flux, lg size (pixels) and ln |e|; training finds them, as well as the next three."""
     spreads: tuple[float, ...] = ()
-    """Standard deviations."""
+    """Standard deviations of lg flux, lg size and ln |e|."""
     lowest: tuple[float, ...] = ()
     """Least lg flux and lg size trained on."""
     highest: tuple[float, ...] = ()
-    """Most."""
+    """Largest lg flux and lg size trained on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +86,7 @@ class GenerateTask(Task):
     outputs = len(TERMS) + len(SHAPES)
 
     def build_network(self, network: str | type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
-        """The network, told what the shapes of the population are like."""
+        """The network, built with centres and spreads of the population's shapes."""
         known = {name: list(getattr(self.settings, name)) for name in ("centres", "spreads")}
         return super().build_network(network, {**{key: value for key, value in known.items() if value}, **arguments})
 
@@ -101,7 +101,7 @@ class GenerateTask(Task):
         ]
 
     def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
-        """As in `Task`; and what the shapes of the training stamps are like.
+        """Set unit scales, and centres, spreads and limits of the shapes of the training stamps.
 
         Raises:
             InputError: fewer than nine in ten of them show a galaxy.
@@ -118,16 +118,16 @@ class GenerateTask(Task):
             )
         numbers = given(columns_of(shape))[shown]
         spread = numbers.std(0).clamp_min(1e-3)
-        found = {"centres": numbers.mean(0), "spreads": spread}
-        found |= {"lowest": numbers[:, :2].amin(0), "highest": numbers[:, :2].amax(0)}
-        return task.with_settings(**{name: tuple(float(item) for item in values) for name, values in found.items()})
+        limits = {"centres": numbers.mean(0), "spreads": spread}
+        limits |= {"lowest": numbers[:, :2].amin(0), "highest": numbers[:, :2].amax(0)}
+        return task.with_settings(**{name: tuple(float(item) for item in values) for name, values in limits.items()})
 
     def targets(self, table: pa.Table) -> Tensor:
-        """0 for every object: nothing is learned from labels."""
+        """(n,) zeros: nothing is learned from labels."""
         return torch.zeros(table.num_rows)
 
     def check_splits(self, targets: Mapping[str, Tensor]) -> None:
-        """As in `Task`; and enough training stamps to imitate."""
+        """Refuse an empty split, and fewer than `LEAST` training stamps."""
         super().check_splits(targets)
         refuse_few(targets, LEAST, "a generator")
 
@@ -146,8 +146,8 @@ class GenerateTask(Task):
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """Loss, RMS of the reconstruction, and the other terms."""
         parts = self._parts(outputs)
-        found = {"loss": float(self.loss(outputs, targets)), "rms": float(parts["error"].sqrt())}
-        return found | {name: float(parts[name]) for name in TERMS[1:]}
+        figures = {"loss": float(self.loss(outputs, targets)), "rms": float(parts["error"].sqrt())}
+        return figures | {name: float(parts[name]) for name in TERMS[1:]}
 
     def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects."""
@@ -191,7 +191,7 @@ class GenerateTask(Task):
         return Drawn(torch.cat(images).numpy(), {name: table[:, place] for place, name in enumerate(names)})
 
     def _shapes(self, network: FlowVAE, count: int, random: torch.Generator, asked: Mapping[str, np.ndarray]) -> Shape:
-        """What is drawn and what is asked."""
+        """Shapes to draw: conditions that are asked, the others at random as the training stamps have them."""
         lg_flux, lg_size, ln_e = network.population(count, random).T
         low, high = self.settings.lowest, self.settings.highest
         length, angle = ln_e.exp().clamp(0, 0.9), math.pi * torch.rand(count, generator=random)
@@ -201,7 +201,7 @@ class GenerateTask(Task):
             "e1": length * torch.cos(2 * angle),
             "e2": length * torch.sin(2 * angle),
         }
-        values |= {name: torch.from_numpy(np.asarray(given, np.float32)) for name, given in asked.items()}
+        values |= {name: torch.from_numpy(np.asarray(numbers, np.float32)) for name, numbers in asked.items()}
         centre = self.settings.offset * (2 * torch.rand(count, 2, generator=random) - 1)
         return Shape(values["flux"], values["size"], torch.stack([values["e1"], values["e2"]], dim=1), centre)
 
@@ -209,24 +209,22 @@ class GenerateTask(Task):
         """Pixels (n, band, s, s) whose shape, measured as the training stamps' were, is the one wanted."""
         tried = wanted
         for _ in range(_CORRECTIONS):
-            found = shape_of(unframed(looks, tried, self.stamp_size).sum(1))
-            good = (found.size > 0)[:, None]
-            ratio = (wanted.size / found.size.clamp_min(1e-3)).clamp(0.8, 1.25)
+            measured = shape_of(unframed(looks, tried, self.stamp_size).sum(1))
+            good = (measured.size > 0)[:, None]
+            ratio = (wanted.size / measured.size.clamp_min(1e-3)).clamp(0.8, 1.25)
             size = torch.where(good[:, 0], tried.size * ratio, tried.size)
-            e = torch.where(good, (tried.e + wanted.e - found.e).clamp(-0.9, 0.9), tried.e)
-            centre = torch.where(good, tried.centre + (wanted.centre - found.centre).clamp(-0.5, 0.5), tried.centre)
+            e = torch.where(good, (tried.e + wanted.e - measured.e).clamp(-0.9, 0.9), tried.e)
+            centre = torch.where(good, tried.centre + (wanted.centre - measured.centre).clamp(-0.5, 0.5), tried.centre)
             tried = Shape(wanted.flux, size, e, centre)
         return unframed(looks, tried, self.stamp_size)
 
     def _checked(self, asked: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-        """Conditions as arrays (n,)."""
+        """Conditions as arrays (n,), refused where no such galaxy can be drawn."""
         refuse_unknown(asked, CONDITIONS, "the conditions of drawn galaxies")
-        values = {name: np.asarray(given, np.float64).ravel() for name, given in asked.items()}
-        for name, given_values in values.items():
-            if len(given_values) != count or not np.isfinite(given_values).all():
-                raise InputError(
-                    f"condition {name} has {len(given_values)} values for {count} galaxies, or NaN among them"
-                )
+        values = {name: np.asarray(numbers, np.float64).ravel() for name, numbers in asked.items()}
+        for name, numbers in values.items():
+            if len(numbers) != count or not np.isfinite(numbers).all():
+                raise InputError(f"condition {name} has {len(numbers)} values for {count} galaxies, or NaN among them")
         length = np.hypot(values.get("e1", 0.0), values.get("e2", 0.0))
         if ("e1" in values) != ("e2" in values) or np.max(length) > 0.9:
             raise InputError("conditions e1 and e2 are asked together, with |e| = (a-b)/(a+b) of 0.9 at most")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from astroml_plugin.catalog import Column
-from astroml_plugin.core import registry as plugins
+from astroml_plugin.core import registry
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts
@@ -28,7 +28,7 @@ from astroml_plugin.tasks.normalisation import Normalisation, border_level, bord
 from astroml_plugin.tasks.symmetries import transform
 
 WARNING = "restored, not observed: not for measuring"
-"""What every description of restored pixels says."""
+"""Warning in every description of restored pixels."""
 _MEASURED = 4096  # objects whose shapes are compared
 
 
@@ -86,7 +86,7 @@ class RestoreTask(Task):
         Raises:
             InputError: also a stamp size that the network's strides do not divide.
         """
-        kind = plugins.load(plugins.NETWORKS, network) if isinstance(network, str) else network
+        kind = registry.load(registry.NETWORKS, network) if isinstance(network, str) else network
         try:
             built = kind(2 * len(self.bands) + 1, len(self.bands), **arguments)
         except (TypeError, ValueError) as error:
@@ -131,15 +131,15 @@ class RestoreTask(Task):
         return (image / noise, psf, noise), flags
 
     def _noise(self, cutouts: Cutouts) -> tuple[Tensor, bool]:
-        """(n, b, 1, 1) noise of the sky, and whether the border had to tell."""
-        chosen = self.fitted_stamps(cutouts)
-        valid, border = (None if bool(chosen.valid.all()) else chosen.valid), self.settings.normalisation.border
-        if chosen.variance is not None:
-            level = border_level(chosen.variance, valid, border)
+        """(n, b, 1, 1) noise of the sky, and whether it was estimated from the border because no variance is there."""
+        stamps = self.fitted_stamps(cutouts)
+        valid, border = (None if bool(stamps.valid.all()) else stamps.valid), self.settings.normalisation.border
+        if stamps.variance is not None:
+            level = border_level(stamps.variance, valid, border)
             noise = torch.where(level > 0, level.clamp_min(0).sqrt(), torch.ones_like(level))
         else:
-            noise = robust_width(border_pixels(chosen.image.to(torch.float32), valid, border))
-        return noise[..., None, None], chosen.variance is None
+            noise = robust_width(border_pixels(stamps.image.to(torch.float32), valid, border))
+        return noise[..., None, None], stamps.variance is None
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
         """Image, PSF, noise."""
@@ -161,24 +161,24 @@ class RestoreTask(Task):
 
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """Loss, PSNR (dB), and what became of flux, size and ellipticity of the light: see `shape_bias`."""
-        found = {"loss": float(self.loss(outputs, targets)), "psnr": float(self.psnr(outputs, targets).mean())}
+        figures = {"loss": float(self.loss(outputs, targets)), "psnr": float(self.psnr(outputs, targets).mean())}
         shape = (-1, len(self.bands), self.stamp_size, self.stamp_size)
-        return found | shape_bias(outputs[:_MEASURED].reshape(shape), targets[:_MEASURED].float().reshape(shape))
+        return figures | shape_bias(outputs[:_MEASURED].reshape(shape), targets[:_MEASURED].float().reshape(shape))
 
     def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects."""
-        chosen = self.fitted_stamps(cutouts)
-        image, _ = self.settings.normalisation.apply(chosen.image, chosen.variance, chosen.valid)
+        stamps = self.fitted_stamps(cutouts)
+        image, _ = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid)
         pixels = outputs.reshape(image.shape).to(image.device)
         noise, _ = self._noise(cutouts)
-        variance = noise.square() if chosen.variance is None else chosen.variance.clamp_min(1e-30)
-        seen = blurred(pixels, self._psf(chosen), self._sharp(image))
-        chi2 = ((seen - image).square() / variance * chosen.valid).flatten(1).sum(1)
-        chi2 = chi2 / chosen.valid.flatten(1).sum(1).clamp_min(1)
+        variance = noise.square() if stamps.variance is None else stamps.variance.clamp_min(1e-30)
+        seen = blurred(pixels, self._psf(stamps), self._sharp(image))
+        chi2 = ((seen - image).square() / variance * stamps.valid).flatten(1).sum(1)
+        chi2 = chi2 / stamps.valid.flatten(1).sum(1).clamp_min(1)
         return {"restored": outputs.numpy(), "restored_chi2": chi2.cpu().numpy().astype(np.float32)}
 
     def baselines(self) -> Mapping[str, Any]:
-        """The filter alone."""
+        """The Wiener filter of the network's first step alone."""
         return {"wiener": self._wiener}
 
     def _wiener(self, cutouts: Cutouts) -> dict[str, np.ndarray]:
@@ -193,7 +193,7 @@ class RestoreTask(Task):
         return moffat(self.sharp_pixels, self.stamp_size).to(like.device)
 
 
-def shape_bias(found: Tensor, truth: Tensor) -> dict[str, float]:
+def shape_bias(restored: Tensor, truth: Tensor) -> dict[str, float]:
     """How wrong it would be to measure restored images (n, b, s, s), against the truth (same shape).
 
     Returns:
@@ -201,18 +201,18 @@ def shape_bias(found: Tensor, truth: Tensor) -> dict[str, float]:
         ellipticity_rms; flux_bias, size_bias: medians of the relative errors; flux_scatter: 68 % half-width;
         shapeless: part of the objects whose light fits no Gaussian any more.
     """
-    ours, right = shape_of(found.sum(1)), shape_of(truth.sum(1))
+    ours, right = shape_of(restored.sum(1)), shape_of(truth.sum(1))
     good = (ours.size > 0) & (right.size > 0)
-    found_e, true_e = ours.e[good], right.e[good]
+    restored_e, true_e = ours.e[good], right.e[good]
     if int(good.sum()) < 3:
         return {"shapeless": float(1 - good.float().mean())}
     centred = true_e - true_e.mean(0)
-    slope = (centred * found_e).sum(0) / centred.square().sum(0).clamp_min(1e-12)
+    slope = (centred * restored_e).sum(0) / centred.square().sum(0).clamp_min(1e-12)
     flux = ours.flux[good] / right.flux[good] - 1
     return {
         "ellipticity_m": float(slope.mean() - 1),
-        "ellipticity_c": float((found_e - slope * true_e).mean()),
-        "ellipticity_rms": float((found_e - true_e).square().mean().sqrt()),
+        "ellipticity_c": float((restored_e - slope * true_e).mean()),
+        "ellipticity_rms": float((restored_e - true_e).square().mean().sqrt()),
         "flux_bias": float(flux.median()),
         "flux_scatter": float((flux.quantile(0.84) - flux.quantile(0.16)) / 2),
         "size_bias": float((ours.size[good] / right.size[good] - 1).median()),

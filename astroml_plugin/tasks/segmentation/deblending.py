@@ -40,7 +40,7 @@ _SIGMAS = 2.3548
 
 @dataclass(frozen=True)
 class Companions:
-    """k companions found, one per parent at most, in order of their parents."""
+    """Companions, k in all, at most one per parent, in order of their parents."""
 
     row: I64
     """(k,) pixel of the peak of the light that is left."""
@@ -49,12 +49,12 @@ class Companions:
     parent: I64
     """(k,) number of the peak that it was found beside."""
     snr: F64
-    """(k,) of the light that is left, in a Gaussian of the PSF's width."""
+    """(k,) S/N of the light that is left, in a Gaussian of the PSF's width."""
 
     def where(self, allowed: Bool) -> Companions:
-        """Those at pixels of a map (h, w) that is True."""
-        kept = allowed[self.row, self.column]
-        return Companions(self.row[kept], self.column[kept], self.parent[kept], self.snr[kept])
+        """Companions whose pixel is True in a map (h, w)."""
+        inside = allowed[self.row, self.column]
+        return Companions(self.row[inside], self.column[inside], self.parent[inside], self.snr[inside])
 
 
 def find_companions(
@@ -67,7 +67,7 @@ def find_companions(
     lopsided: float,
     annulus: tuple[float, float] = (0.9, 2.2),
 ) -> Companions:
-    """The companions of objects.
+    """Find the companions of n objects.
 
     Args:
         image: (h, w), background taken off; unusable pixels 0.
@@ -83,9 +83,9 @@ def find_companions(
     for part in _alike(fwhm, _bright(image, variance, peak, least)):
         look = _turned(image, variance, (peak[0][part], peak[1][part]), float(fwhm[part[0]]))
         row[part], column[part], snr[part] = _best(look, lopsided, annulus)
-    chosen = _unclaimed(row, column, np.flatnonzero(snr > least), peak, fwhm)
-    chosen = _once(row, column, snr, chosen, fwhm)
-    return Companions(row[chosen], column[chosen], chosen, snr[chosen])
+    candidates = _unclaimed(row, column, np.flatnonzero(snr > least), peak, fwhm)
+    candidates = _once(row, column, snr, candidates, fwhm)
+    return Companions(row[candidates], column[candidates], candidates, snr[candidates])
 
 
 def parts_of(
@@ -93,24 +93,26 @@ def parts_of(
     variance: F32,
     peak: tuple[I64, I64],
     fwhm: F64,
-    found: Companions,
+    companions: Companions,
 ) -> tuple[I64, I64, I64, F32]:
-    """What part of the light is a companion's, in the pixels within `_NEAR` PSF widths of it, the clearest last.
+    """Part of the light that is a companion's, in the pixels within `_NEAR` PSF widths of it, the clearest last.
 
     Args:
-        image, variance, peak, fwhm: as `find_companions` had them.
-        found: what it found.
+        image, variance, peak, fwhm: the arguments of `find_companions`.
+        companions: its result.
 
     Returns:
         Numbers of companions, rows, columns and parts (m,) from 0 to 1. Pixels may occur more than once.
     """
-    if not len(found.row):
+    if not len(companions.row):
         none = np.zeros(0, np.int64)
         return none, none, none, np.zeros(0, np.float32)
-    width = fwhm[found.parent]
-    pieces = [_parts(image, variance, peak, width, found, part) for part in _alike(width, np.arange(len(found.row)))]
-    number, row, column, share = (np.concatenate(items) for items in zip(*pieces, strict=True))
-    order = np.argsort(found.snr[number], kind="stable")
+    width = fwhm[companions.parent]
+    batches = [
+        _parts(image, variance, peak, width, companions, part) for part in _alike(width, np.arange(len(companions.row)))
+    ]
+    number, row, column, share = (np.concatenate(items) for items in zip(*batches, strict=True))
+    order = np.argsort(companions.snr[number], kind="stable")
     return number[order], row[order], column[order], share[order]
 
 
@@ -119,24 +121,24 @@ def _parts(
     variance: F32,
     peak: tuple[I64, I64],
     width: F64,
-    found: Companions,
+    companions: Companions,
     some: I64,
 ) -> tuple[I64, I64, I64, F32]:
-    """As `parts_of`, for some companions of one PSF width."""
-    parent, fwhm = found.parent[some], float(width[some[0]])
+    """Numbers, rows, columns and parts (m,) as `parts_of` gives them, for some companions of one PSF width."""
+    parent, fwhm = companions.parent[some], float(width[some[0]])
     look = _turned(image, variance, (peak[0][parent], peak[1][parent]), fwhm, _SHARP)
     rows, columns = (
-        at[:, None] + look.side - mine[some, None] for at, mine in zip(look.peak, (found.row, found.column))
+        at[:, None] + look.side - mine[some, None] for at, mine in zip(look.peak, (companions.row, companions.column))
     )
     close = np.hypot(rows[:, :, None], columns[:, None, :]) < _NEAR * fwhm
     number, down, right = np.nonzero(close & look.seen)
-    left, own = (np.maximum(plane[number, down, right], 0) for plane in (look.left, look.own))
+    left, turned = (np.maximum(plane[number, down, right], 0) for plane in (look.left, look.turned))
     row, column = look.peak[0][number] + down - look.half, look.peak[1][number] + right - look.half
-    return some[number], row, column, left / np.maximum(left + own, np.float32(1e-30))
+    return some[number], row, column, left / np.maximum(left + turned, np.float32(1e-30))
 
 
 def _alike(fwhm: F64, some: I64) -> Iterator[I64]:
-    """Pieces of `some` objects that have the same PSF width."""
+    """Batches of `some` objects (numbers) that have one PSF width."""
     for width in np.unique(fwhm[some]):
         same = some[fwhm[some] == width]
         yield from (same[start : start + _BATCH] for start in range(0, len(same), _BATCH))
@@ -150,25 +152,25 @@ def _bright(image: F32, variance: F32, peak: tuple[I64, I64], least: float) -> I
 
 @dataclass(frozen=True)
 class _Turned:
-    """Surroundings of n peaks and the same after half a turn about their centres, in a filter of the PSF's width."""
+    """Surroundings of n peaks and their images after half a turn about the centres, filtered to the PSF's width."""
 
     peak: tuple[I64, I64]
     """(n,) rows, (n,) columns."""
     fwhm: float
-    """Of the PSF at all of them, pixels."""
+    """FWHM of the PSF at all peaks, pixels."""
     x: F32
     """(n,) centre relative to the peak's pixel."""
     y: F32
     left: F32
     """(n, k, k) light that the turned image does not have."""
-    own: F32
+    turned: F32
     """(n, k, k) light of the turned image."""
     spread: F32
     """(n, k, k) variance of `left`."""
     good: Bool
     """(n, k, k) pixels that can be used."""
     seen: Bool
-    """(n, k, k) those that can be used on both sides."""
+    """(n, k, k) pixels that can be used on both sides."""
 
     @property
     def half(self) -> int:
@@ -188,7 +190,7 @@ def _turned(
     fwhm: float,
     width: float = 1.0,
 ) -> _Turned:
-    """With a filter `width` times as wide as the PSF."""
+    """Surroundings of peaks, filtered with a Gaussian `width` times as wide as the PSF."""
     half = int(np.ceil(_FAR * fwhm)) + _MOST
     side = np.arange(-half, half + 1, dtype=np.float32)
     light, noise = around(image, peak, half), around(variance, peak, half)
@@ -204,8 +206,8 @@ def _turned(
     both = np.where(seen, noise + np.maximum(up @ noise @ across, 0), np.float32(0))
     kernel = np.exp(-0.5 * ((side[:, None] - side) / np.float32(width * fwhm / _SIGMAS)) ** 2)
     left = kernel @ np.where(seen, light - turned, np.float32(0)) @ kernel
-    own = kernel @ np.where(seen, turned, np.float32(0)) @ kernel
-    return _Turned(peak, fwhm, x, y, left, own, kernel**2 @ both @ kernel**2, good, seen)
+    turned = kernel @ np.where(seen, turned, np.float32(0)) @ kernel
+    return _Turned(peak, fwhm, x, y, left, turned, kernel**2 @ both @ kernel**2, good, seen)
 
 
 def _within(shape: tuple[int, ...], peak: tuple[I64, I64], side: I64) -> Bool:
@@ -216,7 +218,7 @@ def _within(shape: tuple[int, ...], peak: tuple[I64, I64], side: I64) -> Bool:
 
 def _best(look: _Turned, lopsided: float, annulus: tuple[float, float]) -> tuple[I64, I64, F32]:
     """Row, column and S/N of the place beside each peak where most is left; S/N is 0 where nothing is."""
-    snr = look.left / np.sqrt(np.maximum(look.spread + (np.float32(lopsided) * look.own) ** 2, np.float32(1e-30)))
+    snr = look.left / np.sqrt(np.maximum(look.spread + (np.float32(lopsided) * look.turned) ** 2, np.float32(1e-30)))
     x, y = (look.side.astype(np.float32) - at[:, None] for at in (look.x, look.y))
     distance = np.sqrt(x[:, None, :] ** 2 + y[:, :, None] ** 2) / look.fwhm
     summit = look.left >= ndimage.maximum_filter(look.left, (1, _SUMMIT, _SUMMIT))  # not the wing of a third object
@@ -252,24 +254,24 @@ def _mirror(side: F32, twice: F32) -> F32:
     return np.where(far < 1, inner, np.where(far < 2, outer, 0)).astype(np.float32)
 
 
-def _unclaimed(row: I64, column: I64, chosen: I64, peak: tuple[I64, I64], fwhm: F64) -> I64:
-    """Those that no other object explains: nearer to their parent than to any other, and not close to one."""
-    if not len(chosen):
-        return chosen
+def _unclaimed(row: I64, column: I64, candidates: I64, peak: tuple[I64, I64], fwhm: F64) -> I64:
+    """Candidates that no other object explains: nearer to their parent than to any other, and not close to one."""
+    if not len(candidates):
+        return candidates
     tree = KDTree(np.stack([peak[1], peak[0]], axis=1))
-    distance, nearest = tree.query(np.stack([column[chosen], row[chosen]], axis=1))
-    return chosen[(nearest == chosen) & (distance >= 0.7 * fwhm[chosen])]
+    distance, nearest = tree.query(np.stack([column[candidates], row[candidates]], axis=1))
+    return candidates[(nearest == candidates) & (distance >= 0.7 * fwhm[candidates])]
 
 
-def _once(row: I64, column: I64, snr: F64, chosen: I64, fwhm: F64) -> I64:
-    """Of those closer to each other than a PSF width, the most certain."""
-    if len(chosen) < 2:
-        return chosen
-    tree = KDTree(np.stack([column[chosen], row[chosen]], axis=1))
-    close = tree.query_pairs(float(fwhm[chosen].max()), output_type="ndarray")
-    kept = np.ones(len(chosen), bool)
+def _once(row: I64, column: I64, snr: F64, candidates: I64, fwhm: F64) -> I64:
+    """Candidates without the less certain one of each pair that is closer than a PSF width."""
+    if len(candidates) < 2:
+        return candidates
+    tree = KDTree(np.stack([column[candidates], row[candidates]], axis=1))
+    close = tree.query_pairs(float(fwhm[candidates].max()), output_type="ndarray")
+    keep = np.ones(len(candidates), bool)
     for first, second in close:
-        a, b = chosen[first], chosen[second]
+        a, b = candidates[first], candidates[second]
         if np.hypot(row[a] - row[b], column[a] - column[b]) < min(fwhm[a], fwhm[b]):
-            kept[second if (snr[a], -a) > (snr[b], -b) else first] = False
-    return chosen[kept]
+            keep[second if (snr[a], -a) > (snr[b], -b) else first] = False
+    return candidates[keep]

@@ -39,7 +39,7 @@ model, in units of its flux: these numbers, and the mean and spread of the wings
 galaxies of n 0.5-4 on simulated fields (seeds 500-507). The fainter an object, the more its wings are the mean ones."""
 
 _RESIDUAL = 0.15
-"""Of a neighbour's flux, what its own model leaves in the wings."""
+"""Part of a neighbour's flux that its own model leaves in the wings."""
 
 _SMALLEST, _LARGEST = 0.8, 8.0
 """Sigma in pixels."""
@@ -50,29 +50,29 @@ _STEPS, _SWEEPS = 6, 12
 _RECENTRINGS, _CERTAIN, _FARTHEST = 3, 15.0, 1.5
 """Steps of a centre; S/N at which half of its move counts; pixels that it may move."""
 
-_BATCH, _KEPT = 4096, 16384
-"""Objects whose pixels are looked at at once, and up to which they are kept from step to step."""
+_BATCH, _HELD = 4096, 16384
+"""Objects whose pixels are cut together, and number of objects up to which pixels are held from step to step."""
 
 
 @dataclass(frozen=True)
-class Gaussians:
-    """The fit of n objects; NaN where no pixel can be used."""
+class GaussianFluxes:
+    """Fluxes and sizes of the Gaussians fitted to n objects; NaN where no pixel can be used."""
 
     flux: F64
-    """(n,) of the Gaussian, in the image's units."""
+    """(n,) flux of the Gaussian, in the image's units."""
     error: F64
-    """(n,) its standard error at this size."""
+    """(n,) standard error of `flux` at this size."""
     sigma: F64
-    """(n,) pixels, PSF included."""
+    """(n,) σ of the Gaussian in pixels, PSF included."""
     total: F64
     """(n,) flux with the wings of a galaxy or a star."""
     unsure: F64
-    """(n,) relative error of `total` beyond noise, of the wings that were taken."""
+    """(n,) relative error of `total` beyond noise, because wings are not known exactly."""
     is_star: Bool
     """(n,) whether an object has the wings of the PSF."""
 
     def total_error(self, profiles: F64) -> F64:
-        """Standard error (n,) of `total`: noise of flux and size, and what is not known of wings and profiles.
+        """Standard error (n,) of `total`: noise of flux and size, and unknown wings and profiles.
 
         Args:
             profiles: (n,) relative spread of totals among objects that are no stars.
@@ -88,10 +88,10 @@ class Gaussians:
 
 @dataclass(frozen=True)
 class PointSources:
-    """Which of n objects are stars, and how a star at their places is fitted."""
+    """Stars among n objects, and how a star at their places is fitted."""
 
     is_star: Bool
-    """(n,)"""
+    """(n,) whether an object is a star."""
     square: F64
     """(n,) σ² in pixels² of the PSF's Gaussian."""
     gain: F64
@@ -117,7 +117,7 @@ def fit_gaussians(
     labels: I32,
     patch: I64,
     stars: PointSources | None = None,
-) -> Gaussians:
+) -> GaussianFluxes:
     """Fit round Gaussians to all objects of a field in one band.
 
     Args:
@@ -148,7 +148,7 @@ def fit_gaussians(
         total, unsure = flux * (1 + _CORE + _SLOPE * wings), _SLOPE * spread
     if stars is not None:
         total, unsure = np.where(is_star, flux * stars.gain, total), np.where(is_star, stars.error, unsure)
-    return Gaussians(np.where(norm > 0, flux, np.nan), error, np.sqrt(square), total, unsure, is_star)
+    return GaussianFluxes(np.where(norm > 0, flux, np.nan), error, np.sqrt(square), total, unsure, is_star)
 
 
 def recentred(
@@ -169,35 +169,35 @@ def recentred(
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = np.nan_to_num(flux / fitted.error)
     weight = snr**2 / (snr**2 + _CERTAIN**2)
-    found = centre
+    current = centre
     for _ in range(_RECENTRINGS):
-        pairs, pixels = _pairs(found, patch), _Pixels(image, variance, found, labels, patch)
+        pairs, pixels = _pairs(current, patch), _Pixels(image, variance, current, labels, patch)
         light, moments = pixels.moments(square)
         shared, _ = _overlaps(pairs, square)
         theirs = shared * flux[pairs.other]
         alone = light - np.bincount(pairs.mine, theirs, len(flux))
         part = square[pairs.mine] / (square[pairs.mine] + square[pairs.other])
         moved = []
-        for at, before, moment in zip(found, centre, moments, strict=True):
+        for at, before, moment in zip(current, centre, moments, strict=True):
             away = (at[pairs.other] - at[pairs.mine]) * part
             rest = moment - np.bincount(pairs.mine, theirs * away, len(flux))
             step = np.where(alone > 0.2 * light, 2 * rest / np.where(alone > 0, alone, 1), 0)
             moved.append(before + np.clip(at + np.clip(step, -0.5, 0.5) - before, -_FARTHEST, _FARTHEST))
-        found = (moved[0], moved[1])
-    return tuple(before + weight * (at - before) for before, at in zip(centre, found, strict=True))  # type: ignore[return-value]
+        current = (moved[0], moved[1])
+    return tuple(before + weight * (at - before) for before, at in zip(centre, current, strict=True))  # type: ignore[return-value]
 
 
 def _wings(pixels: _Pixels, pairs: _Pairs, square: F64, flux: F64, error: F64) -> tuple[F64, F64]:
     """Light beside the models in units of the flux, and its error, (n,), (n,).
 
-    Mean of what is seen and what is usual, weighted by their errors.
+    Mean of the measured and the usual wings, weighted by their errors.
     """
-    wide, own, noise = pixels.wings(square)
+    wide, model, noise = pixels.wings(square)
     both = _WIDER**2 * square[pairs.mine] + square[pairs.other]
     theirs = (
         _WIDER**2 * square[pairs.mine] / both * np.exp(-0.5 * pairs.square / both) * np.maximum(flux, 0)[pairs.other]
     )
-    rest = wide - own * flux - np.bincount(pairs.mine, theirs, len(flux))
+    rest = wide - model * flux - np.bincount(pairs.mine, theirs, len(flux))
     left = np.bincount(pairs.mine, (_RESIDUAL * theirs) ** 2, len(flux))
     unit = np.maximum(flux, error)
     usual, spread = _WINGS
@@ -206,13 +206,12 @@ def _wings(pixels: _Pixels, pairs: _Pairs, square: F64, flux: F64, error: F64) -
 
 
 def _resized(square: F64, light: F64, moment: F64, usual: F64, trusted: F64) -> F64:
-    """Sigma² for which the weighted moment is what is seen, drawn towards the usual one by so much light."""
+    """σ² (n,) in pixels² that the weighted moments ask for, drawn to the usual σ² by `trusted` light."""
     typical = usual * square / (usual + square)
     total = np.maximum(light, 0) + trusted
     seen = np.where(total > 0, (np.where(light > 0, moment, 0) + trusted * typical) / np.maximum(total, 1e-30), typical)
     inverse = 1 / np.maximum(seen, 1e-6) - 1 / square
-    found = 1 / np.maximum(inverse, 1 / _LARGEST**2)
-    return np.clip(found, _SMALLEST**2, _LARGEST**2)
+    return np.clip(1 / np.maximum(inverse, 1 / _LARGEST**2), _SMALLEST**2, _LARGEST**2)
 
 
 def _pairs(centre: tuple[F64, F64], patch: I64) -> _Pairs:
@@ -232,7 +231,7 @@ def _overlaps(pairs: _Pairs, square: F64) -> tuple[F64, F64]:
 
 
 def _solved(light: F64, norm: F64, pairs: _Pairs, shared: F64) -> F64:
-    """Fluxes that all Gaussians together explain the light with: steps that cannot overshoot, each patch for itself."""
+    """Fluxes (n,) with which all Gaussians together explain the light: steps that cannot overshoot, patch by patch."""
     count = len(light)
     scale = norm + np.bincount(pairs.mine, shared, count)
     flux = np.where(scale > 0, light / np.maximum(norm, 1e-30), 0) if not len(pairs.mine) else np.zeros(count)
@@ -268,11 +267,11 @@ class _Pixels:
     ) -> None:
         self.image, self.variance, self.labels = image, variance, labels
         self.centre, self.patch = centre, patch
-        self._kept = list(self._cut()) if len(patch) <= _KEPT else None
+        self._held = list(self._cut()) if len(patch) <= _HELD else None
 
     def _batches(self) -> Iterable[_Cut]:
-        """As `_cut`, kept where there are few."""
-        return self._cut() if self._kept is None else self._kept
+        """Pixels about batches of objects, as `_cut` gives them; held in memory where objects are few."""
+        return self._cut() if self._held is None else self._held
 
     def _cut(self) -> Iterator[_Cut]:
         """Objects, and (n, k, k) image and variance about each, 0 where a pixel is not used."""
@@ -280,40 +279,40 @@ class _Pixels:
         height, width = self.image.shape
         patch_of = np.concatenate([[-1], self.patch])
         for start in range(0, len(self.patch), _BATCH):
-            chosen = slice(start, start + _BATCH)
-            columns, rows = (np.floor(at[chosen] + 0.5).astype(np.int64)[:, None] + side for at in self.centre)
+            batch = slice(start, start + _BATCH)
+            columns, rows = (np.floor(at[batch] + 0.5).astype(np.int64)[:, None] + side for at in self.centre)
             at = (rows.clip(0, height - 1) * width)[:, :, None] + columns.clip(0, width - 1)[:, None, :]
             inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
             label = self.labels.ravel()[at]
-            used = inside & ((label == 0) | (patch_of[label] == self.patch[chosen, None, None]))
-            yield chosen, self.image.ravel()[at] * used, self.variance.ravel()[at] * used
+            used = inside & ((label == 0) | (patch_of[label] == self.patch[batch, None, None]))
+            yield batch, self.image.ravel()[at] * used, self.variance.ravel()[at] * used
 
     def products(self, square: F64) -> tuple[F64, F64, F64, F64]:
         """Sums (n,) over pixels: g I, g r² I / 2, g², and the noise of the first, for Gaussians g of unit flux."""
         sums = np.zeros((4, len(square)))
-        for chosen, image, variance in self._batches():
-            width = square[chosen]
-            x, y = (self._axis(at[chosen], width) for at in self.centre)
+        for batch, image, variance in self._batches():
+            width = square[batch]
+            x, y = (self._axis(at[batch], width) for at in self.centre)
             (gx, gxx), (gy, gyy) = x, y
             used = (variance > 0).astype(np.float32)
             first = np.matmul(image * used, np.stack([gx, gxx], axis=-1))
             light, across = first[..., 0], first[..., 1]
-            sums[0, chosen] = (light * gy).sum(1)
-            sums[1, chosen] = ((across * gy) + (light * gyy)).sum(1) / 2
-            sums[2, chosen] = _twice(used, gx**2, gy**2)
-            sums[3, chosen] = np.sqrt(_twice(variance, gx**2, gy**2))
+            sums[0, batch] = (light * gy).sum(1)
+            sums[1, batch] = ((across * gy) + (light * gyy)).sum(1) / 2
+            sums[2, batch] = _twice(used, gx**2, gy**2)
+            sums[3, batch] = np.sqrt(_twice(variance, gx**2, gy**2))
         return sums[0], sums[1], sums[2], sums[3]
 
     def moments(self, square: F64) -> tuple[F64, tuple[F64, F64]]:
         """Sums (n,) over pixels of g I, and of g I (x - centre) and g I (y - centre), for Gaussians g of unit flux."""
         sums = np.zeros((3, len(square)))
-        for chosen, image, variance in self._batches():
-            (gx, _), (gy, _) = (self._axis(at[chosen], square[chosen]) for at in self.centre)
+        for batch, image, variance in self._batches():
+            (gx, _), (gy, _) = (self._axis(at[batch], square[batch]) for at in self.centre)
             used = image * (variance > 0)
-            across, along = (self._offset(at[chosen]) for at in self.centre)
-            sums[0, chosen] = _twice(used, gx, gy)
-            sums[1, chosen] = _twice(used, gx * across, gy)
-            sums[2, chosen] = _twice(used, gx, gy * along)
+            across, along = (self._offset(at[batch]) for at in self.centre)
+            sums[0, batch] = _twice(used, gx, gy)
+            sums[1, batch] = _twice(used, gx * across, gy)
+            sums[2, batch] = _twice(used, gx, gy * along)
         return sums[0], (sums[1], sums[2])
 
     @staticmethod
@@ -325,21 +324,21 @@ class _Pixels:
     def wings(self, square: F64) -> tuple[F64, F64, F64]:
         """Sums (n,) of G I and G g, and the noise of the first: a wider Gaussian G of height 1 looks at all light."""
         sums = np.zeros((3, len(square)))
-        for chosen, image, variance in self._batches():
-            width = square[chosen]
-            (gx, _), (gy, _) = (self._axis(at[chosen], width) for at in self.centre)
+        for batch, image, variance in self._batches():
+            width = square[batch]
+            (gx, _), (gy, _) = (self._axis(at[batch], width) for at in self.centre)
             wide = _WIDER**2 * width
-            (wx, _), (wy, _) = (self._axis(at[chosen], wide) for at in self.centre)
-            wx, wy = (one * np.sqrt(2 * np.pi * wide)[:, None].astype(np.float32) for one in (wx, wy))
+            (wx, _), (wy, _) = (self._axis(at[batch], wide) for at in self.centre)
+            wx, wy = (axis * np.sqrt(2 * np.pi * wide)[:, None].astype(np.float32) for axis in (wx, wy))
             used = (variance > 0).astype(np.float32)
-            sums[0, chosen] = _twice(image * used, wx, wy)
-            sums[1, chosen] = _twice(used, wx * gx, wy * gy)
-            sums[2, chosen] = np.sqrt(_twice(variance, wx**2, wy**2))
+            sums[0, batch] = _twice(image * used, wx, wy)
+            sums[1, batch] = _twice(used, wx * gx, wy * gy)
+            sums[2, batch] = np.sqrt(_twice(variance, wx**2, wy**2))
         return sums[0], sums[1], sums[2]
 
     @staticmethod
     def _axis(at: F64, square: F64) -> tuple[F32, F32]:
-        """(n, k) a Gaussian of unit sum along one axis about each object, and the same times its coordinate squared."""
+        """(n, k) Gaussian of unit sum along one axis about each object, and its product with the squared coordinate."""
         offset = np.floor(at + 0.5)[:, None] + np.arange(-_HALF, _HALF + 1) - at[:, None]
-        found = np.exp(-0.5 * offset**2 / square[:, None]) / np.sqrt(2 * np.pi * square[:, None])
-        return found.astype(np.float32), (found * offset**2).astype(np.float32)
+        gaussian = np.exp(-0.5 * offset**2 / square[:, None]) / np.sqrt(2 * np.pi * square[:, None])
+        return gaussian.astype(np.float32), (gaussian * offset**2).astype(np.float32)

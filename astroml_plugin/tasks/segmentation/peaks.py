@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,14 @@ from scipy.spatial import KDTree
 
 from astroml_plugin.core.typing import F32, F64, I32, I64, Array, Bool
 
+P = TypeVar("P", bound=np.generic)
+"""Type of a pixel."""
+
 SEPARATION = 2
-"""Two peaks are more than so many pixels apart, in x or in y."""
+"""Pixels that two peaks are farther apart than, in x or in y."""
 
 _AT_ONCE = 2**18
-"""Pixels whose owners are sought together."""
+"""Pixels of one batch when owners are sought."""
 
 _APART = 1e5
 """Pixels between two patches of light where pixels look for their peak: they never find one of another patch."""
@@ -26,9 +30,9 @@ class Pixels:
     """The lit pixels of n objects, m of them, row by row."""
 
     row: I64
-    """(m,)"""
+    """(m,) row of the pixel."""
     column: I64
-    """(m,)"""
+    """(m,) column of the pixel."""
     owner: I64
     """(m,) number of the object."""
     other: I64
@@ -36,12 +40,13 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Outlines:
-    """Who is where."""
+class Segmentation:
+    """Segmentation of a field into n objects: label image, lit pixels, patch of light per object."""
 
     labels: I32
     """(h, w): 0 background, else the object's number plus 1."""
     pixels: Pixels
+    """Lit pixels of all objects."""
     patch: I64
     """(n,) number of the patch of light that the object is in; objects without light have one of their own."""
 
@@ -56,17 +61,17 @@ def find_peaks(centre: F32, least: float) -> tuple[I64, I64]:
     row, column = np.nonzero(centre > least)
     place = (row + SEPARATION) * width + column + SEPARATION
     value = padded[place]
-    kept = np.ones(len(place), bool)
+    highest = np.ones(len(place), bool)
     for down in range(-SEPARATION, SEPARATION + 1):
         for right in range(-SEPARATION, SEPARATION + 1):
             step = down * width + right
             if step:
                 beside = padded[place + step]
-                kept &= ~(beside >= value) if step < 0 else ~(beside > value)
-    return row[kept], column[kept]
+                highest &= ~(beside >= value) if step < 0 else ~(beside > value)
+    return row[highest], column[highest]
 
 
-def around(plane: F32, where: tuple[I64, I64], reach: int) -> F32:
+def around(plane: NDArray[P], where: tuple[I64, I64], reach: int) -> NDArray[P]:
     """(n, 2 reach + 1, 2 reach + 1) pixels of a plane (h, w) about n pixels; beyond the border, those at the border."""
     side = np.arange(-reach, reach + 1)
     height, width = plane.shape
@@ -84,7 +89,7 @@ def centroids(weight: NDArray[np.floating], where: tuple[I64, I64]) -> tuple[Arr
     return where[1] + (known.sum(1) @ side) / total, where[0] + (known.sum(2) @ side) / total
 
 
-def outline(lit: Bool, offset_x: F32, offset_y: F32, peak: tuple[I64, I64]) -> Outlines:
+def segment(lit: Bool, offset_x: F32, offset_y: F32, peak: tuple[I64, I64]) -> Segmentation:
     """Give each lit pixel to a peak.
 
     In a patch of light (8-connected) with one peak, all pixels are its own; in one with several, each belongs to the
@@ -108,21 +113,21 @@ def outline(lit: Bool, offset_x: F32, offset_y: F32, peak: tuple[I64, I64]) -> O
     shared = np.flatnonzero(peaks_of[inside] > 1)
     if len(shared):
         where = row[shared], column[shared]
-        owner[shared], other[shared] = _voted(where, inside[shared], (offset_x[where], offset_y[where]), peak, patch)
+        owner[shared], other[shared] = _owners(where, inside[shared], (offset_x[where], offset_y[where]), peak, patch)
     dark = patch == 0
     patch[dark] = count + 1 + np.flatnonzero(dark)
     labels = np.zeros(lit.shape, np.int32)
     labels[row, column] = owner + 1
     labels[peak] = number + 1
-    return Outlines(labels, _with_peaks(Pixels(row, column, owner, other), labels, peak, dark), patch)
+    return Segmentation(labels, _with_peaks(Pixels(row, column, owner, other), labels, peak, dark), patch)
 
 
 def in_patches(x: Array, y: Array, patch: Array) -> F64:
-    """(n, 3) places for a tree: those of other patches are far from each other."""
+    """(n, 3) points for a tree, in which two patches are always far from each other."""
     return np.stack([x, y, patch * _APART], axis=1)
 
 
-def _voted(
+def _owners(
     where: tuple[I64, I64],
     inside: Array,
     offset: tuple[F32, F32],
@@ -130,26 +135,26 @@ def _voted(
     patch: I64,
 ) -> tuple[I64, I64]:
     """Owner and nearest other of pixels in patches with several peaks, some at a time: a crowd lights every pixel."""
-    chosen = np.flatnonzero(np.isin(patch, inside) & (patch > 0))
-    tree = KDTree(in_patches(peak[1][chosen], peak[0][chosen], patch[chosen]))
+    candidates = np.flatnonzero(np.isin(patch, inside) & (patch > 0))
+    tree = KDTree(in_patches(peak[1][candidates], peak[0][candidates], patch[candidates]))
     owner, other = np.empty(len(inside), np.int64), np.empty(len(inside), np.int64)
     for start in range(0, len(inside), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         row, column, within = where[0][part], where[1][part], inside[part]
         across, up = (np.nan_to_num(item[part].astype(np.float64)) for item in offset)
-        nearest = _first(tree, in_patches(column + across, row + up, within), np.full(len(row), -1))
-        owner[part] = chosen[nearest]
-        other[part] = chosen[_first(tree, in_patches(column, row, within), nearest)]
+        nearest = _nearest(tree, in_patches(column + across, row + up, within), np.full(len(row), -1))
+        owner[part] = candidates[nearest]
+        other[part] = candidates[_nearest(tree, in_patches(column, row, within), nearest)]
     return owner, other
 
 
-def _first(tree: KDTree, place: Array, but: I64) -> I64:
+def _nearest(tree: KDTree, place: Array, but: I64) -> I64:
     """The nearest (n,) point of a tree to each place that is not `but`; of equally near ones the first, in any tree."""
     distance, number = tree.query(place, k=4)
     distance = np.where(number == but[:, None], np.inf, distance)
     near = distance <= distance.min(1, keepdims=True) + 1e-9
-    found: I64 = np.where(near, number, np.iinfo(np.int64).max).min(1)
-    return found
+    first: I64 = np.where(near, number, np.iinfo(np.int64).max).min(1)
+    return first
 
 
 def _with_peaks(pixels: Pixels, labels: I32, peak: tuple[I64, I64], dark: Array) -> Pixels:

@@ -1,4 +1,4 @@
-"""What is measured of outlined objects: moments, isophotal and aperture fluxes, light shared in blends."""
+"""Photometry of segmented objects: moments, isophotal and aperture fluxes, light shared in blends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import F32, F64, I32, U8, Array
-from astroml_plugin.tasks.segmentation.peaks import Outlines, Pixels
+from astroml_plugin.tasks.segmentation.peaks import Pixels, Segmentation
 
 _BATCH = 4096
 """Objects whose apertures are in memory at once."""
@@ -27,11 +27,11 @@ def second_moments(light: F32, pixels: Pixels, count: int) -> dict[str, F32]:
     with np.errstate(invalid="ignore", divide="ignore"):
         x, y = (summed(weight * at, pixels, count) / total for at in (pixels.column, pixels.row))
         dx, dy = pixels.column - x[pixels.owner], pixels.row - y[pixels.owner]
-        found = [summed(weight * square, pixels, count) / total for square in (dx * dx, dy * dy, dx * dy)]
+        moments = [summed(weight * square, pixels, count) / total for square in (dx * dx, dy * dy, dx * dy)]
     few = (np.bincount(pixels.owner, minlength=count) < _FEW) | ~(total > 0)
     return {
         name: np.where(few, np.nan, value).astype(np.float32)
-        for name, value in zip(("ixx", "iyy", "ixy"), found, strict=True)
+        for name, value in zip(("ixx", "iyy", "ixy"), moments, strict=True)
     }
 
 
@@ -66,7 +66,7 @@ def aperture_flux(
     centre: tuple[F64, F64],
     radius: float,
     parts: F32,
-    outlines: Outlines,
+    segmentation: Segmentation,
     other: I32,
 ) -> tuple[F64, F64]:
     """Flux and its error (n,), (n,) in a round aperture, neighbours' light taken out.
@@ -79,7 +79,7 @@ def aperture_flux(
         centre: x and y of n objects, pixels.
         radius: pixels.
         parts: (h, w) part of each pixel's light that is its owner's; 1 outside all objects.
-        outlines: of the objects.
+        segmentation: label image of the objects.
         other: (h, w) number of the nearest other object, -1 for none.
     """
     half = int(np.ceil(radius + 0.5))
@@ -87,21 +87,22 @@ def aperture_flux(
     height, width = image.shape
     flux, spread = np.zeros(len(centre[0])), np.zeros(len(centre[0]))
     for start in range(0, len(flux), _BATCH):
-        chosen = slice(start, start + _BATCH)
-        x, y = (item[chosen] for item in centre)
+        batch = slice(start, start + _BATCH)
+        x, y = (item[batch] for item in centre)
         columns = np.floor(x + 0.5).astype(np.int64)[:, None] + side
         rows = np.floor(y + 0.5).astype(np.int64)[:, None] + side
         square = (rows - y[:, None])[:, :, None] ** 2 + (columns - x[:, None])[:, None, :] ** 2
         weight = np.clip(radius + 0.5 - np.sqrt(square), 0, 1)
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
         at = (rows.clip(0, height - 1)[:, :, None] * width + columns.clip(0, width - 1)[:, None, :]).reshape(len(x), -1)
-        own = np.arange(start, start + len(x), dtype=np.int32)[:, None]
-        label, part = outlines.labels.ravel()[at] - 1, parts.ravel()[at]
-        mine = np.where((label == own) | (label < 0), part, np.where(other.ravel()[at] == own, 1 - part, 0.0))
+        number = np.arange(start, start + len(x), dtype=np.int32)[:, None]
+        label, part = segmentation.labels.ravel()[at] - 1, parts.ravel()[at]
+        beside = np.where(other.ravel()[at] == number, 1 - part, 0.0)
+        mine = np.where((label == number) | (label < 0), part, beside)
         used = (weight * inside).reshape(len(x), -1) * mine
-        flux[chosen] = (used * image.ravel()[at]).sum(1)
+        flux[batch] = (used * image.ravel()[at]).sum(1)
         if variance is not None:
-            spread[chosen] = (used**2 * variance.ravel()[at]).sum(1)
+            spread[batch] = (used**2 * variance.ravel()[at]).sum(1)
     return flux, np.sqrt(spread) if variance is not None else np.full(len(flux), np.nan)
 
 

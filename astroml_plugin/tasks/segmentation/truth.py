@@ -1,4 +1,4 @@
-"""What a network that finds objects learns of every pixel: layers, made from a scene's truth or from a label map."""
+"""Layers of truth that a detecting network learns, made from a simulated scene or from a label map."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ only.
 """
 
 CENTRE_SIGMA = 1.3
-"""Pixels: narrow enough for pairs one PSF width apart, wide enough to be learned from noisy centres."""
+"""σ in pixels: narrow enough for pairs one PSF width apart, wide enough to be learned from noisy centres."""
 
 NEAR = 2.5
-"""Pixels: what a detection may be off, about."""
+"""Radius in pixels within which a detection counts as the object."""
 
 _FARTHEST = 60.0
 """Largest offset that is learned, pixels."""
@@ -29,7 +29,7 @@ _FARTHEST = 60.0
 
 @dataclass(frozen=True)
 class Scene:
-    """Who gives each pixel its light."""
+    """Owner of each pixel's light, and the n objects of the scene."""
 
     owner: NDArray[np.int32]
     """(h, w) number of the object that gives most of the light; -1 for none."""
@@ -40,7 +40,7 @@ class Scene:
     x: NDArray[np.float64]
     """(n,) centres along x, pixels of this image."""
     y: NDArray[np.float64]
-    """(n,)"""
+    """(n,) centres along y, pixels of this image."""
     star: NDArray[np.float32]
     """(n,) 1 for point sources, 0 for galaxies, NaN where it is not known."""
 
@@ -65,10 +65,11 @@ def truth_layers(scene: Scene) -> NDArray[np.float16]:
 
 
 _HALF = 5
+"""Half-side in pixels of the square that one object is painted into."""
 
 
 def _paint(layers: NDArray[np.float32], x: float, y: float, kind: float) -> None:
-    """Centre, and offset and class where nobody's light is seen, of one object, in place."""
+    """Paint one object in place: its centre, and its offset and class where no light is seen."""
     height, width = layers.shape[1:]
     column, row = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
     x0, x1 = max(column - _HALF, 0), min(column + _HALF + 1, width)
