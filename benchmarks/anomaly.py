@@ -26,7 +26,7 @@ from distributed import Client
 
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.cutouts import Cutouts, from_stamps
-from astroml_plugin.evaluation import anomaly_report as anomaly_merit
+from astroml_plugin.evaluation import anomaly_report
 from astroml_plugin.evaluation.ranking_metrics import search_figures
 from astroml_plugin.inference import prepare
 from astroml_plugin.simulation import AnomalySet
@@ -93,7 +93,7 @@ def run(scale: Scale | None = None) -> Section:
     head = (
         f"Bundle `{model.name}` ({model.sha256[:12]}). Scores and searches learn from no label; brackets are 95 % "
         f"intervals of {scale.repeats} bootstrap samples, of differences (`gain`: ours less theirs) on the same ones. "
-        f"Recall is quoted at {anomaly_merit.FPR:.0%} false positives; RWS is the rank-weighted score."
+        f"Recall is quoted at {anomaly_report.FPR:.0%} false positives; RWS is the rank-weighted score."
     )
     if scale != Scale():
         head += f" A shorter run (ASTROML_BENCH_SHORTER): {scale.normal:,} ordinary stamps, not {Scale().normal:,}."
@@ -156,10 +156,10 @@ def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
     shipped = _own(ModelBundle.load("anomaly"), replace(given.cutouts, bands=BANDS))
     ranked["shipped bundle, not trained on these"] = shipped["anomaly_score"]
     judged = ~given.deciding
-    found = anomaly_merit.compared(
+    found = anomaly_report.compared(
         {name: values[judged] for name, values in ranked.items()}, given.odd[judged], scale.repeats
     )
-    whole = anomaly_merit.compared({name: ranked[name] for name in _WHOLE}, given.odd, scale.repeats)
+    whole = anomaly_report.compared({name: ranked[name] for name in _WHOLE}, given.odd, scale.repeats)
     text = (
         f"{given.odd.sum()} mergers among {(~given.odd).sum():,} elliptical, spiral and edge-on galaxies (Lintott et "
         "al. 2011), 8-bit colour pictures; the recipe `anomaly` trained on all of them, unlabelled; asked for: AUROC "
@@ -238,7 +238,7 @@ def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str
     for which in (*kinds, "all") if len(kinds) > 1 else kinds:
         rowset = np.ones(len(kind), bool) if which == "all" else (kind == "normal") | (kind == which)
         chosen = {name: values[rowset] for name, values in ranked.items() if name not in _SIGN_NAMES}
-        data[which] = anomaly_merit.compared(chosen, kind[rowset] != "normal", scale.repeats)
+        data[which] = anomaly_report.compared(chosen, kind[rowset] != "normal", scale.repeats)
         rows += _kind_rows(which, data[which])
     data["signs"] = {
         which: {
@@ -296,7 +296,7 @@ def _ranked(model: ModelBundle, cutouts: Cutouts, population: Cutouts | None, ke
     own = _own(model, cutouts)
     found = _measured(cutouts, f"{key}")
     learned = None if population is None else _measured(population, f"population-{key}")
-    return {**own, **anomaly_merit.searches(found, learned)}
+    return {**own, **anomaly_report.searches(found, learned)}
 
 
 def _own(model: ModelBundle, cutouts: Cutouts) -> dict[str, np.ndarray]:
@@ -311,7 +311,7 @@ def _measured(cutouts: Cutouts, key: str) -> dict[str, dict[str, np.ndarray]]:
     pixels = hashlib.sha256(np.ascontiguousarray(cutouts.image.numpy()).tobytes()).hexdigest()[:16]
 
     def flat() -> dict[str, np.ndarray]:
-        found = {name: function(cutouts) for name, function in anomaly_merit.BASELINES.items()}
+        found = {name: function(cutouts) for name, function in anomaly_report.BASELINES.items()}
         return {f"{name} {column}": values for name, part in found.items() for column, values in part.items()}
 
     named: dict[str, dict[str, np.ndarray]] = {}

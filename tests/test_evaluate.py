@@ -12,8 +12,7 @@ import torch
 
 from astroml_plugin.catalog import shear_sums
 from astroml_plugin.cutouts import Cutouts, from_stamps
-from astroml_plugin.evaluation import input_errors as perturbations
-from astroml_plugin.evaluation import shape_report as shape_merit
+from astroml_plugin.evaluation import input_errors, shape_report
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.evaluation.value_metrics import value_figures
 from tests.test_baselines import ellipse, gaussian
@@ -33,8 +32,8 @@ def stamps(psf: np.ndarray, variance: float = 4.0) -> Cutouts:
 @pytest.mark.parametrize("size", [31, 32])
 def test_a_psf_error_is_the_map_it_says(size: int) -> None:
     given = stamps(gaussian(ellipse(0.02, 0.01, 1.8), size))
-    grown = perturbations.psf_error(given, growth=0.01).psf
-    sheared = perturbations.psf_error(given, e1=0.005, e2=-0.003).psf
+    grown = input_errors.psf_error(given, growth=0.01).psf
+    sheared = input_errors.psf_error(given, e1=0.005, e2=-0.003).psf
     assert grown is not None
     assert sheared is not None
     np.testing.assert_allclose(grown[0, 0], gaussian(ellipse(0.02, 0.01, 1.8 * 1.01), size), atol=2e-5)
@@ -44,18 +43,18 @@ def test_a_psf_error_is_the_map_it_says(size: int) -> None:
 
 def test_background_and_noise_errors_are_in_units_of_the_noise() -> None:
     given = stamps(gaussian(ellipse(0, 0, 1.8), 15))
-    assert float(perturbations.background_error(given, sigmas=0.1).image.mean()) == pytest.approx(0.2)
+    assert float(input_errors.background_error(given, sigmas=0.1).image.mean()) == pytest.approx(0.2)
     many = from_stamps(
         np.zeros((200, 1, 48, 48), np.float32), np.full((200, 1, 48, 48), 4.0, np.float32), None, bands=("r",)
     )
     for correlated, wanted in ((False, 0.0), (True, 0.2)):
-        noisy = perturbations.more_noise(many, correlated=correlated)
+        noisy = input_errors.more_noise(many, correlated=correlated)
         pixels = noisy.image[:, 0].numpy()
         assert pixels.std() == pytest.approx(2.0, rel=0.01)
         assert (pixels[..., 1:] * pixels[..., :-1]).mean() / 4 == pytest.approx(wanted, abs=0.01)
         assert noisy.variance is not None
         assert float(noisy.variance[0, 0, 0, 0]) == 8.0
-        assert torch.equal(noisy.image, perturbations.more_noise(many, correlated=correlated).image)
+        assert torch.equal(noisy.image, input_errors.more_noise(many, correlated=correlated).image)
 
 
 def sample(count: int = 4000, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, pa.Table]:
@@ -81,7 +80,7 @@ def test_merit_recovers_what_was_put_in() -> None:
     shrunk = dict(columns, e1=columns["e1"] * 1.1, e2=columns["e2"])
     failing = dict(columns, e1=np.where(np.arange(len(truth)) % 10 == 0, np.nan, columns["e1"]))
     measured = Measurements(columns, {"PSF": shrunk}, {"hsm": failing})
-    found, drawn = shape_merit.assess(measured, truth, table)
+    found, drawn = shape_report.assess(measured, truth, table)
     np.testing.assert_allclose(found["all"]["slope"], -0.2, atol=0.01)
     np.testing.assert_allclose(found["all"]["offset"], 0.01, atol=0.004)
     low, high = np.array(found["all"]["slope_interval"]).T
@@ -120,7 +119,7 @@ def test_branches_give_m_c_and_alpha() -> None:
     half, none = np.full(len(e), 0.5), np.zeros(len(e))
     columns = {"e1": e[:, 0], "e2": e[:, 1], "r11": half, "r12": none, "r21": none, "r22": half}
     labels = {"set_id": np.repeat(np.arange(200), 10), "branch": names, "g1": 0.02 * g[:, 0], "g2": 0.02 * g[:, 1]}
-    found = shape_merit.shear_report(columns, pa.table(labels | {"psf_e1": psf, "psf_e2": psf}))
+    found = shape_report.shear_report(columns, pa.table(labels | {"psf_e1": psf, "psf_e2": psf}))
     np.testing.assert_allclose(np.array(found["m"])[:, 0], 0.02, atol=1e-10)
     np.testing.assert_allclose(np.array(found["alpha"])[:, 0], 0.1, atol=1e-10)
 
@@ -142,7 +141,7 @@ def test_evaluate_reports_the_catalog_columns(stored: tuple[str, str], tmp_path:
     result = evaluate(stored[0], bundle=stored[1], out=tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["catalog"]
     assert found["all"]["count"] == result.objects == 200
-    assert set(found["perturbed"]) == set(perturbations.USUAL)
+    assert set(found["perturbed"]) == set(input_errors.USUAL)
     assert "baselines" not in found  # no variance: their noise is not known
     for name in result.figures:
         assert (tmp_path / name).stat().st_size > 5000

@@ -86,7 +86,7 @@ def test_bootstrap_error_is_that_of_a_mean() -> None:
     assert (resampled_sums(sums, 5, 1) == resampled_sums(sums, 5, 1)).all()
 
 
-def test_selection_response_of_counterfactuals_restores_the_shear() -> None:
+def test_selection_response_of_metacalibration_restores_the_shear() -> None:
     """A cut on a quantity that shear moves biases <e>; the response of the cut takes it out."""
     rng = np.random.default_rng(3)
     count, g, step = 400_000, 0.03, 0.01
@@ -101,7 +101,7 @@ def test_selection_response_of_counterfactuals_restores_the_shear() -> None:
     plain = e[kept].mean()
     terms = shear_sums.weighted({"e1": e, "e2": np.zeros(count), "r11": np.ones(count), "r22": np.ones(count)})
     parts = [terms[passes(e + sign * step)].sum(0) for sign in (1, -1)]
-    selection = formulas.selection_from_counterfactuals(np.stack([parts, [terms.sum(0)] * 2]), step)
+    selection = formulas.selection_from_metacalibration(np.stack([parts, [terms.sum(0)] * 2]), step)
     corrected = formulas.mean_shear(terms[kept].sum(0), selection)[0]
     assert plain > g * 1.02
     assert corrected == pytest.approx(g, rel=0.02)

@@ -9,7 +9,7 @@ import torch
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.evaluation import class_report as class_merit
+from astroml_plugin.evaluation import class_report
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.tasks.classification import labels as class_labels
 from astroml_plugin.tasks.classification.task import ClassifyTask
@@ -363,7 +363,7 @@ def test_cost_and_gain_of_averages() -> None:
     true = rng.integers(0, 2, 2000)
     sharp = np.clip(0.5 + 0.4 * (true - 0.5) + rng.normal(0, 0.1, 2000), 0.01, 0.99)
     dull = np.clip(0.5 + 0.4 * (true - 0.5) + rng.normal(0, 0.4, 2000), 0.01, 0.99)
-    found = class_merit.compared(
+    found = class_report.compared(
         {1: np.stack([1 - dull, dull], 1), 8: np.stack([1 - sharp, sharp], 1)}, true, {1: 1.0, 8: 8.0}, repeats=50
     )
     assert [row["cost"] for row in found] == [1, 8]

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recalibration import ResponseOptions, fit_bundle_response
+
+__all__ = ["CalibrateResponseResult", "ResponseOptions", "calibrate_response"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,9 @@ def calibrate_response(
     *,
     data: str | Sequence[str],
     out: str | Path | None = None,
-    band: str | None = None,
-    method: str | None = None,
-    psf_pairs: str | Sequence[str] = (),
-    draws: int = 1,
-    seed: int = 0,
+    options: ResponseOptions | None = None,
     progress: Callable[[int], None] | None = None,
+    **changes: Any,
 ) -> CalibrateResponseResult:
     """Fit the outputs r11, r12, r21, r22 of a bundle and write it again.
 
@@ -51,21 +51,16 @@ def calibrate_response(
         data: one or several `Stamps`: of `simulate --pairs shear` with a seed that nothing else used, or of any
             galaxies with PSF and white noise of known variance, no truth needed, such as a survey's own.
         out: where to write it; default in place.
-        band: the band of the data for a model that takes any.
-        method: "pairs" or "images"; default pairs where the data have branches, else images.
-        psf_pairs: `Stamps` of `simulate --pairs psf`: first take out of the ellipticities what follows the PSF's.
-        draws: of noise per image, for the method "images": more of them make its response less noisy, and slower.
-        seed: of that noise.
+        options: method, PSF pairs, draws of noise, seed, band.
         progress: told how many images are done.
+        changes: single fields of the options by name, for example `method="images"`.
 
     Raises:
-        InputError: another kind of bundle, data that were trained on, that hold no pairs, too few images, or an `out`
-            that holds something else.
+        InputError: an unknown option, another kind of bundle, data that were trained on, that hold no pairs, too few
+            images, or an `out` that holds something else.
     """
     started = time.perf_counter()
-    pairs = [psf_pairs] if isinstance(psf_pairs, str) else list(psf_pairs)
-    options = ResponseOptions(method, pairs, draws, seed, band)
+    chosen = with_changes(ResponseOptions, options, changes, "the options of calibrate-response")
     model = ModelBundle.load(bundle)
-    sources = [data] if isinstance(data, str) else list(data)
-    written, report = fit_bundle_response(model, sources, str(out or model.url), options, progress)
+    written, report = fit_bundle_response(model, texts(data), str(out or model.url), chosen, progress)
     return CalibrateResponseResult(written, report, time.perf_counter() - started)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.method_comparison import CompareOptions, compare_methods
 from astroml_plugin.training.predictions import PredictionCache, Progress
 from astroml_plugin.training.recipe import Recipe
 from workflows.recipe import read_recipe
+
+__all__ = ["CompareOptions", "CompareResult", "compare"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,9 @@ def compare(
     *,
     data: str | Sequence[str],
     out: str | Path,
-    folds: int = 5,
-    methods: Sequence[str] | None = None,
-    test: str | Sequence[str] = (),
-    bundle: str | Path | Sequence[str | Path] = (),
-    device: str | None = None,
-    repeats: int = 500,
+    options: CompareOptions | None = None,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> CompareResult:
     """Judge the recipe's network and other methods on the same objects, none of which any of them has seen.
 
@@ -55,26 +54,25 @@ def compare(
         recipe: a shipped name, the path of a TOML file, or a `Recipe`, of a task that has scores.
         data: one or several `Stamps` with label columns.
         out: folder or URL of the results.
-        folds: 0 takes the recipe's own split.
-        methods: "network" and names of `baselines.classical.METHODS`; default all of them for a task
-            of classes (simple_forest, gabor_svm and edges_logistic where there are two), else the network alone.
-        test: sources to judge on instead of a test side of the data, all of them at once and without folds.
-        bundle: finished bundles to judge as well; one that was trained on these data only with its own split.
-        device: torch device of networks; default CUDA where there is one.
-        repeats: bootstrap samples.
+        options: folds, methods, test sources, bundles, device, bootstrap.
         progress: told after every piece.
+        changes: single fields of the options by name, for example `folds=0`.
 
     Raises:
-        InputError: recipe, labels, splits or methods that cannot be used, or `out` holds something else.
+        InputError: an unknown option, recipe, labels, splits or methods that cannot be used, or `out` holds something
+            else.
     """
     started = time.perf_counter()
-    given = [bundle] if isinstance(bundle, str | Path) else list(bundle)
-    fresh = [test] if isinstance(test, str) else list(test)
+    chosen = with_changes(CompareOptions, options, changes, "the options of compare")
     cache = PredictionCache(
-        read_recipe(recipe), data, str(out), test=fresh, bundles=[str(one) for one in given], device=device
+        read_recipe(recipe),
+        data,
+        str(out),
+        test=texts(chosen.test),
+        bundles=texts(chosen.bundle),
+        device=chosen.device,
     )
-    asked = CompareOptions(0 if fresh else folds, methods, repeats)
-    table = compare_methods(cache, asked, progress)
+    table = compare_methods(cache, replace(chosen, folds=0) if chosen.test else chosen, progress)
     return CompareResult(
         cache.out, table.objects, table.folds, table.records, table.text, time.perf_counter() - started
     )

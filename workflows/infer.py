@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed import Client
 
-from astroml_plugin.compute.cluster import connect
+from astroml_plugin.compute.cluster import connect, dashboard_urls
 from astroml_plugin.inference import (
     InferResult,
     Progress,
@@ -83,7 +83,7 @@ def infer(
     with contextlib.ExitStack() as stack:
         if client is None:
             client = stack.enter_context(connect(how.scheduler, workers=how.workers, threads=how.threads))
-        observer.connected(client)
+        observer.connected(dashboard_urls(client))
         done = execute(
             client,
             ready.units(),

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.learning_curves import CurveOptions, draw_learning_curves
 from astroml_plugin.training.predictions import PredictionCache, Progress
 from astroml_plugin.training.recipe import Recipe
 from workflows.recipe import read_recipe
+
+__all__ = ["CurveOptions", "LearningCurveResult", "learning_curve"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,9 @@ def learning_curve(
     *,
     data: str | Sequence[str],
     out: str | Path,
-    sizes: Sequence[int] | None = None,
-    methods: Sequence[str] | None = None,
-    metric: str | None = None,
-    target: float | None = None,
-    seeds: int = 3,
-    test: str | Sequence[str] = (),
-    device: str | None = None,
-    repeats: int = 200,
+    options: CurveOptions | None = None,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> LearningCurveResult:
     """Train on growing nested subsets, judge all on the same test side, and say how many labels a target needs.
 
@@ -55,26 +52,18 @@ def learning_curve(
         recipe: a shipped name, the path of a TOML file, or a `Recipe`, of a task that has scores.
         data: one or several `Stamps` with label columns.
         out: folder or URL of the results.
-        sizes: training objects of each subset; default six, each twice the one before, up to all, without those that
-            lack a class.
-        methods: "network" and, for classes, names of `baselines.classical.METHODS`; default network, random_forest and
-            svm_both for classes, else the network alone.
-        metric: of classes accuracy (the default), balanced_accuracy, macro_f1, ece, brier or nll, auroc where the
-            recipe names a positive class; of measured numbers rmse (the default), nmad or
-            outlier_fraction, of several columns with the column's name, as in rmse_size.
-        target: value of the metric to reach; default halfway from the best point to perfection.
-        seeds: subsets (and initial weights) of each size.
-        test: sources to judge on instead of the test side of the data.
-        device: torch device of networks; default CUDA where there is one.
-        repeats: bootstrap samples.
+        options: sizes, methods, metric, target, seeds, test sources, device, bootstrap.
         progress: told after every piece.
+        changes: single fields of the options by name, for example `seeds=1`.
 
     Raises:
-        InputError: recipe, labels, sizes or methods that cannot be used, or `out` holds something else.
+        InputError: an unknown option, recipe, labels, sizes or methods that cannot be used, or `out` holds something
+            else.
     """
     started = time.perf_counter()
-    fresh = [test] if isinstance(test, str) else list(test)
-    cache = PredictionCache(read_recipe(recipe), data, str(out), test=fresh, device=device)
-    asked = CurveOptions(sizes, methods, metric, target, seeds, repeats)
-    found = draw_learning_curves(cache, asked, progress)
-    return LearningCurveResult(cache.out, found.score.name, found.points, found.answers, time.perf_counter() - started)
+    chosen = with_changes(CurveOptions, options, changes, "the options of learning-curve")
+    cache = PredictionCache(read_recipe(recipe), data, str(out), test=texts(chosen.test), device=chosen.device)
+    curves = draw_learning_curves(cache, chosen, progress)
+    return LearningCurveResult(
+        cache.out, curves.score.name, curves.points, curves.answers, time.perf_counter() - started
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -67,11 +68,9 @@ class Reporter:
             note += f", {progress.failed} {_FAILURES_SHOWN}"
         self("measured", progress.done + progress.skipped + progress.failed, progress.units, note)
 
-    def connected(self, client: Any) -> None:
+    def connected(self, pages: Mapping[str, str]) -> None:
         """Say where Dask shows its work."""
-        from astroml_plugin.compute.cluster import dashboard_urls
-
-        for name, url in dashboard_urls(client).items():
+        for name, url in pages.items():
             self.say(f"Dask {name}: {url}")
 
     def search(self, progress: Any) -> None:

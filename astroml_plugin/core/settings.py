@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from os import PathLike, fspath
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -90,6 +90,12 @@ def _over_default(kind: Any, key: str, value: Any) -> Any:
     if isinstance(value, Mapping) and factory is not MISSING and is_dataclass(default := factory()):
         return {**to_mapping(default), **value}
     return value
+
+
+def texts(values: str | PathLike[str] | Sequence[str | PathLike[str]]) -> tuple[str, ...]:
+    """Paths or URLs as texts, from one of them or several."""
+    several = (values,) if isinstance(values, str | PathLike) else values
+    return tuple(fspath(value) for value in several)
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from astroml_plugin.evaluation.figures import blank_figure
 
 
 def curves(ranked: Mapping[str, np.ndarray], odd: np.ndarray) -> Any:
     """Recall against the false-positive rate, the first ranking drawn thick."""
-    figure = Figure(figsize=(6.5, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, ((axes,),) = blank_figure(6.5, 5)
     for number, (name, score) in enumerate(ranked.items()):
         order = np.lexsort((odd, -score))
         found, wrong = np.cumsum(odd[order]) / odd.sum(), np.cumsum(~odd[order]) / (~odd).sum()
@@ -26,8 +26,7 @@ def curves(ranked: Mapping[str, np.ndarray], odd: np.ndarray) -> Any:
 
 def spread(score: np.ndarray, odd: np.ndarray) -> Any:
     """Part of ordinary objects and of anomalies above each score; a calibrated score follows the dotted line."""
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, ((axes,),) = blank_figure(6.5, 4)
     for part, name in ((~odd, "ordinary"), (odd, "anomalies")):
         values = np.sort(score[part])[::-1]
         axes.step(values, np.arange(1, len(values) + 1) / len(values), label=name)

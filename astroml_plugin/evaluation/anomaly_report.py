@@ -14,7 +14,7 @@ import pyarrow as pa
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation import bootstrap
+from astroml_plugin.evaluation import anomaly_figures, bootstrap
 from astroml_plugin.evaluation.baselines.features import pixel_features
 from astroml_plugin.evaluation.baselines.shape_features import shape_features
 from astroml_plugin.evaluation.measurements import Measurements
@@ -179,6 +179,4 @@ def assessed(
         for kind in sorted({text for text in texts[odd] if text is not None})
         if len(rows := np.flatnonzero(~odd | (texts == kind)))
     }
-    from astroml_plugin.evaluation import anomaly_figures as anomaly_pictures
-
-    return found, {"rankings": anomaly_pictures.curves(ranked, odd), "score": anomaly_pictures.spread(score, odd)}
+    return found, {"rankings": anomaly_figures.curves(ranked, odd), "score": anomaly_figures.spread(score, odd)}

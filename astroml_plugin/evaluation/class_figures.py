@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from astroml_plugin.evaluation.figures import blank_figure
 from astroml_plugin.evaluation.thresholds import RARE, ThresholdCurve
 
 _COLOURS = ("#1b4f72", "#c0392b", "#7d8b3a", "#6c3483", "#e59866", "#117a65", "#7b7d7d", "#b7950b")
@@ -36,17 +37,10 @@ def _said(result: Mapping[str, Any]) -> str:
     return "probability of each class" if result.get("multi_label") else "probability of the most probable class"
 
 
-def _figure(width: float, height: float, **grid: Any) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(**grid, squeeze=False)
-
-
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Any:
     """Fraction of each true class that is given each label, and the numbers of objects."""
     side = 2.2 + 0.85 * len(classes)
-    figure, panels = _figure(side + 0.8, side)
+    figure, panels = blank_figure(side + 0.8, side)
     panel = panels[0, 0]
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = panel.imshow(share, vmin=0, vmax=1, cmap="Blues")
@@ -64,7 +58,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Any:
 
 def reliability(bins: Mapping[str, Any], ece: Mapping[str, float], said: str) -> Any:
     """Reliability diagram: fractions found against probabilities said, with 95 % intervals, above their histogram."""
-    figure, panels = _figure(4.6, 5.2, nrows=2, sharex=True, height_ratios=[3.2, 1])
+    figure, panels = blank_figure(4.6, 5.2, nrows=2, sharex=True, height_ratios=[3.2, 1])
     above, below = panels[:, 0]
     x, y = np.array(bins["said"]), np.array(bins["found"])
     error = [np.maximum(y - bins["found_low"], 0), np.maximum(np.array(bins["found_high"]) - y, 0)]
@@ -83,7 +77,7 @@ def reliability(bins: Mapping[str, Any], ece: Mapping[str, float], said: str) ->
 
 def curves_of(curves: Mapping[str, ThresholdCurve], found: Mapping[str, Mapping[str, Any]], *, rare: bool) -> Any:
     """Precision against recall, and true- against false-positive rate, of each class against the rest."""
-    figure, panels = _figure(9.2, 4.3, ncols=2)
+    figure, panels = blank_figure(9.2, 4.3, ncols=2)
     left, right = panels[0]
     least = 1.0
     for number, (name, curve) in enumerate(curves.items()):
@@ -112,7 +106,7 @@ def curves_of(curves: Mapping[str, ThresholdCurve], found: Mapping[str, Mapping[
 
 def purity(curve: ThresholdCurve, name: str) -> Any:
     """Expected purity against completeness for several class fractions; a band down to its 95 % lower end."""
-    figure, panels = _figure(5.4, 4.3)
+    figure, panels = blank_figure(5.4, 4.3)
     panel = panels[0, 0]
     share = curve.positives / (curve.positives + curve.negatives)
     chosen = np.unique(np.linspace(0, len(curve.threshold) - 1, 200).astype(int))
@@ -129,7 +123,7 @@ def purity(curve: ThresholdCurve, name: str) -> Any:
 
 def symmetry(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
     """Gain of each figure over no averaging, with paired 95 % intervals, against what it costs."""
-    figure, panels = _figure(3.4 * len(names), 3.4, ncols=len(names))
+    figure, panels = blank_figure(3.4 * len(names), 3.4, ncols=len(names))
     cost = np.array([row["cost"] for row in rows])
     for panel, name in zip(panels[0], names):
         value, low, high = (np.array([row[f"{name}_gain"][key] for row in rows]) for key in ("value", "low", "high"))

@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Bool
-from astroml_plugin.evaluation import bootstrap, calibration, class_metrics, ranking_metrics
-from astroml_plugin.evaluation import class_figures as class_pictures
+from astroml_plugin.evaluation import bootstrap, calibration, class_figures, class_metrics, ranking_metrics
 from astroml_plugin.evaluation.ranking_metrics import Ranked
 from astroml_plugin.evaluation.thresholds import RARE, ThresholdCurve
 from astroml_plugin.sources.labels import label_texts, numbers
@@ -96,7 +95,7 @@ def assess(
     if search.positive and search.positive in result["per_class"]:
         number = list(classes).index(search.positive)
         result["search"] = _searched(p[:, number], t == number, search, kept, weight, repeats)
-    return result, class_pictures.figures(result)
+    return result, class_figures.figures(result)
 
 
 def _survey_weights(true: I64, prior: F64) -> F64:
@@ -262,7 +261,7 @@ def assess_independent(
         "reliability": calibration.reliability(p[known], t[known] > 0.5, class_metrics.BINS),
         "per_class": per_class,
     }
-    return result, class_pictures.figures(result)
+    return result, class_figures.figures(result)
 
 
 def compared(

@@ -18,12 +18,23 @@ def write_figure(url: str, figure: Any, dpi: int = 120) -> None:
     storage.write_atomic(url, sink.getvalue())
 
 
-def _axes(columns: int, side: float = 4.0) -> tuple[Any, Any]:
-    """A figure with a row of square axes, without pyplot's global state."""
+def blank_figure(width: float, height: float, **grid: Any) -> tuple[Any, Any]:
+    """A figure of so many inches and its axes (row, column), without pyplot's global state.
+
+    Args:
+        width, height: inches.
+        grid: arguments of `Figure.subplots`, for example `ncols=2`.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(side * columns, side), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(**grid, squeeze=False)
+
+
+def _axes(columns: int, side: float = 4.0) -> tuple[Any, Any]:
+    """A figure with a row of square axes."""
+    figure, panels = blank_figure(side * columns, side, ncols=columns)
+    return figure, panels[0]
 
 
 def true_against_measured(truth: np.ndarray, measured: np.ndarray, names: Sequence[str]) -> Any:
@@ -170,10 +181,8 @@ def labelled_grid(
 
 def effect_bars(rows: Sequence[tuple[str, Sequence[Sequence[Sequence[float]]]]], texts: Sequence[str]) -> Any:
     """One panel per text, one line per row: [value, error] of both components with error bars."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(texts) + 1.6, 0.38 * len(rows) + 1.2), layout="constrained")
-    panels = figure.subplots(1, len(texts), squeeze=False, sharey=True)[0]
+    figure, grid = blank_figure(4.2 * len(texts) + 1.6, 0.38 * len(rows) + 1.2, ncols=len(texts), sharey=True)
+    panels = grid[0]
     for number, (panel, text) in enumerate(zip(panels, texts)):
         for component in (0, 1):
             values = np.array([pair[number][component] for _, pair in rows])

@@ -1,4 +1,7 @@
-"""Figures of merit of measured ellipticities against the truth: numbers with bootstrap intervals, and pictures."""
+"""Report of measured ellipticities against the truth: numbers with bootstrap intervals, shear biases, and figures.
+
+The shear of the evaluated stamps uses the sums of `catalog.shear_sums` and the formulas of `evaluation.shear`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import pyarrow as pa
 from astroml_plugin.catalog import shear_sums
 from astroml_plugin.core.hashing import hashed_blocks
 from astroml_plugin.core.typing import F64, I64, Bool
-from astroml_plugin.evaluation import figures as pictures
+from astroml_plugin.evaluation import figures as plots
 from astroml_plugin.evaluation import shear
 from astroml_plugin.evaluation.bootstrap import resampled_sums
 from astroml_plugin.evaluation.measurements import Measurements
@@ -202,12 +205,12 @@ def _label(table: pa.Table, name: str) -> F64:
     return np.asarray(table[name].to_numpy(), np.float64)
 
 
-# ---- pictures ----------------------------------------------------------------------------------------------------
+# ---- figures -----------------------------------------------------------------------------------------------------
 
 
 def figures(result: Mapping[str, Any], own: F64, truth: F64, widths: tuple[F64, F64]) -> dict[str, Any]:
     """Figures from what `assess` found."""
-    drawn = {"ellipticity_measured": pictures.measured_density(truth, own, ("e₁", "e₂"))}
+    drawn = {"ellipticity_measured": plots.measured_density(truth, own, ("e₁", "e₂"))}
     for bins, label in (("snr_bins", "signal to noise"), ("size_bins", "half-light radius [arcsec]")):
         if result.get(bins):
             drawn[f"ellipticity_accuracy_{bins[:-5]}"] = _accuracy(result, bins, label)
@@ -215,7 +218,7 @@ def figures(result: Mapping[str, Any], own: F64, truth: F64, widths: tuple[F64, 
         drawn["ellipticity_errors"] = _errors(result["snr_bins"], (own - truth) / widths[0])
     if "response" in result:
         grid = result["response"]
-        drawn["ellipticity_response"] = pictures.labelled_grid(
+        drawn["ellipticity_response"] = plots.labelled_grid(
             np.array(grid["value"]),
             ("signal to noise", "half-light radius [arcsec]"),
             (_names(SNR_EDGES), _names(SIZE_EDGES)),
@@ -264,14 +267,14 @@ def _accuracy(result: Mapping[str, Any], bins: str, label: str) -> Any:
             if statistic == "rmse" and failed > 0.01 * found["successes"]["all"]["count"]:
                 series[f"{name}, failures as e = 0"] = _series(found["failures_as_0"].get(bins, {}), statistic, names)
         panels.append((text, series))
-    return pictures.binned_panels(label, [name.replace("-", "–") for name in names], panels)
+    return plots.binned_panels(label, [name.replace("-", "–") for name in names], panels)
 
 
 def _errors(bins: Mapping[str, Any], pull: F64) -> Any:
     """Coverage of both intervals per S/N bin; the pulls beside a Gaussian of unit width."""
     names = list(bins)
     series = {f"{text} interval": _series(bins, name, names) for name, text in _INTERVALS}
-    return pictures.coverage_and_pull(
+    return plots.coverage_and_pull(
         [name.replace("-", "–") for name in names], series, (0.683, 0.95), pull[np.isfinite(pull).all(1)]
     )
 
@@ -293,4 +296,4 @@ def _robustness(perturbed: Mapping[str, Any]) -> Any:
     for name, found in perturbed.items():
         pair = [found["shear"]["m"], found["shear"]["c"]] if with_m else [found["m_change"], found["shift"]]
         rows.append((name, pair))
-    return pictures.effect_bars(rows, texts)
+    return plots.effect_bars(rows, texts)

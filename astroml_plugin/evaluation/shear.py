@@ -1,7 +1,10 @@
 """Shear from measured ellipticities and their responses: means, biases and PSF leakage with bootstrap errors.
 
-Everything is a function of weighted sums over objects, so that a catalog of any size is summed where it lies and only
-sums per resampling block come here. With e measured and R_ij = de_i / dg_j per object, an ensemble's shear is
+Three places know shear. `tasks.ellipticity` measures e and R of each object; `catalog.shear_sums` adds them up, from
+arrays or where a catalog lies; the formulas here turn the sums into a shear, which `evaluation.shear_catalog` gives in
+bins of a catalog and `evaluation.shape_report` of an evaluation.
+
+Every formula is a function of weighted sums over objects per resampling block. With e measured and R_ij = de_i / dg_j per object, an ensemble's shear is
 g = (<R> + R_S)^-1 <e>; R_S is what the selection (and the binning) responds to shear (Sheldon & Huff 2017, ApJ 841, 24;
 Huff & Mandelbaum 2017, arXiv:1702.02600). Biases are g_est - g_true = m g_true + c (Heymans et al. 2006, MNRAS 368,
 1323), measured on sets of the same galaxies under +g and -g with the same noise (Pujol et al. 2019, A&A 621, A2) and
@@ -86,13 +89,13 @@ def mean_shear(sums: F64, selection: F64 | float = 0.0) -> F64:
     return shear(mean_ellipticity(sums), mean_response(sums) + selection)
 
 
-def selection_from_counterfactuals(sums: F64, step: float) -> F64:
+def selection_from_metacalibration(sums: F64, step: float) -> F64:
     """R_S from the same objects selected by what their sheared images show (Sheldon & Huff 2017, eq. 14).
 
     Args:
         sums: (..., component j, sign, field) of the *unsheared* ellipticities of the objects that pass when sheared by
             sign * step in component j; the first sign is +.
-        step: shear of the counterfactual images.
+        step: shear of the images of metacalibration.
 
     Returns:
         (..., 2, 2).

@@ -1,4 +1,7 @@
-"""Mean shear of a catalog in bins, with bootstrap errors; its biases where the true shear is known."""
+"""Mean shear of a catalog in bins, with bootstrap errors; its biases where the true shear is known.
+
+Sums come from `catalog.shear_sums`, formulas from `evaluation.shear`; here they are chosen, binned and resampled.
+"""
 
 from __future__ import annotations
 
@@ -174,7 +177,7 @@ def _selection(
         sums, _ = catalog_sums(calibration, bins)
         drawn = resampled_sums(_with_total(sums), options.bootstrap, options.seed + 1)
         return formulas.selection_from_branches(_signed(drawn)), "calibration"
-    used = _counterfactuals(rows, bins)
+    used = _sheared_columns(rows, bins)
     if not used:
         return None, "none"
     parts = []
@@ -186,10 +189,10 @@ def _selection(
         np.stack([_with_total(part).sum(2) for part in parts], axis=2), options.bootstrap, options.seed
     )
     pairs_ = drawn.reshape(*drawn.shape[:2], 2, 2, len(FIELDS))
-    return formulas.selection_from_counterfactuals(pairs_, options.step), "columns"
+    return formulas.selection_from_metacalibration(pairs_, options.step), "columns"
 
 
-def _counterfactuals(rows: ShearRows, bins: Bins) -> list[str]:
+def _sheared_columns(rows: ShearRows, bins: Bins) -> list[str]:
     """Columns that selection, bins or weight depend on and that the catalog has under shear too.
 
     Raises:

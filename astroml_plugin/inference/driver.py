@@ -65,8 +65,8 @@ Progress = Callable[[RunProgress], None]
 class RunObserver(Protocol):
     """Hears of a run."""
 
-    def connected(self, client: Client) -> None:
-        """The Dask client is there, and no unit has begun."""
+    def connected(self, pages: Mapping[str, str]) -> None:
+        """The Dask client is there, and no unit has begun; `pages` has URLs of Dask's own pages by name."""
 
     def objects(self, stage: str, done: int, total: int | None) -> None:
         """So many rows of the objects table (None: of an unknown total) are through a stage on their way to units."""
@@ -81,7 +81,7 @@ class _UnitsOnly:
     def __init__(self, function: Progress | None) -> None:
         self.function = function
 
-    def connected(self, client: Client) -> None:
+    def connected(self, pages: Mapping[str, str]) -> None:
         """Do nothing."""
 
     def objects(self, stage: str, done: int, total: int | None) -> None:

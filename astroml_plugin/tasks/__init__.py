@@ -8,6 +8,7 @@ __all__ = [
     "detection",
     "domain",
     "ellipticity",
+    "example_stamps",
     "generation",
     "intervals",
     "judged",

@@ -18,14 +18,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin.core import registry as plugins
+from astroml_plugin.core import registry
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.settings import from_mapping, to_mapping
-from astroml_plugin.cutouts import Cutouts, crop, from_stamps
+from astroml_plugin.cutouts import Cutouts, crop
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
 from astroml_plugin.tasks import source_check
+from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.judged import Judged
 from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
 from astroml_plugin.tasks.response_fit import ResponseFit
@@ -142,8 +143,8 @@ class Task(Judged):
         normalisation = self.settings.normalisation
         if normalisation.unit != "scale" or normalisation.scales:
             return self
-        chosen = self.fitted_stamps(cutouts)
-        scales = measure_scales(chosen.image, chosen.variance, chosen.valid, normalisation.border)
+        stamps = self.fitted_stamps(cutouts)
+        scales = measure_scales(stamps.image, stamps.variance, stamps.valid, normalisation.border)
         return self.with_settings(normalisation=replace(normalisation, scales=scales))
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
@@ -152,11 +153,11 @@ class Task(Judged):
 
     def usable(self, table: pa.Table) -> np.ndarray:
         """(n,) bool: objects to train and test on, all but those of `leave_out` (absent columns leave out none)."""
-        kept = np.ones(table.num_rows, bool)
+        usable = np.ones(table.num_rows, bool)
         for name, values in self.settings.leave_out.items():
             if name in table.column_names:
-                kept &= ~np.isin(label_texts(table, name), np.array([str(value) for value in values], object))
-        return kept
+                usable &= ~np.isin(label_texts(table, name), np.array([str(value) for value in values], object))
+        return usable
 
     def check_splits(self, targets: Mapping[str, Tensor]) -> None:
         """Raise InputError where a split (name -> targets) cannot be used."""
@@ -215,7 +216,7 @@ class Task(Judged):
         Raises:
             InputError: unknown name, or arguments that the network refuses.
         """
-        kind = plugins.load(plugins.NETWORKS, network) if isinstance(network, str) else network
+        kind = registry.load(registry.NETWORKS, network) if isinstance(network, str) else network
         sizes = {"size": self.stamp_size, "psf_size": self.settings.psf_size}
         taken = {name: value for name, value in sizes.items() if name in inspect.signature(kind).parameters}
         try:
@@ -236,32 +237,8 @@ class Task(Judged):
         return self.stamp_size
 
     def example_inputs(self, count: int = 4) -> tuple[Tensor, ...]:
-        """Draw stamps and prepare them, the same at every call: what two versions of a network can be compared on.
-
-        Each stamp has noise of width 1 and a round source; it is prepared as a stamp of a source would be.
-
-        Args:
-            count: stamps.
-
-        Returns:
-            Network inputs as `prepare` makes them.
-        """
-        side, bands, settings = self.example_side, len(self.bands), self.settings
-        drawn = np.random.default_rng(0)
-        sources = gaussian_psf(max(2.0, side / 8), side).numpy() * np.geomspace(1e2, 1e4, count)[:, None, None, None]
-        image = drawn.normal(size=(count, bands, side, side)) + sources
-        if len(settings.normalisation.scales) == bands:
-            image *= np.reshape(settings.normalisation.scales, (bands, 1, 1))
-        if settings.dtype == "uint8" and not settings.any_dtype:
-            image = np.clip(image * 4 + 40, 0, 255).astype(np.uint8)
-        image = image if image.dtype == np.uint8 else image.astype(np.float32)
-        psf = None
-        if settings.psf != "none":
-            psf = np.broadcast_to(
-                gaussian_psf(4.0, settings.psf_size).numpy(), (count, bands, *2 * (settings.psf_size,))
-            )
-        variance = np.ones(image.shape, np.float32)
-        inputs, _ = self.prepare(from_stamps(image, variance, psf, bands=self.bands, pixel_scale=self.pixel_scale))
+        """Network inputs of drawn stamps, the same at every call: versions of a network can be compared on them."""
+        inputs, _ = self.prepare(example_stamps(self.settings, self.example_side, count))
         return inputs
 
     def choose_bands(self, available: Sequence[str], band: str | None = None) -> tuple[str, ...]:
@@ -303,12 +280,12 @@ class Task(Judged):
         Raises:
             InputError: says what does not fit, with the numbers and the remedy.
         """
-        chosen = self.choose_bands(bands, band)
+        read = self.choose_bands(bands, band)
         source_check.check_pixels(self.settings, dtype, has_psf)
         if size is not None:
             source_check.check_size(self.settings, size)
         source_check.check_pixel_scale(self.settings, pixel_scale)
-        return chosen
+        return read
 
     def fitted_stamps(self, cutouts: Cutouts) -> Cutouts:
         """The model's bands, at its stamp size."""
@@ -330,13 +307,13 @@ class Task(Judged):
         )
         size = (int(cutouts.image.shape[-2]), int(cutouts.image.shape[-1]))
         source_check.check_size(self.settings, size)
-        chosen = self.fitted_stamps(cutouts)
-        image, flags = self.settings.normalisation.apply(chosen.image, chosen.variance, chosen.valid)
+        stamps = self.fitted_stamps(cutouts)
+        image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid)
         if min(size) < self.stamp_size:
             flags |= int(ObjectFlag.EDGE)
         if self.settings.psf == "none":
             return (image,), flags
-        psf, missing = self._psf_input(chosen)
+        psf, missing = self._psf_input(stamps)
         return (image, psf), flags | missing.to(torch.int32) * int(ObjectFlag.NO_PSF)
 
     def _psf_input(self, cutouts: Cutouts) -> tuple[Tensor, Tensor]:

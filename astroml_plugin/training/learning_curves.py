@@ -28,16 +28,24 @@ CLASS_METHODS = (NETWORK, "random_forest", "svm_both")
 class CurveOptions:
     """Choices of a learning curve."""
 
-    sizes: Sequence[int] | None = None
-    """Training objects of each subset; None: six, each twice the one before."""
-    methods: Sequence[str] | None = None
-    """Methods of `PredictionCache`; None: `CLASS_METHODS`, or the network alone where there are no classes."""
+    sizes: tuple[int, ...] | None = None
+    """Training objects of each subset; None: six, each twice the one before, up to all, without those that lack a
+    class."""
+    methods: tuple[str, ...] | None = None
+    """"network" and, for classes, names of `baselines.classical.METHODS`; None: `CLASS_METHODS`, or the network alone
+    where there are no classes."""
     metric: str | None = None
-    """One of the task's scores; None: the main one."""
+    """Score to draw. Classes: accuracy, balanced_accuracy, macro_f1, ece, brier, nll, and auroc where the recipe names a
+    positive class. Measured numbers: rmse, nmad, outlier_fraction, of several columns with the column's name, as in
+    rmse_size. None: the main one."""
     target: float | None = None
     """Value of the metric to reach; None: halfway from the best point to perfection."""
     seeds: int = 3
     """Subsets (and initial weights) of each size."""
+    test: str | tuple[str, ...] = ()
+    """Sources to judge on instead of the test side of the data."""
+    device: str | None = None
+    """Torch device of networks; None: CUDA where there is one."""
     repeats: int = 200
     """Bootstrap samples."""
 

@@ -33,10 +33,10 @@ class ResponseOptions:
 
     method: str | None = None
     """One of `METHODS`; None: pairs where the data have branches, else images."""
-    psf_pairs: Sequence[str] = ()
-    """`Stamps` of `simulate --pairs psf`: first take out of the ellipticities what follows the PSF's."""
+    psf_pairs: str | tuple[str, ...] = ()
+    """One or several `Stamps` of `simulate --pairs psf`: first take out of the ellipticities what follows the PSF's."""
     draws: int = 1
-    """Draws of noise per image, for the method "images"."""
+    """Draws of noise per image, for the method "images": more of them make its response less noisy, and slower."""
     seed: int = 0
     """Seed of that noise."""
     band: str | None = None

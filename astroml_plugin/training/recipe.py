@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from astroml_plugin.core import registry as plugins
+from astroml_plugin.core import registry
 from astroml_plugin.core.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.adversarial import AdversarialSettings
@@ -45,8 +45,8 @@ class Recipe:
         Raises:
             InputError: an unknown name; gives the nearest.
         """
-        kind = plugins.load(plugins.TASKS, self.task)
-        network = plugins.load(plugins.NETWORKS, self.network)
+        kind = registry.load(registry.TASKS, self.task)
+        network = registry.load(registry.NETWORKS, self.network)
         known = set(inspect.signature(network).parameters) - {"bands", "outputs", "psf", "size", "psf_size"}
         refuse_unknown(self.network_arguments, known, "[network_arguments] of the recipe")
         return kind.from_settings(self.settings, "[settings] of the recipe")

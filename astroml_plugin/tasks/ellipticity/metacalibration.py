@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 STEP = 0.02
-"""Shear of the counterfactual stamps that a derivative is taken from."""
+"""Shear of the sheared stamps that a derivative is taken from."""
 
 _SOFT = 0.1  # of the noise, that second derivatives are taken from
 _FLOOR = 1e-3  # of the PSF's transform at 0, below which its logarithm is no longer followed

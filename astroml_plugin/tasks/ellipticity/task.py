@@ -22,9 +22,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import Columns
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation import figures as pictures
-from astroml_plugin.evaluation import input_errors as perturbations
-from astroml_plugin.evaluation import shape_report as shape_merit
+from astroml_plugin.evaluation import figures, input_errors, shape_report
 from astroml_plugin.evaluation.baselines import shapes
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels
@@ -189,7 +187,7 @@ class EllipticityTask(IntervalTask):
 
     def perturbations(self) -> Mapping[str, Callable[[Cutouts], Cutouts]]:
         """The usual errors of PSF model, background and noise."""
-        return perturbations.USUAL
+        return input_errors.USUAL
 
     def default_baselines(self, *, has_psf: bool, has_variance: bool) -> Mapping[str, str | None]:
         """HSM of GalSim where it is installed, and adaptive moments; both need PSF and variance."""
@@ -201,12 +199,12 @@ class EllipticityTask(IntervalTask):
 
     def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         """Accuracy, coverage, response, shear biases where the labels allow, robustness, and the same of baselines."""
-        return shape_merit.assess(measured, targets.double().numpy(), table)
+        return shape_report.assess(measured, targets.double().numpy(), table)
 
     def figures(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """True against measured ellipticity."""
         mean = self.intervals(outputs).mean
-        return {"ellipticity": pictures.true_against_measured(targets.numpy(), mean.numpy(), self.labels)}
+        return {"ellipticity": figures.true_against_measured(targets.numpy(), mean.numpy(), self.labels)}
 
 
 def _classical(method: str, cutouts: Cutouts) -> dict[str, np.ndarray]:

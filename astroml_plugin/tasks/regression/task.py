@@ -14,7 +14,7 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_unknown
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.evaluation import figures as pictures
+from astroml_plugin.evaluation import figures
 from astroml_plugin.sources.labels import float_labels
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
@@ -115,7 +115,7 @@ class RegressTask(IntervalTask):
         """True against measured values."""
         found, truth = self.in_own_scale(self.intervals(outputs), targets)
         names = [f"log {name}" if name in self.settings.logarithmic else name for name in self.labels]
-        return {"regression": pictures.true_against_measured(truth.numpy(), found.mean.numpy(), names)}
+        return {"regression": figures.true_against_measured(truth.numpy(), found.mean.numpy(), names)}
 
     def _learned(self, table: pa.Table) -> np.ndarray:
         """(n, k) float64: the labels, or their logarithms."""
