@@ -11,7 +11,7 @@ from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
-from workflows.calibrate_response import calibrate_response
+from workflows.calibrate_response import ResponseOptions, calibrate_response
 from workflows.train import train
 
 torch.set_num_threads(1)
@@ -229,3 +229,10 @@ def test_a_response_is_never_written_over_something_else(shapes: Path, tmp_path:
 def test_no_draws_of_noise_are_refused(shapes: Path) -> None:
     with pytest.raises(InputError, match="give 1 or more"):
         calibrate_response(shapes, data="nothing", draws=0)
+
+
+def test_options_of_the_fit_go_in_an_object_or_by_name(shapes: Path) -> None:
+    with pytest.raises(InputError, match="unknown key 'psf_pair' in the options of calibrate-response: did you mean"):
+        calibrate_response(shapes, data="nothing", psf_pair="pairs.zarr")
+    with pytest.raises(InputError, match="fitted from pairs or images, not 'truth'"):
+        calibrate_response(shapes, data="nothing", options=ResponseOptions(draws=2), method="truth")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import with_changes
+from astroml_plugin.core.settings import texts, with_changes
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,10 @@ def test_a_misspelt_name_gives_the_nearest_valid_one() -> None:
 def test_a_value_of_another_kind_is_one_sentence(wrong: dict) -> None:
     with pytest.raises(InputError, match=f"{next(iter(wrong))} in the options must be"):
         with_changes(Options, None, wrong, "the options")
+
+
+def test_one_path_or_several_become_texts() -> None:
+    assert texts("s3://a/b") == ("s3://a/b",)
+    assert texts(Path("a.zarr")) == ("a.zarr",)
+    assert texts([Path("a"), "b"]) == ("a", "b")
+    assert texts(()) == ()

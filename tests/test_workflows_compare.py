@@ -9,6 +9,7 @@ import torch
 from training_samples import SIZE, class_stamps, ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import with_changes
 from astroml_plugin.evaluation.comparison import Score
 from astroml_plugin.evaluation.learning_curve import LearningCurve, answer, fit_power_laws
 from astroml_plugin.training import learning_curves, method_comparison, predictions
@@ -17,9 +18,9 @@ from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.splits import SplitSettings
 from workflows.cli import main
-from workflows.compare import compare
+from workflows.compare import CompareOptions, compare
 from workflows.ingest import ingest
-from workflows.learning_curve import learning_curve
+from workflows.learning_curve import CurveOptions, learning_curve
 from workflows.train import train
 
 torch.set_num_threads(1)
@@ -361,3 +362,13 @@ def test_verbs(
     assert "network: to reach accuracy 0.9" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main(["learning-curve", *common, "--out", str(tmp_path / "l"), "--sizes", "2.5"])
+
+
+def test_options_go_in_an_object_or_by_name_and_misspelt_ones_are_refused(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    with pytest.raises(InputError, match=r"unknown key 'fold' in the options of compare: did you mean 'folds'"):
+        compare(recipe, data="nothing", out=out, fold=2)
+    with pytest.raises(InputError, match=r"unknown key 'seed' in the options of learning-curve: did you mean 'seeds'"):
+        learning_curve(recipe, data="nothing", out=out, options=CurveOptions(seeds=2), seed=1)
+    changed = with_changes(CompareOptions, CompareOptions(folds=3), {"bundle": [out], "methods": ["cart"]}, "")
+    assert changed == CompareOptions(folds=3, bundle=(str(out),), methods=("cart",))

@@ -4,12 +4,12 @@ Three places know shear. `tasks.ellipticity` measures e and R of each object; `c
 arrays or where a catalog lies; the formulas here turn the sums into a shear, which `evaluation.shear_catalog` gives in
 bins of a catalog and `evaluation.shape_report` of an evaluation.
 
-Every formula is a function of weighted sums over objects per resampling block. With e measured and R_ij = de_i / dg_j per object, an ensemble's shear is
-g = (<R> + R_S)^-1 <e>; R_S is what the selection (and the binning) responds to shear (Sheldon & Huff 2017, ApJ 841, 24;
-Huff & Mandelbaum 2017, arXiv:1702.02600). Biases are g_est - g_true = m g_true + c (Heymans et al. 2006, MNRAS 368,
-1323), measured on sets of the same galaxies under +g and -g with the same noise (Pujol et al. 2019, A&A 621, A2) and
-rotated by 90 degrees (Nakajima & Bernstein 2007, AJ 133, 1763). Leakage is g_est = ... + alpha e_PSF (Jarvis et al.
-2016, MNRAS 460, 2245).
+Every formula is a function of weighted sums over objects per resampling block. With e measured and R_ij = de_i / dg_j
+per object, an ensemble's shear is g = (<R> + R_S)^-1 <e>; R_S is what the selection (and the binning) responds to shear
+(Sheldon & Huff 2017, ApJ 841, 24; Huff & Mandelbaum 2017, arXiv:1702.02600). Biases are g_est - g_true = m g_true + c
+(Heymans et al. 2006, MNRAS 368, 1323), measured on sets of the same galaxies under +g and -g with the same noise (Pujol
+et al. 2019, A&A 621, A2) and rotated by 90 degrees (Nakajima & Bernstein 2007, AJ 133, 1763). Leakage is g_est = ... +
+alpha e_PSF (Jarvis et al. 2016, MNRAS 460, 2245).
 """
 
 from __future__ import annotations

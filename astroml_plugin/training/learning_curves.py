@@ -35,8 +35,8 @@ class CurveOptions:
     """"network" and, for classes, names of `baselines.classical.METHODS`; None: `CLASS_METHODS`, or the network alone
     where there are no classes."""
     metric: str | None = None
-    """Score to draw. Classes: accuracy, balanced_accuracy, macro_f1, ece, brier, nll, and auroc where the recipe names a
-    positive class. Measured numbers: rmse, nmad, outlier_fraction, of several columns with the column's name, as in
+    """Score to draw. Classes: accuracy, balanced_accuracy, macro_f1, ece, brier, nll, auroc (where the recipe names a
+    positive class). Measured numbers: rmse, nmad, outlier_fraction, of several columns with the column's name, as in
     rmse_size. None: the main one."""
     target: float | None = None
     """Value of the metric to reach; None: halfway from the best point to perfection."""
