@@ -144,9 +144,9 @@ class DetectingTask(Task):
 
     def for_bands(self, bands: Sequence[str]) -> DetectingTask:
         """The task for the bands of a source (what `check_source` gave): its columns are then those of the catalog."""
-        found = self.with_settings(bands=tuple(bands))
-        assert isinstance(found, DetectingTask)
-        return found
+        task = self.with_settings(bands=tuple(bands))
+        assert isinstance(task, DetectingTask)
+        return task
 
     @abstractmethod
     def detect(self, maps: np.ndarray, field: Field) -> Detections:

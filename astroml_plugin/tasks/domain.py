@@ -141,8 +141,8 @@ def _light(image: Tensor) -> tuple[Tensor, Tensor]:
     cells = _cells(image.shape[-1])
     bands = image.shape[1]
     together = image[:, 0] if bands == 1 else image.sum(1) / bands**0.5
-    found = together.flatten(1) @ _sums(image.shape[-1], image.device)
-    return found[:, :3], found[:, 3:].reshape(-1, cells, cells)
+    light = together.flatten(1) @ _sums(image.shape[-1], image.device)
+    return light[:, :3], light[:, 3:].reshape(-1, cells, cells)
 
 
 def _snr(light: Tensor, image: Tensor) -> Tensor:

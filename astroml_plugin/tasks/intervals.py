@@ -176,14 +176,16 @@ class IntervalTask(Task):
         knots = tuple(float(size[rows].log().median()) for rows in groups)
         return self.with_settings(error_scale=ErrorScale(knots, *map(tuple, factors)))
 
-    def in_own_scale(self, found: Intervals, targets: Tensor) -> tuple[Intervals, Tensor]:
+    def in_own_scale(self, intervals: Intervals, targets: Tensor) -> tuple[Intervals, Tensor]:
         """Intervals and targets (n, k) in the scale that metrics are given in; what is learned has it here."""
-        return found, targets
+        return intervals, targets
 
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """Figures of `value_metrics`, lists over the values; also per S/N bin if `snr` is a label."""
-        found, truth = self.in_own_scale(self.intervals(outputs), targets)
-        mean, narrow, wide, truth_ = (item.double().numpy() for item in (found.mean, found.narrow, found.wide, truth))
+        intervals, truth = self.in_own_scale(self.intervals(outputs), targets)
+        mean, narrow, wide, truth_ = (
+            item.double().numpy() for item in (intervals.mean, intervals.narrow, intervals.wide, truth)
+        )
         result: dict[str, Any] = {"loss": float(self.loss(outputs, targets))}
         result |= value_figures(mean, truth_, (narrow, wide))
         if table is not None and "snr" in table.column_names:

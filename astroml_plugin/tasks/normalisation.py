@@ -76,16 +76,16 @@ class Normalisation:
         """
         if self.stretch == "linear":
             return (pixels.to(torch.float32) - level).div_(unit)
-        found = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
+        stretched = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
         count = max(1, _CACHED // max(1, pixels[:1].numel())) if pixels.device.type == "cpu" else len(pixels)
         buffers = torch.empty(2, *pixels[:count].shape, dtype=torch.float32, device=pixels.device)
         softened = unit * self.softening
         for start in range(0, len(pixels), max(1, count)):
             part = slice(start, start + count)
-            into = found[part]
+            into = stretched[part]
             torch.sub(pixels[part], level[part], out=into).div_(softened[part])
             _asinh_(into, *buffers[:, : len(into)]).mul_(self.softening)
-        return found
+        return stretched
 
     def _unit(self, edge: Tensor, variance: Tensor | None, valid: Tensor, complete: bool) -> tuple[Tensor, bool]:
         """(n, band) pixel value that becomes 1, and whether it is noise estimated from the border."""
@@ -231,15 +231,15 @@ def centred_psf(psf: Tensor) -> Tensor:
     off = (_light_centre(flat, torch.zeros_like(flat[:, 0, :2])).abs().amax(1) > _CENTRED).nonzero().flatten()
     if not len(off):
         return psf
-    chosen = flat[off]
+    off_centre = flat[off]
     place = torch.zeros(len(off), 2, dtype=psf.dtype, device=psf.device)
     for _ in range(_STEPS):
-        place = place + _GAIN * _light_centre(chosen, place)
+        place = place + _GAIN * _light_centre(off_centre, place)
     near = (place.abs() <= _FARTHEST).all(1)
     if not bool(near.any()):
         return psf
     moved = flat.clone()
-    moved[off[near]] = _shifted(chosen[near], -place[near])
+    moved[off[near]] = _shifted(off_centre[near], -place[near])
     return moved.reshape(psf.shape)
 
 
@@ -253,8 +253,8 @@ def _light_centre(image: Tensor, about: Tensor) -> Tensor:
     columns = torch.einsum("nyx,ny->nx", image, along_y)
     total = (columns * along_x).sum(1)
     rows = torch.einsum("nyx,nx->ny", image, along_x)
-    found = torch.stack([(columns * along_x * x).sum(1), (rows * along_y * y).sum(1)], dim=1)
-    return torch.where(total[:, None] > 0, found / total.clamp_min(1e-30)[:, None], 0.0).clamp(-1.0, 1.0)
+    moments = torch.stack([(columns * along_x * x).sum(1), (rows * along_y * y).sum(1)], dim=1)
+    return torch.where(total[:, None] > 0, moments / total.clamp_min(1e-30)[:, None], 0.0).clamp(-1.0, 1.0)
 
 
 def _shifted(image: Tensor, by: Tensor) -> Tensor:

@@ -33,17 +33,17 @@ def assign_options(tasks: Mapping[str, Task], options: Mapping[str, Any]) -> Ass
     Raises:
         InputError: a name that no bundle knows (gives the nearest), or a value of the wrong type.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     by_bundle: dict[str, dict[str, Any]] = {name: {} for name in tasks}
     for bundle, name, value in sorted(_split(tasks, options), key=lambda item: item[0] != ""):  # named ones come last
-        chosen = [bundle] if bundle else _takers(tasks, name, value)
-        plain = to_mapping(run_options(tasks[chosen[0]], {name: value}, chosen[0]))[name]
-        given[f"{bundle}.{name}" if bundle else name] = plain
-        for one in chosen:
-            by_bundle[one][name] = plain
-    for bundle, values in by_bundle.items():
-        run_options(tasks[bundle], values, bundle)
-    return AssignedOptions(given, by_bundle)
+        takers = [bundle] if bundle else _takers(tasks, name, value)
+        plain = to_mapping(run_options(tasks[takers[0]], {name: value}, takers[0]))[name]
+        values[f"{bundle}.{name}" if bundle else name] = plain
+        for taker in takers:
+            by_bundle[taker][name] = plain
+    for bundle, of_bundle in by_bundle.items():
+        run_options(tasks[bundle], of_bundle, bundle)
+    return AssignedOptions(values, by_bundle)
 
 
 def run_options(task: Task, values: Mapping[str, Any], bundle: str = "") -> TaskRunOptions:
@@ -82,21 +82,21 @@ def _takers(tasks: Mapping[str, Task], name: str, value: Any) -> list[str]:
         return _any_band(tasks)
     if len(tasks) == 1:
         return list(knowing)
-    chosen: list[Task] = []
+    takers: list[Task] = []
     for kind in dict.fromkeys(type(task) for task in knowing.values()):
-        chosen += kind.takers(name, value, [task for task in knowing.values() if type(task) is kind])
-    if not chosen:
+        takers += kind.takers(name, value, [task for task in knowing.values() if type(task) is kind])
+    if not takers:
         raise InputError(f"run option {name} = {value!r} means nothing to {', '.join(knowing)}: leave it away")
-    return [bundle for bundle, task in knowing.items() if any(task is one for one in chosen)]
+    return [bundle for bundle, task in knowing.items() if any(task is taker for taker in takers)]
 
 
 def _any_band(tasks: Mapping[str, Task]) -> list[str]:
     """The bundles that a band can be chosen for."""
-    chosen = [bundle for bundle, task in tasks.items() if task.takes_any_band]
-    if not chosen:
+    takers = [bundle for bundle, task in tasks.items() if task.takes_any_band]
+    if not takers:
         bundle, task = next(iter(tasks.items()))
         raise InputError(f"bundle {bundle} reads {', '.join(task.bands)}, no band can be chosen: leave --band away")
-    return chosen
+    return takers
 
 
 def _refuse_unknown_option(name: str, tasks: Mapping[str, Task]) -> None:
@@ -112,10 +112,10 @@ def _refuse_unknown_option(name: str, tasks: Mapping[str, Task]) -> None:
 
 def _registered() -> Sequence[type[Task]]:
     """Tasks that are installed and can be imported."""
-    found = []
+    kinds = []
     for name in registry.names(registry.TASKS):
         try:
-            found.append(registry.load(registry.TASKS, name))
+            kinds.append(registry.load(registry.TASKS, name))
         except (ImportError, AttributeError):  # another plug-in's fault: say what is wrong with the option
             continue
-    return found
+    return kinds

@@ -56,5 +56,5 @@ def random_symmetries(
 def drop_psf(inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
     """Inputs (image, PSF, …) without the PSF of every tenth object: a model that can do without must have seen such."""
     image, psf, *rest = inputs
-    kept = torch.rand(len(psf), generator=generator).to(psf.device) >= 0.1
-    return (image, psf * kept[:, None, None, None], *rest)
+    keep = torch.rand(len(psf), generator=generator).to(psf.device) >= 0.1
+    return (image, psf * keep[:, None, None, None], *rest)

@@ -44,13 +44,13 @@ class Tail:
             return np.zeros(len(values))
         knots, levels = np.asarray(self.knots), -np.log10(1 - np.asarray(_KNOTS))
         value = np.asarray(values, np.float64)
-        found = np.interp(value, knots, levels)
+        tail = np.interp(value, knots, levels)
         below, above = knots[0] - value, value - knots[-1]
         width = max(knots[1] - knots[0], 1e-12)
-        found = np.where(below > 0, levels[0] * np.exp(-np.clip(below / width, 0, 700)), found)
+        tail = np.where(below > 0, levels[0] * np.exp(-np.clip(below / width, 0, 700)), tail)
         excess = np.maximum(above, 0) / self.scale
         grown = excess if self.shape < 1e-6 else np.log1p(self.shape * excess) / self.shape
-        return np.where(above > 0, levels[-1] + grown / math.log(10), found)
+        return np.where(above > 0, levels[-1] + grown / math.log(10), tail)
 
 
 def fit_tail(values: F64) -> Tail:
@@ -81,36 +81,36 @@ class Expectation:
     limits: tuple[float, ...] = ()
     """Least and greatest a, then b, of the population: beyond, those of the edge hold."""
 
-    def __call__(self, values: F64, given: F64) -> F64:
+    def __call__(self, values: F64, conditions: F64) -> F64:
         """(n,) standardised values from values (n,) and what they depend on (n, 2)."""
         if not self.mean:
             return np.asarray(values, np.float64)
-        terms = _terms(given, self.limits)
+        terms = _terms(conditions, self.limits)
         return (values - terms @ self.mean) / np.exp(terms @ self.spread)
 
 
-def fit_expectation(values: F64, given: F64) -> Expectation:
+def fit_expectation(values: F64, conditions: F64) -> Expectation:
     """From a population: values (n,), what they depend on (n, 2). Outliers of 3 sigma have no say."""
-    low, high = np.quantile(given, [0.005, 0.995], axis=0)
+    low, high = np.quantile(conditions, [0.005, 0.995], axis=0)
     limits = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
-    terms = _terms(given, limits)
-    kept = np.ones(len(values), bool)
+    terms = _terms(conditions, limits)
+    inliers = np.ones(len(values), bool)
     mean = spread = np.zeros(terms.shape[1])
     for _ in range(_ROUNDS):
-        mean = _solved(terms[kept], values[kept])
+        mean = _solved(terms[inliers], values[inliers])
         offset = np.abs(values - terms @ mean)
         floor = max(1e-6, 1e-3 * float(np.median(offset)))
-        spread = _solved(terms[kept], np.log(np.maximum(offset[kept], floor)))
+        spread = _solved(terms[inliers], np.log(np.maximum(offset[inliers], floor)))
         size = offset / np.exp(terms @ spread)
         width = float(np.median(size)) / 0.6745
         spread[0] += math.log(max(width, 1e-9))
-        kept = size <= max(_OUTLYING * width, float(np.quantile(size, 0.9)))  # many equal values have no width
+        inliers = size <= max(_OUTLYING * width, float(np.quantile(size, 0.9)))  # many equal values have no width
     return Expectation(tuple(mean.tolist()), tuple(spread.tolist()), limits)
 
 
-def _terms(given: F64, limits: tuple[float, ...]) -> F64:
-    a = np.clip(given[:, 0], limits[0], limits[1])
-    b = np.clip(given[:, 1], limits[2], limits[3])
+def _terms(conditions: F64, limits: tuple[float, ...]) -> F64:
+    a = np.clip(conditions[:, 0], limits[0], limits[1])
+    b = np.clip(conditions[:, 1], limits[2], limits[3])
     return np.stack([np.ones_like(a), a, b, a * a, a * b, b * b], axis=1)
 
 
@@ -155,8 +155,8 @@ def fit_density(latent: Tensor, components: int, seed: int = 0) -> Density:
     from sklearn.mixture import GaussianMixture  # a second that only trainings need to spend
 
     ridge = 1e-3 * float(vectors.var(0).mean()) + 1e-9
-    found = GaussianMixture(components, reg_covar=ridge, random_state=seed, max_iter=200).fit(vectors)
-    return _normal(np.log(found.weights_).tolist(), found.means_, found.covariances_)
+    mixture = GaussianMixture(components, reg_covar=ridge, random_state=seed, max_iter=200).fit(vectors)
+    return _normal(np.log(mixture.weights_).tolist(), mixture.means_, mixture.covariances_)
 
 
 def _normal(weights: list[float], means: F64, covariances: F64) -> Density:

@@ -55,21 +55,21 @@ def class_lists(table: pa.Table, column: str, names: Mapping[str, str]) -> list[
     return [None if found is None else [names[one] for one in found] for found in lists]
 
 
-def refuse_unknown_labels(found: Sequence[str], known: Sequence[str], setting: str) -> None:
+def refuse_unknown_labels(labels: Sequence[str], known: Sequence[str], setting: str) -> None:
     """Refuse labels that are no class.
 
     Raises:
         InputError: names them with counts, and the classes.
     """
     classes = set(known)
-    unknown = [one for one in found if one not in classes]
+    unknown = [label for label in labels if label not in classes]
     if not unknown:
         return
     values, counts = np.unique(np.array(unknown, str), return_counts=True)
-    told = ", ".join(f"{str(value)!r} {count} times" for value, count in list(zip(values, counts))[:10])
+    text = ", ".join(f"{str(value)!r} {count} times" for value, count in list(zip(values, counts))[:10])
     rest = f" and {len(known) - _MOST_TOLD} more" if len(known) > _MOST_TOLD else ""
     raise InputError(
-        f"labels that are no class: {told}; the classes are {', '.join(known[:_MOST_TOLD])}{rest}: "
+        f"labels that are no class: {text}; the classes are {', '.join(known[:_MOST_TOLD])}{rest}: "
         f"extend `{setting}` or leave_out"
     )
 
@@ -105,11 +105,13 @@ def memberships(lists: Sequence[Sequence[str] | None], classes: Sequence[str]) -
     Raises:
         InputError: a label that is no class, with counts.
     """
-    refuse_unknown_labels([one for found in lists if found is not None for one in found], list(classes), "classes")
+    refuse_unknown_labels(
+        [label for labels in lists if labels is not None for label in labels], list(classes), "classes"
+    )
     position = {name: index for index, name in enumerate(classes)}
     result = np.zeros((len(lists), len(classes)), np.float32)
-    lengths = np.array([-1 if found is None else len(found) for found in lists], np.int64)
-    columns = [position[one] for found in lists if found is not None for one in found]
+    lengths = np.array([-1 if labels is None else len(labels) for labels in lists], np.int64)
+    columns = [position[label] for labels in lists if labels is not None for label in labels]
     result[np.repeat(np.arange(len(lists)), lengths.clip(0)), columns] = 1
     result[lengths < 0] = np.nan
     return result
@@ -123,22 +125,24 @@ def votes(table: pa.Table, columns: Sequence[str], count: str) -> np.ndarray:
     Raises:
         InputError: negative numbers, or fractions above 1 (or summing to more) beside a number of votes.
     """
-    found = numbers(table, columns)
-    seen = found[~np.isnan(found).any(1)]
+    fractions = numbers(table, columns)
+    seen = fractions[~np.isnan(fractions).any(1)]
     if (seen < 0).any():
-        raise InputError(f"{int((seen < 0).any(1).sum())} of {len(found)} objects have negative votes: correct them")
+        raise InputError(
+            f"{int((seen < 0).any(1).sum())} of {len(fractions)} objects have negative votes: correct them"
+        )
     if count:
         above = int((seen.sum(1) > 1 + _ROUNDING).sum())
         if above:
             raise InputError(
-                f"the vote fractions of {above} of {len(found)} objects sum to more than 1: where they are numbers of "
-                f"votes already, leave `votes` empty"
+                f"the vote fractions of {above} of {len(fractions)} objects sum to more than 1: where they are numbers "
+                f"of votes already, leave `votes` empty"
             )
-        found = found * numbers(table, [count])
-        if (found < 0).any():
+        fractions = fractions * numbers(table, [count])
+        if (fractions < 0).any():
             raise InputError(f"column {count!r} has negative numbers of votes: correct them")
-    found[~(found.sum(1) > 0)] = np.nan
-    return found
+    fractions[~(fractions.sum(1) > 0)] = np.nan
+    return fractions
 
 
 def known_fractions(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
@@ -147,11 +151,12 @@ def known_fractions(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
     Raises:
         InputError: other numbers, with counts.
     """
-    found = numbers(table, columns)
-    bad = (found < 0) | (found > 1)
+    fractions = numbers(table, columns)
+    bad = (fractions < 0) | (fractions > 1)
     if bad.any():
         raise InputError(
-            f"{int(bad.any(1).sum())} of {len(found)} objects have labels beyond 0 to 1, such as {found[bad][0]:g}, in "
-            f"{', '.join(columns)}: write 0, 1, true, false, a fraction, or nothing where unknown"
+            f"{int(bad.any(1).sum())} of {len(fractions)} objects have labels beyond 0 to 1, such as "
+            f"{fractions[bad][0]:g}, in {', '.join(columns)}: write 0, 1, true, false, a fraction, or nothing where "
+            f"unknown"
         )
-    return found
+    return fractions

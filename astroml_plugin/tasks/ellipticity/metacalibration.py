@@ -84,8 +84,8 @@ class Shearing:
     def __call__(self, image: Tensor) -> Slopes:
         """Derivatives of the stamps (n, band, size, size), 0 beyond their edges."""
         transform, slopes = _transform(image, self.side, self.centre)
-        found = _pixels(slopes - self.slopes * transform, image.shape[-1], self.side)
-        return Slopes(found[0], found[1])
+        derivatives = _pixels(slopes - self.slopes * transform, image.shape[-1], self.side)
+        return Slopes(derivatives[0], derivatives[1])
 
 
 def centres(image: Tensor, variance: Tensor) -> Tensor:
@@ -171,8 +171,8 @@ def _transform(image: Tensor, side: int, centre: Tensor | None = None) -> tuple[
     x = torch.arange(width, dtype=image.dtype, device=image.device) - width // 2
     y = torch.arange(height, dtype=image.dtype, device=image.device) - height // 2
     weighted = torch.stack([image, image * x, image * y[:, None]])
-    found = torch.fft.rfft2(weighted, s=(side, side)) * _phase((height, width), side, image.device)
-    transform, along_x, along_y = found[0], -1j * found[1], -1j * found[2]
+    transforms = torch.fft.rfft2(weighted, s=(side, side)) * _phase((height, width), side, image.device)
+    transform, along_x, along_y = transforms[0], -1j * transforms[1], -1j * transforms[2]
     if centre is not None:
         along_x = along_x + 1j * centre[:, 0, None, None, None] * transform
         along_y = along_y + 1j * centre[:, 1, None, None, None] * transform

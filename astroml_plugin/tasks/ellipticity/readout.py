@@ -103,9 +103,9 @@ def last_layers(task: IntervalTask, network: nn.Module) -> list[nn.Linear]:
     """The linear layers that give the outputs: one per member, or one for all."""
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     for size, count in ((task.per_member, task.settings.members), (task.outputs, 1)):
-        found = [layer for layer in linear if layer.out_features == size]
-        if len(found) == count:
-            return found
+        layers = [layer for layer in linear if layer.out_features == size]
+        if len(layers) == count:
+            return layers
     raise InputError("the response needs a network that ends in linear layers, one for each member or one for all")
 
 
@@ -115,8 +115,8 @@ def listening(layers: list[nn.Linear]) -> Iterator[dict[int, Tensor]]:
     heard: dict[int, Tensor] = {}
 
     def listen(number: int) -> Any:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            heard[number] = given[0].detach()
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            heard[number] = inputs[0].detach()
 
         return hook
 

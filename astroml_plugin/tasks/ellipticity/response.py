@@ -136,24 +136,24 @@ def fit_response_from_images(
     write_response(task, heads, sums.solve(ridge))
     mean = spread[0] / sums.objects
     error = np.sqrt((spread[1] / sums.objects - mean**2) / sums.objects)
-    found = {"images": sums.objects, "left_out": left_out, "mean": mean.tolist(), "error": error.tolist()}
-    return {"from": "images", **found, "ridge": ridge}
+    report = {"images": sums.objects, "left_out": left_out, "mean": mean.tolist(), "error": error.tolist()}
+    return {"from": "images", **report, "ridge": ridge}
 
 
 def _whole(task: IntervalTask, cutouts: Cutouts) -> Cutouts:
     """Stamps at the model's size with every pixel and a PSF, the noise of each known."""
-    chosen = task.fitted_stamps(cutouts)
-    if chosen.psf is None:
+    stamps = task.fitted_stamps(cutouts)
+    if stamps.psf is None:
         raise InputError("the stamps have no PSF: ingest them with one, a response from images cannot do without")
-    _, flags = task.prepare(chosen)
-    good = chosen.valid.flatten(1).all(1) & ((flags & _FAILED) == 0)
-    chosen = chosen.take(torch.nonzero(good).flatten())
-    assert chosen.psf is not None
-    chosen = replace(chosen, psf=centred_psf(chosen.psf))
-    if chosen.variance is None:
-        width = robust_width(border_pixels(chosen.image, None, task.settings.normalisation.border))
-        chosen = replace(chosen, variance=width.square()[..., None, None].expand_as(chosen.image).contiguous())
-    return chosen
+    _, flags = task.prepare(stamps)
+    good = stamps.valid.flatten(1).all(1) & ((flags & _FAILED) == 0)
+    stamps = stamps.take(torch.nonzero(good).flatten())
+    assert stamps.psf is not None
+    stamps = replace(stamps, psf=centred_psf(stamps.psf))
+    if stamps.variance is None:
+        width = robust_width(border_pixels(stamps.image, None, task.settings.normalisation.border))
+        stamps = replace(stamps, variance=width.square()[..., None, None].expand_as(stamps.image).contiguous())
+    return stamps
 
 
 def _imagined(
@@ -179,11 +179,11 @@ def _imagined(
         assert variance is not None
         assert psf is not None
         shearing = metacalibration.Shearing(psf, image.shape[-1], metacalibration.centres(image, variance))
-        found = metacalibration.responses(
+        responses = metacalibration.responses(
             measured, image, variance, shearing, generator, features=features, draws=draws
         )
-        noise = found.product.flatten(1, 2).transpose(1, 2)
-        return found.own.flatten(1).numpy(), features(image).numpy(), noise.numpy()
+        noise = responses.product.flatten(1, 2).transpose(1, 2)
+        return responses.own.flatten(1).numpy(), features(image).numpy(), noise.numpy()
 
 
 def fit_leakage(task: IntervalTask, network: nn.Module, stamps: Iterable[Cutouts], table: pa.Table) -> dict[str, Any]:
@@ -260,12 +260,12 @@ def _observed(
             inputs, flags = task.prepare(batch)
             if bool((flags & int(ObjectFlag.NONFINITE) != 0).any()):
                 raise InputError("the calibration set has stamps without a valid pixel: simulate it without masks")
-            found = task.intervals(network(*inputs).float().cpu())
-            means.append(found.mean.double().numpy())
-            widths.append(found.narrow.double().numpy())
+            intervals = task.intervals(network(*inputs).float().cpu())
+            means.append(intervals.mean.double().numpy())
+            widths.append(intervals.narrow.double().numpy())
             features.append(features_of(heard, len(batch), signs).numpy())
-            for one, layer in zip(spread, heard.values()):
-                one.add(layer.double().cpu().numpy())
+            for layer_spread, layer in zip(spread, heard.values()):
+                layer_spread.add(layer.double().cpu().numpy())
     return np.concatenate(features), np.concatenate(means), np.concatenate(widths)
 
 
@@ -278,11 +278,11 @@ def _pairs(table: pa.Table, component: int) -> tuple[np.ndarray, np.ndarray, np.
     names = np.array([str(name) for name in label_texts(table, "branch")])
     shear = np.asarray(table[f"g{component + 1}"].to_numpy(), np.float64)
     sets = np.asarray(table["set_id"].to_numpy(), np.int64)
-    found: list[np.ndarray] = []
+    sorted_rows: list[np.ndarray] = []
     for sign in "+-":
         rows = np.flatnonzero(np.char.startswith(names, f"{sign}g{component + 1}/"))
-        found.append(rows[np.lexsort((np.char.rpartition(names[rows], "/")[:, 2], sets[rows]))])
-    plus, minus = found
+        sorted_rows.append(rows[np.lexsort((np.char.rpartition(names[rows], "/")[:, 2], sets[rows]))])
+    plus, minus = sorted_rows
     if len(plus) < _FEWEST or len(plus) != len(minus) or (sets[plus] != sets[minus]).any():
         raise InputError(
             f"the calibration set has {len(plus)} stamps under +g{component + 1} and {len(minus)} under "

@@ -102,9 +102,9 @@ class EllipticityTask(IntervalTask):
 
     def intervals(self, outputs: Tensor) -> Intervals:
         """Means (n, 2), |e| kept below 1, and half-widths (n, 2)."""
-        found = super().intervals(outputs)
-        modulus = torch.linalg.vector_norm(found.mean, dim=1, keepdim=True)
-        return replace(found, mean=found.mean * (_LARGEST / modulus.clamp_min(_LARGEST)))
+        intervals = super().intervals(outputs)
+        modulus = torch.linalg.vector_norm(intervals.mean, dim=1, keepdim=True)
+        return replace(intervals, mean=intervals.mean * (_LARGEST / modulus.clamp_min(_LARGEST)))
 
     def response(self, outputs: Tensor) -> Tensor:
         """(n, 4) R11, R12, R21, R22 = d e_i / d g_j in the pixel frame; NaN where the bundle has none."""
@@ -114,15 +114,15 @@ class EllipticityTask(IntervalTask):
 
     def snr(self, cutouts: Cutouts) -> Tensor:
         """(n,) measured S/N as of `domain.aperture_snr`, on the CPU; the border tells what the stamps do not know."""
-        chosen, scaling = self.fitted_stamps(cutouts), self.settings.normalisation
-        image, variance = chosen.image.to(torch.float32), chosen.variance
-        known = None if bool(chosen.valid.all()) else chosen.valid
+        stamps, scaling = self.fitted_stamps(cutouts), self.settings.normalisation
+        image, variance = stamps.image.to(torch.float32), stamps.variance
+        known = None if bool(stamps.valid.all()) else stamps.valid
         level = border_level(image, known, scaling.border)
         if scaling.background == "none":
             level = torch.zeros_like(level)
         if variance is None:
             variance = robust_width(border_pixels(image, known, scaling.border)).square()[..., None, None]
-        return aperture_snr(image, level, variance, chosen.valid).cpu()
+        return aperture_snr(image, level, variance, stamps.valid).cpu()
 
     def scatter(self, outputs: Tensor) -> Tensor:
         """(n,) standard deviation of the members' means over the 68.3 % half-width, the larger of both components."""
@@ -160,12 +160,12 @@ class EllipticityTask(IntervalTask):
 
     def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:
         """Columns of n objects; sky-frame ones are NaN where the jacobian is unknown."""
-        found = self.intervals(outputs)
-        sky = to_sky(found.mean.double().numpy(), cutouts.jacobian.numpy())
+        intervals = self.intervals(outputs)
+        sky = to_sky(intervals.mean.double().numpy(), cutouts.jacobian.numpy())
         angle = position_angle(sky).astype(np.float32)
         angle[angle >= 180] = 0.0  # rounding of 179.9999999
         snr = self.snr(cutouts)[:, None]
-        parts = [found.mean, found.narrow, found.wide, sky, angle[:, None], self.response(outputs), snr]
+        parts = [intervals.mean, intervals.narrow, intervals.wide, sky, angle[:, None], self.response(outputs), snr]
         values = np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
         return {name: values[:, number] for number, (name, *_) in enumerate(_COLUMNS)}
 
@@ -213,8 +213,8 @@ def _classical(method: str, cutouts: Cutouts) -> dict[str, np.ndarray]:
         raise InputError(f"{method} needs the PSF, the variance and the pixel scale of the stamps")
     planes = (cutouts.image, cutouts.variance, normalise_psf(cutouts.psf, int(cutouts.psf.shape[-1]))[0])
     image, variance, psf = (plane[:, 0].cpu().numpy() for plane in planes)
-    found = shapes.measure(method, image, variance, psf, cutouts.pixel_scale)
-    return {"e1": found[:, 0], "e2": found[:, 1]}
+    ellipticity = shapes.measure(method, image, variance, psf, cutouts.pixel_scale)
+    return {"e1": ellipticity[:, 0], "e2": ellipticity[:, 1]}
 
 
 def to_sky(ellipticity: np.ndarray, jacobian: np.ndarray) -> np.ndarray:

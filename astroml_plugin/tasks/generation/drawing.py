@@ -110,17 +110,17 @@ def draw_stamps(
     return GenerateResult(store.url, count, generator.name, time.perf_counter() - started)
 
 
-def _conditions(given: str | Mapping[str, ArrayLike] | None) -> dict[str, F64]:
+def _conditions(asked: str | Mapping[str, ArrayLike] | None) -> dict[str, F64]:
     """Columns of what is asked, (n,) each."""
-    if given is None:
+    if asked is None:
         return {}
-    if not isinstance(given, str | Path):
-        return {name: np.atleast_1d(np.asarray(values, np.float64)) for name, values in given.items()}
-    with open_table(str(given)) as raw:
+    if not isinstance(asked, str | Path):
+        return {name: np.atleast_1d(np.asarray(values, np.float64)) for name, values in asked.items()}
+    with open_table(str(asked)) as raw:
         names = [name for name in CONDITIONS if name in raw.names]
         if not names:
             raise InputError(
-                f"{storage.redact(str(given))} has none of the columns {', '.join(CONDITIONS)}: it has "
+                f"{storage.redact(str(asked))} has none of the columns {', '.join(CONDITIONS)}: it has "
                 f"{', '.join(raw.names)}"
             )
         table = pa.concat_tables(raw.chunks(names, [], BLOCK))

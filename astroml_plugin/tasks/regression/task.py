@@ -105,17 +105,17 @@ class RegressTask(IntervalTask):
             columns |= {name: mean, f"{name}_err": narrow, f"{name}_err95": wide}
         return {name: values.astype(np.float32) for name, values in columns.items()}
 
-    def in_own_scale(self, found: Intervals, targets: Tensor) -> tuple[Intervals, Tensor]:
+    def in_own_scale(self, intervals: Intervals, targets: Tensor) -> tuple[Intervals, Tensor]:
         """Intervals and targets (n, k) in the scale of the target columns, or of their logarithms."""
         centres, spreads = (torch.from_numpy(item).to(targets) for item in self._standard())
-        scaled = Intervals(found.mean * spreads + centres, found.narrow * spreads, found.wide * spreads)
+        scaled = Intervals(intervals.mean * spreads + centres, intervals.narrow * spreads, intervals.wide * spreads)
         return scaled, targets * spreads + centres
 
     def figures(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """True against measured values."""
-        found, truth = self.in_own_scale(self.intervals(outputs), targets)
+        intervals, truth = self.in_own_scale(self.intervals(outputs), targets)
         names = [f"log {name}" if name in self.settings.logarithmic else name for name in self.labels]
-        return {"regression": figures.true_against_measured(truth.numpy(), found.mean.numpy(), names)}
+        return {"regression": figures.true_against_measured(truth.numpy(), intervals.mean.numpy(), names)}
 
     def _learned(self, table: pa.Table) -> np.ndarray:
         """(n, k) float64: the labels, or their logarithms."""

@@ -89,15 +89,15 @@ def _light_beyond(image: F64, centre: tuple[float, float]) -> float:
     return max(0.0, circle - corners)
 
 
-def point_sources(profiles: list[PointProfile], chosen: NDArray[np.intp], is_star: Bool) -> PointSources:
+def point_sources(profiles: list[PointProfile], cell: NDArray[np.intp], is_star: Bool) -> PointSources:
     """Describe the stars among n objects to the fit.
 
     Args:
         profiles: those of the field's PSFs.
-        chosen: (n,) number of the profile at each object.
+        cell: (n,) number of the profile at each object.
         is_star: (n,) whether an object is a point source; one whose PSF is not known is fitted as any other.
     """
     square, gain, error = (
-        np.array([getattr(profile, name) for profile in profiles])[chosen] for name in ("square", "gain", "error")
+        np.array([getattr(profile, name) for profile in profiles])[cell] for name in ("square", "gain", "error")
     )
     return PointSources(is_star & np.isfinite(gain), square, gain, error)
