@@ -29,7 +29,7 @@ _READERS = 4
 """Files read at once."""
 
 _UNREADABLE = (pa.ArrowException, duckdb.Error, OSError, ValueError, KeyError, TypeError, AstromlError)
-"""What a file whose bytes were changed can raise."""
+"""Errors of reading a file whose bytes were changed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Damage:
     path: str
     """File, relative to the catalog."""
     what: str
-    """What is wrong, for people."""
+    """The damage, in words for people."""
     units: int = 0
     """Units whose rows are concerned."""
     rows: int = 0
