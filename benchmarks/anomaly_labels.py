@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.evaluation.anomaly_report import FPR
-from astroml_plugin.evaluation.ranking_metrics import auroc, tpr_at_fpr
+from astroml_plugin.evaluation.ranking_metrics import Ranked, auroc
 from astroml_plugin.labelling.active import Trial, trials
 from benchmarks.harness import kept
 from tests.pages import table
@@ -114,7 +114,7 @@ def limits(space: np.ndarray, score: np.ndarray, kind: np.ndarray, truths: Mappi
 
 def _third(odd: np.ndarray, ordinary: np.ndarray) -> list[float]:
     score, truth = np.concatenate([odd, ordinary]), np.arange(len(odd) + len(ordinary)) < len(odd)
-    return [auroc(score, truth), tpr_at_fpr(score, truth, FPR)]
+    return [auroc(score, truth), Ranked(score, truth).tpr_at_fpr(FPR)]
 
 
 def _taught(space: np.ndarray, odd: np.ndarray) -> np.ndarray:

@@ -79,19 +79,19 @@ def test_rates_before_false_positives():
     positives = np.array([9.5, 9.0, 8.5, -0.5])
     score = np.concatenate([positives, negatives])
     truth = np.arange(14) < 4
-    assert ranking_metrics.tpr_before(score, truth, 0) == 0.25  # the tie does not pass
-    assert ranking_metrics.tpr_before(score, truth, 1) == 0.25
-    assert ranking_metrics.tpr_before(score, truth, 2) == 0.75  # before the second
-    assert ranking_metrics.tpr_before(score, truth, 10) == 0.75
-    assert ranking_metrics.tpr_before(score, truth, 11) == 1.0
-    assert ranking_metrics.tpr_at_fpr(score, truth, 0.1) == 0.75
-    assert ranking_metrics.tpr_at_fpr(score, truth, 0.0999) == 0.25
+    assert ranking_metrics.Ranked(score, truth).tpr_before(0) == 0.25  # the tie does not pass
+    assert ranking_metrics.Ranked(score, truth).tpr_before(1) == 0.25
+    assert ranking_metrics.Ranked(score, truth).tpr_before(2) == 0.75  # before the second
+    assert ranking_metrics.Ranked(score, truth).tpr_before(10) == 0.75
+    assert ranking_metrics.Ranked(score, truth).tpr_before(11) == 1.0
+    assert ranking_metrics.Ranked(score, truth).tpr_at_fpr(0.1) == 0.75
+    assert ranking_metrics.Ranked(score, truth).tpr_at_fpr(0.0999) == 0.25
 
 
 def test_ties_pass_together_or_not_at_all():
     truth = [True, True, False, False]
-    assert ranking_metrics.tpr_before([1, 1, 1, 0], truth, 0) == 0
-    assert ranking_metrics.tpr_at_fpr([1, 1, 1, 1], truth, 0.5) == 0
+    assert ranking_metrics.Ranked([1, 1, 1, 0], truth).tpr_before(0) == 0
+    assert ranking_metrics.Ranked([1, 1, 1, 1], truth).tpr_at_fpr(0.5) == 0
     assert ranking_metrics.auroc([1, 1, 1, 1], truth) == 0.5
 
 

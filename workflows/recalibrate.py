@@ -24,5 +24,4 @@ def recalibrate(
         InputError: data that were trained on, or without the labels.
     """
     model = ModelBundle.load(bundle)
-    sources = [data] if isinstance(data, str) else list(data)
-    return recalibrate_bundle(model, sources, str(out or model.url), band)
+    return recalibrate_bundle(model, data, str(out or model.url), band)

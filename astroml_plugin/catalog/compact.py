@@ -153,6 +153,6 @@ def _clean(catalog: Catalog) -> None:
 def _settled(catalog: Catalog) -> list[PartInfo]:
     """The files of the view, without units that are in doubt (two digests there: the next infer run decides)."""
     doubtful = {unit for unit, digests in catalog.listed().items() if len(digests) > 1}
-    infos = parts.part_infos(catalog.current(reconcile=True))
+    infos = [PartInfo(**row) for row in catalog.current(reconcile=True).drop_columns(["time"]).to_pylist()]
     doubtful_files = {info.path for info in infos if info.unit in doubtful}
     return [info for info in infos if info.path not in doubtful_files]

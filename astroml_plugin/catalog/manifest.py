@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin.catalog.parts import COMPACT, MANIFEST_SCHEMA, MergedFile, is_merged, manifest_table, parse_path
+from astroml_plugin.catalog.parts import COMPACT, MANIFEST_SCHEMA, MergedFile, is_merged, parse_path
 
 
 def resolve(entries: pa.Table) -> pa.Table:
@@ -80,8 +80,3 @@ def unlisted(entries: pa.Table, listed: Iterable[str]) -> list[str]:
     """Parts and merged files of a listing that no manifest entry names."""
     known = set(pc.unique(entries["path"]).to_pylist()) if entries.num_rows else set()
     return [path for path in listed if path not in known and (is_merged(path) or parse_path(path) is not None)]
-
-
-def merged_entries(files: Iterable[MergedFile], time_ns: int) -> pa.Table:
-    """Manifest rows of merged files."""
-    return manifest_table([member for file in files for member in file.members], time_ns)

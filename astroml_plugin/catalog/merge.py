@@ -33,17 +33,12 @@ UNIT = "_unit"
 """Extra last column of a merged file: the unit of each row, so that one unit can be taken out again."""
 
 
-def merged_path(members: Sequence[PartInfo]) -> str:
-    """parts/compact/<digest of the units inside>.parquet."""
-    return f"{COMPACT}/{storage.digest(sorted((m.unit, m.digest) for m in members))[:24]}.parquet"
-
-
 def merge(url: str, schema: pa.Schema, members: Sequence[PartInfo], *, memory: str = "1GB") -> MergedFile:
     """Write one file with the rows of `members` (each from the file its `path` names), in HEALPix order.
 
     Memory is bounded by `memory`: the sort spills to a temporary folder. Nothing is deleted.
     """
-    path = merged_path(members)
+    path = f"{COMPACT}/{storage.digest(sorted((m.unit, m.digest) for m in members))[:24]}.parquet"
     merged = MergedFile(
         path, tuple(replace(member, path=path) for member in members), tuple(sorted({m.path for m in members}))
     )

@@ -245,8 +245,3 @@ MANIFEST_SCHEMA = pa.schema(
 def manifest_table(parts: Iterable[PartInfo], time_ns: int) -> pa.Table:
     """Manifest rows of `parts`, all of one moment."""
     return pa.Table.from_pylist([{**asdict(part), "time": time_ns} for part in parts], schema=MANIFEST_SCHEMA)
-
-
-def part_infos(manifest: pa.Table) -> list[PartInfo]:
-    """The manifest's rows as PartInfo."""
-    return [PartInfo(**row) for row in manifest.drop_columns(["time"]).to_pylist()]

@@ -258,10 +258,10 @@ class Catalog:
         entries = manifest.keep_present(entries, set(alive))
         lacking = manifest.unlisted(entries, alive)
         newest = (pc.max(entries["time"]).as_py() or 0) + 1
-        found = [file for file in merged if file.path in set(lacking)]
+        members = [member for file in merged if file.path in set(lacking) for member in file.members]
         plain = self._ordered_infos([path for path in lacking if not parts.is_merged(path)])
         tables = [parts.manifest_table(group, newest + rank) for rank, group in enumerate(plain)]
-        return pa.concat_tables([entries, *tables, manifest.merged_entries(found, newest)])
+        return pa.concat_tables([entries, *tables, parts.manifest_table(members, newest)])
 
     def _ordered_infos(self, paths: list[str]) -> list[list[PartInfo]]:
         """Footers of parts, in groups without a repeated unit: oldest files of a unit first."""

@@ -1,8 +1,9 @@
-"""Tasks and networks by name, ours and third-party ones, through the same entry points."""
+"""Tasks and networks by name, ours and third-party ones, through the same entry points; optional packages."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -29,3 +30,15 @@ def load(group: str, name: str) -> Any:
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
     raise InputError(f"no {group.rpartition('.')[2].rstrip('s')} is registered as {name!r}: {hint}")
+
+
+def optional(module: str, missing: str) -> Any:
+    """A module of a package that may not be installed.
+
+    Raises:
+        InputError: the sentence `missing`, where it is not.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(missing) from None

@@ -109,24 +109,6 @@ def full_prior(
     return given / given.sum()
 
 
-def shift_prior(probabilities: ArrayLike, training_prior: ArrayLike, prior: ArrayLike) -> F64:
-    """Probabilities under other class fractions: p'_c proportional to p_c prior_c / training_prior_c.
-
-    Args:
-        probabilities: (n, class), rows that sum to 1.
-        training_prior: (class,) fractions where they are right.
-        prior: (class,) fractions where they shall be right.
-
-    Raises:
-        InputError: a class that occurs now and did not occur in training.
-    """
-    p, before, after = (np.asarray(values, np.float64) for values in (probabilities, training_prior, prior))
-    if ((before <= 0) & (after > 0)).any():
-        raise InputError("a class without any training example cannot be given a fraction of the survey")
-    shifted = p * np.divide(after, before, out=np.zeros_like(after), where=before > 0)
-    return np.asarray(shifted / shifted.sum(1, keepdims=True))
-
-
 def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> I64:
     """The class that each object is called (logit adjustment, Menon et al. 2021, ICLR).
 
@@ -144,13 +126,6 @@ def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> I64:
     if balance == 0:
         return p.argmax(1)
     return np.asarray((p / np.maximum(np.asarray(prior, np.float64), _RAREST) ** balance).argmax(1))
-
-
-def shift_odds(probability: ArrayLike, training_fraction: ArrayLike, fraction: ArrayLike) -> F64:
-    """A binary probability under another fraction of its class: the odds change by the ratio of the fractions' odds."""
-    p, before, after = (np.asarray(values, np.float64) for values in (probability, training_fraction, fraction))
-    ratio = after * (1 - before) / (before * (1 - after))
-    return np.asarray(p * ratio / (p * ratio + 1 - p))
 
 
 # ---- reliability -------------------------------------------------------------------------------------------------

@@ -102,21 +102,6 @@ def auroc(score: ArrayLike, positive: ArrayLike) -> float:
     return Ranked(score, positive).auroc()
 
 
-def average_precision(score: ArrayLike, positive: ArrayLike) -> float:
-    """Area below the precision-recall curve of scores (n,) for positives (n,) bool."""
-    return Ranked(score, positive).average_precision()
-
-
-def tpr_before(score: ArrayLike, positive: ArrayLike, false_positives: int) -> float:
-    """TPR0 with 0, before the first false positive; TPR10 with 10, before the tenth."""
-    return Ranked(score, positive).tpr_before(false_positives)
-
-
-def tpr_at_fpr(score: ArrayLike, positive: ArrayLike, fpr: float) -> float:
-    """Recall at a false-positive rate: the highest true-positive rate of a threshold that keeps to it."""
-    return Ranked(score, positive).tpr_at_fpr(fpr)
-
-
 def ranking(score: ArrayLike, positive: ArrayLike, repeats: int = 500, seed: int = 0) -> dict[str, Any]:
     """Figures of merit of a search for rare objects.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.registry import optional
 from astroml_plugin.search.objectives import Objective
 from astroml_plugin.search.space import Configuration, Parameter, Space, frozen
 from astroml_plugin.search.study import FAILED, OPEN, Trial
@@ -41,10 +41,8 @@ def tpe_sampler(space: Space, seed: int, objectives: Sequence[Objective]) -> Sam
     Raises:
         InputError: optuna is not installed.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise InputError("algorithm tpe needs optuna: install astroml-plugin[optuna], or take asha or random") from None
+    missing = "algorithm tpe needs optuna: install astroml-plugin[optuna], or take asha or random"
+    optuna = optional("optuna", missing)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return partial(_tpe, optuna, space, seed, objectives)
 
@@ -65,15 +63,12 @@ def _tpe(
 
 def _suggested(asked: Any, one: Parameter) -> Any:
     if one.kind == "choice":
-        return (
-            one.values[asked.suggest_int(one.key, 0, len(one.values) - 1)] if one.numeric else _categorical(asked, one)
-        )
+        places = range(len(one.values))
+        if one.numeric:
+            return one.values[asked.suggest_int(one.key, 0, places[-1])]
+        return one.values[asked.suggest_categorical(one.key, list(places))]
     suggest = asked.suggest_int if one.whole else asked.suggest_float
     return suggest(one.key, *one.values, log=one.logarithmic)
-
-
-def _categorical(asked: Any, one: Parameter) -> Any:
-    return one.values[asked.suggest_categorical(one.key, list(range(len(one.values))))]
 
 
 def _known(optuna: Any, space: Space, objectives: Sequence[Objective], trial: Trial) -> Any:

@@ -125,7 +125,8 @@ def search_recipe(
     _refuse_keys(base, space)
     if execution.retrain and settings.population:
         raise InputError("the winner of a population cannot be retrained: its settings changed while it trained")
-    resources = _resources(settings, execution.ray_address)
+    cpus, gpus = settings.cpus * settings.processes, settings.gpus * settings.processes
+    resources = Resources(cpus, gpus, settings.concurrent, execution.ray_address)
     urls = tuple(storage.absolute(url) for url in data)
     stamps = node_cache.CachedStamps(urls)
     plan = plan_training(base, stamps)
@@ -138,8 +139,9 @@ def search_recipe(
         if study.record.get("budget") is not None:
             _refuse_more(study, budget)
         else:
-            if execution.retry_failed:
-                _reopen(study)
+            for trial in study.trials() if execution.retry_failed else ():
+                if trial.status == FAILED:
+                    study.reopen(trial.number)
             if _work_left(study, sampler, budget):
                 speed = any(one.name == SPEED for one in study.objectives)
                 work = TrialWork(base, urls, execution.device, settings.processes, speed, shared_identity(study))
@@ -221,10 +223,6 @@ def _shown(one: Parameter, configuration: Configuration) -> str:
     return repr(configuration.get(one.key))
 
 
-def _resources(chosen: SearchSettings, address: str | None) -> Resources:
-    return Resources(chosen.cpus * chosen.processes, chosen.gpus * chosen.processes, chosen.concurrent, address)
-
-
 def _sampler(chosen: SearchSettings, base: Recipe, space: Space, study: Study) -> Sampler:
     if chosen.algorithm == "grid":
         return grid_sampler(space)
@@ -280,12 +278,6 @@ def _refuse_more(study: Study, budget: Budget) -> None:
             f"the study in {storage.redact(study.url)} is closed: its winner was measured on the test split, and what "
             "is chosen later would not be blind to it; choose another output (leave_open keeps a study open)"
         )
-
-
-def _reopen(study: Study) -> None:
-    for one in study.trials():
-        if one.status == FAILED:
-            study.reopen(one.number)
 
 
 def _work_left(study: Study, sampler: Sampler, budget: Budget) -> bool:

@@ -118,7 +118,7 @@ def run_trials(
         ),
         run_config=tune.RunConfig(
             name=_TUNE,
-            storage_path=_storage_path(study.url),
+            storage_path=study.url if storage.is_local(study.url) else storage.filesystem(study.url)[1],
             storage_filesystem=_storage_filesystem(study.url),
             failure_config=tune.FailureConfig(max_failures=scheduling.retries),
             stop=_Stop(watch),
@@ -188,10 +188,6 @@ def _named(function: Callable[..., None]) -> Callable[[dict[str, Any]], None]:
 def _name(trial: Any) -> str:
     segment, _ = TrialSegment.from_config(trial.config)
     return f"{segment.number:05d}" + ("" if segment.until is None else f"-{segment.until:05d}")
-
-
-def _storage_path(url: str) -> str:
-    return url if storage.is_local(url) else storage.filesystem(url)[1]
 
 
 def _storage_filesystem(url: str) -> Any:
@@ -277,7 +273,8 @@ class _Watch(tune.Callback):
         number, one = segment.number, self.trials[segment.number]
         whole = len(one.history) >= self.scheduling.epochs
         paused = segment.until is not None and len(one.history) >= segment.until
-        if (self.over or paused) and not whole and not self._outcome(number):
+        ended = storage.exists(storage.join(self.study.folder(number), OUTCOME))
+        if (self.over or paused) and not whole and not ended:
             self.running.discard(number)  # still open: another segment follows, or a larger budget goes on with it
             return
         reason = "" if whole else f"by {self.scheduling.kind} after {len(one.history)} epochs"
@@ -296,9 +293,6 @@ class _Watch(tune.Callback):
             self._end(number, FAILED, self._reason(number))
 
     # ---- what it does with it ------------------------------------------------------------------------------------
-
-    def _outcome(self, number: int) -> bool:
-        return storage.exists(storage.join(self.study.folder(number), OUTCOME))
 
     def _end(self, number: int, status: str, reason: str) -> None:
         extra = {**self.trials[number].extra, "attempts": self.attempts.get(number, 1)}

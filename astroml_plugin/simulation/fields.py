@@ -146,7 +146,7 @@ class FieldSet(Blocks):
 
     def sky(self, index: int) -> Sky:
         """The sky of block `index`."""
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, _BLOCK, index])))
+        rng = self.generator(_BLOCK, index)
         fwhm, density = float(rng.uniform(*self.camera.psf_fwhm)), float(rng.uniform(*self.density))
         side = round(self.block**0.5) * self.size
         camera = replace(self.camera, psf_fwhm=(fwhm, fwhm))
@@ -154,8 +154,6 @@ class FieldSet(Blocks):
 
     def make(self, index: int) -> Block:
         """Block `index`, from its own seed."""
-        if not 0 <= index < self.blocks:
-            raise InputError(f"no block {index} in {self.count} pieces: there are {self.blocks}")
         sky = self.sky(index)
         count = self.block_length(index)
         tile, _, scene, _ = render_scene(sky, Box(0, 0, sky.width, sky.height))

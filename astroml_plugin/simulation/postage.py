@@ -113,8 +113,6 @@ class Block(NamedTuple):
 
 def make_block(stamps: StampSet, index: int) -> Block:
     """Block `index` of `stamps`, from its own seed; the stamps of a set follow each other."""
-    if not 0 <= index < stamps.blocks:
-        raise InputError(f"no block {index} in {stamps.count} stamps: there are {stamps.blocks}")
     draws = _draw(stamps, index)
     count, camera = stamps.block_length(index), stamps.camera
     views = _views(draws, stamps)
@@ -156,7 +154,7 @@ class _Draws(NamedTuple):
 
 
 def _draw(stamps: StampSet, index: int) -> _Draws:
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([stamps.seed, _BLOCK, index])))
+    rng = stamps.generator(_BLOCK, index)
     block, first = stamps.block, index * stamps.block
     objects = draw_population(rng, block, stamps.population, stamps.camera, first)
     psfs = [draw_psf(rng, stamps.camera) for _ in range(block)]

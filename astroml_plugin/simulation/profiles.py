@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import C64, F32, Array
 
 SERSIC_STEP = 0.1
@@ -43,14 +43,9 @@ GRIDS = (32, 48, 64, 80, 96, 112, 128, 160, 192, 256)
 """Allowed sides of a drawn object in pixels."""
 
 
-def load_galsim() -> ModuleType:
+def load_galsim() -> Any:
     """The galsim module; InputError that names the extra when it is not installed."""
-    try:
-        import galsim
-    except ImportError:
-        message = 'simulating needs GalSim, which is not installed: pip install "astroml-plugin[sim]"'
-        raise InputError(message) from None
-    return galsim
+    return optional("galsim", 'simulating needs GalSim, which is not installed: pip install "astroml-plugin[sim]"')
 
 
 # --- linear maps ----------------------------------------------------------------------------------------------------

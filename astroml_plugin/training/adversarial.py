@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DivergedError, InputError
@@ -34,21 +34,6 @@ CHECKPOINT = "adversarial.safetensors"
 """Beside the checkpoint of `training.fit`."""
 
 _BETAS = (0.5, 0.9)
-
-
-class Adversaries(Protocol):
-    """Parts that a network needs for adversarial training."""
-
-    generator: nn.Module
-    """(n, latent) to images."""
-    critic: nn.Module
-    """Images to (n,), higher is more real."""
-
-    def real(self, *inputs: Tensor) -> Tensor:
-        """Images to be imitated, of network inputs."""
-
-    def drawn(self, count: int, generator: torch.Generator) -> Tensor:
-        """Random numbers (count, latent) that images are generated from."""
 
 
 @dataclass(frozen=True)

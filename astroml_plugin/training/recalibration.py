@@ -51,7 +51,7 @@ class ResponseOptions:
 
 def fit_bundle_response(
     model: ModelBundle,
-    data: Sequence[str],
+    data: str | Sequence[str],
     url: str,
     options: ResponseOptions,
     progress: Callable[[int], None] | None = None,
@@ -60,7 +60,7 @@ def fit_bundle_response(
 
     Args:
         model: a bundle of a task that `has_response`.
-        data: `Stamps` that nothing else used.
+        data: one or several `Stamps` that nothing else used.
         url: folder or URL of the bundle to be written.
         options: how.
         progress: told how many images are done.
@@ -97,19 +97,19 @@ def fit_bundle_response(
     return ModelBundle.save(url, network, card), report
 
 
-def recalibrate_bundle(model: ModelBundle, data: Sequence[str], url: str, band: str | None = None) -> ModelBundle:
+def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, band: str | None = None) -> ModelBundle:
     """Set what a task learns from validation outputs (widths of intervals, temperature) on other labelled stamps.
 
     Args:
         model: the bundle.
-        data: `Stamps` with the labels of its task, none of them trained on.
+        data: one or several `Stamps` with the labels of its task, none of them trained on.
         url: folder or URL of the bundle to be written.
         band: the band of the data for a model that takes any.
 
     Raises:
         InputError: data that were trained on, or without the labels.
     """
-    task, labelled = model.task(), LabelledStamps(list(data))
+    task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
     seen = {source["id"] for source in model.card.training.get("sources", [])}
     if seen & {source.id for source in labelled.sources}:
         raise InputError("errors cannot be calibrated on data that were trained on: give stamps of another seed")

@@ -25,7 +25,7 @@ from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.hashing import GOLDEN
-from astroml_plugin.core.typing import I64, U8, Bool
+from astroml_plugin.core.typing import I64, Bool
 from astroml_plugin.sources.survey import Survey
 
 Progress = Callable[[str, int, int | None], None]
@@ -224,7 +224,7 @@ class _Build:
         placed, unplaced = placer.place(table, start)
         placed = placed.sort_by([("tile", "ascending"), ("row", "ascending")])
         ids = np.asarray(table["object_id"].to_numpy())
-        bucket = _bucket(ids)
+        bucket = ((ids.astype(np.uint64) * GOLDEN) >> np.uint64(56)).astype(np.uint8)  # hash of each id, 0 … 255
         order = np.lexsort([ids, bucket])
         spilled = pa.table({"bucket": bucket[order], "object_id": ids[order]})
         storage.write_table(self.at(name + ".placed.parquet"), placed, row_group_size=_GROUP)
@@ -327,11 +327,6 @@ class _Build:
                     rows += table.num_rows
         storage.write_atomic(self.at("unplaced.parquet"), sink.getvalue().to_pybytes())
         return rows
-
-
-def _bucket(ids: I64) -> U8:
-    """Hash of each id, 0 … 255."""
-    return ((ids.astype(np.uint64) * GOLDEN) >> np.uint64(56)).astype(np.uint8)
 
 
 def _contains(sorted_values: I64, values: I64) -> Bool:

@@ -20,6 +20,7 @@ from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.ranking.space import Space
 from astroml_plugin.catalog.ranking.top import FOLD_RADIUS, Ranked, condition, details, folded, numbered
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import F32, I64
 
 RECALL = 0.95
@@ -28,6 +29,7 @@ RECALL = 0.95
 NEIGHBOURS = 100
 """Number of nearest neighbours that the recall is of."""
 
+_MISSING = 'an index needs faiss, which is not installed: pip install "astroml-plugin[index]"'
 _QUESTIONS = 128
 _EXACT = 20_000
 """Objects up to which all are compared."""
@@ -83,7 +85,7 @@ class LatentIndex:
         Raises:
             InputError: no such space, no object has a vector, faiss is not installed.
         """
-        faiss = _faiss()
+        faiss = optional("faiss", _MISSING)
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall:g}, it must be above 0 and at most 1")
         began = time.monotonic()
@@ -229,11 +231,3 @@ def _groups(current: pa.Table) -> Iterator[list[str]]:
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise InputError('an index needs faiss, which is not installed: pip install "astroml-plugin[index]"') from None
-    return faiss

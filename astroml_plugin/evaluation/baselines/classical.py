@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -47,10 +48,6 @@ class Method:
     """Settings of the estimator, of which the one that is best on the validation part is kept."""
 
 
-def _cart(seed: int) -> Any:
-    return DecisionTreeClassifier(random_state=seed)
-
-
 def _random_forest(seed: int) -> Any:
     return RandomForestClassifier(300, min_samples_leaf=2, random_state=seed)
 
@@ -65,20 +62,19 @@ def _svm(seed: int) -> Any:
     return SVC(C=3.0, decision_function_shape="ovo", cache_size=500, random_state=seed)
 
 
-def _mlp(seed: int) -> Any:
-    return MLPClassifier((64,), alpha=1e-2, learning_rate_init=1e-3, batch_size=64, random_state=seed)
-
-
-def _logistic(seed: int) -> Any:
-    return LogisticRegression(max_iter=2000, random_state=seed)
-
-
 _MAKERS = {
-    "cart": Method((), _cart, choices=(("min_samples_leaf", 10), ("min_samples_leaf", 20), ("min_samples_leaf", 40))),
+    "cart": Method(
+        (),
+        lambda seed: DecisionTreeClassifier(random_state=seed),
+        choices=(("min_samples_leaf", 10), ("min_samples_leaf", 20), ("min_samples_leaf", 40)),
+    ),
     "random_forest": Method((), _random_forest),
     "gradient_boosting": Method((), _gradient_boosting),
     "svm": Method((), _svm, largest=20_000),
-    "mlp": Method((), _mlp),
+    "mlp": Method(
+        (),
+        lambda seed: MLPClassifier((64,), alpha=1e-2, learning_rate_init=1e-3, batch_size=64, random_state=seed),
+    ),
 }
 _SEEN = {"": ("features",), "_pca": ("pixels",), "_both": ("features", "pixels")}
 
@@ -91,7 +87,10 @@ METHODS: dict[str, Method] = {
     "simple_forest": Method(("simple",), _random_forest),
     "gabor_svm": Method(("gabor",), _svm, largest=20_000),
     "edges_logistic": Method(
-        ("edges",), _logistic, largest=20_000, choices=(("C", 1e-4), ("C", 1e-3), ("C", 1e-2), ("C", 1e-1))
+        ("edges",),
+        lambda seed: LogisticRegression(max_iter=2000, random_state=seed),
+        largest=20_000,
+        choices=(("C", 1e-4), ("C", 1e-3), ("C", 1e-2), ("C", 1e-1)),
     ),
 }
 """cart (Breiman et al. 1984), random_forest (Breiman 2001), gradient_boosting (Friedman 2001, on histograms), svm
@@ -272,7 +271,7 @@ def _tempered(scores: tuple[I64, Array], targets: I64, offset: Array) -> Scale:
     place = np.searchsorted(known, targets[inside])
 
     def scaled(values: Array, temperature: float) -> Array:
-        return _softmax(np.log(np.maximum(values, _FLOOR)) / temperature - offset[known])
+        return np.asarray(softmax(np.log(np.maximum(values, _FLOOR)) / temperature - offset[known], axis=1))
 
     grid = np.logspace(-1, 1, 101)
     losses = [-np.log(scaled(found[inside], value)[np.arange(len(place)), place]).sum() for value in grid]
@@ -286,8 +285,3 @@ def _platt(scores: tuple[I64, Array], targets: I64, offset: Array) -> Scale:
         raise InputError(f"the {len(targets)} validation objects have one class: probabilities need two or more")
     model = LogisticRegression(C=1.0, max_iter=5000).fit(scores[1], targets)
     return lambda given: (np.asarray(model.classes_), model.predict_proba(given[1]))
-
-
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import F32, F64, I32, Bool
 
 
@@ -64,7 +64,7 @@ def extract(
     Raises:
         InputError: `sep` is not installed.
     """
-    sep = _sep()
+    sep = optional("sep", 'Source Extractor needs sep, which is not installed: pip install "astroml-plugin[classical]"')
     settings = settings or ExtractorSettings()
     data = np.ascontiguousarray(image, np.float32)
     noise = np.sqrt(np.where(variance > 0, variance, np.nanmedian(variance[variance > 0]))).astype(np.float32)
@@ -105,13 +105,3 @@ def gaussian(fwhm: float) -> F32:
     profile = np.exp(-0.5 * (axis / (fwhm / 2.3548)) ** 2)
     kernel = profile[:, None] * profile
     return (kernel / kernel.sum()).astype(np.float32)
-
-
-def _sep() -> Any:
-    try:
-        import sep
-    except ImportError:
-        raise InputError(
-            'Source Extractor needs sep, which is not installed: pip install "astroml-plugin[classical]"'
-        ) from None
-    return sep

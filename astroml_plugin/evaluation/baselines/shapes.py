@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import F64
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray, float], F64]
@@ -121,10 +122,7 @@ def _weighted(pixels: F64, dx: F64, dy: F64, matrix: F64) -> tuple[F64, F64, F64
 
 def hsm(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> F64:
     """REGAUSS of Hirata & Seljak 2003 (MNRAS 343, 459) as in GalSim (Mandelbaum et al. 2005); failures are NaN."""
-    try:
-        import galsim
-    except ImportError:
-        raise InputError('HSM needs GalSim, which is not installed: pip install "astroml-plugin[sim]"') from None
+    galsim = optional("galsim", 'HSM needs GalSim, which is not installed: pip install "astroml-plugin[sim]"')
     distortion = np.full((len(image), 2), np.nan)
     for number in range(len(image)):
         stamp = galsim.Image(np.ascontiguousarray(image[number], np.float32), scale=pixel_scale)
@@ -140,10 +138,8 @@ def hsm(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: f
 
 def ngmix(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float, *, seed: int = 1) -> F64:
     """Maximum likelihood of an exponential disk with priors (Sheldon 2014, MNRAS 444, L25); failures are NaN."""
-    try:
-        import ngmix as package
-    except ImportError:
-        raise InputError("ngmix is not installed: pip or conda install ngmix, or leave this baseline out") from None
+    missing = "ngmix is not installed: pip or conda install ngmix, or leave this baseline out"
+    package = optional("ngmix", missing)
     rng = np.random.RandomState(seed)
     bootstrapper = _ngmix_fitter(package, rng, pixel_scale)
     found = np.full((len(image), 2), np.nan)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,17 +11,12 @@ import numpy as np
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32
 from astroml_plugin.simulation.anomalies.scenes import KINDS, Scene, Trail
-from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.lenses.bodies import Lens
 from astroml_plugin.simulation.lenses.galaxies import draw_field
-from astroml_plugin.simulation.lenses.light import FIELD, positions
+from astroml_plugin.simulation.lenses.light import positions
 from astroml_plugin.simulation.lenses.painting import Canvas
-from astroml_plugin.simulation.lenses.stamps import LensCamera, LensSet, accepted_lens, chosen, draw_psfs, painted_block
-from astroml_plugin.simulation.postage import Block
+from astroml_plugin.simulation.lenses.stamps import LensSet, Painted, PaintedSet, accepted_lens, chosen, draw_psfs
 from astroml_plugin.simulation.profiles import psf_image
-
-_BLOCK = 19
-"""Kind of the seeds of this module."""
 
 _TRUTH = (
     *("flux_ratio", "separation", "tidal_fraction"),
@@ -32,23 +26,13 @@ _TRUTH = (
 
 
 @dataclass(frozen=True)
-class AnomalySet(Blocks):
+class AnomalySet(PaintedSet):
     """Ordinary galaxies of r 19-22.5 with field galaxies and stars around them, and anomalies; small and picklable.
 
-    The object's centre lies at pixel `size // 2` + `offset`. Kind, noise, surroundings and shape of a stamp follow
-    from its seed alone: the same set under another camera or offset shows the same scenes.
+    Kind, noise, surroundings and shape of a stamp follow from its seed alone: the same set under another camera or
+    offset shows the same scenes.
     """
 
-    count: int
-    """Stamps."""
-    seed: int = 1
-    block: int = 512
-    """Stamps per block: the unit of seeds and of work."""
-    size: int = 64
-    """Side in pixels, even."""
-    psf_size: int = 25
-    """Side of the PSF images in pixels."""
-    camera: LensCamera = field(default_factory=LensCamera)
     anomaly_fraction: float = 0.01
     """Stamps that are not ordinary galaxies, as a survey has them unasked."""
     merger: float = 0.25
@@ -59,30 +43,12 @@ class AnomalySet(Blocks):
     """Ring galaxies."""
     trail: float = 0.25
     """Trails of satellites across an ordinary galaxy."""
-    galaxies: float = 50.0
-    """Field galaxies per arcmin^2, r of 20 to 26.2, around every stamp."""
-    stars: float = 2.0
-    """Stars per arcmin^2."""
-    offset: float = 0.5
-    """Objects are centred within this many pixels in x and y."""
-    variance: bool = True
-    """Whether variance images are stored."""
 
+    kind: ClassVar[int] = 19
     anomalies: ClassVar[tuple[str, ...]] = tuple(name for name in KINDS if name != "normal")
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.block < 1 or self.seed < 0:
-            raise InputError("stamps need a count and a block of at least 1 and a seed of 0 or more")
-        if not FIELD <= self.size <= 128 or self.size % 2 or not 3 <= self.psf_size <= 64:
-            raise InputError(
-                f"stamps of anomalies have an even side of {FIELD} to 128 pixels and PSFs of 3 to 64, "
-                f"not {self.size} and {self.psf_size}"
-            )
-        shares = self.shares
-        if not 0 <= self.anomaly_fraction <= 1 or abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
-            raise InputError(
-                f"anomaly_fraction lies between 0 and 1, and the shares of the kinds add up to 1: {shares}"
-            )
+        self._check("anomalies", "anomaly_fraction", "kinds")
         if min(self.galaxies, self.stars) < 0 or not 0 <= self.offset <= 0.5:
             raise InputError("galaxies and stars are 0 or more, offset is 0 to 0.5 pixels")
 
@@ -91,9 +57,9 @@ class AnomalySet(Blocks):
         """Kind of anomaly -> its share of them."""
         return {name: getattr(self, name) for name in self.anomalies}
 
-    def make(self, index: int) -> Block:
-        """Block `index`, from its own seed; `Block.variance` is None where it is not asked for."""
-        return painted_block(self, _BLOCK, partial(_Stamp, self), index, variance=self.variance)
+    def paint(self, seed: int) -> Painted:
+        """One stamp; everything in it comes from its seed."""
+        return _Stamp(self, seed)
 
 
 class _Stamp:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import F32, F64
 from astroml_plugin.simulation.lenses import light
 from astroml_plugin.simulation.lenses.galaxies import Component, Deflector, draw_source, nearby_magnitudes, red_colours
@@ -29,12 +29,8 @@ def lens_model() -> Any:
     Raises:
         InputError: lenstronomy is not installed.
     """
-    try:
-        from lenstronomy.LensModel.lens_model import LensModel
-    except ImportError:
-        message = 'simulating lenses needs lenstronomy, which is not installed: pip install "astroml-plugin[sim]"'
-        raise InputError(message) from None
-    return LensModel(["SIE", "SHEAR"])
+    missing = 'simulating lenses needs lenstronomy, which is not installed: pip install "astroml-plugin[sim]"'
+    return optional("lenstronomy.LensModel.lens_model", missing).LensModel(["SIE", "SHEAR"])
 
 
 def source_plane(deflector: Deflector, x: F32, y: F32) -> tuple[F32, F32]:

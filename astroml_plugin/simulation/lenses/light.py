@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ class Layer(NamedTuple):
     """(band,)"""
 
 
+@lru_cache(maxsize=4)
 def positions(pixel_scale: float) -> tuple[F32, F32]:
     """x and y in arcsec of the samples, (FIELD * FINE)² each."""
     side = FIELD * FINE

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +26,6 @@ from astroml_plugin.simulation.lenses.light import FIELD, FINE, positions
 from astroml_plugin.simulation.lenses.painting import Canvas
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.simulation.profiles import PSF_PROFILES, Psf, psf_image
-
-_BLOCK = 17
-"""Kind of the seeds of this module."""
 
 _TRIES = 200
 
@@ -77,11 +74,10 @@ class LensCamera:
 
 
 @dataclass(frozen=True)
-class LensSet(Blocks):
-    """Simulated lenses and non-lenses; small and picklable, it makes pixels when asked.
+class PaintedSet(Blocks):
+    """Stamps that are painted one by one among field galaxies and stars; small and picklable.
 
-    Every stamp starts from a lens that was accepted; the class decides whether its arcs are painted or something else
-    (see `bodies`). The deflector's centre lies at pixel `size // 2` + `offset`.
+    The object's centre lies at pixel `size // 2` + `offset`.
     """
 
     count: int
@@ -94,6 +90,87 @@ class LensSet(Blocks):
     psf_size: int = 25
     """Side of the PSF images in pixels."""
     camera: LensCamera = field(default_factory=LensCamera)
+    galaxies: float = 50.0
+    """Field galaxies per arcmin^2, r of 20 to 26.2, around every stamp."""
+    stars: float = 2.0
+    """Stars per arcmin^2."""
+    offset: float = 0.5
+    """Objects are centred within this many pixels in x and y."""
+    variance: bool = True
+    """Whether variance images are stored."""
+
+    kind: ClassVar[int]
+    """Kind of the seeds: sets of different kinds share none."""
+
+    def _check(self, name: str, fraction: str, others: str) -> None:
+        """Refuse numbers out of range.
+
+        Args:
+            name: of what the stamps are of, for people.
+            fraction: field with the fraction of the stamps.
+            others: what `shares` are of, for people.
+
+        Raises:
+            InputError: says which.
+        """
+        if self.count < 1 or self.block < 1 or self.seed < 0:
+            raise InputError("stamps need a count and a block of at least 1 and a seed of 0 or more")
+        if not FIELD <= self.size <= 128 or self.size % 2 or not 3 <= self.psf_size <= 64:
+            raise InputError(
+                f"stamps of {name} have an even side of {FIELD} to 128 pixels and PSFs of 3 to 64, "
+                f"not {self.size} and {self.psf_size}"
+            )
+        shares = self.shares
+        if not 0 <= getattr(self, fraction) <= 1 or abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
+            raise InputError(f"{fraction} lies between 0 and 1, and the shares of the {others} add up to 1: {shares}")
+
+    @property
+    @abstractmethod
+    def shares(self) -> dict[str, float]:
+        """Kind of stamp -> its share."""
+
+    @abstractmethod
+    def paint(self, seed: int) -> Painted:
+        """One stamp; everything in it comes from its seed."""
+
+    def make(self, index: int) -> Block:
+        """Block `index`, from its own seed; `Block.variance` is None where it is not asked for.
+
+        Raises:
+            InputError: there is no such block.
+        """
+        rng = self.generator(self.kind, index)
+        seeds = rng.integers(0, 2**63, self.block)
+        made = [self.paint(int(seed)) for seed in seeds[: self.block_length(index)]]
+        first = index * self.block
+        rows = [{"object_id": first + i, **stamp.truth()} for i, stamp in enumerate(made)]
+        table = pa.Table.from_pylist(rows)
+        position = pa.nulls(len(rows), pa.float64())
+        table = table.add_column(1, "ra", position).add_column(2, "dec", position)
+        spread = np.stack([stamp.variance for stamp in made]) if self.variance else None
+        image, psf = (np.stack([getattr(stamp, name) for stamp in made]) for name in ("image", "psf"))
+        return Block(image, spread, psf, table)
+
+
+class Painted(Protocol):
+    """One stamp: pixels (band, y, x) and label columns."""
+
+    image: F32
+    variance: F32
+    psf: F32
+
+    def truth(self) -> dict[str, object]:
+        """Label columns, NaN where there is no such thing."""
+
+
+@dataclass(frozen=True)
+class LensSet(PaintedSet):
+    """Simulated lenses and non-lenses; small and picklable, it makes pixels when asked.
+
+    Every stamp starts from a lens that was accepted; the class decides whether its arcs are painted or something else
+    (see `bodies`).
+    """
+
     lens_fraction: float = 0.5
     """Stamps that are lenses."""
     unlensed: float = 0.27
@@ -123,31 +200,11 @@ class LensSet(Blocks):
     """Fewest pixels in which the arcs are above 1 sigma, in that band."""
     magnification: float = 1.6
     """Least ratio of lensed to unlensed flux."""
-    galaxies: float = 50.0
-    """Field galaxies per arcmin^2, r of 20 to 26.2, around every stamp."""
-    stars: float = 2.0
-    """Stars per arcmin^2."""
-    offset: float = 0.5
-    """Deflectors are centred within this many pixels in x and y."""
-    variance: bool = True
-    """Whether variance images are stored."""
+
+    kind: ClassVar[int] = 17
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.block < 1 or self.seed < 0:
-            raise InputError("stamps need a count and a block of at least 1 and a seed of 0 or more")
-        if not FIELD <= self.size <= 128 or self.size % 2 or not 3 <= self.psf_size <= 64:
-            raise InputError(
-                f"stamps of lenses have an even side of {FIELD} to 128 pixels and PSFs of 3 to 64, "
-                f"not {self.size} and {self.psf_size}"
-            )
-        if (
-            not 0 <= self.lens_fraction <= 1
-            or abs(sum(self.shares.values()) - 1) > 1e-6
-            or min(self.shares.values()) < 0
-        ):
-            raise InputError(
-                f"lens_fraction lies between 0 and 1, and the shares of the negatives add up to 1: {self.shares}"
-            )
+        self._check("lenses", "lens_fraction", "negatives")
         if not 0.2 <= self.theta_e[0] <= self.theta_e[1] <= 2.5 or not self.source_mag[0] < self.source_mag[1]:
             raise InputError("theta_e must rise within 0.2 to 2.5 arcsec, source_mag from bright to faint")
         if min(self.galaxies, self.stars, self.source_slope) < 0 or not 0 <= self.offset <= 0.5:
@@ -158,48 +215,9 @@ class LensSet(Blocks):
         """Kind of negative -> its share of them."""
         return {name: getattr(self, name) for name in PAINTERS if name != "lens"}
 
-    def make(self, index: int) -> Block:
-        """Block `index`, from its own seed; `Block.variance` is None where it is not asked for."""
-        return painted_block(self, _BLOCK, partial(_Stamp, self), index, variance=self.variance)
-
-
-class Painted(Protocol):
-    """One stamp: pixels (band, y, x) and label columns."""
-
-    image: F32
-    variance: F32
-    psf: F32
-
-    def truth(self) -> dict[str, object]:
-        """Label columns, NaN where there is no such thing."""
-
-
-def painted_block(stamps: Blocks, kind: int, paint: Callable[[int], Painted], index: int, *, variance: bool) -> Block:
-    """Block `index` of a set, from its own seed.
-
-    Args:
-        stamps: the set.
-        kind: of the seeds: sets of different kinds share none.
-        paint: makes a stamp of the set from its seed.
-        index: of the block.
-        variance: whether the block has variances.
-
-    Raises:
-        InputError: there is no such block.
-    """
-    if not 0 <= index < stamps.blocks:
-        raise InputError(f"no block {index} in {stamps.count} stamps: there are {stamps.blocks}")
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([stamps.seed, kind, index])))
-    seeds = rng.integers(0, 2**63, stamps.block)
-    made = [paint(int(seed)) for seed in seeds[: stamps.block_length(index)]]
-    first = index * stamps.block
-    rows = [{"object_id": first + i, **stamp.truth()} for i, stamp in enumerate(made)]
-    table = pa.Table.from_pylist(rows)
-    position = pa.nulls(len(rows), pa.float64())
-    table = table.add_column(1, "ra", position).add_column(2, "dec", position)
-    spread = np.stack([stamp.variance for stamp in made]) if variance else None
-    image, psf = (np.stack([getattr(stamp, name) for stamp in made]) for name in ("image", "psf"))
-    return Block(image, spread, psf, table)
+    def paint(self, seed: int) -> Painted:
+        """One stamp; everything in it comes from its seed."""
+        return _Stamp(self, seed)
 
 
 class _Stamp:
@@ -215,7 +233,7 @@ class _Stamp:
         self.surroundings = draw_field(rng, self.canvas.side, stamps.galaxies, stamps.stars, camera.zero_point)
         noise = rng.standard_normal((3, stamps.size, stamps.size), dtype=np.float32)
         self.lens = accepted_lens(stamps, rng, self.canvas)
-        self.body = PAINTERS[self.kind](self.lens, rng, camera.zero_point, _positions(camera))
+        self.body = PAINTERS[self.kind](self.lens, rng, camera.zero_point, positions(camera.pixel_scale))
         model = self.canvas.light([*self.body.components, *self.surroundings], self.body.layers)
         self.variance = camera.variance(model)
         self.image = model + noise * np.sqrt(self.variance)
@@ -285,7 +303,7 @@ def _drawn_lens(stamps: LensSet, rng: np.random.Generator, canvas: Canvas) -> Le
     mag = blue_magnitudes(rng, draw_magnitude(rng, stamps.source_mag, stamps.source_slope))
     radius, angle = deflector.theta_e * rng.random(), rng.uniform(0, 2 * math.pi)
     source = draw_source(rng, float(mag[1]), radius * math.cos(angle), radius * math.sin(angle))
-    x, y = _positions(camera)
+    x, y = positions(camera.pixel_scale)
     plane = source.at(*source_plane(deflector, x, y))
     magnification = float(plane.sum()) * (camera.pixel_scale / FINE) ** 2
     if magnification <= stamps.magnification:
@@ -320,15 +338,6 @@ def draw_psfs(rng: np.random.Generator, camera: LensCamera) -> list[Psf]:
         size, angle = camera.psf_ellipticity * math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi)
         found.append(Psf(profile, width, size * math.cos(angle), size * math.sin(angle)))
     return found
-
-
-_GRIDS: dict[float, tuple[F32, F32]] = {}
-
-
-def _positions(camera: LensCamera) -> tuple[F32, F32]:
-    if camera.pixel_scale not in _GRIDS:
-        _GRIDS[camera.pixel_scale] = positions(camera.pixel_scale)
-    return _GRIDS[camera.pixel_scale]
 
 
 def _detection(arcs: F32, variance: F32) -> tuple[float, int]:

@@ -23,7 +23,6 @@ from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.stamps import StampLayout, Stamps
 
 _PARTS = ("images", "psf", "variance", "bands", "pixel_scale")
-_COLUMNS = ("object_id", "ra", "dec")
 
 
 def ingest_npz(url: str, out: str, options: IngestOptions, progress: Progress | None = None) -> IngestResult:

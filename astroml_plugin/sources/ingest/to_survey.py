@@ -87,18 +87,6 @@ def _refuse_other(survey: Survey, options: IngestOptions) -> None:
             )
 
 
-def _agreed(survey: Survey, bands: Sequence[str] | None, tile_size: int | None, halo: int | None) -> Sequence[str]:
-    """The bands of an existing survey; InputError where the settings asked for are others."""
-    asked = {"bands": tuple(bands) if bands else None, "tile_size": tile_size, "halo": halo}
-    for name, value in asked.items():
-        stored = getattr(survey, name)
-        if value is not None and value != stored:
-            raise InputError(
-                f"{storage.redact(survey.url)} has {name} {stored}, not {value}: use its value or another output"
-            )
-    return survey.bands
-
-
 def _finished(survey: Survey, urls: Sequence[str], bands: Sequence[str], options: FitsOptions) -> int | None:
     """Number of tiles of `urls` when all are stored (nothing is opened to know it), else None."""
     complete = _complete(survey)
