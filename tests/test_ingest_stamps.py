@@ -12,7 +12,7 @@ from astropy.io import fits
 from PIL import Image
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.sources.ingest.ids import parse_ids
+from astroml_plugin.sources.ingest.npz import parse_ids
 from astroml_plugin.sources.stamps import Stamps
 from workflows.ingest import ingest
 

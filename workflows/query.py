@@ -6,35 +6,10 @@ import shutil
 
 import pyarrow as pa
 
-from astroml_plugin.catalog.cones import Cone
-from astroml_plugin.catalog.query import QueryResult
-from astroml_plugin.catalog.query import query as ask
+from astroml_plugin.catalog.query import QueryResult, query
 from astroml_plugin.catalog.write import to_astropy
 
-
-def query(
-    catalog: str,
-    sql: str | None = None,
-    *,
-    cone: Cone | None = None,
-    to: str | None = None,
-    limit: int | None = None,
-    memory: str | None = None,
-) -> QueryResult:
-    """Answer one question about a catalog.
-
-    Args:
-        catalog: folder of the catalog, a path or an fsspec URL.
-        sql: one SELECT over the views `catalog`, `failures`, `unplaced`; default: everything in `catalog`.
-        cone: (ra, dec, radius) in degrees, ICRS; with `sql`, the SQL sees only these rows.
-        to: .parquet, .csv, .fits or .vot file for the answer.
-        limit: at most so many rows.
-        memory: bound of the database's memory, such as "4GB".
-
-    Returns:
-        The answer: `to_arrow()`, `to_pandas()`, `to_qtable()` (units restored).
-    """
-    return ask(catalog, sql, cone=cone, to=to, limit=limit, memory=memory)
+__all__ = ["QueryResult", "as_text", "query", "show"]
 
 
 def show(result: QueryResult, rows: int = 40) -> str:

@@ -46,25 +46,31 @@ class CompactResult:
 
 
 def compact(
-    catalog: Catalog,
+    catalog: Catalog | str,
     *,
     target_bytes: int = TARGET_BYTES,
     memory: str = "1GB",
     progress: Callable[[int, int], None] | None = None,
 ) -> CompactResult:
-    """Merge finished parts, in HEALPix order, to files of about `target_bytes`.
+    """Merge finished parts, in HEALPix order; a kill at any moment changes nothing of what the catalog shows.
 
     Steps, each safe to be killed after: a merged file appears whole and claims its units by its footer; the manifest
     names it; then the files it replaces are deleted. What a killed run left is cleaned first. A unit whose rows are
     being superseded by a run that goes on keeps its rows until that run ends.
 
     Args:
+        catalog: folder of the catalog, a path or an fsspec URL, or the open catalog.
+        target_bytes: size of the merged files, about.
+        memory: bound of the sort's memory; beyond it goes to a temporary folder.
         progress: called with (files merged, files to merge).
 
     Raises:
-        InputError: another compaction of this catalog is going on.
+        InputError: another compaction of this catalog is going on, or a target that is not positive.
         CorruptError: a file is damaged; nothing is deleted.
     """
+    if target_bytes < 1:
+        raise InputError(f"a target of {target_bytes} bytes: give a positive size")
+    catalog = Catalog.open(catalog) if isinstance(catalog, str) else catalog
     began = time.monotonic()
     run_id = _begin(catalog)
     try:

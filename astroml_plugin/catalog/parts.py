@@ -169,7 +169,7 @@ def open_parquet(url: str, *, check: bool = False) -> pq.ParquetFile:
         check: compare pages with their checksums while they are read; reading one that differs raises an OSError.
     """
     if storage.is_local(url):
-        return pq.ParquetFile(storage.local_path(url), page_checksum_verification=check)
+        return pq.ParquetFile(storage.local_path(url).expanduser(), page_checksum_verification=check)
     fs, path = storage.filesystem(url)
     return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=check)
 

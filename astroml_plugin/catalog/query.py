@@ -96,6 +96,9 @@ def query(
         tables: further views by name, to join with.
         units: `catalog` holds the rows of these units (tiles, blocks) only; other files are not opened.
 
+    Returns:
+        The answer: `to_arrow()`, `to_pandas()`, `to_qtable()` (units restored).
+
     Raises:
         InputError: no catalog there, SQL that fails, a cone that is none, a suffix that is not known.
     """

@@ -234,15 +234,15 @@ class _Probabilities:
     def column(self, name: str) -> str:
         return quoted(f"{self.prefix}p_{name}")
 
-    def passing(self, name: str, threshold: float) -> tuple[str, int, float | None]:
-        """The condition that selects, how many pass, and their mean probability."""
-        condition = f"isfinite({self.column(name)}) AND {self.column(name)} >= {threshold!r}"
+    def passing(self, name: str, choice: OperatingPoint) -> tuple[str, int, OperatingPoint, float | None]:
+        """The condition that selects, how many pass, the threshold, and their mean probability."""
+        condition = f"isfinite({self.column(name)}) AND {self.column(name)} >= {choice.threshold!r}"
         statement = (
             f"SELECT count(*) AS n, avg({self.column(name)}) AS p FROM catalog "  # noqa: S608
             f'WHERE "primary" AND ({self.where}) AND {condition}'
         )
         row = query(self.catalog, statement).to_arrow().to_pylist()[0]
-        return condition, int(row["n"]), None if row["p"] is None else float(row["p"])
+        return condition, int(row["n"]), choice, None if row["p"] is None else float(row["p"])
 
     def highest(self, name: str, count: int) -> np.ndarray:
         """The highest probabilities, one more than `count` so that a tie shows."""
@@ -315,7 +315,7 @@ def _pure(table: _Probabilities, name: str, curve: ThresholdCurve, purity: float
         choice = curve.for_purity(purity, known)
     except InputError as error:
         return Selection(name, wanted, "", 0, None, None, str(error))
-    return Selection(name, wanted, *_passing(table, name, choice))
+    return Selection(name, wanted, *table.passing(name, choice))
 
 
 def _top(table: _Probabilities, name: str, curve: ThresholdCurve, count: int, fraction: float | None) -> Selection:
@@ -323,16 +323,11 @@ def _top(table: _Probabilities, name: str, curve: ThresholdCurve, count: int, fr
     values = table.highest(name, max(count, 0))
     threshold = thresholds.top_threshold(values, count)
     choice = curve.at(threshold, _usable(fraction))
-    return Selection(name, f"top {count}", *_passing(table, name, choice))
+    return Selection(name, f"top {count}", *table.passing(name, choice))
 
 
 def _usable(fraction: float | None) -> float | None:
     return fraction if fraction is not None and 0 < fraction < 1 else None
-
-
-def _passing(table: _Probabilities, name: str, choice: OperatingPoint) -> tuple[str, int, OperatingPoint, float | None]:
-    condition, count, mean = table.passing(name, choice.threshold)
-    return condition, count, choice, mean
 
 
 # ---- for a terminal ----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,8 @@ def owned(work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -
     new[mine + 1] = numbers
     labels = np.zeros((info.outer.height, info.outer.width), np.uint32)
     labels[_inside(info, bounds)] = new[found.labels]
-    return work.with_objects(rows, jacobian), OwnedDetections(columns, pa.array(numbers), flags[mine], labels)
+    detected = replace(work, rows=rows, jacobian=jacobian, detected=True)
+    return detected, OwnedDetections(columns, pa.array(numbers), flags[mine], labels)
 
 
 def _column(column: Column, values: np.ndarray, mine: np.ndarray, ids: np.ndarray) -> pa.Array:

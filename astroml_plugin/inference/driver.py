@@ -170,10 +170,6 @@ class _Run:
         self.failures.append({"unit": unit.name, "reason": reason, "attempts": attempts, "time": stamp})
         self.update(failed=self.stand.failed + 1)
 
-    def failure_table(self) -> pa.Table:
-        """The units that failed, as the catalog keeps them."""
-        return pa.Table.from_pylist(self.failures, schema=FAILURES_SCHEMA)
-
     def flush(self, *, now: bool = False) -> None:
         """Write finished parts to the manifest, now or when some seconds have passed."""
         if self.parts and (now or time.perf_counter() - self.flushed > FLUSH_SECONDS):
@@ -223,7 +219,7 @@ def execute(
             run.flush()
     finally:
         run.flush(now=True)
-        catalog.write_failures(run.failure_table(), run_id)
+        catalog.write_failures(pa.Table.from_pylist(run.failures, schema=FAILURES_SCHEMA), run_id)
         _release_workers(client, plugin)
     if run.superseded:
         drop_superseded(catalog, run_id, run.superseded)

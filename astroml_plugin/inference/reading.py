@@ -57,10 +57,6 @@ class TileWork:
     def __len__(self) -> int:
         return len(self.jacobian)
 
-    def with_objects(self, rows: Rows, jacobian: np.ndarray) -> TileWork:
-        """The tile with the objects that were detected in it."""
-        return replace(self, rows=rows, jacobian=jacobian, detected=True)
-
     @property
     def nbytes(self) -> int:
         """Decoded bytes of its pixels."""
@@ -183,7 +179,8 @@ def read_block(unit: Unit) -> BlockWork:
     count = len(image)
     nothing = np.full(count, np.nan)
     given = {name: _degrees(objects[name]) if name in objects.column_names else nothing for name in ("ra", "dec")}
-    common = {"object_id": objects["object_id"], "image": source_name(unit.job.source), "tile": unit.name}
+    name = unit.job.source.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+    common = {"object_id": objects["object_id"], "image": name, "tile": unit.name}
     common |= {"x": nothing, "y": nothing, **given, "primary": np.ones(count, bool)}
     repeated = opened(RepeatedIds, unit.job.objects, unit.job.run).ids
     duplicate = np.isin(np.asarray(objects["object_id"]), repeated)
@@ -201,11 +198,6 @@ class RepeatedIds:
     def open(cls, url: str | None) -> RepeatedIds:
         """Read the file that the driver wrote; no id without one."""
         return cls(np.zeros(0, np.int64) if url is None else np.asarray(storage.read_table(url)["object_id"]))
-
-
-def source_name(url: str) -> str:
-    """The name of a source: the last part of its URL without suffix."""
-    return url.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
 
 
 def read_unit(unit: Unit) -> TileWork | BlockWork:

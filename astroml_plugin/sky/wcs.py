@@ -211,7 +211,7 @@ class Wcs:
         west, north = _axes(*self.to_sky(x, y))
         columns = []
         for dx, dy in ((0.5, 0.0), (0.0, 0.5)):
-            step = _unit(*self.to_sky(x + dx, y + dy)) - _unit(*self.to_sky(x - dx, y - dy))
+            step = unit_vectors(*self.to_sky(x + dx, y + dy)) - unit_vectors(*self.to_sky(x - dx, y - dy))
             columns.append(np.stack([(step * west).sum(1), (step * north).sum(1)], axis=1) * ARCSEC)
         return np.stack(columns, axis=2)
 
@@ -302,8 +302,8 @@ def _flat(first: ArrayLike, second: ArrayLike) -> tuple[F64, F64]:
     return np.atleast_1d(a).ravel(), np.atleast_1d(b).ravel()
 
 
-def _unit(ra: F64, dec: F64) -> F64:
-    """(n, 3) unit vectors."""
+def unit_vectors(ra: F64, dec: F64) -> F64:
+    """(n, 3) directions to positions in degrees."""
     a, d = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
 

@@ -230,6 +230,14 @@ class Stamps(Store):
             )
         return self._read_array(index, "truth")
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Bands, pixel scale, size, kind of number and whether there is a PSF: keywords of `Task.check_source`."""
+        return {
+            **{"bands": self.bands, "pixel_scale": self.pixel_scale, "size": self.size},
+            **{"dtype": self.dtype.name, "has_psf": self.has_psf},
+        }
+
     def read_images(self, index: int) -> np.ndarray:
         """One block's images alone, (n, band, y, x), as `read_block`."""
         return self._read_array(index, "image")

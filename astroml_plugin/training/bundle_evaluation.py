@@ -105,14 +105,7 @@ class _Forward:
         self, model: ModelBundle, data: LabelledStamps, task: Task, own: Task, *, band: str | None, device: str | None
     ) -> None:
         first = data.first
-        bands = task.check_source(
-            bands=first.bands,
-            pixel_scale=first.pixel_scale,
-            size=first.size,
-            dtype=first.dtype.name,
-            has_psf=first.has_psf,
-            band=band,
-        )
+        bands = task.check_source(**first.facts, band=band)
         self.data = data
         self.device = device or choose_device()
         self.rows, self.split = _unseen_rows(model, own, data, task.usable(data.labels))

@@ -13,8 +13,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.baselines import classical
-from astroml_plugin.evaluation.comparison import Comparison, Score
-from astroml_plugin.evaluation.comparison_table import figure, markdown
+from astroml_plugin.evaluation.comparison import Comparison, Score, figure, markdown
 from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.predictions import (

@@ -111,14 +111,7 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
         pixel_scale=settings.pixel_scale or source.pixel_scale,
         dtype="uint8" if source.dtype == np.uint8 else "float32",
     )
-    chosen = task.check_source(
-        bands=source.bands,
-        pixel_scale=source.pixel_scale,
-        size=source.size,
-        dtype=source.dtype.name,
-        has_psf=source.has_psf,
-    )
-    return task.with_settings(bands=chosen)
+    return task.with_settings(bands=task.check_source(**source.facts))
 
 
 def initial_network(plan: Plan) -> nn.Module:

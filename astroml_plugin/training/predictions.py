@@ -155,14 +155,7 @@ class PredictionCache:
 
     def _side(self, plan: Plan) -> tuple[I64, torch.Tensor, tuple[str, ...]]:
         """Rows in `judged`, their targets and the bands to read."""
-        source = self.judged.first
-        bands = plan.task.check_source(
-            bands=source.bands,
-            pixel_scale=source.pixel_scale,
-            size=source.size,
-            dtype=source.dtype.name,
-            has_psf=source.has_psf,
-        )
+        bands = plan.task.check_source(**self.judged.first.facts)
         if self.test is None:
             return plan.rows["test"], plan.targets["test"], bands
         rows = np.flatnonzero(plan.task.usable(self.test.labels))

@@ -14,7 +14,7 @@ from astropy_healpix import neighbours
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Bool
-from astroml_plugin.sky.wcs import HEALPIX_ORDER, Wcs, healpix29, separation
+from astroml_plugin.sky.wcs import HEALPIX_ORDER, Wcs, healpix29, separation, unit_vectors
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import ParentImage
 
@@ -216,7 +216,7 @@ class _SkyIndex:
         self._centres = np.zeros((len(discs), 3))
         self._cosines = np.ones(len(discs))
         numbers = table[:, 0].astype(np.int64)
-        self._centres[numbers] = _unit(table[:, 1], table[:, 2])
+        self._centres[numbers] = unit_vectors(table[:, 1], table[:, 2])
         self._cosines[numbers] = np.cos(np.radians(table[:, 3])) - 1e-12
         self._levels = [self._level(order, table) for order in np.unique(_orders(table[:, 3]))]
 
@@ -260,7 +260,7 @@ class _SkyIndex:
             repeated = np.repeat(np.arange(start, stop), counts[part])
             within = np.arange(len(repeated)) - np.repeat(ends[part] - counts[part] - before, counts[part])
             number = numbers[left[repeated] + within]
-            towards = _unit(ra[usable[part]], dec[usable[part]])[repeated - start]
+            towards = unit_vectors(ra[usable[part]], dec[usable[part]])[repeated - start]
             near = np.einsum("ij,ij->i", towards, self._centres[number]) >= self._cosines[number]
             yield usable[repeated[near]], number[near]
             start = stop
@@ -270,8 +270,3 @@ def _orders(radius: F64) -> I64:
     """The finest HEALPix order whose cells are at least 2.5 radii wide."""
     width = 58.6 / np.maximum(2.5 * radius, 1e-6)
     return np.clip(np.floor(np.log2(width)), 0, 20).astype(np.int64)
-
-
-def _unit(ra: F64, dec: F64) -> F64:
-    a, d = np.radians(ra), np.radians(dec)
-    return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.io.votable import parse_single_table
 from astropy.table import Table
 from astropy.utils.xml import iterparser
 
+from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 
@@ -104,12 +104,7 @@ def _local(url: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _parquet(url: str) -> Iterator[RawTable]:
-    if storage.is_local(url):
-        source: Any = storage.local_path(url).expanduser()
-    else:
-        fs, path = storage.filesystem(url)
-        source = fs.open(path, "rb")
-    with pq.ParquetFile(source) as file:
+    with open_parquet(url) as file:
 
         def chunks(columns: Sequence[str], text: Sequence[str], rows: int) -> Iterator[pa.Table]:
             for batch in file.iter_batches(batch_size=rows, columns=list(columns)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astroml_plugin.core.typing import F32, F64, I64
-from astroml_plugin.sky.wcs import separation
+from astroml_plugin.sky.wcs import separation, unit_vectors
 
 _NEIGHBOURS = [(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]
 
@@ -88,9 +88,8 @@ class _Cells:
         self.ra, self.dec, self.radius = ra, dec, radius
         self.cells: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         chord = 2 * np.sin(np.radians(min(radius, 180.0)) / 2) * (1 + 1e-9)
-        a, d = np.radians(ra), np.radians(dec)
-        unit = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
-        self.placed = np.isfinite(unit).all(1) & (radius > 0)
+        unit = unit_vectors(ra, dec)
+        self.placed = np.asarray(np.isfinite(unit).all(1) & (radius > 0))
         self.cell = np.zeros(unit.shape, np.int64)
         self.cell[self.placed] = np.floor(unit[self.placed] / chord).astype(np.int64)
 

@@ -14,8 +14,7 @@ import pyarrow as pa
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, Array
-from astroml_plugin.sources.ingest.ids import parse_ids
-from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz
+from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz, parse_ids
 from astroml_plugin.sources.ingest.options import IngestOptions
 from astroml_plugin.sources.ingest.plans import file_identity
 from astroml_plugin.sources.ingest.records import SourceRecord, existing, recorded, refuse_changed, reserve

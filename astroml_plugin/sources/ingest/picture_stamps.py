@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
 from pyarrow import csv
 
 from astroml_plugin.compute.cluster import run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.typing import Array
-from astroml_plugin.sources.ingest.ids import parse_ids
+from astroml_plugin.sources.ingest.fits import SUFFIX, read_psf
+from astroml_plugin.sources.ingest.npz import parse_ids
 from astroml_plugin.sources.ingest.options import IngestOptions
-from astroml_plugin.sources.ingest.pictures import read_picture
 from astroml_plugin.sources.ingest.plans import file_identity
 from astroml_plugin.sources.ingest.records import SourceRecord, existing, recorded, reserve
 from astroml_plugin.sources.ingest.result import IngestResult, Progress, as_client
@@ -138,3 +140,30 @@ def write_pictures(task: _PictureTask) -> int:
         image[number] = picture
     stamps.commit_objects(task.index, task.objects, stamps.write_block(task.index, image))
     return image.nbytes
+
+
+def read_picture(url: str) -> np.ndarray:
+    """A JPEG, PNG or FITS stamp as (band, y, x): uint8 for 8-bit pictures (transparency dropped), else float32.
+
+    Raises:
+        InputError: not there, or no picture.
+    """
+    if SUFFIX.search(url):
+        return read_psf(url)  # any FITS image or cube as (band, y, x) float32
+    shown = storage.redact(url)
+    try:
+        with Image.open(io.BytesIO(storage.read_bytes(url))) as picture:
+            values = np.asarray(_plain(picture))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{shown} does not exist: check file_loc and the folder") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{shown} is no readable picture: {' '.join(str(error).split())}") from error
+    values = values if values.dtype == np.uint8 else values.astype(np.float32)
+    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    """Grey or RGB; palettes, CMYK and transparency resolved."""
+    if picture.mode in ("L", "RGB", "F", "I") or picture.mode.startswith("I;"):
+        return picture
+    return picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
