@@ -8,12 +8,10 @@ from typing import Any
 from astroml_plugin.catalog import Catalog, ranking
 from astroml_plugin.catalog.ranking import Ranked
 from astroml_plugin.catalog.ranking.index import LatentIndex
-from astroml_plugin.catalog.ranking.top import FOLD_RADIUS
 from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
-from astroml_plugin.labelling.active import DEFAULT
-from astroml_plugin.labelling.relearn import rerank
+from astroml_plugin.labelling.relearn import OrderOptions, rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
 from workflows.query import as_text
 
@@ -21,27 +19,15 @@ __all__ = ["LatentIndex", "RankOptions", "Ranked", "rank", "show"]
 
 
 @dataclass(frozen=True)
-class RankOptions:
+class RankOptions(OrderOptions):
     """Order of a list, and what is folded in it."""
 
-    score: str | None = None
-    """Column or SQL expression, higher first; default `anomaly_score`, or the only `<bundle>_anomaly_score`."""
-    where: str | None = None
-    """SQL condition on the rows that compete."""
     like: int | None = None
     """Instead of a score: the nearest neighbours of this object_id in latent space."""
     learn: bool = False
     """Instead of a score: the order that a learner makes of people's scores (of `label`), without objects scored."""
     scores: str | None = None
     """File of the scores; default the one beside the catalog."""
-    latent: str | None = None
-    """Vector column: the space of `like` and `learn`."""
-    features: tuple[str, ...] | None = None
-    """Instead: columns of numbers."""
-    learner: str = DEFAULT
-    """score_process, forest, astronomaly or gaussian_process."""
-    fold_radius: float = FOLD_RADIUS
-    """Arcsec within which rows are folded into the best of them; 0: only equal object_ids are."""
     fold_latent: float = 0.0
     """Distance in latent space within which rows are folded too; 0: none."""
 

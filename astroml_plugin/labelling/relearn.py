@@ -26,24 +26,30 @@ POOL = 100_000
 
 
 @dataclass(frozen=True)
-class LearnOptions:
-    """Objects that a learner ranks anew, and what it sees of them."""
+class OrderOptions:
+    """Order of a list of objects, and what is folded in it."""
 
     score: str | None = None
-    """Unsupervised score, see `ranking.score_sql`."""
+    """Column or SQL expression, higher first; default `anomaly_score`, or the only `<bundle>_anomaly_score`."""
     where: str | None = None
     """SQL condition on the rows that compete."""
     latent: str | None = None
-    """Vector column that the learner sees, see `ranking.Space.of`; without `features` too, the latent vector and the
-    columns anomaly_… (signs)."""
+    """Vector column that likeness and learning go by, see `ranking.Space.of`; a learner sees the columns anomaly_…
+    (signs) too where neither this nor `features` is given."""
     features: tuple[str, ...] | None = None
     """Instead: columns of numbers."""
     learner: str = DEFAULT
-    """One of `LEARNERS`."""
+    """Learner of a list that learns: score_process, forest, astronomaly or gaussian_process."""
+    fold_radius: float = FOLD_RADIUS
+    """Arcsec within which rows are folded into the best of them; 0: only equal object_ids are."""
+
+
+@dataclass(frozen=True)
+class LearnOptions(OrderOptions):
+    """Objects that a learner ranks anew, and what it sees of them."""
+
     pool_size: int = POOL
     """Objects of highest score that are ranked anew."""
-    fold_radius: float = FOLD_RADIUS
-    """Arcsec within which rows are folded into the best of them."""
     scored_too: bool = False
     """Whether objects that were scored already are listed."""
     seed: int = 0

@@ -9,20 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import astropy.units as u
-import pyarrow as pa
 from astropy.coordinates import Angle
 
-from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog import Catalog, Column, columns_of
 from astroml_plugin.catalog.ranking import Ranked, like, top
 from astroml_plugin.catalog.ranking.index import LatentIndex
-from astroml_plugin.catalog.ranking.top import FOLD_RADIUS
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.labelling.active import DEFAULT
 from astroml_plugin.labelling.paint import Painter, png
 from astroml_plugin.labelling.pixels import PixelReader, recorded_source
-from astroml_plugin.labelling.relearn import rerank
+from astroml_plugin.labelling.relearn import OrderOptions, rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
 
 LARGEST_LIST = 5000
@@ -36,23 +33,11 @@ _HIDDEN = frozenset({"rank", "rank_score", "folded", "object_id", "image", "tile
 
 
 @dataclass(frozen=True)
-class SessionSettings:
+class SessionSettings(OrderOptions):
     """Objects that are ranked, and the order."""
 
     top: int = 200
     """Objects of a list."""
-    score: str | None = None
-    """Column or SQL expression, see `ranking.score_sql`."""
-    where: str | None = None
-    """SQL condition on the rows that compete."""
-    latent: str | None = None
-    """Vector column that likeness and learning go by."""
-    features: tuple[str, ...] | None = None
-    """Instead: columns of numbers."""
-    learner: str = DEFAULT
-    """Learner of the ranking that learns."""
-    fold_radius: float = FOLD_RADIUS
-    """Arcsec."""
     index: bool = False
     """Answer `like` from an index (faiss) that the first question builds, instead of reading the catalog each time."""
     size: int | None = None
@@ -136,8 +121,7 @@ class Session:
         """Everything but pictures, as plain values. Ids are text: JavaScript has no 64-bit integers."""
         with self._lock:
             table = self.ranking.table
-            units = {field.name: _meta(field, b"unit") for field in table.schema}
-            about = {field.name: _meta(field, b"description") for field in table.schema}
+            columns = {column.name: column for column in columns_of(table.schema)}
             return {
                 "catalog": storage.redact(self.catalog.url),
                 "version": self.version,
@@ -145,7 +129,7 @@ class Session:
                 "by": self.ranking.by,
                 "objects": self.ranking.objects,
                 "ranked": self.ranking.ranked,
-                "list": [_object(row, units, about) for row in table.to_pylist()],
+                "list": [_object(row, columns) for row in table.to_pylist()],
                 "noPixels": self.no_pixels,
                 "side": self.side,
                 "stored": self.reader is not None and self.reader.source.kind == "stamps",
@@ -251,11 +235,7 @@ def _within(value: Any, bounds: tuple[float, float], what: str) -> Any:
     return value
 
 
-def _meta(field: pa.Field, key: bytes) -> str:
-    return ((field.metadata or {}).get(key) or b"").decode()
-
-
-def _object(row: dict[str, Any], units: dict[str, str], about: dict[str, str]) -> dict[str, Any]:
+def _object(row: dict[str, Any], columns: dict[str, Column]) -> dict[str, Any]:
     """One object of the list as plain values."""
     return {
         "id": str(row["object_id"]),
@@ -271,7 +251,7 @@ def _object(row: dict[str, Any], units: dict[str, str], about: dict[str, str]) -
         "sky": sexagesimal(row["ra"], row["dec"]),
         "flags": flag_names(row["flags"]),
         "values": [
-            {"name": name, "value": _shown(name, value), "unit": units[name], "about": about[name]}
+            {"name": name, "value": _shown(name, value), "unit": columns[name].unit, "about": columns[name].description}
             for name, value in row.items()
             if name not in _HIDDEN and name != "flags"
         ],

@@ -168,16 +168,11 @@ def _turned(light: Tensor) -> Tensor:
     core_side = 2 * half + 1
     seen = windows.unfold(1, core_side, 1).unfold(2, core_side, 1).reshape(len(light), count * count, core_side**2)
     cost = torch.cdist(core.reshape(len(light), 1, core_side**2), seen, p=1.0)[:, 0]
-    best = _first_least(cost)
+    best = cost.argmin(1)
     dy, dx = best // count, best % count
     rows = torch.arange(side, device=light.device)
     taken = flipped.gather(1, (dy[:, None] + rows)[:, :, None].expand(-1, -1, flipped.shape[2]))
     return taken.gather(2, (dx[:, None] + rows)[:, None, :].expand(-1, side, -1))
-
-
-def _first_least(cost: Tensor) -> Tensor:
-    """(n,) place of the least of each row."""
-    return cost.argmin(1)
 
 
 def _sizes(both: Tensor) -> tuple[Tensor, Tensor, Tensor]:

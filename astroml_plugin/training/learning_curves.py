@@ -51,20 +51,24 @@ class CurveOptions:
 
 
 @dataclass(frozen=True)
-class LearningCurves:
-    """Curves of several methods, and what they say of a target."""
+class LearningCurveResult:
+    """Outcome of a learning curve."""
 
-    score: Score
-    """The metric."""
+    out: str
+    """Folder of learning_curve.json, learning_curve.png and the pieces."""
+    metric: str
+    """The score that is drawn."""
     points: list[dict[str, Any]]
     """method, size, value (mean over seeds), low, high (95 %), seeds."""
     answers: dict[str, str]
     """Method -> the sentence that answers how many labels the target needs."""
+    seconds: float = 0.0
+    """Wall time of the call."""
 
 
 def draw_learning_curves(
     cache: PredictionCache, options: CurveOptions, progress: Callable[..., None] | None = None
-) -> LearningCurves:
+) -> LearningCurveResult:
     """Train, judge, fit, and write learning_curve.json and learning_curve.png into the folder of the cache.
 
     Raises:
@@ -108,7 +112,7 @@ def draw_learning_curves(
     drawing = learning_curve.figure(points, curves, score, goal, sizes)
     write_figure(storage.join(cache.out, "learning_curve.png"), drawing)
     storage.write_json(storage.join(cache.out, "learning_curve.json"), finite(record))
-    return LearningCurves(score, points, answers)
+    return LearningCurveResult(cache.out, score.name, points, answers)
 
 
 def _sizes(sizes: Sequence[int] | None, most: int, least: int) -> list[int]:

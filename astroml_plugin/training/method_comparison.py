@@ -49,23 +49,27 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
-class MethodTable:
-    """A comparison of methods."""
+class CompareResult:
+    """Outcome of a comparison."""
 
+    out: str
+    """Folder of compare.json, table.md, compare.png and predictions.parquet."""
     objects: int
     """Objects that every method was judged on."""
     folds: int
     """0 for the ordinary test side."""
-    records: list[dict[str, Any]]
-    """One per method, best first: figures with value, low and high; seconds of training (mean of the folds) and
+    table: list[dict[str, Any]]
+    """One record per method, best first: figures with value, low and high; seconds of training (mean of the folds) and
     objects per second."""
     text: str
     """The table as Markdown."""
+    seconds: float = 0.0
+    """Wall time of the call."""
 
 
 def compare_methods(
     cache: PredictionCache, options: CompareOptions, progress: Callable[..., None] | None = None
-) -> MethodTable:
+) -> CompareResult:
     """Judge all methods on the same objects, and write table, figure, record and predictions into the cache's folder.
 
     Raises:
@@ -108,7 +112,7 @@ def compare_methods(
     storage.write_atomic(storage.join(cache.out, "table.md"), text.encode())
     write_figure(storage.join(cache.out, "compare.png"), figure(table, shape.drawn, networks))
     storage.write_json(storage.join(cache.out, "compare.json"), finite(record))
-    return MethodTable(len(first.rows), options.folds, table, text)
+    return CompareResult(cache.out, len(first.rows), options.folds, table, text)
 
 
 def usual_methods(task: Task) -> tuple[str, ...]:
