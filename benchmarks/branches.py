@@ -22,7 +22,6 @@ from astroml_plugin.core import storage
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.evaluation import shear
 from astroml_plugin.evaluation.bootstrap import resampled_sums
-from astroml_plugin.simulation.postage import make_block
 from astroml_plugin.training.batches import Batch
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import measure
@@ -87,7 +86,7 @@ def block_sums(work: tuple[Sets, int]) -> dict[str, Float]:
     """Way of measuring -> sums (place, field) of one block."""
     sets, index = work
     task, network = _model(sets.bundle)
-    block = make_block(sets.stamps(), index)
+    block = sets.stamps().make(index)
     cutouts = from_stamps(block.image, block.variance, block.psf, bands=("r",), pixel_scale=0.2)
     rows = np.arange(len(block.image))
     batch = Batch(cutouts, torch.zeros(len(rows), 2), rows)

@@ -20,7 +20,6 @@ from astroml_plugin.evaluation.baselines import shapes
 from astroml_plugin.evaluation.input_errors import USUAL
 from astroml_plugin.evaluation.shape_report import SNR_EDGES
 from astroml_plugin.evaluation.shear import Estimate
-from astroml_plugin.simulation.postage import make_block
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
 from benchmarks import branches
@@ -271,7 +270,7 @@ def _scatters(bundle: str, pool: Executor, count: int) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for preset in _REAL:
         made = replace(simulation.preset(preset, _hst()), count=count, seed=SEEDS["scatter"], block=count)
-        noisy, clean = make_block(made, 0), make_block(replace(made, snr=(_CLEAN, _CLEAN)), 0)
+        noisy, clean = made.make(0), replace(made, snr=(_CLEAN, _CLEAN)).make(0)
         seen = [_both(task, network, block, pool) for block in (noisy, clean)]
         for label, chosen in snr_bins(noisy.table["snr"].to_numpy()):
             cells: dict[str, Any] = {

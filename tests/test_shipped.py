@@ -9,7 +9,7 @@ import torch
 
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.simulation import make_block, make_design, preset
+from astroml_plugin.simulation import make_design, preset
 from astroml_plugin.simulation.postage import Block
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 def block(name: str, count: int = 1024, **changes) -> Block:
     pytest.importorskip("galsim")
-    return make_block(replace(preset(name), count=count, block=count, seed=987, **changes), 0)
+    return replace(preset(name), count=count, block=count, seed=987, **changes).make(0)
 
 
 def measured(made: Block) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
-from astroml_plugin.simulation import Camera, Population, Sky, StampSet, make_block, profiles, write_fits
+from astroml_plugin.simulation import Camera, Population, Sky, StampSet, profiles, write_fits
 from astroml_plugin.simulation.objects import sheared_ellipticity
 from astroml_plugin.simulation.population import draw_population
 from astroml_plugin.sky.wcs import Box, cut_tiles
@@ -83,17 +83,17 @@ def _text(table: pa.Table) -> str:
 
 def test_a_block_is_the_same_alone_and_in_a_larger_set() -> None:
     small, large = StampSet(10, seed=3, block=8), StampSet(20, seed=3, block=8)
-    last, same = make_block(small, 1), make_block(large, 1)
+    last, same = small.make(1), large.make(1)
     assert len(last.table) == 2
     assert np.array_equal(last.image, same.image[:2])
     assert _text(last.table) == _text(same.table.slice(0, 2))
-    assert not np.array_equal(make_block(small, 0).image[:2], last.image)
-    assert not np.array_equal(make_block(replace(small, seed=4), 1).image, last.image)
+    assert not np.array_equal(small.make(0).image[:2], last.image)
+    assert not np.array_equal(replace(small, seed=4).make(1).image, last.image)
 
 
 def test_stamps_carry_the_truth_they_promise() -> None:
     camera = Camera(bands=("g", "r"), psf_fwhm=(0.55, 0.95), psf_ellipticity=0.05)
-    block = make_block(StampSet(64, block=64, camera=camera, population=Population(star_fraction=0.3)), 0)
+    block = StampSet(64, block=64, camera=camera, population=Population(star_fraction=0.3)).make(0)
     assert block.image.shape == block.variance.shape == (64, 2, 48, 48)
     assert block.psf.shape == (64, 2, 25, 25)
     table = block.table.to_pydict()
@@ -112,8 +112,8 @@ def test_stamps_carry_the_truth_they_promise() -> None:
 
 def test_neighbours_are_drawn_beside_the_object() -> None:
     alone, crowded = StampSet(16, block=16), StampSet(16, block=16, neighbours=300.0)
-    assert _text(make_block(alone, 0).table) == _text(make_block(crowded, 0).table)
-    assert make_block(crowded, 0).image.sum() > make_block(alone, 0).image.sum()
+    assert _text(alone.make(0).table) == _text(crowded.make(0).table)
+    assert crowded.make(0).image.sum() > alone.make(0).image.sum()
 
 
 @pytest.mark.parametrize(

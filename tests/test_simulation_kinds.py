@@ -20,7 +20,6 @@ from astroml_plugin.simulation import (
     Sky,
     StampSet,
     hst,
-    make_block,
     preset,
     profiles,
 )
@@ -80,7 +79,7 @@ def test_held_out_galaxies_are_never_trained_on(shared_data: Path) -> None:
 def test_real_galaxies_are_taken_in_turn(shared_data: Path) -> None:
     path = str(shared_data / "cosmos_real26")
     stamps = replace(preset("hst-test", path), count=81, block=81)
-    block = make_block(stamps, 0)
+    block = stamps.make(0)
     assert np.isfinite(block.image).all()
     assert np.isnan(block.table["e1"].to_numpy()).all()
     assert set(block.table["class"].to_pylist()) == {"real"}
@@ -103,9 +102,9 @@ def test_resized_real_galaxies_have_the_sizes_of_the_population(shared_data: Pat
         own, seen = (one.make(Draw(number, radius, 0, 0, places), rng) for one in (kind, plain))
         assert own.half_light_radius == pytest.approx(min(radius, 3 * seen.half_light_radius))
         assert own.parts[0].matrix.stretch() == pytest.approx(own.half_light_radius / seen.half_light_radius)
-    block = make_block(replace(preset("hst-test-resized", path), count=40, block=40), 0)
+    block = replace(preset("hst-test-resized", path), count=40, block=40).make(0)
     assert np.isfinite(block.image).all()
-    observed = make_block(replace(preset("hst-test", path), count=40, block=40), 0).table
+    observed = replace(preset("hst-test", path), count=40, block=40).make(0).table
     assert np.median(block.table["half_light_radius"]) > 1.5 * np.median(observed["half_light_radius"])
 
 
@@ -142,7 +141,7 @@ def test_irregular_galaxies_are_bluer_in_their_knots() -> None:
 def test_noise_has_the_correlation_asked_for(correlation: float) -> None:
     camera = Camera(bands=("r",), gain=0.0, noise_correlation=correlation)
     faint = StampSet(64, block=64, camera=camera, snr=(1e-6, 1e-6))
-    image = make_block(faint, 0).image[:, 0] / 2.5
+    image = faint.make(0).image[:, 0] / 2.5
     assert image.std() == pytest.approx(1, abs=0.02)
     assert (image[:, :, 1:] * image[:, :, :-1]).mean() == pytest.approx(correlation, abs=0.02)
     assert (image[:, 1:] * image[:, :-1]).mean() == pytest.approx(correlation, abs=0.02)
@@ -156,10 +155,10 @@ def test_tilings_agree_with_correlated_noise() -> None:
 
 
 def test_masked_pixels_have_no_variance() -> None:
-    block = make_block(StampSet(64, block=64, masked=0.05), 0)
+    block = StampSet(64, block=64, masked=0.05).make(0)
     bad = block.variance == 0
     assert bad.mean() == pytest.approx(0.05, abs=0.02)
-    clean = make_block(StampSet(64, block=64), 0)
+    clean = StampSet(64, block=64).make(0)
     assert np.array_equal(block.image[~bad], clean.image[~bad])
     assert (block.image[bad] != clean.image[bad]).all()
 
@@ -172,7 +171,7 @@ STAMPS = [name for name in PRESETS if not name.startswith("hst") and isinstance(
 def test_presets_make_stamps_and_survive_being_written(name: str) -> None:
     stamps = replace(preset(name), count=12, block=12)
     assert from_mapping(type(stamps), to_mapping(stamps), "here") == stamps
-    block = make_block(stamps, 0)
+    block = stamps.make(0)
     assert np.isfinite(block.image).all()
     assert {"e1", "snr", "flux", "g1", "psf_e1", "class"} <= set(block.table.column_names)
 
@@ -190,7 +189,7 @@ def test_presets_of_the_field_table_stay_what_they_are() -> None:
     assert (camera.psf_profile, camera.psf_fwhm, camera.psf_ellipticity, camera.gain) == ("moffat", (0.7, 0.7), 0, 0)
     assert (fixed.snr, fixed.offset, fixed.size, fixed.neighbours) == ((10.0, 200.0), 0.5, 48, 0)
     assert varying == replace(fixed, camera=replace(camera, psf_fwhm=(0.55, 0.95), psf_ellipticity=0.05))
-    table = make_block(replace(fixed, count=4, block=4), 0).table
+    table = replace(fixed, count=4, block=4).make(0).table
     assert set(table["class"].to_pylist()) <= {"spheroid", "disk"}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping, to_mapping
-from astroml_plugin.simulation import Population, PsfPairs, ShearSets, StampSet, make_block, make_design, preset
+from astroml_plugin.simulation import Population, PsfPairs, ShearSets, StampSet, make_design, preset
 from astroml_plugin.simulation.objects import sheared_ellipticity
 
 pytest.importorskip("galsim", reason="needs the extra sim")
@@ -19,7 +19,7 @@ SETS = replace(preset("field-fixed"), count=6, block=6, design=ShearSets(0.05))
 
 def _images(stamps: StampSet) -> np.ndarray:
     """(set, branch, y, x)"""
-    image = make_block(stamps, 0).image
+    image = stamps.make(0).image
     return image.reshape(-1, stamps.design.size, *image.shape[-2:])
 
 
@@ -30,13 +30,13 @@ def _quiet(stamps: StampSet) -> StampSet:
 
 
 def test_a_set_has_its_branches_and_truth() -> None:
-    table = make_block(SETS, 0).table.to_pydict()
+    table = SETS.make(0).table.to_pydict()
     assert table["object_id"] == list(range(24))
     assert table["set_id"] == list(np.repeat(np.arange(6), 4))
     assert table["branch"][:8] == ["+g1/0", "-g1/0", "+g1/90", "-g1/90", "+g2/0", "-g2/0", "+g2/90", "-g2/90"]
     assert table["g1"][:8] == [0.05, -0.05, 0.05, -0.05, 0, 0, 0, 0]
     assert table["g2"][4:8] == [0.05, -0.05, 0.05, -0.05]
-    single = make_block(replace(SETS, design=make_design(None)), 0).table.to_pydict()
+    single = replace(SETS, design=make_design(None)).make(0).table.to_pydict()
     for column in ("sersic_n", "half_light_radius", "psf_fwhm"):
         assert table[column][::4] == single[column]
     e1, e2 = (np.array(single[name]) for name in ("e1", "e2"))
@@ -66,7 +66,7 @@ def test_the_turned_partner_is_the_turned_galaxy_with_opposite_shear() -> None:
 
 def test_flux_and_noise_are_set_once() -> None:
     stamps = replace(SETS, camera=replace(SETS.camera, gain=20.0))
-    block = make_block(stamps, 0)
+    block = stamps.make(0)
     flux = block.table["flux"].to_numpy().reshape(6, 4)
     assert (flux == flux[:, :1]).all()
     variance = block.variance.reshape(6, 4, 48, 48)
@@ -78,7 +78,7 @@ def test_flux_and_noise_are_set_once() -> None:
 
 def test_psf_pairs_differ_in_the_psf_alone() -> None:
     stamps = replace(preset("field-varying"), count=8, block=8, design=PsfPairs(0.05))
-    block = make_block(stamps, 0)
+    block = stamps.make(0)
     table = block.table.to_pydict()
     assert table["branch"][:2] == ["+psf", "-psf"]
     for name in ("psf_e1", "psf_e2"):
@@ -93,7 +93,7 @@ def test_psf_pairs_differ_in_the_psf_alone() -> None:
 
 def test_sets_are_the_same_alone_and_in_a_larger_set() -> None:
     small, large = replace(SETS, count=5, block=3), replace(SETS, count=9, block=3)
-    one, other = make_block(small, 1), make_block(large, 1)
+    one, other = small.make(1), large.make(1)
     assert len(one.table) == 8
     assert np.array_equal(one.image, other.image[:8])
     assert str(one.table.to_pylist()) == str(other.table.slice(0, 8).to_pylist())

@@ -10,7 +10,7 @@ from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.light import LightSet
 from astroml_plugin.simulation.objects import CLASSES
 from astroml_plugin.simulation.population import Population
-from astroml_plugin.simulation.postage import StampSet, make_block
+from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.presets import PRESETS, make_design, preset
 from astroml_plugin.simulation.skies import Sky
 
@@ -31,7 +31,6 @@ __all__ = [
     "Single",
     "Sky",
     "StampSet",
-    "make_block",
     "make_design",
     "preset",
     "write_fits",

@@ -92,8 +92,26 @@ class StampSet(Blocks):
         return None
 
     def make(self, index: int) -> Block:
-        """Block `index`, from its own seed."""
-        return make_block(self, index)
+        """Block `index`, from its own seed; the stamps of a set follow each other."""
+        draws = _draw(self, index)
+        count, camera = self.block_length(index), self.camera
+        views = _views(draws, self)
+        shape = (count, len(views), len(camera.bands), self.size, self.size)
+        image, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        psf = np.empty((*shape[:3], self.psf_size, self.psf_size), np.float32)
+        snr = np.empty((count, len(views)))
+        truth = np.empty((*shape[:2], len(self.layers), *shape[3:]), np.float16) if self.true_psf else None
+        for i in range(count):
+            scene = _Scene(self, draws, i)
+            for b, view in enumerate(views):
+                image[i, b], variance[i, b], snr[i, b] = scene.observe(view)
+                psf[i, b] = psf_image(view.psfs[i], self.psf_size, camera.pixel_scale)
+                if truth is not None and self.true_psf is not None:
+                    truth[i, b] = scene.alone(view, self.true_psf)
+        table = _labels(self, views, snr, slice(0, count), index)
+        flat = [plane.reshape(-1, *plane.shape[2:]) for plane in (image, variance, psf)]
+        layers = None if truth is None else truth.reshape(-1, *truth.shape[2:])
+        return Block(flat[0], flat[1], flat[2], table, layers)
 
 
 class Block(NamedTuple):
@@ -109,29 +127,6 @@ class Block(NamedTuple):
     """object_id, ra, dec (null) and the labels; sets add `set_id` and `branch`."""
     truth: F16 | None = None
     """(n, layer, y, x) of fields; None for stamps of single objects."""
-
-
-def make_block(stamps: StampSet, index: int) -> Block:
-    """Block `index` of `stamps`, from its own seed; the stamps of a set follow each other."""
-    draws = _draw(stamps, index)
-    count, camera = stamps.block_length(index), stamps.camera
-    views = _views(draws, stamps)
-    shape = (count, len(views), len(camera.bands), stamps.size, stamps.size)
-    image, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    psf = np.empty((*shape[:3], stamps.psf_size, stamps.psf_size), np.float32)
-    snr = np.empty((count, len(views)))
-    truth = np.empty((*shape[:2], len(stamps.layers), *shape[3:]), np.float16) if stamps.true_psf else None
-    for i in range(count):
-        scene = _Scene(stamps, draws, i)
-        for b, view in enumerate(views):
-            image[i, b], variance[i, b], snr[i, b] = scene.observe(view)
-            psf[i, b] = psf_image(view.psfs[i], stamps.psf_size, camera.pixel_scale)
-            if truth is not None and stamps.true_psf is not None:
-                truth[i, b] = scene.alone(view, stamps.true_psf)
-    table = _labels(stamps, views, snr, slice(0, count), index)
-    flat = [plane.reshape(-1, *plane.shape[2:]) for plane in (image, variance, psf)]
-    layers = None if truth is None else truth.reshape(-1, *truth.shape[2:])
-    return Block(flat[0], flat[1], flat[2], table, layers)
 
 
 # --- what chance decides --------------------------------------------------------------------------------------------
