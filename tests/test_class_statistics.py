@@ -14,9 +14,9 @@ import torch
 from astroml_plugin.catalog.query import query
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.tasks.classification.task import ClassifyTask
+from astroml_plugin.training import bundle_evaluation as evaluation
 from astroml_plugin.training.bundle import Card, ModelBundle
 from tests.training_samples import write_stamps
-from workflows import evaluate as evaluation
 from workflows.class_statistics import ClassStatistics, class_statistics
 from workflows.cli import main
 from workflows.evaluate import evaluate

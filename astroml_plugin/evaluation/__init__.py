@@ -1,7 +1,6 @@
 """How good measurements are: metrics, reports, figures, baselines."""
 
 __all__ = [
-    "anomaly_figures",
     "anomaly_report",
     "baselines",
     "bootstrap",
@@ -12,7 +11,6 @@ __all__ = [
     "class_report",
     "class_statistics",
     "comparison",
-    "comparison_table",
     "detection_metrics",
     "figures",
     "gallery",
