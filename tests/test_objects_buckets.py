@@ -75,7 +75,7 @@ def test_rows_with_primary_and_unplaced_are_the_objects(tmp_path: Path) -> None:
     rows = all_rows(buckets)
     unplaced = buckets.unplaced()
     primary = rows.filter(rows["primary"])
-    assert primary.num_rows + unplaced.num_rows == 3000 == buckets.total
+    assert primary.num_rows + unplaced.num_rows == 3000 == buckets.rows
     assert sorted(primary["object_id"].to_pylist() + unplaced["object_id"].to_pylist()) == [
         i + 2**60 for i in range(3000)
     ]

@@ -109,11 +109,6 @@ class ObjectBuckets:
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectBuckets, (self.url, self.rows, self.placed, self.unplaced_rows)
 
-    @property
-    def total(self) -> int:
-        """Objects in the input table."""
-        return self.rows
-
     @cached_property
     def _index(self) -> pa.Table:
         return storage.read_table(storage.join(self.url, "index.parquet"))
@@ -133,14 +128,9 @@ class ObjectBuckets:
             table = file.read_row_group(entry["group"]).slice(entry["offset"], entry["rows"])
         return _with_image(table, entry["image"])
 
-    @property
-    def unplaced_url(self) -> str:
-        """File of the objects that no unit owns."""
-        return storage.join(self.url, "unplaced.parquet")
-
     def unplaced(self) -> pa.Table:
         """Objects that no unit owns: object_id, image, x, y, ra, dec, reason."""
-        return storage.read_table(self.unplaced_url)
+        return storage.read_table(storage.join(self.url, "unplaced.parquet"))
 
 
 def _with_image(table: pa.Table, image: str) -> pa.Table:
