@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from astroml_plugin.core.settings import texts, with_changes
-from astroml_plugin.training.method_comparison import CompareOptions, compare_methods
+from astroml_plugin.training.method_comparison import CompareOptions, CompareResult, compare_methods
 from astroml_plugin.training.predictions import PredictionCache, Progress
 from astroml_plugin.training.recipe import Recipe
 from workflows.recipe import read_recipe
 
 __all__ = ["CompareOptions", "CompareResult", "compare"]
-
-
-@dataclass(frozen=True)
-class CompareResult:
-    """Outcome of a comparison."""
-
-    out: str
-    """Folder of compare.json, table.md, compare.png and predictions.parquet."""
-    objects: int
-    """Objects that every method was judged on."""
-    folds: int
-    """0 for the ordinary test side."""
-    table: list[dict[str, Any]]
-    """One record per method, best first: figures with value, low and high; seconds of training (mean of the
-    folds) and objects per second."""
-    text: str
-    """The table as Markdown."""
-    seconds: float
-    """Wall time of this call."""
 
 
 def compare(
@@ -72,7 +53,5 @@ def compare(
         bundles=texts(chosen.bundle),
         device=chosen.device,
     )
-    table = compare_methods(cache, replace(chosen, folds=0) if chosen.test else chosen, progress)
-    return CompareResult(
-        cache.out, table.objects, table.folds, table.records, table.text, time.perf_counter() - started
-    )
+    result = compare_methods(cache, replace(chosen, folds=0) if chosen.test else chosen, progress)
+    return replace(result, seconds=time.perf_counter() - started)

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from astroml_plugin.core.settings import texts, with_changes
-from astroml_plugin.training.learning_curves import CurveOptions, draw_learning_curves
+from astroml_plugin.training.learning_curves import CurveOptions, LearningCurveResult, draw_learning_curves
 from astroml_plugin.training.predictions import PredictionCache, Progress
 from astroml_plugin.training.recipe import Recipe
 from workflows.recipe import read_recipe
 
 __all__ = ["CurveOptions", "LearningCurveResult", "learning_curve"]
-
-
-@dataclass(frozen=True)
-class LearningCurveResult:
-    """Outcome of a learning curve."""
-
-    out: str
-    """Folder of learning_curve.json, learning_curve.png and the pieces."""
-    metric: str
-    """The score that is drawn."""
-    points: list[dict[str, Any]]
-    """method, size, value (mean over seeds), low, high (95 %), seeds."""
-    answers: dict[str, str]
-    """Method -> the sentence that answers the question."""
-    seconds: float
-    """Wall time of this call."""
 
 
 def learning_curve(
@@ -63,7 +47,4 @@ def learning_curve(
     started = time.perf_counter()
     chosen = with_changes(CurveOptions, options, changes, "the options of learning-curve")
     cache = PredictionCache(read_recipe(recipe), data, str(out), test=texts(chosen.test), device=chosen.device)
-    curves = draw_learning_curves(cache, chosen, progress)
-    return LearningCurveResult(
-        cache.out, curves.score.name, curves.points, curves.answers, time.perf_counter() - started
-    )
+    return replace(draw_learning_curves(cache, chosen, progress), seconds=time.perf_counter() - started)

@@ -1,6 +1,7 @@
 """How good measurements are: metrics, reports, figures, baselines."""
 
 __all__ = [
+    "anomaly_figures",
     "anomaly_report",
     "baselines",
     "bootstrap",

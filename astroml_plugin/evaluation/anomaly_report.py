@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation import anomaly_figures, bootstrap
@@ -40,10 +40,7 @@ def _pixels(cutouts: Cutouts) -> dict[str, np.ndarray]:
 
 def _sources(cutouts: Cutouts) -> dict[str, np.ndarray]:
     """Sources that SEP (Barbary 2016, JOSS 1, 58) detects on the mean of the bands, beside the object's own."""
-    try:
-        import sep
-    except ImportError:
-        raise InputError('SEP is not installed: pip install "astroml-plugin[classical]"') from None
+    sep = optional("sep", 'SEP is not installed: pip install "astroml-plugin[classical]"')
     counts = np.empty(len(cutouts))
     light = cutouts.image.float().mean(1).numpy().astype(np.float64)
     for number, image in enumerate(light):
@@ -64,21 +61,15 @@ BASELINES: dict[str, Callable[[Cutouts], dict[str, np.ndarray]]] = {
 
 NEEDS = {"sep": "sep"}
 
-SEARCHES = {
-    "asymmetry": "rotational asymmetry alone (Conselice 2003)",
-    "second_source": "flux of the second source over the first alone",
-    "forest_shapes": "isolation forest (Liu et al. 2008) on shape features",
-    "pca": "error of a reconstruction from 50 principal components",
-    "forest_pca": "isolation forest on 50 principal components",
-    "sep": "number of neighbours that SEP finds",
-}
-"""Search -> what it is."""
-
 
 def searches(
     found: Mapping[str, Mapping[str, np.ndarray]], learned: Mapping[str, Mapping[str, np.ndarray]] | None = None
 ) -> dict[str, F64]:
     """Scores (n,), higher is odder, of the searches that the measurements allow.
+
+    asymmetry (rotational, alone: Conselice 2003); second_source (its flux over the first's); forest_shapes and
+    forest_pca (isolation forests, Liu et al. 2008, on shape features and on 50 principal components); pca (error of
+    their reconstruction); sep (number of neighbours).
 
     Args:
         found: name of `BASELINES` -> columns (n,).

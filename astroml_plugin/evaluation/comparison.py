@@ -11,7 +11,7 @@ import numpy as np
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64, Columns
 from astroml_plugin.evaluation.bootstrap import row_intervals
-from astroml_plugin.evaluation.figures import panels_of
+from astroml_plugin.evaluation.figures import blank_figure
 from astroml_plugin.evaluation.value_metrics import residual_statistics
 
 
@@ -120,7 +120,7 @@ def _cell(value: dict[str, float], form: str) -> str:
 
 def figure(table: Sequence[dict[str, Any]], names: Sequence[str], networks: Container[str]) -> Any:
     """Methods against the named figures, with their intervals; the best method on top, networks in red."""
-    drawing, (panels,) = panels_of(11, 1.4 + 0.28 * len(table), ncols=len(names), sharey=True)
+    drawing, (panels,) = blank_figure(11, 1.4 + 0.28 * len(table), ncols=len(names), sharey=True)
     places = np.arange(len(table))[::-1]
     colours = ["#c0392b" if record["method"] in networks else "#1b4f72" for record in table]
     for panel, name in zip(panels, names):
