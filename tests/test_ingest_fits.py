@@ -165,7 +165,7 @@ def test_lsst_layout(tmp_path: Path, client: Any) -> None:
     assert survey.tile(0).zero_points == {"r": 31.4}
     np.testing.assert_array_equal(survey.read_tile(survey.tile(2)).psf[0, 0, 0], noise((11, 11)))
     other = noise((11, 11)) + 1
-    write(tmp_path / "psf.fits", other)  # under the same name, in the same process
+    fits.writeto(tmp_path / "psf.fits", other, overwrite=True)  # under the same name, in the same process
     _, survey = run(client, str(tmp_path / "calexp.fits"), tmp_path / "again.zarr", bands=["r"], psf=psf)
     np.testing.assert_array_equal(survey.read_tile(survey.tile(2)).psf[0, 0, 0], other)
 
