@@ -34,7 +34,7 @@ def image_out(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_demo_on_a_simulated_sky_and_again(tmp_path: Path) -> None:
     told = io.StringIO()
-    result = demo(str(tmp_path / "out"), progress=Reporter(told), size=SMALL)
+    result = demo(out=str(tmp_path / "out"), progress=Reporter(told), size=SMALL)
     assert "[7/7]" in told.getvalue()
     assert result.rows > 20
     rows = query(result.catalogs[0]).to_arrow()
@@ -49,7 +49,7 @@ def test_demo_on_a_simulated_sky_and_again(tmp_path: Path) -> None:
         assert np.asarray(picture).std() > 10
     assert "Try next" in result.summary
     told = io.StringIO()
-    again = demo(str(tmp_path / "out"), progress=Reporter(told), size=SMALL)
+    again = demo(out=str(tmp_path / "out"), progress=Reporter(told), size=SMALL)
     assert again.rows == result.rows
     assert "trained:" not in told.getvalue()
 
@@ -68,7 +68,7 @@ def test_demo_on_a_folder_of_images(tmp_path: Path, image_out: str) -> None:
     found = find_images(str(folder))
     assert [Path(entry.url).name for entry in found] == ["first_r.fits", "second_r.fits"]
     assert [entry.catalogue is not None for entry in found] == [True, False]
-    result = demo(image_out, str(folder), progress=Reporter(io.StringIO()), size=SMALL)
+    result = demo(out=image_out, images=str(folder), progress=Reporter(io.StringIO()), size=SMALL)
     assert len(result.catalogs) == 2
     assert query(result.catalogs[0]).rows == bright.num_rows
     found_there = query(result.catalogs[1]).to_arrow()
@@ -111,7 +111,7 @@ def test_demo_on_real_images(shared_data: Path, tmp_path: Path, image_out: str) 
     for name in ("ntt", "spitzer", decam):
         (folder / Path(name).name).parent.mkdir(exist_ok=True)
         (folder / Path(name).name).symlink_to(shared_data / name)
-    result = demo(image_out, str(folder), progress=Reporter(io.StringIO()), size=SMALL)
+    result = demo(out=image_out, images=str(folder), progress=Reporter(io.StringIO()), size=SMALL)
     rows = {Path(catalog).parent.name.rpartition("-")[0]: query(catalog).to_arrow() for catalog in result.catalogs}
     assert rows["sep_ntt_emmi_256"].num_rows == 65
     assert rows["sep_ntt_emmi_256"]["ra"].null_count == 65

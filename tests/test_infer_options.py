@@ -14,7 +14,7 @@ import pytest
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
-from astroml_plugin.inference.options import ExecutionOptions, InferConfig, MeasureOptions, run_choices
+from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, run_choices
 from tests import universe
 from workflows.cli import main
 from workflows.infer import ObjectTable, dry_run, infer, plan
@@ -88,12 +88,15 @@ def test_a_dry_run_refuses_what_a_run_refuses(sky: Path, tmp_path: Path, changes
 def test_the_file_of_defaults_holds_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["infer", "--print-config"]) == 0
     text = capsys.readouterr().out
-    assert from_mapping(InferConfig, tomllib.loads(text), "it") == InferConfig(objects=ObjectTable())
+    written = tomllib.loads(text)
     every = tomllib.loads(re.sub(r"(?m)^# (\w+ = )", r"\1", text))
-    set_all = from_mapping(InferConfig, every, "it")
-    for kind, table in ((MeasureOptions, "measure"), (ExecutionOptions, "execution"), (ObjectTable, "objects")):
+    kinds = {"measure": MeasureOptions, "execution": ExecutionOptions, "objects": ObjectTable}
+    assert set(written) == set(kinds)
+    assert set(every) == {"source", "bundle", "out", *kinds}
+    for table, kind in kinds.items():
+        assert from_mapping(kind, written[table], "it") == kind()
         assert set(every[table]) == set(inspect.signature(kind).parameters)
-    assert set_all.execution.shard == (0, 4)
+    assert from_mapping(ExecutionOptions, every["execution"], "it").shard == (0, 4)
 
 
 def test_a_run_by_file_and_its_resolved_copy(sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 from astroml_plugin import __version__
 from astroml_plugin.core.errors import AstromlError
 from workflows.verbs import catalogs, data, inference, models
-from workflows.verbs.options import DONE, INTERRUPTED, TERMINATED, UNEXPECTED, WRONG_INPUT, Verb, complain
+from workflows.verbs.arguments import Verb, add_arguments
+from workflows.verbs.options import DONE, INTERRUPTED, TERMINATED, UNEXPECTED, WRONG_INPUT, complain
 
 _DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
-_VERBS: dict[str, Verb] = {**data.VERBS, **models.VERBS, **inference.VERBS, **catalogs.VERBS}
+VERBS: dict[str, Verb] = {**data.VERBS, **models.VERBS, **inference.VERBS, **catalogs.VERBS}
 
 
 class _Terminated(BaseException):
@@ -30,6 +31,19 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class _VerbParser(_Parser):
+    """Options of a verb, which are added when the verb is the one that was asked for."""
+
+    specification: Verb
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if len(self._actions) == 1:  # --help alone
+            by_file = any(word.startswith(("--config", "--print-config")) for word in args or ())
+            add_arguments(self, self.specification, by_file=by_file)
+            self.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+        return super().parse_known_args(args, namespace)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,18 +132,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 done, 1 unexpected failure, 2 wrong input or settings, 3 some units failed",
     )
     parser.add_argument("--version", action="version", version=f"astroml-plugin {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (run, describe, example, add) in _VERBS.items():
-        verb = verbs.add_parser(
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_VerbParser)
+    for name, verb in VERBS.items():
+        verbs.add_parser(
             name,
-            help=describe,
-            description=describe,
-            epilog=f"example:\n  astroml-plugin {name} {example}",
+            help=verb.description,
+            description=verb.description,
+            epilog=f"example:\n  astroml-plugin {name} {verb.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        add(verb)
-        verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-        verb.set_defaults(run=run)
+        ).specification = verb
     return parser
 
 

@@ -31,8 +31,8 @@ def generate(
         bundle: path, URL or shipped name of a bundle of the task `generate`.
         out: folder or fsspec URL.
         count: galaxies (default: as many as there are conditions, else 1,000).
-        seed: of everything; the same seed, the same galaxies.
-        conditions: a table or columns of what is asked, see `draw_stamps`.
+        seed: seed of everything; the same seed, the same galaxies.
+        conditions: what is asked of each galaxy: a table or columns with some of flux, size (pixels), e1 and e2.
         noise: standard deviation of white noise to add, in the units of the stamps.
         progress: told after every block.
 

@@ -42,7 +42,7 @@ def infer(
     *,
     bundle: str | Sequence[str],
     out: str,
-    objects: Any = None,
+    objects: ObjectTable | Any = None,
     client: Client | None = None,
     measure: MeasureOptions | None = None,
     execution: ExecutionOptions | None = None,

@@ -53,7 +53,7 @@ def label(
             opened.
         scores: file that scores go to; default beside the catalog.
         who: the person who scores; default the user of this process.
-        port: of the page; 0 takes a free one.
+        port: port of the page; 0 takes a free one.
         settings: what is ranked and by what.
         ready: called with the server when it listens; its `url` holds the key of this run.
 

@@ -39,7 +39,7 @@ def segmentation_map(
 
     Args:
         catalog: path or URL of a catalog whose objects a bundle has found.
-        to: file, .fits.
+        to: FITS file to write.
         tile: name of a tile; its own objects keep their `label_id`, those of its neighbours get numbers after them.
         image: instead: name of a parent image.
         box: half-open pixels (x0, y0, x1, y1) of it; the whole image if not given.

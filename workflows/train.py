@@ -55,7 +55,8 @@ def train(
         recipe: a shipped name, the path of a TOML file, or a `Recipe`.
         data: one or several `Stamps` with label columns.
         out: folder or URL of the bundle; log.jsonl, recipe.toml and training.png are put beside it.
-        epochs, seed: instead of the recipe's.
+        epochs: epochs of the training, instead of the recipe's.
+        seed: seed of the training, instead of the recipe's.
         response: stamps of `simulate --pairs shear`, on which the shear response of an ellipticity bundle is fitted
             after the training (see `workflows.calibrate_response`).
         execution: device, processes, and whether a checkpoint is continued.

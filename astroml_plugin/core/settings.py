@@ -59,9 +59,9 @@ def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     refuse_unknown(values, known, where)
     hints = get_type_hints(kind)
     filled = {key: _over_default(kind, key, value) for key, value in values.items()}
-    converted = {key: _convert(value, hints[key], f"{key} in {where}") for key, value in filled.items()}
+    changed = {key: converted(value, hints[key], f"{key} in {where}") for key, value in filled.items()}
     try:
-        return kind(**converted)
+        return kind(**changed)
     except TypeError as error:
         raise InputError(f"{where} is incomplete: {error}") from None
 
@@ -113,7 +113,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def converted(value: Any, hint: Any, where: str) -> Any:
+    """A plain value as the type `hint`; InputError with the name `where` if it cannot be."""
     origin = get_origin(hint)
     if hint is Any:
         return value
@@ -125,6 +126,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return value if isinstance(value, hint) else from_mapping(hint, value, where)
     if origin is tuple:
         return _convert_tuple(value, get_args(hint), where)
+    if origin is Sequence:
+        return [converted(item, get_args(hint)[0], where) for item in _expect(value, list | tuple, "a list", where)]
     if origin in (dict, Mapping) or hint is dict:
         return _convert_table(_expect(value, Mapping, "a table", where), get_args(hint), where)
     if hint is bool:
@@ -144,10 +147,10 @@ def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
     kept = [option for option in options if option is not type(None)]
     for option in kept[:-1]:
         try:
-            return _convert(value, option, where)
+            return converted(value, option, where)
         except InputError:
             continue
-    return _convert(value, kept[-1], where)
+    return converted(value, kept[-1], where)
 
 
 def _convert_table(value: Any, arguments: tuple[Any, ...], where: str) -> dict[str, Any]:
@@ -160,10 +163,10 @@ def _convert_table(value: Any, arguments: tuple[Any, ...], where: str) -> dict[s
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     items = _expect(value, list | tuple, "a list", where)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_convert(item, arguments[0], where) for item in items)
+        return tuple(converted(item, arguments[0], where) for item in items)
     if len(items) != len(arguments):
         raise InputError(f"{where} must have {len(arguments)} values, not {len(items)}")
-    return tuple(_convert(item, kind, where) for item, kind in zip(items, arguments))
+    return tuple(converted(item, kind, where) for item, kind in zip(items, arguments))
 
 
 def _expect(value: Any, kind: Any, words: str, where: str) -> Any:

@@ -61,7 +61,7 @@ class ExecutionOptions:
     """Options that change no row: where and how a run is carried out, and what it accepts."""
 
     scheduler: str = "local"
-    """Without a client: "local", "processes", "cuda", "slurm" or an address."""
+    """Where the work runs, if no client is given: "local", "processes", "cuda", "slurm" or a scheduler's address."""
     workers: int | None = None
     """Worker processes of a cluster that is started here."""
     threads: int | None = None
@@ -81,7 +81,7 @@ class ExecutionOptions:
     """Seconds from its submission after which a unit is taken to hang; 0 never. A worker process of a cluster that is
     started here is then replaced and the unit tried once more; elsewhere the unit has failed."""
     shard: tuple[int, int] | None = None
-    """(I, N) does every N-th unit."""
+    """(I, N) does every N-th unit from the I-th on, for array jobs."""
     label_maps: bool = True
     """Write the label maps of a bundle that finds objects (`read_labels` reads them)."""
     pixel_scale_tolerance: float | None = None
@@ -109,25 +109,7 @@ class ObjectTable(ObjectSettings):
     """An objects table and how it is read."""
 
     table: Any = None
-    """Path or URL, or an astropy, pandas or Arrow table."""
-
-
-@dataclass(frozen=True)
-class InferConfig:
-    """A run as a TOML file tells it (`infer --config`)."""
-
-    source: str = ""
-    """Path or URL of a Survey or Stamps."""
-    bundle: str | tuple[str, ...] = ()
-    """One or several bundles: path, URL or shipped name."""
-    out: str = ""
-    """Folder of the catalog."""
-    objects: str | ObjectTable | None = None
-    """Objects table."""
-    measure: MeasureOptions = field(default_factory=MeasureOptions)
-    """Options that change rows."""
-    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
-    """Options that change none."""
+    """Objects to measure in a Survey: path or URL, or an astropy, pandas or Arrow table."""
 
 
 def run_choices(

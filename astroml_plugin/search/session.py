@@ -45,9 +45,9 @@ class SearchExecution:
     """How a search runs: nothing here changes what a trial gives."""
 
     ray_address: str | None = None
-    """Address of a running Ray cluster; None starts one here and stops it at the end."""
+    """Address of a running Ray cluster; default: one is started here and stopped at the end."""
     device: str | None = None
-    """Torch device of trials; None: CUDA where a trial has a GPU."""
+    """Torch device of trials; default: CUDA where a trial has a GPU."""
     retrain: bool = False
     """Train the winner once more from the start instead of keeping its weights."""
     leave_open: bool = False

@@ -25,7 +25,7 @@ class SearchSettings:
     total_epochs: int | None = None
     """Epochs over all trials."""
     epochs: int | None = None
-    """Epochs of one trial, at most; None: the recipe's."""
+    """Epochs of one trial, at most; default: the recipe's."""
     objectives: tuple[str, ...] = ("validation_loss",)
     """NAME, NAME:min or NAME:max; the first chooses the winner, all make the Pareto table."""
     seed: int = 0
@@ -34,7 +34,7 @@ class SearchSettings:
     """The first trial has the recipe's own values, where the space contains them, so that nothing worse wins. A grid
     stays as it is."""
     grace: int | None = None
-    """ASHA: epochs before a trial may be stopped; None: until the learning rate has warmed up."""
+    """ASHA: epochs before a trial may be stopped; default: until the learning rate has warmed up."""
     reduction: float = 3.0
     """ASHA: one trial of so many goes on at each rung."""
     interval: int = 1
@@ -50,7 +50,7 @@ class SearchSettings:
     processes: int = 1
     """Processes that train one trial together, each on its share of the data."""
     concurrent: int | None = None
-    """Trials at once, at most; None: as many as fit."""
+    """Trials at once, at most; default: as many as fit."""
 
     def __post_init__(self) -> None:
         refuse_choices(self, {"algorithm": ALGORITHMS}, "search")

@@ -27,7 +27,7 @@ class _Simulation:
     """Options that stamps and surveys share."""
 
     preset: str | None = None
-    """Name of `simulation.PRESETS`: its population and camera."""
+    """Named simulation, for example field-varying (see docs/simulation.md): its population and camera."""
     hst: str | None = None
     """Catalog of real galaxies (RealGalaxyCatalog), for the presets that need one."""
     seed: int = 1

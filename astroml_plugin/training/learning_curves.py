@@ -29,23 +29,23 @@ class CurveOptions:
     """Choices of a learning curve."""
 
     sizes: tuple[int, ...] | None = None
-    """Training objects of each subset; None: six, each twice the one before, up to all, without those that lack a
+    """Training objects of each subset; default: six, each twice the one before, up to all, without those that lack a
     class."""
     methods: tuple[str, ...] | None = None
-    """"network" and, for classes, names of `baselines.classical.METHODS`; None: `CLASS_METHODS`, or the network alone
+    """"network" and, for classes, names of `baselines.classical.METHODS`; default `CLASS_METHODS`, or the network alone
     where there are no classes."""
     metric: str | None = None
     """Score to draw. Classes: accuracy, balanced_accuracy, macro_f1, ece, brier, nll, auroc (where the recipe names a
     positive class). Measured numbers: rmse, nmad, outlier_fraction, of several columns with the column's name, as in
-    rmse_size. None: the main one."""
+    rmse_size. default: the main one."""
     target: float | None = None
-    """Value of the metric to reach; None: halfway from the best point to perfection."""
+    """Value of the metric to reach; default: halfway from the best point to perfection."""
     seeds: int = 3
     """Subsets (and initial weights) of each size."""
     test: str | tuple[str, ...] = ()
     """Sources to judge on instead of the test side of the data."""
     device: str | None = None
-    """Torch device of networks; None: CUDA where there is one."""
+    """Torch device of networks; default: CUDA where there is one."""
     repeats: int = 200
     """Bootstrap samples."""
 

@@ -36,14 +36,14 @@ class CompareOptions:
     folds: int = 5
     """Parts of a cross-validation; 0 takes the recipe's own split."""
     methods: tuple[str, ...] | None = None
-    """"network" and names of `baselines.classical.METHODS`; None: all of them for a task of classes (simple_forest,
+    """"network" and names of `baselines.classical.METHODS`; default: all of them for a task of classes (simple_forest,
     gabor_svm and edges_logistic where there are two), else the network alone."""
     test: str | tuple[str, ...] = ()
     """Sources to judge on instead of a test side of the data, all of them at once and without folds."""
     bundle: str | tuple[str, ...] = ()
     """Finished bundles to judge as well; one that was trained on these data only with its own split."""
     device: str | None = None
-    """Torch device of networks; None: CUDA where there is one."""
+    """Torch device of networks; default: CUDA where there is one."""
     repeats: int = 500
     """Bootstrap samples."""
 

@@ -32,7 +32,7 @@ class ResponseOptions:
     """How a shear response is fitted."""
 
     method: str | None = None
-    """One of `METHODS`; None: pairs where the data have branches, else images."""
+    """One of `METHODS`; default: pairs where the data have branches, else images."""
     psf_pairs: str | tuple[str, ...] = ()
     """One or several `Stamps` of `simulate --pairs psf`: first take out of the ellipticities what follows the PSF's."""
     draws: int = 1

@@ -40,12 +40,12 @@ class TrainExecution:
     """How a training runs: nothing here changes which bundle is made, but that processes share each batch."""
 
     device: str | None = None
-    """Torch device; None: CUDA where there is one."""
+    """Torch device; default: CUDA where there is one."""
     processes: int = 1
     """Processes of this machine that train together, each on its share of the data and, with CUDA, its own GPU. A batch
     then has as many times `batch_size` objects."""
     resume: bool = True
-    """False starts anew instead of continuing from a checkpoint."""
+    """Continue from a checkpoint that is there; False starts anew."""
 
 
 def train_bundle(

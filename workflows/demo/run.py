@@ -23,9 +23,9 @@ from workflows.segmentation_map import read_labels
 
 
 def demo(
+    *,
     out: str = "demo-output",
     images: str | None = None,
-    *,
     progress: Reporter | None = None,
     size: DemoSky | None = None,
 ) -> DemoResult:

@@ -56,13 +56,19 @@ class ObjectSettings:
     """How to read an objects table."""
 
     format: str | None = None
-    """parquet, csv, fits, votable or sextractor; None: by suffix."""
+    """parquet, csv, fits, votable or sextractor; default: by suffix."""
     columns: str | Mapping[str, str] | None = None
     """Our names to the table's: "object_id=NUMBER,ra=ALPHA_J2000"; `object_id=#row` numbers the rows."""
     frame: str | None = None
-    """icrs, galactic or pixel; None: the first of these whose columns are there."""
+    """icrs, galactic or pixel; default: the first of these whose columns are there."""
     pixel_origin: int | None = None
-    """Number of the first pixel, 0 or 1; None: 0, but 1 for columns named *_IMAGE."""
+    """Number of the first pixel, 0 or 1; default: 0, but 1 for columns named *_IMAGE."""
+
+    def __post_init__(self) -> None:
+        if self.pixel_origin not in (None, 0, 1):
+            raise InputError(
+                f"the first pixel cannot have the number {self.pixel_origin}: use a pixel origin of 0 or 1"
+            )
 
     def mapping(self) -> dict[str, str]:
         """`columns` as a dictionary; InputError when it cannot be read."""
