@@ -95,14 +95,14 @@ def test_a_finder_that_likes_one_orientation_shows_as_bias() -> None:
     """Sums of objects that are lost when they lie across x: more of them under -g."""
     rng = np.random.default_rng(1)
     blocks, each = 100, 200
-    sums = np.zeros((blocks, 2, len(measuring.shear.FIELDS)))
+    sums = np.zeros((blocks, 2, len(measuring.shear_sums.FIELDS)))
     intrinsic = rng.normal(0, 0.2, (blocks, each, 2))
     for sign, g in enumerate((0.02, -0.02)):
         e = intrinsic + g
         given = {"e1": e[..., 0], "e2": e[..., 1], "r11": np.ones((blocks, each)), "r22": np.ones((blocks, each))}
         given |= {"g1": np.full((blocks, each), g), "g2": np.full((blocks, each), g)}
         for block in range(blocks):
-            terms = measuring.shear.weighted({name: values[block] for name, values in given.items()})
+            terms = measuring.shear_sums.weighted({name: values[block] for name, values in given.items()})
             sums[block, sign] = terms[e[block, :, 0] > -0.2].sum(0)
     m = measuring.biases(sums)
     assert m[0, 0] < -0.1
