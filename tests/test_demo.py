@@ -91,8 +91,9 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 @pytest.mark.shared_data
 def test_real_images_are_found_with_what_lies_beside_them(shared_data: Path) -> None:
-    found = {entry.stem: entry for entry in find_images(str(shared_data))}
-    assert len(found) <= MOST_IMAGES
+    assert 0 < len(find_images(str(shared_data))) <= MOST_IMAGES
+    folders = ("ntt", "spitzer", "decam_bass_mzls")  # one by one: all together are more than the demo takes
+    found = {entry.stem: entry for name in folders for entry in find_images(str(shared_data / name))}
     ntt, spitzer = found["sep_ntt_emmi_256"], found["spitzer_example_image"]
     assert ntt.catalogue is not None
     assert ntt.catalogue.endswith(".cat")
