@@ -165,7 +165,9 @@ class Catalog:
     def _consolidate(self, run_id: str) -> None:
         """One manifest file for the run. A kill in between leaves equal rows twice, which does no harm."""
         names = self._segments(run_id)
-        table = self._entries(names)
+        table, whole = self._read_entries(names)
+        if not whole:  # what cannot be read stays, so that every reader compares with the listing
+            return
         if table.num_rows:
             target = run_id + ".parquet"
             storage.write_table(self._manifest_url(target), table)
@@ -180,14 +182,14 @@ class Catalog:
         """Names of the manifest files."""
         return storage.list_files(storage.join(self.url, MANIFEST), ".parquet")
 
-    def _entries(self, names: Collection[str]) -> pa.Table:
-        """Rows of manifest files; one that cannot be read is left out, since footers say the same."""
-        tables = []
+    def _read_entries(self, names: Collection[str]) -> tuple[pa.Table, bool]:
+        """Rows of manifest files, and whether all could be read: where not, the footers of the parts say the same."""
+        tables, whole = [], True
         for name in names:
             try:
                 tables.append(storage.read_table(self._manifest_url(name)))
             except FileNotFoundError:  # merged into another one meanwhile: the listing will tell
-                return self._entries(
+                return self._read_entries(
                     [
                         other
                         for other in self.manifest_names()
@@ -195,15 +197,13 @@ class Catalog:
                     ]
                 )
             except (pa.ArrowException, OSError):
-                continue
-        rows: pa.Table = pa.concat_tables(
-            [MANIFEST_SCHEMA.empty_table(), *(t for t in tables if t.schema.names == MANIFEST_SCHEMA.names)]
-        )
-        return rows
+                whole = False
+        fitting = [table for table in tables if table.schema.names == MANIFEST_SCHEMA.names]
+        return pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *fitting]), whole and len(fitting) == len(tables)
 
     def entries(self) -> pa.Table:
         """All manifest rows (MANIFEST_SCHEMA), several per unit where parts were superseded or merged."""
-        return self._entries(self.manifest_names())
+        return self._read_entries(self.manifest_names())[0]
 
     def current(self, *, reconcile: bool | None = None) -> pa.Table:
         """The files that make the view: one row (MANIFEST_SCHEMA) per unit, sorted by unit.
@@ -220,7 +220,10 @@ class Catalog:
         """
         if reconcile is None:
             reconcile = self._must_reconcile()
-        entries = self.entries()
+            entries, whole = self._read_entries(self.manifest_names())
+            reconcile = reconcile or not whole
+        else:
+            entries = self.entries()
         if not reconcile:
             return manifest.resolve(entries), MANIFEST_SCHEMA.empty_table()
         there = manifest.resolve(self._reconciled(entries))
@@ -231,24 +234,13 @@ class Catalog:
 
     def _must_reconcile(self) -> bool:
         records = runs.read_all(self.url)
-        if len(records) != runs.count(self.url) or not self._manifests_readable():
+        if len(records) != runs.count(self.url):
             return True  # what is damaged may have named more
         if not records or any(record["state"] == "running" for record in records):
             return True
         absorbed = {name for record in records for name in record.get("absorbed", ())}
         expected = {record["manifest"] for record in records if record.get("manifest")} - absorbed
         return not expected <= set(self.manifest_names())
-
-    def _manifests_readable(self) -> bool:
-        for name in self.manifest_names():
-            try:
-                with parts.open_parquet(self._manifest_url(name)):
-                    pass
-            except FileNotFoundError:  # merged into another one meanwhile
-                continue
-            except (pa.ArrowException, OSError):
-                return False
-        return True
 
     def _reconciled(self, entries: pa.Table) -> pa.Table:
         """Entries of the files that are there, with those that no manifest names yet as the newest."""
