@@ -104,7 +104,8 @@ class LabelMaps(TileTable):
             self._opened.clear()
             array = self._array()
         try:
-            return arrays.read_unit(self.url, _ARRAY, array, index, index, index + 1)[0]
+            values: np.ndarray = arrays.read_unit(self.url, _ARRAY, array, index, index, index + 1)[0]
+            return values
         except CorruptError as error:
             reason = str(error).replace(": ingest it again", "")
             raise CorruptError(f"{reason}: delete the file and run the same infer again") from error

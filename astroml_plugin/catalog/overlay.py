@@ -46,7 +46,8 @@ class LabelImage:
         """(y, x) int64: the catalog's `object_id` of each pixel, -1 for background. The same in any tiling."""
         ids = np.full(int(self.labels.max(initial=0)) + 1, -1, np.int64)
         ids[self.objects["label"].to_numpy()] = self.objects["object_id"].to_numpy()
-        return ids[self.labels]
+        values: np.ndarray = ids[self.labels]
+        return values
 
     def write_fits(self, to: str) -> None:
         """Write labels with the WCS of the box, and the objects as a table, whole or not at all."""

@@ -199,7 +199,7 @@ def _in_ranges(rows: pa.Table, ranges: I64) -> Bool:
     """Whether each file's HEALPix range meets one of `ranges`."""
     low, high = rows["healpix_min"].to_numpy(), rows["healpix_max"].to_numpy()
     candidate = np.searchsorted(ranges[:, 1], low, "right")  # the first range that ends after the file begins
-    inside = candidate < len(ranges)
+    inside: Bool = candidate < len(ranges)
     inside[inside] = ranges[candidate[inside], 0] <= high[inside]
     return inside
 

@@ -137,7 +137,7 @@ def is_text(kind: pa.DataType) -> bool:
     """Whether an Arrow type holds text, dictionary-encoded or not."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def schema(columns: Sequence[Column]) -> pa.Schema:

@@ -282,7 +282,7 @@ class Catalog:
         name = f"rebuilt-{time.time_ns()}.parquet"
         storage.write_table(self._manifest_url(name), table)
         self.remove_manifests(old)
-        return table.num_rows
+        return int(table.num_rows)
 
     def absorb_manifests(self, run_id: str) -> None:
         """One manifest file of this run in place of those of all runs that ended; what no manifest names is added."""

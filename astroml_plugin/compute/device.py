@@ -46,7 +46,8 @@ def choose_device() -> str:
 
 def place_network(network: nn.Module, device: torch.device | str) -> nn.Module:
     """The network on a torch device, its weights in the channels_last order; it is changed in place."""
-    return network.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed: nn.Module = network.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
 
 
 def half_type(device: torch.device) -> torch.dtype | None:
@@ -165,7 +166,8 @@ class Forward:
             self.compile_after, self._compiled = float("inf"), None
             reason = next(iter(str(error).splitlines()), "")
             warnings.warn(f"not compiled ({type(error).__name__}: {reason}): runs eager", RuntimeWarning, stacklevel=2)
-            return self.network(*inputs)
+            output: Tensor = self.network(*inputs)
+            return output
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def activation_bytes(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> i
     light = copy.deepcopy(network).to("meta").eval()
     with torch.inference_mode(), _Peak() as peak:
         light(*(torch.empty((rows, *shape), device="meta") for shape in shapes))
-    return -(-peak.highest // rows)
+    return int(-(-peak.highest // rows))
 
 
 class _Peak(TorchDispatchMode):

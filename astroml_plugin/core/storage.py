@@ -74,7 +74,8 @@ def digest(*parts: Any) -> str:
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec filesystem of `url` and the path inside it."""
-    return url_to_fs(absolute(url) if is_local(url) else url)
+    opened: tuple[fsspec.AbstractFileSystem, str] = url_to_fs(absolute(url) if is_local(url) else url)
+    return opened
 
 
 def retrying(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -114,7 +115,7 @@ def read_bytes(url: str) -> bytes:
     if is_local(url):
         return local_path(url).read_bytes()
     fs, path = filesystem(url)
-    return retrying(fs.cat_file, path)
+    return bytes(retrying(fs.cat_file, path))
 
 
 def write_atomic(url: str, data: bytes) -> None:

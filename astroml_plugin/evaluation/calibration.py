@@ -106,7 +106,8 @@ def full_prior(
         )
     rest = trained[missing]
     given[missing] = left * (rest / rest.sum() if rest.sum() > 0 else 1 / max(1, missing.sum()))
-    return given / given.sum()
+    values: F64 = given / given.sum()
+    return values
 
 
 def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> I64:
@@ -124,7 +125,8 @@ def labels(probabilities: ArrayLike, prior: ArrayLike, balance: float) -> I64:
     """
     p = np.asarray(probabilities, np.float64)
     if balance == 0:
-        return p.argmax(1)
+        values: I64 = p.argmax(1)
+        return values
     return np.asarray((p / np.maximum(np.asarray(prior, np.float64), _RAREST) ** balance).argmax(1))
 
 

@@ -182,7 +182,7 @@ def matched_filter_ceiling(
     def impure(threshold: float) -> float:
         true = true_rate * float(ndtr(snr - threshold).sum())
         false = area / (2 * width**2) / (2 * math.pi) ** 1.5 * threshold * math.exp(-(threshold**2) / 2)
-        return true / (true + false) - purity
+        return float(true / (true + false) - purity)
 
     threshold = brentq(impure, 1.5, 12.0)
     return float(threshold), ndtr(snr - threshold)

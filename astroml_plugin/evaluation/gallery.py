@@ -88,10 +88,12 @@ def stretched(image: Array) -> Array:
     factor = np.arcsinh(total / _SOFTENING) / np.maximum(total, 1e-9) / np.arcsinh(top / _SOFTENING)
     if len(planes) < 3:
         floor = np.arcsinh(planes[0] / _SOFTENING) / np.arcsinh(top / _SOFTENING)
-        return np.clip(0.12 + 0.88 * floor, 0, 1)
+        grey: Array = np.clip(0.12 + 0.88 * floor, 0, 1)
+        return grey
     chosen = planes[np.linspace(len(planes) - 1, 0, 3).round().astype(int)]
     noise_floor = 0.06 + 0.01 * chosen * (total < _SOFTENING)
-    return np.clip(np.moveaxis(np.maximum(chosen * factor, noise_floor), 0, -1), 0, 1)
+    colours: Array = np.clip(np.moveaxis(np.maximum(chosen * factor, noise_floor), 0, -1), 0, 1)
+    return colours
 
 
 def cut(image: np.ndarray, x: float, y: float, size: int) -> np.ndarray:

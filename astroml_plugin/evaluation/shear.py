@@ -150,7 +150,8 @@ def _mean_of_finite(values: F64) -> F64:
     """Mean over the last axis but one of what is finite, NaN where nothing is."""
     there = np.isfinite(values)
     with np.errstate(invalid="ignore"):
-        return np.where(there, values, 0.0).sum(-2) / np.where(there.any(-2), there.sum(-2), np.nan)
+        result: F64 = np.where(there, values, 0.0).sum(-2) / np.where(there.any(-2), there.sum(-2), np.nan)
+        return result
 
 
 def leakage(sums: F64, selection: F64 | float = 0.0) -> F64:

@@ -72,7 +72,8 @@ def network_auc(real: Tensor, made: Tensor, *, epochs: int = 6, seed: int = 0) -
 def nearest(images: Tensor, known: Tensor) -> np.ndarray:
     """(n,) root mean square distance of each of `images` (n, p) to the nearest of `known` (m, p)."""
     found = [torch.cdist(some, known).amin(1) for some in images.split(256)]
-    return (torch.cat(found) / known.shape[1] ** 0.5).numpy()
+    values: np.ndarray = (torch.cat(found) / known.shape[1] ** 0.5).numpy()
+    return values
 
 
 def _enough(*counts: int) -> None:

@@ -83,7 +83,7 @@ def _windows_per_forward(model: RunModel) -> int:
     window = model.task.window
     if model.batch is None and model.device.type == "cuda":
         return stamps_per_forward(model.network, _window_shapes(model.task), model.device)
-    return max(1, (model.batch or PLAIN_BATCH) * STAMP_SIDE**2 // window**2)
+    return int(max(1, (model.batch or PLAIN_BATCH) * STAMP_SIDE**2 // window**2))
 
 
 def _window_shapes(task: DetectingTask) -> list[tuple[int, ...]]:

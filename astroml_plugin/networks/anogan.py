@@ -33,7 +33,8 @@ class Critic(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(n,) higher is more real."""
-        return self.head(self.features(image))[:, 0]
+        output: Tensor = self.head(self.features(image))[:, 0]
+        return output
 
 
 class AnoGAN(nn.Module):

@@ -117,7 +117,8 @@ class Decoder(nn.Module):
         found = self.first(latent).reshape(-1, self.width, self.sizes[0], self.sizes[0])
         for step, size in zip(self.steps, self.sizes[1:]):
             found = step(functional.interpolate(found, size=(size, size)))
-        return self.last(found)
+        output: Tensor = self.last(found)
+        return output
 
 
 class Judge(nn.Module):
@@ -134,7 +135,8 @@ class Judge(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (n,) from images (n, bands, h, w) in units of the noise."""
-        return self.network(compressed(middle(odd(image), self.seen)))[:, 0]
+        output: Tensor = self.network(compressed(middle(odd(image), self.seen)))[:, 0]
+        return output
 
 
 class Autoencoder(nn.Module):

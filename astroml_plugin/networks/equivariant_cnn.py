@@ -56,7 +56,8 @@ class SymmetricConvolution(nn.Module):
         """(n, orientations x after, h / stride, w / stride), normalised, from (n, channels, h, w)."""
         found = functional.conv2d(image, self.filters(), stride=self.stride, padding=self.size // 2).contiguous()
         each = found.reshape(len(found) * ORIENTATIONS, self.after, *found.shape[2:])
-        return self.norm(each).reshape(found.shape)
+        output: Tensor = self.norm(each).reshape(found.shape)
+        return output
 
     def folded(self) -> nn.Conv2d:
         """One ordinary convolution that gives equal outputs, for inference."""
@@ -135,7 +136,8 @@ class EquivariantCNN(nn.Module):
         """(n, outputs) from image (n, bands, h, w)."""
         found = self.features(self._padded(image)).mean((2, 3))
         turned = found.reshape(len(found), ORIENTATIONS, -1)
-        return self.head(torch.cat([turned.mean(1), turned.amax(1)], dim=1))
+        output: Tensor = self.head(torch.cat([turned.mean(1), turned.amax(1)], dim=1))
+        return output
 
     def _padded(self, image: Tensor) -> Tensor:
         """Sides that stay odd when they are halved, so that every layer is symmetric about the middle."""

@@ -47,12 +47,14 @@ class Flow(nn.Module):
     def forward(self, place: Tensor, others: Tensor, time: Tensor) -> Tensor:
         """(n, d) velocities at places (n, d) and times (n, 1) in 0 … 1."""
         waves = [wave(2 * math.pi * (k + 1) * time / 2) for k in range(_FREQUENCIES) for wave in (torch.sin, torch.cos)]
-        return self.layers(torch.cat([place, others, time, *waves], dim=1))
+        output: Tensor = self.layers(torch.cat([place, others, time, *waves], dim=1))
+        return output
 
     def error(self, wanted: Tensor, others: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """(n,) squared error of the velocity on the straight ways from `noise` to `wanted`."""
         place = (1 - time) * noise + time * wanted
-        return (self(place, others, time) - (wanted - noise)).square().mean(1)
+        output: Tensor = (self(place, others, time) - (wanted - noise)).square().mean(1)
+        return output
 
     def drawn(self, noise: Tensor, others: Tensor, steps: int = 32) -> Tensor:
         """(n, d) numbers, from normal deviates (n, d), by Heun's method."""

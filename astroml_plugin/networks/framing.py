@@ -146,4 +146,5 @@ def _doubled(image: Tensor) -> Tensor:
     before, after = side - side // 2, side // 2  # frequency 0 goes from place s // 2 to s
     transform = torch.fft.fftshift(torch.fft.fft2(image), dim=(-2, -1))
     wide = functional.pad(transform, (before, after, before, after))
-    return 4 * torch.fft.ifft2(torch.fft.ifftshift(wide, dim=(-2, -1))).real
+    output: Tensor = 4 * torch.fft.ifft2(torch.fft.ifftshift(wide, dim=(-2, -1))).real
+    return output

@@ -101,7 +101,8 @@ class Residual(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(n, after, ...) from (n, before, ...)."""
-        return self.act(self.body(image) + self.around(image))
+        output: Tensor = self.act(self.body(image) + self.around(image))
+        return output
 
 
 def convolution(

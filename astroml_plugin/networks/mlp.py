@@ -72,4 +72,5 @@ class MLP(nn.Module):
             if psf is None:
                 raise ValueError("this network takes the PSF as its second input")
             found = torch.cat([found, (psf * PSF_GAIN).flatten(1)], dim=1)
-        return self.layers(found)
+        output: Tensor = self.layers(found)
+        return output

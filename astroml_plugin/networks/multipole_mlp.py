@@ -175,7 +175,8 @@ def _orthonormal(columns: Tensor) -> Tensor:
     """Gram-Schmidt from the first column on, the sign of each kept."""
     unit = columns / torch.linalg.vector_norm(columns, dim=0)
     basis, triangle = torch.linalg.qr(unit)
-    return basis * torch.sign(torch.diagonal(triangle))
+    output: Tensor = basis * torch.sign(torch.diagonal(triangle))
+    return output
 
 
 def quarter_turns(scales: int, orders: int) -> tuple[Tensor, Tensor]:

@@ -98,4 +98,5 @@ class ResidualCNN(nn.Module):
         """(n, outputs) from image (n, bands, h, w) and, where taken, psf (n, bands, py, px) of unit sum."""
         found = self.features(image)
         pooled = found.mean((2, 3)) if self.pooling == "mean" else found.amax((2, 3))
-        return self.head(self.dropout(with_psf(pooled, self.psf_features, psf)))
+        output: Tensor = self.head(self.dropout(with_psf(pooled, self.psf_features, psf)))
+        return output

@@ -76,4 +76,5 @@ class StridedCNN(nn.Module):
     def forward(self, image: Tensor, psf: Tensor | None = None) -> Tensor:
         """(n, outputs) from image (n, bands, h, w) and, where taken, psf (n, bands, py, px) of unit sum."""
         found = self.pool(self.features(image)).flatten(1)
-        return self.head(with_psf(found, self.psf_features, psf))
+        output: Tensor = self.head(with_psf(found, self.psf_features, psf))
+        return output

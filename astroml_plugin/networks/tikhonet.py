@@ -34,7 +34,8 @@ def transfer(psf: Tensor, size: int) -> Tensor:
         cut = middle - size // 2
         psf, middle, side = psf[..., cut : cut + size, cut : cut + size], size // 2, size
     placed = functional.pad(psf, (0, size - side, 0, size - side)).roll((-middle, -middle), dims=(-2, -1))
-    return torch.fft.rfft2(placed)
+    output: Tensor = torch.fft.rfft2(placed)
+    return output
 
 
 def restored(image: Tensor, psf: Tensor, sharp: Tensor) -> Tensor:
@@ -51,7 +52,8 @@ def restored(image: Tensor, psf: Tensor, sharp: Tensor) -> Tensor:
     across = 2 * torch.pi * torch.fft.rfftfreq(size, device=image.device)
     power = torch.exp(-(_EXPECTED_SIGMA**2) * (along[:, None].square() + across.square())).clamp_min(1e-9)
     ratio = wanted * blur.conj() / (blur.abs().square() + size * size / (flux.square() * power))
-    return torch.fft.irfft2(torch.fft.rfft2(image) * ratio, s=(size, size))
+    output: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * ratio, s=(size, size))
+    return output
 
 
 def blurred(sharp_image: Tensor, psf: Tensor, sharp: Tensor) -> Tensor:
@@ -59,7 +61,8 @@ def blurred(sharp_image: Tensor, psf: Tensor, sharp: Tensor) -> Tensor:
     size = sharp_image.shape[-1]
     given = transfer(sharp[None, None], size)
     ratio = transfer(psf, size) * given.conj() / (given.abs().square() + 1e-4)
-    return torch.fft.irfft2(torch.fft.rfft2(sharp_image) * ratio, s=(size, size))
+    output: Tensor = torch.fft.irfft2(torch.fft.rfft2(sharp_image) * ratio, s=(size, size))
+    return output
 
 
 class Tikhonet(nn.Module):

@@ -78,7 +78,8 @@ class TimmNetwork(nn.Module):
 
     def forward(self, image: Tensor, psf: Tensor | None = None) -> Tensor:
         """(n, outputs) from image (n, bands, h, w) and, where taken, psf (n, bands, py, px) of unit sum."""
-        return self.head(self.dropout(with_psf(self.backbone(image), self.psf_features, psf)))
+        output: Tensor = self.head(self.dropout(with_psf(self.backbone(image), self.psf_features, psf)))
+        return output
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -18,7 +18,8 @@ class _Residual(nn.Module):
         self.body = nn.Sequential(*convolution(width, width, 3, 1, act, batch_norm))
 
     def forward(self, image: Tensor) -> Tensor:
-        return image + self.body(image)
+        output: Tensor = image + self.body(image)
+        return output
 
 
 class _Shuffled(nn.Conv2d):
@@ -115,7 +116,7 @@ class UNet(nn.Module):
             found += (2 if level == 0 else 1) * 2**level  # strided convolution
             found += count * 2 ** (level + 1)
         found += sum(2 ** (level + 1) for level in range(len(self.depth) - 1))  # the way up
-        return found + 2 + self.stride - 1  # head; the cell of the deepest level
+        return int(found + 2 + self.stride - 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """(n, outputs, h, w) from (n, bands, h, w)."""
@@ -126,4 +127,5 @@ class UNet(nn.Module):
             levels.append(found)
         for up, back, beside in zip(self.up, self.back, levels[-2::-1]):
             found = back(up(found) + beside)
-        return self.head(found)
+        output: Tensor = self.head(found)
+        return output

@@ -43,9 +43,9 @@ class Proposals(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration, with its trial's number."""
         if self.watch.over:
-            return Searcher.FINISHED
+            return str(Searcher.FINISHED)
         trial = self.begun.pop(0) if self.begun else self.proposed()
-        return Searcher.FINISHED if trial is None else TrialSegment(trial.number).to_config(trial.configuration)
+        return str(Searcher.FINISHED) if trial is None else TrialSegment(trial.number).to_config(trial.configuration)
 
     def proposed(self) -> Trial | None:
         """A further trial of the study; None where there is none, or no disk to write it on."""
@@ -86,11 +86,11 @@ class SegmentProposals(Proposals):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next segment; None while others of its generation run."""
         if self.watch.over:
-            return Searcher.FINISHED
+            return str(Searcher.FINISHED)
         if not self.waiting and self.running:
             return None
         if not self.waiting and not self._exchanged():
-            return Searcher.FINISHED
+            return str(Searcher.FINISHED)
         one = self.watch.trials[self.waiting.pop(0)]
         self.running.add(trial_id)
         end = self.population.end(self.generation)

@@ -92,7 +92,7 @@ class Parameter:
         if self.kind == "choice":
             return self.values.index(frozen(value)) / max(1, len(self.values) - 1)
         low, high, value = (math.log(v) if self.logarithmic else float(v) for v in (*self.values, value))
-        return (value - low) / (high - low)
+        return float((value - low) / (high - low))
 
     def contains(self, value: Any) -> bool:
         """Whether a value may occur."""

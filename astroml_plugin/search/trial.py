@@ -178,7 +178,7 @@ def changeable(base: Recipe, space: Space, plan: Plan) -> frozenset[str]:
 
 def _of_optimisation(one: Parameter) -> bool:
     if one.key == "training.ema":  # without an average there are no averaged weights to go on from
-        return min(one.values) > 0
+        return bool(min(one.values) > 0)
     return one.key.startswith("training.") and one.key not in ("training.seed", "training.patience")
 
 

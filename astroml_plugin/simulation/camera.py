@@ -67,7 +67,8 @@ class Camera:
         """(band,) place of each band along a colour, 0 at the reference band."""
         spread = np.linspace(-1.0, 0.55, len(self.bands)) if len(self.bands) > 1 else np.zeros(1)
         place = np.array([_POSITION.get(band, spread[i]) for i, band in enumerate(self.bands)])
-        return place - place[self.reference]
+        values: F64 = place - place[self.reference]
+        return values
 
     def variance(self, model: F32) -> F32:
         """Noise variance per pixel of a noiseless image, same shape."""
@@ -99,7 +100,8 @@ def correlated(white: F32, correlation: float) -> F32:
     centre, side = np.float32(1 / (1 + 2 * a * a)), np.float32(a / (1 + 2 * a * a))
     rows = white[..., 1:-1, :] + np.float32(a) * (white[..., :-2, :] + white[..., 2:, :])
     columns: F32 = np.add(rows[..., :-2], rows[..., 2:], dtype=np.float32)
-    return np.add(centre * rows[..., 1:-1], side * columns, dtype=np.float32)
+    values: F32 = np.add(centre * rows[..., 1:-1], side * columns, dtype=np.float32)
+    return values
 
 
 def flux_of(mag: F64, camera: Camera) -> F64:

@@ -24,15 +24,17 @@ def reach(objects: Objects, i: int, psf: Psf, camera: Camera) -> float:
     margin = _PSF_REACH * psf.fwhm / 0.7 * 0.2 / scale
     blur = Blur(psf.fwhm / 1.02 / scale, margin, FAINTEST * camera.sky_sigma)
     to_pixels, flux = Matrix(1 / scale, 0.0, 0.0, 1 / scale), flux_of(objects.mag[i], camera)
-    return max(
-        part.profile.reach(to_pixels.after(part.matrix), float((flux * part.share).max()), blur)
-        for part in objects.parts[i]
+    return float(
+        max(
+            part.profile.reach(to_pixels.after(part.matrix), float((flux * part.share).max()), blur)
+            for part in objects.parts[i]
+        )
     )
 
 
 def spread(objects: Objects, i: int, camera: Camera) -> float:
     """Pixels from the centre of object `i` beyond which lies next to none of its light, the PSF's blur apart."""
-    return max(part.profile.spread * part.matrix.stretch() for part in objects.parts[i]) / camera.pixel_scale
+    return float(max(part.profile.spread * part.matrix.stretch() for part in objects.parts[i]) / camera.pixel_scale)
 
 
 def draw(objects: Objects, i: int, psf: Psf, camera: Camera, dx: float, dy: float, size: int) -> F32:

@@ -205,7 +205,7 @@ class Point:
     def reach(self, matrix: Matrix, flux: float, blur: Blur) -> float:
         """Reach of the wings of a Moffat PSF of beta 3 (see `Profile.reach`)."""
         wings = blur.core * (max(flux, 0.0) * 2 / (math.pi * blur.core**2) / blur.limit) ** (1 / 6)
-        return max(2 * blur.margin, wings)
+        return float(max(2 * blur.margin, wings))
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class Sersic:
         area = abs(matrix.xx * matrix.yy - matrix.xy * matrix.yx)
         brightness = flux / (2 * math.pi * n * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n) * area)
         scale = (1 + max(0.0, math.log(max(brightness / blur.limit, 1.0))) / b) ** n
-        return matrix.stretch() * max(scale, 2.5) + blur.margin
+        return float(matrix.stretch() * max(scale, 2.5) + blur.margin)
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,8 @@ def _radial_at(table: F32, matrix: Matrix, grid: Grid) -> F32:
     rise -= low
     rise *= position
     rise += low
-    return rise
+    values: F32 = rise
+    return values
 
 
 @lru_cache(maxsize=32)

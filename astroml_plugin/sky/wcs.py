@@ -318,7 +318,8 @@ def _axes(ra: F64, dec: F64) -> tuple[F64, F64]:
 
 def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> F64:
     """Angle between positions in degrees, exact at small and large angles."""
-    return np.degrees(angular_separation(*(np.radians(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))))
+    values: F64 = np.degrees(angular_separation(*(np.radians(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))))
+    return values
 
 
 def healpix29(ra: ArrayLike, dec: ArrayLike) -> I64:

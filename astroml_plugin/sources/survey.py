@@ -141,7 +141,8 @@ class Survey(Store, TileTable):
         if index >= array.shape[0]:  # opened before the driver made room
             del self._opened[(name, False)]
             array = self.array(name)
-        return arrays.read_unit(self.url, name, array, index, index, index + 1, region)[0]
+        values: np.ndarray = arrays.read_unit(self.url, name, array, index, index, index + 1, region)[0]
+        return values
 
     def write_tile(self, index: int, tile: Tile) -> str:
         """Write one reserved tile's arrays and return their checksum; the tile exists once `commit` lists it."""

@@ -208,7 +208,8 @@ class Task(Judged):
     @property
     def pixel_scale(self) -> float | None:
         """Arcsec per pixel, None where unknown."""
-        return self.settings.pixel_scale
+        scale: float | None = self.settings.pixel_scale
+        return scale
 
     def build_network(self, network: str | type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
         """The network, by registered name or class, for this task's bands, PSF and outputs, and sizes if it asks.

@@ -263,7 +263,8 @@ def _shifted(image: Tensor, by: Tensor) -> Tensor:
     ky = 2 * math.pi * torch.fft.fftfreq(height, device=image.device)
     kx = 2 * math.pi * torch.fft.rfftfreq(width, device=image.device)
     phase = by[:, 1, None, None] * ky[:, None] + by[:, 0, None, None] * kx
-    return torch.fft.irfft2(torch.fft.rfft2(image) * torch.exp(-1j * phase), s=(height, width))
+    output: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * torch.exp(-1j * phase), s=(height, width))
+    return output
 
 
 def _fit(pixels: Tensor, size: int) -> Tensor:

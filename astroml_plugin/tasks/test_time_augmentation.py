@@ -35,7 +35,8 @@ class SymmetryAverage(nn.Module):
                 for item in inputs
             )
             total = total + self.network(*moved)
-        return total / self.count
+        output: Tensor = total / self.count
+        return output
 
 
 def averaged(task: Task, network: nn.Module) -> nn.Module:

@@ -92,7 +92,8 @@ class GanTrainer:
 
     def made(self, count: int, random: torch.Generator) -> Tensor:
         """Generated images (count, b, s, s), with gradients."""
-        return self.generator(self.network.drawn(count, random).to(self.device))
+        output: Tensor = self.generator(self.network.drawn(count, random).to(self.device))
+        return output
 
     def criticise(self, real: Tensor, random: torch.Generator) -> float:
         """One step of the critic; gives the distance it sees."""

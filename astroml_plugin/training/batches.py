@@ -161,4 +161,4 @@ class StampBatches:
         """Bytes of one decoded stamp: pixels, validity, variance."""
         source = self.data.first
         per_pixel = source.dtype.itemsize + 1 + 4 * source.has_variance
-        return source.size[0] * source.size[1] * (len(self.bands) * per_pixel + 2 * len(self.layers))
+        return int(source.size[0] * source.size[1] * (len(self.bands) * per_pixel + 2 * len(self.layers)))

@@ -49,7 +49,8 @@ class Recipe:
         network = registry.load(registry.NETWORKS, self.network)
         known = set(inspect.signature(network).parameters) - {"bands", "outputs", "psf", "size", "psf_size"}
         refuse_unknown(self.network_arguments, known, "[network_arguments] of the recipe")
-        return kind.from_settings(self.settings, "[settings] of the recipe")
+        task: Task = kind.from_settings(self.settings, "[settings] of the recipe")
+        return task
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Recipe:

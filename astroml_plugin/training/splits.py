@@ -116,7 +116,8 @@ def divide(objects: Objects, settings: SplitSettings, usable: np.ndarray) -> dic
 
 
 def _ids(objects: Objects) -> np.ndarray:
-    return objects.labels["object_id"].to_numpy()
+    values: np.ndarray = objects.labels["object_id"].to_numpy()
+    return values
 
 
 def _split_numbers(objects: Objects, settings: SplitSettings) -> np.ndarray:

@@ -62,7 +62,7 @@ def one_of(schema: pa.Schema, name: str, what: str, remedy: str) -> str:
         return name
     several = [column for column in schema.names if column.endswith("_" + name)]
     if len(several) == 1:
-        return several[0]
+        return str(several[0])
     if several:
         raise InputError(f"the catalog has {what} of several bundles ({', '.join(several)}): choose by {remedy}")
     raise unknown(schema, name, remedy)

@@ -210,7 +210,8 @@ class _Columns:
     def __call__(self, table: Table, rows: I64 | None = None) -> Array:
         chosen = table if rows is None else {kind: table[kind][rows] for kind in self.kinds}
         scaled = (self._filled(self._raw(chosen)) - self._mean) / self._scatter
-        return np.clip(scaled, -6, 6)
+        values: Array = np.clip(scaled, -6, 6)
+        return values
 
 
 def _best(chosen: Method, x: Array, y: I64, weight: Array, held: tuple[Array, I64], seed: int) -> Any:

@@ -104,4 +104,5 @@ def gaussian(fwhm: float) -> F32:
     axis = np.arange(-half, half + 1)
     profile = np.exp(-0.5 * (axis / (fwhm / 2.3548)) ** 2)
     kernel = profile[:, None] * profile
-    return (kernel / kernel.sum()).astype(np.float32)
+    values: F32 = (kernel / kernel.sum()).astype(np.float32)
+    return values

@@ -121,7 +121,8 @@ def _first_below(values: Array, level: float, start: int) -> Array:
     rows = np.arange(len(values))
     high, low = values[rows, place - 1], values[rows, place]
     step = np.clip((high - level) / np.where(high > low, high - low, 1), 0, 1)
-    return np.where(below.any(1), place - 1 + step, place)
+    result: Array = np.where(below.any(1), place - 1 + step, place)
+    return result
 
 
 def light_within(grown: Array, radius: Array) -> Array:
@@ -130,7 +131,8 @@ def light_within(grown: Array, radius: Array) -> Array:
     below = np.minimum(place.astype(int), grown.shape[1] - 2)
     rows = np.arange(len(grown))
     step = (place**2 - below**2) / (2 * below + 1)
-    return grown[rows, below] * (1 - step) + grown[rows, below + 1] * step
+    values: Array = grown[rows, below] * (1 - step) + grown[rows, below + 1] * step
+    return values
 
 
 def radius_holding(grown: Array, wanted: Array) -> Array:

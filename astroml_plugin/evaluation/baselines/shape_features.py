@@ -134,7 +134,8 @@ def _gini_m20(light: Array, used: Array) -> dict[str, Array]:
     cx, cy = whole[:, 1] / whole[:, 0], whole[:, 2] / whole[:, 0]
 
     def second(sums: Array) -> Array:
-        return sums[:, 3] - 2 * cx * sums[:, 1] - 2 * cy * sums[:, 2] + (cx**2 + cy**2) * sums[:, 0]
+        values: Array = sums[:, 3] - 2 * cx * sums[:, 1] - 2 * cy * sums[:, 2] + (cx**2 + cy**2) * sums[:, 0]
+        return values
 
     offset_x, offset_y = cx - (width - 1) / 2, cy - (height - 1) / 2
     return {"gini": gini, "m20": lg(second(brightest) / second(whole)), "offset": np.hypot(offset_x, offset_y)}
@@ -186,7 +187,8 @@ def _best_centres(light: Array) -> I64:
     core = np.ascontiguousarray(light[:, height // 4 : height - height // 4, width // 4 : width - width // 4])
     even = np.ones_like(core)
     found = [np.divide(*_turned_difference(core, even, dy, dx)) for dy, dx in _SHIFTS]
-    return np.argmin(found, axis=0)
+    values: I64 = np.argmin(found, axis=0)
+    return values
 
 
 def _asymmetry(light: Array, sigma: Array, seen: Profile, rings: Rings) -> dict[str, Array]:

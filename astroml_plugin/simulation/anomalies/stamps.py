@@ -96,7 +96,8 @@ class _Stamp:
         across = x * math.sin(trail.angle) - y * math.cos(trail.angle) - trail.distance
         sigma = np.array([math.hypot(psf.fwhm / 2.355, trail.width) / scale for psf in self.psfs])[:, None, None]
         peak = (trail.peak * self.camera.sigma)[:, None, None]
-        return (peak * np.exp(-0.5 * (across / sigma) ** 2)).astype(np.float32)
+        values: F32 = (peak * np.exp(-0.5 * (across / sigma) ** 2)).astype(np.float32)
+        return values
 
     def truth(self) -> dict[str, object]:
         """The label columns; NaN where there is no such thing."""

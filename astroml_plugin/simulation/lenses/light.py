@@ -160,4 +160,5 @@ def _knotted(light: Array, x: F32, y: F32, rng: np.random.Generator, number: tup
 def _scaled(light: Array, x: F32) -> F32:
     """Scale light to unit flux on this grid."""
     step = float(x[0, 1] - x[0, 0])
-    return np.divide(light, light.sum() * step * step, dtype=np.float32)
+    values: F32 = np.divide(light, light.sum() * step * step, dtype=np.float32)
+    return values

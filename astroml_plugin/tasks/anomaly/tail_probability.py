@@ -50,7 +50,8 @@ class Tail:
         tail = np.where(below > 0, levels[0] * np.exp(-np.clip(below / width, 0, 700)), tail)
         excess = np.maximum(above, 0) / self.scale
         grown = excess if self.shape < 1e-6 else np.log1p(self.shape * excess) / self.shape
-        return np.where(above > 0, levels[-1] + grown / math.log(10), tail)
+        result: F64 = np.where(above > 0, levels[-1] + grown / math.log(10), tail)
+        return result
 
 
 def fit_tail(values: F64) -> Tail:

@@ -291,7 +291,8 @@ class AnomalyTask(Task):
     def _sum(self, tails: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n,) weighted power mean of the signs; its tail is the score."""
         weights, power = self._weights(), self.settings.power
-        return np.sum([weights[name] * tails[name] ** power for name in SIGNS], axis=0) ** (1 / power)
+        values: np.ndarray = np.sum([weights[name] * tails[name] ** power for name in SIGNS], axis=0) ** (1 / power)
+        return values
 
     # ---- the catalog -------------------------------------------------------------------------------------------
 

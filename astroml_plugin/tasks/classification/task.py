@@ -172,7 +172,8 @@ class ClassifyTask(Task):
             return np.stack([(values > 0.5).sum(0), (values <= 0.5).sum(0)], axis=1)
         if targets.ndim == 1:
             return np.bincount(targets.numpy(), minlength=self.outputs)[:, None]
-        return (targets.numpy() > 0).sum(0)[:, None]
+        result: np.ndarray = (targets.numpy() > 0).sum(0)[:, None]
+        return result
 
     # ---- options of a run --------------------------------------------------------------------------------------
 

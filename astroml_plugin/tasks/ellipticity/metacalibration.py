@@ -183,7 +183,8 @@ def _transform(image: Tensor, side: int, centre: Tensor | None = None) -> tuple[
 def _pixels(transform: Tensor, size: int, side: int) -> Tensor:
     """Stamps (..., size, size) of a transform about pixel size // 2."""
     phase = _phase((size, size), side, transform.device).conj()
-    return torch.fft.irfft2(transform * phase, s=(side, side))[..., :size, :size]
+    output: Tensor = torch.fft.irfft2(transform * phase, s=(side, side))[..., :size, :size]
+    return output
 
 
 def _with_wings(psf: Tensor, size: int) -> Tensor:

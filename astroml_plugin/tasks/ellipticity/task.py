@@ -239,13 +239,15 @@ def to_sky(ellipticity: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         sky = np.stack([turned[:, 0, 0] - turned[:, 1, 1], 2 * turned[:, 0, 1]], axis=1) / trace[:, None]
         modulus = np.minimum((sky**2).sum(1, keepdims=True), 1.0)
-        return sky / (1 + np.sqrt(1 - modulus))
+        values: np.ndarray = sky / (1 + np.sqrt(1 - modulus))
+        return values
 
 
 def position_angle(sky: np.ndarray) -> np.ndarray:
     """Degrees of the major axis from North through East, in [0, 180), from (n, 2) in the frame +x West, +y North."""
     from_west = 0.5 * np.degrees(np.arctan2(sky[:, 1], sky[:, 0]))
-    return np.mod(from_west - 90.0, 180.0)
+    values: np.ndarray = np.mod(from_west - 90.0, 180.0)
+    return values
 
 
 _SHAPE, _ERROR, _RESPONSE = "src.ellipticity", "stat.error;src.ellipticity", "arith.factor;src.ellipticity"

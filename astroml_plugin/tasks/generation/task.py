@@ -135,7 +135,8 @@ class GenerateTask(Task):
         """Length of the code of a stamp: its reconstruction, its latent vector; and the errors of both flows."""
         parts = self._parts(outputs)
         coded = 0.5 * self.settings.detail * parts["error"].clamp_min(1e-9).log() + parts["divergence"]
-        return coded + parts["latent_flow"] + parts["shape_flow"]
+        output: Tensor = coded + parts["latent_flow"] + parts["shape_flow"]
+        return output
 
     def _parts(self, outputs: Tensor) -> dict[str, Tensor]:
         """Means of `TERMS` over stamps that show a galaxy."""

@@ -78,7 +78,7 @@ class RestoreTask(Task):
         """FWHM of the restored pixels' PSF, pixels."""
         if not self.pixel_scale:
             raise InputError("restoring needs the pixel scale of the stamps: give it when they are ingested")
-        return self.settings.sharp_fwhm / self.pixel_scale
+        return float(self.settings.sharp_fwhm / self.pixel_scale)
 
     def build_network(self, network: str | type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
         """The network of maps, behind the filter that knows the PSF.

@@ -175,7 +175,7 @@ class _Turned:
     @property
     def half(self) -> int:
         """Pixels from a peak to the border of its surroundings."""
-        return self.left.shape[-1] // 2
+        return int(self.left.shape[-1] // 2)
 
     @property
     def side(self) -> I64:
@@ -260,7 +260,8 @@ def _unclaimed(row: I64, column: I64, candidates: I64, peak: tuple[I64, I64], fw
         return candidates
     tree = KDTree(np.stack([peak[1], peak[0]], axis=1))
     distance, nearest = tree.query(np.stack([column[candidates], row[candidates]], axis=1))
-    return candidates[(nearest == candidates) & (distance >= 0.7 * fwhm[candidates])]
+    values: I64 = candidates[(nearest == candidates) & (distance >= 0.7 * fwhm[candidates])]
+    return values
 
 
 def _once(row: I64, column: I64, snr: F64, candidates: I64, fwhm: F64) -> I64:

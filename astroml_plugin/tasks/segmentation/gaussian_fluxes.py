@@ -83,7 +83,8 @@ class GaussianFluxes:
             free = np.where(self.is_star, snr / (snr + _TRUST_PSF), 1.0)  # how far the size is the object's own
         noise = gain * np.sqrt(1 + free**2) * self.error
         relative = np.where(self.is_star, self.unsure, np.hypot(profiles, self.unsure))
-        return np.hypot(noise, relative * self.total)
+        values: F64 = np.hypot(noise, relative * self.total)
+        return values
 
 
 @dataclass(frozen=True)

@@ -24,4 +24,5 @@ def logit(probability: float) -> float:
 
 def logistic(logits: np.ndarray) -> np.ndarray:
     """Probabilities from log odds; NaN stays NaN."""
-    return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+    values: np.ndarray = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+    return values

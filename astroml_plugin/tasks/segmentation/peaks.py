@@ -77,7 +77,8 @@ def around(plane: NDArray[P], where: tuple[I64, I64], reach: int) -> NDArray[P]:
     height, width = plane.shape
     rows = (where[0][:, None] + side).clip(0, height - 1)
     columns = (where[1][:, None] + side).clip(0, width - 1)
-    return plane[rows[:, :, None], columns[:, None, :]]
+    values: NDArray[P] = plane[rows[:, :, None], columns[:, None, :]]
+    return values
 
 
 def centroids(weight: NDArray[np.floating], where: tuple[I64, I64]) -> tuple[Array, Array]:

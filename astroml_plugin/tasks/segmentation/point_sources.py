@@ -86,7 +86,7 @@ def _light_beyond(image: F64, centre: tuple[float, float]) -> float:
     slope = max(slope, _FLATTEST)
     circle = 2 * np.pi * outer * (far / half) ** slope * half**2 / (slope - 2)
     corners = float(image[radius > half].sum())
-    return max(0.0, circle - corners)
+    return float(max(0.0, circle - corners))
 
 
 def point_sources(profiles: list[PointProfile], cell: NDArray[np.intp], is_star: Bool) -> PointSources:

@@ -59,7 +59,8 @@ def estimated_variance(field: Field, assumed_noise: float) -> np.ndarray:
     image = torch.from_numpy(field.image)[None]
     noise = pixel_noise(image, image != 0, assumed_noise)[0].numpy()
     usable = np.ones(field.image.shape, bool) if field.bits is None else field.bits == 0
-    return usable * noise**2
+    values: np.ndarray = usable * noise**2
+    return values
 
 
 def variance_of(field: Field) -> np.ndarray:
