@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, run_choices
 from tests import universe
-from workflows.cli import main
+from workflows.cli import VERBS, main
 from workflows.infer import ObjectTable, dry_run, infer, plan
 
 
@@ -86,17 +87,31 @@ def test_a_dry_run_refuses_what_a_run_refuses(sky: Path, tmp_path: Path, changes
 
 
 def test_the_file_of_defaults_holds_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["infer", "--print-config"]) == 0
-    text = capsys.readouterr().out
-    written = tomllib.loads(text)
-    every = tomllib.loads(re.sub(r"(?m)^# (\w+ = )", r"\1", text))
+    written, every = _printed_config("infer", capsys)
     kinds = {"measure": MeasureOptions, "execution": ExecutionOptions, "objects": ObjectTable}
     assert set(written) == set(kinds)
     assert set(every) == {"source", "bundle", "out", *kinds}
     for table, kind in kinds.items():
         assert from_mapping(kind, written[table], "it") == kind()
         assert set(every[table]) == set(inspect.signature(kind).parameters)
-    assert from_mapping(ExecutionOptions, every["execution"], "it").shard == (0, 4)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_prints_a_file_for_its_config(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, every = _printed_config(verb, capsys)
+    fields = {(one.holder, one.name) for one in VERBS[verb].parameters()}
+    assert fields == {("", name) for name, value in every.items() if not isinstance(value, dict) or not value} | {
+        (table, name) for table, values in every.items() if isinstance(values, dict) for name in values
+    }
+
+
+def _printed_config(verb: str, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the file of --print-config sets, and what it would set without the # of its options."""
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--print-config"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    return tomllib.loads(text), tomllib.loads(re.sub(r"(?m)^# (\w+ = )", r"\1", text))
 
 
 def test_a_run_by_file_and_its_resolved_copy(sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

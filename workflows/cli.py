@@ -40,7 +40,7 @@ class _VerbParser(_Parser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if len(self._actions) == 1:  # --help alone
-            by_file = any(word.startswith(("--config", "--print-config")) for word in args or ())
+            by_file = any(word.startswith("--config") for word in args or ())
             add_arguments(self, self.specification, by_file=by_file)
             self.add_argument("--json", action="store_true", help="print the result as one line of JSON")
         return super().parse_known_args(args, namespace)

@@ -79,8 +79,20 @@ def add_arguments(parser: argparse.ArgumentParser, verb: Verb, *, by_file: bool)
     if own_cluster := "client" in own and "scheduler" not in own:
         readers.add_cluster(parser)
     parser.add_argument("--config", type=readers.toml, metavar="TOML", help="a file with any of these options")
+    text = "print a file for --config with all defaults"
+    parser.add_argument("--print-config", action=_PrintConfig, nargs=0, const=verb, help=text)
     verb.add(parser)
     parser.set_defaults(run=verb.run, specification=verb, own_cluster=own_cluster, refuse=parser.error)
+
+
+class _PrintConfig(argparse.Action):
+    """Prints the file and ends, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from workflows.verbs.config_file import config_file
+
+        print(config_file(parser.prog, self.const.parameters()), end="")
+        parser.exit()
 
 
 def _add(parser: argparse.ArgumentParser, verb: Verb, parameter: Parameter, *, required: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call, settings
@@ -13,9 +12,6 @@ from workflows.verbs.readers import batch, gigabytes, shard
 
 
 def _infer(options: argparse.Namespace) -> int:
-    if options.print_config:
-        print((Path(__file__).parents[1] / "infer.toml").read_text(), end="")
-        return DONE
     if options.dry_run:
         return _dry_run(options)
     with Reporter() as report:
@@ -58,7 +54,6 @@ def _why_failed(catalog: str) -> str:
 
 def _add_modes(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")
-    verb.add_argument("--print-config", action="store_true", help="print a file for --config with all defaults")
 
 
 VERBS = {
