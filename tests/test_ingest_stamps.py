@@ -93,6 +93,7 @@ def test_npz_of_the_contract(tmp_path: Path) -> None:
         ({"images": PIXELS[:, :, :, 0]}, {"layout": "nyxc"}, "layout"),
         ({"images": PIXELS}, {"layout": "nyxc", "bands": "g"}, "has 3 bands"),
         ({"images": PIXELS[:0]}, {"layout": "nyxc"}, "no stamps"),
+        ({"images": PIXELS[:, :, :, 0] * 1e-60}, {}, "beyond float32"),
         ({"images": PIXELS[:2], "object_id": np.array(["99999999999999999999", "1"])}, {"layout": "nyxc"}, "64 bits"),
         ({"images": PIXELS[:2], "object_id": np.array(["J1234", "1"])}, {"layout": "nyxc"}, "whole numbers"),
     ],

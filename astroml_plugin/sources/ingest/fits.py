@@ -1,28 +1,19 @@
-"""FITS files as planes: what images a file holds, and how to read a part of one with bounded memory."""
+"""FITS files as planes: what images a file holds."""
 
 from __future__ import annotations
 
-import bz2
-import contextlib
-import gzip
-import io
-import lzma
-import re
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
 
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.wcs import Box, astropy_quiet, wcs_cards
-
-SUFFIX = re.compile(r"\.(fits?|fts|fit)(\.(fz|gz|bz2|xz))?$", re.IGNORECASE)
-
-_DECODERS = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+from astroml_plugin.sources.ingest.opening import BROKEN, FitsFile, one_line, open_fits, refuse_truncated
+from astroml_plugin.sources.ingest.pixels import Pixels, read_box
+from astroml_plugin.sources.ingest.samples import Sample, look
 
 ROLES = {
     **dict.fromkeys(("IMAGE", "SCI"), "image"),
@@ -35,24 +26,6 @@ ROLES = {
 
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZPT", "ZP", "MAGZP", "ZEROPNT")
 _FLUX_UNITS = {"NJY": 31.4, "NANOMAGGY": 22.5, "NMGY": 22.5, "UJY": 23.9, "JY": 8.9}
-_BROKEN = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError, zlib.error, lzma.LZMAError, fits.VerifyError)
-_FITS_BLOCK = 2880
-_BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-
-
-@dataclass(frozen=True)
-class Plane:
-    """One 2-D array of a FITS file."""
-
-    url: str
-    hdu: int
-    plane: int | None = None
-    """Plane of a cube; None for a 2-D array."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether the file can only be read as a whole (gzip, bzip2, xz)."""
-        return self.url.lower().endswith(tuple(_DECODERS))
 
 
 @dataclass(frozen=True)
@@ -80,67 +53,14 @@ class FitsImage:
     keywords: dict[str, str] = field(default_factory=dict)
     """Header cards that a mask map needs: MP_*, PLVER, INSTRUME."""
 
-    def plane(self, number: int) -> Plane:
+    whole: bool = False
+    """Whether the file can only be read as a whole."""
+    sample: Sample | None = None
+    """Level, noise and kind of the pixels; None where they cannot be decoded."""
+
+    def plane(self, number: int) -> Pixels:
         """Plane `number` of a cube, or the 2-D image itself."""
-        return Plane(self.url, self.hdu, None if self.planes is None else number)
-
-
-def stem_of(url: str) -> str:
-    """File name without folder and FITS suffixes."""
-    return SUFFIX.sub("", url.split("?")[0].rstrip("/").rsplit("/", 1)[-1])
-
-
-@dataclass(frozen=True)
-class FitsFile:
-    """An open FITS file."""
-
-    url: str
-    hdus: Any
-    """astropy's HDUList."""
-    raw: bytes | None
-    """All bytes of a file that could only be read as a whole."""
-
-
-@contextlib.contextmanager
-def open_fits(url: str, *, scan: bool = True) -> Iterator[FitsFile]:
-    """An open FITS file, read lazily where it allows that; `scan` finds all HDUs at once, and broken ones with them.
-
-    Raises:
-        InputError: the file is not there or is no readable FITS file.
-    """
-    shown = storage.redact(url)
-    try:
-        with astropy_quiet():
-            file = _open(url)
-            if scan:
-                len(file.hdus)
-    except FileNotFoundError:
-        raise InputError(f"{shown} does not exist: check the path") from None
-    except PermissionError as error:
-        raise InputError(f"{shown} may not be read: {error.strerror}") from error
-    except _BROKEN as error:
-        raise InputError(f"{shown} is no readable FITS file ({one_line(error)}): check it or fetch it again") from error
-    try:
-        yield file
-    finally:
-        with astropy_quiet():
-            file.hdus.close()
-
-
-def _open(url: str) -> FitsFile:
-    decoder = next((decode for suffix, decode in _DECODERS.items() if url.lower().endswith(suffix)), None)
-    if decoder is not None:
-        raw = decoder(storage.read_bytes(url))
-        return FitsFile(url, fits.open(io.BytesIO(raw), memmap=False), raw)
-    if storage.is_local(url):
-        return FitsFile(url, fits.open(storage.local_path(url), memmap=False), None)
-    filesystem, path = storage.filesystem(url)
-    return FitsFile(url, fits.open(filesystem.open(path, "rb", block_size=2**20), memmap=False), None)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's words on one line, without secrets."""
-    return " ".join(storage.redact(str(error)).split()) or type(error).__name__
+        return Pixels(self.url, self.hdu, None if self.planes is None else number, self.whole)
 
 
 def list_images(url: str, *, any_role: bool = False) -> list[FitsImage]:
@@ -153,11 +73,12 @@ def list_images(url: str, *, any_role: bool = False) -> list[FitsImage]:
         hdus = file.hdus
         try:
             with astropy_quiet():
-                _refuse_truncated(url, hdus)
+                refuse_truncated(file)
                 primary = hdus[0].header
-                found = [image for number, hdu in enumerate(hdus) if (image := _describe(url, number, hdu, primary))]
-        except _BROKEN as error:
+                found = [image for number, hdu in enumerate(hdus) if (image := _describe(file, number, hdu, primary))]
+        except BROKEN as error:
             raise InputError(f"{storage.redact(url)} is no readable FITS file: {one_line(error)}") from error
+        found = [replace(image, sample=look(file, image.plane(0), image.shape, image.planes)) for image in found]
         kinds = ", ".join(f"{type(hdu).__name__} {hdu.name}".strip() for hdu in hdus)
     if not found:
         raise InputError(f"{storage.redact(url)} holds no image of two or three axes (it has {kinds})")
@@ -167,24 +88,7 @@ def list_images(url: str, *, any_role: bool = False) -> list[FitsImage]:
     return found
 
 
-def _refuse_truncated(url: str, hdus: Any) -> None:
-    """astropy reads past the end as an error or as zeros, depending on the path: look before."""
-    stream = hdus[0]._file
-    position = stream.tell()
-    stream.seek(0, 2)
-    size = stream.tell()
-    stream.seek(position)
-    for number, hdu in enumerate(hdus):
-        info = hdu.fileinfo()
-        need = info["datLoc"] + (info["datSpan"] - _FITS_BLOCK + 1 if info["datSpan"] else 0)
-        if size < need:
-            raise InputError(
-                f"{storage.redact(url)} is truncated: HDU {number} ends at byte {info['datLoc'] + info['datSpan']}, "
-                f"the file at {size}: fetch it again"
-            )
-
-
-def _describe(url: str, number: int, hdu: Any, primary: Any) -> FitsImage | None:
+def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> FitsImage | None:
     if not isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
         return None
     shape = tuple(hdu.shape)
@@ -194,19 +98,21 @@ def _describe(url: str, number: int, hdu: Any, primary: Any) -> FitsImage | None
         return None
     header = hdu.header
     unit = str(_keyword(header, primary, "BUNIT") or "").strip()
+    size, planes = (int(shape[-2]), int(shape[-1])), int(shape[0]) if len(shape) == 3 else None
     return FitsImage(
-        url=url,
+        url=file.url,
         hdu=number,
         extname=hdu.name.strip() if header.get("EXTNAME") else str(number),
         version=int(hdu.ver or 1),
         role=_role(hdu, header),
-        shape=(int(shape[-2]), int(shape[-1])),
-        planes=int(shape[0]) if len(shape) == 3 else None,
+        shape=size,
+        planes=planes,
         header=wcs_cards(header),
         unit=unit,
         zero_point=_zero_point(header, primary, unit),
         saturation=_number(_keyword(header, primary, "SATURATE")),
         keywords=_mask_keywords(header, primary),
+        whole=file.raw is not None,
     )
 
 
@@ -246,62 +152,6 @@ def _zero_point(header: Any, primary: Any, unit: str) -> float | None:
         if flux is not None and flux > 0:
             return 2.5 * float(np.log10(flux))
     return _FLUX_UNITS.get(unit.upper())
-
-
-def read_box(file: FitsFile, plane: Plane, box: Box) -> np.ndarray:
-    """Pixels of `box` (inside the image) as a native 2-D array, scaled by BSCALE and BZERO, BLANK as NaN.
-
-    Only the box's rows are read, so that memory follows the tile, not the image.
-
-    Raises:
-        CorruptError: the pixels cannot be decoded.
-    """
-    try:
-        with astropy_quiet():
-            hdu = file.hdus[plane.hdu]
-            header = hdu.header
-        if isinstance(hdu, fits.CompImageHDU):
-            degenerate = len(hdu.shape) - (2 if plane.plane is None else 3)
-            index = (*(0,) * degenerate, *(() if plane.plane is None else (plane.plane,)))
-            values = np.asarray(hdu.section[(*index, slice(box.y0, box.y1), slice(box.x0, box.x1))])
-        else:
-            values = _scaled(_raw_box(file, hdu, plane.plane or 0, box), header)
-    except (*_BROKEN, MemoryError) as error:
-        where = f"{storage.redact(plane.url)} HDU {plane.hdu}"
-        raise CorruptError(f"{where} cannot be decoded: {one_line(error)}") from error
-    if values.shape != (box.height, box.width):
-        raise CorruptError(f"{storage.redact(plane.url)} HDU {plane.hdu} gives {values.shape} for {box}")
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
-def _raw_box(file: FitsFile, hdu: Any, plane: int, box: Box) -> np.ndarray:
-    """Stored values of a box, big-endian as in the file."""
-    height, width = hdu.shape[-2:]
-    kind = np.dtype(_BITPIX[hdu.header["BITPIX"]])
-    start = hdu.fileinfo()["datLoc"] + plane * height * width * kind.itemsize
-    if file.raw is not None:
-        pixels = np.frombuffer(file.raw, kind, height * width, start).reshape(height, width)
-        return pixels[box.y0 : box.y1, box.x0 : box.x1]
-    if storage.is_local(file.url):
-        pixels = np.memmap(storage.local_path(file.url), kind, "r", start, (height, width))
-        return np.array(pixels[box.y0 : box.y1, box.x0 : box.x1])
-    filesystem, path = storage.filesystem(file.url)
-    first, last = start + box.y0 * width * kind.itemsize, start + box.y1 * width * kind.itemsize
-    data = storage.retrying(filesystem.cat_file, path, start=first, end=last)  # by name: s3fs has version_id in between
-    return np.frombuffer(data, kind).reshape(box.height, width)[:, box.x0 : box.x1]
-
-
-def _scaled(values: np.ndarray, header: Any) -> np.ndarray:
-    """FITS scaling; whole-number offsets of integers (unsigned types) stay exact integers."""
-    scale, zero, blank = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0)), header.get("BLANK")
-    empty = values == blank if blank is not None and values.dtype.kind in "iu" else None
-    if (scale, zero) != (1.0, 0.0):
-        whole = values.dtype.kind in "iu" and scale == 1 and zero.is_integer() and values.dtype.itemsize < 8
-        values = values.astype(np.int64) + int(zero) if whole else values * scale + zero
-    if empty is not None and empty.any():
-        values = values.astype(np.float64)
-        values[empty] = np.nan
-    return values
 
 
 def read_psf(url: str) -> np.ndarray:

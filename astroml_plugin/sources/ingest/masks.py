@@ -106,12 +106,10 @@ def _lsst_bit(name: str) -> MaskBit:
     return LSST_PLANES.get(plane) or (MaskBit[plane] if plane in MaskBit.__members__ else MaskBit.OTHER)
 
 
-def variance_of_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse-variance weight -> (variance float32, bad bool): a weight of 0, negative or NaN has no variance (NaN)."""
+def variance_of_weight(weight: np.ndarray) -> np.ndarray:
+    """Inverse-variance weight -> variance float64: NaN for a weight of 0, negative or not finite."""
     good = np.isfinite(weight) & (weight > 0)
-    variance = np.full(weight.shape, np.nan, np.float32)
-    with np.errstate(over="ignore", divide="ignore"):
+    variance = np.full(weight.shape, np.nan)
+    with np.errstate(over="ignore"):
         np.divide(1.0, weight, out=variance, where=good, casting="unsafe")
-    good &= np.isfinite(variance)
-    variance[~good] = np.nan
-    return variance, ~good
+    return variance

@@ -16,6 +16,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, Array
 from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz, parse_ids
 from astroml_plugin.sources.ingest.options import IngestOptions
+from astroml_plugin.sources.ingest.pixels import as_float32
 from astroml_plugin.sources.ingest.plans import file_identity
 from astroml_plugin.sources.ingest.records import SourceRecord, existing, recorded, refuse_changed, reserve
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
@@ -200,16 +201,14 @@ def _write_block(stamps: Stamps, content: _Content, index: int, first: int, valu
     image = content.cut(values.pop("images"))
     variance, psf = values.pop("variance", None), values.pop("psf", None)
     table: dict[str, Any] = {}
-    ids = values.pop("object_id", None)
-    table["object_id"] = (
-        np.arange(first, first + len(image)) if ids is None else parse_ids(ids, storage.redact(content.url))
-    )
+    ids, shown = values.pop("object_id", None), storage.redact(content.url)
+    table["object_id"] = np.arange(first, first + len(image)) if ids is None else parse_ids(ids, shown)
     table |= dict(_as_columns(values))
     try:
         checksum = stamps.write_block(
             index,
-            image.astype(stamps.dtype, copy=False),
-            None if variance is None else content.cut(variance).astype(np.float32, copy=False),
+            as_float32(image, f"the images of {shown}") if stamps.dtype == np.float32 else image.astype(stamps.dtype),
+            None if variance is None else as_float32(content.cut(variance), f"the variance of {shown}"),
             None if psf is None else content.cut_psf(psf),
         )
         stamps.commit_objects(index, pa.table(table), checksum)

@@ -17,8 +17,9 @@ from astroml_plugin.compute.cluster import run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.typing import Array
-from astroml_plugin.sources.ingest.fits import SUFFIX, read_psf
+from astroml_plugin.sources.ingest.fits import read_psf
 from astroml_plugin.sources.ingest.npz import parse_ids
+from astroml_plugin.sources.ingest.opening import SUFFIX
 from astroml_plugin.sources.ingest.options import IngestOptions
 from astroml_plugin.sources.ingest.plans import file_identity
 from astroml_plugin.sources.ingest.records import SourceRecord, existing, recorded, reserve

@@ -14,9 +14,11 @@ import numpy as np
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.wcs import Wcs, separation
-from astroml_plugin.sources.ingest.fits import FitsImage, Plane, list_images, stem_of
+from astroml_plugin.sources.ingest.fits import FitsImage, list_images
 from astroml_plugin.sources.ingest.masks import MaskMap, mask_map
+from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions
+from astroml_plugin.sources.ingest.pixels import Pixels
 from astroml_plugin.sources.tile_table import check_name
 
 NO_FILE = "-"
@@ -42,17 +44,19 @@ class Field:
 class BandPlan:
     """Where one band of one image comes from."""
 
-    image: Plane | None
+    image: Pixels | None
     """None: this image does not have the band."""
-    variance: Plane | None = None
-    weight: Plane | None = None
-    error: Plane | None = None
-    mask: Plane | None = None
+    variance: Pixels | None = None
+    weight: Pixels | None = None
+    error: Pixels | None = None
+    mask: Pixels | None = None
     mask_map: MaskMap | None = None
     saturation: float | None = None
     unit: str = ""
     zero_point: float | None = None
     psf: str | None = None
+    factor: float = 1.0
+    """Factor by which pixels are multiplied, a power of ten; `unit` and `zero_point` are those after it."""
 
     @property
     def has_variance(self) -> bool:
@@ -299,13 +303,17 @@ def _band_plan(exposure: _Exposure, number: int, options: FitsOptions) -> BandPl
         if (other := getattr(exposure, role)) is not None
     }
     zero = options.zero_point
+    zero_point = image.zero_point if not zero else zero[number if len(zero) > 1 else 0]
+    saturation = options.saturation if options.saturation is not None else image.saturation
+    factor = 1.0 if image.sample is None else image.sample.factor
     return BandPlan(
         image=image.plane(number),
         **planes,
         mask_map=mask_map(options.mask_map, exposure.mask.keywords) if exposure.mask else None,
-        saturation=options.saturation if options.saturation is not None else image.saturation,
-        unit=image.unit,
-        zero_point=image.zero_point if not zero else zero[number if len(zero) > 1 else 0],
+        saturation=None if saturation is None else saturation * factor,
+        unit=image.unit if factor == 1 else f"{1 / factor:.0e} {image.unit}".strip(),
+        zero_point=None if zero_point is None else zero_point + 2.5 * float(np.log10(factor)),
+        factor=factor,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,8 +14,10 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.sky.wcs import Box, TileGeometry, Wcs
-from astroml_plugin.sources.ingest.fits import FitsFile, Plane, open_fits, read_box, read_psf
+from astroml_plugin.sources.ingest.fits import read_psf
 from astroml_plugin.sources.ingest.masks import variance_of_weight
+from astroml_plugin.sources.ingest.opening import FitsFile, open_fits
+from astroml_plugin.sources.ingest.pixels import Pixels, as_float32, read_box
 from astroml_plugin.sources.ingest.plans import BandPlan, ImagePlan
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
@@ -52,7 +55,7 @@ def write_tiles(task: TileTask) -> list[TileInfo]:
         return [_write(survey, task, index, geometry, files) for index, geometry in task.tiles]
 
 
-def _planes(band: BandPlan) -> list[Plane]:
+def _planes(band: BandPlan) -> list[Pixels]:
     return [plane for plane in (band.image, band.variance, band.weight, band.error, band.mask) if plane is not None]
 
 
@@ -111,31 +114,48 @@ def _read_band(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """(pixels float32, variance or None, mask uint32) of one band inside the image."""
 
-    def read(plane: Plane) -> np.ndarray:
+    def read(plane: Pixels) -> np.ndarray:
         return read_box(files[plane.url], plane, box)
 
     assert band.image is not None  # callers skip missing bands
-    pixels = _float32(read(band.image))
+    pixels = as_float32(_times(read(band.image), band.factor), _place(band.image))
     mask = np.zeros(pixels.shape, np.uint32)
-    variance = None
     if band.mask is not None and band.mask_map is not None:
         mask |= band.mask_map.apply(read(band.mask))
-    if band.variance is not None:
-        variance = _float32(read(band.variance))
-    elif band.error is not None:
-        variance = np.square(_float32(read(band.error)))
-    elif band.weight is not None:
-        variance, bad = variance_of_weight(read(band.weight))
-        mask[bad] |= np.uint32(MaskBit.BAD)
+    variance = _variance(band, read)
+    if variance is not None:
+        mask[np.isnan(variance)] |= np.uint32(MaskBit.BAD)
     mask[~np.isfinite(pixels)] |= np.uint32(MaskBit.UNMASKED_NAN)
     if band.saturation is not None:
         mask[pixels >= band.saturation] |= np.uint32(MaskBit.SATURATED)
     return pixels, variance, mask
 
 
-def _float32(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+def _variance(band: BandPlan, read: Callable[[Pixels], np.ndarray]) -> np.ndarray | None:
+    """Variance of the scaled pixels, from whichever plane gives it; NaN where that is 0, negative or not finite."""
+    square = band.factor**2
+    if band.variance is not None:
+        source, values = band.variance, _times(read(band.variance), square)
+    elif band.error is not None:
+        source = band.error
+        errors = read(source).astype(np.float64)
+        values = np.where(errors > 0, np.square(errors * band.factor), np.nan)
+    elif band.weight is not None:
+        source, values = band.weight, variance_of_weight(read(band.weight).astype(np.float64) / square)
+    else:
+        return None
+    found = as_float32(values, _place(source))
+    found[~(found > 0) | ~np.isfinite(found)] = np.nan
+    return found
+
+
+def _place(pixels: Pixels) -> str:
+    return f"{storage.redact(pixels.url)} HDU {pixels.hdu}"
+
+
+def _times(values: np.ndarray, factor: float) -> np.ndarray:
+    """Values in another unit, as float64; unchanged for a factor of 1."""
+    return values if factor == 1 else values.astype(np.float64) * factor
 
 
 def _psf(plan: ImagePlan, psf_shape: tuple[int, ...] | None) -> np.ndarray | None:

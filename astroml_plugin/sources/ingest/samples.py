@@ -1,0 +1,105 @@
+"""A look at some rows of a plane: its level, noise and kind of values, without reading it whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+
+from astroml_plugin.core.errors import CorruptError
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.sources.ingest.opening import FitsFile
+from astroml_plugin.sources.ingest.pixels import Pixels, read_box
+
+_STRIPS = 4
+_ROWS = 6
+"""Rows that are read together, at each of `_STRIPS` heights."""
+
+_PER_MAD = 1.4826
+"""Standard deviation of Gaussian noise over its median absolute deviation."""
+
+_SANE = (1e-9, 1e9)
+"""Noise of pixels of which squares and sums keep their precision in float32."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Numbers about the pixels of one plane, from some of its rows."""
+
+    finite: float
+    """Share of pixels that are finite."""
+    median: float
+    """Median of the finite pixels: the sky level of an image. NaN where none is finite."""
+    noise: float
+    """Standard deviation by the median absolute deviation."""
+    typical: float
+    """Median size of the pixels that are not 0."""
+    low: float
+    """Smallest finite pixel."""
+    high: float
+    """Largest finite pixel."""
+    negative: float
+    """Share of the finite pixels that are below 0, and not all of one value, as marks of missing pixels are."""
+    whole: bool
+    """Whether all finite pixels are whole numbers."""
+    zeros: float
+    """Share of the finite pixels that are exactly 0."""
+
+    @property
+    def factor(self) -> float:
+        """Power of ten that brings the pixels where float32 holds their variance; 1 where they are there already."""
+        scale = self.noise if self.noise > 0 else self.typical
+        if not np.isfinite(scale) or scale <= 0 or _SANE[0] <= scale <= _SANE[1]:
+            return 1.0
+        return float(10.0 ** -np.round(np.log10(scale)))
+
+
+def look(file: FitsFile, pixels: Pixels, shape: tuple[int, int], planes: int | None) -> Sample | None:
+    """Sample of a 2-D array, or of some planes of a cube; None where its pixels cannot be decoded.
+
+    Args:
+        file: the open file.
+        pixels: the array; of a cube any plane.
+        shape: (height, width).
+        planes: planes of the cube; None for a 2-D array.
+    """
+    height, width = shape
+    hdu = file.hdus[pixels.hdu]
+    slow = isinstance(hdu, fits.CompImageHDU) and str(hdu.compression_type).startswith("HCOMPRESS")
+    strips = 1 if slow else min(_STRIPS, height)
+    found = []
+    try:
+        for number in range(strips):
+            place = (number + 0.5) / strips
+            start = max(0, min(int(place * height), height - _ROWS))
+            box = Box(0, start, width, min(start + _ROWS, height))
+            plane = None if planes is None else int(place * planes)
+            found.append(read_box(file, Pixels(pixels.url, pixels.hdu, plane, pixels.whole), box).astype(np.float64))
+    except CorruptError:  # said again, with its place, when the tile is read
+        return None
+    return summarise(np.concatenate(found, axis=0))
+
+
+def summarise(values: np.ndarray) -> Sample:
+    """Sample of float64 values of any shape."""
+    good = values[np.isfinite(values)]
+    finite = good.size / values.size
+    if not good.size:
+        return Sample(0.0, *(np.nan,) * 5, 0.0, False, 0.0)
+    median = float(np.median(good))
+    noise = _PER_MAD * float(np.median(np.abs(good - median)))
+    sizes = np.abs(good[good != 0])
+    below = good[good < 0]
+    negative = below.size / good.size if below.size and below.min() < below.max() else 0.0
+    return Sample(
+        finite=finite,
+        median=median,
+        noise=noise,
+        typical=float(np.median(sizes)) if sizes.size else 0.0,
+        low=float(good.min()),
+        high=float(good.max()),
+        negative=negative,
+        whole=bool((good == np.round(good)).all()),
+        zeros=1 - sizes.size / good.size,
+    )
