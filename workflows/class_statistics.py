@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.export.facts import with_provenance
+from astroml_plugin.catalog.export.provenance import provenance
 from astroml_plugin.catalog.write import write_rows
+from astroml_plugin.core import storage
 from astroml_plugin.evaluation import class_statistics as statistics
 from astroml_plugin.evaluation.class_statistics import ClassStatistics, show
 
@@ -17,10 +21,11 @@ def class_statistics(catalog: str, *, evaluation: str, to: str | None = None, **
     Args:
         catalog: folder of a catalog with p_<class> and label.
         evaluation: metrics.json (path or URL) that `evaluate` wrote for the same bundle with the same settings.
-        to: also write the thresholds to this .parquet, .csv, .fits or .vot.
+        to: also write the thresholds to this .parquet, .csv, .ecsv, .fits or .vot.
         options: class_name, purity, top, prior, where: see `astroml_plugin.evaluation.class_statistics`.
     """
     result = statistics.class_statistics(catalog, evaluation=evaluation, **options)
     if to is not None:
-        write_rows(result.to_arrow(), to)
+        told = provenance(Catalog.open(catalog), made_by="class-statistics", evaluation=storage.redact(evaluation))
+        write_rows(with_provenance(result.to_arrow(), told), to)
     return result

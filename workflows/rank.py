@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from astroml_plugin.catalog import Catalog, ranking
+from astroml_plugin.catalog.export.facts import with_provenance
+from astroml_plugin.catalog.export.provenance import provenance
 from astroml_plugin.catalog.ranking import Ranked
 from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.write import write_rows
@@ -41,7 +43,7 @@ def rank(
         catalog: folder of a catalog, a path or an fsspec URL.
         top: rows of the list.
         options: the order and the folding.
-        to: .parquet, .csv, .fits or .vot file for the list.
+        to: .parquet, .csv, .ecsv, .fits or .vot file for the list.
         changes: single fields of the options by name, for example `score="p_lens"`.
 
     Returns:
@@ -63,7 +65,8 @@ def rank(
     else:
         ranked = ranking.top(catalog, top, score=order.score, fold_latent=order.fold_latent, **shared)
     if to is not None:
-        write_rows(ranked.table, to)
+        told = provenance(Catalog.open(catalog), made_by="rank", by=ranked.by, top=top, where=order.where)
+        write_rows(with_provenance(ranked.table, told), to)
     return ranked
 
 

@@ -6,6 +6,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.export.facts import with_provenance
+from astroml_plugin.catalog.export.provenance import provenance
 from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.evaluation.shear_catalog import ShearBin, ShearOptions, ShearResult, measure_shear, show
@@ -19,7 +22,7 @@ def shear(catalog: str, *, options: ShearOptions | None = None, to: str | None =
     Args:
         catalog: folder of a catalog with e1, e2, r11, r12, r21, r22.
         options: selection, bins, truth, calibration.
-        to: also write the bins to this .parquet, .csv, .fits or .vot.
+        to: also write the bins to this .parquet, .csv, .ecsv, .fits or .vot.
         changes: single fields of the options by name, for example `by="snr"`.
 
     Raises:
@@ -28,5 +31,6 @@ def shear(catalog: str, *, options: ShearOptions | None = None, to: str | None =
     started = time.perf_counter()
     result = measure_shear(catalog, with_changes(ShearOptions, options, changes, "the options of shear"))
     if to is not None:
-        write_rows(result.to_arrow(), to)
+        told = provenance(Catalog.open(catalog), made_by="shear", where=result.where, frame=result.frame)
+        write_rows(with_provenance(result.to_arrow(), told), to)
     return replace(result, seconds=round(time.perf_counter() - started, 3))

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from astroml_plugin.catalog import sql
+from astroml_plugin.catalog.export.headers import TEXT_LENGTH, reader_metadata
 from astroml_plugin.catalog.parts import (
     COMPACT,
     ROW_GROUP,
@@ -26,7 +27,7 @@ from astroml_plugin.catalog.parts import (
     open_parquet,
     with_metadata,
 )
-from astroml_plugin.catalog.schema import TEXT_LENGTH, is_text, reader_metadata
+from astroml_plugin.catalog.schema import is_text
 from astroml_plugin.core import storage
 
 UNIT = "_unit"

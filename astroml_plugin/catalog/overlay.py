@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.io import fits
 
+from astroml_plugin.catalog.export.fits import ENCODED, card_text, plain_or_coded
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.merge import publishing
 from astroml_plugin.catalog.store import Catalog
@@ -52,16 +53,19 @@ class LabelImage:
     def write_fits(self, to: str) -> None:
         """Write labels with the WCS of the box, and the objects as a table, whole or not at all."""
         header = fits.Header() if self.header is None else fits.Header.fromstring(self.header, sep="\n")
-        header["IMAGE"] = (self.image[:60], "parent image")
+        header["IMAGE"] = (card_text(self.image), "parent image")
         header["X0"], header["Y0"] = (self.box.x0, "its pixel (from 0) that is first here"), (self.box.y0, "")
+        tiles, coded = plain_or_coded(self.objects["tile"].to_pylist())
         columns = [
             fits.Column("label", "J", array=self.objects["label"].to_numpy().astype(np.int32)),
             fits.Column("object_id", "K", array=self.objects["object_id"].to_numpy()),
-            fits.Column("tile", "180A", array=np.array(self.objects["tile"].to_pylist(), "U180")),
+            fits.Column("tile", f"{max([1, *map(len, tiles)])}A", array=np.array([*tiles, ""])[:-1]),
             fits.Column("label_id", "J", array=self.objects["label_id"].to_numpy()),
         ]
         image = fits.PrimaryHDU(self.labels.astype(np.int32), header)
         table = fits.BinTableHDU.from_columns(columns, name="OBJECTS")
+        if coded:
+            table.header["TCOMM3"] = ENCODED
         with publishing(storage.absolute(to)) as target:
             fits.HDUList([image, table]).writeto(target, checksum=True)
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from astroml_plugin.catalog.schema import HEALPIX, reader_metadata, text_lengths, verify
+from astroml_plugin.catalog.export.headers import reader_metadata, text_lengths
+from astroml_plugin.catalog.schema import HEALPIX, verify
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.sky.wcs import healpix29, separation

@@ -5,7 +5,6 @@ A cone opens only the files whose HEALPix range in the manifest meets it; DuckDB
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -18,8 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.table import QTable
 
-from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, sql
+from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, lineage, sql
 from astroml_plugin.catalog.cones import Cone, checked_cone, cone_ranges, cone_sql
+from astroml_plugin.catalog.export.columns import settled
+from astroml_plugin.catalog.export.facts import metadata
+from astroml_plugin.catalog.export.provenance import provenance
 from astroml_plugin.catalog.parts import is_merged
 from astroml_plugin.catalog.schema import Column, is_text
 from astroml_plugin.catalog.write import file_format, to_astropy, write_batches
@@ -64,7 +66,11 @@ class QueryResult:
         return self.to_arrow().to_pandas()
 
     def to_qtable(self) -> QTable:
-        """The rows as an astropy QTable with units; integers (ids, flags) stay integers."""
+        """The rows as an astropy QTable with units; integers (ids, flags) stay integers.
+
+        Null integers, booleans and texts are masked, other null numbers are NaN. `meta` tells where the rows come from:
+        runs, bundles, source, SQL, the meaning of the flags.
+        """
         return QTable(to_astropy(self.to_arrow()))
 
     def shown(self) -> pa.Table:
@@ -90,7 +96,7 @@ def query(
         catalog: path or fsspec URL of its folder.
         sql: one SELECT over the views `catalog`, `failures` and `unplaced`; default: all of `catalog`.
         cone: (ra, dec, radius) in degrees: `catalog` holds only rows within. Rows without a sky position never are.
-        to: write the answer to this .parquet, .csv, .fits or .vot (whole or not at all) instead of holding it.
+        to: write the answer to this .parquet, .csv, .ecsv, .fits or .vot (whole or not at all) instead of holding it.
         limit: at most so many rows.
         memory: bound of DuckDB's memory, such as "4GB".
         tables: further views by name, to join with.
@@ -152,24 +158,33 @@ def _answer(
         sql.connect(temp_directory=spill, **options) as database,
     ):
         statement = None if text is None else one_select(database, text)
-        sources = _sources(database, text, catalog.schema)
+        origins = lineage.sources(database, text, catalog.schema)
         for name, table in tables.items():
             database.register(name, table)
         _create_views(database, catalog, paths, _view_where(cone, units), text)
         asked = statement or f"SELECT * FROM catalog {_order(cone)}"  # noqa: S608
         if limit is not None:
             asked = f"SELECT * FROM (\n{asked}\n) LIMIT {int(limit)}"  # noqa: S608
-        reader = database.sql(asked).to_arrow_reader(_BATCH)
-        schema = _described(reader.schema, sources)
-        columns = columns_of(schema)
+        reader = _checked(database.sql(asked)).to_arrow_reader(_BATCH)
+        told = provenance(catalog, sql=text, cone=None if cone is None else list(cone), limit=limit)
+        schema = _described(reader.schema, origins).with_metadata(metadata(told))
         batches = _typed(reader, schema)
         if to is None:
-            table = pa.Table.from_batches(batches, schema)
-            return QueryResult(table.num_rows, None, 0.0, columns, len(paths), table)
+            table = settled(pa.Table.from_batches(batches, schema))
+            return QueryResult(table.num_rows, None, 0.0, columns_of(table.schema), len(paths), table)
         if text is None and kind != "parquet" and HEALPIX in schema.names:
             schema, batches = _without_healpix(schema, batches)
         rows = write_batches(batches, schema, to, str(kind))
-        return QueryResult(rows, to, 0.0, columns, len(paths))
+        return QueryResult(rows, to, 0.0, columns_of(schema), len(paths))
+
+
+def _checked(answer: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """An answer without the one type that DuckDB hands over with other values (UHUGEINT)."""
+    for column, kind in zip(answer.columns, answer.types, strict=True):
+        if "UHUGEINT" in str(kind):
+            name = sql.name(column)
+            raise InputError(f"column '{column}' is a {kind}, which cannot be read: write CAST({name} AS VARCHAR)")
+    return answer
 
 
 def _order(cone: Cone | None) -> str:
@@ -249,35 +264,10 @@ def _create_views(
     sql.lock(database, f"{folder}/parts", [f"{folder}/{unplaced}"])
 
 
-def _sources(database: duckdb.DuckDBPyConnection, text: str | None, schema: pa.Schema) -> dict[str, pa.Field]:
-    """Answer column -> catalog column that it is, unchanged; computed columns have none (their unit is not known)."""
-    every = {column.name: column for column in schema}
-    if text is None:
-        return every
-    rows = database.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
-    tree = json.loads(rows[0][0])
-    node = (tree.get("statements") or [{}])[0].get("node", {})
-    table = node.get("from_table", {})
-    if table.get("type") != "BASE_TABLE" or table.get("table_name", "").lower() != "catalog":
-        return {}
-    found: dict[str, pa.Field] = {}
-    for item in node.get("select_list", []):
-        if item.get("class") == "STAR" and not item.get("replace_list") and not item.get("expr"):
-            found |= every
-        elif item.get("class") == "COLUMN_REF":
-            name = item["column_names"][-1]
-            found |= {item.get("alias") or name: every[name]} if name in every else {}
-    return found
-
-
-def _described(schema: pa.Schema, sources: dict[str, pa.Field]) -> pa.Schema:
-    """The answer's schema with the catalog's types and metadata where a column is one of the catalog's."""
-    fields = []
-    for item in schema:
-        kind = pa.large_string() if is_text(item.type) else item.type
-        source = sources.get(item.name)
-        fields.append(pa.field(item.name, kind, metadata=source.metadata if source is not None else None))
-    return pa.schema(fields)
+def _described(schema: pa.Schema, origins: list[pa.Field | None]) -> pa.Schema:
+    """The answer's schema with the catalog's metadata where a column is one of the catalog's; large texts."""
+    fields = [item.with_type(pa.large_string() if is_text(item.type) else item.type) for item in schema]
+    return lineage.described(pa.schema(fields), origins)
 
 
 def _typed(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,9 +56,7 @@ COMMON_COLUMNS: tuple[Column, ...] = (
 )
 HEALPIX_COLUMN = Column(HEALPIX, "int64", "", "pos.healpix", "HEALPix index of ra, dec: order 29, nested")
 _VECTOR = re.compile(r"(\w+)\[(\d+)\]")
-TEXT_LENGTH = "table::len::"
-"""Prefix of astropy's Parquet metadata keys for the length of text columns."""
-
+_VECTOR_NUMBERS = ("uint8", "int16", "int32", "int64", "float32", "float64")
 _LONGEST_VECTOR = 4096
 REQUIRED = ("object_id", "image", "tile", "primary", "flags")
 """Columns that are never null."""
@@ -85,7 +80,7 @@ def arrow_type(text: str) -> pa.DataType:
 
 def _number_type(name: str, text: str) -> pa.DataType:
     kind = arrow_type(name)
-    if type_name(kind) not in _VOTABLE_TYPES or is_text(kind) or pa.types.is_boolean(kind):
+    if type_name(kind) not in _VECTOR_NUMBERS:
         raise InputError(f"'{text}' is no vector column: its elements must be numbers, as in float32[16]")
     return kind
 
@@ -181,86 +176,6 @@ def schema_to_json(declared: pa.Schema) -> list[dict[str, str]]:
 def schema_from_json(columns: Sequence[dict[str, str]]) -> pa.Schema:
     """The schema that `schema_to_json` wrote."""
     return schema([Column(**column) for column in columns])
-
-
-@lru_cache(maxsize=256)
-def _reader_metadata(columns: tuple[Column, ...], lengths: tuple[tuple[str, int], ...]) -> dict[str, str]:
-    return {
-        "IVOA.VOTable-Parquet.version": "1.0",
-        "IVOA.VOTable-Parquet.content": _votable(columns, dict(lengths)),
-        "table_meta_yaml": _astropy_yaml(columns),
-        **{f"{TEXT_LENGTH}{name}": str(length) for name, length in lengths},
-    }
-
-
-def reader_metadata(declared: pa.Schema, lengths: Mapping[str, int]) -> dict[str, str]:
-    """Parquet key-values that let VOParquet readers and astropy's `Table.read` restore units, UCDs and descriptions.
-
-    Args:
-        declared: columns of the file.
-        lengths: longest text of each text column: both readers of astropy need a fixed length.
-    """
-    return dict(_reader_metadata(columns_of(declared), tuple(sorted(lengths.items()))))
-
-
-def text_lengths(table: pa.Table) -> dict[str, int]:
-    """Characters of the longest text in each text column, at least 1."""
-    text = [field.name for field in table.schema if is_text(field.type)]
-    return {name: pc.max(pc.utf8_length(table[name])).as_py() or 1 for name in text}
-
-
-def _astropy_yaml(columns: tuple[Column, ...]) -> str:
-    from astropy.table import Column as AstropyColumn
-    from astropy.table import Table
-    from astropy.table.meta import get_yaml_from_table
-
-    empty = [
-        AstropyColumn(
-            _empty(arrow_type(column.type)),
-            name=column.name,
-            unit=column.unit or None,
-            description=column.description or None,
-            meta={"ucd": column.ucd} if column.ucd else None,
-        )
-        for column in columns
-    ]
-    return "\n".join(get_yaml_from_table(Table(empty)))
-
-
-def _empty(kind: pa.DataType) -> np.ndarray:
-    """No values of an Arrow type, shape (0,) or (0, k) for vectors."""
-    if is_vector(kind):
-        return np.zeros((0, kind.list_size), kind.value_type.to_pandas_dtype())
-    return np.zeros(0, "U1" if is_text(kind) else kind.to_pandas_dtype())
-
-
-_VOTABLE_TYPES = {
-    "bool": "boolean", "uint8": "unsignedByte", "int16": "short", "int32": "int", "int64": "long",
-    "float32": "float", "float64": "double", "string": "unicodeChar",
-}  # fmt: skip
-
-
-def _votable(columns: tuple[Column, ...], lengths: dict[str, int]) -> str:
-    from astropy.io.votable.tree import Field, Resource, TableElement, VOTableFile
-
-    document = VOTableFile(version="1.4")
-    resource = Resource()
-    document.resources.append(resource)
-    table = TableElement(document, name="catalog")
-    resource.tables.append(table)
-    for column in columns:
-        kind = arrow_type(column.type)
-        options: dict[str, Any] = {"arraysize": str(lengths.get(column.name, 1))} if is_text(kind) else {}
-        if is_vector(kind):
-            kind, options = kind.value_type, {"arraysize": str(kind.list_size)}
-        datatype = _VOTABLE_TYPES.get(type_name(kind), "long")
-        field = Field(document, name=column.name, ID=column.name, datatype=datatype, **options)
-        field.unit, field.ucd = column.unit or None, column.ucd or None
-        field.description = column.description or None
-        table.fields.append(field)
-    sink = io.BytesIO()
-    document.to_xml(sink)
-    return sink.getvalue().decode()
 
 
 def verify(table: pa.Table, declared: pa.Schema) -> pa.Table:

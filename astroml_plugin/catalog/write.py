@@ -1,11 +1,11 @@
-"""Tables to files: Parquet, CSV, FITS and VOTable, with the units that the columns carry."""
+"""Tables to files: Parquet, CSV, ECSV, FITS and VOTable, with the units, descriptions and origin that they carry."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +15,25 @@ import pyarrow.parquet as pq
 from astropy.table import Column as AstropyColumn
 from astropy.table import MaskedColumn, Table
 
+from astroml_plugin.catalog.export.columns import (
+    Values,
+    check_names,
+    is_mostly_padding,
+    refusal,
+    settled,
+    values_of,
+)
+from astroml_plugin.catalog.export.facts import cards, facts, told_of
+from astroml_plugin.catalog.export.fits import write_fits
+from astroml_plugin.catalog.export.headers import reader_metadata, text_lengths
+from astroml_plugin.catalog.export.votable import write_votable
 from astroml_plugin.catalog.merge import publishing
 from astroml_plugin.catalog.parts import with_metadata
-from astroml_plugin.catalog.schema import is_text, is_vector, matrix, reader_metadata, text_lengths
+from astroml_plugin.catalog.schema import columns_of, is_text, is_vector
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.typing import Array, Bool
 
-FORMATS = ("parquet", "csv", "fits", "vot")
+FORMATS = ("parquet", "csv", "ecsv", "fits", "vot")
 """Kinds of files, by suffix."""
 
 _BATCH = 131_072
@@ -33,48 +44,53 @@ def file_format(to: str) -> str:
     suffix = to.rsplit(".", 1)[-1].lower()
     kind = {"votable": "vot", "xml": "vot", "fit": "fits", "pq": "parquet"}.get(suffix, suffix)
     if kind not in FORMATS:
-        raise InputError(f"cannot write {storage.redact(to)}: use the suffix .parquet, .csv, .fits or .vot")
+        raise InputError(f"cannot write {storage.redact(to)}: use the suffix .parquet, .csv, .ecsv, .fits or .vot")
     return kind
 
 
 def write_rows(table: pa.Table, to: str) -> int:
-    """Write a table as .parquet, .csv, .fits or .vot, with the units its fields carry, whole or not at all."""
+    """Write a table as .parquet, .csv, .ecsv, .fits or .vot, with the units its fields carry, whole or not at all."""
     return write_batches(iter(table.to_batches()), table.schema, to, file_format(to))
 
 
 def write_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: str, kind: str) -> int:
-    """Write batches as a file of a kind that `file_format` gives, whole or not at all; gives the rows."""
-    writers: dict[str, Callable[[Iterator[pa.RecordBatch], pa.Schema, Path], int]] = {
-        "parquet": _write_parquet,
-        "csv": _write_csv,
-        "fits": _write_astropy,
-        "vot": _write_astropy,
-    }
-    with publishing(storage.absolute(to)) as target, _suffixed(target, kind) as path:
-        return writers[kind](batches, schema, path)
+    """Write batches as a file of a kind that `file_format` gives, whole or not at all; gives the rows.
+
+    Raises:
+        InputError: two columns have one name, or one has a type that the format cannot hold.
+    """
+    check_names(schema.names)
+    with publishing(storage.absolute(to)) as path:
+        if kind == "csv":
+            return _write_csv(batches, schema, path)
+        table = settled(pa.Table.from_batches(batches, schema))
+        if kind == "parquet":
+            _write_parquet(table, path)
+        elif kind == "fits":
+            write_fits(table, path, cards(told_of(schema)))
+        elif kind == "vot":
+            write_votable(table, path, facts(told_of(schema)))
+        else:
+            _write_ecsv(table, path)
+        return int(table.num_rows)
 
 
-@contextmanager
-def _suffixed(target: Path, kind: str) -> Iterator[Path]:
-    """A path beside `target` with the suffix that astropy goes by."""
-    path = target.with_name(target.name + "." + kind)
-    try:
-        yield path
-        path.replace(target)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
-    table = pa.Table.from_batches(batches, schema)
-    described = with_metadata(schema, reader_metadata(schema, text_lengths(table)))
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    for field in table.schema:
+        if isinstance(field.type, pa.BaseExtensionType):
+            raise refusal(field.name, field.type, "Parquet")
+        try:
+            pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+            raise refusal(field.name, field.type, "Parquet") from error
+    described = with_metadata(table.schema, reader_metadata(table.schema, text_lengths(table)))
     pq.write_table(table.cast(described), path, compression="zstd", row_group_size=_BATCH)
-    return int(table.num_rows)
 
 
 def _write_csv(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
     rows = 0
     flat = _flat_schema(schema)
+    check_names(flat.names)
     with pacsv.CSVWriter(path, flat) as writer:
         for batch in batches:
             writer.write_batch(_flat(batch, flat))
@@ -86,65 +102,99 @@ def _flat_schema(schema: pa.Schema) -> pa.Schema:
     """`schema` with a column for each element of a vector: latent_0, latent_1, …; CSV has no vectors.
 
     Raises:
-        InputError: a column of lists, which have no length of their own.
+        InputError: a column of lists, which have no length of their own, or of another type that is no plain value.
     """
     fields: list[pa.Field] = []
     for item in schema:
-        if is_vector(item.type):
+        if is_vector(item.type) and not pa.types.is_nested(item.type.value_type):
             fields += [pa.field(f"{item.name}_{k}", item.type.value_type) for k in range(item.type.list_size)]
-        elif pa.types.is_nested(item.type):
-            raise InputError(f"column '{item.name}' is a {item.type}: CSV cannot hold it, use .parquet or leave it out")
         else:
-            fields.append(item)
+            fields.append(item.with_type(_csv_type(item)))
     return pa.schema(fields)
+
+
+def _csv_type(field: pa.Field) -> pa.DataType:
+    """Type of a column in CSV: moments are ISO 8601 texts, decimals are texts with all their digits."""
+    kind = field.type
+    if is_text(kind) or pa.types.is_decimal(kind) or _is_moment(kind):
+        return pa.large_string()
+    if pa.types.is_null(kind):
+        return pa.int32()
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return kind
+    raise refusal(field.name, kind, "CSV")
+
+
+def _is_moment(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_time(kind))
 
 
 def _flat(batch: pa.RecordBatch, flat: pa.Schema) -> pa.RecordBatch:
     arrays: list[pa.Array] = []
-    for column in batch.columns:
+    for item, column in zip(batch.schema, batch.columns, strict=True):
         if is_vector(column.type):
             arrays += [pc.list_element(column, k) for k in range(column.type.list_size)]
+        elif _is_moment(column.type):
+            moments = values_of(item.name, pa.chunked_array([column]), "CSV")
+            arrays.append(pa.array(moments.data, pa.large_string(), mask=moments.null))
         else:
             arrays.append(column)
-    return pa.RecordBatch.from_arrays(arrays, schema=flat)
+    fitting = [array.cast(item.type) for array, item in zip(arrays, flat, strict=True)]
+    return pa.RecordBatch.from_arrays(fitting, schema=flat)
 
 
-def _write_astropy(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
-    table = to_astropy(pa.Table.from_batches(batches, schema))
+def _write_ecsv(table: pa.Table, path: Path) -> None:
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        if not is_text(kind):
+            values_of(name, table[name], "ECSV")  # refuses what is no plain value
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table.write(path, format="fits" if path.suffix == ".fits" else "votable")
-    return len(table)
+        to_astropy(table).write(path, format="ascii.ecsv", overwrite=True)
 
 
 def to_astropy(table: pa.Table) -> Table:
-    """An astropy Table: units and descriptions restored, null numbers NaN, null integers masked, null text empty."""
+    """An astropy Table: units, descriptions and UCDs restored, the origin of its rows in `meta`.
+
+    Null numbers with a fraction are NaN; other nulls are masked. Moments are ISO 8601 texts (UTC); types that are no
+    plain value are texts too.
+
+    Raises:
+        InputError: two columns have one name.
+    """
+    table = settled(table)
     columns = []
-    for item in table.schema:
-        data, mask = _numpy(table[item.name])
-        described = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
-        options = {
-            "name": item.name,
-            "unit": described.get("unit"),
-            "description": described.get("description"),
-            "meta": {"ucd": described["ucd"]} if "ucd" in described else None,
+    for described in columns_of(table.schema):
+        data, mask = _numpy(described.name, table[described.name])
+        options: dict[str, Any] = {
+            "name": described.name,
+            "unit": described.unit or None,
+            "description": described.description or None,
+            "meta": {"ucd": described.ucd} if described.ucd else None,
         }
         columns.append(AstropyColumn(data, **options) if mask is None else MaskedColumn(data, mask=mask, **options))
-    return Table(columns)
+    return Table(columns, meta=told_of(table.schema))
 
 
-def _numpy(column: pa.ChunkedArray) -> tuple[Array, Bool | None]:
+def _numpy(name: str, column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray | None]:
     """(values, mask or None) of a column."""
-    kind = column.type
-    if is_text(kind):
-        return np.array(pc.fill_null(column.cast(pa.large_string()), "").to_pylist(), str), None
-    if pa.types.is_floating(kind):
-        return np.array(pc.fill_null(column, float("nan")).to_numpy()), None
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        mask = np.asarray(pc.is_null(column).to_numpy()) if column.null_count else None
-        return np.array(pc.fill_null(column, False if pa.types.is_boolean(kind) else 0).to_numpy()), mask
-    if is_vector(kind):
-        return matrix(column), None
-    if pa.types.is_decimal(kind):
-        return np.array(pc.cast(column, pa.float64()).to_numpy()), None
-    return np.array([str(value) for value in column.to_pylist()]), None
+    try:
+        values = values_of(name, column, "astropy")
+    except InputError:
+        null = np.asarray(pc.is_null(column).to_numpy())
+        words = ["" if value is None else str(value) for value in _plain(name, column)]
+        values = Values(name, np.array([*words, None], object)[:-1], null, is_text=True)
+    mask = values.null if values.null.any() and values.data.dtype.kind != "f" else None
+    if not values.is_text:
+        return values.data, mask
+    longest, total = max(map(len, values.data), default=1), sum(map(len, values.data))
+    if is_mostly_padding(len(values.data), 4 * longest, 4 * total):
+        return values.data, mask
+    return values.data.astype(str) if len(values.data) else np.zeros(0, "U1"), mask
+
+
+def _plain(name: str, column: pa.ChunkedArray) -> list[Any]:
+    """Python values of a column of any type that Python has."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        raise refusal(name, column.type, "Python", " with values beyond its range") from error

@@ -56,3 +56,16 @@ INFORMATIONAL = (
 
 MASK_BITS: dict[str, int] = {bit.name: bit.value for bit in MaskBit if bit.name}
 OBJECT_FLAGS: dict[str, int] = {bit.name: bit.value for bit in ObjectFlag if bit.name}
+FLAG_MEANINGS: dict[str, str] = {
+    "EDGE": "part of the stamp, or the outline, reaches the border of the image",
+    "MASKED": "a pixel is masked",
+    "NONFINITE": "a pixel is NaN or infinite, or the whole stamp is unusable",
+    "SATURATED": "a pixel is saturated",
+    "NO_VARIANCE": "no variance was given, the noise was estimated",
+    "NO_PSF": "no PSF was given",
+    "DUPLICATE_ID": "the id occurs more than once in the input",
+    "TRUNCATED": "larger than the stamp or halo",
+    "OUT_OF_DOMAIN": "unlike what the model was trained for",
+    "BLENDED": "shares its patch of light with another object",
+}
+"""One line on each object flag, for files that leave the catalog."""

@@ -23,6 +23,9 @@ PART_MEMBERS = "astroml_plugin.members"
 PREDICTIONS = "astroml_plugin_piece"
 """Parquet schema key of cached predictions: what they are of, as JSON."""
 
+PROVENANCE = "astroml_plugin.provenance"
+"""Arrow and Parquet schema key of an answer: where its rows come from, as JSON."""
+
 SCORES = "astroml_plugin.scores"
 """`kind` in the header of a file of people's scores."""
 

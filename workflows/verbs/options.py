@@ -16,10 +16,18 @@ DONE, UNEXPECTED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3
 def finish(options: argparse.Namespace, result: Any, line: str, status: int = DONE) -> int:
     """The last line: what, where, how fast; as JSON on request."""
     if options.json:
-        print(json.dumps(asdict(result) if is_dataclass(result) else result, default=str))  # type: ignore[arg-type]
+        from astroml_plugin.core.storage import finite
+
+        plain = asdict(result) if is_dataclass(result) else result  # type: ignore[arg-type]
+        print(json.dumps(finite(json.loads(json.dumps(plain, default=_plain)))))
     else:
         print(line)
     return status
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's, anything else as text."""
+    return value.item() if hasattr(value, "dtype") and value.ndim == 0 else str(value)
 
 
 def complain(sentence: str, status: int) -> int:
