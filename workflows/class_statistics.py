@@ -6,7 +6,7 @@ from typing import Any
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.export.facts import with_provenance
-from astroml_plugin.catalog.export.provenance import provenance
+from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core import storage
 from astroml_plugin.evaluation import class_statistics as statistics

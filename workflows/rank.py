@@ -7,7 +7,7 @@ from typing import Any
 
 from astroml_plugin.catalog import Catalog, ranking
 from astroml_plugin.catalog.export.facts import with_provenance
-from astroml_plugin.catalog.export.provenance import provenance
+from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.catalog.ranking import Ranked
 from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.write import write_rows

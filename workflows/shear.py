@@ -8,7 +8,7 @@ from typing import Any
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.export.facts import with_provenance
-from astroml_plugin.catalog.export.provenance import provenance
+from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.evaluation.shear_catalog import ShearBin, ShearOptions, ShearResult, measure_shear, show

@@ -21,8 +21,8 @@ from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, lineage, sql
 from astroml_plugin.catalog.cones import Cone, checked_cone, cone_ranges, cone_sql
 from astroml_plugin.catalog.export.columns import settled
 from astroml_plugin.catalog.export.facts import metadata
-from astroml_plugin.catalog.export.provenance import provenance
 from astroml_plugin.catalog.parts import is_merged
+from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.catalog.schema import Column, is_text
 from astroml_plugin.catalog.write import file_format, to_astropy, write_batches
 from astroml_plugin.core import storage
