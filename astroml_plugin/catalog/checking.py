@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from astroml_plugin.catalog import manifest, parts, runs, sql
+from astroml_plugin.catalog import index, manifest, parts, runs, sql
 from astroml_plugin.catalog.labels import LABELS, LabelMaps
 from astroml_plugin.catalog.schema import FORMAT, schema_to_json
 from astroml_plugin.catalog.store import FAILURES, SCHEMA, UNPLACED, Catalog
@@ -84,15 +84,42 @@ def verify(url: str, *, repair: bool = False, progress: Callable[[int, int], Non
         InputError: there is no catalog.
     """
     began, url = time.monotonic(), storage.absolute(url)
+    if repair:
+        storage.refuse_web(url)
+    if storage.is_web(url):
+        return _verify_web(url, began, progress)
     if not storage.list_files(url):
         raise InputError(f"there is no catalog at {storage.redact(url)}: give the --out folder of an infer run")
     damages = [*_schema(url, repair), *_records(url, repair)]
     if any(not damage.mended and damage.path == SCHEMA for damage in damages):
         return VerifyResult(url, 1, 0, 0, tuple(damages), time.monotonic() - began)
     catalog = Catalog.open(url)
-    damages += _manifests(catalog, repair)
+    damages += [*_manifests(catalog, repair), *_index(url, repair)]
     paths = [f"{parts.PARTS}/{name}" for name in storage.list_files(storage.join(url, parts.PARTS), ".parquet")]
+    rows, size, unusable = _parts(catalog, paths, repair, progress)
+    damages += unusable
+    damages += _absent(catalog, {damage.path for damage in damages})
+    damages += [*_tables(catalog, repair), *_label_maps(catalog, repair)]
+    if repair and damages:
+        catalog.rebuild_manifest()
+    return VerifyResult(url, len(paths), rows, size, tuple(damages), time.monotonic() - began)
+
+
+def _verify_web(url: str, began: float, progress: Callable[[int, int], None] | None) -> VerifyResult:
+    """Check a catalog on a web server: the files that its index and manifest name; label maps cannot be listed."""
+    catalog = Catalog.open(url)
+    paths = sorted(catalog.listing()[0])
+    rows, size, damages = _parts(catalog, paths, False, progress)
+    damages += [*_absent(catalog, {damage.path for damage in damages}), *_tables(catalog, False)]
+    return VerifyResult(url, len(paths), rows, size, tuple(damages), time.monotonic() - began)
+
+
+def _parts(
+    catalog: Catalog, paths: list[str], repair: bool, progress: Callable[[int, int], None] | None
+) -> tuple[int, int, list[Damage]]:
+    """Rows and bytes of the files that are right, and the others."""
     rows = size = 0
+    damages: list[Damage] = []
     named = _named(catalog)
     with ThreadPoolExecutor(_READERS) as pool:
         for number, (path, outcome) in enumerate(zip(paths, pool.map(lambda path: _read(catalog, path), paths)), 1):
@@ -102,11 +129,7 @@ def verify(url: str, *, repair: bool = False, progress: Callable[[int, int], Non
                 rows, size = rows + outcome[0], size + outcome[1]
             if progress is not None:
                 progress(number, len(paths))
-    damages += _absent(catalog, {damage.path for damage in damages})
-    damages += [*_tables(catalog, repair), *_label_maps(catalog, repair)]
-    if repair and damages:
-        catalog.rebuild_manifest()
-    return VerifyResult(url, len(paths), rows, size, tuple(damages), time.monotonic() - began)
+    return rows, size, damages
 
 
 def check_file(catalog: Catalog, path: str) -> tuple[int, int]:
@@ -254,6 +277,23 @@ def _manifests(catalog: Catalog, repair: bool) -> Iterator[Damage]:
             yield Damage(f"manifest/{name}", _line(error), mended=repair)
 
 
+def _index(url: str, repair: bool) -> Iterator[Damage]:
+    """Compare index.json, which readers over HTTP go by, with what it is made from; not while a run goes on."""
+    path = storage.join(url, index.INDEX)
+    wanted = index.made(url)
+    if not storage.exists(path) or any(record.get("state") == "running" for record in wanted["runs"]):
+        return
+    try:
+        if storage.read_json(path) == wanted:
+            return
+        what = "it names other files than are there"
+    except _UNREADABLE as error:
+        what = _line(error)
+    if repair:
+        index.write(url)
+    yield Damage(index.INDEX, what, mended=repair)
+
+
 def _tables(catalog: Catalog, repair: bool) -> Iterator[Damage]:
     """Read the tables of failures and of unplaced objects."""
     for name in (FAILURES, UNPLACED):
@@ -275,10 +315,10 @@ def _label_maps(catalog: Catalog, repair: bool) -> Iterator[Damage]:
     if not storage.exists(storage.join(catalog.url, LABELS, "zarr.json")):
         return
     maps = LabelMaps.open(catalog.url)
-    for index in sorted(maps.present()):
+    for number in sorted(maps.present()):
         try:
-            maps.read(index)
+            maps.read(number)
         except _UNREADABLE as error:
             if repair:
-                maps.remove(index)
-            yield Damage(f"{LABELS} tile {index}", _line(error))
+                maps.remove(number)
+            yield Damage(f"{LABELS} tile {number}", _line(error))

@@ -110,6 +110,7 @@ def _write_sorted(batches: Iterable[pa.RecordBatch], described: pa.Schema, targe
 @contextmanager
 def publishing(url: str) -> Iterator[Path]:
     """A file to write; it appears at `url` whole when the block ends well, and not at all otherwise."""
+    storage.refuse_web(url)
     if storage.is_local(url):
         final = storage.local_path(url)
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from astroml_plugin.catalog.export.headers import reader_metadata, text_lengths
 from astroml_plugin.catalog.schema import HEALPIX, verify
-from astroml_plugin.core import formats, storage
+from astroml_plugin.core import formats, storage, web
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.sky.wcs import healpix29, separation
 
@@ -171,6 +171,8 @@ def open_parquet(url: str, *, check: bool = False) -> pq.ParquetFile:
     """
     if storage.is_local(url):
         return pq.ParquetFile(storage.local_path(url).expanduser(), page_checksum_verification=check)
+    if storage.is_web(url):
+        return pq.ParquetFile(web.open_file(url), page_checksum_verification=check)
     fs, path = storage.filesystem(url)
     return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=check)
 
@@ -190,6 +192,8 @@ def size_of(url: str) -> int:
     """Bytes of one file."""
     if storage.is_local(url):
         return storage.local_path(url).stat().st_size
+    if storage.is_web(url):
+        return storage.head(url)[0] or 0
     fs, path = storage.filesystem(url)
     return int(fs.size(path) or 0)
 

@@ -32,6 +32,12 @@ from astroml_plugin.sky.wcs import separation
 
 _BATCH = 131_072
 
+_REMOTE = "Traceback (most recent call last)"
+"""Words of DuckDB about a file whose filesystem, which is not its own, has failed."""
+
+_FORBIDDEN = "PermissionError"
+"""Word in such an error where the SQL asks for a file outside the catalog."""
+
 _BROKEN_FILE = ("TProtocolException", "Parquet file", "decompress", "ZSTD")
 """Words of DuckDB about a file that it cannot read, in errors that are no IOException."""
 
@@ -115,19 +121,13 @@ def query(
     for reconcile in (None, True):
         try:
             result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile, tables or {}, units)
-        except duckdb.IOException as error:
-            if reconcile:
-                raise CorruptError(
-                    f"a part of the catalog cannot be read ({_line(error)}): run `astroml-plugin verify CATALOG "
-                    f"--repair`, then the same infer again"
-                ) from error
-            continue  # compact or a run has replaced parts meanwhile: look again
         except duckdb.Error as error:
+            if isinstance(error, duckdb.IOException) or (_REMOTE in str(error) and _FORBIDDEN not in str(error)):
+                if not reconcile:
+                    continue  # compact or a run has replaced parts meanwhile: look again
+                raise _unreadable(error) from error
             if any(word in str(error) for word in _BROKEN_FILE):
-                raise CorruptError(
-                    f"a part of the catalog cannot be read ({_line(error)}): run `astroml-plugin verify CATALOG "
-                    f"--repair`, then the same infer again"
-                ) from error
+                raise _unreadable(error) from error
             raise InputError(f"the query failed: {_line(error)}") from error
         return replace(result, seconds=time.monotonic() - began)
     raise AssertionError("unreachable")
@@ -191,9 +191,19 @@ def _order(cone: Cone | None) -> str:
     return "" if cone is None else f'ORDER BY {sql.name(HEALPIX)}, "object_id", "image"'
 
 
+def _unreadable(error: BaseException) -> CorruptError:
+    return CorruptError(
+        f"a part of the catalog cannot be read ({_line(error)}): run `astroml-plugin verify CATALOG --repair`, then "
+        f"the same infer again"
+    )
+
+
 def _line(error: BaseException) -> str:
     """DuckDB's message without its drawing of the place."""
-    line = " ".join(str(error).split("\nLINE ")[0].split())[:400]
+    text = str(error).split("\nLINE ")[0].strip()
+    if _REMOTE in text:
+        text = text.splitlines()[-1]
+    line = storage.redact(" ".join(text.split())[:400])
     return line + ' (a column that is a word of SQL needs quotes: "primary")' if 'near "primary"' in line else line
 
 

@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.web import PROTOCOL, WebFiles
 
 _SAFE = {
     "autoinstall_known_extensions": "false",
@@ -36,6 +37,10 @@ def root(connection: duckdb.DuckDBPyConnection, catalog: str) -> str:
     """DuckDB's name of a catalog's folder; the fsspec filesystem of a remote one is registered."""
     if storage.is_local(catalog):
         return str(storage.local_path(storage.absolute(catalog)))
+    if storage.is_web(catalog):
+        if not connection.filesystem_is_registered(PROTOCOL):
+            connection.register_filesystem(WebFiles())
+        return WebFiles.folder(catalog)
     fs, folder = storage.filesystem(catalog)
     protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
     if not connection.filesystem_is_registered(protocol):

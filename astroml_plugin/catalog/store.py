@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin.catalog import manifest, parts, runs
+from astroml_plugin.catalog import index, manifest, parts, runs
+from astroml_plugin.catalog.index import MANIFEST
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
 from astroml_plugin.catalog.schema import FORMAT, schema_from_json, schema_to_json
 from astroml_plugin.core import storage
@@ -23,7 +24,6 @@ from astroml_plugin.core.version import version
 SCHEMA = "schema.json"
 FAILURES = "failures.parquet"
 UNPLACED = "unplaced.parquet"
-MANIFEST = "manifest"
 
 FAILURES_SCHEMA = pa.schema(
     [("unit", pa.string()), ("reason", pa.string()), ("attempts", pa.int32()), ("time", pa.string())]
@@ -137,9 +137,18 @@ class Catalog:
         return manifest.units_of(paths, merged)
 
     def listing(self) -> tuple[list[str], list[MergedFile]]:
-        """Relative paths of all part files and the footers of the merged ones."""
-        names = storage.list_files(storage.join(self.url, parts.PARTS), ".parquet")
-        paths = [f"{parts.PARTS}/{name}" for name in names]
+        """Relative paths of all part files and the footers of the merged ones.
+
+        On a web server, which lists nothing, those of the files that the manifest names and that are there.
+        """
+        if storage.is_web(self.url):
+            named = pc.unique(self.entries()["path"]).to_pylist()
+            with ThreadPoolExecutor(_READERS) as pool:
+                there = pool.map(lambda path: storage.exists(storage.join(self.url, path)), named)
+                paths = [path for path, present in zip(named, there, strict=True) if present]
+        else:
+            names = storage.list_files(storage.join(self.url, parts.PARTS), ".parquet")
+            paths = [f"{parts.PARTS}/{name}" for name in names]
         merged = [path for path in paths if parts.is_merged(path)]
         with ThreadPoolExecutor(_READERS) as pool:
             return paths, list(pool.map(lambda path: parts.read_merged(self.url, path), merged))
@@ -180,6 +189,8 @@ class Catalog:
 
     def manifest_names(self) -> list[str]:
         """Names of the manifest files."""
+        if storage.is_web(self.url):
+            return list(index.read(self.url)["manifests"])
         return storage.list_files(storage.join(self.url, MANIFEST), ".parquet")
 
     def _read_entries(self, names: Collection[str]) -> tuple[pa.Table, bool]:
@@ -187,7 +198,7 @@ class Catalog:
         tables, whole = [], True
         for name in names:
             try:
-                tables.append(storage.read_table(self._manifest_url(name)))
+                tables.append(self._read_manifest(name))
             except FileNotFoundError:  # merged into another one meanwhile: the listing will tell
                 return self._read_entries(
                     [
@@ -200,6 +211,21 @@ class Catalog:
                 whole = False
         fitting = [table for table in tables if table.schema.names == MANIFEST_SCHEMA.names]
         return pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *fitting]), whole and len(fitting) == len(tables)
+
+    def _read_manifest(self, name: str) -> pa.Table:
+        """Rows of one manifest file; CorruptError for one of a web server, where nothing else tells what it names."""
+        try:
+            table = storage.read_table(self._manifest_url(name))
+            if storage.is_web(self.url) and table.schema.names != MANIFEST_SCHEMA.names:
+                raise pa.ArrowInvalid("it is no manifest")
+        except (FileNotFoundError, pa.ArrowException) as error:
+            if not storage.is_web(self.url):
+                raise
+            raise CorruptError(
+                f"the file manifest/{name} of {storage.redact(self.url)} is gone or damaged: copy it anew, or run "
+                f"`astroml-plugin verify CATALOG --repair` where the catalog is stored"
+            ) from error
+        return table
 
     def entries(self) -> pa.Table:
         """All manifest rows (MANIFEST_SCHEMA), several per unit where parts were superseded or merged."""
@@ -233,6 +259,8 @@ class Catalog:
         return there, named.filter(gone)
 
     def _must_reconcile(self) -> bool:
+        if storage.is_web(self.url):
+            return False  # `index.read` has refused what may lack rows
         records = runs.read_all(self.url)
         if len(records) != runs.count(self.url):
             return True  # what is damaged may have named more
@@ -282,6 +310,7 @@ class Catalog:
         name = f"rebuilt-{time.time_ns()}.parquet"
         storage.write_table(self._manifest_url(name), table)
         self.remove_manifests(old)
+        index.write(self.url)
         return int(table.num_rows)
 
     def absorb_manifests(self, run_id: str) -> None:
@@ -326,6 +355,7 @@ class Catalog:
             )
         ended = {**mine, "state": "done", "finished": runs.now(), **self._manifest_of(run_id), **dict(record or {})}
         runs.write(self.url, ended)
+        index.write(self.url)
 
     def _manifest_of(self, run_id: str) -> dict[str, str]:
         name = run_id + ".parquet"
@@ -341,7 +371,9 @@ class Catalog:
             storage.write_table(self._manifest_url(f"{run_id}.{time.time_ns()}.parquet"), added)
 
     def runs(self) -> list[dict[str, Any]]:
-        """All run records, oldest first."""
+        """All run records, oldest first; of a catalog on a web server, their ids, kinds, sources and versions."""
+        if storage.is_web(self.url):
+            return list(index.read(self.url)["runs"])
         return runs.read_all(self.url)
 
     # Failures and unplaced objects

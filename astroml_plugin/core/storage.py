@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import io
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+import fsspec.asyn
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
+
+from astroml_plugin.core.errors import InputError
 
 T = TypeVar("T")
 
@@ -37,6 +41,11 @@ _SECRETS = re.compile(
 def is_local(url: str) -> bool:
     """Whether `url` is a plain path or a file:// URL."""
     return "://" not in url or url.startswith(("file://", "local://"))
+
+
+def is_web(url: str) -> bool:
+    """Whether `url` is on a web server: read only, and nothing there can be listed."""
+    return url.startswith(("http://", "https://"))
 
 
 def local_path(url: str) -> Path:
@@ -103,6 +112,9 @@ def is_remote_failure(error: BaseException) -> bool:
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, _PERMANENT) or getattr(error, "errno", None) in _HOPELESS:
         return False
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+        return False  # the web server has said no
     return isinstance(error, OSError) or is_remote_failure(error)
 
 
@@ -118,11 +130,44 @@ def read_bytes(url: str) -> bytes:
     return bytes(retrying(fs.cat_file, path))
 
 
+def head(url: str) -> tuple[int | None, bool]:
+    """Bytes of a file on a web server, where it tells them, and whether it gives parts of files.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    fs, _ = filesystem(url)
+    found: tuple[int | None, bool] = retrying(fsspec.asyn.sync, fs.loop, _head, fs, url)
+    return found
+
+
+async def _head(fs: Any, url: str) -> tuple[int | None, bool]:
+    session = await fs.set_session()
+    options = {"allow_redirects": True, "headers": {"Accept-Encoding": "identity"}}
+    for method in ("HEAD", "GET"):  # some servers know no HEAD
+        async with session.request(method, fs.encode_url(url), **options) as answer:
+            if answer.status in (404, 410):
+                raise FileNotFoundError(url)
+            if method == "HEAD" and answer.status in (403, 405, 501):
+                continue
+            answer.raise_for_status()
+            size = answer.headers.get("Content-Length")
+            return None if size is None else int(size), answer.headers.get("Accept-Ranges", "") == "bytes"
+    raise AssertionError("unreachable")
+
+
+def refuse_web(url: str) -> None:
+    """InputError where `url` is on a web server, to which nothing is written."""
+    if is_web(url):
+        raise InputError(f"nothing can be written to {redact(url)}: run this where the files are")
+
+
 def write_atomic(url: str, data: bytes) -> None:
     """Write a whole file or nothing: a reader sees the old bytes or the new ones, also after a crash."""
     if is_local(url):
         _replace_local(local_path(url), data)
         return
+    refuse_web(url)
     fs, path = filesystem(url)
     retrying(fs.pipe_file, path, data)
 
@@ -145,6 +190,11 @@ def exists(url: str) -> bool:
     """Whether a file or folder is there."""
     if is_local(url):
         return local_path(url).exists()
+    if is_web(url):
+        with contextlib.suppress(FileNotFoundError):
+            head(url)
+            return True
+        return False
     fs, path = filesystem(url)
     return bool(retrying(fs.exists, path))
 
@@ -154,6 +204,7 @@ def remove(url: str) -> None:
     if is_local(url):
         local_path(url).unlink(missing_ok=True)
         return
+    refuse_web(url)
     fs, path = filesystem(url)
     try:
         retrying(fs.rm_file, path)
