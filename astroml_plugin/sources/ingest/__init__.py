@@ -7,11 +7,11 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.ingest.fields import NO_FILE
 from astroml_plugin.sources.ingest.npz_stamps import ingest_npz
 from astroml_plugin.sources.ingest.opening import SUFFIX
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
 from astroml_plugin.sources.ingest.picture_stamps import ingest_pictures
-from astroml_plugin.sources.ingest.plans import NO_FILE
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.ingest.to_survey import HALO, ingest_fits
 

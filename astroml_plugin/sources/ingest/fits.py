@@ -1,8 +1,10 @@
-"""FITS files as planes: what images a file holds."""
+"""FITS files as planes: which image HDUs a file holds, and what each of them is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,64 +12,33 @@ from astropy.io import fits
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.sky.wcs import Box, astropy_quiet, wcs_cards
-from astroml_plugin.sources.ingest.opening import BROKEN, FitsFile, one_line, open_fits, refuse_truncated
-from astroml_plugin.sources.ingest.pixels import Pixels, read_box
-from astroml_plugin.sources.ingest.samples import Sample, look
-
-ROLES = {
-    **dict.fromkeys(("IMAGE", "SCI"), "image"),
-    **dict.fromkeys(("VARIANCE", "VAR"), "variance"),
-    **dict.fromkeys(("WEIGHT", "WHT", "IVAR", "INVVAR"), "weight"),
-    **dict.fromkeys(("MASK", "DQ"), "mask"),
-    "ERR": "error",
-}
-"""EXTNAMEs of one image in several HDUs; they count only where an image HDU has such a name."""
+from astroml_plugin.sky.wcs import Box, Wcs, astropy_quiet, wcs_cards
+from astroml_plugin.sources.ingest.opening import BROKEN, FitsFile, one_line, open_fits, refuse_truncated, stem_of
+from astroml_plugin.sources.ingest.pixels import read_box
+from astroml_plugin.sources.ingest.planes import Plane
+from astroml_plugin.sources.ingest.roles import with_roles
+from astroml_plugin.sources.ingest.samples import look
+from astroml_plugin.sources.ingest.words import IMAGE, PSF, UNCLEAR
 
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZPT", "ZP", "MAGZP", "ZEROPNT")
 _FLUX_UNITS = {"NJY": 31.4, "NANOMAGGY": 22.5, "NMGY": 22.5, "UJY": 23.9, "JY": 8.9}
 
-
-@dataclass(frozen=True)
-class FitsImage:
-    """One image of a FITS file: its planes on one pixel grid."""
-
-    url: str
-    hdu: int
-    extname: str
-    """EXTNAME as written, else the HDU's number."""
-    version: int
-    """EXTVER."""
-    role: str
-    """"image", "variance", "weight", "error" or "mask"."""
-    shape: tuple[int, int]
-    """(height, width)."""
-    planes: int | None
-    """Planes of a cube; None for a 2-D image."""
-    header: str | None
-    """World-coordinate cards; None without a WCS."""
-    unit: str
-    """BUNIT, "" where absent."""
-    zero_point: float | None
-    saturation: float | None
-    keywords: dict[str, str] = field(default_factory=dict)
-    """Header cards that a mask map needs: MP_*, PLVER, INSTRUME."""
-
-    whole: bool = False
-    """Whether the file can only be read as a whole."""
-    sample: Sample | None = None
-    """Level, noise and kind of the pixels; None where they cannot be decoded."""
-
-    def plane(self, number: int) -> Pixels:
-        """Plane `number` of a cube, or the 2-D image itself."""
-        return Pixels(self.url, self.hdu, None if self.planes is None else number, self.whole)
+_OWN_CARDS = ("HDUCLAS1", "HDUCLAS2", "HDUCLAS3", "SCIDATA", "ERRDATA", "QUALDATA", "UTYPE")
+_SHARED_CARDS = ("IMAGETYP", "OBSTYPE", "FILTER", "BAND")
+_MASK_CARDS = re.compile(r"^(MP_|BIT\d|MSK[NMV])")
+_MASK_SHARED = ("PLVER", "INSTRUME", "TELESCOP", "SURVEY")
+_SKY_AXIS = re.compile(r"^(RA|DEC|[GESH]LON|[GESH]LAT|..LN|..LT)\b")
 
 
-def list_images(url: str, *, any_role: bool = False) -> list[FitsImage]:
-    """All 2-D images and cubes of a file, in HDU order; `any_role` allows a file of only masks or weights.
+def list_planes(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]:
+    """All 2-D arrays and cubes of a file with their roles, in HDU order.
+
+    Args:
+        url: the file.
+        roles: roles by hand, see `roles.given_roles`.
 
     Raises:
-        InputError: not there, not FITS, truncated, or without any image.
+        InputError: not there, not FITS, truncated, or without any array of two or three axes.
     """
     with open_fits(url) as file:
         hdus = file.hdus
@@ -75,20 +46,39 @@ def list_images(url: str, *, any_role: bool = False) -> list[FitsImage]:
             with astropy_quiet():
                 refuse_truncated(file)
                 primary = hdus[0].header
-                found = [image for number, hdu in enumerate(hdus) if (image := _describe(file, number, hdu, primary))]
+                found = [plane for number, hdu in enumerate(hdus) if (plane := _describe(file, number, hdu, primary))]
         except BROKEN as error:
             raise InputError(f"{storage.redact(url)} is no readable FITS file: {one_line(error)}") from error
-        found = [replace(image, sample=look(file, image.plane(0), image.shape, image.planes)) for image in found]
+        found = [replace(plane, sample=look(file, plane.plane(0), plane.shape, plane.planes)) for plane in found]
         kinds = ", ".join(f"{type(hdu).__name__} {hdu.name}".strip() for hdu in hdus)
     if not found:
         raise InputError(f"{storage.redact(url)} holds no image of two or three axes (it has {kinds})")
-    if not any_role and not any(image.role == "image" for image in found):
-        names = ", ".join(image.extname for image in found)
-        raise InputError(f"{storage.redact(url)} holds {names} but no image to go with it")
-    return found
+    return with_roles(found, stem_of(url), roles or {})
 
 
-def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> FitsImage | None:
+def list_images(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]:
+    """Planes of a file that holds an image of the sky, with the planes that go with it.
+
+    Raises:
+        InputError: see `list_planes`; or there is no image of the sky, or planes of which nothing tells the image.
+    """
+    planes = list_planes(url, roles)
+    shown = storage.redact(url)
+    if unclear := [plane for plane in planes if plane.role == UNCLEAR]:
+        names = [plane.name or str(plane.hdu) for plane in unclear]
+        raise InputError(
+            f"{shown}: {', '.join(plane.label for plane in unclear)} have one shape and one place on the sky, and "
+            f"nothing tells what each is: say it with --roles, such as {names[0]}=image,{names[1]}=std"
+        )
+    if not any(plane.role == IMAGE for plane in planes):
+        told = "; ".join(f"{plane.label} is {plane.role} ({plane.why})" for plane in planes[:4])
+        raise InputError(
+            f"{shown} holds no image of the sky: {told}; say otherwise with --roles {planes[0].extname}=image"
+        )
+    return planes
+
+
+def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | None:
     if not isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
         return None
     shape = tuple(hdu.shape)
@@ -98,35 +88,54 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> FitsImage 
         return None
     header = hdu.header
     unit = str(_keyword(header, primary, "BUNIT") or "").strip()
-    size, planes = (int(shape[-2]), int(shape[-1])), int(shape[0]) if len(shape) == 3 else None
-    return FitsImage(
+    cards = {card: str(header[card]).strip() for card in _OWN_CARDS if card in header}
+    cards |= {card: str(value) for card in _SHARED_CARDS if (value := _keyword(header, primary, card)) is not None}
+    coordinates, problem = _coordinates(header)
+    return Plane(
         url=file.url,
         hdu=number,
-        extname=hdu.name.strip() if header.get("EXTNAME") else str(number),
+        name=_name(header),
         version=int(hdu.ver or 1),
-        role=_role(hdu, header),
-        shape=size,
-        planes=planes,
-        header=wcs_cards(header),
+        shape=(int(shape[-2]), int(shape[-1])),
+        planes=int(shape[0]) if len(shape) == 3 else None,
+        header=coordinates,
+        wcs_problem=problem,
+        axes=tuple(str(header[card]).upper() for card in ("CTYPE1", "CTYPE2") if header.get(card)),
         unit=unit,
+        own_unit=bool(header.get("BUNIT")),
         zero_point=_zero_point(header, primary, unit),
         saturation=_number(_keyword(header, primary, "SATURATE")),
+        exposure_time=_number(_keyword(header, primary, "EXPTIME")),
+        cards=cards,
         keywords=_mask_keywords(header, primary),
         whole=file.raw is not None,
     )
 
 
-def _role(hdu: Any, header: Any) -> str:
-    name = hdu.name.strip().upper()
-    if name.startswith("COMPRESSED_"):
-        name = ""
-    return ROLES.get(name, "image") if header.get("EXTNAME") else "image"
+def _name(header: Any) -> str:
+    """EXTNAME as written; "" for none, and for names that programs give to any HDU."""
+    name = str(header.get("EXTNAME", "")).strip()
+    return "" if name.upper() == "PRIMARY" or name.upper().startswith("COMPRESSED_") else name
+
+
+def _coordinates(header: Any) -> tuple[str | None, str]:
+    """(world-coordinate cards or None, why those that are there cannot be used)."""
+    cards = wcs_cards(header)
+    axes = [str(header.get(card, "")).upper() for card in ("CTYPE1", "CTYPE2")]
+    if cards is not None or not any(_SKY_AXIS.match(axis) for axis in axes):
+        return cards, ""
+    try:
+        Wcs("\n".join(card.image[:80].rstrip() for card in header.cards if card.keyword not in ("END", "CONTINUE")))
+    except InputError as error:
+        return None, str(error)
+    return None, "it cannot be read"
 
 
 def _mask_keywords(header: Any, primary: Any) -> dict[str, str]:
-    planes = {key: str(header[key]) for key in header if key.startswith("MP_")}
-    common = {key: str(value) for key in ("PLVER", "INSTRUME") if (value := _keyword(header, primary, key)) is not None}
-    return planes | common
+    """Cards that name the bits of a mask; a bit's name may stand in the comment beside its number."""
+    named = {key: f"{header[key]} / {header.comments[key]}" for key in header if key and _MASK_CARDS.match(key)}
+    shared = {key: str(value) for key in _MASK_SHARED if (value := _keyword(header, primary, key)) is not None}
+    return named | shared | {"BITPIX": str(header.get("BITPIX", ""))}
 
 
 def _keyword(header: Any, primary: Any, key: str) -> Any:
@@ -154,10 +163,16 @@ def _zero_point(header: Any, primary: Any, unit: str) -> float | None:
     return _FLUX_UNITS.get(unit.upper())
 
 
-def read_psf(url: str) -> np.ndarray:
-    """A PSF image file as (band or 1, y, x) float32; InputError when it holds none."""
-    image = list_images(url)[0]
-    box = Box(0, 0, image.shape[1], image.shape[0])
+def read_psf(url: str, hdu: int | None = None) -> np.ndarray:
+    """A PSF image as (band or 1, y, x) float32: of one HDU, else of the plane that is a PSF by name, else the first.
+
+    Raises:
+        InputError: there is none.
+    """
+    planes = list_planes(url)
+    chosen = [plane for plane in planes if plane.hdu == hdu or (hdu is None and plane.role == PSF)]
+    plane = chosen[0] if chosen else planes[0]
+    box = Box(0, 0, plane.shape[1], plane.shape[0])
     with open_fits(url) as file:
-        planes = [read_box(file, image.plane(number), box) for number in range(image.planes or 1)]
-    return np.stack(planes).astype(np.float32)
+        values = [read_box(file, plane.plane(number), box) for number in range(plane.planes or 1)]
+    return np.stack(values).astype(np.float32)

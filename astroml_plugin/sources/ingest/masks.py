@@ -9,12 +9,8 @@ import numpy as np
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
-
-LSST_PLANES: dict[str, MaskBit] = {
-    **{"SAT": MaskBit.SATURATED, "INTRP": MaskBit.INTERPOLATED, "CR": MaskBit.COSMIC_RAY},
-    **{"UNMASKEDNAN": MaskBit.UNMASKED_NAN},
-}
-"""LSST plane names that differ from ours; the others are looked up by name, what is left becomes OTHER."""
+from astroml_plugin.sources.ingest.mask_bits import bits_in_header, meaning_of, shipped_table
+from astroml_plugin.sources.ingest.planes import Plane
 
 CP_CODES: dict[int, MaskBit] = {
     **{1: MaskBit.BAD, 2: MaskBit.NO_DATA, 3: MaskBit.SATURATED, 4: MaskBit.SATURATED},
@@ -31,6 +27,8 @@ CP_BITS: dict[int, MaskBit] = {
 128 transient."""
 
 _CODES_SINCE = (3, 5)
+_IGNORE = "IGNORE"
+"""Name of bits that tell nothing that matters."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +36,17 @@ class MaskMap:
     """How values of an input mask become `MaskBit`s."""
 
     kind: str
-    """"bits" (each set bit means something), "codes" (the value is one code) or "nonzero" (anything but 0 is BAD)."""
+    """"bits" (each set bit means something), "codes" (the value is one code), "nonzero" (anything but 0 is BAD) or
+    "zero" (0 is BAD)."""
     meaning: tuple[tuple[int, int], ...] = ()
-    """(input bit value or code, MaskBit value)."""
+    """(input bit value or code, MaskBit value; 0 where it tells nothing that matters)."""
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Input mask of any integer or float kind -> uint32 `MaskBit`s of the same shape."""
         values = np.nan_to_num(values, nan=1).astype(np.int64)
         mask = np.zeros(values.shape, np.uint32)
-        if self.kind == "nonzero":
-            mask[values != 0] = MaskBit.BAD
+        if self.kind in ("nonzero", "zero"):
+            mask[(values != 0) == (self.kind == "nonzero")] = MaskBit.BAD
             return mask
         known = np.zeros(values.shape, bool) if self.kind == "codes" else 0
         for value, bit in self.meaning:
@@ -59,51 +58,65 @@ class MaskMap:
         return mask
 
 
-def mask_map(choice: str, header: Mapping[str, object]) -> MaskMap:
-    """The map for a mask with `header`.
+def mask_map(choice: str, plane: Plane) -> tuple[MaskMap, str]:
+    """The map for a mask, and a sentence where it is a guess ("" else).
 
     Args:
-        choice: "auto" (LSST MP_ keywords, else the Community Pipeline's by PLVER, else nonzero), "codes", "bits",
-            "nonzero", or an own map such as "codes:1=BAD,3=SATURATED" or "bits:1=BAD,8=COSMIC_RAY".
-        header: the mask's header, with the primary header's keywords where it has none.
+        choice: "auto" (bit names in the header, else the tables of `mask_bits`, else nonzero), "codes", "bits",
+            "nonzero", "zero", or an own map such as "codes:1=BAD,3=SATURATED" or "bits:1=BAD,8=COSMIC_RAY,4=IGNORE".
+        plane: the mask.
 
     Raises:
         InputError: the choice cannot be read.
     """
     if choice == "auto":
-        return _from_header(header)
+        return _automatic(plane)
     kind, _, pairs = choice.partition(":")
-    if kind not in ("codes", "bits", "nonzero"):
-        raise InputError(f"mask_map {choice!r} must be auto, codes, bits, nonzero or e.g. codes:1=BAD,3=SATURATED")
+    if kind not in ("codes", "bits", "nonzero", "zero"):
+        raise InputError(
+            f"mask_map {choice!r} must be auto, codes, bits, nonzero, zero or e.g. codes:1=BAD,3=SATURATED"
+        )
     if not pairs:
-        return MaskMap(kind, _pairs(CP_CODES if kind == "codes" else CP_BITS) if kind != "nonzero" else ())
+        meaning = {"codes": CP_CODES, "bits": CP_BITS}.get(kind, {})
+        return MaskMap(kind, _pairs(meaning)), ""
     try:
         given = [pair.split("=") for pair in pairs.split(",")]
-        return MaskMap(kind, tuple((int(value, 0), int(MaskBit[name.strip().upper()])) for value, name in given))
+        return MaskMap(kind, tuple((int(value, 0), _bit(name)) for value, name in given)), ""
     except (ValueError, KeyError) as error:
-        names = ", ".join(bit.name or "" for bit in MaskBit)
+        names = ", ".join([*(bit.name or "" for bit in MaskBit), _IGNORE])
         raise InputError(f"mask_map {choice!r} must read KIND:VALUE=NAME,... with names out of {names}") from error
+
+
+def _bit(name: str) -> int:
+    plain = name.strip().upper()
+    return 0 if plain == _IGNORE else int(MaskBit[plain])
 
 
 def _pairs(meaning: Mapping[int, MaskBit]) -> tuple[tuple[int, int], ...]:
     return tuple((value, int(bit)) for value, bit in meaning.items())
 
 
-def _from_header(header: Mapping[str, object]) -> MaskMap:
-    planes = {key[3:]: header[key] for key in header if key.startswith("MP_")}
-    if planes:
-        return MaskMap("bits", tuple((1 << int(str(bit)), int(_lsst_bit(name))) for name, bit in planes.items()))
+def _automatic(plane: Plane) -> tuple[MaskMap, str]:
+    header, name = plane.keywords, plane.name.upper()
+    if plane.cards.get("HDUCLAS3", "").upper() == "MASKONE" or name.startswith("GOOD"):
+        return MaskMap("zero"), ""
+    named = bits_in_header(header)
+    if named:
+        return MaskMap("bits", tuple((1 << bit, meaning_of(text)) for bit, text in named.items())), ""
     version = str(header.get("PLVER", "")).strip().lstrip("Vv").split(".")
     if len(version) >= 2 and all(part.isdigit() for part in version[:2]):
         if (int(version[0]), int(version[1])) >= _CODES_SINCE or "DECAM" not in str(header.get("INSTRUME", "")).upper():
-            return MaskMap("codes", _pairs(CP_CODES))
-        return MaskMap("bits", _pairs(CP_BITS))
-    return MaskMap("nonzero")
-
-
-def _lsst_bit(name: str) -> MaskBit:
-    plane = name.strip().upper()
-    return LSST_PLANES.get(plane) or (MaskBit[plane] if plane in MaskBit.__members__ else MaskBit.OTHER)
+            return MaskMap("codes", _pairs(CP_CODES)), ""
+        return MaskMap("bits", _pairs(CP_BITS)), ""
+    if (table := shipped_table(header)) is not None:
+        return MaskMap("bits", table), ""
+    guess = ""
+    if header.get("BITPIX") != "8" or plane.sample is None or plane.sample.high > 1:
+        guess = (
+            f"what the values of {plane.label} mean is not known, so every pixel that is not 0 is BAD "
+            "(say it with --mask-map)"
+        )
+    return MaskMap("nonzero"), guess
 
 
 def variance_of_weight(weight: np.ndarray) -> np.ndarray:

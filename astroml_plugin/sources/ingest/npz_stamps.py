@@ -14,10 +14,10 @@ import pyarrow as pa
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, Array
+from astroml_plugin.sources.ingest.fields import file_identity
 from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz, parse_ids
 from astroml_plugin.sources.ingest.options import IngestOptions
 from astroml_plugin.sources.ingest.pixels import as_float32
-from astroml_plugin.sources.ingest.plans import file_identity
 from astroml_plugin.sources.ingest.records import SourceRecord, existing, recorded, refuse_changed, reserve
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.stamps import StampLayout, Stamps

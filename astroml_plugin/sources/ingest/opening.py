@@ -161,6 +161,8 @@ def refuse_truncated(file: FitsFile) -> None:
     size = stream.tell()
     stream.seek(position)
     for number, hdu in enumerate(file.hdus):
+        if not hasattr(hdu, "fileinfo"):
+            raise InputError(f"{storage.redact(file.url)} is no readable FITS file: HDU {number} breaks the standard")
         info = hdu.fileinfo()
         need = info["datLoc"] + (info["datSpan"] - _FITS_BLOCK + 1 if info["datSpan"] else 0)
         if size < need:

@@ -11,7 +11,9 @@ class FitsOptions:
     """How FITS files are read; everything here changes pixels, so it belongs to a source's identity."""
 
     hdu: str | None = None
-    """EXTNAME or number of the only HDU to take."""
+    """EXTNAME or number of the only image to take."""
+    roles: str | None = None
+    """What planes are, by EXTNAME, pattern or HDU number: "SCI=image,ERR=std,DQ=mask,*.PSF=psf"; see `words.ROLES`."""
     variance_pattern: str | None = None
     """Variance file of an image: "old=new" in the file name (several by comma), or a name such as "{stem}.var.fits"."""
     weight_pattern: str | None = None
@@ -19,7 +21,7 @@ class FitsOptions:
     mask_pattern: str | None = None
     """Mask or data-quality file of an image, for example "ooi=ood,oki=ood"."""
     mask_map: str = "auto"
-    """Meaning of mask values: auto, codes, bits, nonzero, or e.g. "codes:1=BAD,3=SATURATED"; see `masks.mask_map`."""
+    """Meaning of mask values: auto, codes, bits, nonzero, zero, or e.g. "bits:1=BAD,4=IGNORE"; see `masks.mask_map`."""
     psf: tuple[str, ...] = ()
     """PSF images: one file for all bands, one per band, or one pattern as above."""
     saturation: float | None = None

@@ -17,11 +17,11 @@ from astroml_plugin.compute.cluster import run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.typing import Array
+from astroml_plugin.sources.ingest.fields import file_identity
 from astroml_plugin.sources.ingest.fits import read_psf
 from astroml_plugin.sources.ingest.npz import parse_ids
 from astroml_plugin.sources.ingest.opening import SUFFIX
 from astroml_plugin.sources.ingest.options import IngestOptions
-from astroml_plugin.sources.ingest.plans import file_identity
 from astroml_plugin.sources.ingest.records import SourceRecord, existing, recorded, reserve
 from astroml_plugin.sources.ingest.result import IngestResult, Progress, as_client
 from astroml_plugin.sources.stamps import StampLayout, Stamps, block_name

@@ -35,6 +35,8 @@ class IngestResult:
     """(unit, reason) of what could not be read; the next run tries it again."""
     left_out: tuple[str, ...] = ()
     """Arrays of an archive that are no part of its stamps, with their shapes."""
+    warnings: tuple[str, ...] = ()
+    """What of the FITS files was left out, cannot be used or is guessed, one sentence each."""
 
     @property
     def units_failed(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.io import fits
@@ -18,6 +18,12 @@ _ROWS = 6
 
 _PER_MAD = 1.4826
 """Standard deviation of Gaussian noise over its median absolute deviation."""
+
+_SMALL = 257
+"""Pixels across up to which a plane is read whole, to see whether it is symmetric."""
+
+_EQUAL = 1e-6
+"""Share of the range by which symmetric values may differ."""
 
 _SANE = (1e-9, 1e9)
 """Noise of pixels of which squares and sums keep their precision in float32."""
@@ -45,6 +51,8 @@ class Sample:
     """Whether all finite pixels are whole numbers."""
     zeros: float
     """Share of the finite pixels that are exactly 0."""
+    symmetric: bool = False
+    """Whether a small plane is the same turned by 180 degrees, as kernels and correlation functions are."""
 
     @property
     def factor(self) -> float:
@@ -76,9 +84,19 @@ def look(file: FitsFile, pixels: Pixels, shape: tuple[int, int], planes: int | N
             box = Box(0, start, width, min(start + _ROWS, height))
             plane = None if planes is None else int(place * planes)
             found.append(read_box(file, Pixels(pixels.url, pixels.hdu, plane, pixels.whole), box).astype(np.float64))
+        small = height % 2 == width % 2 == 1 and 3 <= min(height, width) <= max(height, width) <= _SMALL
+        whole = (
+            read_box(file, pixels, Box(0, 0, width, height)).astype(np.float64) if small and planes is None else None
+        )
     except CorruptError:  # said again, with its place, when the tile is read
         return None
-    return summarise(np.concatenate(found, axis=0))
+    sample = summarise(np.concatenate(found, axis=0))
+    return sample if whole is None else replace(sample, symmetric=_is_symmetric(whole))
+
+
+def _is_symmetric(values: np.ndarray) -> bool:
+    spread = np.ptp(values)
+    return bool(spread > 0 and np.abs(values - values[::-1, ::-1]).max() < _EQUAL * spread)
 
 
 def summarise(values: np.ndarray) -> Sample:

@@ -14,11 +14,12 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.sky.wcs import Box, TileGeometry, Wcs
+from astroml_plugin.sources.ingest.bands import BandPlan, PsfImage
 from astroml_plugin.sources.ingest.fits import read_psf
 from astroml_plugin.sources.ingest.masks import variance_of_weight
 from astroml_plugin.sources.ingest.opening import FitsFile, open_fits
 from astroml_plugin.sources.ingest.pixels import Pixels, as_float32, read_box
-from astroml_plugin.sources.ingest.plans import BandPlan, ImagePlan
+from astroml_plugin.sources.ingest.plans import ImagePlan
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
 
@@ -56,7 +57,7 @@ def write_tiles(task: TileTask) -> list[TileInfo]:
 
 
 def _planes(band: BandPlan) -> list[Pixels]:
-    return [plane for plane in (band.image, band.variance, band.weight, band.error, band.mask) if plane is not None]
+    return [plane for plane in (band.image, band.variance, band.weight, band.std, band.mask) if plane is not None]
 
 
 def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, files: dict[str, FitsFile]) -> TileInfo:
@@ -136,12 +137,12 @@ def _variance(band: BandPlan, read: Callable[[Pixels], np.ndarray]) -> np.ndarra
     square = band.factor**2
     if band.variance is not None:
         source, values = band.variance, _times(read(band.variance), square)
-    elif band.error is not None:
-        source = band.error
+    elif band.std is not None:
+        source = band.std
         errors = read(source).astype(np.float64)
         values = np.where(errors > 0, np.square(errors * band.factor), np.nan)
     elif band.weight is not None:
-        source, values = band.weight, variance_of_weight(read(band.weight).astype(np.float64) / square)
+        source, values = band.weight, band.weight_scale * variance_of_weight(read(band.weight).astype(np.float64))
     else:
         return None
     found = as_float32(values, _place(source))
@@ -171,7 +172,7 @@ def _psf(plan: ImagePlan, psf_shape: tuple[int, ...] | None) -> np.ndarray | Non
         values = planes[number if len(planes) == len(plan.bands) else 0]
         spare_y, spare_x = height - values.shape[0], width - values.shape[1]
         if min(spare_y, spare_x) < 0 or spare_y % 2 or spare_x % 2:
-            shown = storage.redact(band.psf)
+            shown = storage.redact(band.psf.url)
             raise InputError(
                 f"PSF {shown} has {values.shape[1]} x {values.shape[0]} pixels, the survey {width} x {height}"
             )
@@ -181,12 +182,12 @@ def _psf(plan: ImagePlan, psf_shape: tuple[int, ...] | None) -> np.ndarray | Non
     return psf
 
 
-def cached_psf(url: str) -> np.ndarray:
-    """Planes of a PSF file, read once per process as long as the file does not change."""
-    fs, path = storage.filesystem(url)
-    return _read_once(url, fs.ukey(path))
+def cached_psf(psf: PsfImage) -> np.ndarray:
+    """Planes of a PSF image, read once per process as long as its file does not change."""
+    fs, path = storage.filesystem(psf.url)
+    return _read_once(psf, fs.ukey(path))
 
 
 @lru_cache(maxsize=64)
-def _read_once(url: str, _version: str) -> np.ndarray:
-    return read_psf(url)
+def _read_once(psf: PsfImage, _version: str) -> np.ndarray:
+    return read_psf(psf.url, psf.hdu)

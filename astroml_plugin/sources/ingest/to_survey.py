@@ -14,16 +14,10 @@ from astroml_plugin.compute.cluster import run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
+from astroml_plugin.sources.ingest.exposures import exposures
+from astroml_plugin.sources.ingest.fields import NO_FILE, Field, drop_companions, fields_of
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
-from astroml_plugin.sources.ingest.plans import (
-    NO_FILE,
-    Field,
-    ImagePlan,
-    drop_companions,
-    exposures,
-    fields_of,
-    plan_field,
-)
+from astroml_plugin.sources.ingest.plans import ImagePlan, bands_of_file, plan_field
 from astroml_plugin.sources.ingest.result import IngestResult, Progress, as_client
 from astroml_plugin.sources.ingest.tiles import TileTask, cached_psf, write_tiles
 from astroml_plugin.sources.survey import Survey
@@ -113,10 +107,12 @@ def _bands_and_group(
     first = next((url for url in urls if url != NO_FILE), None)
     if first is None:
         raise InputError("no FITS file is given: name at least one")
-    planes = [exposure.image.planes or 1 for exposure in exposures(first, options)]
+    found = exposures(first, options)
+    planes, names = [exposure.image.planes or 1 for exposure in found], bands_of_file(found)
     if bands is None:
-        return tuple(f"c{number:03d}" for number in range(planes[0])), 1
-    return bands, 1 if len(bands) in planes else len(bands)
+        return names or tuple(f"c{number:03d}" for number in range(planes[0])), 1
+    alone = len(bands) in planes or {band.upper() for band in bands} <= {name.upper() for name in names or ()}
+    return bands, 1 if alone else len(bands)
 
 
 @dataclass
@@ -135,6 +131,8 @@ class _Run:
     failed: list[tuple[str, str]] = field(default_factory=list)
     pending: list[TileInfo] = field(default_factory=list)
     committed_at: float = 0.0
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """What was left out or is guessed -> images of which it is said."""
     done: int = 0
     skipped: int = 0
     known: int = 0
@@ -164,13 +162,14 @@ class _Run:
         return HALO if self.options.halo is None else self.options.halo
 
     def _create(self, out: str, plans: Sequence[ImagePlan], tile_size: int) -> Survey:
-        psf = next((band.psf for plan in plans for band in plan.bands if band.psf), None)
+        psfs = {band.psf for plan in plans for band in plan.bands if band.psf}
+        sizes = [cached_psf(psf).shape[-2:] for psf in psfs]
         return Survey.create(
             out,
             bands=self.bands,
             tile_size=tile_size,
             halo=self._halo,
-            psf_shape=None if psf is None else (1, 1, *cached_psf(psf).shape[-2:]),
+            psf_shape=(1, 1, max(size[0] for size in sizes), max(size[1] for size in sizes)) if sizes else None,
             variance=any(band.has_variance for plan in plans for band in plan.bands),
         )
 
@@ -216,6 +215,8 @@ class _Run:
             )
         for plan in plans:
             self._claim(plan)
+            for note in plan.notes:
+                self.notes.setdefault(note, []).append(plan.name)
             tiles = [t for t in cut[plan.name] if tile_name(plan.name, t.row, t.column) not in self.stored]
             self.skipped += len(cut[plan.name]) - len(tiles)
             if tiles:
@@ -263,7 +264,12 @@ class _Run:
     def result(self, seconds: float) -> IngestResult:
         """Summary of the run."""
         counts = (self.done, self.skipped, self.done, self.bytes)
-        return IngestResult(self.survey.url, self.survey.kind, *counts, seconds, tuple(self.failed))
+        warnings = tuple(f"{_of(images)}: {note}" for note, images in self.notes.items())
+        return IngestResult(self.survey.url, self.survey.kind, *counts, seconds, tuple(self.failed), warnings=warnings)
+
+
+def _of(images: Sequence[str]) -> str:
+    return images[0] if len(images) == 1 else f"{images[0]} and {len(images) - 1} more"
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

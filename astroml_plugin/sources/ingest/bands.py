@@ -1,0 +1,141 @@
+"""Where one band of an image comes from, and in which unit, with which noise and mask it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from astroml_plugin.sources.ingest.exposures import Exposure
+from astroml_plugin.sources.ingest.masks import MaskMap, mask_map
+from astroml_plugin.sources.ingest.options import FitsOptions
+from astroml_plugin.sources.ingest.pixels import Pixels
+from astroml_plugin.sources.ingest.planes import Plane
+from astroml_plugin.sources.ingest.words import EXPOSURE, STD, VARIANCE, WEIGHT
+
+_TOO_LARGE, _TOO_SMALL = 5.0, 0.05
+"""An error plane's typical error over the noise of the image, beyond which the plane is questioned: sources and
+correlated noise lie well within."""
+
+
+@dataclass(frozen=True)
+class PsfImage:
+    """Where the image of a PSF is."""
+
+    url: str
+    hdu: int | None = None
+    """None: the plane that is a PSF by its name, else the first."""
+
+
+@dataclass(frozen=True)
+class BandPlan:
+    """Where one band of one image comes from."""
+
+    image: Pixels | None
+    """None: this image does not have the band."""
+    variance: Pixels | None = None
+    weight: Pixels | None = None
+    """Weights: variance = `weight_scale` / weight."""
+    std: Pixels | None = None
+    mask: Pixels | None = None
+    mask_map: MaskMap | None = None
+    saturation: float | None = None
+    unit: str = ""
+    zero_point: float | None = None
+    psf: PsfImage | None = None
+    factor: float = 1.0
+    """Factor by which pixels are multiplied, a power of ten; `unit` and `zero_point` are those after it."""
+    weight_scale: float = 1.0
+    """Variance of a scaled pixel of weight 1."""
+
+    @property
+    def has_variance(self) -> bool:
+        """Whether variance comes with it, in any form."""
+        return bool(self.variance or self.weight or self.std)
+
+
+def band_plan(exposure: Exposure, number: int, options: FitsOptions) -> tuple[BandPlan, list[str]]:
+    """Plan of one band, and what is only guessed about it, one sentence each.
+
+    Args:
+        exposure: the image with its planes.
+        number: band; the plane of a cube.
+        options: of the ingest.
+    """
+    image, zero = exposure.image, options.zero_point
+    zero_point = image.zero_point if not zero else zero[number if len(zero) > 1 else 0]
+    saturation = options.saturation if options.saturation is not None else image.saturation
+    factor = 1.0 if image.sample is None else image.sample.factor
+    plan = BandPlan(
+        image=image.plane(number),
+        saturation=None if saturation is None else saturation * factor,
+        unit=image.unit if factor == 1 else f"{1 / factor:.0e} {image.unit}".strip(),
+        zero_point=None if zero_point is None else zero_point + 2.5 * float(np.log10(factor)),
+        factor=factor,
+        weight_scale=factor**2,
+        psf=None if exposure.psf is None else PsfImage(exposure.psf.url, exposure.psf.hdu),
+    )
+    plan, notes = _with_noise(plan, exposure, number)
+    if exposure.mask is not None:
+        meaning, guess = mask_map(options.mask_map, exposure.mask)
+        plan = replace(plan, mask=exposure.mask.plane(number), mask_map=meaning)
+        notes += [guess] if guess else []
+    return plan, notes
+
+
+def _with_noise(plan: BandPlan, exposure: Exposure, number: int) -> tuple[BandPlan, list[str]]:
+    """Plan with the plane that gives the variance, and doubts about it."""
+    source = exposure.noise
+    if source is None:
+        return plan, []
+    pixels = source.plane(number)
+    if source is exposure.variance:
+        return replace(plan, variance=pixels), _doubts(source, exposure.image, VARIANCE)
+    if source is exposure.std:
+        return replace(plan, std=pixels), _doubts(source, exposure.image, STD)
+    scale = _exposure_scale(source, exposure.image)
+    if scale is not None and (source is exposure.exposure or _is_exposure_time(source, exposure.image)):
+        note = (
+            f"the variance of {exposure.image.label} is a guess: {source.label} ({source.why}) is no error but an "
+            f"exposure or confidence, so variance = noise of the image^2 x median / {source.label}"
+        )
+        return replace(plan, weight=pixels, weight_scale=scale * plan.factor**2), [note]
+    if source is exposure.exposure:
+        return plan, [f"{source.label} is left out: the image has no noise to scale it by"]
+    return replace(plan, weight=pixels), _doubts(source, exposure.image, WEIGHT)
+
+
+def _exposure_scale(source: Plane, image: Plane) -> float | None:
+    """Variance of an image pixel where the exposure map is 1, from the noise of the image."""
+    if source.sample is None or image.sample is None:
+        return None
+    scale = image.sample.noise**2 * source.sample.typical
+    return scale if np.isfinite(scale) and scale > 0 else None
+
+
+def _is_exposure_time(source: Plane, image: Plane) -> bool:
+    """Whether weights are seconds in truth, as AstroDrizzle writes by default: up to EXPTIME, far from the noise."""
+    time, sample = image.exposure_time, source.sample
+    if source.role != WEIGHT or source.why.startswith("by hand") or not time or sample is None or image.sample is None:
+        return False
+    return 0.3 * time <= sample.high <= 1.1 * time and not _agrees(sample.typical**-0.5, image.sample.noise)
+
+
+def _agrees(error: float, noise: float) -> bool:
+    return not (np.isfinite(error) and noise > 0) or _TOO_SMALL < error / noise < _TOO_LARGE
+
+
+def _doubts(source: Plane, image: Plane, role: str) -> list[str]:
+    """A sentence where errors are far from the noise that the image itself shows."""
+    if source.sample is None or image.sample is None or not source.sample.typical > 0:
+        return []
+    value, noise = source.sample.typical, image.sample.noise
+    errors = {VARIANCE: value**0.5, STD: value, WEIGHT: value**-0.5}
+    if _agrees(errors[role], noise):
+        return []
+    better = [other for other, error in errors.items() if other != role and _agrees(error, noise)]
+    hint = f"--roles {source.extname}={better[0] if better else EXPOSURE} reads it otherwise"
+    return [
+        f"{source.label} is taken as {role} ({source.why}), but its typical error is {errors[role]:.3g} where "
+        f"{image.label} has noise of {noise:.3g}: {hint}"
+    ]

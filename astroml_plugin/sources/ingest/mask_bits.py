@@ -1,0 +1,122 @@
+"""Names of mask bits: read from headers, or known by telescope, and the `MaskBit` that each becomes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from astroml_plugin.core.flags import MaskBit
+
+_IGNORED = 0
+
+_WORDS: tuple[tuple[str, int], ...] = (
+    (r"NO_?DATA|NOCOV|NON_SCIENCE|BLANK|OUTSIDE|FILLED", MaskBit.NO_DATA),
+    (r"UNMASKED_?NAN|^NAN", MaskBit.UNMASKED_NAN),
+    (r"DETECTED_NEGATIVE", MaskBit.DETECTED_NEGATIVE),
+    (r"^DETECTED|^OBJECT|^DETECTION", MaskBit.DETECTED),
+    (r"^SAT|SATUR|^A2D|FULL_?WELL", MaskBit.SATURATED),
+    (r"^CR$|CRAY|COSMIC", MaskBit.COSMIC_RAY),
+    (r"CROSS_?TALK|SSXTALK", MaskBit.CROSSTALK),
+    (r"SENSOR_EDGE", MaskBit.SENSOR_EDGE),
+    (r"EDGE", MaskBit.EDGE),
+    (r"^INTRP|INTERP", MaskBit.INTERPOLATED),
+    (r"STREAK|TRAIL|SATELLITE|AIRCRAFT", MaskBit.STREAK),
+    (r"SUSPECT|POOR", MaskBit.SUSPECT),
+    (r"^CLIPPED", MaskBit.CLIPPED),
+    (r"INEXACT_PSF", MaskBit.INEXACT_PSF),
+    (r"^REJECTED", MaskBit.REJECTED),
+    (r"NOT_DEBLENDED", MaskBit.NOT_DEBLENDED),
+    (r"^BAD|DO_?NOT_?USE|DEAD|^HOT|^FLAT$|^DARK$|^CTE|BPM|NOISY|DEFECT|BAD$|DETECTOR|LOW RESP|HIGH RESP", MaskBit.BAD),
+)
+
+_JWST: dict[int, int] = {
+    **{0: MaskBit.BAD, 1: MaskBit.SATURATED, 9: MaskBit.NO_DATA},
+    **dict.fromkeys([*range(2, 9), *range(10, 32)], _IGNORED),
+}
+"""JWST: only DO_NOT_USE (bit 0) forbids a pixel; SATURATED (1) and NON_SCIENCE (9) have names here, the others tell how
+it was calibrated. Source: the data quality flags of the JWST calibration pipeline."""
+
+_HST: dict[int, int] = {
+    **dict.fromkeys((0, 2, 4, 7, 9), MaskBit.BAD),
+    **dict.fromkeys((8, 11), MaskBit.SATURATED),
+    **dict.fromkeys((12, 13), MaskBit.COSMIC_RAY),
+    **{1: MaskBit.NO_DATA, 3: _IGNORED, 5: _IGNORED, 6: _IGNORED, 10: _IGNORED, 14: MaskBit.OTHER},
+}
+"""HST (ACS, WFC3): bits 0 decoding error, 1 filled, 2 bad detector, 4 hot, 7 bad in the bias, 8 and 11 saturated, 9 bad
+flat or blob, 12 and 13 cosmic ray; 3, 5, 6 and 10 (unstable, warm, trapped charge) tell no more than a larger error.
+Source: ACS Data Handbook, table 3.4; WFC3 Data Handbook, table 3.3."""
+
+_PAN_STARRS: dict[int, int] = {
+    **dict.fromkeys((0, 1, 2, 4, 6, 13), MaskBit.BAD),
+    **{3: MaskBit.NO_DATA, 5: MaskBit.SATURATED, 7: MaskBit.SUSPECT, 8: MaskBit.COSMIC_RAY, 11: MaskBit.STREAK},
+    **{9: MaskBit.OTHER, 10: MaskBit.OTHER, 12: _IGNORED, 14: MaskBit.SUSPECT},
+}
+"""Pan-STARRS 1, bits 1 to 14: flat, dark, blank, CTE, saturated, low, suspect, cosmic ray, spike, ghost, streak,
+star core, bad and poor after convolution. Source: PS1 pixel flags in image table data, MAST."""
+
+_ZTF: dict[int, int] = {
+    **{0: MaskBit.STREAK, 1: MaskBit.DETECTED, 4: MaskBit.BAD, 6: MaskBit.CROSSTALK, 8: MaskBit.SATURATED},
+    **dict.fromkeys((2, 3, 7, 9, 10), MaskBit.BAD),
+    **{5: MaskBit.OTHER, 11: _IGNORED, 12: MaskBit.OTHER},
+}
+"""ZTF: track, object, low and high response, noisy, ghost, crosstalk, dead, saturated, NaN, halo.
+Source: ZTF Science Data System."""
+
+_LEGACY: dict[int, int] = {
+    **dict.fromkeys((0, 1, 8, 9, 10, 11, 12, 13), _IGNORED),
+    **dict.fromkeys((2, 3, 4, 14), MaskBit.SATURATED),
+    **dict.fromkeys((5, 6, 7, 15), MaskBit.BAD),
+}
+"""Legacy Surveys `maskbits`: saturated and ALLMASK in g, r, z, i count; the others mark neighbourhoods.
+Source: DR9, DR10 bitmasks."""
+
+_TABLES = (
+    ("JWST", _JWST),
+    ("HST", _HST),
+    ("PS1", _PAN_STARRS),
+    ("ZTF", _ZTF),
+    ("LEGACYSURVEY", _LEGACY),
+)
+
+
+def bits_in_header(header: Mapping[str, str]) -> dict[int, str]:
+    """Bit -> name, from MP_ (LSST), MSKN (DMTN-252), MSKNAM (Pan-STARRS) and BITnn (ZTF, PTF) cards.
+
+    Args:
+        header: card -> "value / comment".
+    """
+    found: dict[int, str] = {}
+    for key, text in header.items():
+        value, _, comment = (part.strip() for part in text.partition(" / "))
+        if key.startswith("MP_") and value.isdigit():
+            found[int(value)] = key[3:]
+        elif re.fullmatch(r"MSKN\d{4}", key):
+            number = _integer(header.get(f"MSKM{key[4:]}", ""))
+            found[int(key[4:]) if number is None else number.bit_length() - 1] = value
+        elif re.fullmatch(r"MSKNAM\d+", key):
+            number = _integer(header.get(f"MSKVAL{key[6:]}", ""))
+            if number:
+                found[number.bit_length() - 1] = value
+        elif re.fullmatch(r"BIT\d+", key):
+            found[int(key[3:])] = comment if _integer(value) is not None else value
+    return {bit: name for bit, name in found.items() if name}
+
+
+def _integer(text: str) -> int | None:
+    value = text.partition(" / ")[0].strip()
+    return int(value) if value.isdigit() else None
+
+
+def meaning_of(name: str) -> int:
+    """`MaskBit` of a bit that is called `name`; OTHER for names that are not known."""
+    plain = name.strip().upper().replace(" ", "_")
+    if plain in MaskBit.__members__:
+        return int(MaskBit[plain])
+    return next((int(bit) for words, bit in _WORDS if re.search(words, plain)), int(MaskBit.OTHER))
+
+
+def shipped_table(header: Mapping[str, str]) -> tuple[tuple[int, int], ...] | None:
+    """(bit value, `MaskBit`) of a telescope whose masks name no bits; None for others."""
+    told = " ".join(header.get(card, "") for card in ("TELESCOP", "INSTRUME", "SURVEY")).upper()
+    table = next((bits for name, bits in _TABLES if name in told), None)
+    return None if table is None else tuple((1 << bit, int(meaning)) for bit, meaning in table.items())

@@ -1,0 +1,78 @@
+"""What a plane of a FITS file is: one image HDU with its role and the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from astroml_plugin.sources.ingest.pixels import Pixels
+from astroml_plugin.sources.ingest.samples import Sample
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One image HDU of a file: a 2-D array, or a cube of planes on one pixel grid."""
+
+    url: str
+    """The file."""
+    hdu: int
+    """Number of the HDU."""
+    name: str
+    """EXTNAME as written, "" where there is none."""
+    version: int
+    """EXTVER."""
+    shape: tuple[int, int]
+    """(height, width)."""
+    planes: int | None
+    """Planes of a cube; None for a 2-D array."""
+    header: str | None
+    """World-coordinate cards; None without a WCS that can be used."""
+    wcs_problem: str = ""
+    """Why a WCS that is there cannot be used."""
+    axes: tuple[str, ...] = ()
+    """CTYPE1 and CTYPE2 where given, in capitals."""
+    unit: str = ""
+    """BUNIT, of the HDU or of the primary header; "" where absent."""
+    own_unit: bool = False
+    """Whether BUNIT stands in the HDU's own header."""
+    zero_point: float | None = None
+    """Magnitude of one unit of flux."""
+    saturation: float | None = None
+    """Level from which pixels are saturated."""
+    exposure_time: float | None = None
+    """Seconds (EXPTIME)."""
+    cards: dict[str, str] = field(default_factory=dict)
+    """Header cards that tell the role: HDUCLAS1 to 3, SCIDATA, ERRDATA, QUALDATA, UTYPE, IMAGETYP, OBSTYPE, FILTER."""
+    keywords: dict[str, str] = field(default_factory=dict)
+    """Header cards that tell what the bits of a mask mean."""
+    whole: bool = False
+    """Whether the file can only be read as a whole."""
+    sample: Sample | None = None
+    """Level, noise and kind of the pixels; None where they cannot be decoded."""
+    role: str = ""
+    """One of `words.ROLES`, or "unclear"; "" before it is known."""
+    why: str = ""
+    """What tells the role."""
+    key: str = ""
+    """What the name tells beside the role, in capitals: planes of one image share it."""
+    lost: bool = False
+    """Whether the plane is left out though it may be meant to be used: the ingest says so."""
+
+    @property
+    def extname(self) -> str:
+        """EXTNAME, else the HDU's number."""
+        return self.name or str(self.hdu)
+
+    @property
+    def label(self) -> str:
+        """EXTNAME with EXTVER from 2 on, or the HDU's number, to speak of the plane."""
+        return f"{self.name},{self.version}" if self.name and self.version > 1 else self.name or f"HDU {self.hdu}"
+
+    @property
+    def size(self) -> str:
+        """Planes and pixels in words."""
+        planes = "" if self.planes is None else f"{self.planes} planes of "
+        return f"{planes}{self.shape[1]} x {self.shape[0]} pixels"
+
+    def plane(self, number: int) -> Pixels:
+        """Plane `number` of a cube, or the 2-D array itself."""
+        return Pixels(self.url, self.hdu, None if self.planes is None else number, self.whole)

@@ -1,0 +1,279 @@
+"""Role of each plane of a file: by hand, by its keywords, name, units, or the file's name; never by position alone.
+
+Pixels only check what a name tells: a variance has no negative values, a mask only whole ones.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from astropy import units as u
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.wcs import astropy_quiet
+from astroml_plugin.sources.ingest.planes import Plane
+from astroml_plugin.sources.ingest.samples import Sample
+from astroml_plugin.sources.ingest.words import (
+    EXPOSURE,
+    IMAGE,
+    LABELS,
+    MASK,
+    OTHER,
+    PSF,
+    ROLES,
+    STD,
+    UNCLEAR,
+    VARIANCE,
+    WEIGHT,
+    Reading,
+    one_series,
+    read_file_name,
+    read_name,
+)
+
+_HDUCLAS3 = {
+    **dict.fromkeys(("MSE", "VARIANCE"), VARIANCE),
+    **dict.fromkeys(("RMSE", "RMS", "STDDEV"), STD),
+    **dict.fromkeys(("INVMSE", "INVERSE_VARIANCE"), WEIGHT),
+}
+"""Kinds of errors of ESO's and MaNGA's headers; "INVRMSE" is none that is read here."""
+
+_UTYPES = {"stddevuncertainty": STD, "varianceuncertainty": VARIANCE, "inversevariance": WEIGHT}
+"""Kinds of uncertainty of astropy's NDData."""
+
+_SPECTRAL = re.compile(r"^(WAVE|AWAV|LAMBDA|FREQ|VELO|VRAD|VOPT|FELO|ZOPT|BETA|ENER|WAVN|TIME|ANGLE|STOKES)")
+_CALIBRATION = re.compile(r"^(BIAS|ZERO|DARK|FLAT|DOME ?FLAT|SKY ?FLAT|TWILIGHT|ARC|LAMP)\b")
+
+_FEW = 0.05
+"""Share of negative pixels that a map of errors or weights may have: marks, and slips of an interpolation."""
+
+_LARGE_PSF = 512
+"""Pixels across from which a plane with sky coordinates is an image, whatever a file's name says of a PSF."""
+
+
+def given_roles(text: str) -> dict[str, str]:
+    """Roles by hand, as "SCI=image,ERR=std,*.FLG=mask": EXTNAME, pattern or HDU number -> role.
+
+    Raises:
+        InputError: no such role, or no pairs.
+    """
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    found = {name.strip(): role.strip().lower() for name, _, role in pairs}
+    wrong = [role for role in found.values() if role not in ROLES]
+    if not found or wrong or not all(found):
+        raise InputError(f"roles {text!r} must read NAME=ROLE,... with roles out of {', '.join(ROLES)}")
+    return found
+
+
+def with_roles(planes: Sequence[Plane], stem: str, given: Mapping[str, str]) -> list[Plane]:
+    """Planes of one file with their roles, why, and keys.
+
+    Args:
+        planes: planes of one file, in order.
+        stem: the file's name without folder and suffixes.
+        given: roles by hand, see `given_roles`; others are found by rule.
+
+    Raises:
+        InputError: names in `given` match no plane.
+    """
+    hit = {name for name in given if any(_matches(name, plane) for plane in planes)}
+    if given and not hit:
+        names = ", ".join(plane.extname for plane in planes)
+        raise InputError(f"{stem}: roles are given for {', '.join(given)}, its planes are {names}")
+    named = read_file_name(stem)
+    found = [_by_hand(plane, given) or _checked(_by_rule(plane, named)) for plane in planes]
+    if any(plane.role and not _by_file_name(plane) for plane in found):  # a file of several kinds: its name tells none
+        found = [_by_hand(plane, given) or _checked(_by_rule(plane, None)) for plane in planes]
+    return _settled(_by_reference(found))
+
+
+def _by_file_name(plane: Plane) -> bool:
+    return plane.why.startswith("file name")
+
+
+def _matches(name: str, plane: Plane) -> bool:
+    names = (plane.extname, f"{plane.extname},{plane.version}", str(plane.hdu), *(["PRIMARY"] if not plane.hdu else []))
+    return any(fnmatch.fnmatchcase(one.upper(), name.upper()) for one in names)
+
+
+def _by_hand(plane: Plane, given: Mapping[str, str]) -> Plane | None:
+    role = next((role for name, role in given.items() if _matches(name, plane)), None)
+    if role is None:
+        return None
+    reading = read_name(plane.name)
+    return replace(plane, role=role, why="by hand (roles)", key=plane.name.upper() if reading is None else reading.key)
+
+
+def _by_rule(plane: Plane, named: Reading | None) -> Plane:
+    """Plane with the first role that a keyword, its name, its axes, its unit or the file's name tells; "" for none."""
+    reading = read_name(plane.name)
+    key = plane.name.upper() if reading is None else reading.key
+    plane = replace(plane, key=key)
+    said = _by_keywords(plane)
+    axis = next((value for value in plane.axes if _SPECTRAL.match(value)), None)
+    if said is None and reading is not None and (reading.role != IMAGE or axis is None):
+        said = (reading.role, f"EXTNAME {plane.name}")
+    if said is not None and said[0] != IMAGE:
+        return replace(plane, role=said[0], why=said[1])
+    if axis is not None:
+        return replace(plane, role=OTHER, why=f"an axis of it is {axis}: no image of the sky")
+    if min(plane.shape) < 2:
+        return replace(plane, role=OTHER, why="one row or column: a spectrum or a table")
+    if (by_unit := _by_unit(plane)) is not None and said is None:
+        return replace(plane, role=by_unit[0], why=by_unit[1])
+    if named is not None and _fits(named.role, plane):
+        return replace(plane, role=named.role, why=f"file name ({named.word})")
+    if said is None and plane.sample is not None and plane.sample.symmetric:
+        return replace(plane, role=OTHER, why="looks the same turned by 180 degrees: a kernel or a correlation")
+    return plane if said is None else replace(plane, role=said[0], why=said[1])
+
+
+def _by_keywords(plane: Plane) -> tuple[str, str] | None:
+    kind, detail = plane.cards.get("HDUCLAS2", "").upper(), plane.cards.get("HDUCLAS3", "").upper()
+    if kind == "DATA":
+        return IMAGE, "HDUCLAS2 DATA"
+    if kind == "QUALITY":
+        return MASK, f"HDUCLAS2 QUALITY {detail}".strip()
+    if kind == "ERROR" and detail:
+        known = _HDUCLAS3.get(detail)
+        return (known, f"HDUCLAS3 {detail}") if known else (OTHER, f"HDUCLAS3 {detail}: errors of a kind not read here")
+    utype = plane.cards.get("UTYPE", "")
+    if utype:
+        known = _UTYPES.get(utype.lower().rpartition(".")[2])
+        if known or "uncertainty" in utype.lower():
+            return (known, f"UTYPE {utype}") if known else (OTHER, f"UTYPE {utype}: which kind of errors is not said")
+    for card in ("IMAGETYP", "OBSTYPE"):
+        if _CALIBRATION.match(plane.cards.get(card, "").upper()):
+            return OTHER, f"{card} {plane.cards[card]}: a calibration frame"
+    return None
+
+
+def unit_of(text: str) -> u.UnitBase | None:
+    """Unit of a BUNIT as astropy reads it; None where it does not."""
+    with astropy_quiet():
+        for form in ("fits", None):
+            try:
+                return u.Unit(text, format=form)
+            except (ValueError, TypeError):
+                continue
+    return None
+
+
+def _by_unit(plane: Plane) -> tuple[str, str] | None:
+    """Role by units that are not those of light."""
+    if re.match(r"^(mag|ABmag|STmag)\b", plane.unit, re.IGNORECASE):
+        return OTHER, f"BUNIT {plane.unit}: magnitudes do not add up; store them as flux"
+    unit = unit_of(plane.unit) if plane.unit else None
+    if unit is None:
+        return None
+    kind = unit.physical_type
+    if kind == "time":
+        return EXPOSURE, f"BUNIT {plane.unit}"
+    if kind in ("speed", "angle", "length"):
+        return OTHER, f"BUNIT {plane.unit}: no light"
+    return None
+
+
+def _fits(role: str, plane: Plane) -> bool:
+    """Whether the pixels are such as the role can have."""
+    sample = plane.sample
+    if sample is None or not np.isfinite(sample.median):
+        return True
+    if role == PSF and plane.header is not None and max(plane.shape) >= _LARGE_PSF:
+        return False
+    return _contradiction(role, sample) is None
+
+
+def _contradiction(role: str, sample: Sample) -> str | None:
+    if role in (VARIANCE, STD, WEIGHT, EXPOSURE) and sample.negative > _FEW:
+        return f"{sample.negative:.0%} of its pixels are below 0"
+    if role in (MASK, LABELS) and not sample.whole:
+        return "its pixels are no whole numbers"
+    return None
+
+
+def _checked(plane: Plane) -> Plane:
+    """A plane whose pixels cannot be what its name tells is set aside, which the ingest says."""
+    wrong = None if plane.sample is None else _contradiction(plane.role, plane.sample)
+    if wrong is None:
+        return plane
+    why = f"{plane.why} tells {plane.role}, but {wrong}"
+    return replace(plane, role=OTHER, why=why, lost=True)
+
+
+def _by_reference(planes: list[Plane]) -> list[Plane]:
+    """Planes that others name as their quality or errors, and planes whose unit is that of another one squared."""
+    quality, errors = (
+        {plane.cards.get(card, "").upper() for plane in planes} - {""} for card in ("QUALDATA", "ERRDATA")
+    )
+    found = []
+    for plane in planes:
+        if not plane.role and plane.name.upper() in quality:
+            plane = replace(plane, role=MASK, why=f"QUALDATA names {plane.name}")
+        if plane.role in ("", STD):
+            plane = _by_square(plane, planes)
+        if not plane.role and plane.name.upper() in errors:
+            why = f"ERRDATA names {plane.name}, and nothing says which kind of errors it holds"
+            plane = replace(plane, role=OTHER, why=why, lost=True)
+        found.append(plane)
+    return found
+
+
+def _by_square(plane: Plane, planes: Sequence[Plane]) -> Plane:
+    """A plane whose unit is the square (or inverse square) of an image's unit is its variance (or weight)."""
+    if not plane.own_unit or plane.why.startswith(("HDUCLAS", "UTYPE", "by hand")):
+        return plane
+    unit = unit_of(plane.unit)
+    lights = [unit_of(other.unit) for other in planes if other is not plane and other.role in ("", IMAGE)]
+    for light in lights:
+        if unit is None or light is None or light == u.dimensionless_unscaled:
+            continue
+        for power, role in ((2, VARIANCE), (-2, WEIGHT)):
+            if unit.is_equivalent(light**power) and not unit.is_equivalent(light):
+                return replace(plane, role=role, why=f"BUNIT {plane.unit} is that of the image to the power {power}")
+    return plane
+
+
+def _settled(planes: list[Plane]) -> list[Plane]:
+    """Planes about which nothing was said: images, left out beside a named image, or unclear."""
+    unsaid = [plane for plane in planes if not plane.role]
+    named = [plane for plane in planes if plane.role == IMAGE]
+    if named:
+        why = f"no rule knows its name, and {named[0].extname} is the image"
+        return [plane if plane.role else replace(plane, role=OTHER, why=why, lost=True) for plane in planes]
+    unclear = _twins(unsaid)
+    return [plane if plane.role else _unsaid(plane, unclear, len(unsaid)) for plane in planes]
+
+
+def _unsaid(plane: Plane, unclear: Mapping[int, Sequence[int]], count: int) -> Plane:
+    if plane.hdu in unclear:
+        others = ", ".join(str(number) for number in unclear[plane.hdu])
+        why = f"shape and WCS are those of HDU {others}, and nothing tells them apart"
+        return replace(plane, role=UNCLEAR, why=why)
+    why = "nothing says that it is anything else" if count == 1 else "its shape, WCS or name tells it from the others"
+    return replace(plane, role=IMAGE, why=why)
+
+
+def _twins(planes: Sequence[Plane]) -> dict[int, list[int]]:
+    """HDU -> other HDUs that may be of the same pixels, for planes that neither names nor WCS tell apart."""
+    if one_series([plane.name for plane in planes]) or one_series([plane.key for plane in planes]):
+        return {}
+    if len({plane.shape for plane in planes}) > 1 and not any(plane.header for plane in planes):
+        return {}  # a collection of stamps
+    found: dict[int, list[int]] = {}
+    for plane in planes:
+        alike = [other for other in planes if other is not plane and _same_grid(plane, other)]
+        if alike:
+            found[plane.hdu] = [other.hdu for other in alike]
+    return found
+
+
+def _same_grid(one: Plane, other: Plane) -> bool:
+    """Whether two planes may be of the same pixels: one shape, and one WCS, or none for either of them."""
+    if one.shape != other.shape:
+        return False
+    return one.header is None or other.header is None or one.header == other.header

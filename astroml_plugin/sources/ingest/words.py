@@ -1,0 +1,217 @@
+"""Words by which observatories name the planes of a file, in EXTNAME and in file names, and the role each tells."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+IMAGE, VARIANCE, STD, WEIGHT, MASK = "image", "variance", "std", "weight", "mask"
+PSF, EXPOSURE, LABELS, OTHER = "psf", "exposure", "labels", "other"
+UNCLEAR = "unclear"
+
+ROLES = (IMAGE, VARIANCE, STD, WEIGHT, MASK, PSF, EXPOSURE, LABELS, OTHER)
+"""Roles that a plane can have: light, three ways to tell its noise, bits, PSF, exposure, labels, none of these."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_NOT_LIGHT = """
+    POISSON RNOISE READNOISE FWHM PSFSIZE PSFDEPTH GALDEPTH SEEING FRACTION FRACTIONS REALIZATION REALIZATIONS
+    CORRECTION CORRECTIONS CTX CON CONTEXT D2IMARR WCSDVARR WCSCORR WCS CHI CHI2 CHISQ RESIDUAL RESIDUALS RESID
+    RESPONSE TRANSMISSION THROUGHPUT PIXAREA AREA WAVELENGTH WAVE LAMBDA DISP PREDISP SPECRES SPECRESD LSF
+    FIELDMAP GCORREL RCORREL ICORREL ZCORREL KERNEL THUMBNAIL PREVIEW JPEG HDRTAB ASDF BIAS DARK FLAT FLATFIELD OVERSCAN
+    APCORR POINTING XPOS YPOS VELOCITY DISPERSION RAWX RAWY DEPTH EFFTIME CURVATURE ALPHA COVAR COVARIANCE CORRELATION
+"""
+_SKY_BACKGROUND = "SKY SKYBG SKYMAP BACKGROUND BACKGRND BACKGR BKG BKGD BKGRND BGMOD BGD BG MODEL BLOBMODEL PB PBEAM"
+_PRECEDENCE: tuple[tuple[str, str], ...] = (
+    (_NOT_LIGHT, OTHER),
+    ("PSF PSFS PRF PSFMODEL PSFIMG PSFCENT DAOPSFCENT", PSF),
+    (
+        "MASK MASKS MSK DQ DQA DQF DQM FLG FLAG FLAGS QUALITY QUAL DATAQUALITY BPM BADPIX BADPIXEL BADPIXELS "
+        "BADPIXMASK BITMASK MASKBITS PIXMASK BAD DEFECTS IMASK BIMSK OOD MSKIMG",
+        MASK,
+    ),
+    ("SEG SEGM SEGMENTATION SEGMAP LABEL LABELS SEGMENTS OBJMASK BLOBS BLOBMAP CHECKSEG DETMAP", LABELS),
+    (
+        "IVAR INVVAR INVVARIANCE INVERSEVARIANCE INVVARIMAGE IVM INVMSE WEIGHT WEIGHTS WHT WGT WEIGHTMAP WHTMAP OOW",
+        WEIGHT,
+    ),
+    ("VARIANCE VARIANCES VAR STAT MSE VARMAP", VARIANCE),
+    (
+        "ERR ERROR ERRORS RMS STD STDDEV STDEV SIGMA SIG UNCERT UNCERTAINTY UNCERTAINTIES UNC UNCIMG NOISE RMSE RMSMAP "
+        "ERRMAP NOISEMAP FLUXERR SCIERR MUNC CBUNC REFUNC EDATA",
+        STD,
+    ),
+    (
+        "EXP EXPOSURE EXPOSURES EXPTIME EXPMAP TEXP NEXP NIMAGE NIMAGES NOBS COVERAGE COV COVMAP RRHR COVG MCOV REFCOV "
+        "CONF CONFIDENCE CONFMAP NUMFRAMES NCOADD HITS NHITS",
+        EXPOSURE,
+    ),
+    (_SKY_BACKGROUND, OTHER),
+    (
+        "IMAGE IMAGES IMG IM SCI SCIENCE SCIIMG DATA FLUX SIGNAL INT INTENSITY COADD STACK CNT COUNTS BGSUB "
+        "INTBGSUB CUTOUT TEMPLATE REFERENCE REFIMG DIFFERENCE DIFF DRZ DRC CALIBRATED OOI OKI MAIC BCD CBCD PBCOR "
+        "SURFACEBRIGHTNESS BRIGHTNESS RATE CALEXP",
+        IMAGE,
+    ),
+)
+_ROLE = {word: (rank, role) for rank, (words, role) in reversed([*enumerate(_PRECEDENCE)]) for word in words.split()}
+
+_ENDINGS = (
+    "IVAR",
+    "INVVAR",
+    "WEIGHT",
+    "MASK",
+    "FLAGS",
+    "FLAG",
+    "PSF",
+    "ERR",
+    "RMS",
+    "VAR",
+    "WHT",
+    "SIGMA",
+    "NOISE",
+    "IMG",
+)
+"""Words that are also written without a space after another one: FLUXERR, GPSF, SCIMASK."""
+
+_ADDED = re.compile(r"(MAP|IMAGE|IMG|PLANE|ARRAY|DATA|EXT|HDU|LAYER)$")
+_TELLING = _words(
+    """
+    TEMPLATE REFERENCE REFIMG DIFFERENCE DIFF
+    """
+)
+"""Words for an image that also tell which: they stay in the key."""
+
+_FILLING = _words(
+    """
+    PIXEL PIX TIME MAP PLANE ARRAY EXT HDU LAYER EXTENSION
+    """
+)
+
+_FILE_WORDS = _words(
+    """
+    WEIGHT WEIGHTS WHT WGT WEIGHTMAP OOW IVAR INVVAR IVM RMS RMSMAP UNC UNCERT UNCERTAINTY ERR ERROR SIGMA NOISEMAP
+    VARIANCE MASK MSK DQ FLAG FLAGS FLG OOD MASKBITS BADPIX BPM SEG SEGM SEGMENTATION SEGMAP PSF PSFS PRF EXPMAP
+    EXPTIME NEXP COV COVERAGE CONF RRHR CHI CHI2 RESIDUAL RESID GALDEPTH PSFDEPTH PSFSIZE SKYBG BGMOD BKG MSKIMG
+    REFUNC REFCOV DAOPSFCENT MUNC MCOV CBUNC BIMSK OBJMASK
+    """
+)
+"""Words that count anywhere in a file name; others name objects and people too (std, sky, exp, var)."""
+
+_AFTER = re.compile(r"[A-Z]|\d+[A-Z]?|[A-Z]{1,4}\d+|TILE\d*|IMAGES?|IMG|MAP|EXTENSION|FITS|FINAL")
+"""Words that may follow the one that tells a role in a file name: letters of bands, numbers, versions and the like."""
+
+_LAST_WORDS = _words(
+    """
+    VAR STD STAT EXP NOISE WT SKY BACKGROUND PB
+    """
+)
+"""Words that count as the last of a file name."""
+
+_BANDS = re.compile(
+    r"(?:(?:NIR|VIS|HSC|DECAM|SDSS|LSST|ACS|WFC3|NIRCAM|MIRI|IRAC|MIPS|WISE)_?)?"
+    r"(?:[UBVRIGZYJHKLM]S?|[UGRIZY]P|VIS|NIR|FUV|NUV|F\d{3,4}[A-Z]{1,2}\d?|W[1-4]|CH[1-4]|I[1-4]|N\d{3,4}|NB\d+)"
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A name's meaning."""
+
+    role: str
+    """One of `ROLES`."""
+    word: str
+    """The word that tells it."""
+    key: str
+    """Rest of the name in capitals, "" where there is none: planes of one image share it."""
+
+
+def tokens_of(name: str) -> list[str]:
+    """The words of a name, in capitals."""
+    return [token for token in re.split(r"[^A-Za-z0-9]+", name.upper()) if token]
+
+
+def read_name(name: str) -> Reading | None:
+    """Role by an EXTNAME; None where no word of it is known."""
+    tokens = tokens_of(name)
+    whole = _lookup("".join(tokens))
+    if whole is not None and len(tokens) > 1 and not whole[1]:
+        return Reading(_ROLE[whole[0]][1], whole[0], "")
+    found = [(_ROLE[hit[0]], -position, hit, token) for position, token in enumerate(tokens) if (hit := _lookup(token))]
+    if not found:
+        return None
+    (_, role), place, (word, rest), _ = min(found)
+    rest = word + rest if word in _TELLING else rest
+    keep = [rest if position == -place else _bare(token) for position, token in enumerate(tokens)]
+    return Reading(role, word, "_".join(part for part in keep if part))
+
+
+def _bare(token: str) -> str:
+    """A word as part of the key: "" where it tells a role and no more."""
+    return "" if token in _FILLING or (token in _ROLE and token not in _TELLING) else token
+
+
+def _lookup(token: str) -> tuple[str, str] | None:
+    """(known word, what is left of the token) for a token that is or ends with a known word; digits are left."""
+    if token in _ROLE:
+        return token, ""
+    bare = token.rstrip("0123456789")
+    digits = token[len(bare) :]
+    if bare in _ROLE:
+        return bare, digits
+    if (short := _ADDED.sub("", bare)) in _ROLE:
+        return short, digits
+    for ending in _ENDINGS:
+        if bare.endswith(ending) and len(bare) > len(ending):
+            rest = bare.removesuffix(ending)
+            return ending, _bare(rest) + digits
+    return None
+
+
+def read_file_name(stem: str) -> Reading | None:
+    """Role by a file's name without folder and suffixes; None where it tells none."""
+    tokens = tokens_of(stem)
+    if "UNWISE" in tokens and "STD" in tokens:
+        return Reading(STD, "STD", "")
+    if {"UNWISE", "N"} <= {*tokens} and re.search(r"-n-[mu]$", stem):
+        return Reading(EXPOSURE, "N", "")
+    if "STK" in tokens or "WRP" in tokens:  # Pan-STARRS: .wt is a variance, .exp and .num count exposures
+        last = {"WT": VARIANCE, "EXP": EXPOSURE, "NUM": EXPOSURE, "EXPWT": EXPOSURE, "MASK": MASK}.get(tokens[-1])
+        return None if last is None else Reading(last, tokens[-1], "")
+    if "LEGACYSURVEY" in tokens and {"MODEL", "BLOBMODEL"} & {*tokens}:
+        return Reading(OTHER, "MODEL", "")
+    if code := {"OOI", "OKI", "OOW", "OOD"} & {*tokens}:  # NOIRLab's Community Pipeline
+        word = min(code)
+        return None if word in ("OOI", "OKI") else Reading(_ROLE[word][1], word, "")
+    end = next((n for n, token in reversed([*enumerate(tokens)]) if not _is_after(token)), None)
+    found = [(_ROLE[token], token) for n, token in enumerate(tokens) if token in _FILE_WORDS and n == end]
+    if tokens and tokens[-1] in _LAST_WORDS and not found:
+        token = "WEIGHT" if tokens[-1] == "WT" else tokens[-1]
+        found = [(_ROLE[token], tokens[-1])]
+    if not found:
+        return None
+    (_, role), word = min(found)
+    return Reading(role, word, "")
+
+
+def _is_after(token: str) -> bool:
+    return token not in _FILE_WORDS and bool(_AFTER.fullmatch(token) or is_band(token))
+
+
+def is_band(name: str) -> bool:
+    """Whether a name is that of a filter, such as g, NIR_Y, F606W or W1."""
+    return bool(_BANDS.fullmatch(name.upper()))
+
+
+def one_series(names: list[str]) -> bool:
+    """Whether names differ in their numbers alone (ccd1, ccd2; N1, S1), or are all those of filters."""
+    if len({*names}) < len(names) or not all(names):
+        return False
+    if all(is_band(name) for name in names):
+        return True
+    stems = {re.sub(r"\d+", "#", name.upper()) for name in names}
+    generic = re.compile(r"^(HDU|EXT|PLANE|LAYER|ARRAY|EXTENSION)?[^A-Z]*#")
+    return all("#" in stem and not generic.match(stem) for stem in stems) and len(stems) <= max(2, len(names) // 4)

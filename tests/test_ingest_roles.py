@@ -1,0 +1,226 @@
+"""Roles of planes: files as many observatories lay them out, wrong guesses provoked, and real files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import astropy
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.nddata import CCDData, StdDevUncertainty
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.sources.ingest.fits import list_planes
+from tests.fits_layouts import SHAPE, SKY, Layout, P, layouts, pixels
+from tests.test_ingest_fits import run, whole
+
+LAYOUTS = list(layouts())
+
+
+def test_there_are_enough_layouts() -> None:
+    planes = sum(len(layout.planes) * (1 + (len(layout.planes) > 1)) for layout in LAYOUTS)
+    assert len({layout.observatory for layout in LAYOUTS}) >= 45
+    assert planes >= 300
+
+
+@pytest.mark.parametrize(
+    ("layout", "turned"),
+    [(layout, turned) for layout in LAYOUTS for turned in ([False, True] if len(layout.planes) > 1 else [False])],
+    ids=lambda value: f"{value.observatory}: {value.file}" if isinstance(value, Layout) else "turned" * value,
+)
+def test_every_plane_has_its_role(tmp_path: Path, layout: Layout, turned: bool) -> None:
+    path, truth = layout.write(tmp_path, turned=turned)
+    found = list_planes(str(path))
+    told = [(plane.name.upper(), plane.role) for plane in found]
+    assert told == [(plane.name.upper(), plane.role) for plane in truth], [plane.why for plane in found]
+    assert all(plane.why for plane in found)
+
+
+REAL = {
+    "mask": ("_ood_",),
+    "weight": ("_oow_", ".wht.fits"),
+    "psf": ("real_galaxy_PSF",),
+    "other": ("acs_I_unrot_sci_20_cf",),
+}
+"""Parts of the names of real files of which all planes have one role; the others are images."""
+
+MIXED = {
+    "IMAGE-HDFS-1.34.fits": ["image", "variance", "mask"],
+    "subcub_mosaic.fits": ["image", "variance", "other"],
+    "CUBE.fits": ["image", "variance"],
+    "group.fits": ["image", "psf", "std"] * 4,
+}
+
+
+@pytest.mark.shared_data
+def test_every_plane_of_the_real_files_has_its_role(shared_data: Path) -> None:
+    count: Counter[str] = Counter()
+    for path in sorted(file for file in shared_data.rglob("*") if ".fit" in file.name):
+        try:
+            planes = list_planes(str(path))
+        except InputError as error:
+            assert "holds no image" in str(error)  # noqa: PT017 - tables
+            continue
+        alone = next((role for role, parts in REAL.items() if any(part in path.name for part in parts)), "image")
+        assert [plane.role for plane in planes] == MIXED.get(path.name, [alone] * len(planes)), path
+        assert not any(plane.lost for plane in planes)
+        count.update(plane.role for plane in planes)
+    assert sum(count.values()) >= 330
+
+
+ASTROPY = {
+    "o4sp040b0_raw.fits": ["other", "other"],
+    "ie6d07ujq_wcs.fits": ["other", "other"],
+    "dist_lookup.fits.gz": ["image", "other", "other", "other"],
+}
+"""Roles in astropy's own test files; every plane of the others is an image."""
+
+
+def test_every_plane_of_the_files_of_astropy_has_its_role() -> None:
+    count = 0
+    for path in sorted(file for file in Path(astropy.__file__).parent.rglob("*") if ".fit" in file.name):
+        try:
+            planes = list_planes(str(path))
+        except InputError:
+            continue
+        assert [plane.role for plane in planes] == ASTROPY.get(path.name, ["image"] * len(planes)), path
+        count += len(planes)
+    assert count >= 30
+
+
+def test_ccddata_brings_mask_and_errors(tmp_path: Path, client: Any) -> None:
+    masked, errors = np.zeros(SHAPE, bool), np.full(SHAPE, 3.0, "f4")
+    masked[5, 6] = True
+    data = CCDData(pixels("image", 1), unit="adu", mask=masked, uncertainty=StdDevUncertainty(errors), meta=SKY)
+    data.write(tmp_path / "ccd.fits")
+    result, survey = run(client, str(tmp_path / "ccd.fits"), tmp_path / "s.zarr")
+    assert list(survey.images()) == ["ccd"]
+    np.testing.assert_array_equal(whole(survey, "ccd", "variance")[0], np.full(SHAPE, 9, "f4"))
+    np.testing.assert_array_equal(whole(survey, "ccd", "mask")[0] > 0, masked)
+    assert not any("left out" in warning for warning in result.warnings)
+
+
+def write(folder: Path, *planes: P, file: str = "a.fits", **primary: Any) -> str:
+    """A file with these planes."""
+    return str(Layout("", file, planes, primary).write(folder)[0])
+
+
+def test_planes_go_with_the_image_of_their_name(tmp_path: Path, client: Any) -> None:
+    """Euclid's VIS: an image, its RMS and its flags for each quadrant."""
+    names = [f"{quadrant}.{kind}" for quadrant in ("1-1.E", "1-1.F") for kind in ("RMS", "FLG", "SCI")]
+    role = {"SCI": "image", "RMS": "std", "FLG": "mask"}
+    planes = [P(name, role[name[-3:]], {"CRVAL1": 150.0 + (name[4] == "F")}) for name in names]
+    _, survey = run(client, write(tmp_path, *planes, file="EUC_VIS.fits"), tmp_path / "s.zarr")
+    assert list(survey.images()) == ["EUC_VIS_1_1_E", "EUC_VIS_1_1_F"]
+    with fits.open(tmp_path / "EUC_VIS.fits") as hdus:
+        for image, quadrant in (("EUC_VIS_1_1_E", "1-1.E"), ("EUC_VIS_1_1_F", "1-1.F")):
+            np.testing.assert_array_equal(whole(survey, image)[0], hdus[f"{quadrant}.SCI"].data)
+            variance = hdus[f"{quadrant}.RMS"].data.astype(float) ** 2
+            np.testing.assert_allclose(whole(survey, image, "variance")[0], variance, rtol=1e-6)
+            np.testing.assert_array_equal(whole(survey, image, "mask")[0] > 0, hdus[f"{quadrant}.FLG"].data > 0)
+
+
+def test_one_image_of_a_file_brings_its_planes(tmp_path: Path, client: Any) -> None:
+    planes = [P("A.SCI", "image"), P("A.RMS", "std"), P("B.SCI", "image", {"CRVAL1": 9.0}), P("B.RMS", "std")]
+    _, survey = run(client, write(tmp_path, *planes), tmp_path / "s.zarr", hdu="B.SCI")
+    assert list(survey.images()) == ["a"]
+    assert survey.tile(0).has_variance
+
+
+def test_images_of_several_filters_are_bands_with_their_psf(tmp_path: Path, client: Any) -> None:
+    layout = next(layout for layout in LAYOUTS if layout.observatory == "Euclid cutout")
+    path, _ = layout.write(tmp_path)
+    _, survey = run(client, str(path), tmp_path / "s.zarr")
+    assert survey.bands == ("VIS", "NIR_Y", "NIR_J", "NIR_H")
+    assert list(survey.images()) == ["group"]
+    tile = survey.read_tile(survey.tile(0))
+    assert tile.psf is not None
+    with fits.open(path) as hdus:
+        np.testing.assert_array_equal(whole(survey, "group")[2], hdus["NIR_J_FLUX"].data)
+        np.testing.assert_array_equal(tile.psf[3, 0, 0], hdus["NIR_H_PSF"].data)
+    _, survey = run(client, str(path), tmp_path / "two.zarr", bands="nir_h,VIS")
+    assert survey.bands == ("nir_h", "VIS")
+    with pytest.raises(InputError, match="has the bands VIS,NIR_Y,NIR_J,NIR_H on one pixel"):
+        run(client, str(path), tmp_path / "three.zarr", bands="r")
+
+
+def test_planes_that_nothing_tells_apart_are_refused_until_said(tmp_path: Path, client: Any) -> None:
+    layout = next(layout for layout in LAYOUTS if layout.observatory == "two without names")
+    path, _ = layout.write(tmp_path)
+    with pytest.raises(InputError, match=r"nothing tells what each is: say it with --roles, such as 0=image,1=std"):
+        run(client, str(path), tmp_path / "s.zarr")
+    _, survey = run(client, str(path), tmp_path / "s.zarr", roles="0=image,1=std")
+    assert survey.tile(0).has_variance
+    for wrong in ("0=picture", "0", "=image"):
+        with pytest.raises(InputError, match="must read NAME=ROLE"):
+            run(client, str(path), tmp_path / "t.zarr", roles=wrong)
+    with pytest.raises(InputError, match="roles are given for SCI, its planes are 0, 1"):
+        run(client, str(path), tmp_path / "t.zarr", roles="SCI=image")
+
+
+def test_losses_and_guesses_are_said(tmp_path: Path, client: Any) -> None:
+    planes = (P("SCI", "image"), P("ERR", "std"), P("THING", "other", values="image"))
+    planes += (P("MASK", "mask", shape=(5, 6)), P("NOISE", "other", values="light"))
+    result, _ = run(client, write(tmp_path, *planes), tmp_path / "s.zarr")
+    said = " | ".join(result.warnings)
+    assert "THING is left out: no rule knows its name, and SCI is the image (say what it is with --roles THING=" in said
+    assert "NOISE is left out: EXTNAME NOISE tells std, but" in said
+    assert "MASK is left out: it has 6 x 5 pixels, its image SCI 28 x 24 pixels" in said
+    wrong = (P("SCI", "image"), P("VAR", "variance", values="exposure"))
+    result, _ = run(client, write(tmp_path, *wrong, file="b.fits"), tmp_path / "t.zarr")
+    assert any("VAR is taken as variance (EXTNAME VAR), but its typical error is" in said for said in result.warnings)
+    lone = write(tmp_path, P("", "weight"), file="c_weight.fits")
+    with pytest.raises(InputError, match=r"no image of the sky: HDU 0 is weight \(file name \(WEIGHT"):
+        run(client, lone, tmp_path / "u.zarr")
+
+
+def test_exposure_maps_give_a_variance_by_the_noise_of_the_image(tmp_path: Path, client: Any) -> None:
+    planes = (P("SCI", "image"), P("WHT", "weight", values="exposure"))
+    path = write(tmp_path, *planes, EXPTIME=310.0)
+    result, survey = run(client, path, tmp_path / "s.zarr")
+    variance = whole(survey, "a", "variance")[0]
+    assert 2.5 < np.median(variance) < 6
+    weight = fits.getdata(path, "WHT")
+    np.testing.assert_allclose(variance * weight, np.median(variance * weight), rtol=1e-5)
+    assert any("the variance of SCI is a guess: WHT" in said for said in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("cards", "values", "bits"),
+    [
+        ({"MP_SAT": 1, "HIERARCH MP_DETECTED": 5}, [2, 32, 64], [MaskBit.SATURATED, MaskBit.DETECTED, MaskBit.OTHER]),
+        ({"MSKN0000": "CR", "MSKM0000": 4, "MSKN0001": "NO_DATA"}, [4, 2], [MaskBit.COSMIC_RAY, MaskBit.NO_DATA]),
+        ({"MSKNAM00": "SAT", "MSKVAL00": 32}, [32], [MaskBit.SATURATED]),
+        (
+            {"BIT08": (8, "SATURATED"), "BIT01": (1, "OBJECT (detected)")},
+            [256, 2],
+            [MaskBit.SATURATED, MaskBit.DETECTED],
+        ),
+        ({"TELESCOP": "JWST"}, [1, 2, 4, 1024], [MaskBit.BAD, MaskBit.SATURATED, 0, 0]),
+        ({"TELESCOP": "HST"}, [256, 8192, 32, 4], [MaskBit.SATURATED, MaskBit.COSMIC_RAY, 0, MaskBit.BAD]),
+        ({"HDUCLAS2": "QUALITY", "HDUCLAS3": "MASKONE"}, [1, 0], [0, MaskBit.BAD]),
+    ],
+)
+def test_bits_have_names(tmp_path: Path, client: Any, cards: Any, values: list[int], bits: list[int]) -> None:
+    path = write(tmp_path, P("SCI", "image"), P("DQ", "mask", cards))
+    with fits.open(path, mode="update") as hdus:
+        hdus["DQ"].data[:] = 1 if "HDUCLAS3" in cards else 0
+        hdus["DQ"].data[0, : len(values)] = values
+    result, survey = run(client, path, tmp_path / "s.zarr")
+    assert whole(survey, "a", "mask")[0, 0, : len(values)].tolist() == [int(bit) for bit in bits]
+    assert not any("mean" in warning for warning in result.warnings)
+
+
+def test_unknown_bits_are_bad_and_that_is_said(tmp_path: Path, client: Any) -> None:
+    path = write(tmp_path, P("SCI", "image"), P("DQ", "mask"))
+    with fits.open(path, mode="update") as hdus:
+        hdus["DQ"].data[0, :2] = 2, 4
+    result, survey = run(client, path, tmp_path / "s.zarr")
+    assert whole(survey, "a", "mask")[0, 0, :3].tolist() == [MaskBit.BAD, MaskBit.BAD, 0]
+    assert any("what the values of DQ mean is not known" in warning for warning in result.warnings)
+    _, survey = run(client, path, tmp_path / "t.zarr", mask_map="bits:1=BAD,2=SATURATED,4=IGNORE")
+    assert whole(survey, "a", "mask")[0, 0, :3].tolist() == [MaskBit.SATURATED, 0, 0]
