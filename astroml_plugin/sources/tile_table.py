@@ -65,7 +65,9 @@ class TileInfo:
     units: dict[str, str] = field(default_factory=dict)
     """Unit of each band's pixels, "" where unknown."""
     zero_points: dict[str, float | None] = field(default_factory=dict)
-    """Magnitude zero point of each band."""
+    """AB magnitude of one unit of flux of each band; None where it is not known."""
+    calibrations: dict[str, str] = field(default_factory=dict)
+    """How the zero point of each band is known, and its system; "" where nobody said."""
     has_band: dict[str, bool] = field(default_factory=dict)
     """Whether each band has data in this tile's image."""
     has_variance: bool = False
@@ -221,6 +223,7 @@ def _schema(bands: Sequence[str]) -> pa.Schema:
             *[("header", pa.string()), ("pixel_scale", pa.float64())],
             *[(name, pa.float64()) for name in corners],
             *[("units", pa.list_(pa.string())), ("zero_points", pa.list_(pa.float64()))],
+            ("calibrations", pa.list_(pa.string())),
             *[(name, pa.bool_()) for name in ("has_variance", "has_mask", "has_psf")],
             *[("source", pa.string()), ("source_id", pa.string()), ("source_tiles", pa.int32())],
             *[("checksum", pa.string()), ("bytes", pa.int64())],
@@ -239,6 +242,7 @@ def _to_row(info: TileInfo, bands: Sequence[str]) -> dict[str, Any]:
     for kind, box in (("outer", info.outer), ("inner", info.inner)):
         row |= {f"{kind}_x0": box.x0, f"{kind}_y0": box.y0, f"{kind}_x1": box.x1, f"{kind}_y1": box.y1}
     row["units"] = [info.units.get(band, "") for band in bands]
+    row["calibrations"] = [info.calibrations.get(band, "") for band in bands]
     row["zero_points"] = [info.zero_points.get(band) for band in bands]
     row |= {f"has_{band}": info.has_band.get(band, True) for band in bands}
     wcs = info.wcs()
@@ -265,6 +269,7 @@ def _from_row(row: dict[str, Any], bands: Sequence[str]) -> TileInfo:
         inner=box["inner"],
         units=dict(zip(bands, row["units"], strict=True)),
         zero_points=dict(zip(bands, row["zero_points"], strict=True)),
+        calibrations=dict(zip(bands, row.get("calibrations") or [""] * len(bands), strict=True)),
         has_band={band: row[f"has_{band}"] for band in bands},
         **{name: row[name] for name in _PLAIN},
     )

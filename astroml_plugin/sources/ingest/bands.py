@@ -42,6 +42,8 @@ class BandPlan:
     saturation: float | None = None
     unit: str = ""
     zero_point: float | None = None
+    calibration: str = ""
+    """How the zero point is known."""
     psf: PsfImage | None = None
     factor: float = 1.0
     """Factor by which pixels are multiplied, a power of ten; `unit` and `zero_point` are those after it."""
@@ -63,7 +65,7 @@ def band_plan(exposure: Exposure, number: int, options: FitsOptions) -> tuple[Ba
         options: of the ingest.
     """
     image, zero = exposure.image, options.zero_point
-    zero_point = image.zero_point if not zero else zero[number if len(zero) > 1 else 0]
+    zero_point = zero[number if len(zero) > 1 else 0] if zero else image.calibration.zero_point
     saturation = options.saturation if options.saturation is not None else image.saturation
     factor = 1.0 if image.sample is None else image.sample.factor
     plan = BandPlan(
@@ -71,16 +73,26 @@ def band_plan(exposure: Exposure, number: int, options: FitsOptions) -> tuple[Ba
         saturation=None if saturation is None else saturation * factor,
         unit=image.unit if factor == 1 else f"{1 / factor:.0e} {image.unit}".strip(),
         zero_point=None if zero_point is None else zero_point + 2.5 * float(np.log10(factor)),
+        calibration="by hand (zero_point)" if zero else image.calibration.why,
         factor=factor,
         weight_scale=factor**2,
         psf=None if exposure.psf is None else PsfImage(exposure.psf.url, exposure.psf.hdu),
     )
     plan, notes = _with_noise(plan, exposure, number)
+    notes += [] if zero else _calibration_notes(image)
     if exposure.mask is not None:
         meaning, guess = mask_map(options.mask_map, exposure.mask)
         plan = replace(plan, mask=exposure.mask.plane(number), mask_map=meaning)
         notes += [guess] if guess else []
     return plan, notes
+
+
+def _calibration_notes(image: Plane) -> list[str]:
+    known = image.calibration
+    if known.zero_point is None:
+        why = known.doubt or known.why
+        return [f"no zero point: {why}; fluxes in nJy stay empty (give --zero-point, the AB magnitude of one unit)"]
+    return [known.doubt] if known.doubt else []
 
 
 def _with_noise(plan: BandPlan, exposure: Exposure, number: int) -> tuple[BandPlan, list[str]]:

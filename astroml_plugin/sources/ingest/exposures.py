@@ -35,7 +35,7 @@ class Exposure:
     mask: Plane | None = None
     psf: Plane | None = None
     notes: tuple[str, ...] = ()
-    """What was left out or cannot be used, one sentence each."""
+    """Planes left out, and what cannot be used, one sentence each."""
 
     def of(self, role: str) -> Plane | None:
         """The plane of a role among `COMPANIONS`."""

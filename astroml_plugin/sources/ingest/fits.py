@@ -14,14 +14,12 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.wcs import Box, Wcs, astropy_quiet, wcs_cards
 from astroml_plugin.sources.ingest.opening import BROKEN, FitsFile, one_line, open_fits, refuse_truncated, stem_of
+from astroml_plugin.sources.ingest.photometry import calibrate
 from astroml_plugin.sources.ingest.pixels import read_box
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.roles import with_roles
 from astroml_plugin.sources.ingest.samples import look
 from astroml_plugin.sources.ingest.words import IMAGE, PSF, UNCLEAR
-
-_ZERO_POINTS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZPT", "ZP", "MAGZP", "ZEROPNT")
-_FLUX_UNITS = {"NJY": 31.4, "NANOMAGGY": 22.5, "NMGY": 22.5, "UJY": 23.9, "JY": 8.9}
 
 _OWN_CARDS = ("HDUCLAS1", "HDUCLAS2", "HDUCLAS3", "SCIDATA", "ERRDATA", "QUALDATA", "UTYPE")
 _SHARED_CARDS = ("IMAGETYP", "OBSTYPE", "FILTER", "BAND")
@@ -103,7 +101,7 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
         axes=tuple(str(header[card]).upper() for card in ("CTYPE1", "CTYPE2") if header.get(card)),
         unit=unit,
         own_unit=bool(header.get("BUNIT")),
-        zero_point=_zero_point(header, primary, unit),
+        calibration=calibrate(header, primary, unit, stem_of(file.url), coordinates),
         saturation=_number(_keyword(header, primary, "SATURATE")),
         exposure_time=_number(_keyword(header, primary, "EXPTIME")),
         cards=cards,
@@ -150,17 +148,6 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if np.isfinite(number) else None
-
-
-def _zero_point(header: Any, primary: Any, unit: str) -> float | None:
-    for source in (header, primary):
-        for key in _ZERO_POINTS:
-            if (value := _number(source.get(key))) is not None and value > 0:
-                return value
-        flux = _number(source.get("FLUXMAG0"))
-        if flux is not None and flux > 0:
-            return 2.5 * float(np.log10(flux))
-    return _FLUX_UNITS.get(unit.upper())
 
 
 def read_psf(url: str, hdu: int | None = None) -> np.ndarray:

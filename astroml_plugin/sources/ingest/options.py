@@ -13,7 +13,7 @@ class FitsOptions:
     hdu: str | None = None
     """EXTNAME or number of the only image to take."""
     roles: str | None = None
-    """What planes are, by EXTNAME, pattern or HDU number: "SCI=image,ERR=std,DQ=mask,*.PSF=psf"; see `words.ROLES`."""
+    """Roles of planes by EXTNAME, pattern or HDU number: "SCI=image,ERR=std,DQ=mask,*.PSF=psf"; see `words.ROLES`."""
     variance_pattern: str | None = None
     """Variance file of an image: "old=new" in the file name (several by comma), or a name such as "{stem}.var.fits"."""
     weight_pattern: str | None = None
@@ -27,7 +27,7 @@ class FitsOptions:
     saturation: float | None = None
     """Level from which pixels get SATURATED; default SATURATE of the header."""
     zero_point: tuple[float, ...] = ()
-    """Magnitude zero point: one for all bands or one per band; default from the header."""
+    """AB magnitude of one unit of flux: one for all bands or one per band; default from the header."""
     name: str | None = None
     """Name of the parent image when there is only one field; default from the file name."""
 

@@ -1,9 +1,10 @@
-"""What a plane of a FITS file is: one image HDU with its role and the reason for it."""
+"""Planes of FITS files: each is one image HDU with its role and the reason for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from astroml_plugin.sources.ingest.photometry import Calibration
 from astroml_plugin.sources.ingest.pixels import Pixels
 from astroml_plugin.sources.ingest.samples import Sample
 
@@ -34,8 +35,8 @@ class Plane:
     """BUNIT, of the HDU or of the primary header; "" where absent."""
     own_unit: bool = False
     """Whether BUNIT stands in the HDU's own header."""
-    zero_point: float | None = None
-    """Magnitude of one unit of flux."""
+    calibration: Calibration = field(default_factory=Calibration)
+    """AB magnitude of one unit of flux, and how it is known."""
     saturation: float | None = None
     """Level from which pixels are saturated."""
     exposure_time: float | None = None
@@ -51,9 +52,9 @@ class Plane:
     role: str = ""
     """One of `words.ROLES`, or "unclear"; "" before it is known."""
     why: str = ""
-    """What tells the role."""
+    """Reason for the role."""
     key: str = ""
-    """What the name tells beside the role, in capitals: planes of one image share it."""
+    """Rest of the name beside the role, in capitals: planes of one image share it."""
     lost: bool = False
     """Whether the plane is left out though it may be meant to be used: the ingest says so."""
 

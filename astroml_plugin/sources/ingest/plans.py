@@ -36,7 +36,7 @@ class ImagePlan:
     bands: tuple[BandPlan, ...]
     field: Field
     notes: tuple[str, ...] = ()
-    """What was left out, cannot be used or is guessed, one sentence each."""
+    """Planes left out, what cannot be used and what is guessed, one sentence each."""
 
     @property
     def whole(self) -> bool:

@@ -36,7 +36,7 @@ class IngestResult:
     left_out: tuple[str, ...] = ()
     """Arrays of an archive that are no part of its stamps, with their shapes."""
     warnings: tuple[str, ...] = ()
-    """What of the FITS files was left out, cannot be used or is guessed, one sentence each."""
+    """Planes of FITS files left out, what cannot be used and what is guessed, one sentence each."""
 
     @property
     def units_failed(self) -> int:

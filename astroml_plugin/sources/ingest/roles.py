@@ -14,9 +14,9 @@ import numpy as np
 from astropy import units as u
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.sky.wcs import astropy_quiet
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.samples import Sample
+from astroml_plugin.sources.ingest.units import unit_of
 from astroml_plugin.sources.ingest.words import (
     EXPOSURE,
     IMAGE,
@@ -152,22 +152,11 @@ def _by_keywords(plane: Plane) -> tuple[str, str] | None:
     return None
 
 
-def unit_of(text: str) -> u.UnitBase | None:
-    """Unit of a BUNIT as astropy reads it; None where it does not."""
-    with astropy_quiet():
-        for form in ("fits", None):
-            try:
-                return u.Unit(text, format=form)
-            except (ValueError, TypeError):
-                continue
-    return None
-
-
 def _by_unit(plane: Plane) -> tuple[str, str] | None:
     """Role by units that are not those of light."""
     if re.match(r"^(mag|ABmag|STmag)\b", plane.unit, re.IGNORECASE):
         return OTHER, f"BUNIT {plane.unit}: magnitudes do not add up; store them as flux"
-    unit = unit_of(plane.unit) if plane.unit else None
+    unit = unit_of(plane.unit)
     if unit is None:
         return None
     kind = unit.physical_type

@@ -80,6 +80,7 @@ def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, f
         header=header,
         units={name: band.unit for name, band in named.items()},
         zero_points={name: band.zero_point for name, band in named.items()},
+        calibrations={name: band.calibration for name, band in named.items()},
         has_band={name: band.image is not None for name, band in named.items()},
         has_variance=tile.variance is not None,
         has_mask=True,

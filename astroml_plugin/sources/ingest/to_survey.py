@@ -132,7 +132,7 @@ class _Run:
     pending: list[TileInfo] = field(default_factory=list)
     committed_at: float = 0.0
     notes: dict[str, list[str]] = field(default_factory=dict)
-    """What was left out or is guessed -> images of which it is said."""
+    """Sentence on a plane left out or a guess -> images of which it is said."""
     done: int = 0
     skipped: int = 0
     known: int = 0

@@ -1,0 +1,302 @@
+"""Photometric calibration of an image: the AB magnitude of one unit of flux, from its header, with the reason."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from astropy import units as u
+
+from astroml_plugin.sky.wcs import ARCSEC, Wcs
+from astroml_plugin.sources.ingest.units import unit_of
+from astroml_plugin.sources.ingest.words import tokens_of
+
+AB_NANOJANSKY = 31.4
+"""AB magnitude of 1 nJy, to three digits (8.9 + 22.5)."""
+
+_JANSKY = 8.9
+_KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZPT", "ZP", "MAGZP", "ZEROPNT", "IMAGEZPT", "ZPTMAG", "ABMAGZP")
+_SYSTEM_KEYS = ("MAGSYS", "ZPSYS", "PHOTSYS", "ZP_SYS", "PHOTSYST", "VEGAMAG")
+_DIFFER = 0.05
+"""Magnitudes by which a keyword and BUNIT may differ before that is said."""
+
+_ZERO_JANSKY: dict[str, dict[str, float]] = {
+    "WISE": {"W1": 309.540, "W2": 171.787, "W3": 31.674, "W4": 8.363},
+    "2MASS": {"J": 1594.0, "H": 1024.0, "K": 666.7, "KS": 666.7},
+}
+"""Flux density of Vega magnitude 0 in Jy. Sources: WISE Explanatory Supplement IV.4.h, table 1 (Jarrett et al. 2011);
+Cohen, Wheaton & Megeath 2003."""
+
+_TO_AB: dict[str, dict[str, float]] = {
+    "UKIRT": {"Z": 0.528, "Y": 0.634, "J": 0.938, "H": 1.379, "K": 1.900},
+    "VISTA": {"Z": 0.502, "Y": 0.600, "J": 0.916, "H": 1.366, "K": 1.827, "KS": 1.827},
+    "": {
+        **{"U": 0.79, "B": -0.09, "V": 0.02, "R": 0.21, "I": 0.45, "J": 0.91, "H": 1.39, "K": 1.85, "KS": 1.85},
+    },
+}
+"""AB minus Vega magnitude; "" for Bessell and 2MASS filters of any telescope. Sources: Hewett et al. 2006;
+González-Fernández et al. 2018; Blanton & Roweis 2007."""
+
+_GALEX = {"FUV": 18.82, "NUV": 20.08}
+"""AB magnitude of one count per second. Source: Morrissey et al. 2007."""
+
+_PER_SECOND = re.compile(r"per sec|/ ?s(ec)?\b|s-1", re.IGNORECASE)
+_INFRARED = frozenset(("J", "H", "K", "KS", "W1", "W2", "W3", "W4"))
+_SPELLINGS = {
+    **dict.fromkeys(("NANOMAGGY", "NANOMAGGIES", "NMGY"), "3.6307805 uJy"),
+    **dict.fromkeys(("MAGGY", "MAGGIES", "MGY"), "3630.7805 Jy"),
+    **{"NJY": "nJy", "UJY": "uJy", "MICROJY": "uJy", "JY": "Jy", "JANSKY": "Jy", "JY/BEAM": "Jy/beam"},
+    **{"MJY/SR": "MJy/sr", "JY/SR": "Jy/sr", "JY/PIXEL": "Jy", "JY/PIX": "Jy", "MJY/BEAM": "mJy/beam"},
+}
+"""Units that headers write in capitals, or that astropy does not know, as astropy reads them."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Magnitude of one unit of flux, which is a sum of pixels."""
+
+    zero_point: float | None = None
+    """AB magnitude of one unit; None where it is not known."""
+    system: str = ""
+    """System in which the header gives it: "AB" or "Vega"; "" where none is known."""
+    why: str = ""
+    """Reason for it."""
+    doubt: str = ""
+    """A sentence where it is a guess or contradicted, else ""."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Headers of one image."""
+
+    header: Any
+    primary: Any
+    unit: str
+    words: frozenset[str]
+    """Words of the file's name, the telescope and the instrument."""
+    coordinates: str | None
+    """World-coordinate cards."""
+
+    def get(self, key: str) -> Any:
+        value = self.header.get(key)
+        return value if value not in (None, "") else self.primary.get(key)
+
+    def number(self, key: str) -> float | None:
+        """A positive number."""
+        try:
+            value = float(self.get(key))
+        except (TypeError, ValueError):
+            return None
+        return value if math.isfinite(value) and value > 0 else None
+
+    def comment(self, key: str) -> str:
+        holder = self.header if self.header.get(key) not in (None, "") else self.primary
+        return str(holder.comments[key]) if key in holder else ""
+
+    @property
+    def per_second(self) -> bool:
+        return bool(re.search(r"/\s*S(EC(OND)?)?\b|S(EC)?\s*(\*\*|\^)?\s*\(?-1|CPS\b", self.unit.upper()))
+
+    @property
+    def exposure(self) -> float:
+        """Magnitudes that the exposure time adds where pixels are not per second."""
+        time = None if self.per_second else self.number("EXPTIME") or self.number("TEXPTIME")
+        return 0.0 if time is None else 2.5 * math.log10(time)
+
+    @property
+    def telescope(self) -> str:
+        """Family of surveys with Vega magnitudes; "" for others."""
+        words = self.words
+        if {"WISE", "UNWISE", "NEOWISE", "ALLWISE"} & words or "UNW_VER" in self.header:
+            return "WISE"
+        if "2MASS" in words or "2MASS" in str(self.get("TELESCOP")).upper():
+            return "2MASS"
+        return next((name for name in ("UKIRT", "VISTA") if name in words), "")
+
+    @property
+    def band(self) -> str:
+        """Name of the filter in capitals."""
+        band = self.get("BAND")
+        if self.telescope == "WISE":
+            named = [word for word in self.words if re.fullmatch(r"W[1-4]", word)]
+            return f"W{band}" if str(band) in "1234" and band is not None else next(iter(named), "")
+        text = next(
+            (str(value) for key in ("FILTER", "FILTNAM1", "FILTER1", "FILTERS") if (value := self.get(key))), ""
+        )
+        return (text or str(band or "")).strip().upper().partition(" ")[0]
+
+
+def calibrate(header: Any, primary: Any, unit: str, stem: str, coordinates: str | None) -> Calibration:
+    """Calibration of an image: from keywords, else from its unit, else from the telescope.
+
+    Args:
+        header: of the image's HDU.
+        primary: of the file; its keywords count where the HDU has none.
+        unit: BUNIT.
+        stem: the file's name without folder and suffixes.
+        coordinates: world-coordinate cards; None without a WCS.
+    """
+    told = " ".join(str(primary.get(key, header.get(key, ""))) for key in ("TELESCOP", "INSTRUME", "SURVEY", "ORIGIN"))
+    words = frozenset([*tokens_of(stem), *tokens_of(told)])
+    source = _Source(header, primary, unit, words, coordinates)
+    found = list(_by_keywords(source))
+    by_unit = _by_unit(source)
+    if not found:
+        return by_unit if by_unit.zero_point is not None else _by_telescope(source) or by_unit
+    first = found[0]
+    if first.zero_point is not None and by_unit.zero_point is not None and "beam" not in by_unit.why:
+        apart = abs(first.zero_point - by_unit.zero_point)
+        if apart > _DIFFER and not first.doubt:
+            doubt = f"{first.why} and {by_unit.why} differ by {apart:.2f} mag, the first is taken (see --zero-point)"
+            return replace(first, doubt=doubt)
+    return first
+
+
+def _by_keywords(source: _Source) -> Iterator[Calibration]:
+    for key in _KEYS:
+        if (value := source.number(key)) is not None:
+            yield _of_keyword(source, key, value)
+    if (flux := source.number("FLUXMAG0")) is not None:
+        yield Calibration(2.5 * math.log10(flux), "AB", "FLUXMAG0")
+    if (value := source.number("FPA.ZP")) is not None:
+        yield Calibration(value + source.exposure, "AB", "FPA.ZP and EXPTIME (Pan-STARRS)")
+    flam, wavelength = source.number("PHOTFLAM"), source.number("PHOTPLAM")
+    if flam is not None and wavelength is not None:
+        yield from _of_hst(
+            source, -2.5 * math.log10(flam) - 5 * math.log10(wavelength) - 2.408, "PHOTFLAM and PHOTPLAM"
+        )
+    if (flux := source.number("PHOTFNU")) is not None:
+        yield from _of_hst(source, _JANSKY - 2.5 * math.log10(flux), "PHOTFNU")
+
+
+def _of_hst(source: _Source, zero_point: float, why: str) -> Iterator[Calibration]:
+    """Zero point of one count per second, where pixels are counts, or counts per second."""
+    if source.unit and not source.per_second and not re.match(r"(ELECTRON|COUNT|DN|ADU|E-|E/)", source.unit.upper()):
+        return
+    if source.unit and source.per_second:
+        yield Calibration(zero_point, "AB", f"{why}, per second")
+    elif source.unit and source.number("EXPTIME") is not None:
+        yield Calibration(zero_point + source.exposure, "AB", f"{why}, and EXPTIME")
+    else:
+        yield Calibration(doubt=f"{why} are for counts per second, and BUNIT does not say whether pixels are so")
+
+
+def _of_keyword(source: _Source, key: str, value: float) -> Calibration:
+    comment = source.comment(key)
+    why = f"{key} {value:g}"
+    if key == "MAGZPT" and source.telescope in ("UKIRT", "VISTA"):
+        value += source.exposure - _extinction(source)
+        why += " for one second, and EXPTIME"
+    elif (
+        re.search(r"per sec|/ ?s(ec)?\b|s-1|1 ?(DN|ADU|e-?|count)/s", comment, re.IGNORECASE) and not source.per_second
+    ):
+        value += source.exposure
+        why += " for one second, and EXPTIME"
+    told = " ".join([comment, *(str(source.get(card) or "") for card in _SYSTEM_KEYS)])
+    vega = re.search(r"\bvega", told, re.IGNORECASE) is not None
+    ab = re.search(r"\bAB(mag)?\b", told) is not None
+    band = source.band
+    if not vega and (ab or not source.telescope):
+        doubt = ""
+        if not ab and band in _INFRARED:
+            doubt = f"{why} is taken as AB, as nothing says that it is Vega; filter {band} (see --zero-point)"
+        return Calibration(value, "AB", why, doubt)
+    offset = _offset(source.telescope, band)
+    if offset is None:
+        doubt = f"{why} is a Vega magnitude, and its offset to AB is not known for filter {band or 'unknown'}"
+        return Calibration(None, "Vega", why, doubt)
+    return Calibration(
+        value + offset, "Vega", f"{why} Vega ({source.telescope} {band}".replace("( ", "(") + f": AB {offset:+.3f})"
+    )
+
+
+def _extinction(source: _Source) -> float:
+    """Magnitudes of the atmosphere beyond airmass 1, as in headers of CASU."""
+    loss, start, end = (source.number(key) for key in ("EXTINCT", "AMSTART", "AMEND"))
+    return 0.0 if loss is None or start is None or end is None else loss * ((start + end) / 2 - 1)
+
+
+def _offset(telescope: str, band: str) -> float | None:
+    """AB minus Vega magnitude."""
+    flux = _ZERO_JANSKY.get(telescope, {}).get(band)
+    if flux is not None:
+        return _JANSKY - 2.5 * math.log10(flux)
+    return _TO_AB.get(telescope, _TO_AB[""]).get(band)
+
+
+def _by_unit(source: _Source) -> Calibration:
+    """Calibration by a unit that is a flux, per pixel, per solid angle or per beam."""
+    if not source.unit:
+        return Calibration(why="no BUNIT and no zero point")
+    unknown = Calibration(why=f"BUNIT {source.unit} is no flux, and there is no zero point")
+    unit = _flux_unit(source.unit)
+    if unit is None:
+        return unknown
+    per_beam = 1 / u.beam in _bases(unit)
+    unit = unit * u.beam if per_beam else unit
+    per_pixel = 1 / u.pix in _bases(unit)
+    unit = unit * u.pix if per_pixel else unit
+    wavelength = source.number("PHOTPLAM")
+    light = [] if wavelength is None else u.spectral_density(wavelength * u.AA)
+    for target, area in ((u.Jy, False), (u.Jy / u.sr, True)):
+        try:
+            value = float(unit.to(target, equivalencies=light))
+        except u.UnitConversionError:
+            continue
+        why, share = f"BUNIT {source.unit}", 1.0
+        if area or per_beam:
+            solid = _pixel_area(source)
+            beam = _beam(source) if per_beam else 1.0
+            if solid is None or beam is None:
+                lacking = "the size of a pixel" if solid is None else "the beam (BMAJ, BMIN)"
+                return Calibration(why=f"{why}, but {lacking} is not known")
+            share = solid / beam
+            why += f", pixel of {solid:.4g} sr" if area else f", {share:.4g} beam in a pixel"
+        return Calibration(_JANSKY - 2.5 * math.log10(value * share), "AB", why)
+    return unknown
+
+
+def _flux_unit(text: str) -> u.UnitBase | None:
+    """Unit as astropy reads it, else as it is meant by those who write capitals."""
+    spelling = _SPELLINGS.get(text.strip().upper().replace(" ", ""), "")
+    return unit_of(spelling) if "GY" in text.upper() or "MAGG" in text.upper() else unit_of(text) or unit_of(spelling)
+
+
+def _bases(unit: u.UnitBase) -> list[u.UnitBase]:
+    return [base**power for base, power in zip(unit.bases, unit.powers, strict=True)]
+
+
+def _pixel_area(source: _Source) -> float | None:
+    """Steradians of a pixel."""
+    if (area := source.number("PIXAR_SR")) is not None:
+        return area
+    if (area := source.number("PIXAR_A2")) is not None:
+        return area / ARCSEC**2
+    scale = math.nan if source.coordinates is None else Wcs(source.coordinates).pixel_scale
+    return (scale / ARCSEC) ** 2 if math.isfinite(scale) else None
+
+
+def _beam(source: _Source) -> float | None:
+    """Steradians of the beam, from BMAJ and BMIN in degrees, or from the history that AIPS writes."""
+    axes = [source.number("BMAJ"), source.number("BMIN")]
+    if None in axes and "HISTORY" in source.header:
+        lines = "\n".join(str(line) for line in source.header["HISTORY"])
+        match = re.findall(r"BMAJ=\s*([-+.\dEe]+)\s+BMIN=\s*([-+.\dEe]+)", lines)
+        axes = [float(value) for value in match[-1]] if match else axes
+    if not axes[0] or not axes[1]:
+        return None
+    return math.pi * math.radians(axes[0]) * math.radians(axes[1]) / (4 * math.log(2))
+
+
+def _by_telescope(source: _Source) -> Calibration | None:
+    """Calibration of a telescope whose headers have none."""
+    if "GALEX" in source.words:
+        band = {"1": "NUV", "2": "FUV", "NUV": "NUV", "FUV": "FUV"}.get(str(source.get("BAND") or source.band).strip())
+        band = band or ("NUV" if "ND" in source.words else "FUV" if "FD" in source.words else None)
+        counts = "CNT" in source.words
+        if band is not None and not counts:
+            return Calibration(_GALEX[band], "AB", f"GALEX {band}, counts per second")
+    return None
