@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,12 +20,17 @@ from astropy.table import MaskedColumn, QTable, Table
 from catalogs import small_catalog, unit_rows
 
 from astroml_plugin.catalog import Catalog, schema
+from astroml_plugin.catalog.export.facts import with_provenance
 from astroml_plugin.catalog.export.fits import ascii_text, is_plain
+from astroml_plugin.catalog.overlay import OBJECTS_SCHEMA, LabelImage
 from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.write import FORMATS, write_rows
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.wcs import Box
 from workflows.cli import main
 from workflows.query import show
+from workflows.rank import rank
+from workflows.verbs.options import finish
 
 READERS = {"csv": "ascii.csv", "ecsv": "ascii.ecsv", "vot": "votable"}
 
@@ -324,6 +331,16 @@ def test_an_answer_tells_where_it_is_from(catalog: Catalog, tmp_path: Path) -> N
         (tmp_path / f"out.{kind}").unlink()
 
 
+def test_every_sql_comes_back_from_a_fits_header(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    letters = np.array(list("ab '\"&\\/%=\n\tö🦆;()<>'/'/"))
+    for size in generator.integers(1, 300, 60):
+        text = "".join(generator.choice(letters, size)) + "."
+        write_rows(with_provenance(pa.table({"x": [1.0]}), {"sql": text}), str(tmp_path / "a.fits"))
+        stored = fits.getheader(tmp_path / "a.fits", 1)["SQL"]
+        assert (json.loads(f'"{stored}"') if "\\" in stored else stored) == text
+
+
 def test_bundles_and_versions_of_the_runs(tmp_path: Path) -> None:
     identity = {"source": "abc", "bundles": {"lens": "f" * 64}}
     catalog = Catalog.create(str(tmp_path / "c"), schema([]), identity)
@@ -378,3 +395,30 @@ def test_a_refused_export_leaves_the_old_file(catalog: Catalog, tmp_path: Path) 
         query(catalog.url, "SELECT [1, 2] AS l FROM catalog", to=str(path))
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["a.fits"]
+
+
+def test_lists_of_rank_tell_where_they_are_from(catalog: Catalog, tmp_path: Path) -> None:
+    rank(catalog.url, top=3, score="flux", to=str(tmp_path / "a.fits"))
+    header = fits.getheader(tmp_path / "a.fits", 1)
+    assert (header["MADEBY"], header["BY"], header["TOP"]) == ("rank", "flux", "3")
+    assert header["RUN1"] == catalog.runs()[0]["run_id"]
+    assert "SQL" not in header  # those of single steps
+    rank(catalog.url, top=3, score="flux", to=str(tmp_path / "a.vot"))
+    assert parse(tmp_path / "a.vot", verify="exception").get_first_table().nrows == 3
+
+
+def test_outlines_of_an_image_with_other_letters(tmp_path: Path) -> None:
+    row = {"label": 1, "object_id": 7, "tile": "Köln_0", "label_id": 1}
+    objects = pa.Table.from_pylist([row], schema=OBJECTS_SCHEMA)
+    LabelImage(np.ones((4, 4), np.uint32), objects, "Köln", Box(0, 0, 4, 4), None, (), 0).write_fits(
+        str(tmp_path / "a.fits")
+    )
+    with fits.open(tmp_path / "a.fits") as opened:
+        opened.verify("exception")
+        assert json.loads(f'"{opened[0].header["IMAGE"]}"') == "Köln"
+        assert unquote(opened[1].data["tile"][0]) == "Köln_0"
+
+
+def test_json_has_plain_numbers_and_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    finish(SimpleNamespace(json=True), {"a": np.float32(0.5), "b": float("nan"), "c": np.int64(3)}, "line")
+    assert json.loads(capsys.readouterr().out) == {"a": 0.5, "b": None, "c": 3}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,9 @@ from astroml_plugin.core import storage
 Record = dict[str, Any]
 
 RUNS = "runs"
+
+_READERS = 16
+"""Records read at once."""
 
 
 def now() -> str:
@@ -60,11 +63,17 @@ def read(url: str, run_id: str) -> Record:
 
 def read_all(url: str) -> list[Record]:
     """All records that can be read, oldest first: they tell how rows came to be, and no row rests on them."""
-    records = []
-    for name in storage.list_files(storage.join(url, RUNS), ".json"):
-        with contextlib.suppress(ValueError):
-            records.append(checked(storage.read_json(storage.join(url, RUNS, name))))
-    return records
+    names = storage.list_files(storage.join(url, RUNS), ".json")
+    with ThreadPoolExecutor(_READERS) as pool:  # on an object store each one is a request
+        found = pool.map(lambda name: _read_one(storage.join(url, RUNS, name)), names)
+        return [record for record in found if record is not None]
+
+
+def _read_one(url: str) -> Record | None:
+    try:
+        return checked(storage.read_json(url))
+    except ValueError:
+        return None
 
 
 def count(url: str) -> int:

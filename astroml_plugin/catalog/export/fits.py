@@ -212,8 +212,21 @@ def fits_unit(unit: str) -> str:
 
 
 def card_text(text: str) -> str:
-    """A text as a header card can hold it: other letters, line ends and backslashes as in JSON."""
-    return text if is_plain(text) else json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
+    """A text as a header card can hold it: with other letters, line ends or backslashes, all of it as in JSON.
+
+    So is a long one that astropy would cut short (`'/`, or `&` at the end of a card).
+    """
+    if is_plain(text) and "\\" not in text and _comes_back(text):
+        return text
+    coded = json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
+    if _comes_back(coded):
+        return coded
+    return "".join(f"\\u{ord(letter):04x}" if letter in "'&/" else letter for letter in coded)
+
+
+def _comes_back(text: str) -> bool:
+    header = fits.Header([fits.Card("TEXT", text)])
+    return str(fits.Header.fromstring(header.tostring())["TEXT"]) == text.rstrip(" ")
 
 
 def _for_astropy(stored: list[_Stored], names: list[str]) -> Iterator[str]:
