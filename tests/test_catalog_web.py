@@ -92,8 +92,9 @@ def rows_of(url: str, text: str | None = None) -> list[dict[str, object]]:
     return sorted(query(url, text).to_arrow().to_pylist(), key=str)
 
 
-@pytest.mark.parametrize("merged", [False, True])
-@pytest.mark.parametrize(("ranges", "whole"), [(False, 1 << 22), (False, 100), (True, 100)])
+@pytest.mark.parametrize(
+    ("merged", "ranges", "whole"), [(False, False, 1 << 22), (True, False, 100), (True, True, 100)]
+)
 def test_the_answers_are_those_of_the_folder(
     served: Served, monkeypatch: pytest.MonkeyPatch, merged: bool, ranges: bool, whole: int
 ) -> None:
