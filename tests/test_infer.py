@@ -19,8 +19,10 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.sources.survey import Survey
 from tests import universe
+from workflows.compact import compact
 from workflows.infer import InferResult, dry_run, infer, plan, run_unit
 from workflows.query import query
+from workflows.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +306,52 @@ def test_wrong_settings_are_refused_before_anything_starts(sky: Path, tmp_path: 
     with pytest.raises(InputError, match="arcsec per pixel"):
         run(sky, tmp_path / "d", client, bundle=universe.make_bundle(str(tmp_path / "hst"), pixel_scale=0.03))
     assert not any((tmp_path / name).exists() for name in "abcd")
+
+
+def damaged(path: Path, how: str) -> None:
+    """Change a file as disks and copying do."""
+    data = bytearray(path.read_bytes())
+    if how == "truncated":
+        del data[len(data) // 2 :]
+    elif how == "empty":
+        data.clear()
+    elif how == "zeros":
+        data[:] = bytes(len(data))
+    else:
+        data[{"data": data.index(b"\x28\xb5\x2f\xfd") + 12, "footer": len(data) - 7}[how]] ^= 0x10  # in a zstd frame
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_units_whose_parts_cannot_be_read_are_done_again(
+    sky: Path, tmp_path: Path, client: object, merged: bool
+) -> None:
+    out = tmp_path / "c"
+    first = run(sky, out, client)
+    wanted = rows(out)
+    for number, how in enumerate(["truncated", "data", "footer"] if merged else ["empty", "data", "footer", "zeros"]):
+        if merged:
+            compact(str(out))
+        whole = run(sky, out, client)
+        assert (whole.damaged, whole.units_done, whole.units_skipped) == (0, 0, first.units_done)
+        paths = sorted((out / "parts").rglob("*.parquet"))
+        assert merged == (len(paths) == 1)
+        damaged(paths[number % len(paths)], how)
+        again = run(sky, out, client)
+        assert (again.damaged, again.units_failed) == (1, 0), how
+        assert again.units_done == (first.units_done if merged else 1)
+        assert_same(rows(out), wanted)
+        assert verify(str(out)).damages == ()
+    assert len(list((out / "damaged").iterdir())) >= 1
+
+
+def test_parts_that_changed_places_are_done_again(sky: Path, tmp_path: Path, client: object) -> None:
+    out = tmp_path / "c"
+    run(sky, out, client)
+    wanted = rows(out)
+    one, two = sorted((out / "parts").rglob("*.parquet"))[:2]
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    assert run(sky, out, client).damaged == 2
+    assert_same(rows(out), wanted)

@@ -120,6 +120,25 @@ def test_scores_are_stored_before_they_are_confirmed(server: LabelServer) -> Non
     assert ask(server, "/api/undo", {})[1]["undone"] is None
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" * 60_000,
+        b'{"a":' * 9_000,
+        b'{"object_id": "ID", "score": 3, "note": "\\ud800"}',
+        b"\xff\xfe{}",
+        b'{"object_id": NaN}',
+    ],
+)
+def test_odd_requests_get_an_answer_and_store_nothing(server: LabelServer, raw: bytes) -> None:
+    identity = ask(server, "/api/state")[1]["list"][0]["id"]
+    status, answer, _ = ask(server, "/api/score", raw=raw.replace(b"ID", identity.encode()))
+    assert status == 400
+    assert answer["error"]
+    assert ask(server, "/api/score", raw=b"{}", Content_Length="\u00b2")[0] == 413
+    assert not ask(server, "/api/scores")[1]["mine"]
+
+
 def test_pictures(server: LabelServer) -> None:
     identity = ask(server, "/api/state")[1]["list"][0]["id"]
     status, content, headers = ask(server, f"/api/picture?id={identity}")

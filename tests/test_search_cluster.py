@@ -217,3 +217,35 @@ def test_a_study_in_an_object_store_goes_on_there(given: Path, cache: None, tmp_
             assert json.loads(store.cat(f"{bucket}/studies/one/study.json"))["test_measurements"] == 1
     finally:
         server.stop()
+
+
+_KNOCK = """
+import sys
+from ray._raylet import GcsClient
+try:
+    print("in", len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)))
+except Exception as error:
+    print("out", error)
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_of_our_own_lets_nobody_in_without_its_token() -> None:
+    program = f"""
+import os, stat, subprocess, sys
+from pathlib import Path
+from astroml_plugin.search.ray_cluster import Resources, connected, ray
+before = dict(os.environ)
+with connected(Resources(limit=1)):
+    address = ray.get_runtime_context().gcs_address
+    folder = Path(ray._private.worker._global_node.get_temp_dir_path())
+    print(oct(stat.S_IMODE(folder.stat().st_mode)), folder.stat().st_uid == os.getuid())
+    without = {{name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}}
+    wrong = {{**without, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "HOME": "/nowhere"}}
+    for given in (dict(os.environ), without, wrong):
+        done = subprocess.run([sys.executable, "-c", {_KNOCK!r}, address], env=given, capture_output=True, text=True)
+        print(done.stdout[:3].strip())
+print(folder.exists(), [name for name in os.environ if name.startswith("RAY_AUTH") and name not in before])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.split("\n")[:5] == ["0o700 True", "in", "out", "out", "False []"]

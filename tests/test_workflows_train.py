@@ -77,7 +77,14 @@ def test_bundle_tells_how_it_was_made(galaxies: str, trained: Path) -> None:
     assert max(card.metrics["test"]["rmse"]) < 0.1
     assert str(trained.parent) not in json.dumps(card.training)
     assert sorted(path.name for path in trained.iterdir()) == [
-        *("card.json", "log.jsonl", "recipe.toml", "training.png", "weights.safetensors")
+        *(
+            "card.json",
+            "log.jsonl",
+            "recipe.toml",
+            "training.png",
+            "training_objects.safetensors",
+            "weights.safetensors",
+        )
     ]
 
 

@@ -23,7 +23,9 @@ class EvaluateResult:
     objects: int
     """Objects evaluated."""
     split: str
-    """"test" where the bundle was trained on this source, else "all"."""
+    """"test" where the bundle was trained on this source; "unseen" where training objects are left out; else "all"."""
+    left_out: str
+    """Objects left out because the bundle was trained on them, in words; empty where there are none."""
     metrics: dict[str, Any]
     """The task's figures of merit."""
     figures: list[str]
@@ -43,7 +45,10 @@ def evaluate(
     robustness: bool = True,
     options: Mapping[str, Any] | None = None,
 ) -> EvaluateResult:
-    """Score a bundle on labelled stamps; where it was trained on them, only on those of its test split.
+    """Score a bundle on labelled stamps that it was not trained on.
+
+    Where it was trained on the source, only the test split is scored. Training objects that come in another store,
+    format or order are recognised by their pixels or their place on the sky, and left out.
 
     Args:
         source: `Stamps` with the label columns that the bundle's task needs.
@@ -66,9 +71,11 @@ def evaluate(
     found = evaluate_bundle(ModelBundle.load(bundle), source, url, asked)
     record = found.record
     seconds = time.perf_counter() - started
-    return EvaluateResult(url, record["objects"], record["split"], record["metrics"], found.figures, seconds)
+    about = record["objects"], record["split"], found.left_out
+    return EvaluateResult(url, *about, record["metrics"], found.figures, seconds)
 
 
 def show(result: EvaluateResult) -> str:
     """The outcome for a terminal: one line, and the figures of the catalog columns."""
-    return "\n".join([f"evaluated {result.objects} objects into {result.out}", *described(result.metrics)])
+    told = f", {result.left_out}" if result.left_out else ""
+    return "\n".join([f"evaluated {result.objects} objects into {result.out}{told}", *described(result.metrics)])

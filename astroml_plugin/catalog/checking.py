@@ -185,12 +185,12 @@ def _named(catalog: Catalog) -> dict[str, tuple[int, int]]:
 
 def _unusable(catalog: Catalog, path: str, what: str, counted: tuple[int, int], repair: bool) -> Damage:
     if repair:
-        _move_aside(catalog.url, path)
+        set_aside(catalog.url, path)
         what += f"; moved into {DAMAGED}, infer measures its objects again"
     return Damage(path, what, *counted)
 
 
-def _move_aside(url: str, path: str) -> None:
+def set_aside(url: str, path: str) -> None:
     """Move a file out of the way, so that it can still be looked at."""
     storage.write_atomic(
         storage.join(url, DAMAGED, path.replace("/", "__")), storage.read_bytes(storage.join(url, path))
@@ -257,7 +257,7 @@ def _records(url: str, repair: bool) -> Iterator[Damage]:
             runs.checked(storage.read_json(storage.join(url, path)))
         except _UNREADABLE as error:
             if repair:
-                _move_aside(url, path)
+                set_aside(url, path)
             yield Damage(path, _line(error) + ("; moved into " + DAMAGED if repair else ""), mended=repair)
     if repair and not storage.exists(storage.join(url, "run.json")) and (records := runs.read_all(url)):
         storage.write_json(storage.join(url, "run.json"), records[-1])
@@ -273,7 +273,7 @@ def _manifests(catalog: Catalog, repair: bool) -> Iterator[Damage]:
                 raise ValueError("it is no manifest")
         except _UNREADABLE as error:
             if repair:
-                _move_aside(catalog.url, f"manifest/{name}")
+                set_aside(catalog.url, f"manifest/{name}")
             yield Damage(f"manifest/{name}", _line(error), mended=repair)
 
 
@@ -304,7 +304,7 @@ def _tables(catalog: Catalog, repair: bool) -> Iterator[Damage]:
         except _UNREADABLE as error:
             mended = repair and name == FAILURES
             if repair:
-                _move_aside(catalog.url, name)
+                set_aside(catalog.url, name)
             if mended:
                 catalog.write_failures(pa.Table.from_pylist([], schema=catalog.failures().schema))
             yield Damage(name, _line(error), mended=mended)

@@ -116,7 +116,9 @@ def publishing(url: str) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         target = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.tmp")
     else:
-        target = Path(tempfile.gettempdir()) / f"astroml-{uuid.uuid4().hex}.parquet"
+        handle, name = tempfile.mkstemp(prefix="astroml-", suffix=".parquet")  # for this user's eyes alone
+        os.close(handle)
+        target = Path(name)
     try:
         yield target
         with target.open("rb+") as file:

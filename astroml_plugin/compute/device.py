@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections import deque
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from astroml_plugin.core.private import private_folder
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -154,6 +157,8 @@ class Forward:
         try:
             if self._compiled is not None:
                 return self._compiled(*(padded(item, batch) for item in inputs))[: len(inputs[0])]
+            if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # torch would load code from a folder that anyone can make
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("torchinductor"))
             self._compiled = torch.compile(self.network, dynamic=False)
             outputs = self._compiled(*(padded(item, batch) for item in inputs))[: len(inputs[0])]
             gap = difference(self.network(*inputs), outputs)

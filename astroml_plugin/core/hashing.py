@@ -13,11 +13,16 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def id_fractions(object_id: ArrayLike, seed: int) -> F64:
     """(n,) in [0, 1) from int64 ids and a seed, evenly spread (splitmix64: Steele et al. 2014, OOPSLA)."""
+    return (mixed(object_id, seed) >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def mixed(key: ArrayLike, seed: int = 0) -> U64:
+    """(n,) well-mixed uint64 from int64 keys, one to one (splitmix64)."""
     with np.errstate(over="ignore"):
-        bits = np.asarray(object_id, np.int64).astype(np.uint64) + GOLDEN * np.uint64(2 * seed + 1)
+        bits = np.asarray(key, np.int64).astype(np.uint64) + GOLDEN * np.uint64(2 * seed + 1)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             bits = _folded(bits, shift) * np.uint64(factor)
-    return (_folded(bits, 31) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return _folded(bits, 31)
 
 
 def hashed_blocks(key: ArrayLike, blocks: int) -> I64:

@@ -25,6 +25,8 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.redaction import has_user
+from astroml_plugin.core.redaction import redact as redact
 
 T = TypeVar("T")
 
@@ -32,10 +34,6 @@ ATTEMPTS = 5
 """Tries of one transient I/O operation before its error is let through."""
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
-_SECRETS = re.compile(
-    r"(?i)((?:x-amz-[a-z-]+|awsaccesskeyid|signature|sig|token|password|passwd|secret|secret_key|access_key|key|sas)=)[^&\s'\"]+"
-)
 
 
 def is_local(url: str) -> bool:
@@ -69,11 +67,6 @@ def named(url: str) -> str:
 def join(url: str, *parts: str) -> str:
     """`url` with path parts appended."""
     return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])
-
-
-def redact(text: str) -> str:
-    """`text` without user names, passwords, keys, tokens and signatures."""
-    return _SECRETS.sub(r"\1***", _USERINFO.sub("***@", text))
 
 
 def digest(*parts: Any) -> str:
@@ -287,7 +280,7 @@ HAS_OBSTORE = importlib.util.find_spec("obstore") is not None
 
 def through_obstore(url: str) -> bool:
     """Whether arrays at `url` are read by obstore. Keys, endpoints and profiles that fsspec is told of stay with it."""
-    if not HAS_OBSTORE or _USERINFO.search(url) or "?" in url:
+    if not HAS_OBSTORE or has_user(url) or "?" in url:
         return False
     if url.startswith("s3://"):
         return {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= set(os.environ) and not fsspec.config.conf.get("s3")

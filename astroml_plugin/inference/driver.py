@@ -16,6 +16,7 @@ from distributed import Client
 from distributed.core import CommClosedError
 
 from astroml_plugin.catalog import Catalog, PartInfo
+from astroml_plugin.catalog.done import DoneUnits
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.store import FAILURES_SCHEMA
 from astroml_plugin.catalog.superseded import drop_superseded
@@ -46,6 +47,8 @@ class RunProgress:
     """Units that were done before."""
     failed: int = 0
     """Units whose reason is in the failures table."""
+    damaged: int = 0
+    """Files of units done before that could not be read: their units were done again."""
     rows: int = 0
     """Rows written by this run."""
     seconds: float = 0.0
@@ -116,6 +119,8 @@ class InferResult:
     """Objects outside every tile, or without a usable position."""
     seconds: float
     """Wall seconds, start-up included."""
+    damaged: int = 0
+    """Files of units done before that could not be read: now in the folder `damaged`, the units are done again."""
 
 
 @dataclass
@@ -131,18 +136,20 @@ class _Run:
     parts: list[PartInfo] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     superseded: list[tuple[str, str]] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    """Files of units done before that could not be read: their units are done again."""
     mapped: set[int] | None = None
     """Units whose label map exists; None where none are wanted."""
     recent: deque[Mapping[str, float]] = field(default_factory=partial(deque, maxlen=RECENT_UNITS))
 
     def to_do(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Units that no part (or no label map) holds yet; the others are counted as skipped."""
-        done = self.catalog.listed()
-        for unit in units:
-            there = done.get(unit.name, set())
-            if there - {unit.digest}:
+        done = DoneUnits.of(self.catalog)
+        self.damaged = done.damaged
+        for unit, there in done.looked_at(units):
+            if done.others(unit):
                 self.superseded.append((unit.name, unit.digest))
-            if unit.digest in there and (self.mapped is None or unit.index in self.mapped):
+            if there and (self.mapped is None or unit.index in self.mapped):
                 self.update(skipped=self.stand.skipped + 1)
             else:
                 yield unit
@@ -223,7 +230,7 @@ def execute(
         _release_workers(client, plugin)
     if run.superseded:
         drop_superseded(catalog, run_id, run.superseded)
-    return replace(run.stand, seconds=time.perf_counter() - run.started)
+    return replace(run.stand, damaged=len(run.damaged), seconds=time.perf_counter() - run.started)
 
 
 def _prepare_workers(client: Client) -> str:

@@ -126,7 +126,8 @@ class Prepared:
             seconds: wall time of the run, start-up included.
         """
         seconds = round(seconds, 3)
-        result = InferResult(self.catalog.url, done.done, done.skipped, done.failed, done.rows, self.unplaced, seconds)
+        counts = done.done, done.skipped, done.failed, done.rows, self.unplaced
+        result = InferResult(self.catalog.url, *counts, seconds, done.damaged)
         shard = self.job.execution.shard
         record = {
             "result": {name: value for name, value in vars(result).items() if name != "catalog"},

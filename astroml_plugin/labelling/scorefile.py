@@ -33,6 +33,9 @@ LOWEST, HIGHEST = 0, 5
 LONGEST_NOTE = 2000
 _LONGEST_NAME = 100
 
+_FIRST = f'{{"kind": "{formats.SCORES}", "format": '
+"""First characters of every file."""
+
 SCHEMA = pa.schema(
     [
         ("object_id", pa.int64()),
@@ -108,10 +111,12 @@ class ScoreFile:
         Raises:
             InputError: no whole number from 0 to 5, a note of more than 2000 characters.
         """
-        if isinstance(score, bool) or int(score) != score or not LOWEST <= score <= HIGHEST:
+        if not _is_score(score):
             raise InputError(f"a score is a whole number from {LOWEST} to {HIGHEST}, not {score}")
         if len(note) > LONGEST_NOTE:
             raise InputError(f"the note has {len(note)} characters, {LONGEST_NOTE} at most")
+        if not _is_text(note):
+            raise InputError("the note holds half a character (a lone surrogate): type it again")
         given = Score(_identity(object_id), int(score), self.who, note, _now())
         event = {"object_id": given.object_id, "score": given.score, "who": given.who, "time": given.time}
         self._append({**event, "note": note} if note else event)
@@ -136,6 +141,8 @@ class ScoreFile:
         with self._lock:
             with _appending(self.path) as file:
                 self.refresh()  # a file that another catalog's page has made meanwhile is refused here
+                if self._offset == 0 and file.seek(0, os.SEEK_END):
+                    self._begin_anew(file)
                 lines = [] if file.seek(0, os.SEEK_END) else [self._header()]
                 torn = not lines and not _ends_well(file)
                 lines.append(json.dumps(event, ensure_ascii=False))
@@ -144,6 +151,18 @@ class ScoreFile:
                 file.flush()
                 os.fsync(file.fileno())
             self.refresh()
+
+    def _begin_anew(self, file: Any) -> None:
+        """Empty a file that holds nothing but the beginning of a first line: a crash came with the first score.
+
+        Raises:
+            InputError: its one line is no such beginning.
+        """
+        file.seek(0)
+        held, first = file.read().rstrip(b"\0"), _FIRST.encode()
+        if not held.startswith(first[: len(held)]):
+            raise InputError(f"{self.path} is no file of scores: give another --scores FILE")
+        file.truncate(0)
 
     def _header(self) -> str:
         about = {"kind": formats.SCORES, "format": FORMAT, "identity": self.identity, "catalog": self.catalog}
@@ -174,16 +193,14 @@ class ScoreFile:
             return events
 
     def _check_header(self, line: bytes) -> None:
-        try:
-            about = json.loads(line)
-            kind, version, identity = about["kind"], about["format"], about["identity"]
-        except (ValueError, KeyError, TypeError):
-            kind, version, identity, about = "", 0, "", {}
-        if kind != formats.SCORES:
+        about = _parsed(line)
+        if about.get("kind") != formats.SCORES or not isinstance(about.get("format"), int):
             raise InputError(f"{self.path} is no file of scores: give another --scores FILE")
-        if version > FORMAT:
-            raise InputError(f"{self.path} has format {version} of scores, this package knows {FORMAT}: update it")
-        if identity != self.identity:
+        if about["format"] > FORMAT:
+            raise InputError(
+                f"{self.path} has format {about['format']} of scores, this package knows {FORMAT}: update it"
+            )
+        if about.get("identity") != self.identity:
             raise InputError(
                 f"{self.path} holds scores of another catalog ({about.get('catalog') or 'unnamed'}; source, bundles or "
                 "settings differ): give another --scores FILE"
@@ -191,21 +208,21 @@ class ScoreFile:
 
     def _apply(self, line: bytes) -> int:
         """Take one event into account; a torn or foreign line counts as skipped."""
-        try:
-            event = json.loads(line)
-            key = (int(event["object_id"]), str(event["who"]))
-            if event.get("undo"):
-                self._take_back(key)
-                return 1
-            value = event["score"]
-            if isinstance(value, bool) or int(value) != value or not LOWEST <= value <= HIGHEST:
-                raise ValueError(value)
-            given = Score(key[0], int(value), key[1], str(event.get("note", "")), str(event.get("time", "")))
-        except (ValueError, KeyError, TypeError):
+        event = _parsed(line)
+        fields: list[Any] = [event.get(name) for name in ("object_id", "who", "score")]
+        object_id, who, score = fields
+        note, time = event.get("note", ""), event.get("time", "")
+        undone = event.get("undo") is True
+        known = _is_id(object_id) and all(_is_text(text) for text in (who, note, time)) and (undone or _is_score(score))
+        if not known:
             self.skipped += bool(line.strip())
             return 0
-        self._history.setdefault(key, []).append(given)
-        if key[1] == self.who:
+        key = (int(object_id), who)
+        if undone:
+            self._take_back(key)
+            return 1
+        self._history.setdefault(key, []).append(Score(key[0], int(score), who, note, time))
+        if who == self.who:
             self._order.append(key[0])
         return 1
 
@@ -261,15 +278,41 @@ def _ends_well(file: Any) -> bool:
     return bool(file.read(1) == b"\n")
 
 
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line; empty where it holds none."""
+    try:
+        value = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_id(value: Any) -> bool:
+    """Whether it is a 64-bit integer."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_score(value: Any) -> bool:
+    """Whether it is a whole number within the scale."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value in range(LOWEST, HIGHEST + 1)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text that can be stored: half a character cannot."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def _identity(object_id: int) -> int:
     value = int(object_id)
-    if not -(2**63) <= value < 2**63:
-        raise InputError(f"object_id {object_id} is no 64-bit integer")
+    if not _is_id(value):
+        raise InputError(f"object_id {str(value)[:40]} is no 64-bit integer")
     return value
 
 
 def _name(who: str) -> str:
     name = " ".join(who.split())
+    if not _is_text(name):
+        raise InputError("the name of who scores holds half a character (a lone surrogate): type it again")
     if not name or len(name) > _LONGEST_NAME:
         raise InputError(
             f"the name of who scores must have 1 to {_LONGEST_NAME} characters, {name[:20]!r}… has {len(name)}"

@@ -138,12 +138,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._trusted():
             return None
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
+        if not (length.isascii() and length.isdigit()) or len(length) > 9 or int(length) > LARGEST_BODY:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has {LARGEST_BODY} bytes at most")
             return None
         try:
             value = json.loads(self.rfile.read(int(length)) or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict) or self.headers.get_content_type() != "application/json":
             self._refuse(HTTPStatus.BAD_REQUEST, "a request is a JSON object")
@@ -180,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except OSError as error:  # a full disk: the score is not written, and the page must say so
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error.strerror or error}: nothing was stored")
+        except Exception as error:  # noqa: BLE001 - a request always gets an answer, else the page says the command stopped
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"unexpected failure: {type(error).__name__}: {error}")
         else:
             if isinstance(value, bytes):
                 self._send(value, "image/png")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from astroml_plugin.core.private import open_lock, own_folder, private_folder
 from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
 from astroml_plugin.sources.stamps import Pixels, Stamps
 from astroml_plugin.training.labelled import LabelledStamps
@@ -48,7 +48,6 @@ class CachedStamps(LabelledStamps):
 
     def _make(self) -> None:
         """Decode every block once; nothing is left of an attempt that ends early."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self.folder.parent).free < _SPARE * sum(map(_bytes, self.sources)):
             return
         for remains in self.folder.parent.glob(f"{self.folder.name}.*.tmp"):
@@ -88,9 +87,12 @@ class CachedStamps(LabelledStamps):
 
 
 def cache_folder() -> Path:
-    """ASTROML_CACHE, or a folder of this user below the system's temporary place."""
-    default = Path(tempfile.gettempdir()) / f"astroml-plugin-{os.getuid()}"
-    return Path(os.environ.get("ASTROML_CACHE", default)) / "stamps"
+    """The folder of all files: below ASTROML_CACHE, or below a folder of this user in the system's temporary place.
+
+    Raises:
+        InputError: another user could change what is in it.
+    """
+    return private_folder("stamps")
 
 
 def forget(digest: str, folder: Path | None = None) -> None:
@@ -102,10 +104,14 @@ def forget(digest: str, folder: Path | None = None) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with folder.with_suffix(".lock").open("w") as handle:
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(folder.parent)
+    handle = open_lock(folder.with_suffix(".lock"))
+    try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def _bytes(source: Stamps) -> int:

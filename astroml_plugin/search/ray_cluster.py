@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,10 +68,17 @@ def connected(resources: Resources) -> Iterator[None]:
     cores = resources.limit or len(os.sched_getaffinity(0))
     if ours and resources.address is None:
         _refuse_large(resources, [{"CPU": float(cores), "GPU": float(_gpus())}], "this machine")
+    alone = ours and resources.address is None
+    place: AbstractContextManager[dict[str, Any]] = _alone() if alone else nullcontext({})
+    with place as settings:
+        yield from _connected(resources, cores, ours, settings)
+
+
+def _connected(resources: Resources, cores: int, ours: bool, settings: Mapping[str, Any]) -> Iterator[None]:
     try:
         if ours:
             with _own_signals():
-                _start(resources, cores)
+                _start(resources, cores, settings)
         _refuse_large(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]], "the cluster")
         if resources.address is not None:
             _refuse_other_versions()
@@ -157,7 +167,7 @@ def _fitting(resources: Resources, node: Mapping[str, float]) -> int:
     return min(fitting)
 
 
-def _start(resources: Resources, cores: int) -> None:
+def _start(resources: Resources, cores: int, settings: Mapping[str, Any]) -> None:
     silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if resources.address is not None:
         _refuse_silence(resources.address)
@@ -173,6 +183,7 @@ def _start(resources: Resources, cores: int) -> None:
         return
     local = {
         **silent,
+        **settings,
         "num_cpus": cores,
         "include_dashboard": False,
         "object_store_memory": 10**8,
@@ -217,6 +228,40 @@ def _take_token() -> None:
     setup.logger.setLevel(logging.ERROR)
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     setup.logger.setLevel(level)
+
+
+_LONGEST = 25
+"""Characters of the temporary place at most: the paths of Ray's sockets within it add 80, and Linux takes 107."""
+
+
+@contextmanager
+def _alone() -> Iterator[dict[str, Any]]:
+    """A Ray that no other user of this machine can use, while it runs: options of `ray.init`.
+
+    It asks for a token that only its own processes know, and its sockets and files lie in a folder of this user alone.
+    By default Ray would write the token into the home folder, and the files where anyone can make the folder first.
+    """
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in token}
+    folder = tempfile.mkdtemp(prefix="astroml-", dir=None if len(tempfile.gettempdir()) < _LONGEST else "/tmp")  # noqa: S108
+    os.environ.update(token)
+    _refresh_token()
+    try:
+        yield {"_temp_dir": folder}
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        _refresh_token()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refresh_token() -> None:
+    """Have Ray read its mode and token from the environment again; versions before 2.52 know none."""
+    with suppress(ImportError):
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 _LOCAL = {

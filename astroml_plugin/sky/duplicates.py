@@ -9,7 +9,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from astroml_plugin.core.hashing import mixed
 from astroml_plugin.core.typing import F64, I64, U64, Array, Bool
+
+CENTRE = 24
+"""Side in pixels of what `centre_digests` looks at."""
+
+_CELL = 0.5 / 3600
+"""Degrees of a cell of `place_cells`."""
+
+_ROW = 2**22
+"""More cells than a row of them has."""
 
 _CHORD = 2 * np.sin(np.radians(0.5 / 3600) / 2)
 """Distance of unit vectors that are half an arcsec apart."""
@@ -32,6 +42,46 @@ def pixel_hashes(image: Array) -> U64:
     flat = (words[suspects] == words[suspects, :, :1]).all((1, 2))
     hashes[suspects[flat]] = 0
     return hashes
+
+
+def centre_digests(image: Array) -> U64:
+    """(n,) uint64 of the pixels about the centre of each stamp (n, band, h, w); 0 where they are constant.
+
+    A side of the centre is `CENTRE` pixels, one less where that of the stamp is odd. The values of a band are taken as
+    float32 in rising order: the kind of number that a store keeps, flips and quarter turns do not matter.
+    """
+    stamps = np.asarray(image)
+    if len(stamps) == 0:
+        return np.zeros(0, np.uint64)
+    for axis in (2, 3):
+        side = stamps.shape[axis]
+        size = min(side, CENTRE - side % 2)
+        stamps = stamps.take(range(side // 2 - size // 2, side // 2 - size // 2 + size), axis)
+    values = stamps.reshape(len(stamps), stamps.shape[1], -1).astype(np.float32) + np.float32(0)  # -0 becomes 0
+    values[np.isnan(values)] = np.nan
+    values.sort(axis=2)
+    words = values.view(np.uint32)
+    rows = words.reshape(len(stamps), -1)
+    digests = np.frombuffer(
+        b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64
+    ).copy()
+    digests[(words[:, :, 0] == words[:, :, -1]).all(1)] = 0
+    return digests
+
+
+def place_cells(position: F64, step_dec: int = 0, step_ra: int = 0) -> U64:
+    """(n,) mixed numbers of cells of half an arcsec on the sky, or of those so many cells beside them.
+
+    Args:
+        position: (n, 2) ra, dec in degrees.
+        step_dec: rows towards the north.
+        step_ra: cells towards the east.
+    """
+    row = np.floor((position[:, 1] + 90) / _CELL).astype(np.int64) + step_dec
+    width = np.maximum(np.cos(np.radians((row + 0.5) * _CELL - 90)), 1e-9)
+    around = np.maximum(np.floor(360 * width / _CELL).astype(np.int64), 1)
+    column = np.floor(position[:, 0] % 360 / 360 * around).astype(np.int64) + step_ra
+    return mixed(row * _ROW + column % around)
 
 
 def place_groups(position: F64) -> I64:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,16 @@ from torch import nn
 from astroml_plugin.core import registry, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.training import known_objects
 from astroml_plugin.training.building import folded, load_network
 from astroml_plugin.training.card import CARD, FORMAT, Card, read_card, write_card
+from astroml_plugin.training.known_objects import KnownObjects
 
 __all__ = ["CARD", "FORMAT", "WEIGHTS", "Card", "ModelBundle", "locate", "shipped"]
 
 WEIGHTS = "weights.safetensors"
+_KNOWN = "known_objects"
+"""Key of a card's training record: the digest of the record of training objects."""
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
 _SHIPPED = Path(__file__).parents[1] / "bundles"
 _PINNED = re.compile(r"(?P<source>.+)@(?P<sha256>[0-9a-f]{12,64})")
@@ -75,14 +80,43 @@ class ModelBundle:
         return cls(url, card, weights)
 
     @classmethod
-    def save(cls, url: str | Path, network: nn.Module, card: Card) -> ModelBundle:
-        """Write weights, then the card that vouches for them; returns the bundle as written."""
+    def save(cls, url: str | Path, network: nn.Module, card: Card, known: KnownObjects | None = None) -> ModelBundle:
+        """Write weights and the record of training objects, then the card that vouches for them.
+
+        Args:
+            url: folder or URL.
+            network: whose weights are kept.
+            card: its digests are filled in.
+            known: the training objects, `known_objects()` of a bundle that is written again; None leaves the bundle
+                without a record of them.
+        """
         # cloned: a layer that the network holds under two names stands in the file under both
         state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
         weights = safetensors.torch.save(state)
         storage.write_atomic(storage.join(str(url), WEIGHTS), weights)
+        card = _with_known(str(url), card, known)
         signed = write_card(str(url), replace(card, weights_sha256=hashlib.sha256(weights).hexdigest()))
         return cls(str(url), signed, weights)
+
+    def known_objects(self) -> KnownObjects | None:
+        """Read the record of the training objects; None where the bundle has none.
+
+        Raises:
+            InputError: the card names a record that is absent or altered.
+        """
+        told = self.card.training.get(_KNOWN)
+        if told is None:
+            return None
+        try:
+            record = storage.read_bytes(storage.join(self.url, known_objects.FILE))
+        except FileNotFoundError:
+            record = b""
+        if not isinstance(told, Mapping) or hashlib.sha256(record).hexdigest() != told.get("sha256"):
+            raise InputError(
+                f"{known_objects.FILE} of bundle {storage.redact(self.url)} is absent or was altered: get the bundle "
+                f"again"
+            )
+        return KnownObjects.from_bytes(record, self.name)
 
     @property
     def sha256(self) -> str:
@@ -134,6 +168,16 @@ class ModelBundle:
         task = self.task()
         network = load_network(partial(task.build_network, self.card.network, arguments), self.weights, self.name)
         return folded(network, task.example_inputs) if fused else network
+
+
+def _with_known(url: str, card: Card, known: KnownObjects | None) -> Card:
+    """The card with the digest of the record of training objects, which is written."""
+    if known is None:
+        return replace(card, training={name: value for name, value in card.training.items() if name != _KNOWN})
+    record = known.to_bytes()
+    storage.write_atomic(storage.join(url, known_objects.FILE), record)
+    told = {"sha256": hashlib.sha256(record).hexdigest(), "kept": len(known.pixels), "fraction": known.fraction}
+    return replace(card, training={**card.training, _KNOWN: told})
 
 
 def shipped() -> list[str]:

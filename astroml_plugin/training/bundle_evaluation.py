@@ -8,17 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.core.storage import finite
-from astroml_plugin.core.typing import I64, Bool
 from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.run_options import assign_options, run_options
@@ -27,7 +23,7 @@ from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import measure
-from astroml_plugin.training.splits import SplitSettings
+from astroml_plugin.training.unseen import unseen_rows
 
 METRICS = "metrics.json"
 """File of an evaluation's figures of merit."""
@@ -55,6 +51,8 @@ class Evaluation:
     """Content of metrics.json."""
     figures: list[str]
     """File names of the figures."""
+    left_out: str
+    """The objects left out because the bundle was trained on them, in words; empty where there are none."""
 
 
 def evaluate_bundle(model: ModelBundle, source: str, url: str, options: EvaluationOptions) -> Evaluation:
@@ -89,13 +87,14 @@ def evaluate_bundle(model: ModelBundle, source: str, url: str, options: Evaluati
         "bundle_sha256": model.sha256,
         "task": model.card.task,
         "source": {"id": data.first.id, "digest": data.digest},
-        "split": forward.split,
+        "split": forward.unseen.split,
         "objects": len(forward.rows),
+        "left_out": {"trained_on": forward.unseen.known, "not_told": forward.unseen.unknown},
         **own.run_record(run),
         "metrics": metrics,
     }
     storage.write_json(storage.join(url, METRICS), record)
-    return Evaluation(record, [f"{name}.png" for name in drawn])
+    return Evaluation(record, [f"{name}.png" for name in drawn], forward.unseen.left_out)
 
 
 class _Forward:
@@ -108,7 +107,9 @@ class _Forward:
         bands = task.check_source(**first.facts, band=band)
         self.data = data
         self.device = device or choose_device()
-        self.rows, self.split = _unseen_rows(model, own, data, task.usable(data.labels))
+        usable = task.usable(data.labels)
+        self.unseen = unseen_rows(model, data, usable, bands, learns_labels=own.learns_labels)
+        self.rows = self.unseen.rows
         targets = task.targets(data.labels.take(pa.array(self.rows)))
         self.stream = StampBatches(data, self.rows, targets, bands=bands, batch_size=256, layers=task.layers)
         network = model.network(fused=True)
@@ -146,17 +147,3 @@ def _chosen_baselines(task: Task, data: LabelledStamps, asked: Sequence[str] | N
         return tuple(asked)
     usual = task.default_baselines(has_psf=data.first.has_psf, has_variance=data.first.has_variance)
     return tuple(name for name, needs in usual.items() if needs is None or importlib.util.find_spec(needs) is not None)
-
-
-def _unseen_rows(model: ModelBundle, task: Task, data: LabelledStamps, usable: Bool) -> tuple[I64, str]:
-    """The rows to score, never those whose labels the bundle was trained on, and the name of their split."""
-    training = model.card.training
-    seen = data.first.id in [source["id"] for source in training.get("sources", [])]
-    if seen and task.learns_labels:
-        settings = from_mapping(SplitSettings, training["split"], "the split of the card")
-        rows, split = data.split(settings, usable)["test"], "test"
-    else:
-        rows, split = np.flatnonzero(usable), "all"
-    if len(rows) == 0:
-        raise InputError(f"no object of {storage.redact(data.first.url)} is left to evaluate on (split {split})")
-    return rows, split

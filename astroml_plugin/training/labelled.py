@@ -16,7 +16,7 @@ from torch import Tensor
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
-from astroml_plugin.sky.duplicates import pixel_hashes
+from astroml_plugin.sky.duplicates import centre_digests, pixel_hashes
 from astroml_plugin.sources.stamps import Pixels, Stamps, open_source
 from astroml_plugin.training.splits import SplitSettings, divide
 
@@ -56,6 +56,7 @@ class LabelledStamps:
         if self.labels.num_rows == 0:
             raise InputError(f"{', '.join(storage.redact(url) for url in urls)} has no object: ingest stamps first")
         self.blocks = tuple(self._number_blocks())
+        self._centres: dict[tuple[str, ...], np.ndarray] = {}
 
     def _number_blocks(self) -> Iterator[Block]:
         first = 0
@@ -146,6 +147,22 @@ class LabelledStamps:
 
     def _hashed(self, block: Block) -> np.ndarray:
         return pixel_hashes(self.sources[block.source].read_images(block.index))
+
+    def centre_digests(self, bands: Sequence[str]) -> np.ndarray:
+        """(n,) uint64 of the pixels about every stamp's centre in some bands, 0 where they are constant.
+
+        Whole blocks are read once; they tell an object from others in whatever store (`sky.duplicates`).
+        """
+
+        def digests(block: Block) -> np.ndarray:
+            source = self.sources[block.source]
+            return centre_digests(source.read_images(block.index)[:, band_index(source.bands, bands)])
+
+        key = tuple(bands)
+        if key not in self._centres:
+            with ThreadPoolExecutor(2, "hash") as pool:
+                self._centres[key] = np.concatenate(list(pool.map(digests, self.blocks)))
+        return self._centres[key]
 
 
 def _stamps(url: str) -> Stamps:

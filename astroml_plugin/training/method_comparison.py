@@ -63,6 +63,8 @@ class CompareResult:
     objects per second."""
     text: str
     """The table as Markdown."""
+    left_out: str = ""
+    """Objects left out because a bundle was trained on them, in words; empty where there are none."""
     seconds: float = 0.0
     """Wall time of the call."""
 
@@ -89,6 +91,8 @@ def compare_methods(
             progress("compared", number + 1, len(splits) * len(chosen), f"{method}, fold {fold}")
     _refuse_other_columns(made)
     pooled, left_out = _pooled(made)
+    known = {name: sum(part.about.get("trained_on", 0) for part in parts) for name, parts in made.items()}
+    known = {name: count for name, count in known.items() if count}
     lines = {method: plan.task.comparison(one.columns, one.truth, options.repeats) for method, one in pooled.items()}
     first = next(iter(pooled.values()))
     main = plan.task.scores(plan.table(plan.rows["train"]))[0]
@@ -105,6 +109,7 @@ def compare_methods(
         **_classes(plan.task, first),
         "objects": len(first.rows),
         "left_out": left_out,
+        "trained_on": known,
         "table": table,
     }
     networks = [line["method"] for line in table if line["method"] not in classical.METHODS]
@@ -112,7 +117,8 @@ def compare_methods(
     storage.write_atomic(storage.join(cache.out, "table.md"), text.encode())
     write_figure(storage.join(cache.out, "compare.png"), figure(table, shape.drawn, networks))
     storage.write_json(storage.join(cache.out, "compare.json"), finite(record))
-    return CompareResult(cache.out, len(first.rows), options.folds, table, text)
+    told = "; ".join(f"left out {count} objects that {name} was trained on" for name, count in known.items())
+    return CompareResult(cache.out, len(first.rows), options.folds, table, text, told)
 
 
 def usual_methods(task: Task) -> tuple[str, ...]:
@@ -147,7 +153,7 @@ def _pooled(made: Predictions) -> tuple[dict[str, MethodPrediction], dict[str, i
             for kind in ("truth", "columns")
         )
         whole.append(MethodPrediction(rows, truth, columns, {}).take(np.argsort(rows)))
-    asked = sum(part.about["objects"] for part in next(iter(made.values())))
+    asked = sum(part.about["objects"] + part.about.get("trained_on", 0) for part in next(iter(made.values())))
     left_out = {method: asked - len(one.rows) for method, one in zip(made, whole)}
     return dict(zip(made, on_common_rows(whole))), left_out
 

@@ -34,6 +34,7 @@ from astroml_plugin.training.plan import Plan, plan_training
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.run import TrainExecution, train_bundle
 from astroml_plugin.training.splits import SplitSettings, split_record
+from astroml_plugin.training.unseen import trained_on, unseen_rows
 
 NETWORK = "network"
 """The method that is the recipe's network."""
@@ -218,12 +219,30 @@ class PredictionCache:
     def _bundle(self, method: str, plan: Plan, name: str, seed: int) -> MethodPrediction:
         model = self.bundles[method]
         _refuse_seen(model, self.judged, None if self.test is not None else plan)
-        return self._predicted(model, plan, {"trained": model.card.training.get("objects", {}).get("train", 0)})
+        about = {"trained": model.card.training.get("objects", {}).get("train", 0)}
+        return self._predicted(model, plan, about, foreign=True)
 
-    def _predicted(self, model: ModelBundle, plan: Plan, about: dict[str, Any]) -> MethodPrediction:
+    def _unseen(
+        self, model: ModelBundle, side: tuple[I64, torch.Tensor, tuple[str, ...]], about: dict[str, Any]
+    ) -> tuple[I64, torch.Tensor, dict[str, Any]]:
+        """Rows and targets of a side without the training objects of a finished bundle, and how many those were."""
+        rows, wanted, bands = side
+        if trained_on(model, self.judged):  # its own test side, see `_refuse_seen`
+            return rows, wanted, about
+        asked = np.zeros(self.judged.labels.num_rows, bool)
+        asked[rows] = True
+        unseen = unseen_rows(model, self.judged, asked, bands, learns_labels=model.task().learns_labels)
+        kept = torch.from_numpy(np.isin(rows, unseen.rows))
+        return rows[kept.numpy()], wanted[kept], {**about, "trained_on": unseen.known + unseen.unknown}
+
+    def _predicted(
+        self, model: ModelBundle, plan: Plan, about: dict[str, Any], *, foreign: bool = False
+    ) -> MethodPrediction:
         task = model.task()
         _refuse_other_columns(model.name, task, plan.task)
         rows, wanted, bands = self._side(replace(plan, task=task))
+        if foreign:
+            rows, wanted, about = self._unseen(model, (rows, wanted, bands), about)
         memory = self.recipe.training.memory
         stream = StampBatches(self.judged, rows, wanted, bands=bands, batch_size=256, memory=memory, layers=task.layers)
         network = model.network(fused=True).to(self.device)
@@ -329,8 +348,7 @@ def _refuse_stores(url: str) -> None:
 def _refuse_seen(model: ModelBundle, data: LabelledStamps, plan: Plan | None) -> None:
     """A bundle that was trained on these data may only be judged on its own test side, that of the plan."""
     training = model.card.training
-    ids = {source.id for source in data.sources} & {source["id"] for source in training.get("sources", [])}
-    if not ids and training.get("digest") != data.digest:
+    if not trained_on(model, data):
         return
     same = plan is not None and training.get("split") == split_record(plan.recipe.split)
     if not same or training.get("digest") != data.digest:
@@ -345,8 +363,9 @@ def _refuse_shared(plan: Plan, test: LabelledStamps) -> None:
     learned = np.concatenate([plan.rows["train"], plan.rows["validation"]])
     found = {}
     if plan.recipe.split.check_pixels:
-        hashes = test.pixel_hashes
-        found["the pixels"] = int(np.isin(hashes[hashes != 0], plan.data.pixel_hashes[learned]).sum())
+        bands = plan.task.bands
+        digests = test.centre_digests(plan.task.check_source(**test.first.facts))
+        found["the pixels"] = int(np.isin(digests[digests != 0], plan.data.centre_digests(bands)[learned]).sum())
     position = np.concatenate([plan.data.positions[learned], test.positions])
     side = np.repeat([0, 1], [len(learned), test.labels.num_rows])
     known = np.isfinite(position).all(1)

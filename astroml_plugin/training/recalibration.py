@@ -19,12 +19,13 @@ from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.unseen import refuse_trained_on
 
 METHODS = ("pairs", "images")
 """Stamps that a response is fitted on: simulated sets of sheared ones, or those of any galaxies."""
 
-_LATER = ("response", "leakage", "calibration")
-"""Keys of a card's training record that later fits add."""
+_LATER = ("response", "leakage", "calibration", "known_objects")
+"""Keys of a card's training record that may be added later."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ def fit_bundle_response(
     network, record = model.network(), dict(model.card.training)
     report: dict[str, Any] = {}
     if options.psf_pairs:
-        paired = _stamps(model, options.psf_pairs)
+        paired = _stamps(model, options.psf_pairs, options.band)
         asked = ResponseFit("leakage", _labels(paired))
         task, report["leakage"] = task.fit_response(network, _batches(task, paired, options.band), asked)
         record["leakage"] = _identity(paired)
-    stamps = _stamps(model, data)
+    stamps = _stamps(model, data, options.band)
     kind = options.method or ("pairs" if "branch" in stamps.labels.column_names else "images")
     if kind == "pairs":
         _refuse_no_pairs(stamps)
@@ -94,7 +95,7 @@ def fit_bundle_response(
         training={**record, "response": {**_identity(stamps), "from": kind}},
         metrics={**model.card.metrics, "response": report},
     )
-    return ModelBundle.save(url, network, card), report
+    return ModelBundle.save(url, network, card, model.known_objects()), report
 
 
 def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, band: str | None = None) -> ModelBundle:
@@ -110,9 +111,7 @@ def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, 
         InputError: data that were trained on, or without the labels.
     """
     task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
-    seen = {source["id"] for source in model.card.training.get("sources", [])}
-    if seen & {source.id for source in labelled.sources}:
-        raise InputError("errors cannot be calibrated on data that were trained on: give stamps of another seed")
+    refuse_trained_on(model, labelled, task.choose_bands(labelled.first.bands, band), "give stamps of another seed")
     rows = np.flatnonzero(task.usable(labelled.labels))
     targets = task.targets(labelled.labels.take(pa.array(rows)))
     bands = task.choose_bands(labelled.first.bands, band)
@@ -122,7 +121,7 @@ def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, 
     fitted = task.calibrate(outputs, truth)
     record = {"digest": labelled.digest, "objects": len(truth)}
     card = replace(model.card, settings=fitted.to_settings(), training={**model.card.training, "calibration": record})
-    return ModelBundle.save(url, network, card)
+    return ModelBundle.save(url, network, card, model.known_objects())
 
 
 def _refuse_other(url: str, model: ModelBundle) -> None:
@@ -140,15 +139,11 @@ def _trained(model: ModelBundle) -> tuple[str, dict[str, Any]]:
     return model.card.task, {name: record[name] for name in record if name not in _LATER}
 
 
-def _stamps(model: ModelBundle, data: str | Sequence[str]) -> LabelledStamps:
+def _stamps(model: ModelBundle, data: str | Sequence[str], band: str | None) -> LabelledStamps:
     """The stamps, none of them trained on."""
     stamps = LabelledStamps([data] if isinstance(data, str) else list(data))
-    seen = {source["id"] for source in model.card.training.get("sources", [])}
-    for source in stamps.sources:
-        if source.id in seen:
-            raise InputError(
-                f"{storage.redact(source.url)} was trained on: simulate a calibration set with another seed"
-            )
+    bands = model.task().choose_bands(stamps.first.bands, band)
+    refuse_trained_on(model, stamps, bands, "simulate a calibration set with another seed")
     return stamps
 
 

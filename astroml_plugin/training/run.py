@@ -30,6 +30,7 @@ from astroml_plugin.training.plan import Plan, initial_network, plan_training
 from astroml_plugin.training.recipe import Recipe, to_toml
 from astroml_plugin.training.settings import EpochRecord, TrainingRun
 from astroml_plugin.training.splits import split_record
+from astroml_plugin.training.unseen import training_objects
 
 Progress = Callable[..., None]
 """Called as progress(what, done, total, note) after every epoch."""
@@ -210,7 +211,7 @@ def write_bundle(
         description=plan.recipe.description,
         licence=plan.recipe.licence,
     )
-    bundle = ModelBundle.save(url, result.network, card)
+    bundle = ModelBundle.save(url, result.network, card, training_objects(plan.data, plan.task.bands, plan.rows))
     storage.remove(storage.join(url, CHECKPOINT))
     storage.remove(storage.join(url, adversarial.CHECKPOINT))
     return bundle

@@ -19,6 +19,11 @@ def _infer(options: argparse.Namespace) -> int:
     if result.unplaced:
         warn = f"warning: {result.unplaced} objects are on no tile or have no usable position; see the view `unplaced`"
         print(warn, file=sys.stderr)
+    if result.damaged:
+        warn = (
+            f"warning: {result.damaged} files of units done before were damaged: they are in {result.catalog}/damaged"
+        )
+        print(f"{warn}, and their units were done again", file=sys.stderr)
     if result.units_failed:
         print(_why_failed(result.catalog), file=sys.stderr)
     rate = result.rows / result.seconds if result.seconds else 0.0

@@ -44,6 +44,7 @@ def _compare(options: argparse.Namespace) -> int:
     with Reporter() as report:
         result = call(options, progress=report)
     line = f"compared {len(result.table)} methods on {result.objects} objects into {result.out}"
+    line += f", {result.left_out}" if result.left_out else ""
     return finish(options, result, f"{result.text}{line}")
 
 

@@ -20,7 +20,7 @@ from astropy.table import Table
 from astropy.utils.xml import iterparser
 
 from astroml_plugin.catalog.parts import open_parquet
-from astroml_plugin.core import storage
+from astroml_plugin.core import archives, storage
 from astroml_plugin.core.errors import InputError
 
 SUFFIXES = {
@@ -93,12 +93,14 @@ def _local(url: str) -> Iterator[Path]:
         path = storage.local_path(url).expanduser()
         if not path.is_file():
             raise FileNotFoundError(str(path))
+        archives.check_file(path)
         yield path
         return
     fs, remote = storage.filesystem(url)
     with tempfile.TemporaryDirectory(prefix="astroml-") as folder:
         target = Path(folder) / remote.rsplit("/", 1)[-1]
         storage.retrying(fs.get_file, remote, str(target))
+        archives.check_file(target)
         yield target
 
 

@@ -16,6 +16,7 @@ import dask
 from distributed import LocalCluster, SpecCluster
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.private import private_folder
 
 LOOPBACK = "127.0.0.1"
 _LOOPBACK_ONLY = {"dashboard_address": f"{LOOPBACK}:0", "worker_dashboard_address": f"{LOOPBACK}:0"}
@@ -61,6 +62,7 @@ def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
         n_workers=workers or 1,
         threads_per_worker=threads or max(1, cores() // (workers or 1)),
         memory_limit=0,
+        local_directory=str(private_folder("dask")),
         **_LOOPBACK_ONLY,
     )
 
@@ -73,6 +75,7 @@ def _processes(workers: int | None, threads: int | None) -> LocalCluster:
         n_workers=count,
         threads_per_worker=threads or max(1, cores() // count),
         memory_limit=0,
+        local_directory=str(private_folder("dask")),
         security=True,
         **_LOOPBACK_ONLY,
     )
@@ -85,8 +88,15 @@ def _cuda(workers: int | None, threads: int | None) -> Any:
         from dask_cuda import LocalCUDACluster
 
         return LocalCUDACluster(
-            n_workers=workers, threads_per_worker=threads or 1, host=LOOPBACK, security=True, **_LOOPBACK_ONLY
+            n_workers=workers,
+            threads_per_worker=threads or 1,
+            host=LOOPBACK,
+            local_directory=str(private_folder("dask")),
+            security=True,
+            **_LOOPBACK_ONLY,
         )
+    except InputError:
+        raise
     except Exception as error:  # every way in which CUDA can be absent
         raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
 

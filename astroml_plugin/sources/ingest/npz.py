@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,9 +14,12 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.core import storage
+from astroml_plugin.core import archives, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64
+
+LARGEST_SMALL = 2**26
+"""Bytes of an array that is read as a whole, at most."""
 
 _SKIP_BYTES = 1 << 22
 _INT64 = np.iinfo(np.int64)
@@ -35,8 +40,23 @@ class NpzArray:
         """The key under which it was saved."""
         return self.member.removesuffix(".npy")
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one entry along the first axis."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
     def read(self) -> np.ndarray:
-        """The whole array (small ones)."""
+        """The whole array (small ones).
+
+        Raises:
+            InputError: it is damaged, or larger than `LARGEST_SMALL`.
+        """
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if size > LARGEST_SMALL:
+            raise InputError(
+                f"array {self.name} has {size / 1e6:.3g} MB, and a few values are wanted there: map another one with "
+                f"--npz-map"
+            )
         with _refusing(self.archive, self.member), self.archive.open(self.member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 
@@ -67,7 +87,7 @@ class Blocks:
     def read(self) -> np.ndarray:
         """The next block (fewer rows at the end), in native byte order."""
         count, dtype, inner = self._next(), self.array.dtype, self.array.shape[1:]
-        size = count * int(np.prod(inner, dtype=np.int64)) * dtype.itemsize
+        size = count * self.array.row_bytes
         with _refusing(self.array.archive, self.array.member):
             data = _exactly(self.stream, size)
             values = np.frombuffer(data, dtype).reshape(count, *inner)
@@ -75,7 +95,7 @@ class Blocks:
 
     def skip(self) -> None:
         """Pass over the next block."""
-        size = self._next() * int(np.prod(self.array.shape[1:], dtype=np.int64)) * self.array.dtype.itemsize
+        size = self._next() * self.array.row_bytes
         with _refusing(self.array.archive, self.array.member):
             while size > 0:
                 size -= len(_exactly(self.stream, min(size, _SKIP_BYTES)))
@@ -94,10 +114,12 @@ def open_npz(url: str) -> Iterator[dict[str, NpzArray]]:
             filesystem, path = storage.filesystem(url)
             file = stack.enter_context(filesystem.open(path, "rb"))
             archive = stack.enter_context(zipfile.ZipFile(file))
+            packed = file.seek(0, io.SEEK_END)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise InputError(f"{shown} does not exist: check the path") from None
         except (OSError, zipfile.BadZipFile) as error:
             raise InputError(f"{shown} is no readable .npz archive: {error}") from error
+        archives.refuse_larger(sum(entry.file_size for entry in archive.infolist()), packed, shown)
         members = [name for name in archive.namelist() if name.endswith(".npy")]
         arrays = [_describe(archive, member, shown) for member in members]
         yield {array.name: array for array in arrays}
@@ -106,6 +128,11 @@ def open_npz(url: str) -> Iterator[dict[str, NpzArray]]:
 def _describe(archive: zipfile.ZipFile, member: str, shown: str) -> NpzArray:
     with _refusing(archive, member), archive.open(member) as stream:
         shape, fortran, dtype = _header(stream)
+        held = archive.getinfo(member).file_size - stream.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if size > held:
+        name = member.removesuffix(".npy")
+        raise InputError(f"{shown}: array {name} {shape} has {size:.3g} bytes, the archive {held:.3g}: save it again")
     if dtype.hasobject:
         name = member.removesuffix(".npy")
         raise InputError(f"{shown}: array {name} holds Python objects, never loaded here: save it as text or numbers")

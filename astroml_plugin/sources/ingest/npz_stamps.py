@@ -23,6 +23,8 @@ from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.stamps import StampLayout, Stamps
 
 _PARTS = ("images", "psf", "variance", "bands", "pixel_scale")
+_LARGEST_STAMP, _LARGEST_LABEL = 2**28, 2**16
+"""Bytes of one object's image, and of one of its labels, at most."""
 
 
 def ingest_npz(url: str, out: str, options: IngestOptions, progress: Progress | None = None) -> IngestResult:
@@ -76,6 +78,7 @@ class _Content:
             InputError: images are missing or have another layout.
         """
         parts = _renamed(url, archive, options.npz_map)
+        _refuse_wide(url, parts)
         images = parts["images"]
         layout = _checked_layout(url, images, options.layout)
         per_object = {
@@ -136,6 +139,17 @@ class _Content:
         """PSFs (n, y, x) or (n, band, y, x) -> (n, band, y, x) float32."""
         values = values.astype(np.float32, copy=False)
         return values if values.ndim == 4 else np.repeat(values[:, None], len(self.bands), axis=1)
+
+
+def _refuse_wide(url: str, parts: Mapping[str, NpzArray]) -> None:
+    """A whole block of every array is held: one object may not fill the memory."""
+    for name, array in parts.items():
+        most = _LARGEST_STAMP if name in _PARTS else _LARGEST_LABEL
+        if array.shape[:1] == parts["images"].shape[:1] and array.row_bytes > most:
+            raise InputError(
+                f"{storage.redact(url)}: array {array.name} has {array.row_bytes / 1e6:.3g} MB per object, "
+                f"{most / 1e6:.3g} at most: leave it out of the archive"
+            )
 
 
 def _renamed(url: str, archive: Mapping[str, NpzArray], npz_map: Mapping[str, str]) -> dict[str, NpzArray]:

@@ -1,0 +1,79 @@
+"""Texts without secrets: credentials in URLs, keys and signatures in query strings, headers and settings.
+
+Rather too much than too little is hidden: what follows a secret without a space may go with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+HIDDEN = "***"
+"""Stands where a secret was."""
+
+_STRONG = (
+    "passw(?:or)?d|passphrase|pwd|secret|token|credentials?|signature|cookie|jsessionid|"
+    "api[_-]?key|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key|secret[_-]?key|shared[_-]?key|"
+    "x-(?:amz|goog)-[a-z-]+"
+)
+_WEAK = "key|sig|sas|auth|pass|pw"
+_WORD = r"[\w.-]{0,40}"
+_NAME = rf"(?:{_WORD}(?:{_STRONG}){_WORD}|(?:{_WORD}[_.-])?(?:{_WEAK}))"
+_QUOTED = r"""(?P<quote>\\?["'])(?:(?!(?P=quote)).)*"""
+_BARE = r"""(?:[^\s&]|&(?![\w.%-]+=))*(?:[^\s&'")\]},.;:]|&(?![\w.%-]+=))"""
+_PATTERNS = (
+    # a header, whatever its scheme
+    re.compile(rf"""(?i)((?:proxy-)?authorization\\?["']?\s*(?:[:=]|%3d|%3a)\s*)(?:{_QUOTED}|(?:\w+\s+)?{_BARE})"""),
+    re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+"),
+    # name = value, and 'name': 'value'
+    re.compile(rf"""(?i)(?<![A-Za-z0-9])({_NAME}\\?["']?\s*(?:=>?|%3d)\s*)(?:{_QUOTED}|{_BARE})"""),
+    re.compile(rf"""(?i)(?<![A-Za-z0-9])({_NAME}\\?["']\s*:\s*)(?:{_QUOTED}|{_BARE})"""),
+    re.compile(rf"""(?i)(?<![A-Za-z0-9])({_WORD}(?:{_STRONG})\s*:\s*)(?:{_QUOTED}|{_BARE})"""),
+    # what is a secret by its looks
+    re.compile(r"()eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),
+    re.compile(r"()\b(?:gh[pousr]|github_pat|hf|glpat|xox[abprs])[_-]\w{16,}"),
+    re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|\Z)"),
+)
+_NO_PORTS = ("s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf")
+"""Schemes whose URLs name a bucket and no port: what follows a colon in them is a password."""
+_AUTHORITY = re.compile(r"[^\s/\\]*")
+_PORT = re.compile(r":\d{1,5}(?!\d)[^@]*$")
+
+
+def redact(text: str) -> str:
+    """`text` without user names, passwords, keys, tokens and signatures."""
+    text = "".join(_without_users(text))
+    for pattern in _PATTERNS:
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return text
+
+
+def has_user(url: str) -> bool:
+    """Whether a URL names a user or a password."""
+    return "".join(_without_users(url)) != url
+
+
+def _without_users(text: str) -> Iterator[str]:
+    """The pieces of a text between its `://`, users and passwords hidden."""
+    scheme, *urls = text.split("://")
+    yield scheme
+    for rest in urls:
+        yield "://"
+        yield _without_user(rest, ports=not scheme.lower().endswith(_NO_PORTS))
+        scheme = rest
+
+
+def _without_user(rest: str, *, ports: bool) -> str:
+    """The text behind `://`, up to the next one, without user and password.
+
+    Passwords may hold any character: after `user:` all up to the last @ is taken, beyond slashes and spaces too, but
+    that `host:port` is no user.
+    """
+    found = _AUTHORITY.match(rest)
+    authority = found[0] if found else ""
+    named = ":" in authority and not authority.startswith("[")
+    if named and ("@" in authority or not (ports and _PORT.search(authority))):
+        end = rest.partition("\n")[0].rfind("@")
+    else:
+        end = authority.rfind("@")
+    return rest if end < 0 else f"{HIDDEN}{rest[end:]}"

@@ -1,0 +1,131 @@
+"""Which objects of a source a bundle may be judged on: none that it was trained on, in whatever store they lie."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping
+from astroml_plugin.core.typing import I64, Bool
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.known_objects import KnownObjects
+from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.splits import SplitSettings
+
+TEST, ALL, UNSEEN = "test", "all", "unseen"
+"""Splits that a bundle is judged on: its own test side, everything, everything but training objects."""
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Objects to judge a bundle on."""
+
+    rows: I64
+    """(n,) sorted row numbers."""
+    split: str
+    """`TEST`, `ALL` or `UNSEEN`."""
+    known: int = 0
+    """Objects left out, since the bundle was trained on them."""
+    unknown: int = 0
+    """Objects left out, since the record names a part of the training objects and they are of the other part."""
+
+    @property
+    def left_out(self) -> str:
+        """The objects left out, in words; empty where there are none."""
+        if not self.known:
+            return ""
+        told = f"left out {self.known} objects that the bundle was trained on"
+        return told + (f" and {self.unknown} of which its record cannot tell" if self.unknown else "")
+
+
+def training_objects(data: LabelledStamps, bands: Sequence[str], rows: Mapping[str, I64]) -> KnownObjects:
+    """The record of what a training learns from: its training and validation side, rows by split name."""
+    learned = np.sort(np.concatenate([rows["train"], rows["validation"]]))
+    ids = data.labels["object_id"].to_numpy()
+    return KnownObjects.of(data.centre_digests(bands)[learned], ids[learned], data.positions[learned])
+
+
+def trained_on(model: ModelBundle, data: LabelledStamps) -> bool:
+    """Whether the very stores, or stores of the same content, are those that a bundle was trained on."""
+    training = model.card.training
+    ids = {source.id for source in data.sources} & {source["id"] for source in training.get("sources", [])}
+    return bool(ids) or training.get("digest") == data.digest
+
+
+def refuse_trained_on(model: ModelBundle, data: LabelledStamps, bands: Sequence[str], remedy: str) -> None:
+    """Refuse data of which a bundle has learned.
+
+    Raises:
+        InputError: the stores are those that it was trained on, or some objects are; ends with the remedy.
+    """
+    seen = {source["id"] for source in model.card.training.get("sources", [])}
+    stores = [source for source in data.sources if source.id in seen]
+    if stores:
+        raise InputError(f"{storage.redact(stores[0].url)} was trained on: {remedy}")
+    known = model.known_objects()
+    count = 0 if known is None else int(known.holds(data.centre_digests(bands), data.positions).sum())
+    if count:
+        raise InputError(f"{count} of these objects were trained on (bundle {model.name}): {remedy}")
+
+
+def unseen_rows(
+    model: ModelBundle, data: LabelledStamps, usable: Bool, bands: Sequence[str], *, learns_labels: bool = True
+) -> Unseen:
+    """Choose the objects that a bundle may be judged on.
+
+    Args:
+        model: the bundle.
+        data: labelled stamps.
+        usable: (n,) objects with labels that can be judged.
+        bands: bands that the bundle reads of these data, in its order.
+        learns_labels: False for a task that is judged on all objects, as it learns no labels.
+
+    Raises:
+        InputError: no object is left, or the bundle's record of training objects is damaged.
+    """
+    rows = np.flatnonzero(usable)
+    if not learns_labels:
+        return _some(Unseen(rows, ALL), data)
+    if trained_on(model, data):
+        settings = from_mapping(SplitSettings, model.card.training["split"], "the split of the card")
+        return _some(Unseen(data.split(settings, usable)["test"], TEST), data)
+    known = model.known_objects()
+    if known is None:
+        if model.card.training:
+            warnings.warn(
+                f"bundle {storage.redact(model.url)} keeps no record of its training objects: they are not told from "
+                f"others here, judge it on data that it has never seen",
+                stacklevel=2,
+            )
+        return _some(Unseen(rows, ALL), data)
+    return _some(_without_known(model, known, data, rows, data.centre_digests(bands)[rows]), data)
+
+
+def _without_known(
+    model: ModelBundle, known: KnownObjects, data: LabelledStamps, rows: I64, digests: np.ndarray
+) -> Unseen:
+    seen = known.holds(digests, data.positions[rows])
+    untold = ~known.covers(digests) & ~seen if seen.any() and known.fraction < 1 else np.zeros(len(rows), bool)
+    ids = data.labels["object_id"].to_numpy()[rows]
+    doubtful = int((known.shares_ids(ids) & ~seen & ~untold).sum())
+    if doubtful:
+        warnings.warn(
+            f"{doubtful} objects have ids of training objects of bundle {model.name} and other pixels: if they are the "
+            f"same objects, take them out, since figures are too good with them",
+            stacklevel=3,
+        )
+    counts = int(seen.sum()), int(untold.sum())
+    return Unseen(rows[~seen & ~untold], UNSEEN if counts[0] else ALL, *counts)
+
+
+def _some(unseen: Unseen, data: LabelledStamps) -> Unseen:
+    if len(unseen.rows) == 0:
+        where = ", ".join(storage.redact(source.url) for source in data.sources)
+        why = f" (split {unseen.split})" if not unseen.known else f": {unseen.left_out}; give objects it has never seen"
+        raise InputError(f"no object of {where} is left to evaluate on{why}")
+    return unseen
