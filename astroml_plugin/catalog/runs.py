@@ -52,13 +52,19 @@ def checked(record: Any) -> Record:
     """A run record; ValueError where it is none."""
     if not isinstance(record, dict) or not {"run_id", "state"} <= set(record):
         raise ValueError("it is no run record")
+    kinds = {"run_id": str, "state": str, "host": str, "pid": int, "manifest": str, "absorbed": list}
+    wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name, kind()), kind)]
+    if wrong or not all(isinstance(name, str) for name in record.get("absorbed", ())):
+        raise ValueError(f"it is no run record: {', '.join(wrong) or 'absorbed'} is something else")
     return record
 
 
 def read(url: str, run_id: str) -> Record:
     """One record."""
-    record: Record = storage.read_json(storage.join(url, RUNS, run_id + ".json"))
-    return record
+    try:
+        return checked(storage.read_json(storage.join(url, RUNS, run_id + ".json")))
+    except ValueError:  # damaged while the run goes on: the end of the run writes it anew
+        return {"run_id": run_id, "state": "running", "started": now()}
 
 
 def read_all(url: str) -> list[Record]:
@@ -94,7 +100,7 @@ def is_over(record: Record, by: Record) -> bool:
 
 def may_be_alive(record: Record) -> bool:
     """False only when the record's process was on this host and is gone."""
-    if record.get("host") != socket.gethostname():
+    if record.get("host") != socket.gethostname() or "pid" not in record:
         return True
     try:
         os.kill(int(record["pid"]), 0)

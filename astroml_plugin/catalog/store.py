@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -17,7 +18,7 @@ from astroml_plugin.catalog.index import MANIFEST
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
 from astroml_plugin.catalog.schema import FORMAT, schema_from_json, schema_to_json
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.errors import CorruptError, DamagedError, InputError
 from astroml_plugin.core.flags import OBJECT_FLAGS
 from astroml_plugin.core.version import version
 
@@ -94,12 +95,17 @@ class Catalog:
             raise _damaged(url, SCHEMA) from error
         if not isinstance(declared, dict) or not {"format", "columns", "identity"} <= set(declared):
             raise _damaged(url, SCHEMA)
+        if not isinstance(declared["format"], int):
+            raise _damaged(url, SCHEMA)
         if declared["format"] > FORMAT:
             raise InputError(
                 f"{storage.redact(url)} has catalog format {declared['format']}, this package knows {FORMAT}: "
                 "update astroml-plugin"
             )
-        return cls(url, schema_from_json(declared["columns"]), declared["identity"])
+        try:
+            return cls(url, schema_from_json(declared["columns"]), dict(declared["identity"]))
+        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            raise _damaged(url, SCHEMA) from error
 
     def _matching(self, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
         """This catalog, when it was made from the same."""
@@ -207,7 +213,7 @@ class Catalog:
                         if other.split(".")[0] in {n.split(".")[0] for n in names}
                     ]
                 )
-            except (pa.ArrowException, OSError):
+            except (DamagedError, OSError):
                 whole = False
         fitting = [table for table in tables if table.schema.names == MANIFEST_SCHEMA.names]
         return pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *fitting]), whole and len(fitting) == len(tables)
@@ -398,8 +404,9 @@ class Catalog:
     def _merged_failures(self, names: list[str]) -> pa.Table:
         rows: dict[str, dict[str, Any]] = {}
         for name in names:
-            for row in storage.read_table(storage.join(self.url, runs.RUNS, name)).to_pylist():
-                rows[row["unit"]] = row
+            with contextlib.suppress(DamagedError):  # the units in it that are not done will be tried again
+                table = _fit(storage.read_table(storage.join(self.url, runs.RUNS, name)), FAILURES_SCHEMA)
+                rows |= {row["unit"]: row for row in table.to_pylist()}
         done = set(self.current()["unit"].to_pylist()) if rows else set()
         return pa.Table.from_pylist(
             [row for unit, row in sorted(rows.items()) if unit not in done], schema=FAILURES_SCHEMA
@@ -422,7 +429,7 @@ class Catalog:
             return storage.read_table(storage.join(self.url, name))
         except FileNotFoundError:
             return empty.empty_table()
-        except pa.ArrowException as error:
+        except DamagedError as error:
             raise _damaged(self.url, name) from error
 
 

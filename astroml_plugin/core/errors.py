@@ -21,6 +21,10 @@ class CorruptError(AstromlError):
     exit_code = 2
 
 
+class DamagedError(CorruptError, ValueError):
+    """One of our own files whose bytes were changed: the sentence names it and says what to do (exit status 2)."""
+
+
 class LostError(AstromlError):
     """Processes of others that the work needs are gone; what is finished is kept."""
 

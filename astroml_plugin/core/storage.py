@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.core.redaction import has_user
 from astroml_plugin.core.redaction import redact as redact
 
@@ -236,17 +236,35 @@ def _scan(folder: str, prefix: str, suffix: str) -> list[str]:
     return found
 
 
+def damaged(url: str, reason: object) -> DamagedError:
+    """The error for a file of ours that cannot be read any more."""
+    told = " ".join(redact(str(reason)).split())[:200]
+    return DamagedError(f"{redact(url)} is damaged ({told}): put a copy of it back, or make what it belongs to again")
+
+
 def read_table(url: str, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
-    """A Parquet file as an Arrow table."""
-    if is_local(url):
-        return pq.read_table(local_path(url), columns=columns, filters=filters, partitioning=None)
-    return pq.read_table(io.BytesIO(read_bytes(url)), columns=columns, filters=filters)
+    """A Parquet file as an Arrow table; pages that carry checksums are compared with them.
+
+    Raises:
+        DamagedError: it is no Parquet file, lacks a column, or its bytes were changed.
+    """
+    place: Any = local_path(url) if is_local(url) else io.BytesIO(read_bytes(url))
+    try:
+        return pq.read_table(
+            place, columns=columns, filters=filters, partitioning=None, page_checksum_verification=True
+        )
+    except pa.ArrowException as error:
+        raise damaged(url, error) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise damaged(url, error) from error
 
 
 def encode_table(table: pa.Table, **options: Any) -> bytes:
     """The bytes of `table` as one zstd Parquet file."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", **options)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, **options)
     return sink.getvalue()
 
 
@@ -256,8 +274,48 @@ def write_table(url: str, table: pa.Table, **options: Any) -> None:
 
 
 def read_json(url: str) -> Any:
-    """A JSON file's value."""
-    return json.loads(read_bytes(url))
+    """A JSON file's value.
+
+    Raises:
+        DamagedError: it is no JSON.
+    """
+    return parse_json(read_bytes(url), url)
+
+
+def parse_json(data: bytes, url: str) -> Any:
+    """The value of JSON text that stands in a file.
+
+    Raises:
+        DamagedError: it is none.
+    """
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise damaged(url, f"no JSON: {error}") from error
+
+
+def read_lines(url: str) -> list[Any]:
+    """The values of a file of JSON lines; none where there is no file.
+
+    Raises:
+        DamagedError: a line is no JSON.
+    """
+    return [parse_json(line, url) for line in read_bytes(url).splitlines()] if exists(url) else []
+
+
+def read_record(url: str, /, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
+    """A JSON object that has these fields, each of its kind.
+
+    Raises:
+        DamagedError: it is no JSON, no object, or lacks a field.
+    """
+    record = read_json(url)
+    if not isinstance(record, dict):
+        raise damaged(url, f"{type(record).__name__} instead of a record")
+    wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+    if wrong:
+        raise damaged(url, f"no {', '.join(wrong)} in it")
+    return record
 
 
 def finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.sql import name as quoted
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.evaluation import calibration, thresholds
 from astroml_plugin.evaluation.class_report import PURITIES
 from astroml_plugin.evaluation.thresholds import OperatingPoint, ThresholdCurve
@@ -163,8 +163,10 @@ def _read(url: str) -> Mapping[str, Any]:
         record = storage.read_json(place)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"no evaluation at {storage.redact(place)}: give the metrics.json of evaluate") from None
-    except ValueError as error:
-        raise InputError(f"{storage.redact(place)} is not JSON ({error}): give the metrics.json of evaluate") from None
+    except DamagedError as error:
+        raise InputError(
+            f"{storage.redact(place)} is not JSON ({error.__cause__}): give the metrics.json of evaluate"
+        ) from None
     if not isinstance(record, Mapping) or "bundle_sha256" not in record:
         raise InputError(f"{storage.redact(place)} is no evaluation: give the metrics.json of evaluate")
     return record

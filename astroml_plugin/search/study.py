@@ -25,10 +25,10 @@ from typing import Any
 import pyarrow as pa
 
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.search.objectives import Objective, kept, pareto
 from astroml_plugin.search.space import Configuration, Space
-from astroml_plugin.training.checkpoint import CHECKPOINT, LOG
+from astroml_plugin.training.checkpoint import CHECKPOINT, LOG, history_of, read_log
 
 STUDY, TRIAL, OUTCOME, PULSE = "study.json", "trial.json", "outcome.json", "pulse.json"
 ERROR = "error.json"
@@ -103,7 +103,7 @@ class Study:
         url = storage.absolute(url)
         place = storage.join(url, STUDY)
         if storage.exists(place):
-            found = storage.read_json(place)
+            found = storage.read_record(place, identity=str, space=dict, objectives=list)
             if found["identity"] != record["identity"]:
                 raise InputError(
                     f"{storage.redact(url)} holds another study: {_difference(found, record)}; "
@@ -163,7 +163,7 @@ class Study:
     def exchanges(self) -> list[dict[str, Any]]:
         """Records of the exchanges after each generation, in order."""
         folder = storage.join(self.url, _EXCHANGES)
-        return [storage.read_json(storage.join(folder, name)) for name in sorted(storage.list_files(folder, ".json"))]
+        return [storage.read_record(storage.join(folder, name)) for name in sorted(storage.list_files(folder, ".json"))]
 
     def write_exchange(self, generation: int, record: Mapping[str, Any]) -> None:
         """Keep what was decided after a generation."""
@@ -172,10 +172,14 @@ class Study:
     def trial(self, number: int) -> Trial:
         """A trial as it is now."""
         folder = self.folder(number)
-        proposed = storage.read_json(storage.join(folder, TRIAL))
-        outcome, log = (storage.join(folder, name) for name in (OUTCOME, LOG))
-        ended = storage.read_json(outcome) if storage.exists(outcome) else {"status": OPEN, "reason": ""}
-        history = [json.loads(line) for line in storage.read_bytes(log).splitlines()] if storage.exists(log) else []
+        proposed = storage.read_record(storage.join(folder, TRIAL), configuration=dict)
+        ended = _outcome(storage.join(folder, OUTCOME))
+        try:
+            history = read_log(folder)
+        except DamagedError:
+            if not storage.exists(storage.join(folder, CHECKPOINT)):
+                raise
+            history = history_of(folder)  # the checkpoint has it too, but for an epoch that it may lack
         extra = {key: value for key, value in ended.items() if key not in ("status", "reason")}
         schedule = proposed.get("schedule", ())
         return Trial(number, proposed["configuration"], ended["status"], ended["reason"], history, extra, schedule)
@@ -202,7 +206,7 @@ class Study:
     def spent(self) -> float:
         """Seconds that earlier calls searched, also those that were killed (to the last pulse)."""
         place = storage.join(self.url, PULSE)
-        return float(storage.read_json(place)["seconds"]) if storage.exists(place) else 0.0
+        return float(storage.read_record(place, seconds=(int, float))["seconds"]) if storage.exists(place) else 0.0
 
     def pulse(self, seconds: float) -> None:
         """Keep the seconds searched so far."""
@@ -261,6 +265,14 @@ class Study:
         usable = [i for i, cost in enumerate(costs) if all(map(math.isfinite, cost)) and trials[i].status != FAILED]
         best = {usable[i] for i, on in enumerate(pareto([costs[i] for i in usable])) if on}
         return [i in best for i in range(len(trials))]
+
+
+def _outcome(url: str) -> dict[str, Any]:
+    """How a trial ended; one whose record is damaged is open, so that its own process writes it again."""
+    try:
+        return storage.read_record(url, status=str, reason=str)
+    except (FileNotFoundError, DamagedError):
+        return {"status": OPEN, "reason": ""}
 
 
 def write_outcome(folder: str, status: str, reason: str = "", **extra: Any) -> None:

@@ -308,7 +308,7 @@ class _Watch(tune.Callback):
     def _reason(self, number: int) -> str:
         place = storage.join(self.study.folder(number), ERROR)
         attempts = self.attempts.get(number, 1)
-        why = storage.read_json(place)["reason"] if storage.exists(place) else "its process died"
+        why = str(storage.read_record(place).get("reason", "?")) if storage.exists(place) else "its process died"
         return f"{why} ({attempts} attempts)"
 
     def _refuse_only_failures(self) -> None:

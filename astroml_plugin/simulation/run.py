@@ -102,7 +102,7 @@ class _Plan(ABC):
         """Make the store, or see that it is of the same simulation."""
         url = storage.join(self.out, RECORD)
         if storage.exists(url):
-            if storage.read_json(url).get("digest") != self.digest:
+            if storage.read_record(url, digest=str)["digest"] != self.digest:
                 raise InputError(f"{storage.redact(self.out)} holds another simulation: choose another output")
         else:
             if storage.exists(storage.join(self.source, "zarr.json")):

@@ -107,7 +107,7 @@ def _open(url: str, name: str, read_only: bool, *, zarrs: bool) -> zarr.Array[An
         try:
             store = storage.zarr_store(storage.join(url, name), read_only=read_only)
             return zarr.open_array(store, mode="r" if read_only else "r+")
-        except (FileNotFoundError, ValueError, KeyError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptError(f"{storage.redact(url)} has no readable array {name!r}: {error}") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import zarr
@@ -65,7 +65,11 @@ class Store:
         if kind != cls.kind:
             shown, wanted = _NAMES.get(kind, kind), _NAMES.get(cls.kind, cls.kind)
             raise InputError(f"{storage.redact(url)} holds {shown}, not {wanted}")
-        return cls(url, metadata)
+        try:
+            _check_kinds(metadata)
+            return cls(url, metadata)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise storage.damaged(storage.join(url, "zarr.json"), f"{type(error).__name__}: {error}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).open, (self.url,)
@@ -86,3 +90,38 @@ class Store:
             array.resize(((first + units) * self.unit_rows, *array.shape[1:]))
         self._opened.clear()
         return first
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _whole(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _wholes(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_whole, value))
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "id": lambda value: isinstance(value, str) and bool(value),
+    "bands": lambda value: _names(value) and bool(value),
+    "arrays": lambda value: _names(value) and "image" in value,
+    "size": lambda value: _wholes(value) and len(value) == 2,
+    "dtype": lambda value: isinstance(value, str),
+    "block": _whole,
+    "pixel_scale": lambda value: value is None or (isinstance(value, int | float) and value > 0),
+    "layers": _names,
+    "tile_size": _whole,
+    "halo": lambda value: _whole(value, 0),
+    "psf_shape": lambda value: value is None or _wholes(value),
+    "mask_bits": lambda value: isinstance(value, dict) and all(isinstance(bit, int) for bit in value.values()),
+}
+"""Field of a store's metadata -> whether a value can be right."""
+
+
+def _check_kinds(metadata: Mapping[str, Any]) -> None:
+    wrong = [name for name, right in _KINDS.items() if name in metadata and not right(metadata[name])]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} cannot be right")

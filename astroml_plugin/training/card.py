@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.core.settings import from_mapping
 
 FORMAT = 1
@@ -73,8 +73,8 @@ def read_card(url: str, *, check: bool = True) -> Card:
     name = f"{CARD} of bundle {storage.redact(url)}"
     try:
         values = storage.read_json(storage.join(url, CARD))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is not JSON ({error}): get the bundle again") from None
+    except DamagedError as error:
+        raise InputError(f"{name} is not JSON ({error.__cause__}): get the bundle again") from None
     version = values.get("format") if isinstance(values, Mapping) else None
     if not isinstance(version, int) or version > FORMAT:
         raise InputError(

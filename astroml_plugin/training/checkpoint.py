@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.training.settings import EpochRecord
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
@@ -20,7 +22,10 @@ CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 def write_checkpoint(url: str, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
     """Write tensors by name and plain values, with the `identity` of the training among them, whole or not at all."""
     packed = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    storage.write_atomic(url, safetensors.torch.save(packed, metadata={"state": json.dumps(plain)}))
+    state = json.dumps(plain)
+    storage.write_atomic(
+        url, safetensors.torch.save(packed, metadata={"state": state, "sha256": _digest(packed, state)})
+    )
 
 
 def read_checkpoint(out: str, name: str, identity: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -28,29 +33,37 @@ def read_checkpoint(out: str, name: str, identity: str) -> tuple[dict[str, Tenso
 
     Raises:
         InputError: the checkpoint belongs to a training of another identity.
+        DamagedError: its bytes were changed.
     """
-    data = _read(storage.join(out, name))
+    url = storage.join(out, name)
+    data = _read(url)
     if data is None:
         return None
-    plain = _plain_values(data)
-    if plain["identity"] != identity:
+    plain, state, sha256 = _plain_values(data, url)
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise _damaged(url, error) from error
+    if sha256 is not None and sha256 != _digest(tensors, state):
+        raise _damaged(url, "its SHA-256 is another")
+    if plain.get("identity") != identity:
         raise InputError(
             f"{storage.redact(out)} holds the checkpoint of a training with another recipe, seed or data: "
             f"choose another output or remove it"
         )
-    return safetensors.torch.load(data), plain
+    return tensors, plain
 
 
 def history_of(out: str) -> list[EpochRecord]:
     """Records of the epochs that the checkpoint in `out` holds; none where there is no checkpoint."""
-    data = _read(storage.join(out, CHECKPOINT))
-    return [] if data is None else list(_plain_values(data)["history"])
+    url = storage.join(out, CHECKPOINT)
+    data = _read(url)
+    return [] if data is None else list(_plain_values(data, url)[0].get("history", ()))
 
 
 def read_log(out: str) -> list[EpochRecord]:
     """Records of the log in `out`, which may be one epoch ahead of the checkpoint; none where there is no log."""
-    url = storage.join(out, LOG)
-    return [json.loads(line) for line in storage.read_bytes(url).splitlines()] if storage.exists(url) else []
+    return storage.read_lines(storage.join(out, LOG))
 
 
 def write_log(out: str, history: list[EpochRecord]) -> None:
@@ -92,7 +105,25 @@ def _read(url: str) -> bytes | None:
     return storage.read_bytes(url) if storage.exists(url) else None
 
 
-def _plain_values(data: bytes) -> dict[str, Any]:
-    """Plain values in the header of a checkpoint."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return dict(json.loads(header["__metadata__"]["state"]))
+def _plain_values(data: bytes, url: str) -> tuple[dict[str, Any], str, str | None]:
+    """Plain values in the header of a checkpoint, their text, and the digest that vouches for all (older: None)."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())["__metadata__"]
+        return dict(json.loads(header["state"])), str(header["state"]), header.get("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise _damaged(url, error) from error
+
+
+def _damaged(url: str, reason: object) -> DamagedError:
+    told = f"{storage.redact(url)} is damaged ({' '.join(str(reason).split())[:100]})"
+    return DamagedError(f"{told}: put a copy of it back, or remove it: the training then begins anew")
+
+
+def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
+    """Hex SHA-256 of tensors and the text of the plain values."""
+    hashed = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        hashed.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()

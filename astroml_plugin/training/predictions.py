@@ -6,6 +6,7 @@ made again, so that comparisons and learning curves go on where they stopped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import torch
 
 from astroml_plugin.compute.device import choose_device
 from astroml_plugin.core import formats, storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.typing import I64, Array, Columns
 from astroml_plugin.evaluation.baselines import classical
@@ -26,7 +27,7 @@ from astroml_plugin.sky.duplicates import shared_places
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.checkpoint import LOG
+from astroml_plugin.training.checkpoint import read_log
 from astroml_plugin.training.feature_tables import FeatureTables
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import measure
@@ -38,7 +39,6 @@ from astroml_plugin.training.unseen import trained_on, unseen_rows
 
 NETWORK = "network"
 """The method that is the recipe's network."""
-
 
 Progress = Callable[..., None]
 """Called as progress(what, done, total, note)."""
@@ -178,7 +178,7 @@ class PredictionCache:
         """
         url = storage.join(self.out, "pieces", method, f"{name}.parquet")
         identity = self._identity(method, split, seed)
-        if storage.exists(url):
+        with contextlib.suppress(FileNotFoundError, DamagedError):  # made, or made again
             return _read(url, identity)
         plan = self.plan(split)
         make = self._network if method == NETWORK else self._bundle if method in self.bundles else self._classical
@@ -211,7 +211,7 @@ class PredictionCache:
         settings = replace(self.recipe.training, seed=self.recipe.training.seed + seed)
         recipe = replace(plan.recipe, training=settings)
         model, _ = train_bundle(recipe, self.urls, folder, TrainExecution(self.device), self.progress)
-        log = [json.loads(line) for line in storage.read_bytes(storage.join(folder, LOG)).splitlines()]
+        log = read_log(folder)
         trained = model.card.training["objects"]["train"]
         about = {"trained": trained, "train_seconds": sum(record["seconds"] for record in log)}
         return self._predicted(model, plan, about)
@@ -388,7 +388,7 @@ def _write(url: str, made: MethodPrediction) -> None:
 
 def _read(url: str, identity: str) -> MethodPrediction:
     table = storage.read_table(url)
-    about = json.loads((table.schema.metadata or {}).get(formats.PREDICTIONS.encode(), b"{}"))
+    about = storage.parse_json((table.schema.metadata or {}).get(formats.PREDICTIONS.encode(), b"{}"), url)
     if about.get("identity") != identity:
         raise InputError(
             f"{storage.redact(url)} was made with another recipe, seed, split or data: "

@@ -19,11 +19,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from astroml_plugin.catalog.objects.bucket_files import (
+    GROUP,
+    bad_bucket,
+    checked_chunks,
+    encode_groups,
+    is_damage,
+    read_range,
+    row_groups,
+)
 from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, OBJECT_SCHEMA, ObjectSettings, read_chunks
 from astroml_plugin.catalog.objects.placing import PLACED_SCHEMA, Placer
 from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.hashing import GOLDEN
 from astroml_plugin.core.typing import I64, Bool
 from astroml_plugin.sources.survey import Survey
@@ -35,7 +44,6 @@ FORMAT = 1
 IDS_AT_ONCE = 4_000_000
 """Ids compared at once while looking for duplicates."""
 
-_GROUP = 65_536
 _COLUMNS = ("object_id", "x", "y", "ra", "dec", "primary")
 UNIT_SCHEMA = pa.schema([*(PLACED_SCHEMA.field(name) for name in _COLUMNS), pa.field("duplicate", pa.bool_())])
 INDEX_SCHEMA = pa.schema(
@@ -87,24 +95,39 @@ class ObjectBuckets:
         sizes = [FORMAT, chunk_rows, partition_rows]
         key = storage.digest(_identity(objects), settings.identity(), _survey_identity(survey), sizes)[:24]
         url = storage.join(storage.absolute(folder), key)
-        if not storage.exists(storage.join(url, "index.json")):
+        build = _Build(url, survey, progress or (lambda stage, done, total: None), partition_rows)
+        for again in (True, False):
             try:
-                _Build(url, survey, progress or (lambda stage, done, total: None), partition_rows).run(
-                    objects, settings, chunk_rows
-                )
-            except FileNotFoundError:
                 if not storage.exists(storage.join(url, "index.json")):
-                    raise  # else another driver has finished the same work and cleaned up
-        return cls.open(url)
+                    try:
+                        build.run(objects, settings, chunk_rows)
+                    except FileNotFoundError:
+                        if not storage.exists(storage.join(url, "index.json")):
+                            raise  # else another driver has finished the same work and cleaned up
+                return cls.open(url)
+            except (CorruptError, pa.ArrowException, OSError) as error:
+                if not again or not (is_damage(error) or isinstance(error, FileNotFoundError)):
+                    raise
+                build.clear()  # all of it is made from the table and the survey
+        raise AssertionError("unreachable")
 
     @classmethod
     def open(cls, url: str) -> ObjectBuckets:
-        """A finished build."""
+        """A finished build.
+
+        Raises:
+            InputError: there is none.
+            DamagedError: its index or the table of objects that no unit owns was changed.
+        """
         try:
-            info = storage.read_json(storage.join(url, "index.json"))
+            info = storage.read_record(storage.join(url, "index.json"), rows=int, placed=int, unplaced=int)
         except FileNotFoundError as error:
             raise InputError(f"there is no sorted objects table at {storage.redact(url)}") from error
-        return cls(url, info["rows"], info["placed"], info["unplaced"])
+        found = cls(url, info["rows"], info["placed"], info["unplaced"])
+        held = sum(found._index["rows"].to_pylist()), found.unplaced().num_rows
+        if held != (found.placed, found.unplaced_rows):
+            raise storage.damaged(storage.join(url, "index.json"), f"{held} rows and {found.placed} were placed")
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectBuckets, (self.url, self.rows, self.placed, self.unplaced_rows)
@@ -124,8 +147,17 @@ class ObjectBuckets:
         if number < 0:
             return _with_image(UNIT_SCHEMA.empty_table(), "")
         entry = self._index.slice(number, 1).to_pylist()[0]
-        with open_parquet(storage.join(self.url, entry["file"])) as file:
-            table = file.read_row_group(entry["group"]).slice(entry["offset"], entry["rows"])
+        url = storage.join(self.url, entry["file"])
+        try:
+            with open_parquet(url) as file:
+                table = file.read_row_group(entry["group"]).slice(entry["offset"], entry["rows"])
+            right = _digest(table, entry["image"]) == entry["digest"]
+        except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
+            if not is_damage(error):
+                raise
+            raise bad_bucket(self.url, entry["file"], error) from error
+        if not right:
+            raise bad_bucket(self.url, entry["file"], "its rows are others than were written")
         return _with_image(table, entry["image"])
 
     def unplaced(self) -> pa.Table:
@@ -189,19 +221,25 @@ class _Build:
         for name in storage.list_files(self.at("chunks")):
             storage.remove(self.at(f"chunks/{name}"))
 
+    def clear(self) -> None:
+        """Delete everything, what says that the build is finished first."""
+        storage.remove(self.at("index.json"))
+        for name in storage.list_files(self.url):
+            storage.remove(self.at(name))
+
     # Pass 1
 
     def place(self, objects: str, settings: ObjectSettings, chunk_rows: int) -> list[dict[str, Any]]:
         """Place every chunk; returns what each holds."""
         if storage.exists(self.at("chunks.json")):
-            return list(storage.read_json(self.at("chunks.json")))
+            return checked_chunks(storage.read_json(self.at("chunks.json")), self.at("chunks.json"))
         placer: Placer | None = None
         chunks: list[dict[str, Any]] = []
         start = 0
         for table in read_chunks(objects, settings, chunk_rows):
             name = f"chunks/{len(chunks):06d}"
             if storage.exists(self.at(name + ".json")):
-                chunks.append(storage.read_json(self.at(name + ".json")))
+                chunks += checked_chunks([storage.read_json(self.at(name + ".json"))], self.at(name + ".json"))
             else:
                 placer = placer or Placer(self.survey)
                 chunks.append(self._place_chunk(placer, table, start, name))
@@ -217,8 +255,8 @@ class _Build:
         bucket = ((ids.astype(np.uint64) * GOLDEN) >> np.uint64(56)).astype(np.uint8)  # hash of each id, 0 … 255
         order = np.lexsort([ids, bucket])
         spilled = pa.table({"bucket": bucket[order], "object_id": ids[order]})
-        storage.write_table(self.at(name + ".placed.parquet"), placed, row_group_size=_GROUP)
-        storage.write_table(self.at(name + ".ids.parquet"), spilled, row_group_size=_GROUP)
+        storage.write_table(self.at(name + ".placed.parquet"), placed, row_group_size=GROUP)
+        storage.write_table(self.at(name + ".ids.parquet"), spilled, row_group_size=GROUP)
         storage.write_table(self.at(name + ".unplaced.parquet"), unplaced)
         info = {"name": name, "rows": table.num_rows, "placed": placed.num_rows, "unplaced": unplaced.num_rows}
         storage.write_json(self.at(name + ".json"), info)
@@ -293,7 +331,7 @@ class _Build:
         starts = np.flatnonzero(np.diff(tiles, prepend=-1))
         bounds = list(zip(starts.tolist(), [*starts[1:].tolist(), len(tiles)]))
         file = f"units/{number:06d}.parquet"
-        entries, groups = [], _row_groups(bounds)
+        entries, groups = [], row_groups(bounds)
         for group, members in enumerate(groups):
             first = members[0][0]
             for start, stop in members:
@@ -302,7 +340,7 @@ class _Build:
                 digest = _digest(table.slice(start, stop - start), image)
                 entries.append([unit, image, tile, file, group, start - first, stop - start, digest])
         body = table.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
-        storage.write_atomic(self.at(file), _encode_groups(body, [(g[0][0], g[-1][1]) for g in groups]))
+        storage.write_atomic(self.at(file), encode_groups(body, [(g[0][0], g[-1][1]) for g in groups]))
         return pa.Table.from_pylist([dict(zip(INDEX_SCHEMA.names, entry)) for entry in entries], schema=INDEX_SCHEMA)
 
     def gather_unplaced(self, chunks: list[dict[str, Any]]) -> int:
@@ -326,24 +364,6 @@ def _contains(sorted_values: I64, values: I64) -> Bool:
     return np.asarray(sorted_values[position] == values)
 
 
-def _row_groups(bounds: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Neighbouring units together until a row group has enough rows: a unit is never split."""
-    groups: list[list[tuple[int, int]]] = []
-    for start, stop in bounds:
-        if not groups or groups[-1][-1][1] - groups[-1][0][0] >= _GROUP // 2:
-            groups.append([])
-        groups[-1].append((start, stop))
-    return groups
-
-
-def _encode_groups(table: pa.Table, groups: list[tuple[int, int]]) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
-        for start, stop in groups:
-            writer.write_table(table.slice(start, stop - start), row_group_size=max(stop - start, 1))
-    return bytes(sink.getvalue().to_pybytes())
-
-
 def _digest(rows: pa.Table, image: str) -> str:
     """Digest of a unit's rows, whatever chunks they came from."""
     hashed = hashlib.sha256(image.encode())
@@ -352,17 +372,3 @@ def _digest(rows: pa.Table, image: str) -> str:
         values = pc.fill_null(column, float("nan")) if pa.types.is_floating(column.type) else column
         hashed.update(np.ascontiguousarray(values.to_numpy()).tobytes())
     return hashed.hexdigest()[:32]
-
-
-def read_range(url: str, column: str, low: int, high: int) -> pa.Table:
-    """Rows of a Parquet file sorted by `column` with low <= column <= high; only the row groups that may hold them."""
-    with open_parquet(url) as file:
-        number = file.schema_arrow.get_field_index(column)
-        wanted = []
-        for group in range(file.num_row_groups):
-            bounds = file.metadata.row_group(group).column(number).statistics
-            if bounds is None or not bounds.has_min_max or (bounds.min <= high and bounds.max >= low):
-                wanted.append(group)
-        table = file.read_row_groups(wanted)
-    values = table[column]
-    return table.filter(pc.and_(pc.greater_equal(values, int(low)), pc.less_equal(values, int(high))))

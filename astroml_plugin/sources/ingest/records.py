@@ -38,14 +38,17 @@ def recorded(stamps: Stamps | None, identity: str) -> SourceRecord | None:
     if stamps is None:
         return None
     url = _record_url(stamps, identity)
-    return SourceRecord(**storage.read_json(url)) if storage.exists(url) else None
+    if not storage.exists(url):
+        return None
+    read = storage.read_record(url, url=str, first_block=int, blocks=int, count=int)
+    return SourceRecord(read["url"], read["first_block"], read["blocks"], read["count"])
 
 
 def refuse_changed(stamps: Stamps, url: str) -> None:
     """InputError where an archive of this name was brought in before: its stamps would stand there twice."""
     sources = storage.join(stamps.url, "sources")
     for name in storage.list_files(sources, ".json"):
-        if storage.read_json(storage.join(sources, name))["url"] == storage.redact(url):
+        if storage.read_record(storage.join(sources, name), url=str)["url"] == storage.redact(url):
             raise InputError(
                 f"{storage.redact(url)} is already in {storage.redact(stamps.url)}, and has changed since or is read "
                 "with other options: use a new output, or another name if these are other objects"

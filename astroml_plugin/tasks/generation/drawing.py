@@ -146,7 +146,7 @@ def _opened(out: str, task: GenerateTask, noise: float, identity: list[object]) 
     digest = storage.digest(*identity)
     begun = storage.exists(storage.join(url, "zarr.json"))
     if storage.exists(record):
-        if storage.read_json(record).get("digest") != digest:
+        if storage.read_record(record, digest=str)["digest"] != digest:
             raise InputError(f"{storage.redact(out)} holds another drawing: choose another output")
     elif begun:
         raise InputError(f"{storage.redact(out)} was not made by generate: choose another output")
