@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from astroml_plugin.core import redaction
 from astroml_plugin.core.storage import redact, through_obstore
 
 _PRINTABLE = "".join(chr(code) for code in range(32, 127)) + "äß€"
@@ -148,6 +149,15 @@ def test_a_private_key_is_hidden() -> None:
     shown = redact("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----")
     assert "abc" not in shown
     assert "eyJhbGciOiJI.abc" not in redact("got eyJhbGciOiJI.abcdefgh.xyz")
+
+
+def test_pieces_of_a_password_are_hidden_wherever_a_client_quotes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_remembered", set())
+    redaction.remember("s3://AK:hunter2secret/more%2Bpieces@bucket/x")
+    redaction.remember("http://host:8080/a@b")
+    assert redact('Invalid bucket name "AK:hunter2secret"') == 'Invalid bucket name "AK:***"'
+    assert redact("more+pieces and more%2Bpieces") == "*** and ***"
+    assert redact("host bucket 8080") == "host bucket 8080"
 
 
 def test_urls_with_users_are_left_to_fsspec() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 HIDDEN = "***"
 """Stands where a secret was."""
@@ -43,9 +44,26 @@ _PORT = re.compile(r":\d{1,5}(?!\d)[^@]*$")
 def redact(text: str) -> str:
     """`text` without user names, passwords, keys, tokens and signatures."""
     text = "".join(_without_users(text))
+    for secret in sorted(_remembered, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return text
+
+
+def remember(url: str) -> None:
+    """Hide the password of a URL wherever it stands from now on: storage clients take a URL apart and quote pieces."""
+    scheme, *urls = url.split("://")
+    for rest in urls:
+        password = rest[: _end_of_user(rest, scheme)].partition(":")[2]
+        pieces = {piece for text in (password, unquote(password)) for piece in re.split("[/@]", text)}
+        _remembered.update(piece for piece in pieces if len(piece) >= _SHORTEST)
+        scheme = rest
+
+
+_remembered: set[str] = set()
+_SHORTEST = 6
+"""Characters of a piece of a password at least, to be hidden wherever it stands."""
 
 
 def has_user(url: str) -> bool:
@@ -59,12 +77,13 @@ def _without_users(text: str) -> Iterator[str]:
     yield scheme
     for rest in urls:
         yield "://"
-        yield _without_user(rest, ports=not scheme.lower().endswith(_NO_PORTS))
+        end = _end_of_user(rest, scheme)
+        yield f"{HIDDEN}{rest[end:]}" if end else rest
         scheme = rest
 
 
-def _without_user(rest: str, *, ports: bool) -> str:
-    """The text behind `://`, up to the next one, without user and password.
+def _end_of_user(rest: str, scheme: str) -> int:
+    """Place of the @ that ends user and password in the text behind `://`; 0 where there are none.
 
     Passwords may hold any character: after `user:` all up to the last @ is taken, beyond slashes and spaces too, but
     that `host:port` is no user.
@@ -72,8 +91,7 @@ def _without_user(rest: str, *, ports: bool) -> str:
     found = _AUTHORITY.match(rest)
     authority = found[0] if found else ""
     named = ":" in authority and not authority.startswith("[")
+    ports = not scheme.lower().endswith(_NO_PORTS)
     if named and ("@" in authority or not (ports and _PORT.search(authority))):
-        end = rest.partition("\n")[0].rfind("@")
-    else:
-        end = authority.rfind("@")
-    return rest if end < 0 else f"{HIDDEN}{rest[end:]}"
+        return max(rest.partition("\n")[0].rfind("@"), 0)
+    return max(authority.rfind("@"), 0)

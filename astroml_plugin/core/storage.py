@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from astroml_plugin.core.errors import DamagedError, InputError
-from astroml_plugin.core.redaction import has_user
+from astroml_plugin.core.redaction import has_user, remember
 from astroml_plugin.core.redaction import redact as redact
 
 T = TypeVar("T")
@@ -76,6 +76,7 @@ def digest(*parts: Any) -> str:
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec filesystem of `url` and the path inside it."""
+    remember(url)
     opened: tuple[fsspec.AbstractFileSystem, str] = url_to_fs(absolute(url) if is_local(url) else url)
     return opened
 
@@ -256,7 +257,7 @@ def read_table(url: str, columns: list[str] | None = None, filters: Any = None) 
     except pa.ArrowException as error:
         raise damaged(url, error) from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno is not None or isinstance(error, _PERMANENT):
             raise
         raise damaged(url, error) from error
 

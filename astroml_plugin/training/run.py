@@ -200,7 +200,7 @@ def write_bundle(
             outputs, targets, _ = network_outputs(task, network, plan.batches(name), device, pretext=True)
             metrics[name] |= task.metrics(outputs, targets)
     card = Card(
-        name=url.rstrip("/").rpartition("/")[2],
+        name=storage.redact(url).rstrip("/").rpartition("/")[2],
         task=plan.recipe.task,
         settings=task.to_settings(),
         network=plan.recipe.network,
@@ -220,7 +220,7 @@ def write_bundle(
 def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
     """Record of the training for the card; sources by their last name only, since paths mean nothing elsewhere."""
     sources = [
-        {"name": source.url.rstrip("/").rpartition("/")[2], "id": source.id, "objects": source.count}
+        {"name": storage.redact(source.url).rstrip("/").rpartition("/")[2], "id": source.id, "objects": source.count}
         for source in plan.data.sources
     ]
     return {

@@ -15,19 +15,32 @@ DONE, UNEXPECTED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3
 
 def finish(options: argparse.Namespace, result: Any, line: str, status: int = DONE) -> int:
     """The last line: what, where, how fast; as JSON on request."""
+    from astroml_plugin.core.redaction import redact
+
     if options.json:
         from astroml_plugin.core.storage import finite
 
         plain = asdict(result) if is_dataclass(result) else result  # type: ignore[arg-type]
-        print(json.dumps(finite(json.loads(json.dumps(plain, default=_plain)))))
+        print(json.dumps(_without_secrets(finite(json.loads(json.dumps(plain, default=_plain))))))
     else:
-        print(line)
+        print(redact(line))
     return status
 
 
 def _plain(value: Any) -> Any:
     """A NumPy number as Python's, anything else as text."""
     return value.item() if hasattr(value, "dtype") and value.ndim == 0 else str(value)
+
+
+def _without_secrets(value: Any) -> Any:
+    """Plain values whose texts are redacted."""
+    from astroml_plugin.core.redaction import redact
+
+    if isinstance(value, dict):
+        return {name: _without_secrets(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def complain(sentence: str, status: int) -> int:

@@ -18,6 +18,8 @@ GROUP = 65_536
 
 def is_damage(error: Exception) -> bool:
     """Whether an error tells of changed bytes, not of a disk or a network."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return False
     return not isinstance(error, OSError) or (error.errno is None and not storage.is_remote_failure(error))
 
 
