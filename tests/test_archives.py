@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from astroml_plugin.catalog.objects.readers import open_table
 from astroml_plugin.core import archives
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.sources.ingest.fits import open_fits
+from astroml_plugin.sources.ingest.opening import open_fits
 from workflows.ingest import ingest
 
 PACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
@@ -65,6 +65,11 @@ def test_bombs_of_fits_and_tables_are_refused(tmp_path: Path) -> None:
     fits.PrimaryHDU(np.zeros((3000, 3000), np.float32)).writeto(image)
     (tmp_path / "a.fits.gz").write_bytes(gzip.compress(image.getvalue()))
     with pytest.raises(InputError, match="unpacks to more"), open_fits(str(tmp_path / "a.fits.gz")):
+        pass
+    with zipfile.ZipFile(tmp_path / "a.fits.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.fits.gz", gzip.compress(image.getvalue()))
+        archive.writestr("notes.txt", bytes(2**22))
+    with pytest.raises(InputError, match="unpacks to more"), open_fits(str(tmp_path / "a.fits.zip")):
         pass
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"object_id,ra,dec" + b" " * 2**26))
     with pytest.raises(InputError, match="unpacks to more"), open_table(str(tmp_path / "a.csv.gz"), None):

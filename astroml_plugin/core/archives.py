@@ -72,19 +72,20 @@ def refuse_larger(size: int, packed: int, shown: str) -> None:
         )
 
 
-def unpack(data: bytes, suffix: str, shown: str) -> bytes:
+def unpack(data: bytes, suffix: str, shown: str, packed: int | None = None) -> bytes:
     """All bytes of a compressed file.
 
     Args:
         data: the file.
         suffix: one of `SUFFIXES`.
         shown: its name, for messages.
+        packed: size of the file that the data came from, where it was packed twice.
 
     Raises:
         InputError: it unpacks to more than is allowed.
         OSError, EOFError, zlib.error, lzma.LZMAError: it is damaged.
     """
-    return b"".join(_pieces([data], suffix, len(data), shown))
+    return b"".join(_pieces([data], suffix, packed or len(data), shown))
 
 
 def check_file(path: Path) -> None:

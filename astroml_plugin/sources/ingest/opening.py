@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import io
 import lzma
 import re
@@ -16,7 +14,7 @@ from typing import Any
 
 from astropy.io import fits
 
-from astroml_plugin.core import storage
+from astroml_plugin.core import archives, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.wcs import astropy_quiet
 
@@ -109,7 +107,8 @@ _MARKS = {
     b"\x1f\x9d": "compress",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
-_UNPACK = {"gzip": gzip.decompress, "bzip2": bz2.decompress, "xz": lzma.decompress}
+_SUFFIXES = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}
+"""Packing -> the suffix by which `archives` knows it."""
 _REMEDIES = {"compress": "uncompress", "zstd": "unzstd"}
 
 
@@ -117,8 +116,9 @@ def unpacked(data: bytes, url: str) -> bytes:
     """The bytes of a FITS file, of which `data` is a packed form (or packed twice).
 
     Raises:
-        InputError: a packing that is not read here, or a zip archive of other than one file.
+        InputError: a packing that is not read here, a zip archive of other than one file, or more than is allowed.
     """
+    packed, shown = len(data), storage.redact(url)
     for _ in range(_NESTED):
         kind = packing(data[:_LONGEST_MARK])
         if kind is None:
@@ -127,11 +127,11 @@ def unpacked(data: bytes, url: str) -> bytes:
             raise InputError(
                 f"{storage.redact(url)} is packed by {kind}, which is not read here: unpack it with {_REMEDIES[kind]}"
             )
-        data = _from_zip(data, url) if kind == "zip" else _UNPACK[kind](data)
+        data = _from_zip(data, url, packed) if kind == "zip" else archives.unpack(data, _SUFFIXES[kind], shown, packed)
     return data
 
 
-def _from_zip(data: bytes, url: str) -> bytes:
+def _from_zip(data: bytes, url: str, packed: int) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         files = [info for info in archive.infolist() if not info.is_dir()]
         images = [info for info in files if SUFFIX.search(info.filename)] or files
@@ -140,6 +140,7 @@ def _from_zip(data: bytes, url: str) -> bytes:
             raise InputError(
                 f"{storage.redact(url)} is a zip archive of {len(images)} files ({names}): unpack it and name the files"
             )
+        archives.refuse_larger(images[0].file_size, packed, storage.redact(url))
         return archive.read(images[0])
 
 
