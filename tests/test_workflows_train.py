@@ -226,10 +226,13 @@ def test_any_band_model_is_trained_on_one_band(tmp_path: Path) -> None:
     text = ELLIPTICITY.replace("[settings]", '[settings]\nbands = ["r"]')
     train(write(tmp_path / "one.toml", text), data=source, out=tmp_path / "b", epochs=1)
     assert ModelBundle.load(tmp_path / "b").bands == ("r",)
-    other = write_stamps(str(tmp_path / "o.zarr"), image, {"e1": e[:, 0], "e2": e[:, 1]}, bands=("u", "z"))
+    unseen = np.repeat(gaussians(e, rng), 2, axis=1)
+    other = write_stamps(str(tmp_path / "o.zarr"), unseen, {"e1": e[:, 0], "e2": e[:, 1]}, bands=("u", "z"))
     with pytest.raises(InputError, match="band r is missing"):
         evaluate(other, bundle=tmp_path / "b", out=tmp_path / "e")
     assert evaluate(other, bundle=tmp_path / "b", out=tmp_path / "e", band="z").objects == 60
+    renamed = write_stamps(str(tmp_path / "n.zarr"), image, {"e1": e[:, 0], "e2": e[:, 1]}, bands=("u", "z"), block=7)
+    assert evaluate(renamed, bundle=tmp_path / "b", out=tmp_path / "e", band="z").split == "unseen"
 
 
 def test_unknown_recipe_lists_the_shipped_ones() -> None:
