@@ -35,8 +35,8 @@ class Cutouts:
     """(n, band, psf_y, psf_x) float32 as stored, or None."""
     jacobian: Tensor
     """(n, 2, 2) float64 on the CPU: arcsec along (+x West, +y North) for one pixel along (x, y); NaN without a WCS."""
-    flags: Tensor
-    """(n,) int32: `ObjectFlag` bits seen while cutting."""
+    bits: Tensor | None
+    """(n, band, h, w) uint8 of `pixel_bits`; None when all pixels can be used."""
     bands: tuple[str, ...]
     """Names of the band axis."""
     pixel_scale: float | None = None
@@ -44,6 +44,11 @@ class Cutouts:
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
+
+    @property
+    def flags(self) -> Tensor:
+        """(n,) int32: `ObjectFlag` bits of these bands and pixels, and of no others."""
+        return _no_flags(self.image) if self.bits is None else reduce_bits(self.bits)
 
     def take(self, index: Tensor | slice) -> Cutouts:
         """The stamps of an index (n',) or slice, in its order."""
@@ -61,7 +66,7 @@ class Cutouts:
             return self
         there: dict[str, Any] = {
             name: value.to(wanted, non_blocking=wanted.type == "cuda")
-            for name in ("image", "variance", "valid", "psf", "flags")
+            for name in ("image", "variance", "valid", "psf", "bits")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **there)
@@ -74,9 +79,12 @@ class Cutouts:
         tensors: dict[str, Any] = {
             field.name: torch.cat([getattr(part, field.name) for part in parts])
             for field in fields(cls)
-            if isinstance(getattr(parts[0], field.name), Tensor)
+            if field.name != "bits" and isinstance(getattr(parts[0], field.name), Tensor)
         }
-        return replace(parts[0], **tensors)
+        bits = None
+        if any(part.bits is not None for part in parts):
+            bits = torch.cat([_no_bits(part.image) if part.bits is None else part.bits for part in parts])
+        return replace(parts[0], bits=bits, **tensors)
 
     def select(self, bands: Sequence[str]) -> Cutouts:
         """The named bands, in that order.
@@ -89,7 +97,7 @@ class Cutouts:
             return self
         picked = {
             name: value[:, index]
-            for name in ("image", "variance", "valid", "psf")
+            for name in ("image", "variance", "valid", "psf", "bits")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, bands=tuple(bands), **picked)
@@ -158,7 +166,7 @@ def cut(
         valid=_all_valid(image) if bits is None else bits == 0,
         psf=None if tile.psf is None else _psf_cells(tile.psf, centre_x / width, centre_y / height),
         jacobian=torch.from_numpy(unknown if jacobian is None else jacobian),
-        flags=_no_flags(image) if bits is None else reduce_bits(bits),
+        bits=bits,
         bands=tile.bands,
         pixel_scale=tile.pixel_scale,
     )
@@ -175,6 +183,11 @@ def _leaves(left: np.ndarray, top: np.ndarray, shape: tuple[int, int], height: i
 def _all_valid(image: Tensor) -> Tensor:
     """True for every pixel."""
     return torch.ones(image.shape, dtype=torch.bool, device=image.device)
+
+
+def _no_bits(image: Tensor) -> Tensor:
+    """uint8 zeros, one for each pixel."""
+    return torch.zeros(image.shape, dtype=torch.uint8, device=image.device)
 
 
 def _no_flags(image: Tensor) -> Tensor:
@@ -229,13 +242,21 @@ def _psf_cells(psf: Tensor, across: np.ndarray, up: np.ndarray) -> Tensor:
 
 
 def reduce_bits(bits: Tensor) -> Tensor:
-    """(n,) int32: the bits that any pixel of each stamp (n, band, h, w) uint8 has."""
-    flat = bits.flatten(1)
+    """(n,) int32: the bits that any pixel of each stamp (n, band, h, w) uint8 has.
+
+    A band that lies outside the image as a whole is missing, which is not EDGE: that tells of a part of a stamp.
+    """
+    flat = bits.flatten(2)
     flags = torch.zeros(len(flat), dtype=torch.int32, device=bits.device)
     if not bool(flat.any()):
         return flags
+    edge = int(ObjectFlag.EDGE)
     for flag in _PIXEL_FLAGS:
-        flags |= (flat & int(flag)).amax(1).to(torch.int32)
+        marked = flat & int(flag)
+        seen = marked.amax(2)
+        if flag == ObjectFlag.EDGE:
+            seen = torch.where(marked.amin(2) == edge, torch.zeros_like(seen), seen)
+        flags |= seen.amax(1).to(torch.int32)
     return flags
 
 
@@ -267,7 +288,7 @@ def from_stamps(
         valid=_all_valid(pixels) if bits is None else bits == 0,
         psf=None if psf is None else moved(psf, torch.device(device), move),
         jacobian=torch.full((len(image), 2, 2), torch.nan, dtype=torch.float64),
-        flags=_no_flags(pixels) if bits is None else reduce_bits(bits),
+        bits=bits,
         bands=tuple(bands),
         pixel_scale=pixel_scale,
     )
@@ -286,12 +307,14 @@ def crop(cutouts: Cutouts, size: int) -> Cutouts:
         for name in ("image", "variance", "valid")
         if (value := getattr(cutouts, name)) is not None
     }
-    edge = int(ObjectFlag.EDGE) if min(height, width) < size else 0
-    return replace(cutouts, flags=cutouts.flags | edge, **changed)
+    bits = cutouts.bits
+    if min(height, width) < size:
+        bits = _no_bits(cutouts.image) if bits is None else bits
+    return replace(cutouts, bits=None if bits is None else _centred(bits, size, int(ObjectFlag.EDGE)), **changed)
 
 
-def _centred(stamps: Tensor, size: int) -> Tensor:
-    """(n, band, size, size) about the same centre pixel; what lies outside is 0."""
+def _centred(stamps: Tensor, size: int, outside: int = 0) -> Tensor:
+    """(n, band, size, size) about the same centre pixel; what lies outside is 0, or `outside`."""
     for axis in (2, 3):
         side = stamps.shape[axis]
         start = side // 2 - size // 2
@@ -300,7 +323,7 @@ def _centred(stamps: Tensor, size: int) -> Tensor:
         if before or after:
             padding = [0, 0, 0, 0]
             padding[0 if axis == 3 else 2], padding[1 if axis == 3 else 3] = before, after
-            stamps = torch.nn.functional.pad(stamps, padding)
+            stamps = torch.nn.functional.pad(stamps, padding, value=outside)
     return stamps
 
 

@@ -191,7 +191,7 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
 
     def finish(item: Batch, outputs: Tensor) -> Columns:
         values, task_flags = model.task.to_columns(outputs, item.cutouts, item.flags)
-        flags = item.cutouts.flags.cpu().numpy()
+        flags = model.task.cut_flags(item.cutouts)
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
     bands = model.task.choose_bands(work.bands, model.ref.band)

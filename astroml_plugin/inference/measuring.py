@@ -86,9 +86,14 @@ def _columns(
     upload: DeviceUpload,
     meter: Meter,
 ) -> dict[str, pa.Array]:
-    """All task columns and flags of a unit: bare names with one model, `<bundle>_` before them with several."""
+    """All task columns and flags of a unit: bare names with one model, `<bundle>_` before them with several.
+
+    `<bundle>_flags` are what `flags` would be with that bundle alone; `flags` of several hold what the pixels say that
+    any of them reads, and repeated ids.
+    """
     columns: dict[str, pa.Array] = {} if detections is None else {LABEL.name: detections.label_ids}
-    common = np.zeros(len(work), np.int32)
+    repeated = np.where(work.rows.duplicate, int(ObjectFlag.DUPLICATE_ID), 0).astype(np.int32)
+    common = repeated
     single = len(models) == 1
     pixels = upload.pixels()
     for model in models:
@@ -97,16 +102,15 @@ def _columns(
             cut_flags = detections.flags & int(COMMON)
         else:
             values, cut_flags, task_flags = apply(model, work, pixels, meter)
-        common |= cut_flags
+        common = common | cut_flags
         prefix = "" if single else f"{model.ref.name}_"
         columns |= {f"{prefix}{name}": array for name, array in values.items()}
         if not single:
-            columns[f"{prefix}flags"] = pa.array(cut_flags | task_flags, pa.int32())
+            columns[f"{prefix}flags"] = pa.array(repeated | cut_flags | task_flags, pa.int32())
         else:
-            common |= task_flags
+            common = common | task_flags
     del pixels
     upload.drop()  # here, so that the next unit has room
-    common |= np.where(work.rows.duplicate, int(ObjectFlag.DUPLICATE_ID), 0).astype(np.int32)
     return {"flags": pa.array(common, pa.int32()), **columns}
 
 

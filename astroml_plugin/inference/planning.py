@@ -30,7 +30,7 @@ from astroml_plugin.training.bundle import ModelBundle
 Bundles = Sequence[tuple[BundleRef, ModelBundle]]
 """The models of a run, and how they are called."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of every unit's digest: raised when the meaning of a row changes."""
 
 

@@ -292,6 +292,11 @@ class Task(Judged):
         """The model's bands, at its stamp size."""
         return crop(cutouts.select(self.choose_bands(cutouts.bands)), self.stamp_size)
 
+    def cut_flags(self, cutouts: Cutouts) -> np.ndarray:
+        """(n,) int32 bits of the pixels that the model reads: of its bands, at its stamp size."""
+        bits: np.ndarray = crop(cutouts.select(self.choose_bands(cutouts.bands)), self.stamp_size).flags.cpu().numpy()
+        return bits
+
     def prepare(self, cutouts: Cutouts) -> tuple[tuple[Tensor, ...], Tensor]:
         """Network inputs from raw pixels, on their device: the only normalisation, for training and inference.
 

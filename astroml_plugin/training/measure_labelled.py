@@ -67,7 +67,7 @@ def columns(task: Task, network: nn.Module, cutouts: Cutouts) -> Columns:
     with torch.inference_mode():
         inputs, prepared = task.prepare(cutouts)
         values, flags = task.to_columns(network(*inputs), cutouts, prepared)
-    return {**values, "flags": flags | cutouts.flags.cpu().numpy()}
+    return {**values, "flags": flags | task.cut_flags(cutouts)}
 
 
 def _perturbed(task: Task, network: nn.Module, change: Callable[[Cutouts], Cutouts]) -> Callable[[Cutouts], Columns]:

@@ -312,7 +312,7 @@ class AnomalyTask(Task):
         self, tails: Mapping[str, np.ndarray], numbers: Mapping[str, Tensor], cutouts: Cutouts
     ) -> np.ndarray:
         """(n,) values of `ARTEFACTS`; flags and missing pixels go before measured signs."""
-        flags = cutouts.flags.cpu().numpy()
+        flags = self.cut_flags(cutouts)
         valid = self.fitted_stamps(cutouts).valid
         missing = np.zeros(len(flags)) if bool(valid.all()) else 1 - valid.flatten(1).float().mean(1).cpu().numpy()
         sharp = (tails["sharpness"] > _SHARP_TAIL) & (numbers["sharpness"].numpy() > _LEAST_SHARP)

@@ -27,8 +27,7 @@ def maps_of(task: SegmentTask, network: nn.Module, tile: Tile, pixel_scale: floa
     image, usable = (functional.pad(item, beyond)[None] for item in (placed.image, valid))
     variance = None if placed.variance is None else functional.pad(placed.variance, beyond)[None]
     nowhere = torch.full((1, 2, 2), torch.nan, dtype=torch.float64)
-    flags = torch.zeros(1, dtype=torch.int32)
-    window = Cutouts(image, variance, usable, None, nowhere, flags, task.bands, pixel_scale)
+    window = Cutouts(image, variance, usable, None, nowhere, None, task.bands, pixel_scale)
     with torch.inference_mode():
         inputs, _ = task.prepare(window)
         maps: F32 = network(*inputs)[0, :, :height, :width].float().numpy()
