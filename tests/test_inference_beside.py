@@ -100,3 +100,41 @@ def test_flags_of_stored_stamps_are_of_the_pixels_that_are_read() -> None:
     given = from_stamps(image, None, None, bands=("r", "g"), pixel_scale=0.2)
     assert task.cut_flags(given.select("r")).tolist() == [0, 0, int(ObjectFlag.NONFINITE)]
     assert given.flags.tolist() == [int(ObjectFlag.NONFINITE)] * 3
+
+
+def test_objects_without_a_band_have_null_values_and_no_edge(sky: Path, tmp_path: Path) -> None:
+    table = _rows(sky, tmp_path / "lens", ["lens"])
+    without = table["x"].to_numpy() < 89 - 32  # g begins at x = 90
+    partly = (table["x"].to_numpy() >= 90 - 32) & (table["x"].to_numpy() < 90 + 32)
+    for name in ("p_lens", "p_other", "label"):
+        assert np.array_equal(table[name].is_null().to_numpy(), without), name
+    flags = table["flags"].to_numpy()
+    inside = np.abs(table["y"].to_numpy() - SIDE / 2) < SIDE / 2 - 33
+    inside &= table["x"].to_numpy() > 33
+    assert np.all(flags[without] & int(ObjectFlag.OUT_OF_DOMAIN))
+    assert not np.any(flags[without & inside] & int(ObjectFlag.EDGE))
+    assert np.all(flags[partly] & int(ObjectFlag.EDGE))
+
+
+def test_a_band_that_was_not_observed_has_no_fluxes(tmp_path: Path) -> None:
+    def change(image: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> None:
+        mask[0, :, :150] = int(MaskBit.NO_DATA)
+        image[2] = 0
+
+    url = str(tmp_path / "survey.zarr")
+    universe.make_survey(url, shape=(200, 300), tile_size=592, halo=146, bands=BANDS, change=change)
+    for unit in plan(url, bundle="segmentation", out=str(tmp_path / "c"), device="cpu"):
+        run_unit(unit)
+    (part,) = (tmp_path / "c" / "parts").rglob("*.parquet")
+    table = pq.read_table(part)
+    x, flags = table["x"].to_numpy(), table["flags"].to_numpy()
+    for kind in ("iso", "aper", "total"):
+        for end in ("", "_err"):
+            null = table[f"flux_{kind}_g{end}"].is_null().to_numpy()
+            assert null[x < 135].all()
+            assert not null[x > 165].any()
+            assert table[f"flux_{kind}_r{end}"].null_count == 0
+            assert table[f"flux_{kind}_i{end}"].null_count == table.num_rows
+    inside = (x > 20) & (x < 125) & (np.abs(table["y"].to_numpy() - 100) < 80)
+    assert inside.sum() > 3
+    assert not np.any(flags[inside] & int(ObjectFlag.EDGE))

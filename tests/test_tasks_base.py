@@ -281,3 +281,28 @@ def test_psf_far_from_its_pixel_is_left_there() -> None:
     psf = torch.zeros(1, 1, 25, 25)
     psf[..., 12, 17] = 1
     torch.testing.assert_close(normalise_psf(psf, 25)[0], psf)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, -99.0])
+def test_an_object_that_lacks_a_band_has_no_values(value: float) -> None:
+    """g without a pixel, or with one value in all: not "other" with a probability of 3e-5."""
+    raw = np.random.default_rng(0).normal(10, 1, (3, 2, 32, 32)).astype(np.float32)
+    raw[0, 0] = value
+    raw[1, 1, :31] = value  # a few pixels are left
+    raw[1, 1, 31] = np.arange(32)
+    given = from_stamps(raw, None, None, bands=("g", "r"))
+    settings = {"bands": ["g", "r"], "stamp_size": 32, "classes": ["lens", "other"], "normalisation": {"unit": "noise"}}
+    found = {}
+    for spare in ((), ("g",), ("r",)):
+        one = ClassifyTask.from_settings({**settings, "spare_bands": list(spare)})
+        inputs, flags = one.prepare(given)
+        columns, bits = one.to_columns(torch.zeros(3, 2), given, flags)
+        assert inputs[0].isfinite().all()
+        assert not inputs[0][0, 0].any()
+        assert not bits[0] & int(ObjectFlag.EDGE | ObjectFlag.NONFINITE)
+        assert np.isnan(columns["p_lens"]).tolist() == [label is None for label in columns["label"]]
+        found[spare] = columns["label"].tolist(), (bits & int(ObjectFlag.OUT_OF_DOMAIN) > 0).tolist()
+    assert found[()] == ([None, "lens", "lens"], [True, False, False]) == found["r",]
+    assert found["g",] == (["lens"] * 3, [False] * 3)
+    with pytest.raises(InputError, match="spare_bands u must be some of the bands g, r"):
+        ClassifyTask.from_settings({**settings, "spare_bands": ["u"]})

@@ -104,9 +104,11 @@ def is_vector(kind: pa.DataType) -> bool:
 
 
 def vectors(values: np.ndarray) -> pa.FixedSizeListArray:
-    """A vector column from numbers (n, k)."""
+    """A vector column from numbers (n, k); a vector of NaN alone is null."""
     flat = np.ascontiguousarray(values).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
+    empty = np.isnan(values).all(1) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+    mask = pa.array(empty) if empty.any() else None
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1], mask=mask)
 
 
 def matrix(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

@@ -152,7 +152,7 @@ def assessed(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Report of `evaluate`: rankings and a figure where anomalies are known, artefacts and spread of the score."""
     own = measured.own
-    score = np.asarray(own["anomaly_score"], np.float64)
+    score = np.nan_to_num(np.asarray(own["anomaly_score"], np.float64))  # what has no score is found last
     kinds, counts = np.unique(own["artefact"].astype(str), return_counts=True)
     found: dict[str, Any] = {
         "score": {str(part): float(np.quantile(score, part)) for part in (0.5, 0.9, 0.99, 1.0)},

@@ -209,7 +209,7 @@ def _joined(model: RunModel, parts: list[Columns]) -> Columns:
 
 
 def arrow(values: np.ndarray) -> pa.Array:
-    """A task's values as Arrow; text is a large string."""
+    """A task's values as Arrow; text is a large string, and NaN null: in SQL, NaN would pass every lower limit."""
     if values.dtype.kind in "OU":
         return pa.array(values.tolist(), pa.large_string())
-    return pa.array(values) if values.ndim == 1 else vectors(values)
+    return pa.array(values, from_pandas=True) if values.ndim == 1 else vectors(values)

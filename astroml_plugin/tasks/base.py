@@ -28,7 +28,13 @@ from astroml_plugin.sources.labels import float_labels, label_column, label_text
 from astroml_plugin.tasks import source_check
 from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.judged import Judged
-from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
+from astroml_plugin.tasks.normalisation import (
+    domain_flags,
+    gaussian_psf,
+    measure_scales,
+    missing_bands,
+    normalise_psf,
+)
 from astroml_plugin.tasks.response_fit import ResponseFit
 from astroml_plugin.tasks.settings import TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.symmetries import drop_psf, random_symmetries
@@ -302,8 +308,9 @@ class Task(Judged):
 
         Returns:
             inputs: image (n, band, h, w) float32 and, where the model takes one, PSF (n, band, py, px) of unit sum.
-            flags: (n,) int32 that this step adds to `cutouts.flags`. NONFINITE: no pixel at all can be used
-                (`to_columns` gives NaN); EDGE: padded; NO_VARIANCE, NO_PSF, OUT_OF_DOMAIN as in `ObjectFlag`.
+            flags: (n,) int32 that this step adds to `cutouts.flags`. NONFINITE: no pixel at all can be used;
+                OUT_OF_DOMAIN: a band is missing (for both `to_columns` gives NaN); EDGE: padded; NO_VARIANCE, NO_PSF
+                as in `ObjectFlag`.
 
         Raises:
             InputError: missing band or PSF, wrong stamp size or kind of pixels.
@@ -314,7 +321,8 @@ class Task(Judged):
         size = (int(cutouts.image.shape[-2]), int(cutouts.image.shape[-1]))
         source_check.check_size(self.settings, size)
         stamps = self.fitted_stamps(cutouts)
-        image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid)
+        needed = self._needed_bands(stamps)
+        image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid, needed)
         if min(size) < self.stamp_size:
             flags |= int(ObjectFlag.EDGE)
         if self.settings.psf == "none":
@@ -346,25 +354,38 @@ class Task(Judged):
 
         Returns:
             Column name -> (n,) array, exactly `columns()` in that order: float32, or object (str or None) for text, or
-            (n, k) for a column of vectors (type "float32[k]"); NaN and None where the stamp has no usable pixel or the
-            network gave no number. And the task's flags (n,) int32.
+            (n, k) for a column of vectors (type "float32[k]"); NaN and None where the stamp has no usable pixel or
+            lacks a band, or the network gave no number. And the task's flags (n,) int32.
         """
         bits = flags.cpu().numpy().astype(np.int32)
         values = outputs.detach().float().cpu()
-        finite = values.flatten(1).isfinite().all(1).numpy()
-        failed = ~finite | self._unusable(bits, cutouts)
+        broken = ~values.flatten(1).isfinite().all(1).numpy()
+        lacking = self._lacking(bits, cutouts)
+        failed = broken | (lacking > 0)
         measured = self.decode(torch.where(torch.from_numpy(failed)[:, None], 0.0, values), cutouts)
-        bits[failed] |= int(ObjectFlag.NONFINITE)
+        bits[(broken & (lacking == 0)) | (lacking & int(ObjectFlag.NONFINITE) > 0)] |= int(ObjectFlag.NONFINITE)
         return {column.name: _blanked(measured[column.name], failed) for column in self.columns()}, bits
 
-    def _unusable(self, bits: np.ndarray, cutouts: Cutouts) -> np.ndarray:
-        """(n,) bool: no valid pixel at all. Asked of the pixels, since NONFINITE may also mean a single bad one."""
-        unusable = np.zeros(len(bits), bool)
-        suspects = np.flatnonzero(bits & int(ObjectFlag.NONFINITE))
+    def _lacking(self, bits: np.ndarray, cutouts: Cutouts) -> np.ndarray:
+        """(n,) int32 of `domain_flags`: what lacks a band or every pixel.
+
+        Asked of the pixels again, since the flags may also mean a single bad pixel or an odd object.
+        """
+        lacking = np.zeros(len(bits), np.int32)
+        suspects = np.flatnonzero(bits & int(ObjectFlag.NONFINITE | ObjectFlag.OUT_OF_DOMAIN))
         if len(suspects):
             taken = self.fitted_stamps(cutouts.take(torch.from_numpy(suspects).to(cutouts.image.device)))
-            unusable[suspects] = ~taken.valid.flatten(1).any(1).cpu().numpy()
-        return unusable
+            missing = missing_bands(taken.image, taken.valid)
+            lacking[suspects] = domain_flags(missing, taken.valid, self._needed_bands(taken), False).cpu().numpy()
+        return lacking
+
+    def _needed_bands(self, stamps: Cutouts) -> Tensor | None:
+        """(band,) bool on the stamps' device: bands that no object may lack; None: all."""
+        if not self.settings.spare_bands:
+            return None
+        return torch.tensor(
+            [band not in self.settings.spare_bands for band in stamps.bands], device=stamps.image.device
+        )
 
     def augment(
         self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator

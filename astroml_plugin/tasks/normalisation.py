@@ -44,22 +44,25 @@ class Normalisation:
                 f"normalisation softening ({self.softening}) must be above 0 and border ({self.border}) at least 1"
             )
 
-    def apply(self, image: Tensor, variance: Tensor | None, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(
+        self, image: Tensor, variance: Tensor | None, valid: Tensor, needed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Scaled pixels and flags.
 
         Args:
             image: (n, band, h, w) raw pixels, float32 or uint8.
             variance: same shape float32, or None.
             valid: same shape bool.
+            needed: (band,) bool, bands that a stamp must have; None: all.
 
         Returns:
             Pixels (n, band, h, w) float32, 0 where not valid; flags (n,) int32: NO_VARIANCE where the noise had to be
-            estimated from the border, OUT_OF_DOMAIN where the stamp has one value only or lacks a whole band,
-            NONFINITE where it has no valid pixel.
+            estimated from the border, OUT_OF_DOMAIN where a needed band is missing (`missing_bands`), NONFINITE where
+            the stamp has no valid pixel.
         """
         complete = _all(valid)
         pixels = image if complete else image.to(torch.float32)
-        flags = domain_flags(pixels, valid, complete)
+        flags = domain_flags(missing_bands(pixels, valid, complete), valid, needed, complete)
         edge = border_pixels(pixels, None if complete else valid, self.border).to(torch.float32)
         level = lower_median(edge) if self.background == "border" else torch.zeros_like(edge[..., 0])
         unit, estimated = self._unit(edge, variance, valid, complete)
@@ -115,22 +118,36 @@ def _all(valid: Tensor) -> bool:
     return bool(valid.numpy().all() if valid.device.type == "cpu" else valid.all())
 
 
-def domain_flags(pixels: Tensor, valid: Tensor, complete: bool) -> Tensor:
-    """(n,) int32: NONFINITE without a valid pixel, OUT_OF_DOMAIN for one value only or a band without valid pixel."""
+def missing_bands(pixels: Tensor, valid: Tensor, complete: bool = False) -> Tensor:
+    """(n, band) bool: bands of stamps (n, band, h, w) without a valid pixel, or with one value in all that are valid.
+
+    A file of zeros stands for a band that was never observed as often as NaN does. `complete`: all pixels are valid.
+    """
     flat = pixels.flatten(2)
     if complete:
-        constant = (flat[..., ::_SPARSE] == flat[..., :1]).all(2).all(1)
+        constant = (flat[..., ::_SPARSE] == flat[..., :1]).all(2)
         if bool(constant.any()):  # only these are worth a look at every pixel
-            constant[constant.clone()] = (flat[constant] == flat[constant][..., :1]).all(2).all(1)
-        return constant.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
+            constant[constant.clone()] = (flat[constant] == flat[constant][..., :1]).all(1)
+        return constant
     usable = valid.flatten(2)
-    low = flat.masked_fill(~usable, torch.inf).amin(2)
-    high = flat.masked_fill(~usable, -torch.inf).amax(2)
-    seen = usable.any(2)
-    odd = (low >= high).all(1) | ~seen.all(1)
-    return odd.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN) | (~seen.any(1)).to(torch.int32) * int(
-        ObjectFlag.NONFINITE
-    )
+    flat = flat.to(torch.float32)
+    return flat.masked_fill(~usable, torch.inf).amin(2) >= flat.masked_fill(~usable, -torch.inf).amax(2)
+
+
+def domain_flags(missing: Tensor, valid: Tensor, needed: Tensor | None, complete: bool) -> Tensor:
+    """(n,) int32: OUT_OF_DOMAIN where a needed band, or every band, is missing; NONFINITE without a valid pixel.
+
+    Args:
+        missing: (n, band) of `missing_bands`.
+        valid: (n, band, h, w) bool.
+        needed: (band,) bool; None: all.
+        complete: all pixels are valid.
+    """
+    lacking = missing.any(1) if needed is None else missing[:, needed].any(1) | missing.all(1)
+    flags = lacking.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
+    if complete:
+        return flags
+    return flags | (~valid.flatten(1).any(1)).to(torch.int32) * int(ObjectFlag.NONFINITE)
 
 
 def border_pixels(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:

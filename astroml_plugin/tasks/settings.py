@@ -16,6 +16,9 @@ class TaskSettings:
 
     bands: tuple[str, ...] = ()
     """Bands of the input in order; matched by name. Empty: those of the training data."""
+    spare_bands: tuple[str, ...] = ()
+    """Bands that the network was trained to do without, on stamps that lack them: objects without another band get no
+    values. What is missing is 0 in the network's input."""
     any_band: bool = False
     """A single-band model takes whatever one band it is given."""
     stamp_size: int = 48
@@ -43,6 +46,12 @@ class TaskSettings:
 
     def __post_init__(self) -> None:
         refuse_choices(self, _CHOICES, "task setting")
+        unknown = sorted(set(self.spare_bands) - set(self.bands)) if self.bands else []
+        if unknown or (self.bands and set(self.spare_bands) == set(self.bands)):
+            raise InputError(
+                f"spare_bands {', '.join(unknown or self.spare_bands)} must be some of the bands "
+                f"{', '.join(self.bands)}, and not all of them"
+            )
         if 0 != self.stamp_size < 8 or self.psf_size < 3:
             raise InputError(
                 f"stamp_size ({self.stamp_size}) must be 8 or more and psf_size ({self.psf_size}) 3 or more"

@@ -327,12 +327,6 @@ class AnomalyTask(Task):
         }
         return np.select(list(kinds.values()), list(kinds), "none").astype(object)
 
-    def to_columns(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Catalog columns of a batch; an object without a usable pixel has a score of 0: nothing odd was seen of it."""
-        columns, bits = super().to_columns(outputs, cutouts, flags)
-        columns["anomaly_score"] = np.nan_to_num(columns["anomaly_score"])
-        return columns, bits
-
     # ---- how good it is ----------------------------------------------------------------------------------------
 
     def anomalous(self, table: pa.Table) -> np.ndarray | None:

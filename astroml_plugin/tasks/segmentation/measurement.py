@@ -13,7 +13,13 @@ from astroml_plugin.tasks.detection import PARENT, Field
 from astroml_plugin.tasks.segmentation.gaussian_fluxes import PointSources, fit_gaussians
 from astroml_plugin.tasks.segmentation.layer_maps import SHARE, STAR, logistic
 from astroml_plugin.tasks.segmentation.peaks import Segmentation, around
-from astroml_plugin.tasks.segmentation.photometry import aperture_flux, isophotal_flux, second_moments, summed
+from astroml_plugin.tasks.segmentation.photometry import (
+    aperture_flux,
+    isophotal_flux,
+    second_moments,
+    seen_in_band,
+    summed,
+)
 from astroml_plugin.tasks.segmentation.point_sources import point_profile, point_sources
 from astroml_plugin.tasks.segmentation.settings import SegmentSettings
 from astroml_plugin.tasks.segmentation.signal import signal_at, variance_of
@@ -92,13 +98,14 @@ def measure_objects(
     for number, band in enumerate(settings.bands):
         image, variance = field.image[number], variance_of(field)[number]
         unit = _nanojansky(field.zero_points[number] if field.zero_points else None)
+        units = np.where(seen_in_band(image, variance, pixels, count), unit, np.nan)
         iso = isophotal_flux(image, variance, pixels, share, count)
         aper = aperture_flux(image, variance, centre, settings.aperture, parts, segmentation, other)
         stars = _stars(field, number, centre, columns["p_star"])
         fitted = fit_gaussians(image, variance, centre, segmentation.labels, segmentation.patch, stars)
         total = fitted.total, fitted.total_error(_PROFILES * galaxy)
         for name, (flux, error) in (("iso", iso), ("aper", aper), ("total", total)):
-            columns |= {f"flux_{name}_{band}": flux * unit, f"flux_{name}_{band}_err": error * unit}
+            columns |= {f"flux_{name}_{band}": flux * units, f"flux_{name}_{band}_err": error * units}
     return columns, summed(signal * share, pixels, count)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.core.typing import F32, F64, I32, U8, Array
+from astroml_plugin.core.typing import F32, F64, I32, U8, Array, Bool
 from astroml_plugin.tasks.segmentation.peaks import Pixels, Segmentation
 
 _BATCH = 4096
@@ -106,8 +106,26 @@ def aperture_flux(
     return flux, np.sqrt(spread) if variance is not None else np.full(len(flux), np.nan)
 
 
+def seen_in_band(image: F32, variance: F32, pixels: Pixels, count: int) -> Bool:
+    """(n,) whether a band was observed at an object.
+
+    It was not where no lit pixel can be used (variance 0), and where the whole plane has one value, as a file of zeros.
+
+    Args:
+        image, variance: (h, w) of the band.
+        pixels: the lit ones.
+        count: n.
+    """
+    if image.size == 0 or image.min() == image.max():
+        return np.zeros(count, bool)
+    usable: Bool = np.bincount(pixels.owner, variance[pixels.row, pixels.column] > 0, count) > 0
+    return usable
+
+
 def pixel_flags(bits: U8 | None, pixels: Pixels, count: int) -> I32:
-    """(n,) MASKED, NONFINITE, SATURATED where a pixel of the object, or one beside it, has the bit.
+    """(n,) MASKED, NONFINITE, SATURATED, EDGE where a pixel of the object, or one beside it, has the bit.
+
+    A band that has the bit EDGE in all lit pixels of an object was not observed there: that is no edge.
 
     Args:
         bits: (band, h, w) of `cutouts.pixel_bits`; None where all pixels can be used.
@@ -117,12 +135,17 @@ def pixel_flags(bits: U8 | None, pixels: Pixels, count: int) -> I32:
     flags = np.zeros(count, np.int32)
     if bits is None or not bits.any():
         return flags
-    together = np.pad(np.bitwise_or.reduce(bits, axis=0), 1)
-    seen = np.zeros(len(pixels.row), np.uint8)
-    for down in range(3):
-        for right in range(3):
-            seen |= together[pixels.row + down, pixels.column + right]
-    for flag in (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED):
-        hit = np.bincount(pixels.owner, (seen & int(flag)) != 0, count) > 0
-        flags |= hit.astype(np.int32) * int(flag)
+    area = np.bincount(pixels.owner, minlength=count)
+    for plane in bits:
+        around = np.pad(plane, 1)
+        seen = np.zeros(len(pixels.row), np.uint8)
+        for down in range(3):
+            for right in range(3):
+                seen |= around[pixels.row + down, pixels.column + right]
+        outside = np.bincount(pixels.owner, plane[pixels.row, pixels.column] & int(ObjectFlag.EDGE), count)
+        for flag in (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED):
+            hit = np.bincount(pixels.owner, (seen & int(flag)) != 0, count) > 0
+            if flag == ObjectFlag.EDGE:
+                hit &= outside < area
+            flags |= hit.astype(np.int32) * int(flag)
     return flags

@@ -126,7 +126,7 @@ class SegmentTask(DetectingTask):
     # ---- finding -----------------------------------------------------------------------------------------------
 
     def detect(self, maps: np.ndarray, field: Field) -> Detections:
-        """Find, segment and measure the objects of a field; without a variance, errors are NaN."""
+        """Find, segment and measure the objects of a field; without a variance, errors are of the estimated noise."""
         settings, estimated = self.settings, field.variance is None
         if estimated:
             field = replace(field, variance=estimated_variance(field, settings.assumed_noise))
@@ -141,8 +141,6 @@ class SegmentTask(DetectingTask):
         image, variance = combined_image(field, unusable=0)
         x, y = recentred(image, variance, peaks.centre, segmentation.labels, segmentation.patch)
         columns, snr = measure_objects(maps, field, segmentation, peaks.pixel, (x, y), settings)
-        if estimated:
-            columns |= {name: np.full(len(x), np.nan) for name in columns if name.endswith("_err")}
         columns["p_object"] = logistic(peaks.log_odds)
         blended, columns[PARENT] = blends(segmentation, snr)
         flags = pixel_flags(field.bits, segmentation.pixels, len(x)) | blended * np.int32(ObjectFlag.BLENDED)
