@@ -160,7 +160,9 @@ def _block(stamps: LensSet, index: int, bundle: str) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
     task, network = _model(bundle)
     made = stamps.make(index)
-    cutouts = from_stamps(made.image, None, None, bands=stamps.camera.bands, pixel_scale=stamps.camera.pixel_scale)
+    camera = stamps.camera
+    unit = (camera.zero_point,) * len(camera.bands)
+    cutouts = from_stamps(made.image, None, None, bands=camera.bands, pixel_scale=camera.pixel_scale, zero_points=unit)
     found = evaluation.columns(task, network, cutouts)
     lens, other = (np.maximum(found[f"p_{name}"].astype(np.float64), 1e-300) for name in ("lens", "other"))
     values = {"score network": np.log(lens / other), "probability": lens}

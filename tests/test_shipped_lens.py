@@ -36,7 +36,7 @@ def test_it_finds_fresh_lenses() -> None:
     made = LensSet(512, seed=985, block=512, variance=False).make(0)
     lens = np.array(made.table["class"].to_pylist()) == "lens"
     model = ModelBundle.load("lens")
-    cutouts = from_stamps(made.image, None, None, bands=("g", "r", "i"), pixel_scale=0.2)
+    cutouts = from_stamps(made.image, None, None, bands=("g", "r", "i"), pixel_scale=0.2, zero_points=[31.4] * 3)
     found = evaluation.columns(model.task(), model.network(fused=True), cutouts)
     assert ranking_metrics.auroc(found["p_lens"], lens) > 0.95
     assert found["p_lens"].mean() == pytest.approx(lens.mean(), abs=0.05)
@@ -44,7 +44,10 @@ def test_it_finds_fresh_lenses() -> None:
         model.task(),
         model.network(fused=True),
         from_stamps(
-            np.ascontiguousarray(made.image.swapaxes(2, 3)), None, None, bands=("g", "r", "i"), pixel_scale=0.2
+            *(np.ascontiguousarray(made.image.swapaxes(2, 3)), None, None),
+            bands=("g", "r", "i"),
+            pixel_scale=0.2,
+            zero_points=[31.4] * 3,
         ),
     )
     assert np.corrcoef(turned["p_lens"], found["p_lens"])[0, 1] > 0.95

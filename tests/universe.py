@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,7 @@ def make_survey(
     wcs: bool = True,
     dec: float = 2.0,
     variance: bool = True,
+    zero_points: Sequence[float | None] | None = None,
     change: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
 ) -> Survey:
     """A survey of one parent image; called again with another name, it adds an image.
@@ -107,7 +108,7 @@ def make_survey(
                 inner=geometry.inner,
                 header=None if cards is None else Wcs.from_header(cards).shifted(box.x0, box.y0).header,
                 units=dict.fromkeys(bands, "nJy"),
-                zero_points=dict.fromkeys(bands, 31.4),
+                zero_points=dict(zip(bands, zero_points or [31.4] * len(bands))),
                 has_band=dict.fromkeys(bands, True),
                 has_variance=variance,
                 has_mask=True,

@@ -6,7 +6,7 @@ Pixels that cannot be used are 0 there, and their bits say why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import INFORMATIONAL, MaskBit, ObjectFlag
+from astroml_plugin.cutouts import calibration
 
 if TYPE_CHECKING:
     from astroml_plugin.sky.wcs import Box
@@ -92,6 +93,38 @@ class DeviceTile:
     """Names of the band axis."""
     pixel_scale: float | None = None
     """Arcsec per pixel."""
+    zero_points: tuple[float | None, ...] = ()
+    """AB magnitude of one unit of the pixels, one per band, None where unknown; empty: all unknown."""
+
+    def select(self, bands: Sequence[str]) -> DeviceTile:
+        """The named bands, in that order.
+
+        Raises:
+            InputError: a band is not there.
+        """
+        index = band_index(self.bands, bands)
+        if index == list(range(len(self.bands))):
+            return self
+        planes = {
+            name: value[index]
+            for name in ("image", "variance", "bits", "psf")
+            if (value := getattr(self, name)) is not None
+        }
+        zero_points = tuple(self.zero_points[place] for place in index) if self.zero_points else ()
+        return replace(self, bands=tuple(bands), zero_points=zero_points, **planes)
+
+    def in_unit(self, zero_point: float) -> DeviceTile:
+        """The tile in the unit of this zero point, as `Cutouts.in_unit`; bands without one count as not observed."""
+        factor = calibration.factors(calibration.known(self.zero_points, len(self.bands)), zero_point)
+        if factor is None:
+            return self
+        image, variance = calibration.scaled(self.image, self.variance, factor)
+        bits, unknown = self.bits, factor.isnan().nonzero().flatten().tolist()
+        if unknown:
+            bits = torch.zeros(image.shape, dtype=torch.uint8, device=image.device) if bits is None else bits.clone()
+            bits[unknown] = int(ObjectFlag.EDGE)
+        known = tuple(None if place in unknown else zero_point for place in range(len(self.bands)))
+        return replace(self, image=image, variance=variance, bits=bits, zero_points=known)
 
 
 def pixel_bits(image: np.ndarray, variance: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
@@ -153,6 +186,7 @@ def to_device(
     bands: Sequence[str],
     device: torch.device | str = "cpu",
     pixel_scale: float | None = None,
+    zero_points: Sequence[float | None] = (),
     move: Move | None = None,
 ) -> DeviceTile:
     """Move a tile to the device once; its unusable pixels become 0 there.
@@ -162,6 +196,7 @@ def to_device(
         bands: names of the band axis.
         device: where to.
         pixel_scale: arcsec per pixel, or None.
+        zero_points: AB magnitude of one unit, one per band, None where unknown; empty: all unknown.
         move: takes arrays there; the default leaves them where they are on a CPU.
     """
     if isinstance(tile, SparseTile):
@@ -169,7 +204,7 @@ def to_device(
     else:
         image, variance, bits = usable(tile.image, tile.variance, tile.mask, torch.device(device), move)
     psf = None if tile.psf is None else moved(tile.psf, torch.device(device), move)
-    return DeviceTile(image, variance, bits, psf, tuple(bands), pixel_scale)
+    return DeviceTile(image, variance, bits, psf, tuple(bands), pixel_scale, tuple(zero_points))
 
 
 def _pasted(tile: SparseTile, device: torch.device, move: Move | None) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.cutouts import calibration
 from astroml_plugin.cutouts.pixels import DeviceTile, Move, band_index, moved, usable
 
 _PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
@@ -41,6 +42,8 @@ class Cutouts:
     """Names of the band axis."""
     pixel_scale: float | None = None
     """Arcsec per pixel; None where unknown."""
+    zero_points: Tensor | None = None
+    """(n, band) float64 on the CPU: AB magnitude of one unit of the pixels, NaN where unknown; None: all unknown."""
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
@@ -60,7 +63,7 @@ class Cutouts:
         return replace(self, **changed)
 
     def to(self, device: str | torch.device) -> Cutouts:
-        """The stamps on a torch device; the jacobian stays on the CPU."""
+        """The stamps on a torch device; jacobian and zero points stay on the CPU."""
         wanted = torch.device(device)
         if wanted == self.image.device:
             return self
@@ -97,10 +100,27 @@ class Cutouts:
             return self
         picked = {
             name: value[:, index]
-            for name in ("image", "variance", "valid", "psf", "bits")
+            for name in ("image", "variance", "valid", "psf", "bits", "zero_points")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, bands=tuple(bands), **picked)
+
+    def in_unit(self, zero_point: float) -> Cutouts:
+        """The stamps in the unit of this zero point: pixels times 10^(0.4 (new - old)), the variance its square.
+
+        Bands without a zero point cannot be used: their pixels are 0 and not valid.
+        """
+        old = calibration.known((), len(self.bands)) if self.zero_points is None else self.zero_points
+        factor = calibration.factors(old, zero_point)
+        if factor is None:
+            return self
+        factor = factor.expand(len(self), -1)
+        image, variance = calibration.scaled(self.image, self.variance, factor)
+        usable = factor.isfinite()
+        valid = self.valid if bool(usable.all()) else self.valid & usable[..., None, None].to(self.valid.device)
+        return replace(
+            self, image=image, variance=variance, valid=valid, zero_points=torch.full_like(factor, zero_point)
+        )
 
 
 def around(
@@ -169,6 +189,7 @@ def cut(
         bits=bits,
         bands=tile.bands,
         pixel_scale=tile.pixel_scale,
+        zero_points=calibration.known(tile.zero_points, len(tile.bands)).expand(len(left), -1),
     )
 
 
@@ -267,6 +288,7 @@ def from_stamps(
     *,
     bands: Sequence[str],
     pixel_scale: float | None = None,
+    zero_points: Sequence[float | None] = (),
     device: torch.device | str = "cpu",
     move: Move | None = None,
 ) -> Cutouts:
@@ -278,6 +300,7 @@ def from_stamps(
         psf: (n, band, psf_y, psf_x), or None.
         bands: names of the band axis.
         pixel_scale: arcsec per pixel, or None.
+        zero_points: AB magnitude of one unit, one per band, None where unknown; empty: all unknown.
         device: where to.
         move: takes arrays there; the default leaves them where they are on a CPU.
     """
@@ -291,6 +314,7 @@ def from_stamps(
         bits=bits,
         bands=tuple(bands),
         pixel_scale=pixel_scale,
+        zero_points=calibration.known(zero_points, len(bands)).expand(len(image), -1),
     )
 
 

@@ -84,7 +84,7 @@ def network_maps(
     """The network's maps (channels, h, w) of a tile and the tile itself, on the CPU; None without a usable pixel."""
     task: DetectingTask = model.task
     with meter.stage("copy"):
-        field = _field(pixels, task.bands, info, bounds)
+        field = _field(task.field_pixels(pixels), info, bounds)
     if field.bits is not None and field.bits.all():
         return None
     corners = (bounds.x0, bounds.y0, bounds.x1, bounds.y1)
@@ -102,16 +102,11 @@ def network_maps(
         return maps.cpu().numpy(), field
 
 
-def _field(pixels: cut.DeviceTile, bands: tuple[str, ...], info: TileInfo, bounds: Box) -> Field:
+def _field(pixels: cut.DeviceTile, info: TileInfo, bounds: Box) -> Field:
     rows, columns = _inside(info, bounds)
-    index = cut.band_index(pixels.bands, bands)
-    whole = index == list(range(len(pixels.bands)))
 
     def plane(values: Tensor | None, *part: slice) -> np.ndarray | None:
-        if values is None:
-            return None
-        chosen = values[(slice(None), *part)]
-        return (chosen if whole else chosen[index]).cpu().numpy()
+        return None if values is None else values[(slice(None), *part)].cpu().numpy()
 
     image = plane(pixels.image, rows, columns)
     assert image is not None
@@ -120,9 +115,9 @@ def _field(pixels: cut.DeviceTile, bands: tuple[str, ...], info: TileInfo, bound
         variance=plane(pixels.variance, rows, columns),
         bits=plane(pixels.bits, rows, columns),
         psf=plane(pixels.psf),
-        bands=bands,
+        bands=pixels.bands,
         origin=(bounds.x0, bounds.y0),
-        zero_points=tuple(info.zero_points.get(band) for band in bands),
+        zero_points=pixels.zero_points,
         pixel_scale=pixels.pixel_scale,
         psf_box=(info.outer.x0, info.outer.y0, info.outer.x1, info.outer.y1),
     )

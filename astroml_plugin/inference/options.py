@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -29,14 +29,32 @@ class MeasureOptions:
     assumed_psf_fwhm: float = 0.0
     """Arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag NO_PSF). 0: a bundle
     that needs a PSF refuses a source without."""
+    zero_point: tuple[float, ...] = ()
+    """AB magnitude of one unit of the pixels, where the source does not know it: one for all bands, or one per band of
+    the source."""
     options: dict[str, Any] = field(default_factory=dict)
     """Run options of the bundles' tasks: NAME, for every bundle that takes it, or BUNDLE.NAME -> value. Of classes
     `prior` (class -> fraction of the survey's objects) and `symmetries` (1, 2, 4 or 8 that are averaged over)."""
 
     def __post_init__(self) -> None:
         refuse_choices(self, {"precision": PRECISIONS}, "infer's")
+        if not all(math.isfinite(zero) for zero in self.zero_point):
+            raise InputError(f"zero points {list(self.zero_point)}: give AB magnitudes, such as 27 or 31.4")
         if not 0 <= self.assumed_psf_fwhm < math.inf:
             raise InputError(f"a PSF of FWHM {self.assumed_psf_fwhm} arcsec cannot be assumed: give a number above 0")
+
+    def zero_points(self, bands: Sequence[str], known: Sequence[float | None]) -> tuple[float | None, ...]:
+        """Zero points of a source's bands: those that it knows, else what is stated here.
+
+        Raises:
+            InputError: as many are stated as there are no bands.
+        """
+        if len(self.zero_point) not in (0, 1, len(bands)):
+            told = f"{len(self.zero_point)} zero points for the bands {', '.join(bands)}"
+            raise InputError(f"{told}: give one for all, or one per band")
+        stated: Sequence[float | None] = self.zero_point or (None,)
+        stated = stated if len(stated) == len(bands) else [stated[0]] * len(bands)
+        return tuple(said if zero is None else zero for zero, said in zip(known, stated, strict=True))
 
     def run_options(self) -> dict[str, Any]:
         """All options that tasks may take, as `assign_options` reads them."""
@@ -123,6 +141,8 @@ def run_choices(
     mine = {item.name for item in fields(MeasureOptions)}
     refuse_unknown(changes, mine | {item.name for item in fields(ExecutionOptions)}, "the options of infer")
     ours = {name: value for name, value in changes.items() if name in mine}
+    if isinstance(zero_point := ours.get("zero_point"), int | float):
+        ours["zero_point"] = (zero_point,)
     theirs = {name: value for name, value in changes.items() if name not in mine}
     return (
         with_changes(MeasureOptions, measure, ours, "the options of infer"),

@@ -57,7 +57,7 @@ def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
                 f"bundle {ref.name} needs a halo of {(task.stamp_size + 1) // 2} px for its "
                 f"{task.stamp_size} px stamps, the survey has {source.halo}: ingest again with a larger --halo"
             )
-        _check_source(task, source, ref.band, job.execution.pixel_scale_tolerance)
+        _check_source(task, source, ref.band, job)
 
 
 def pixels_needed(bundles: Bundles, source: Survey | Stamps, job: Job) -> dict[str, Any]:
@@ -109,8 +109,8 @@ def map_bytes(bundles: Bundles, source: Survey | Stamps) -> int:
     return 4 * channels * source.tile_size**2 if isinstance(source, Survey) else 0
 
 
-def _check_source(task: Task, source: Survey | Stamps, band: str | None, tolerance: float | None) -> None:
-    scale, trained = source.pixel_scale, task.pixel_scale
+def _check_source(task: Task, source: Survey | Stamps, band: str | None, job: Job) -> None:
+    scale, trained, tolerance = source.pixel_scale, task.pixel_scale, job.execution.pixel_scale_tolerance
     if tolerance is not None and scale and trained and abs(scale / trained - 1) <= tolerance:
         scale = None
     task.check_source(
@@ -119,6 +119,7 @@ def _check_source(task: Task, source: Survey | Stamps, band: str | None, toleran
         size=source.size if isinstance(source, Stamps) else None,
         dtype=str(source.dtype) if isinstance(source, Stamps) else "float32",
         has_psf="psf" in source.array_names,
+        zero_points=job.measure.zero_points(source.bands, source.zero_points),
         band=band,
     )
 

@@ -64,7 +64,10 @@ class TileWork:
 
     def to_device(self, device: str, move: cut.Move | None = None) -> cut.DeviceTile | None:
         """The tile on the device, taken there by `move`, once for all bundles; None without objects."""
-        return None if self.tile is None else cut.to_device(self.tile, self.bands, device, self.pixel_scale, move)
+        if self.tile is None:
+            return None
+        zero_points = [self.info.zero_points.get(band) for band in self.bands]
+        return cut.to_device(self.tile, self.bands, device, self.pixel_scale, zero_points, move)
 
     def cutouts(
         self, pixels: cut.DeviceTile | None, size: int, batch: int, device: str, move: cut.Move | None = None
@@ -90,6 +93,8 @@ class BlockWork:
     bands: tuple[str, ...]
     rows: Rows
     pixel_scale: float | None
+    zero_points: tuple[float | None, ...] = ()
+    """AB magnitude of one unit, one per band, None where unknown; empty: all unknown."""
 
     def __len__(self) -> int:
         return len(self.image)
@@ -114,6 +119,7 @@ class BlockWork:
                 None if self.psf is None else self.psf[part],
                 bands=self.bands,
                 pixel_scale=self.pixel_scale,
+                zero_points=self.zero_points,
                 device=device,
                 move=move,
             )
@@ -160,7 +166,9 @@ def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixe
         tile = survey.read_around(unit.tile, rows.table["x"], rows.table["y"], size, bands)
     elif pixels:
         tile = survey.read_tile(unit.tile, bands)
-    return TileWork(tile, unit.tile, bands, rows, jacobian, scale)
+    known = [unit.tile.zero_points.get(band) for band in survey.bands]
+    zero_points = dict(zip(survey.bands, unit.job.measure.zero_points(survey.bands, known)))
+    return TileWork(tile, replace(unit.tile, zero_points=zero_points), bands, rows, jacobian, scale)
 
 
 def on_sky(info: TileInfo, wcs: Wcs | None, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -184,7 +192,9 @@ def read_block(unit: Unit) -> BlockWork:
     common |= {"x": nothing, "y": nothing, **given, "primary": np.ones(count, bool)}
     repeated = opened(RepeatedIds, unit.job.objects, unit.job.run).ids
     duplicate = np.isin(np.asarray(objects["object_id"]), repeated)
-    return BlockWork(image, variance, psf, stamps.bands, Rows(common, duplicate), stamps.pixel_scale)
+    zero_points = unit.job.measure.zero_points(stamps.bands, stamps.zero_points)
+    rows = Rows(common, duplicate)
+    return BlockWork(image, variance, psf, stamps.bands, rows, stamps.pixel_scale, zero_points)
 
 
 @dataclass(frozen=True)

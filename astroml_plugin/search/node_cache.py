@@ -81,9 +81,11 @@ class CachedStamps(LabelledStamps):
 
     def _cut(self, number: int, rows: np.ndarray, bands: Sequence[str]) -> Cutouts:
         source, maps = self.sources[number], self._maps[number]
-        chosen = np.ix_(rows, np.array(band_index(source.bands, bands)))
+        index = band_index(source.bands, bands)
+        chosen, zero_points = np.ix_(rows, np.array(index)), [source.zero_points[place] for place in index]
         image, variance, psf = (None if one is None else one[chosen] for one in maps)
-        return from_stamps(image, variance, psf, bands=bands, pixel_scale=source.pixel_scale)  # type: ignore[arg-type]
+        about = {"bands": bands, "pixel_scale": source.pixel_scale, "zero_points": zero_points}
+        return from_stamps(image, variance, psf, **about)  # type: ignore[arg-type]
 
 
 def cache_folder() -> Path:

@@ -53,6 +53,7 @@ def create_stamps(url: str, stamps: StampSet | LensSet | FieldSet | AnomalySet) 
         size=(stamps.size, stamps.size),
         block=stamps.rows,
         pixel_scale=stamps.camera.pixel_scale,
+        zero_points=(stamps.camera.zero_point,) * len(stamps.camera.bands),
         psf_size=(stamps.psf_size, stamps.psf_size),
         variance=stamps.variance,
         layers=getattr(stamps, "layers", ()),

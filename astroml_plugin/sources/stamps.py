@@ -78,6 +78,8 @@ class StampLayout:
     """Stamps per unit; default about 32 MB."""
     pixel_scale: float | None = None
     """Arcsec per pixel."""
+    zero_points: tuple[float | None, ...] = ()
+    """AB magnitude of one unit of the pixels, one per band, None where unknown; empty: all unknown."""
     psf_size: tuple[int, int] | None = None
     """(height, width) of PSF images; None: no PSF is stored."""
     variance: bool = False
@@ -126,6 +128,8 @@ class Stamps(Store):
         self.block: int = metadata["block"]
         self.unit_rows = self.block
         self.pixel_scale: float | None = metadata["pixel_scale"]
+        self.zero_points: tuple[float | None, ...] = tuple(metadata.get("zero_points") or [None] * len(self.bands))
+        """AB magnitude of one unit of the pixels, one per band, None where unknown."""
         self.has_variance = "variance" in self.array_names
         self.has_psf = "psf" in self.array_names
         self.has_truth = "truth" in self.array_names
@@ -142,12 +146,16 @@ class Stamps(Store):
             changes: fields of the layout by name.
 
         Raises:
-            InputError: an unknown field, bands that are not different names, a place that is taken or unwritable.
+            InputError: an unknown field, bands that are not different names, another number of zero points, a place
+                that is taken or unwritable.
         """
         layout = with_changes(StampLayout, layout, changes, "the layout of stamps")
+        if layout.zero_points and len(layout.zero_points) != len(layout.bands):
+            raise InputError(f"{len(layout.zero_points)} zero points for {len(layout.bands)} bands: give one per band")
         metadata = {
             **{"bands": list(layout.bands), "size": list(layout.size), "dtype": np.dtype(layout.dtype).name},
             **{"block": layout.rows, "pixel_scale": layout.pixel_scale},
+            **({"zero_points": list(layout.zero_points)} if layout.zero_points else {}),
             **({"layers": list(layout.layers)} if layout.layers else {}),
         }
         return cls._create(url, layout.arrays(), metadata)
@@ -232,8 +240,9 @@ class Stamps(Store):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Bands, pixel scale, size, kind of number and whether there is a PSF: keywords of `Task.check_source`."""
+        """Bands, pixel scale, size, kind of number, zero points, is there a PSF: keywords of `Task.check_source`."""
         return {
+            "zero_points": self.zero_points,
             **{"bands": self.bands, "pixel_scale": self.pixel_scale, "size": self.size},
             **{"dtype": self.dtype.name, "has_psf": self.has_psf},
         }

@@ -186,6 +186,20 @@ class TileTable:
         values = self.index_table()["pixel_scale"].drop_null().to_numpy()
         return float(np.median(values)) if len(values) else None
 
+    @cached_property
+    def zero_points(self) -> tuple[float | None, ...]:
+        """AB magnitude of one unit in the first tile that has one, for each band; None where no tile has one."""
+        found: list[float | None] = [None] * len(self.bands)
+        for _, _, url in self._parts():
+            values = storage.read_table(url, columns=["zero_points"])["zero_points"].combine_chunks().flatten()
+            table = values.to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, len(self.bands))
+            for place in [place for place, zero in enumerate(found) if zero is None]:
+                known = table[np.isfinite(table[:, place]), place]
+                found[place] = float(known[0]) if len(known) else None
+            if None not in found:
+                break
+        return tuple(found)
+
     def __len__(self) -> int:
         return len(self.index_table())
 
@@ -200,6 +214,7 @@ class TileTable:
         name = f"tiles-{rows[0].index:09d}-{rows[-1].index:09d}-{token}.parquet"
         storage.write_table(storage.join(self.url, "tiles", name), _table(rows, self.bands))
         self.__dict__.pop("pixel_scale", None)
+        self.__dict__.pop("zero_points", None)
 
 
 def tile_name(image: str, row: int, column: int) -> str:

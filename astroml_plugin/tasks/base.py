@@ -25,16 +25,10 @@ from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.cutouts import Cutouts, crop
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
-from astroml_plugin.tasks import source_check
+from astroml_plugin.tasks import input_unit, missing, source_check
 from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.judged import Judged
-from astroml_plugin.tasks.normalisation import (
-    domain_flags,
-    gaussian_psf,
-    measure_scales,
-    missing_bands,
-    normalise_psf,
-)
+from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
 from astroml_plugin.tasks.response_fit import ResponseFit
 from astroml_plugin.tasks.settings import TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.symmetries import drop_psf, random_symmetries
@@ -217,6 +211,17 @@ class Task(Judged):
         scale: float | None = self.settings.pixel_scale
         return scale
 
+    @property
+    def scale_free(self) -> bool:
+        """Whether a factor on the pixels, one per band, changes no output."""
+        return bool(self.settings.normalisation.unit == "noise")
+
+    @property
+    def input_unit(self) -> str:
+        """Unit of the pixels that the network was trained on; see the module `input_unit`."""
+        unit: str = self.settings.input_unit
+        return unit or input_unit.trained_unit(self.scale_free, self.settings.dtype, ())
+
     def build_network(self, network: str | type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
         """The network, by registered name or class, for this task's bands, PSF and outputs, and sizes if it asks.
 
@@ -272,6 +277,7 @@ class Task(Judged):
         size: tuple[int, int] | None = None,
         dtype: str = "float32",
         has_psf: bool = False,
+        zero_points: Sequence[float | None] | None = None,
         band: str | None = None,
     ) -> tuple[str, ...]:
         """Refuse a source that the model must not see, before any work; returns the bands to read.
@@ -282,6 +288,7 @@ class Task(Judged):
             size: (h, w) of stored stamps; None for a survey, whose stamps are cut to size.
             dtype: stored pixels.
             has_psf: whether the source has PSF images.
+            zero_points: AB magnitude of one unit, one per band of the source, None where unknown; None: not checked.
             band: the chosen band for a model that takes any.
 
         Raises:
@@ -292,11 +299,15 @@ class Task(Judged):
         if size is not None:
             source_check.check_size(self.settings, size)
         source_check.check_pixel_scale(self.settings, pixel_scale)
+        if zero_points is not None:
+            theirs = [zero_points[list(bands).index(name)] for name in read]
+            input_unit.check_zero_points(self.input_unit, read, theirs)
         return read
 
     def fitted_stamps(self, cutouts: Cutouts) -> Cutouts:
-        """The model's bands, at its stamp size."""
-        return crop(cutouts.select(self.choose_bands(cutouts.bands)), self.stamp_size)
+        """The model's bands, at its stamp size, in the unit of its input: what every look at pixels begins with."""
+        stamps = crop(cutouts.select(self.choose_bands(cutouts.bands)), self.stamp_size)
+        return input_unit.in_unit(stamps, self.input_unit)
 
     def cut_flags(self, cutouts: Cutouts) -> np.ndarray:
         """(n,) int32 bits of the pixels that the model reads: of its bands, at its stamp size."""
@@ -321,28 +332,28 @@ class Task(Judged):
         size = (int(cutouts.image.shape[-2]), int(cutouts.image.shape[-1]))
         source_check.check_size(self.settings, size)
         stamps = self.fitted_stamps(cutouts)
-        needed = self._needed_bands(stamps)
+        needed = missing.needed_bands(self.settings.spare_bands, stamps)
         image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid, needed)
         if min(size) < self.stamp_size:
             flags |= int(ObjectFlag.EDGE)
         if self.settings.psf == "none":
             return (image,), flags
-        psf, missing = self._psf_input(stamps)
-        return (image, psf), flags | missing.to(torch.int32) * int(ObjectFlag.NO_PSF)
+        psf, absent = self._psf_input(stamps)
+        return (image, psf), flags | absent.to(torch.int32) * int(ObjectFlag.NO_PSF)
 
     def _psf_input(self, cutouts: Cutouts) -> tuple[Tensor, Tensor]:
         """PSF (n, band, size, size) and (n,) bool where there is none."""
         size = self.settings.psf_size
         if cutouts.psf is not None:
-            psf, missing = normalise_psf(cutouts.psf, size)
+            psf, absent = normalise_psf(cutouts.psf, size)
         else:
             shape, device = (len(cutouts), len(self.bands), size, size), cutouts.image.device
-            psf, missing = torch.zeros(shape, device=device), torch.ones(len(cutouts), dtype=torch.bool, device=device)
-        if self.settings.assumed_psf_fwhm > 0 and bool(missing.any()):
+            psf, absent = torch.zeros(shape, device=device), torch.ones(len(cutouts), dtype=torch.bool, device=device)
+        if self.settings.assumed_psf_fwhm > 0 and bool(absent.any()):
             if not self.settings.pixel_scale:
                 raise InputError("a PSF cannot be assumed for a model that was trained without a pixel scale")
-            psf[missing] = gaussian_psf(self.settings.assumed_psf_fwhm / self.settings.pixel_scale, size).to(psf)
-        return psf, missing
+            psf[absent] = gaussian_psf(self.settings.assumed_psf_fwhm / self.settings.pixel_scale, size).to(psf)
+        return psf, absent
 
     def to_columns(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Catalog columns of a batch.
@@ -360,32 +371,11 @@ class Task(Judged):
         bits = flags.cpu().numpy().astype(np.int32)
         values = outputs.detach().float().cpu()
         broken = ~values.flatten(1).isfinite().all(1).numpy()
-        lacking = self._lacking(bits, cutouts)
-        failed = broken | (lacking > 0)
+        lacks = missing.lacking(bits, cutouts, self.fitted_stamps, self.settings.spare_bands)
+        failed = broken | (lacks > 0)
         measured = self.decode(torch.where(torch.from_numpy(failed)[:, None], 0.0, values), cutouts)
-        bits[(broken & (lacking == 0)) | (lacking & int(ObjectFlag.NONFINITE) > 0)] |= int(ObjectFlag.NONFINITE)
-        return {column.name: _blanked(measured[column.name], failed) for column in self.columns()}, bits
-
-    def _lacking(self, bits: np.ndarray, cutouts: Cutouts) -> np.ndarray:
-        """(n,) int32 of `domain_flags`: what lacks a band or every pixel.
-
-        Asked of the pixels again, since the flags may also mean a single bad pixel or an odd object.
-        """
-        lacking = np.zeros(len(bits), np.int32)
-        suspects = np.flatnonzero(bits & int(ObjectFlag.NONFINITE | ObjectFlag.OUT_OF_DOMAIN))
-        if len(suspects):
-            taken = self.fitted_stamps(cutouts.take(torch.from_numpy(suspects).to(cutouts.image.device)))
-            missing = missing_bands(taken.image, taken.valid)
-            lacking[suspects] = domain_flags(missing, taken.valid, self._needed_bands(taken), False).cpu().numpy()
-        return lacking
-
-    def _needed_bands(self, stamps: Cutouts) -> Tensor | None:
-        """(band,) bool on the stamps' device: bands that no object may lack; None: all."""
-        if not self.settings.spare_bands:
-            return None
-        return torch.tensor(
-            [band not in self.settings.spare_bands for band in stamps.bands], device=stamps.image.device
-        )
+        bits[(broken & (lacks == 0)) | (lacks & int(ObjectFlag.NONFINITE) > 0)] |= int(ObjectFlag.NONFINITE)
+        return {column.name: missing.blanked(measured[column.name], failed) for column in self.columns()}, bits
 
     def augment(
         self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
@@ -399,12 +389,3 @@ class Task(Judged):
         """
         moved, learned = random_symmetries(inputs, targets, self.transform_targets, generator)
         return (drop_psf(moved, generator) if self.settings.psf == "optional" else moved), learned
-
-
-def _blanked(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
-    """`values` without a value where the object failed."""
-    if not failed.any():
-        return values
-    blank = values.copy()
-    blank[failed] = None if values.dtype == object else np.nan
-    return blank

@@ -17,7 +17,8 @@ import numpy as np
 from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts import Cutouts, DeviceTile
+from astroml_plugin.cutouts.calibration import NANOJANSKY
 from astroml_plugin.cutouts.psf import psf_fwhm
 from astroml_plugin.tasks.base import Task
 
@@ -147,6 +148,22 @@ class DetectingTask(Task):
         task = self.with_settings(bands=tuple(bands))
         assert isinstance(task, DetectingTask)
         return task
+
+    def field_pixels(self, tile: DeviceTile) -> DeviceTile:
+        """The pixels of a tile on its device that `detect` gets: of the task's bands; several are in one unit.
+
+        They are brought to nJy where a zero point is known; bands without one then count as not observed. Where none is
+        known, they are taken to be in one unit.
+        """
+        chosen = tile.select(self.bands)
+        several = len(self.bands) > 1 and any(zero is not None for zero in chosen.zero_points)
+        return chosen.in_unit(NANOJANSKY) if several else chosen
+
+    def in_one_unit(self, cutouts: Cutouts) -> Cutouts:
+        """Windows whose bands are in one unit, as those of `field_pixels`."""
+        if len(cutouts.bands) == 1 or cutouts.zero_points is None or not bool(cutouts.zero_points.isfinite().any()):
+            return cutouts
+        return cutouts.in_unit(NANOJANSKY)
 
     @abstractmethod
     def detect(self, maps: np.ndarray, field: Field) -> Detections:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from astroml_plugin.cutouts import Cutouts, from_stamps
+from astroml_plugin.tasks.input_unit import zero_point_of
 from astroml_plugin.tasks.normalisation import gaussian_psf
 from astroml_plugin.tasks.settings import TaskSettings
 
@@ -32,4 +33,6 @@ def example_stamps(settings: TaskSettings, side: int, count: int) -> Cutouts:
     if settings.psf != "none":
         psf = np.broadcast_to(gaussian_psf(4.0, settings.psf_size).numpy(), (count, bands, *2 * (settings.psf_size,)))
     variance = np.ones(image.shape, np.float32)
-    return from_stamps(image, variance, psf, bands=tuple(settings.bands), pixel_scale=settings.pixel_scale)
+    unit = (zero_point_of(settings.input_unit),) * bands
+    names, scale = tuple(settings.bands), settings.pixel_scale
+    return from_stamps(image, variance, psf, bands=names, pixel_scale=scale, zero_points=unit)

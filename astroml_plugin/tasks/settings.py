@@ -7,6 +7,7 @@ from typing import Any
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.tasks.input_unit import zero_point_of
 from astroml_plugin.tasks.normalisation import Normalisation
 
 
@@ -31,6 +32,9 @@ class TaskSettings:
     """Relative difference of pixel scale beyond which a source is refused."""
     dtype: str = "float32"
     """Pixels of the training data: "float32" or "uint8" (taken from the data when training)."""
+    input_unit: str = ""
+    """Unit of the network's input, taken from the data when training: "nJy" or "AB ZERO_POINT" (stamps are brought to
+    it by their zero points), "any" (a scale does not matter), "picture" (8-bit), "uncalibrated" (no zero point)."""
     any_dtype: bool = False
     """Whether 8-bit and float pixels may stand in for each other."""
     psf: str = "none"
@@ -46,6 +50,7 @@ class TaskSettings:
 
     def __post_init__(self) -> None:
         refuse_choices(self, _CHOICES, "task setting")
+        zero_point_of(self.input_unit)
         unknown = sorted(set(self.spare_bands) - set(self.bands)) if self.bands else []
         if unknown or (self.bands and set(self.spare_bands) == set(self.bands)):
             raise InputError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.core.settings import from_mapping
+from astroml_plugin.tasks.input_unit import zero_point_of
 
 FORMAT = 1
 """Version of the bundle's layout; a reader refuses newer ones."""
@@ -100,12 +102,20 @@ def _plain(card: Card) -> dict[str, Any]:
     return {item.name: getattr(card, item.name) for item in fields(card)}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Sign the cards of the bundles that are named, after they were edited on purpose."""
-    import sys
-
-    for url in sys.argv[1:] if arguments is None else arguments:
-        write_card(url, read_card(url, check=False))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Sign the cards of the bundles that are named, after they were edited on purpose; `--input-unit` edits it here."""
+    parser = argparse.ArgumentParser(prog="python -m astroml_plugin.training.card", description=main.__doc__)
+    parser.add_argument("bundle", nargs="+", help="folder or URL of a bundle")
+    parser.add_argument(
+        "--input-unit", metavar="UNIT", help="unit of the training stamps: nJy, 'AB 27.0', any, picture or uncalibrated"
+    )
+    options = parser.parse_args(arguments)
+    zero_point_of(options.input_unit or "")
+    for url in options.bundle:
+        card = read_card(url, check=False)
+        if options.input_unit:
+            card = replace(card, settings={**card.settings, "input_unit": options.input_unit})
+        write_card(url, card)
 
 
 if __name__ == "__main__":

@@ -72,8 +72,11 @@ class LabelledStamps:
 
     @property
     def digest(self) -> str:
-        """Identity of pixels and labels: of the blocks' checksums, wherever the stores lie."""
-        return storage.digest([[unit.checksum for unit in source.units()] for source in self.sources])
+        """Identity of pixels, their units and labels: of checksums and zero points, wherever the stores lie."""
+        checksums = [[unit.checksum for unit in source.units()] for source in self.sources]
+        units = [list(source.zero_points) for source in self.sources]
+        known = any(zero is not None for zeros in units for zero in zeros)
+        return storage.digest(checksums, units) if known else storage.digest(checksums)
 
     def read(self, block: Block, rows: np.ndarray, bands: Sequence[str]) -> Cutouts:
         """The stamps of a block that are among `rows` (sorted), in order, on the CPU."""
@@ -86,6 +89,7 @@ class LabelledStamps:
             None if psf is None else psf[chosen],
             bands=bands,
             pixel_scale=source.pixel_scale,
+            zero_points=[source.zero_points[place] for place in band_index(source.bands, bands)],
         )
 
     def read_truth(self, block: Block, rows: np.ndarray, layers: Sequence[str]) -> Tensor:
@@ -110,7 +114,8 @@ class LabelledStamps:
             inside = chosen[(chosen >= first) & (chosen < first + source.count)] - first
             if len(inside):
                 pixels = self.pixels(number, inside)
-                parts.append(from_stamps(*pixels, bands=source.bands, pixel_scale=source.pixel_scale))
+                unit = source.zero_points
+                parts.append(from_stamps(*pixels, bands=source.bands, pixel_scale=source.pixel_scale, zero_points=unit))
             first += source.count
         return Cutouts.concatenate(parts)
 

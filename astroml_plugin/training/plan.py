@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.cutouts import band_index
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.input_unit import trained_unit
 from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.distributed import ALONE, Group
 from astroml_plugin.training.labelled import LabelledStamps
@@ -111,6 +113,10 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
         pixel_scale=settings.pixel_scale or source.pixel_scale,
         dtype="uint8" if source.dtype == np.uint8 else "float32",
     )
+    index = band_index(source.bands, task.choose_bands(source.bands))
+    units = [[one.zero_points[place] for place in index] for one in data.sources]
+    unit = task.settings.input_unit or trained_unit(task.scale_free, task.settings.dtype, units)
+    task = task.with_settings(input_unit=unit)
     return task.with_settings(bands=task.check_source(**source.facts))
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, Array
+from astroml_plugin.cutouts.calibration import NANOJANSKY
 from astroml_plugin.sources.ingest.fields import file_identity
 from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz, parse_ids
 from astroml_plugin.sources.ingest.options import IngestOptions
@@ -22,7 +23,7 @@ from astroml_plugin.sources.ingest.records import SourceRecord, existing, record
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.stamps import StampLayout, Stamps
 
-_PARTS = ("images", "psf", "variance", "bands", "pixel_scale")
+_PARTS = ("images", "psf", "variance", "bands", "pixel_scale", "zero_point")
 _LARGEST_STAMP, _LARGEST_LABEL = 2**28, 2**16
 """Bytes of one object's image, and of one of its labels, at most."""
 
@@ -32,7 +33,8 @@ def ingest_npz(url: str, out: str, options: IngestOptions, progress: Progress | 
     start = time.monotonic()
     url = storage.absolute(url)
     bands = list(options.bands) if options.bands else None
-    settings = {"npz_map": dict(options.npz_map), "layout": options.layout, "bands": bands}
+    settings: dict[str, Any] = {"npz_map": dict(options.npz_map), "layout": options.layout, "bands": bands}
+    settings |= {"zero_point": list(options.zero_point)} if options.zero_point else {}
     identity = storage.digest([file_identity(url)], settings)[:16]
     stamps = existing(out)
     record = recorded(stamps, identity)
@@ -60,6 +62,10 @@ class _Content:
     psf: NpzArray | None
     bands: tuple[str, ...]
     pixel_scale: float | None
+    zero_points: tuple[float, ...]
+    """AB magnitude of one unit per band; empty where it is not known."""
+    unit: NpzArray | None
+    """Zero points (n,) or (n, band) where each stamp has its own: such stamps are stored in nJy."""
     columns: dict[str, NpzArray]
     """Per-object arrays: ids, positions, labels."""
     left_out: tuple[str, ...] = ()
@@ -89,14 +95,18 @@ class _Content:
         scale = options.pixel_scale
         if scale is None and "pixel_scale" in parts:
             scale = float(np.ravel(parts["pixel_scale"].read())[0])
+        bands = _band_names(url, parts, images.shape[layout.index("c")] if "c" in layout else 1, options.bands)
+        zero_points, unit = _zero_points(url, parts, bands, options)
         return cls(
             url=url,
             images=images,
             layout=layout,
             variance=parts.get("variance"),
             psf=parts.get("psf"),
-            bands=_band_names(url, parts, images.shape[layout.index("c")] if "c" in layout else 1, options.bands),
+            bands=bands,
             pixel_scale=scale,
+            zero_points=zero_points,
+            unit=unit,
             columns={name: array for name, array in parts.items() if name in per_object},
             left_out=tuple(
                 f"{name} {array.shape}"
@@ -114,6 +124,7 @@ class _Content:
             dtype="uint8" if self.images.dtype in (np.uint8, np.bool_) else "float32",
             block=block,
             pixel_scale=self.pixel_scale,
+            zero_points=self.zero_points,
             psf_size=None if self.psf is None else (self.psf.shape[-2], self.psf.shape[-1]),
             variance=self.variance is not None,
         )
@@ -122,9 +133,10 @@ class _Content:
     def refuse_other(self, stamps: Stamps) -> None:
         """InputError when the store at hand holds stamps of another kind."""
         size = tuple(self.images.shape[self.layout.index(axis)] for axis in "yx")
-        mine = (self.bands, size, self.variance is not None, self.psf is not None)
-        theirs = (stamps.bands, stamps.size, stamps.has_variance, stamps.has_psf)
-        for name, a, b in zip(("bands", "size", "variance", "psf"), mine, theirs, strict=True):
+        unknown = (None,) * len(self.bands)
+        mine = (self.bands, size, self.variance is not None, self.psf is not None, self.zero_points or unknown)
+        theirs = (stamps.bands, stamps.size, stamps.has_variance, stamps.has_psf, stamps.zero_points)
+        for name, a, b in zip(("bands", "size", "variance", "psf", "zero points"), mine, theirs, strict=True):
             if a != b:
                 raise InputError(
                     f"{storage.redact(stamps.url)} has {name} {b}, {storage.redact(self.url)} {a}: use a new output"
@@ -134,6 +146,12 @@ class _Content:
         """(n, ...) in the archive's layout -> (n, band, y, x)."""
         ordered = values.transpose([self.layout.index(axis) for axis in "ncyx" if axis in self.layout])
         return ordered if "c" in self.layout else ordered[:, None]
+
+    def in_nanojansky(self, image: Array, variance: Array | None, zero_points: Array) -> tuple[Array, Array | None]:
+        """Image and variance (n, band, y, x) of stamps that have their own zero points (n,) or (n, band)."""
+        each = np.asarray(zero_points, np.float64).reshape(len(image), -1, 1, 1)
+        factor = 10 ** (0.4 * (NANOJANSKY - each))
+        return image * factor, None if variance is None else variance * np.square(factor)
 
     def cut_psf(self, values: Array) -> F32:
         """PSFs (n, y, x) or (n, band, y, x) -> (n, band, y, x) float32."""
@@ -186,12 +204,35 @@ def _band_names(url: str, parts: Mapping[str, NpzArray], count: int, bands: tupl
     return names
 
 
+def _zero_points(
+    url: str, parts: Mapping[str, NpzArray], bands: tuple[str, ...], options: IngestOptions
+) -> tuple[tuple[float, ...], NpzArray | None]:
+    """Zero points of the bands; and those of each stamp, which is then stored in nJy."""
+    if options.zero_point or "zero_point" not in parts:
+        return options.zero_points(bands), None
+    given, count = parts["zero_point"], parts["images"].shape[0]
+    if given.shape in ((), (1,), (len(bands),)):
+        values = np.ravel(given.read()).astype(np.float64)
+        values = np.repeat(values, len(bands)) if len(values) == 1 else values
+    elif given.shape in ((count,), (count, 1), (count, len(bands))):
+        return (NANOJANSKY,) * len(bands), given
+    else:
+        values = np.array([np.nan])
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{storage.redact(url)}: zero_point of shape {given.shape} must hold AB magnitudes, one for all, one per "
+            f"band ({len(bands)}) or one per stamp ({count}): mend it, or give --zero-point"
+        )
+    return tuple(float(value) for value in values), None
+
+
 def _stream(
     stamps: Stamps, content: _Content, record: SourceRecord, progress: Progress | None, start: float
 ) -> IngestResult:
     """Read every array block by block, in step, and write the blocks that are missing."""
     missing, rows, size = record.missing(stamps), 0, 0
     readers = {"images": content.images, "variance": content.variance, "psf": content.psf, **content.columns}
+    readers["zero_point"] = content.unit
     with contextlib.ExitStack() as stack:
         blocks = {name: stack.enter_context(array.blocks(stamps.block)) for name, array in readers.items() if array}
         for number in range(record.blocks):
@@ -214,6 +255,9 @@ def _stream(
 def _write_block(stamps: Stamps, content: _Content, index: int, first: int, values: dict[str, Array]) -> None:
     image = content.cut(values.pop("images"))
     variance, psf = values.pop("variance", None), values.pop("psf", None)
+    spread = None if variance is None else content.cut(variance)
+    if (zero_points := values.pop("zero_point", None)) is not None:
+        image, spread = content.in_nanojansky(image, spread, zero_points)
     table: dict[str, Any] = {}
     ids, shown = values.pop("object_id", None), storage.redact(content.url)
     table["object_id"] = np.arange(first, first + len(image)) if ids is None else parse_ids(ids, shown)
@@ -222,7 +266,7 @@ def _write_block(stamps: Stamps, content: _Content, index: int, first: int, valu
         checksum = stamps.write_block(
             index,
             as_float32(image, f"the images of {shown}") if stamps.dtype == np.float32 else image.astype(stamps.dtype),
-            None if variance is None else as_float32(content.cut(variance), f"the variance of {shown}"),
+            None if spread is None else as_float32(spread, f"the variance of {shown}"),
             None if psf is None else content.cut_psf(psf),
         )
         stamps.commit_objects(index, pa.table(table), checksum)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from astroml_plugin.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,21 @@ class FitsOptions:
     saturation: float | None = None
     """Level from which pixels get SATURATED; default SATURATE of the header."""
     zero_point: tuple[float, ...] = ()
-    """AB magnitude of one unit of flux: one for all bands or one per band; default from the header."""
+    """AB magnitude of one unit of flux: one for all bands or one per band; default from the header of FITS files, or the
+    array zero_point of an archive."""
     name: str | None = None
     """Name of the parent image when there is only one field; default from the file name."""
+
+    def zero_points(self, bands: Sequence[str]) -> tuple[float, ...]:
+        """One zero point per band; none where none is given.
+
+        Raises:
+            InputError: another number of zero points.
+        """
+        if len(self.zero_point) not in (0, 1, len(bands)):
+            told = f"{len(self.zero_point)} zero points for the bands {', '.join(bands)}"
+            raise InputError(f"{told}: give one for all, or one per band")
+        return self.zero_point * len(bands) if len(self.zero_point) == 1 else self.zero_point
 
     def identity(self) -> dict[str, Any]:
         """Values that enter a source's digest: all but the name, which changes no pixel."""

@@ -44,13 +44,19 @@ def ingest_pictures(
     start = time.monotonic()
     assert options.table is not None
     table_url, folder = storage.absolute(options.table), storage.absolute(folder)
-    identity = storage.digest([file_identity(table_url), storage.redact(folder)], list(options.bands or ()))[:16]
+    unit = [list(options.zero_point)] if options.zero_point else []
+    identity = storage.digest([file_identity(table_url), storage.redact(folder)], list(options.bands or ()), *unit)[:16]
     stamps = existing(out)
     record = recorded(stamps, identity)
     if stamps is not None and record is not None and not record.missing(stamps):
         return IngestResult(stamps.url, stamps.kind, 0, record.blocks, 0, 0, time.monotonic() - start)
     objects, files = _picture_table(table_url, folder)
     stamps = stamps or _create_for(read_picture(files[0]), out, options)
+    if (zero_points := options.zero_points(stamps.bands) or (None,) * len(stamps.bands)) != stamps.zero_points:
+        raise InputError(
+            f"{storage.redact(stamps.url)} has zero points {stamps.zero_points}, these pictures {zero_points}: use a "
+            f"new output"
+        )
     record = record or reserve(stamps, identity, table_url, len(files))
     missing = record.missing(stamps)
     tasks = _picture_tasks(stamps, record, missing, files, objects)
@@ -92,6 +98,7 @@ def _create_for(picture: Array, out: str, options: IngestOptions) -> Stamps:
         dtype=picture.dtype.name,
         block=options.block,
         pixel_scale=options.pixel_scale,
+        zero_points=options.zero_points(names),
     )
     return Stamps.create(out, layout)
 

@@ -62,6 +62,7 @@ def ingest_fits(
         if stored is not None:
             return IngestResult(survey.url, survey.kind, 0, stored, 0, 0, time.monotonic() - start)
     bands, group = _bands_and_group(urls, bands, options)
+    options.zero_points(bands)  # refused before anything is read
     fields = fields_of(urls, group, bands, options)
     if options.name is not None and len(fields) > 1:
         raise InputError(f"name {options.name!r} for {len(fields)} fields: leave it out, or ingest them one by one")

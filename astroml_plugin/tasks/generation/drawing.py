@@ -17,8 +17,9 @@ from astroml_plugin.catalog.objects.readers import open_table
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, F64
-from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.stamps import StampLayout, Stamps
 from astroml_plugin.tasks.generation.task import CONDITIONS, GenerateTask
+from astroml_plugin.tasks.input_unit import zero_point_of
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done, galaxies done, galaxies in all)."""
@@ -155,6 +156,7 @@ def _opened(out: str, task: GenerateTask, noise: float, identity: list[object]) 
     if begun:
         return Stamps.open(url)
     size = (task.stamp_size, task.stamp_size)
-    return Stamps.create(
-        url, bands=task.bands, size=size, block=BLOCK, pixel_scale=task.pixel_scale, variance=noise > 0
-    )
+    zero = zero_point_of(task.input_unit)
+    zero_points = () if zero is None else (zero,) * len(task.bands)
+    layout = StampLayout(task.bands, size, block=BLOCK, pixel_scale=task.pixel_scale, zero_points=zero_points)
+    return Stamps.create(url, layout, variance=noise > 0)

@@ -119,6 +119,11 @@ class RestoreTask(Task):
         ones = (1.0,) * len(self.bands)
         return self.with_settings(normalisation=Normalisation(background="border", unit="scale", scales=ones))
 
+    @property
+    def scale_free(self) -> bool:
+        """True: pixels are in units of their noise, and what is restored is in the unit of the stamps."""
+        return True
+
     def targets(self, table: pa.Table) -> Tensor:
         """Nothing from the table, (n, 0): layers of the truth of pixels are the targets."""
         return torch.zeros(table.num_rows, 0)

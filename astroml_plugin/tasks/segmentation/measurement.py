@@ -9,6 +9,7 @@ import numpy as np
 from astroml_plugin.catalog import Column
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import F32, F64, I32, I64, Bool
+from astroml_plugin.cutouts.calibration import NANOJANSKY
 from astroml_plugin.tasks.detection import PARENT, Field
 from astroml_plugin.tasks.segmentation.gaussian_fluxes import PointSources, fit_gaussians
 from astroml_plugin.tasks.segmentation.layer_maps import SHARE, STAR, logistic
@@ -141,4 +142,6 @@ def _stars(field: Field, band: int, centre: tuple[F64, F64], p_star: np.ndarray)
 
 def _nanojansky(zero_point: float | None) -> float:
     """nJy of one unit of an image; NaN where it is not known."""
-    return float("nan") if zero_point is None or not np.isfinite(zero_point) else 10 ** (0.4 * (31.4 - zero_point))
+    return (
+        float("nan") if zero_point is None or not np.isfinite(zero_point) else 10 ** (0.4 * (NANOJANSKY - zero_point))
+    )

@@ -93,6 +93,7 @@ class SegmentTask(DetectingTask):
         """
         dtype = "uint8" if cutouts.image.dtype == torch.uint8 else "float32"
         check_pixels(self.settings, dtype, cutouts.psf is not None)
+        cutouts = self.in_one_unit(cutouts)
         valid, variance = cutouts.valid, cutouts.variance
         signal = signal_to_noise(cutouts.image.to(torch.float32), variance, valid, self.settings.assumed_noise)
         usable = valid[:, 0] if valid.shape[1] == 1 else valid.any(1)
