@@ -29,6 +29,7 @@ from astroml_plugin.tasks import input_unit, missing, source_check
 from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.judged import Judged
 from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
+from astroml_plugin.tasks.psf_extent import cut_off
 from astroml_plugin.tasks.response_fit import ResponseFit
 from astroml_plugin.tasks.settings import TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.symmetries import drop_psf, random_symmetries
@@ -320,8 +321,8 @@ class Task(Judged):
         Returns:
             inputs: image (n, band, h, w) float32 and, where the model takes one, PSF (n, band, py, px) of unit sum.
             flags: (n,) int32 that this step adds to `cutouts.flags`. NONFINITE: no pixel at all can be used;
-                OUT_OF_DOMAIN: a band is missing (for both `to_columns` gives NaN); EDGE: padded; NO_VARIANCE, NO_PSF
-                as in `ObjectFlag`.
+                OUT_OF_DOMAIN: a band is missing (for both `to_columns` gives NaN), or the image of the PSF is smaller
+                than the PSF (`cut_off`); EDGE: padded; NO_VARIANCE, NO_PSF as in `ObjectFlag`.
 
         Raises:
             InputError: missing band or PSF, wrong stamp size or kind of pixels.
@@ -339,6 +340,9 @@ class Task(Judged):
         if self.settings.psf == "none":
             return (image,), flags
         psf, absent = self._psf_input(stamps)
+        if stamps.psf is not None:
+            small = cut_off(stamps.psf, self.settings.psf_size).any(1)
+            flags |= small.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
         return (image, psf), flags | absent.to(torch.int32) * int(ObjectFlag.NO_PSF)
 
     def _psf_input(self, cutouts: Cutouts) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,47 @@
+"""PSF images that end before their PSF does: the network then takes the light outside for none."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+_SMALL = 0.6
+"""Part of the PSF image that a network sees, below which a PSF counts as small: 15 of 25 pixels."""
+
+_EDGE_SMALL, _EDGE = 0.004, 0.025
+"""Mean of the outermost pixels over the peak from which a small PSF, and a larger one, is cut off.
+
+Measured with the bundle `ellipticity` for Gaussian, Moffat (beta 2.5 to 4.77) and Kolmogorov PSFs of FWHM 3 to 4.5
+pixels. On 11 pixels the slope of e moves by 1.2 to 19 % where the edge is 0.0048 or more, and by 0.3 % at 0.0034. On 15
+pixels it moves by 1.4 % at most, at edges of up to 0.02; beyond, at FWHM 6, by 3 to 5 % (0.048 to 0.056)."""
+
+
+def cut_off(psf: Tensor, size: int) -> Tensor:
+    """(n, band) bool: PSF images of which too much light lies outside.
+
+    Args:
+        psf: (n, band, py, px) of any size and sum, as stored; a rim of zeros is not counted as part of it.
+        size: side in pixels of the PSF image that the network sees: a PSF that fills it is as in training.
+    """
+    height, width = int(psf.shape[-2]), int(psf.shape[-1])
+    rings = _rings(height, width, psf.device)
+    pixels = psf.to(torch.float32).nan_to_num().flatten(2)
+    there = (pixels != 0).to(torch.float32)
+    counts = there @ rings
+    place = torch.arange(rings.shape[1], device=psf.device)
+    outermost = torch.where(counts > 0, place, -1).amax(2)
+    edge = (pixels @ rings).gather(2, outermost.clamp_min(0)[..., None])[..., 0]
+    edge = edge / counts.gather(2, outermost.clamp_min(0)[..., None])[..., 0].clamp_min(1)
+    side = (2 * outermost + 1).clamp_max(min(height, width))
+    limit = torch.where(side < _SMALL * size, _EDGE_SMALL, _EDGE)
+    return (side < size) & (edge > limit * pixels.amax(2)) & (pixels.amax(2) > 0)
+
+
+@lru_cache(maxsize=16)
+def _rings(height: int, width: int, device: torch.device) -> Tensor:
+    """(height * width, rings): 1 where a pixel lies in the square ring of that radius about pixel size // 2."""
+    y, x = (torch.arange(side, device=device) - side // 2 for side in (height, width))
+    radius = torch.maximum(y.abs()[:, None].expand(height, width), x.abs()[None].expand(height, width)).flatten()
+    return (radius[:, None] == torch.arange(int(radius.max()) + 1, device=device)).to(torch.float32)
