@@ -230,7 +230,7 @@ def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str
     kinds = ("merger",) if isolated else AnomalySet.anomalies
     sets, kind = _sets(seed, count, scale.each, kinds, **alone)
     stamps = [stamps_of(one) for one in sets]
-    cutouts = _joined([pixels for pixels, _ in stamps])
+    cutouts = Cutouts.concatenate([pixels for pixels, _ in stamps])
     population, _ = stamps_of(_set(POPULATION, scale.population, **alone))
     ranked = _ranked(model, cutouts, population, "-".join(str(one.seed) for one in sets) + f"-{count}-{scale.each}")
     data: dict[str, Any] = {}
@@ -321,11 +321,6 @@ def _measured(cutouts: Cutouts, key: str) -> dict[str, dict[str, np.ndarray]]:
     return named
 
 
-def _joined(parts: list[Cutouts]) -> Cutouts:
-    fields = ("image", "variance", "valid", "flags", "jacobian")
-    return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
-
-
 # ---- active learning ---------------------------------------------------------------------------------------------
 
 
@@ -345,7 +340,7 @@ def _active(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:
         judged = ~given.deciding
         sets["Galaxy Zoo, odd ids: merger"] = Sought(space[judged], score[judged], given.odd[judged])
     made, kind = _sets(SOUGHT, scale.normal // 2, scale.each)
-    space, score = seen_by_learners(model, _joined([stamps_of(one)[0] for one in made]))
+    space, score = seen_by_learners(model, Cutouts.concatenate([stamps_of(one)[0] for one in made]))
     sets |= {f"simulated, {name}": Sought(space, score, kind == name) for name in ("merger", "lens", "ring")}
     return anomaly_labels.learning(sets, scale.seeds, _key(scale, model))
 
