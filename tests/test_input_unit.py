@@ -144,6 +144,28 @@ def test_tiles_of_several_units_in_one_survey_give_one_catalog(tmp_path: Path) -
         assert found[name].slice(18).null_count == 9
 
 
+def test_detection_weights_several_bands_in_one_unit(tmp_path: Path) -> None:
+    """Counts of two cameras in one survey: weights by inverse variance alone would see one band only."""
+    settings = {"shape": (160, 240), "tile_size": 552, "halo": 156, "bands": ("g", "r")}
+    found = {}
+    for name, zero_points in (("njy", (31.4, 31.4)), ("counts", (27.0, 22.5)), ("unknown", (None, 22.5))):
+        factor = [10 ** (-0.4 * (31.4 - (zero or 27.0))) for zero in zero_points]
+
+        def change(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, factor: list[float] = factor) -> None:
+            image *= np.reshape(factor, (2, 1, 1)).astype(np.float32)
+            variance *= np.square(np.reshape(factor, (2, 1, 1))).astype(np.float32)
+
+        source = str(tmp_path / f"{name}.zarr")
+        universe.make_survey(source, change=change, zero_points=zero_points, **settings)
+        found[name] = rows(source, tmp_path / name, "segmentation")
+    right, counts, unknown = found.values()
+    assert right.num_rows > 10
+    assert counts["object_id"].equals(right["object_id"])
+    for column in ("flux_total_g", "flux_iso_r", "flux_aper_g_err"):
+        np.testing.assert_allclose(counts[column].to_numpy(), right[column].to_numpy(), rtol=2e-3)
+    assert unknown["flux_total_g"].null_count == unknown.num_rows > unknown["flux_total_r"].null_count
+
+
 def test_a_scale_of_one_changes_no_bit() -> None:
     image, variance = stamps(3)
     given = from_stamps(image, variance, None, bands=BANDS, zero_points=NJY)
@@ -183,7 +205,12 @@ def test_training_takes_the_unit_from_its_data(tmp_path: Path) -> None:
         recipe = Recipe(task="classify", network="strided_cnn", settings=values, split=SplitSettings((0.5, 0.25, 0.25)))
         return plan_training(recipe, LabelledStamps(sources)).task
 
+    alike = stored(
+        str(tmp_path / "d.zarr"), in_unit(image, (27.0,) * 3), in_unit(variance, (27.0,) * 3, 2), (27.0,) * 3
+    )
     one, both = planned([known]), planned([known, other])
+    assert planned([alike]).input_unit == "AB 27.0"
+    assert planned([alike, known]).input_unit == "nJy"
     assert one.input_unit == both.input_unit == planned([other]).input_unit == "nJy"
     np.testing.assert_allclose(
         planned([other]).settings.normalisation.scales, one.settings.normalisation.scales, rtol=1e-4
@@ -219,6 +246,7 @@ def test_units_by_name() -> None:
     with pytest.raises(InputError, match="input_unit 'mJy' is none of"):
         zero_point_of("mJy")
     assert trained_unit(False, "uint8", [[None]]) == "picture"
+    assert zero_point_of(trained_unit(False, "float32", [[26.513]])) == 26.513
     with pytest.raises(InputError, match="1 of 2 zero points of the training data"):
         trained_unit(False, "float32", [[27.0, None]])
 

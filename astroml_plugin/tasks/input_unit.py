@@ -49,7 +49,8 @@ def trained_unit(scale_free: bool, dtype: str, zero_points: Sequence[Sequence[fl
     Args:
         scale_free: whether its output does not depend on a scale of the pixels.
         dtype: of the pixels.
-        zero_points: of the bands that it reads, for each source; all are brought to nJy.
+        zero_points: of the bands that it reads, for each source. Where all are the same it is trained in their unit,
+            else all are brought to nJy.
 
     Raises:
         InputError: some have a zero point and some have none.
@@ -66,7 +67,9 @@ def trained_unit(scale_free: bool, dtype: str, zero_points: Sequence[Sequence[fl
             f"{known.count(False)} of {len(known)} zero points of the training data (one for each source and band) are "
             f"not known: ingest those stamps again with --zero-point, or set normalisation unit = 'noise'"
         )
-    return NJY
+    different = {zero for source in zero_points for zero in source if zero is not None}
+    only = different.pop() if len(different) == 1 else NANOJANSKY
+    return NJY if only == NANOJANSKY else f"{_AB}{only!r}"
 
 
 def check_zero_points(unit: str, bands: Sequence[str], zero_points: Sequence[float | None]) -> None:

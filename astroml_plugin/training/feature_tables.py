@@ -10,8 +10,10 @@ import numpy as np
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64
+from astroml_plugin.cutouts import band_index
 from astroml_plugin.evaluation.baselines import classical, features
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.input_unit import ANY, in_unit, trained_unit
 from astroml_plugin.training.labelled import LabelledStamps
 
 
@@ -53,17 +55,31 @@ class FeatureTables:
         if kind not in self._tables:
             usable = np.flatnonzero(self._task.usable(self._data.labels))
             parts, spent = [], 0.0
+            unit = self._unit()
             for block in self._data.blocks:
                 rows = usable[(usable >= block.start) & (usable < block.stop)]
                 if len(rows) == 0:
                     continue
                 cutouts = self._task.fitted_stamps(self._data.read(block, rows, self._task.bands))
+                cutouts = in_unit(cutouts, unit)
                 started = time.perf_counter()
                 parts.append(features.INPUTS[kind](cutouts).values)
                 spent += time.perf_counter() - started
                 self._refuse_large(kind, len(usable), parts[0].shape[1])
             self._tables[kind] = _Table(usable, np.concatenate(parts), spent / len(usable))
         return self._tables[kind]
+
+    def _unit(self) -> str:
+        """Unit of the features: that of the task's input, or one for all sources where the task needs none.
+
+        Raises:
+            InputError: some sources have a zero point and some have none.
+        """
+        if self._task.input_unit != ANY:
+            return self._task.input_unit
+        sources = self._data.sources
+        units = [[one.zero_points[place] for place in band_index(one.bands, self._task.bands)] for one in sources]
+        return trained_unit(False, self._task.settings.dtype, units)
 
     def _refuse_large(self, kind: str, count: int, columns: int) -> None:
         size = 4.0 * count * columns
