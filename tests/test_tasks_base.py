@@ -13,6 +13,8 @@ from astroml_plugin.tasks.classification.task import ClassifyTask
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.tasks.normalisation import Normalisation, normalise_psf
 from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
+from astroml_plugin.training.batches import Batch
+from astroml_plugin.training.forward import network_inputs
 
 torch.set_num_threads(1)
 
@@ -306,3 +308,16 @@ def test_an_object_that_lacks_a_band_has_no_values(value: float) -> None:
     assert found["g",] == (["lens"] * 3, [False] * 3)
     with pytest.raises(InputError, match="spare_bands u must be some of the bands g, r"):
         ClassifyTask.from_settings({**settings, "spare_bands": ["u"]})
+
+
+def test_stamps_that_lack_a_band_are_neither_trained_nor_judged_on() -> None:
+    raw = np.random.default_rng(0).normal(10, 1, (4, 2, 32, 32)).astype(np.float32)
+    raw[0, 1] = 0
+    raw[2] = np.nan
+    given = Batch(from_stamps(raw, None, None, bands=("g", "r")), torch.arange(4), np.arange(10, 14))
+    settings = {"bands": ["g", "r"], "stamp_size": 32, "classes": ["a", "b"], "normalisation": {"unit": "noise"}}
+    one = ClassifyTask.from_settings(settings)
+    (image,), targets, rows = network_inputs(one, given, "cpu")
+    assert (len(image), targets.tolist(), rows.tolist()) == (2, [1, 3], [11, 13])
+    (image,), targets, rows = network_inputs(one.with_settings(spare_bands=("r",)), given, "cpu")
+    assert (len(image), targets.tolist(), rows.tolist()) == (3, [0, 1, 3], [10, 11, 13])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.tasks import missing
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import Batch, Batches, StemBatch
 
@@ -15,21 +15,24 @@ _PRETEXT_SEED = 9001
 
 
 def network_inputs(task: Task, batch: Batch | StemBatch, device: str) -> tuple[tuple[Tensor, ...], Tensor, np.ndarray]:
-    """Network inputs, targets and rows of a batch on the device, without stamps that have no valid pixel."""
+    """Network inputs, targets and rows of a batch on the device, without stamps that get no values: see `missing`."""
     if isinstance(batch, StemBatch):
         return batch.inputs, batch.targets, batch.rows
-    inputs, flags = task.prepare(batch.cutouts.to(device))
+    cutouts = batch.cutouts.to(device)
+    inputs, flags = task.prepare(cutouts)
     targets = batch.targets.to(device)
-    usable = (flags & int(ObjectFlag.NONFINITE)) == 0
-    if bool(usable.all()):
+    lacks = missing.lacking(flags.cpu().numpy(), cutouts, task.fitted_stamps, task.settings.spare_bands)
+    if not lacks.any():
         return inputs, targets, batch.rows
-    return tuple(item[usable] for item in inputs), targets[usable], batch.rows[usable.cpu().numpy()]
+    usable = torch.from_numpy(lacks == 0).to(flags.device)
+    return tuple(item[usable] for item in inputs), targets[usable], batch.rows[lacks == 0]
 
 
 def network_outputs(
     task: Task, network: nn.Module, data: Batches, device: str = "cpu", *, pretext: bool = False
 ) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Outputs (n, ...), targets (n, ...) and rows (n,) on the CPU; stamps without a valid pixel are left out.
+    """Outputs (n, ...), targets (n, ...) and rows (n,) on the CPU; stamps that get no values, as of
+    `network_inputs`, are left out.
 
     Args:
         task, network, data, device: whose.
