@@ -30,8 +30,8 @@ class FitsOptions:
     saturation: float | None = None
     """Level from which pixels get SATURATED; default SATURATE of the header."""
     zero_point: tuple[float, ...] = ()
-    """AB magnitude of one unit of flux: one for all bands or one per band; default from the header of FITS files, or the
-    array zero_point of an archive."""
+    """AB magnitude of one unit of flux: one for all bands or one per band; default from the header of FITS files, or
+    the array zero_point of an archive."""
     name: str | None = None
     """Name of the parent image when there is only one field; default from the file name."""
 
