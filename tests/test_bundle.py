@@ -11,7 +11,7 @@ import torch
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.networks.timm import TimmNetwork
 from astroml_plugin.tasks.ellipticity.task import EllipticityTask
-from astroml_plugin.training import bundle as bundle_module
+from astroml_plugin.training import places
 from astroml_plugin.training.bundle import Card, ModelBundle
 from astroml_plugin.training.card import main as sign
 
@@ -184,9 +184,9 @@ def test_broken_json_is_one_sentence(folder: Path) -> None:
 
 
 def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_module, "_SHIPPED", tmp_path)
+    monkeypatch.setattr(places, "_SHIPPED", tmp_path)
     make(tmp_path / "tiny")
-    assert bundle_module.shipped() == ["tiny"]
+    assert places.shipped() == ["tiny"]
     assert ModelBundle.load("tiny").name == "small"
     with pytest.raises(InputError, match=r"no bundle at huge .*; bundles that ship: tiny"):
         ModelBundle.load("huge")

@@ -48,6 +48,7 @@ CASES: list[tuple[str, str, str, dict[str, Any], float]] = [
         (unit, unit, "a", {}, jansky(value))
         for unit, value in {"nJy": 1e-9, "µJy": 1e-6, "UJY": 1e-6, "mJy": 1e-3}.items()
     ],
+    ("SDSS frame", "", "frame-r-001000-1-0100", {"NMGY": 0.0047}, 22.5),
     ("cgs", "erg/s/cm2/Hz", "a", {}, -48.6),
     ("MJy/sr", "MJy/sr", "a", {}, jansky(1e6 * PIXEL)),
     ("JWST", "MJy/sr", "a", {"PIXAR_SR": 2.1e-14}, jansky(2.1e-8)),

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from astroml_plugin.core.description import Descriptions
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
-from astroml_plugin.sources.ingest import IngestOptions, IngestResult, Progress, expand, ingest_fits, ingest_stamps
+from astroml_plugin.sources.ingest import (
+    IngestOptions,
+    IngestResult,
+    Progress,
+    describe_fits,
+    describe_npz,
+    expand,
+    ingest_fits,
+    ingest_stamps,
+)
 
-__all__ = ["IngestOptions", "ingest"]
+__all__ = ["IngestOptions", "dry_run", "ingest"]
 
 
 def ingest(
@@ -46,6 +56,24 @@ def ingest(
     if archives and len(archives) < len(urls):
         raise InputError("FITS files and .npz archives cannot go into one store: ingest them apart")
     return ingest_stamps(urls, out, chosen, client, progress)
+
+
+def dry_run(inputs: Sequence[str] | str, *, options: IngestOptions | None = None, **changes: Any) -> Descriptions:
+    """Describe what `ingest` would take each file and plane for; nothing is written.
+
+    Args:
+        inputs: as in `ingest`; "-" is passed over.
+        options: as in `ingest`.
+        changes: single fields of the options by name.
+
+    Raises:
+        InputError: a file that is not there or cannot be read, or an unknown option.
+    """
+    chosen = with_changes(IngestOptions, options, _parsed(changes), "the options of ingest")
+    urls = [inputs] if isinstance(inputs, str) else list(inputs)
+    archives = [url for url in urls if url.lower().endswith(".npz")]
+    files = expand([url for url in urls if url not in archives and url != "-"])
+    return Descriptions([*(describe_npz(url) for url in archives), *(describe_fits(url, chosen) for url in files)])
 
 
 def _parsed(changes: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Nothing in a bundle is executed: task and network are looked up by their registe
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +21,7 @@ from astroml_plugin.training import known_objects
 from astroml_plugin.training.building import folded, load_network
 from astroml_plugin.training.card import CARD, FORMAT, Card, read_card, write_card
 from astroml_plugin.training.known_objects import KnownObjects
+from astroml_plugin.training.places import locate, shipped, split_pin
 
 __all__ = ["CARD", "FORMAT", "WEIGHTS", "Card", "ModelBundle", "locate", "shipped"]
 
@@ -29,9 +29,6 @@ WEIGHTS = "weights.safetensors"
 _KNOWN = "known_objects"
 """Key of a card's training record: the digest of the record of training objects."""
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
-_SHIPPED = Path(__file__).parents[1] / "bundles"
-_PINNED = re.compile(r"(?P<source>.+)@(?P<sha256>[0-9a-f]{12,64})")
-"""A source with the beginning of the SHA-256 that it must have: twelve digits or more."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class ModelBundle:
             InputError: no bundle there, a newer format, an altered card or weights, another bundle than the pinned one,
                 a pickle in the folder.
         """
-        url, pinned = locate(str(source)), _split(str(source))[1]
+        url, pinned = locate(str(source)), split_pin(str(source))[1]
         _refuse_pickles(url)
         card = read_card(url)
         if not card.sha256.startswith(pinned):
@@ -178,32 +175,6 @@ def _with_known(url: str, card: Card, known: KnownObjects | None) -> Card:
     storage.write_atomic(storage.join(url, known_objects.FILE), record)
     told = {"sha256": hashlib.sha256(record).hexdigest(), "kept": len(known.pixels), "fraction": known.fraction}
     return replace(card, training={**card.training, _KNOWN: told})
-
-
-def shipped() -> list[str]:
-    """Names of the bundles that ship with the package."""
-    return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CARD}"))
-
-
-def locate(source: str) -> str:
-    """Find the URL of a bundle given by path, URL or shipped name, pinned or not.
-
-    Raises:
-        InputError: there is none; lists those that ship.
-    """
-    where, _ = _split(source)
-    if storage.exists(storage.join(where, CARD)):
-        return where
-    if where in shipped():
-        return str(_SHIPPED / where)
-    names = ", ".join(shipped()) or "none"
-    raise InputError(f"no bundle at {storage.redact(where)} (no {CARD} there); bundles that ship: {names}")
-
-
-def _split(source: str) -> tuple[str, str]:
-    """A source without its pin, and the digits of the pin; empty where there is none."""
-    pinned = _PINNED.fullmatch(source)
-    return (pinned["source"], pinned["sha256"]) if pinned else (source, "")
 
 
 def _refuse_pickles(url: str) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from workflows.progress import Reporter
-from workflows.verbs.arguments import Verb, call
+from workflows.verbs.arguments import Verb, call, settings
 from workflows.verbs.options import DONE, SOME_FAILED, WRONG_INPUT, complain, finish
+
+if TYPE_CHECKING:
+    from workflows.info import Descriptions
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -16,6 +21,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _ingest(options: argparse.Namespace) -> int:
+    if options.dry_run:
+        return _dry_run(options)
     with Reporter() as report:
         result = call(options, progress=report)
     what = "stamps" if result.kind == "stamps" else "tiles"
@@ -33,6 +40,25 @@ def _ingest(options: argparse.Namespace) -> int:
     if result.failed and not result.units_done + result.units_skipped:
         return WRONG_INPUT
     return finish(options, result, line, SOME_FAILED if result.failed else DONE)
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    from workflows.ingest import dry_run
+
+    given = {name: value for name, value in settings(options).items() if name != "out"}
+    return _show(options, dry_run(**given))
+
+
+def _info(options: argparse.Namespace) -> int:
+    return _show(options, call(options))
+
+
+def _show(options: argparse.Namespace, found: Descriptions) -> int:
+    return finish(options, [asdict(one) for one in found], repr(found))
+
+
+def _add_modes(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--dry-run", action="store_true", help="print what each plane is taken for, write nothing")
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -66,6 +92,13 @@ VERBS = {
         "workflows.ingest:ingest",
         "FITS images into a Survey, or stamps into Stamps.",
         "g.fits r.fits i.fits --out survey.zarr --bands g,r,i",
+        add=_add_modes,
+    ),
+    "info": Verb(
+        _info,
+        "workflows.info:info",
+        "Show what a file, survey, stamps, bundle or catalog is.",
+        "image.fits",
     ),
     "simulate": Verb(
         _simulate,

@@ -8,6 +8,7 @@ from typing import Any
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sources.ingest.fields import NO_FILE
+from astroml_plugin.sources.ingest.info import describe_fits, describe_npz
 from astroml_plugin.sources.ingest.npz_stamps import ingest_npz
 from astroml_plugin.sources.ingest.opening import SUFFIX
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
@@ -17,10 +18,13 @@ from astroml_plugin.sources.ingest.to_survey import HALO, ingest_fits
 
 __all__ = [
     "HALO",
+    "SUFFIX",
     "FitsOptions",
     "IngestOptions",
     "IngestResult",
     "Progress",
+    "describe_fits",
+    "describe_npz",
     "expand",
     "ingest_fits",
     "ingest_npz",

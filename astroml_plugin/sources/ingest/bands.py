@@ -146,7 +146,8 @@ def _doubts(source: Plane, image: Plane, role: str) -> list[str]:
     if _agrees(errors[role], noise):
         return []
     better = [other for other, error in errors.items() if other != role and _agrees(error, noise)]
-    hint = f"--roles {source.extname}={better[0] if better else EXPOSURE} reads it otherwise"
+    other = better[0] if better else EXPOSURE
+    hint = f"--roles {source.extname}={other} reads it otherwise" if better or role == WEIGHT else "check the file"
     return [
         f"{source.label} is taken as {role} ({source.why}), but its typical error is {errors[role]:.3g} where "
         f"{image.label} has noise of {noise:.3g}: {hint}"

@@ -150,6 +150,16 @@ def _number(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
+def read_image(url: str) -> np.ndarray:
+    """The first image of the sky of a file, else its first plane, as (band or 1, y, x) float32.
+
+    Raises:
+        InputError: there is none.
+    """
+    planes = list_planes(url)
+    return _read(next((plane for plane in planes if plane.role == IMAGE), planes[0]))
+
+
 def read_psf(url: str, hdu: int | None = None) -> np.ndarray:
     """A PSF image as (band or 1, y, x) float32: of one HDU, else of the plane that is a PSF by name, else the first.
 
@@ -158,8 +168,11 @@ def read_psf(url: str, hdu: int | None = None) -> np.ndarray:
     """
     planes = list_planes(url)
     chosen = [plane for plane in planes if plane.hdu == hdu or (hdu is None and plane.role == PSF)]
-    plane = chosen[0] if chosen else planes[0]
+    return _read(chosen[0] if chosen else planes[0])
+
+
+def _read(plane: Plane) -> np.ndarray:
     box = Box(0, 0, plane.shape[1], plane.shape[0])
-    with open_fits(url) as file:
+    with open_fits(plane.url) as file:
         values = [read_box(file, plane.plane(number), box) for number in range(plane.planes or 1)]
     return np.stack(values).astype(np.float32)

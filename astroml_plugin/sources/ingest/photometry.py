@@ -293,6 +293,8 @@ def _beam(source: _Source) -> float | None:
 
 def _by_telescope(source: _Source) -> Calibration | None:
     """Calibration of a telescope whose headers have none."""
+    if "FRAME" in source.words and "NMGY" in source.header and not source.unit:
+        return Calibration(22.5, "AB", "SDSS frame: nanomaggies")
     if "GALEX" in source.words:
         band = {"1": "NUV", "2": "FUV", "NUV": "NUV", "FUV": "FUV"}.get(str(source.get("BAND") or source.band).strip())
         band = band or ("NUV" if "ND" in source.words else "FUV" if "FD" in source.words else None)

@@ -18,7 +18,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.typing import Array
 from astroml_plugin.sources.ingest.fields import file_identity
-from astroml_plugin.sources.ingest.fits import read_psf
+from astroml_plugin.sources.ingest.fits import read_image
 from astroml_plugin.sources.ingest.npz import parse_ids
 from astroml_plugin.sources.ingest.opening import SUFFIX
 from astroml_plugin.sources.ingest.options import IngestOptions
@@ -157,7 +157,7 @@ def read_picture(url: str) -> np.ndarray:
         InputError: not there, or no picture.
     """
     if SUFFIX.search(url):
-        return read_psf(url)  # any FITS image or cube as (band, y, x) float32
+        return read_image(url)  # any FITS image or cube as (band, y, x) float32
     shown = storage.redact(url)
     try:
         with Image.open(io.BytesIO(storage.read_bytes(url))) as picture:

@@ -1,0 +1,87 @@
+"""Description of one thing on disk: facts, a table and notes, as text for a terminal and as HTML for a notebook."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+_LONGEST = 60
+"""Letters of a cell before it is broken into lines."""
+
+
+@dataclass(frozen=True, repr=False)
+class Description:
+    """Facts about one file, store, bundle or catalog."""
+
+    path: str
+    """Place of the thing."""
+    kind: str
+    """"FITS file", "survey", "stamps", "bundle", "catalog" or "archive"."""
+    facts: dict[str, str]
+    """Name -> value."""
+    columns: tuple[str, ...] = ()
+    """Headings of the table."""
+    rows: tuple[tuple[str, ...], ...] = ()
+    """Rows of the table."""
+    notes: tuple[str, ...] = ()
+    """Sentences: what would be left out, is guessed or refused."""
+
+    def __repr__(self) -> str:
+        lines = [f"{self.path}: {self.kind}", *(f"  {name}: {value}" for name, value in self.facts.items())]
+        return "\n".join([*lines, *_text_table(self.columns, self.rows), *(f"  ! {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        facts = "".join(f"<li>{html.escape(f'{name}: {value}')}</li>" for name, value in self.facts.items())
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if self.rows else ""
+        notes = "".join(f"<p>&#9888; {html.escape(note)}</p>" for note in self.notes)
+        title = html.escape(f"{self.path}: {self.kind}")
+        return f"<div><b>{title}</b><ul>{facts}</ul>{table}{notes}</div>"
+
+    def column(self, name: str) -> list[str]:
+        """Cells of one column of the table, by its heading."""
+        place = self.columns.index(name)
+        return [row[place] for row in self.rows]
+
+
+class Descriptions(tuple[Description, ...]):
+    """Several descriptions, shown one below the other."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "\n\n".join(repr(one) for one in self)
+
+    def _repr_html_(self) -> str:
+        return "".join(one._repr_html_() for one in self)
+
+
+def _text_table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> list[str]:
+    if not rows:
+        return []
+    used = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+    table = [[columns[number] for number in used], *([row[number] for number in used] for row in rows)]
+    broken = [[textwrap.wrap(cell, _LONGEST) or [""] for cell in row] for row in table]
+    widths = [max(len(line) for row in broken for line in row[number]) for number in range(len(used))]
+    lines = []
+    for row in broken:
+        for number in range(max(len(cell) for cell in row)):
+            parts = [cell[number] if number < len(cell) else "" for cell in row]
+            lines.append(
+                "  " + "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+            )
+    return lines
+
+
+def shown(value: Any) -> str:
+    """A value in few letters: floats with four digits, lists by comma, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ",".join(shown(item) for item in value)
+    return str(value)

@@ -1,0 +1,96 @@
+"""Description of FITS files and archives before they are ingested: what each plane is taken for, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.description import Description, shown
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.wcs import Wcs
+from astroml_plugin.sources.ingest.bands import band_plan
+from astroml_plugin.sources.ingest.exposures import COMPANIONS, Exposure, exposures
+from astroml_plugin.sources.ingest.fits import list_planes
+from astroml_plugin.sources.ingest.npz import open_npz
+from astroml_plugin.sources.ingest.options import FitsOptions
+from astroml_plugin.sources.ingest.planes import Plane
+from astroml_plugin.sources.ingest.plans import bands_of_file
+from astroml_plugin.sources.ingest.roles import given_roles
+from astroml_plugin.sources.ingest.words import IMAGE
+
+COLUMNS = ("plane", "pixels", "role", "why", "goes with", "unit", "zero point", "scale", "WCS", "sky", "noise")
+"""Headings of the table of a FITS file: zero points are AB, the scale is in arcsec, sky and noise in its unit."""
+
+_ZERO_POINT_DIGITS = 3
+
+
+def describe_fits(url: str, options: FitsOptions | None = None) -> Description:
+    """Table of the planes of a FITS file, and what an ingest with `options` would say of them.
+
+    Raises:
+        InputError: the file is not there, or no FITS file with an array of two or three axes.
+    """
+    options = options or FitsOptions()
+    planes = list_planes(url, {} if options.roles is None else given_roles(options.roles))
+    found: Sequence[Exposure] = ()
+    facts = {}
+    try:
+        found = exposures(url, options)
+        notes = [note for exposure in found for note in (*exposure.notes, *band_plan(exposure, 0, options)[1])]
+        bands = bands_of_file(found)
+        images = f"1 with bands {','.join(bands)}" if bands else str(len(found))
+        facts["images of the sky"] = images
+    except InputError as error:
+        notes = [f"ingest refuses it: {error}"]
+    rows = tuple(_row(plane, found) for plane in planes)
+    return Description(storage.redact(url), "FITS file", facts, COLUMNS, rows, tuple(dict.fromkeys(notes)))
+
+
+def _row(plane: Plane, found: Sequence[Exposure]) -> tuple[str, ...]:
+    sample, known = plane.sample, plane.calibration
+    light = plane.role == IMAGE
+    scale = Wcs(plane.header).pixel_scale if plane.header is not None else None
+    zero = "" if known.zero_point is None else f"{known.zero_point:.{_ZERO_POINT_DIGITS}f} ({known.why})"
+    cells = (
+        plane.label,
+        plane.size.removesuffix(" pixels"),
+        plane.role,
+        plane.why,
+        ", ".join(_partners(plane, found)),
+        plane.unit,
+        (zero or f"none: {known.doubt or known.why}") if light else "",
+        shown(scale) if light else "",
+        _projection(plane) if light else "",
+        shown(sample.median) if light and sample is not None else "",
+        shown(sample.noise) if light and sample is not None else "",
+    )
+    return tuple(cells)
+
+
+def _partners(plane: Plane, found: Sequence[Exposure]) -> list[str]:
+    """Labels of the planes of an image, or of the images of a plane."""
+    if plane.role == IMAGE:
+        mine = [exposure for exposure in found if exposure.image.hdu == plane.hdu]
+        return [
+            f"{other.label}" for exposure in mine for role in COMPANIONS if (other := exposure.of(role)) is not None
+        ]
+    return [
+        exposure.image.label
+        for exposure in found
+        if plane.role in COMPANIONS and (other := exposure.of(plane.role)) and other.hdu == plane.hdu
+    ]
+
+
+def _projection(plane: Plane) -> str:
+    if plane.header is None:
+        return f"cannot be used: {plane.wcs_problem}" if plane.wcs_problem else "none"
+    frame = re.search(r"^RADE(?:SYS|CSYS)\s*=\s*'([^']*)'", plane.header, re.MULTILINE)
+    return " ".join([*plane.axes, frame[1].strip() if frame else ""]).strip()
+
+
+def describe_npz(url: str) -> Description:
+    """Table of the arrays of an archive; InputError when it cannot be read."""
+    with open_npz(url) as arrays:
+        rows = tuple((name, " x ".join(map(str, a.shape)) or "one value", str(a.dtype)) for name, a in arrays.items())
+    return Description(storage.redact(url), "archive", {"arrays": str(len(rows))}, ("array", "shape", "type"), rows)

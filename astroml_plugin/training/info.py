@@ -1,0 +1,44 @@
+"""Description of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.description import Description, shown
+from astroml_plugin.training.card import read_card
+from astroml_plugin.training.places import locate
+
+_NEEDS = ("bands", "any_band", "stamp_size", "pixel_scale", "pixel_scale_tolerance", "dtype", "psf", "assumed_psf_fwhm")
+
+
+def describe_bundle(source: str) -> Description:
+    """Task, input that it needs, training data and figures of merit of a bundle, by its card; no weights are read.
+
+    Raises:
+        InputError: no bundle there, or its card was altered.
+    """
+    url = locate(source)
+    card = read_card(url)
+    facts = {
+        "name": card.name,
+        "task": card.task,
+        "network": card.network,
+        "what it is": card.description,
+        "needs": ", ".join(f"{name} {shown(card.settings[name])}" for name in _NEEDS if card.settings.get(name)),
+        "trained on": f"{shown(card.training.get('objects'))} objects of {shown(card.training.get('sources'))}",
+        "licence": card.licence,
+        "SHA-256": card.sha256,
+    }
+    rows = tuple(_figures(card.metrics, ""))
+    kept = {name: " ".join(value.split()) for name, value in facts.items() if value}
+    return Description(storage.redact(url), "bundle", kept, ("figure", "value"), rows)
+
+
+def _figures(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _figures(value, f"{before}{name} ")
+        elif isinstance(value, int | float | str):
+            yield f"{before}{name}", shown(value)
