@@ -44,6 +44,9 @@ def test_it_ships_within_its_size_and_says_where_it_is_from() -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4 * 2**20
     model = ModelBundle.load("morphology")
     assert model.card.metrics["cross_validation"]["folds"] == making.FOLDS
+    known = model.known_objects()
+    assert known is not None
+    assert len(known.pixels) == sum(model.card.training["objects"][name] for name in ("train", "validation"))
     told = (folder / "README.md").read_text()
     assert "Galaxy Zoo" in told
     assert "SDSS" in told

@@ -22,6 +22,7 @@ from astroml_plugin.training.known_objects import KnownObjects
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.unseen import Unseen, unseen_rows
+from bundles.records import with_record
 from tests.training_samples import class_stamps, write_stamps
 from workflows.compare import compare
 from workflows.evaluate import evaluate
@@ -131,6 +132,21 @@ def test_a_bundle_without_a_record_warns(trained: tuple[Path, str, ModelBundle],
     other = class_stamps(str(tmp_path / "other.zarr"), 80, seed=3)
     with pytest.warns(UserWarning, match="keeps no record of its training objects"):
         judged(ModelBundle.load(tmp_path / "old"), other)
+
+
+def test_a_record_can_be_added_from_the_training_data_alone(
+    trained: tuple[Path, str, ModelBundle], tmp_path: Path
+) -> None:
+    _, source, model = trained
+    ModelBundle.save(tmp_path / "old", model.network(), model.card)
+    with pytest.raises(InputError, match="was trained on other data than"):
+        with_record(str(tmp_path / "old"), [class_stamps(str(tmp_path / "other.zarr"), 80, seed=3)])
+    made = with_record(str(tmp_path / "old"), [source])
+    assert made.card.weights_sha256 == model.card.weights_sha256
+    one, two = made.known_objects(), model.known_objects()
+    assert one is not None
+    assert two is not None
+    assert one.to_bytes() == two.to_bytes()
 
 
 def test_a_record_that_is_gone_or_altered_is_refused(trained: tuple[Path, str, ModelBundle], tmp_path: Path) -> None:
