@@ -29,6 +29,7 @@ def anomaly_recipe() -> Recipe:
     lighter autoencoder."""
     recipe = replace(read_recipe("anomaly"), description=_DESCRIPTION)
     settings = {**recipe.settings, "bands": ["g", "r", "i"], "any_dtype": True, "label": "kind", "keep_latent": True}
+    settings["centring"] = {"width": 1.4}
     settings["injection"] = {"pairs": 0.3, "strokes": 0.3, "neighbours": 0.25}
     network = {**recipe.network_arguments, "widths": [8, 16, 32], "activation": "relu", "judge": [2, 6, 12]}
     training = replace(recipe.training, epochs=14)

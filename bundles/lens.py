@@ -45,6 +45,7 @@ def lens_recipe() -> Recipe:
         **{"label": "class", "classes": ["other", "lens"], "positive": "lens", "stamp_size": 64},
         **{"bands": ["g", "r", "i"], "search_bins": ["theta_e", "arc_snr"], "negative_kind": "kind"},
         "normalisation": {"background": "border", "unit": "scale", "stretch": "asinh"},
+        "centring": {"width": 1.4},
     }
     stem = {"stem_kernel": 5, "stem_pooling": "max"}
     network = {"widths": [16, 32, 64, 128], "blocks": 1, "activation": "relu", "dropout": 0.1, **stem}

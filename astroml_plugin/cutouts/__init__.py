@@ -1,5 +1,15 @@
 """Cutouts in memory: put a tile on the device once, gather stamps there, hand them over in batches."""
 
+from astroml_plugin.cutouts.centring import (
+    REACH,
+    Centring,
+    LightCentre,
+    Recut,
+    light_centre,
+    measured_tolerance,
+    offset_counts,
+    recentred,
+)
 from astroml_plugin.cutouts.pixels import (
     DeviceTile,
     Move,
@@ -14,10 +24,14 @@ from astroml_plugin.cutouts.stamps import Cutouts, around, batches, crop, cut, f
 from astroml_plugin.cutouts.windows import Grid, grid
 
 __all__ = [
+    "REACH",
+    "Centring",
     "Cutouts",
     "DeviceTile",
     "Grid",
+    "LightCentre",
     "Move",
+    "Recut",
     "SparseTile",
     "Tile",
     "around",
@@ -28,7 +42,11 @@ __all__ = [
     "device_bits",
     "from_stamps",
     "grid",
+    "light_centre",
+    "measured_tolerance",
+    "offset_counts",
     "pixel_bits",
+    "recentred",
     "reduce_bits",
     "stamp_origin",
     "to_device",

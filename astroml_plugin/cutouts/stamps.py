@@ -44,6 +44,8 @@ class Cutouts:
     """Arcsec per pixel; None where unknown."""
     zero_points: Tensor | None = None
     """(n, band) float64 on the CPU: AB magnitude of one unit of the pixels, NaN where unknown; None: all unknown."""
+    off_centre: Tensor | None = None
+    """(n,) bool: the light lies farther from the centre than the model bears; None where nobody looked."""
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
@@ -69,7 +71,7 @@ class Cutouts:
             return self
         there: dict[str, Any] = {
             name: value.to(wanted, non_blocking=wanted.type == "cuda")
-            for name in ("image", "variance", "valid", "psf", "bits")
+            for name in ("image", "variance", "valid", "psf", "bits", "off_centre")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **there)

@@ -59,6 +59,8 @@ class RunProgress:
     """Bytes by stage, summed over the units."""
     bottleneck: str | None = None
     """The stage that the last units spent most time in."""
+    centres: Mapping[str, int] = field(default_factory=dict)
+    """Objects by where their light lay, summed over the units: see `meter.Meter`."""
 
 
 Progress = Callable[[RunProgress], None]
@@ -121,6 +123,8 @@ class InferResult:
     """Wall seconds, start-up included."""
     damaged: int = 0
     """Files of units done before that could not be read: now in the folder `damaged`, the units are done again."""
+    warning: str = ""
+    """What was odd about the positions of the objects, in one sentence; empty where nothing was."""
 
 
 @dataclass
@@ -161,15 +165,17 @@ class _Run:
 
     def finished(self, unit: Unit, result: UnitResult) -> None:
         self.parts.append(result.part)
-        stages, moved = Counter(self.stand.stages), Counter(self.stand.bytes)
+        stages, moved, centres = Counter(self.stand.stages), Counter(self.stand.bytes), Counter(self.stand.centres)
         stages.update(result.seconds)
         moved.update(result.bytes)
+        centres.update(result.centres)
         self.recent.append(result.seconds)
         lately: Counter[str] = Counter()
         for seconds in self.recent:
             lately.update(seconds)
         done, rows = self.stand.done + 1, self.stand.rows + result.part.rows
-        self.update(done=done, rows=rows, stages=stages, bytes=moved, bottleneck=bottleneck(lately))
+        changes = {"stages": stages, "bytes": moved, "centres": centres, "bottleneck": bottleneck(lately)}
+        self.update(done=done, rows=rows, **changes)
 
     def failed(self, unit: Unit, error: BaseException, attempts: int) -> None:
         reason = storage.redact(f"{type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from astroml_plugin.catalog.schema import arrow_type, vectors
 from astroml_plugin.compute.device import PLAIN_BATCH, Forward, pipelined
 from astroml_plugin.compute.memory import stamps_per_forward
-from astroml_plugin.cutouts import Cutouts, Tile, cut, to_device
+from astroml_plugin.cutouts import Cutouts, Recut, Tile, cut, offset_counts, recentred, to_device
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
 from astroml_plugin.inference.reading import BlockWork, TileWork
@@ -194,8 +194,18 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
         flags = model.task.cut_flags(item.cutouts)
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
-    bands = model.task.choose_bands(work.bands, model.ref.band)
-    parts = map_batches(model, bands, lambda batch: work.cutouts(pixels, size, batch, device, move), finish, meter)
+    bands, centring = model.task.choose_bands(work.bands, model.ref.band), model.task.settings.centring
+
+    def place(stamps: Cutouts, recut: Recut | None) -> Cutouts:
+        with torch.inference_mode():
+            placed, found = recentred(stamps.select(bands), centring, recut)
+        if found is not None:
+            meter.add_centres(model.ref.name, offset_counts(found))
+        return placed
+
+    parts = map_batches(
+        model, bands, lambda batch: work.cutouts(pixels, size, batch, device, move, place), finish, meter
+    )
     return _joined(model, parts)
 
 

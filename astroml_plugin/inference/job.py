@@ -74,3 +74,5 @@ class UnitResult:
     """Wall seconds by stage: `meter.STAGES`, and wait."""
     bytes: dict[str, int] = field(default_factory=dict)
     """Bytes by stage: read as arrays, copy to another device, encode as rows, write as Parquet."""
+    centres: dict[str, int] = field(default_factory=dict)
+    """Objects by where their light lay: see `meter.Meter`."""

@@ -1,9 +1,10 @@
-"""Wall seconds and bytes of a unit by stage."""
+"""Wall seconds and bytes of a unit by stage, and where the light of its objects lay."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class Meter:
 
     seconds: dict[str, float] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
+    centres: Counter[str] = field(default_factory=Counter)
+    """Objects by where their light lay: bundle, a space, and a key of `offset_counts`."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, stage: str, seconds: float = 0.0, count: int = 0) -> None:
@@ -32,6 +35,11 @@ class Meter:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
             if count:
                 self.bytes[stage] = self.bytes.get(stage, 0) + count
+
+    def add_centres(self, bundle: str, counts: Mapping[str, int]) -> None:
+        """Add objects of a bundle by where their light lay."""
+        with self._lock:
+            self.centres.update({f"{bundle} {place}": count for place, count in counts.items()})
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

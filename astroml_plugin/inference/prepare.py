@@ -22,6 +22,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import code_digest
+from astroml_plugin.inference.centres import median_offsets, warning
 from astroml_plugin.inference.driver import InferResult, RunProgress
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
@@ -126,13 +127,16 @@ class Prepared:
             seconds: wall time of the run, start-up included.
         """
         seconds = round(seconds, 3)
+        offsets = median_offsets(done.centres)
+        told = warning(offsets, stamps=isinstance(self.source, Stamps))
         counts = done.done, done.skipped, done.failed, done.rows, self.unplaced
-        result = InferResult(self.catalog.url, *counts, seconds, done.damaged)
+        result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told)
         shard = self.job.execution.shard
         record = {
             "result": {name: value for name, value in vars(result).items() if name != "catalog"},
             "stages": {name: round(value, 3) for name, value in done.stages.items()},
             "bytes": dict(done.bytes),
+            "centres": offsets,
             "shard": list(shard) if shard else None,
         }
         self.catalog.finish_run(self.job.run, record)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog.objects import ObjectBuckets
@@ -21,6 +22,9 @@ from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo
+
+Place = Callable[[Cutouts, cut.Recut | None], Cutouts]
+"""Brings the light of stamps to their centres; where there are pixels around them, it is told how to cut anew."""
 
 
 @lru_cache(maxsize=16)
@@ -70,9 +74,15 @@ class TileWork:
         return cut.to_device(self.tile, self.bands, device, self.pixel_scale, zero_points, move)
 
     def cutouts(
-        self, pixels: cut.DeviceTile | None, size: int, batch: int, device: str, move: cut.Move | None = None
+        self,
+        pixels: cut.DeviceTile | None,
+        size: int,
+        batch: int,
+        device: str,
+        move: cut.Move | None = None,
+        place: Place | None = None,
     ) -> Iterator[Cutouts]:
-        """Batches of stamps of side `size`, gathered on the device."""
+        """Batches of stamps of side `size`, gathered on the device; `place` centres them but for detected objects."""
         if pixels is None:
             return
         x, y = self.rows.table["x"], self.rows.table["y"]
@@ -80,7 +90,16 @@ class TileWork:
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
             jacobian = self.jacobian[part]
-            yield cut.around(pixels, x[part], y[part], size, origin=corner, jacobian=jacobian, padded=self.detected)
+            found = cut.around(pixels, x[part], y[part], size, origin=corner, jacobian=jacobian, padded=self.detected)
+
+            def recut(index: Tensor, shift: Tensor, part: slice = part) -> Cutouts:
+                chosen, by = index.cpu().numpy(), shift.cpu().numpy()
+                there = (x[part][chosen] + by[:, 0], y[part][chosen] + by[:, 1])
+                return cut.around(
+                    pixels, *there, size, origin=corner, jacobian=self.jacobian[part][chosen], padded=True
+                )
+
+            yield found if place is None or self.detected else place(found, recut)
 
 
 @dataclass(frozen=True)
@@ -108,12 +127,19 @@ class BlockWork:
         """Send nothing: stamps go to the device batch by batch."""
 
     def cutouts(
-        self, placed: None, size: int, batch: int, device: str, move: cut.Move | None = None
+        self,
+        placed: None,
+        size: int,
+        batch: int,
+        device: str,
+        move: cut.Move | None = None,
+        place: Place | None = None,
     ) -> Iterator[Cutouts]:
-        """Batches of stamps as stored, taken to the device by `move`; the task fits them to its own size."""
+        """Batches of stamps as stored, taken to the device by `move` and centred by `place`; the task fits them to its
+        own size."""
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
-            yield cut.from_stamps(
+            found = cut.from_stamps(
                 self.image[part],
                 None if self.variance is None else self.variance[part],
                 None if self.psf is None else self.psf[part],
@@ -123,6 +149,7 @@ class BlockWork:
                 device=device,
                 move=move,
             )
+            yield found if place is None else place(found, None)
 
 
 def _degrees(column: pa.ChunkedArray) -> np.ndarray:
@@ -162,7 +189,7 @@ def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixe
     scale = survey.pixel_scale if wcs is None or not pixels else wcs.pixel_scale
     tile: cut.Tile | cut.SparseTile | None = None
     if pixels and rows.table:
-        size = unit.job.stamp_size
+        size = unit.job.stamp_size + 2 * cut.REACH
         tile = survey.read_around(unit.tile, rows.table["x"], rows.table["y"], size, bands)
     elif pixels:
         tile = survey.read_tile(unit.tile, bands)

@@ -37,7 +37,7 @@ def run_unit(unit: Unit) -> UnitResult:
     write(unit.index, part, data, measured.labels, catalog, maps, meter)
     del measured, data
     trim_malloc()
-    return UnitResult(part, meter.seconds, meter.bytes)
+    return UnitResult(part, meter.seconds, meter.bytes, dict(meter.centres))
 
 
 def read_and_measure(unit: Unit, models: Sequence[RunModel], meter: Meter) -> Measured:

@@ -26,6 +26,7 @@ from astroml_plugin.cutouts import Cutouts, crop
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
 from astroml_plugin.tasks import input_unit, missing, source_check
+from astroml_plugin.tasks.centring import centring_changes, off_centre_bits
 from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.judged import Judged
 from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
@@ -57,6 +58,8 @@ class Task(Judged):
     """Splits whose outputs `calibrate` gets."""
     has_response: ClassVar[bool] = False
     """Whether the network gives a shear response, which `fit_response` fits."""
+    measures_centres: ClassVar[bool] = True
+    """Whether training measures how the stamps are centred; not where they are drawn or answered pixel by pixel."""
     learns_labels: ClassVar[bool] = True
     """Whether labels are learned from; what learns from none may be evaluated on the very stamps it was trained on."""
 
@@ -112,14 +115,15 @@ class Task(Judged):
     # ---- what a task may say -----------------------------------------------------------------------------------
 
     def for_run(self, options: Any) -> Task:
-        """The task with the options of one run (an instance of `RunOptions`); here the assumed PSF.
+        """The task with the options of one run (an instance of `RunOptions`); here the assumed PSF and centring.
 
         Raises:
             InputError: options that this bundle cannot follow.
         """
+        changes = centring_changes(self.settings.centring, options.recentre)
         if options.assumed_psf_fwhm and self.settings.psf != "none":
-            return self.with_settings(assumed_psf_fwhm=options.assumed_psf_fwhm)
-        return self
+            changes["assumed_psf_fwhm"] = options.assumed_psf_fwhm
+        return self.with_settings(**changes) if changes else self
 
     @classmethod
     def takers(cls, name: str, value: Any, tasks: Sequence[Task]) -> Sequence[Task]:
@@ -335,6 +339,7 @@ class Task(Judged):
         stamps = self.fitted_stamps(cutouts)
         needed = missing.needed_bands(self.settings.spare_bands, stamps)
         image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid, needed)
+        flags |= off_centre_bits(cutouts)
         if min(size) < self.stamp_size:
             flags |= int(ObjectFlag.EDGE)
         if self.settings.psf == "none":

@@ -7,6 +7,7 @@ from typing import Any
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.cutouts import Centring
 from astroml_plugin.tasks.input_unit import zero_point_of
 from astroml_plugin.tasks.normalisation import Normalisation
 
@@ -45,6 +46,8 @@ class TaskSettings:
     """Arcsec: where an object has no PSF, a round Gaussian of this FWHM stands in (NO_PSF is set); 0 assumes none."""
     normalisation: Normalisation = field(default_factory=Normalisation)
     """From raw pixels to network input."""
+    centring: Centring = field(default_factory=Centring)
+    """Where the light lies in the stamps; the tolerance is measured on the training split."""
     leave_out: dict[str, Any] = field(default_factory=dict)
     """Label column -> list of values (as text): such objects are neither trained nor tested on."""
 
@@ -71,6 +74,8 @@ class TaskRunOptions:
     """Band to read, for a model that takes any single one."""
     assumed_psf_fwhm: float = 0.0
     """Arcsec: as the task setting of this name, for one run; 0 leaves what the bundle says."""
+    recentre: bool | None = None
+    """Whether stamps whose light lies off their centre are moved by whole pixels; None leaves what the bundle says."""
 
 
 _CHOICES = {

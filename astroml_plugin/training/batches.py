@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts import Centring, Cutouts, recentred
 from astroml_plugin.training.labelled import Block, LabelledStamps
 
 
@@ -162,3 +162,29 @@ class StampBatches:
         source = self.data.first
         per_pixel = source.dtype.itemsize + 1 + 4 * source.has_variance
         return int(source.size[0] * source.size[1] * (len(self.bands) * per_pixel + 2 * len(self.layers)))
+
+
+@dataclass(frozen=True)
+class CentredBatches:
+    """Batches whose stamps are centred as `infer` centres them; training takes stamps as they are."""
+
+    batches: StampBatches
+    """What is centred."""
+    centring: Centring
+    """Of the bundle."""
+
+    def __len__(self) -> int:
+        """Objects."""
+        return len(self.batches)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Shuffled batches of one epoch."""
+        return self._centred(self.batches.epoch(number))
+
+    def ordered(self) -> Iterator[Batch]:
+        """All batches in row order."""
+        return self._centred(self.batches.ordered())
+
+    def _centred(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            yield replace(batch, cutouts=recentred(batch.cutouts, self.centring)[0])

@@ -18,7 +18,7 @@ from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.run_options import assign_options, run_options
-from astroml_plugin.training.batches import StampBatches
+from astroml_plugin.training.batches import CentredBatches, StampBatches
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
@@ -111,7 +111,8 @@ class _Forward:
         self.unseen = unseen_rows(model, data, usable, bands, learns_labels=own.learns_labels)
         self.rows = self.unseen.rows
         targets = task.targets(data.labels.take(pa.array(self.rows)))
-        self.stream = StampBatches(data, self.rows, targets, bands=bands, batch_size=256, layers=task.layers)
+        stream = StampBatches(data, self.rows, targets, bands=bands, batch_size=256, layers=task.layers)
+        self.stream = CentredBatches(stream, task.settings.centring)
         network = model.network(fused=True)
         self._single = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = task.inference_network(self._single)

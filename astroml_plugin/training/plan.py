@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
-from astroml_plugin.cutouts import band_index
+from astroml_plugin.cutouts import Cutouts, band_index, measured_tolerance
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.input_unit import trained_unit
 from astroml_plugin.training.batches import StampBatches
@@ -79,10 +79,23 @@ def plan_training(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> P
             f"the train split of {data.labels.num_rows} objects is empty: give more data or other fractions"
         )
     table = data.labels.take(pa.array(rows["train"]))
-    task = task.fit_to_training(table, data.sample(rows["train"], _SAMPLE, recipe.training.seed))
+    sample = data.sample(rows["train"], _SAMPLE, recipe.training.seed)
+    task = _with_tolerance(task.fit_to_training(table, sample), sample)
     targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
     task.check_splits(targets)
     return Plan(recipe, task, data, rows, targets, training_identity(recipe, data, processes))
+
+
+def _with_tolerance(task: Task, stamps: Cutouts) -> Task:
+    """The task with the centring that some training stamps show, unless the recipe gives it.
+
+    Tasks that learn pixels or draw stamps take every stamp as it is.
+    """
+    centring = task.settings.centring
+    if task.layers or not task.measures_centres or centring.tolerance > 0:
+        return task
+    tolerance = measured_tolerance(task.fitted_stamps(stamps), centring.width)
+    return task.with_settings(centring=replace(centring, tolerance=tolerance))
 
 
 def training_identity(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> str:

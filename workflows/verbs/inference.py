@@ -24,6 +24,8 @@ def _infer(options: argparse.Namespace) -> int:
             f"warning: {result.damaged} files of units done before were damaged: they are in {result.catalog}/damaged"
         )
         print(f"{warn}, and their units were done again", file=sys.stderr)
+    if result.warning:
+        print(f"warning: {result.warning}", file=sys.stderr)
     if result.units_failed:
         print(_why_failed(result.catalog), file=sys.stderr)
     rate = result.rows / result.seconds if result.seconds else 0.0

@@ -82,6 +82,7 @@ class GenerateTask(Task):
 
     Settings: ClassVar[type[TaskSettings]] = GenerateSettings
     learns_labels: ClassVar[bool] = False
+    measures_centres: ClassVar[bool] = False
     labels = ()
     outputs = len(TERMS) + len(SHAPES)
 

@@ -1,0 +1,167 @@
+"""Where the light lies in a stamp, and stamps that are moved so that it lies where it should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutouts import (
+    Centring,
+    Cutouts,
+    Tile,
+    around,
+    from_stamps,
+    light_centre,
+    measured_tolerance,
+    offset_counts,
+    recentred,
+    to_device,
+)
+
+SIDE = 40
+TRAINED = Centring(tolerance=0.5)
+
+
+def blobs(places: np.ndarray, peak: float = 50.0, bands: int = 1, seed: int = 1, level: float = 0.0) -> np.ndarray:
+    """(n, bands, SIDE, SIDE) galaxies of sigma 2.2 px at pixel SIDE // 2 + places (n, 2), noise 1."""
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    square = (x - places[:, 0, None, None]) ** 2 + (y - places[:, 1, None, None]) ** 2
+    noise = np.random.default_rng(seed).normal(0, 1, (len(places), bands, SIDE, SIDE))
+    return (peak * np.exp(-square / (2 * 2.2**2))[:, None] + noise + level).astype(np.float32)
+
+
+def stamps(image: np.ndarray, *, variance: bool = True) -> Cutouts:
+    bands = tuple("griz"[: image.shape[1]])
+    return from_stamps(image, np.ones_like(image) if variance else None, None, bands=bands)
+
+
+def scattered(count: int = 300, reach: float = 2.5, seed: int = 2) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-reach, reach, (count, 2))
+
+
+@pytest.mark.parametrize("variance", [True, False])
+@pytest.mark.parametrize("level", [0.0, 1e4])
+def test_centres_are_found_within_their_errors(variance: bool, level: float) -> None:
+    places = scattered()
+    found = light_centre(stamps(blobs(places, level=level), variance=variance))
+    pull = (found.offset.numpy() - places) / found.error.numpy()[:, None]
+    assert np.abs(found.offset.numpy() - places).max() < 0.2
+    assert 0.8 < pull.std() < 1.3
+    assert bool(found.single.all())
+
+
+def test_bands_are_weighted_by_their_noise() -> None:
+    image = blobs(scattered(), bands=2)
+    noisy = np.random.default_rng(5).normal(0, 30, image[:, 1].shape)
+    image[:, 1] += noisy
+    variance = np.stack([np.ones_like(image[:, 0]), np.full_like(image[:, 0], 901.0)], axis=1)
+    both = light_centre(from_stamps(image, variance, None, bands=("g", "r")))
+    alone = light_centre(from_stamps(image[:, :1], variance[:, :1], None, bands=("g",)))
+    assert float((both.offset - alone.offset).abs().max()) < 0.05
+
+
+def test_what_cannot_be_centred_stays_where_it_is() -> None:
+    image = blobs(np.full((4, 2), 2.0))
+    image[0] = np.random.default_rng(3).normal(0, 1, image[0].shape)  # nothing there
+    image[1, :, SIDE // 2 + 1, SIDE // 2] = np.nan  # the core is damaged
+    image[2, :, SIDE // 2 + 9, SIDE // 2] = np.nan  # far from it
+    given = stamps(image)
+    found = light_centre(given)
+    assert found.error.isinf().tolist() == [True, True, False, False]
+    placed, _ = recentred(given, TRAINED)
+    assert torch.equal(placed.image[:2], given.image[:2])
+    assert placed.off_centre is not None and not bool(placed.off_centre.any())
+    assert not torch.equal(placed.image[2], given.image[2])
+
+
+def test_light_lies_within_half_a_pixel_of_the_centre_afterwards() -> None:
+    places = scattered(reach=3.2)
+    placed, found = recentred(stamps(blobs(places, peak=200)), TRAINED)
+    assert float(light_centre(placed).offset.abs().max()) < 0.55
+    assert placed.off_centre is not None and not bool(placed.off_centre.any())
+    assert found is not None and float((found.offset - torch.from_numpy(places)).abs().max()) < 0.1
+
+
+def test_a_stamp_is_moved_as_it_was_drawn_but_for_its_rim() -> None:
+    centred = blobs(np.zeros((1, 2)))
+    given = stamps(np.roll(centred, (2, -1), (2, 3)))
+    placed, _ = recentred(given, TRAINED)
+    assert np.array_equal(placed.image.numpy()[..., 2:-2, 2:-2], centred[..., 2:-2, 2:-2])
+    assert bool(placed.valid.all()) and int(placed.flags.sum()) == 0
+    assert float(placed.image[..., -1, :].std()) < 1.5  # the rim mirrors what is beside it: noise as elsewhere
+
+
+def test_stamps_of_a_tile_are_cut_anew() -> None:
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:120, :160]
+    image = (200 * np.exp(-((x - 81.2) ** 2 + (y - 60.9) ** 2) / 9) + rng.normal(0, 1, x.shape)).astype(np.float32)
+    tile = to_device(Tile(image[None], np.ones_like(image)[None]), ("r",))
+
+    def cut(x: float, y: float) -> Cutouts:
+        jacobian = np.full((1, 2, 2), np.nan)
+        return around(tile, np.array([x]), np.array([y]), SIDE, origin=(0, 0), jacobian=jacobian)
+
+    one_based = cut(82.2, 61.9)
+    placed, _ = recentred(one_based, TRAINED, lambda index, shift: cut(*(shift[0].numpy() + (82.2, 61.9))))
+    assert torch.equal(placed.image, cut(81.2, 60.9).image)
+
+
+def test_only_what_lies_beyond_the_tolerance_is_moved() -> None:
+    places = np.array([[0.4, 0.0], [0.8, 0.0], [1.4, 0.0]])
+    given = stamps(blobs(places, peak=500))
+    placed, _ = recentred(given, replace(TRAINED, tolerance=1.0))
+    assert [torch.equal(a, b) for a, b in zip(placed.image, given.image)] == [True, True, False]
+
+
+def test_what_is_not_moved_is_marked() -> None:
+    places = np.array([[0.4, 0.0], [0.7, 0.0], [1.0, 1.0], [6.0, 0.0]])
+    given = stamps(blobs(places, peak=500))
+    kept, _ = recentred(given, replace(TRAINED, recentre=False))
+    assert torch.equal(kept.image, given.image)
+    assert kept.off_centre is not None and kept.off_centre.tolist() == [False, False, True, True]
+    moved, _ = recentred(given, TRAINED)
+    assert moved.off_centre is not None and moved.off_centre.tolist() == [False, False, False, True]
+    faint, _ = recentred(stamps(blobs(places[2:3], peak=1.0)), replace(TRAINED, recentre=False))
+    assert faint.off_centre is not None and not bool(faint.off_centre.any())
+
+
+def test_light_with_a_neighbour_stays_where_it_is() -> None:
+    pair = blobs(np.zeros((3, 2)), peak=100) + blobs(np.array([[6.0, 0.0], [7.0, 0.0], [5.5, 2.5]]), peak=160)
+    given = stamps(pair)
+    placed, _ = recentred(given, TRAINED)
+    assert torch.equal(placed.image, given.image)
+    assert placed.off_centre is not None and bool(placed.off_centre.all())
+
+
+def test_nothing_is_done_without_a_tolerance_or_to_pictures() -> None:
+    image = blobs(np.full((2, 2), 1.0))
+    assert recentred(stamps(image), Centring())[1] is None
+    picture = from_stamps(image.clip(0, 255).astype(np.uint8), None, None, bands=("r",))
+    assert recentred(picture, TRAINED)[1] is None
+    assert measured_tolerance(picture, 2.0) == 0
+
+
+def test_the_tolerance_is_what_the_training_stamps_keep_to() -> None:
+    assert measured_tolerance(stamps(blobs(scattered(reach=0.5))), 2.0) == 0.5
+    assert measured_tolerance(stamps(blobs(scattered(reach=1.5))), 2.0) == pytest.approx(1.35, abs=0.1)
+    assert measured_tolerance(stamps(blobs(scattered(reach=0.5), peak=0.0)), 2.0) == 0  # no light
+    assert measured_tolerance(stamps(blobs(scattered(20, reach=0.5))), 2.0) == 0  # too few
+    assert measured_tolerance(stamps(blobs(scattered(reach=0.5) + 8.0)), 2.0) == 0  # elsewhere
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="tolerance of 9"):
+        Centring(tolerance=9)
+    with pytest.raises(InputError, match="width of 0"):
+        Centring(width=0)
+
+
+def test_offsets_are_counted_in_tenths_of_a_pixel() -> None:
+    found = light_centre(stamps(blobs(np.array([[1.0, -0.5]] * 50), peak=400)))
+    counts = offset_counts(found)
+    assert sum(count for place, count in counts.items() if place.startswith("x")) == 50
+    assert max(counts, key=lambda place: counts[place]) in ("x+10", "y-5")
