@@ -74,7 +74,8 @@ def test_what_cannot_be_centred_stays_where_it_is() -> None:
     assert found.error.isinf().tolist() == [True, True, False, False]
     placed, _ = recentred(given, TRAINED)
     assert torch.equal(placed.image[:2], given.image[:2])
-    assert placed.off_centre is not None and not bool(placed.off_centre.any())
+    assert placed.off_centre is not None
+    assert not bool(placed.off_centre.any())
     assert not torch.equal(placed.image[2], given.image[2])
 
 
@@ -82,8 +83,10 @@ def test_light_lies_within_half_a_pixel_of_the_centre_afterwards() -> None:
     places = scattered(reach=3.2)
     placed, found = recentred(stamps(blobs(places, peak=200)), TRAINED)
     assert float(light_centre(placed).offset.abs().max()) < 0.55
-    assert placed.off_centre is not None and not bool(placed.off_centre.any())
-    assert found is not None and float((found.offset - torch.from_numpy(places)).abs().max()) < 0.1
+    assert placed.off_centre is not None
+    assert not bool(placed.off_centre.any())
+    assert found is not None
+    assert float((found.offset - torch.from_numpy(places)).abs().max()) < 0.1
 
 
 def test_a_stamp_is_moved_as_it_was_drawn_but_for_its_rim() -> None:
@@ -91,7 +94,8 @@ def test_a_stamp_is_moved_as_it_was_drawn_but_for_its_rim() -> None:
     given = stamps(np.roll(centred, (2, -1), (2, 3)))
     placed, _ = recentred(given, TRAINED)
     assert np.array_equal(placed.image.numpy()[..., 2:-2, 2:-2], centred[..., 2:-2, 2:-2])
-    assert bool(placed.valid.all()) and int(placed.flags.sum()) == 0
+    assert bool(placed.valid.all())
+    assert int(placed.flags.sum()) == 0
     assert float(placed.image[..., -1, :].std()) < 1.5  # the rim mirrors what is beside it: noise as elsewhere
 
 
@@ -106,7 +110,7 @@ def test_stamps_of_a_tile_are_cut_anew() -> None:
         return around(tile, np.array([x]), np.array([y]), SIDE, origin=(0, 0), jacobian=jacobian)
 
     one_based = cut(82.2, 61.9)
-    placed, _ = recentred(one_based, TRAINED, lambda index, shift: cut(*(shift[0].numpy() + (82.2, 61.9))))
+    placed, _ = recentred(one_based, TRAINED, lambda index, by: cut(82.2 + float(by[0, 0]), 61.9 + float(by[0, 1])))
     assert torch.equal(placed.image, cut(81.2, 60.9).image)
 
 
@@ -122,11 +126,14 @@ def test_what_is_not_moved_is_marked() -> None:
     given = stamps(blobs(places, peak=500))
     kept, _ = recentred(given, replace(TRAINED, recentre=False))
     assert torch.equal(kept.image, given.image)
-    assert kept.off_centre is not None and kept.off_centre.tolist() == [False, False, True, True]
+    assert kept.off_centre is not None
+    assert kept.off_centre.tolist() == [False, False, True, True]
     moved, _ = recentred(given, TRAINED)
-    assert moved.off_centre is not None and moved.off_centre.tolist() == [False, False, False, True]
+    assert moved.off_centre is not None
+    assert moved.off_centre.tolist() == [False, False, False, True]
     faint, _ = recentred(stamps(blobs(places[2:3], peak=1.0)), replace(TRAINED, recentre=False))
-    assert faint.off_centre is not None and not bool(faint.off_centre.any())
+    assert faint.off_centre is not None
+    assert not bool(faint.off_centre.any())
 
 
 def test_light_with_a_neighbour_stays_where_it_is() -> None:
@@ -134,7 +141,8 @@ def test_light_with_a_neighbour_stays_where_it_is() -> None:
     given = stamps(pair)
     placed, _ = recentred(given, TRAINED)
     assert torch.equal(placed.image, given.image)
-    assert placed.off_centre is not None and bool(placed.off_centre.all())
+    assert placed.off_centre is not None
+    assert bool(placed.off_centre.all())
 
 
 def test_nothing_is_done_without_a_tolerance_or_to_pictures() -> None:
@@ -165,3 +173,13 @@ def test_offsets_are_counted_in_tenths_of_a_pixel() -> None:
     counts = offset_counts(found)
     assert sum(count for place, count in counts.items() if place.startswith("x")) == 50
     assert max(counts, key=lambda place: counts[place]) in ("x+10", "y-5")
+
+
+def test_both_ways_of_moving_agree() -> None:
+    from astroml_plugin.cutouts import centring
+
+    given = np.random.default_rng(1).normal(size=(49, 2, 12, 12))
+    shift = np.mgrid[-3:4, -3:4].reshape(2, -1).T
+    into = given.copy()
+    centring._move(into, given, list(range(49)), shift.tolist())
+    assert np.array_equal(into, centring._moved(torch.from_numpy(given), torch.from_numpy(shift)).numpy())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -141,8 +142,7 @@ def recentred(stamps: Cutouts, centring: Centring, recut: Recut | None = None) -
         shift = torch.where(far[:, None], found.offset.round().clamp(-REACH, REACH), 0.0).to(torch.int64)
         index = far.nonzero().flatten()
         if len(index):
-            moved = _moved(stamps.take(index), shift[index]) if recut is None else recut(index, shift[index])
-            stamps = _replaced(stamps, index, moved)
+            stamps = _with(stamps, index, shift[index], None if recut is None else recut(index, shift[index]))
         left = found.offset - shift
     beyond = left.abs().amax(1) - centring.tolerance
     off = ((beyond > _BEYOND) & (beyond > _SIGNIFICANT * found.error) & found.single) | lost
@@ -210,12 +210,12 @@ def _slopes(total: Tensor, x: Tensor, y: Tensor, spread: Tensor, width: float) -
 
 def _noise(noise: Tensor, width: float) -> Tensor:
     """(n,) noise of the light under the weight, from that of a pixel."""
-    return noise * (math.pi**0.5 * width)
+    return noise * (math.sqrt(math.pi) * width)
 
 
 def _error(total: Tensor, gain: Tensor, noise: Tensor, width: float) -> Tensor:
     """(n,) error of a centre in x or y."""
-    return gain * _noise(noise, width) * (width / 2**0.5) / total.clamp_min(1e-30)
+    return gain * _noise(noise, width) * (width / math.sqrt(2.0)) / total.clamp_min(1e-30)
 
 
 def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
@@ -224,7 +224,7 @@ def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
     half = min(_HALF, (min(height, width) - 1) // 2)
     here = (..., slice(height // 2 - half, height // 2 + half + 1), slice(width // 2 - half, width // 2 + half + 1))
     image, valid = stamps.image[here], stamps.valid[here]
-    complete = bool(stamps.valid.all()) if stamps.valid.is_cuda else bool(stamps.valid.numpy().all())
+    complete = _all(stamps.valid)
     known = stamps.image if complete else stamps.image.masked_fill(~stamps.valid, torch.nan)
     rim = torch.cat([known[..., 0, :], known[..., -1, :], known[..., 0], known[..., -1]], -1)[..., ::_RIM_STEP]
     level = (rim.median(-1) if complete else rim.nanmedian(-1)).values
@@ -246,30 +246,52 @@ def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
     return (image * weight[..., None, None]).sum(1), (weight.square() * variance).sum(1).sqrt()
 
 
-def _moved(stamps: Cutouts, shift: Tensor) -> Cutouts:
-    """Stamps about a pixel that lies (n, 2) pixels x, y from their centre pixel; bare rims mirror what is beside."""
-    across, up = (_mirrored(int(stamps.image.shape[axis]), shift[:, number]) for axis, number in ((-1, 0), (-2, 1)))
-    which = torch.arange(len(shift), device=shift.device)[:, None, None]
-    changed: dict[str, Any] = {
-        name: value.movedim(1, -1)[which, up[:, :, None], across[:, None, :]].movedim(-1, 1).contiguous()
-        for name in ("image", "variance", "valid")
-        if (value := getattr(stamps, name)) is not None
-    }
+def _with(stamps: Cutouts, index: Tensor, shift: Tensor, anew: Cutouts | None) -> Cutouts:
+    """Stamps with those of `index` (k,) replaced by the ones cut anew, or moved by `shift` (k, 2)."""
+    changed: dict[str, Any] = {}
+    for name in ("image", "variance", "valid", "flags"):
+        value = getattr(stamps, name)
+        if value is None or (anew is None and (name == "flags" or (name == "valid" and _all(value)))):
+            continue
+        changed[name] = value.clone()
+        if anew is not None:
+            changed[name][index] = getattr(anew, name)
+        elif value.is_cuda:
+            changed[name][index] = _moved(value[index], shift)
+        else:
+            _move(changed[name].numpy(), value.numpy(), index.tolist(), shift.tolist())
     return replace(stamps, **changed)
 
 
+def _all(valid: Tensor) -> bool:
+    """Whether all are true: NumPy's is faster than torch's on a CPU."""
+    return bool(valid.all() if valid.is_cuda else valid.numpy().all())
+
+
+def _moved(value: Tensor, shift: Tensor) -> Tensor:
+    """Stamps (k, band, y, x) about a pixel that lies (k, 2) pixels x, y from their centre; bare rims mirror."""
+    across, up = (_mirrored(int(value.shape[axis]), shift[:, number]) for axis, number in ((-1, 0), (-2, 1)))
+    which = torch.arange(len(shift), device=shift.device)[:, None, None]
+    return value.movedim(1, -1)[which, up[:, :, None], across[:, None, :]].movedim(-1, 1)
+
+
 def _mirrored(side: int, shift: Tensor) -> Tensor:
-    """(n, side) numbers of the pixels that stand along an axis after a move."""
+    """(k, side) numbers of the pixels that stand along an axis after a move."""
     place = torch.arange(side, device=shift.device) + shift[:, None]
     return (side - 1) - ((side - 1) - place.abs()).abs()
 
 
-def _replaced(stamps: Cutouts, index: Tensor, moved: Cutouts) -> Cutouts:
-    """Stamps with those of `index` replaced."""
-    if len(index) == len(stamps):
-        return replace(moved, jacobian=stamps.jacobian)
-    changed: dict[str, Any] = {}
-    for name in ("image", "variance", "valid", "flags"):
-        if (value := getattr(stamps, name)) is not None:
-            changed[name] = value.index_copy(0, index, getattr(moved, name))
-    return replace(stamps, **changed)
+def _move(into: np.ndarray, given: np.ndarray, index: list[int], shift: list[list[int]]) -> None:
+    """`_moved` of the stamps of an index on a CPU, in place: slices are ten times faster there."""
+    for which, by in zip(index, shift):
+        old, new = given[which], into[which]
+        for axis, step in ((2, by[0]), (1, by[1])):
+            old, new = old.swapaxes(axis, 2), new.swapaxes(axis, 2)
+            side = old.shape[2]
+            if step > 0:
+                new[..., : side - step] = old[..., step:]
+                new[..., side - step :] = old[..., side - 2 : side - 2 - step : -1]
+            elif step < 0:
+                new[..., -step:] = old[..., : side + step]
+                new[..., :-step] = old[..., -step:0:-1]
+            new, old = new.swapaxes(axis, 2), new.swapaxes(axis, 2).copy()

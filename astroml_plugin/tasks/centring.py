@@ -19,10 +19,10 @@ def centring_changes(centring: Centring, recentre: bool | None) -> dict[str, Any
     Raises:
         InputError: the bundle cannot move stamps.
     """
-    if recentre is None or recentre == centring.recentre:
-        return {}
     if recentre and centring.tolerance <= 0:
         raise InputError("this bundle does not know how its training stamps were centred: leave recentre away")
+    if recentre is None or recentre == centring.recentre:
+        return {}
     return {"centring": replace(centring, recentre=recentre)}
 
 
