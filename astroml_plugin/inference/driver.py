@@ -124,7 +124,7 @@ class InferResult:
     damaged: int = 0
     """Files of units done before that could not be read: now in the folder `damaged`, the units are done again."""
     warning: str = ""
-    """What was odd about the positions of the objects, in one sentence; empty where nothing was."""
+    """One sentence where the positions of the objects are off in the median; else empty."""
 
 
 @dataclass

@@ -169,9 +169,9 @@ class CentredBatches:
     """Batches whose stamps are centred as `infer` centres them; training takes stamps as they are."""
 
     batches: StampBatches
-    """What is centred."""
+    """Batches of stamps as they are stored."""
     centring: Centring
-    """Of the bundle."""
+    """Setting of the bundle's task."""
 
     def __len__(self) -> int:
         """Objects."""
