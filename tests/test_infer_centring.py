@@ -60,7 +60,7 @@ def places(width: int, height: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def sky(tmp_path_factory: pytest.TempPathFactory) -> str:
     url = str(tmp_path_factory.mktemp("off") / "sky.zarr")
-    universe.make_survey(url, shape=(420, 420), tile_size=300, halo=32, change=grid_of_blobs)
+    universe.make_survey(url, bands=("g", "r"), shape=(420, 420), tile_size=300, halo=32, change=grid_of_blobs)
     return url
 
 

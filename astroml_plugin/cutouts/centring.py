@@ -142,7 +142,9 @@ def recentred(stamps: Cutouts, centring: Centring, recut: Recut | None = None) -
         shift = torch.where(far[:, None], found.offset.round().clamp(-REACH, REACH), 0.0).to(torch.int64)
         index = far.nonzero().flatten()
         if len(index):
-            stamps = _with(stamps, index, shift[index], None if recut is None else recut(index, shift[index]))
+            stamps = _with(
+                stamps, index, shift[index], None if recut is None else recut(index, shift[index]).select(stamps.bands)
+            )
         left = found.offset - shift
     beyond = left.abs().amax(1) - centring.tolerance
     off = ((beyond > _BEYOND) & (beyond > _SIGNIFICANT * found.error) & found.single) | lost
@@ -249,17 +251,18 @@ def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
 def _with(stamps: Cutouts, index: Tensor, shift: Tensor, anew: Cutouts | None) -> Cutouts:
     """Stamps with those of `index` (k,) replaced by the ones cut anew, or moved by `shift` (k, 2)."""
     changed: dict[str, Any] = {}
-    for name in ("image", "variance", "valid", "flags"):
-        value = getattr(stamps, name)
-        if value is None or (anew is None and (name == "flags" or (name == "valid" and _all(value)))):
+    for name in ("image", "variance", "valid", "bits"):
+        value, cut = getattr(stamps, name), None if anew is None else getattr(anew, name)
+        if (value is None and cut is None) or (anew is None and name == "valid" and _all(value)):
             continue
-        changed[name] = value.clone()
+        into = torch.zeros_like(stamps.image, dtype=torch.uint8) if value is None else value.clone()
         if anew is not None:
-            changed[name][index] = getattr(anew, name)
+            into[index] = torch.zeros_like(into[:1]) if cut is None else cut
         elif value.is_cuda:
-            changed[name][index] = _moved(value[index], shift)
+            into[index] = _moved(value[index], shift)
         else:
-            _move(changed[name].numpy(), value.numpy(), index.tolist(), shift.tolist())
+            _move(into.numpy(), value.numpy(), index.tolist(), shift.tolist())
+        changed[name] = into
     return replace(stamps, **changed)
 
 
