@@ -265,7 +265,59 @@ def layouts() -> Iterator[Layout]:
         ("THING", "other"),
     )
     yield Layout("more names", "night2.fits", tuple(P(n, r, values="image" if n == "THING" else "") for n, r in more))
+    yield from strangers()
     yield from wrong_guesses()
+
+
+def strangers() -> Iterator[Layout]:
+    """Files of observatories that no rule names."""
+    parts = ("SAMP", "other"), ("TIME", "exposure")
+    wfc3 = (("SCI", "image"), ("ERR", "std"), ("DQ", "mask"), *parts)
+    yield Layout("HST WFC3 flt", "ib6w_flt.fits", tuple(P(n, r) for n, r in wfc3), {"TELESCOP": "HST"})
+    gemini = (("SCI", "image"), ("VAR", "variance"), ("DQ", "mask"), ("OBJMASK", "labels"))
+    yield Layout("Gemini", "N20200101S0001_stack.fits", tuple(P(n, r) for n, r in gemini))
+    kcwi = (
+        P("", "image", shape=(3, *SHAPE)),
+        *(P(n, r, shape=(3, *SHAPE)) for n, r in (("MASK", "mask"), ("UNCERT", "std"))),
+    )
+    yield Layout("KCWI", "kb200101_00001_icubed.fits", kcwi)
+    tess = (P("CAMERA.CCD 1.1 cal", "image"), P("CAMERA.CCD 1.1 uncert", "std"))
+    yield Layout("TESS", "tess2018206-s0001-1-1-0120-s_ffic.fits", tess)
+    yield Layout("TESS pixels", "tess-s0001-0120-s_tp.fits", (P("APERTURE", "other", values="mask"),))
+    califa = (("ERROR", "std"), ("ERRWEIGHT", "weight"), ("BADPIX", "mask"), ("FIBCOVER", "exposure"))
+    yield Layout("CALIFA", "NGC5000.V500.rscube.fits", (P("", "image"), *(P(n, r) for n, r in califa)))
+    yield Layout(
+        "SCUBA-2", "scuba2_cal.fits", (P("", "image", shape=(1, *SHAPE)), P("VARIANCE", "variance", shape=(1, *SHAPE)))
+    )
+    eso = {"HDUCLAS2": "DATA"}
+    maps = (("SPX_MFLUX", "image"), ("SPX_MFLUX_IVAR", "weight"), ("SPX_SNR", "other"), ("BINID", "other"))
+    yield Layout("MaNGA maps", "manga-MAPS.fits", tuple(P(n, r, eso if r != "weight" else {}) for n, r in maps))
+    yield from _single(
+        "eROSITA",
+        {"TELESCOP": "eROSITA"},
+        **{"em01_020_Image_c020": "image", "em01_020_ExpMap_c020": "exposure", "em01_020_BkgMap_c020": "other"},
+        **{"em01_020_DetMask_c020": "mask"},
+    )
+    yield from _single(
+        "LoTSS", {"BUNIT": "JY/BEAM"}, P000_mosaic="image", P000_mosaic_rms="std", P000_mosaic_weights="weight"
+    )
+    alma = {"image.pbcor": "image", "pb": "other", "mask": "mask", "residual": "other"}
+    name = "member.uid___A001.J1058_sci.spw25.mfs.I"
+    yield from (Layout("ALMA", f"{name}.{part}.fits", (P("", role),)) for part, role in alma.items())
+    yield from _single("SWarp", {}, coadd="image", coadd_DOT_weight="weight", coadd_area="other")
+    yield from _single("SExtractor", {}, check_seg="labels", check_bkg_rms="std", check_background="other")
+    cp = {"osi": "image", "osw": "weight", "osd": "mask", "ope": "exposure"}
+    yield from (
+        Layout("DECam CP stack", f"c4d_170316_062107_{n}_z_ls9.fits.fz", (P("", r),), compressed=True)
+        for n, r in cp.items()
+    )
+    yield from _single(
+        "AKARI", {}, **{"2700_N60_image": "image", "2700_N60_sigma": "std", "2700_N60_nscan": "exposure"}
+    )
+    yield Layout(
+        "spectra in rows", "spPlate-0266-51630.fits", (P("", "other", {"COEFF0": 3.58}, sky=False, values="image"),)
+    )
+    yield Layout("DRAGONS pixels", "jw_uncal.fits", (P("SCI", "image"), P("PIXELDQ", "mask"), P("GROUPDQ", "mask")))
 
 
 def wrong_guesses() -> Iterator[Layout]:

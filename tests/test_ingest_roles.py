@@ -224,3 +224,32 @@ def test_unknown_bits_are_bad_and_that_is_said(tmp_path: Path, client: Any) -> N
     assert any("what the values of DQ mean is not known" in warning for warning in result.warnings)
     _, survey = run(client, path, tmp_path / "t.zarr", mask_map="bits:1=BAD,2=SATURATED,4=IGNORE")
     assert whole(survey, "a", "mask")[0, 0, :3].tolist() == [MaskBit.SATURATED, 0, 0]
+
+
+def test_parts_of_one_image_in_several_files_come_together_by_their_names(tmp_path: Path, client: Any) -> None:
+    names = {"int": "image", "unc": "std", "cov": "exposure", "msk": "mask"}
+    for atlas in ("1497p015", "1498p015"):
+        for part, role in names.items():
+            write(tmp_path, P("", role), file=f"{atlas}_ac51-w1-{part}-3.fits")
+    result, survey = run(client, str(tmp_path / "*.fits"), tmp_path / "s.zarr")
+    assert list(survey.images()) == ["1497p015_ac51-w1-int-3", "1498p015_ac51-w1-int-3"]
+    errors = fits.getdata(tmp_path / "1498p015_ac51-w1-unc-3.fits").astype(float)
+    np.testing.assert_allclose(whole(survey, "1498p015_ac51-w1-int-3", "variance")[0], errors**2, rtol=1e-6)
+    assert (whole(survey, "1497p015_ac51-w1-int-3", "mask") > 0).sum() == 9
+    said = " | ".join(result.warnings)
+    assert "1497p015_ac51-w1-int-3 (1497p015_ac51-w1-cov-3 as its exposure" in said
+    again, _ = run(client, str(tmp_path / "*.fits"), tmp_path / "s.zarr")
+    assert (again.units_done, again.units_skipped) == (0, 2)
+    alone = str(tmp_path / "1497p015_ac51-w1-unc-3.fits")
+    with pytest.raises(InputError, match="give its image with it"):
+        run(client, alone, tmp_path / "t.zarr")
+
+
+def test_numbers_of_the_wcs_that_are_text_are_read(tmp_path: Path, client: Any) -> None:
+    _, survey = run(client, write(tmp_path, P("", "image", {"CRPIX1": "14.0"})), tmp_path / "s.zarr")
+    wcs = survey.images()["a"].wcs()
+    assert wcs is not None
+    np.testing.assert_allclose(wcs.to_sky(13.0, 11.0), [[150.0], [2.0]], atol=1e-9)
+    result, survey = run(client, write(tmp_path, P("", "image", {"CRPIX1": "x"}), file="b.fits"), tmp_path / "t.zarr")
+    assert survey.images()["b"].wcs() is None
+    assert any("has no sky coordinates: its WCS cannot be used" in warning for warning in result.warnings)

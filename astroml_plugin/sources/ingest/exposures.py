@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from astroml_plugin.core import storage
@@ -71,8 +72,13 @@ def needed(pattern: str, url: str) -> str:
     return found
 
 
-def exposures(url: str, options: FitsOptions) -> list[Exposure]:
-    """The images of one file with what belongs to them, from the same file or by the patterns.
+def exposures(url: str, options: FitsOptions, beside: Mapping[str, str] = MappingProxyType({})) -> list[Exposure]:
+    """The images of one file with what belongs to them, from the same file, by the patterns, or from `beside`.
+
+    Args:
+        url: the file.
+        options: of the ingest.
+        beside: role -> file that holds the planes of that role.
 
     Raises:
         InputError: the file cannot be read, or holds no image of which it is known that it is one.
@@ -85,7 +91,7 @@ def exposures(url: str, options: FitsOptions) -> list[Exposure]:
     notes = [*_lost(planes), *(_unread_wcs(image) for image in images if image.wcs_problem)]
     found, more = _paired(found, [plane for plane in planes if plane.role in COMPANIONS])
     patterns = {VARIANCE: options.variance_pattern, WEIGHT: options.weight_pattern, MASK: options.mask_pattern}
-    given = {role: needed(pattern, url) for role, pattern in patterns.items() if pattern}
+    given = {**beside, **{role: needed(pattern, url) for role, pattern in patterns.items() if pattern}}
     listed = {other: tuple(list_planes(other, roles if other == url else None)) for other in {*given.values()}}
     found = [_with_files(exposure, number, given, listed) for number, exposure in enumerate(found)]
     return [replace(found[0], notes=(*found[0].notes, *notes, *more)), *found[1:]]
@@ -203,8 +209,9 @@ def _with_files(
                 f"{exposure.image.size}: give files of one pixel grid"
             )
         added[role] = plane
-    if {VARIANCE, WEIGHT} & {*added}:
-        added = {STD: None, VARIANCE: None, WEIGHT: None, **added}
+    noise = (VARIANCE, STD, WEIGHT, EXPOSURE)
+    if {*noise} & {*added}:  # they come before those of the image's own file
+        added = {**dict.fromkeys(noise), **added}
     return replace(exposure, **added)
 
 

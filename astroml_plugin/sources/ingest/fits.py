@@ -23,6 +23,10 @@ from astroml_plugin.sources.ingest.words import IMAGE, PSF, UNCLEAR
 
 _OWN_CARDS = ("HDUCLAS1", "HDUCLAS2", "HDUCLAS3", "SCIDATA", "ERRDATA", "QUALDATA", "UTYPE")
 _SHARED_CARDS = ("IMAGETYP", "OBSTYPE", "FILTER", "BAND")
+_DISPERSED = ("DISPAXIS", "COEFF0", "DC-FLAG")
+"""Cards of spectra, also of several in the rows of one plane."""
+
+_WCS_NUMBERS = tuple(f"{card}{axis}" for card in ("CRPIX", "CRVAL", "CDELT") for axis in (1, 2))
 _MASK_CARDS = re.compile(r"^(MP_|BIT\d|MSK[NMV])")
 _MASK_SHARED = ("PLVER", "INSTRUME", "TELESCOP", "SURVEY")
 _SKY_AXIS = re.compile(r"^(RA|DEC|[GESH]LON|[GESH]LAT|..LN|..LT)\b")
@@ -71,7 +75,8 @@ def list_images(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]
     if not any(plane.role == IMAGE for plane in planes):
         told = "; ".join(f"{plane.label} is {plane.role} ({plane.why})" for plane in planes[:4])
         raise InputError(
-            f"{shown} holds no image of the sky: {told}; say otherwise with --roles {planes[0].extname}=image"
+            f"{shown} holds no image of the sky: {told}; give its image with it, or say otherwise with "
+            f"--roles {planes[0].extname}=image"
         )
     return planes
 
@@ -88,7 +93,9 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
     unit = str(_keyword(header, primary, "BUNIT") or "").strip()
     cards = {card: str(header[card]).strip() for card in _OWN_CARDS if card in header}
     cards |= {card: str(value) for card in _SHARED_CARDS if (value := _keyword(header, primary, card)) is not None}
-    coordinates, problem = _coordinates(header)
+    if dispersed := next((card for card in _DISPERSED if card in header), ""):
+        cards["dispersed"] = dispersed
+    coordinates, problem = _coordinates(_with_numbers(header))
     return Plane(
         url=file.url,
         hdu=number,
@@ -116,12 +123,25 @@ def _name(header: Any) -> str:
     return "" if name.upper() == "PRIMARY" or name.upper().startswith("COMPRESSED_") else name
 
 
+def _with_numbers(header: Any) -> Any:
+    """The header with numbers of the WCS that stand there as text."""
+    texts = {card: header[card] for card in _WCS_NUMBERS if isinstance(header.get(card), str)}
+    if not texts:
+        return header
+    header = header.copy()
+    header.update({card: number for card, text in texts.items() if (number := _number(text)) is not None})
+    return header
+
+
 def _coordinates(header: Any) -> tuple[str | None, str]:
     """(world-coordinate cards or None, why those that are there cannot be used)."""
-    cards = wcs_cards(header)
+    texts = [card for card in _WCS_NUMBERS if isinstance(header.get(card), str)]
+    cards = None if texts else wcs_cards(header)
     axes = [str(header.get(card, "")).upper() for card in ("CTYPE1", "CTYPE2")]
     if cards is not None or not any(_SKY_AXIS.match(axis) for axis in axes):
         return cards, ""
+    if texts:
+        return None, f"{texts[0]} is {header[texts[0]]!r}, no number"
     try:
         Wcs("\n".join(card.image[:80].rstrip() for card in header.cards if card.keyword not in ("END", "CONTINUE")))
     except InputError as error:

@@ -50,7 +50,10 @@ def plan_field(field: Field, bands: Sequence[str], options: FitsOptions) -> list
     Raises:
         InputError: a file cannot be read, or bands differ in number of images, shape or WCS.
     """
-    files = {url: exposures(url, options) for url in field.urls if url != NO_FILE}
+    beside: dict[str, dict[str, str]] = {}
+    for image, role, file in field.beside:
+        beside.setdefault(image, {})[role] = file
+    files = {url: exposures(url, options, beside.get(url, {})) for url in field.urls if url != NO_FILE}
     if len(field.urls) == 1:
         columns, notes = _columns_of_file(field.urls[0], files[field.urls[0]], bands)
     else:

@@ -115,10 +115,14 @@ def _by_rule(plane: Plane, named: Reading | None) -> Plane:
     plane = replace(plane, key=key)
     said = _by_keywords(plane)
     axis = next((value for value in plane.axes if _SPECTRAL.match(value)), None)
-    if said is None and reading is not None and (reading.role != IMAGE or axis is None):
+    named_otherwise = reading is not None and reading.role == OTHER and said is not None and said[0] == IMAGE
+    if (said is None and reading is not None and (reading.role != IMAGE or axis is None)) or named_otherwise:
+        assert reading is not None
         said = (reading.role, f"EXTNAME {plane.name}")
     if said is not None and said[0] != IMAGE:
         return replace(plane, role=said[0], why=said[1])
+    if "dispersed" in plane.cards:
+        return replace(plane, role=OTHER, why=f"{plane.cards['dispersed']} is a card of dispersed light: spectra")
     if axis is not None:
         return replace(plane, role=OTHER, why=f"an axis of it is {axis}: no image of the sky")
     if min(plane.shape) < 2:

@@ -15,7 +15,8 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
 from astroml_plugin.sources.ingest.exposures import exposures
-from astroml_plugin.sources.ingest.fields import NO_FILE, Field, drop_companions, fields_of
+from astroml_plugin.sources.ingest.fields import NO_FILE, Field, Inputs, by_name, drop_companions, fields_of
+from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
 from astroml_plugin.sources.ingest.plans import ImagePlan, bands_of_file, plan_field
 from astroml_plugin.sources.ingest.result import IngestResult, Progress, as_client
@@ -53,21 +54,24 @@ def ingest_fits(
     """
     start = time.monotonic()
     urls = drop_companions([url if url == NO_FILE else storage.named(url) for url in urls], options)
+    inputs = by_name(urls, options)
+    urls = inputs.images
     survey = Survey.open(out) if storage.exists(storage.join(storage.absolute(out), "zarr.json")) else None
     bands = options.bands
     if survey is not None:
         _refuse_other(survey, options)
         bands = survey.bands
-        stored = _finished(survey, urls, bands, options)
+        stored = _finished(survey, inputs, bands, options)
         if stored is not None:
             return IngestResult(survey.url, survey.kind, 0, stored, 0, 0, time.monotonic() - start)
     bands, group = _bands_and_group(urls, bands, options)
     options.zero_points(bands)  # refused before anything is read
-    fields = fields_of(urls, group, bands, options)
+    fields = fields_of(urls, group, bands, options, inputs.beside)
     if options.name is not None and len(fields) > 1:
         raise InputError(f"name {options.name!r} for {len(fields)} fields: leave it out, or ingest them one by one")
     with as_client(client) as opened:
         run = _Run(opened, options, bands, progress)
+        run.say_names(inputs)
         run.go(fields, survey, out)
     return run.result(time.monotonic() - start)
 
@@ -82,12 +86,12 @@ def _refuse_other(survey: Survey, options: IngestOptions) -> None:
             )
 
 
-def _finished(survey: Survey, urls: Sequence[str], bands: Sequence[str], options: FitsOptions) -> int | None:
-    """Number of tiles of `urls` when all are stored (nothing is opened to know it), else None."""
+def _finished(survey: Survey, inputs: Inputs, bands: Sequence[str], options: FitsOptions) -> int | None:
+    """Number of tiles of the inputs when all are stored (nothing is opened to know it), else None."""
     complete = _complete(survey)
     for group in {1, len(bands)}:
-        if len(urls) % group == 0:
-            fields = fields_of(urls, group, bands, options)
+        if len(inputs.images) % group == 0:
+            fields = fields_of(inputs.images, group, bands, options, inputs.beside)
             if all(field.source_id in complete for field in fields):
                 return sum(complete[field.source_id] for field in fields)
     return None
@@ -157,6 +161,16 @@ class _Run:
         self._resume(survey)
         for batch in chain([first], batches):
             self._write(batch)
+
+    def say_names(self, inputs: Inputs) -> None:
+        """Say which files were taken as planes of others by their names."""
+        for image, files in inputs.beside.items():
+            told = ", ".join(f"{stem_of(file)} as its {role}" for role, file in files.items())
+            self.notes.setdefault("planes in files of their own are taken by their names", []).append(
+                f"{stem_of(image)} ({told})"
+            )
+        for file in inputs.left_out:
+            self.notes.setdefault("left out, as its name tells no image", []).append(stem_of(file))
 
     @property
     def _halo(self) -> int:

@@ -22,20 +22,23 @@ _NOT_LIGHT = """
     CORRECTION CORRECTIONS CTX CON CONTEXT D2IMARR WCSDVARR WCSCORR WCS CHI CHI2 CHISQ RESIDUAL RESIDUALS RESID
     RESPONSE TRANSMISSION THROUGHPUT PIXAREA AREA WAVELENGTH WAVE LAMBDA DISP PREDISP SPECRES SPECRESD LSF
     FIELDMAP GCORREL RCORREL ICORREL ZCORREL KERNEL THUMBNAIL PREVIEW JPEG HDRTAB ASDF BIAS DARK FLAT FLATFIELD OVERSCAN
-    APCORR POINTING XPOS YPOS VELOCITY DISPERSION RAWX RAWY DEPTH EFFTIME CURVATURE ALPHA COVAR COVARIANCE CORRELATION
+    APCORR POINTING XPOS YPOS VELOCITY DISPERSION RAWX RAWY DEPTH EFFTIME CURVATURE ALPHA SAMP GAIN ZEROPOINT
+    SNR BINID SKYCOO ELLCOO REFOUT ZEROFRAME TSYS NEFF COVAR COVARIANCE CORRELATION
 """
-_SKY_BACKGROUND = "SKY SKYBG SKYMAP BACKGROUND BACKGRND BACKGR BKG BKGD BKGRND BGMOD BGD BG MODEL BLOBMODEL PB PBEAM"
+_SKY_BACKGROUND = """
+    SKY SKYBG SKYMAP BACKGROUND BACKGRND BACKGR BKG BKGD BKGRND BGMOD BGD BG MODEL BLOBMODEL PB PBEAM APERTURE
+"""
 _PRECEDENCE: tuple[tuple[str, str], ...] = (
     (_NOT_LIGHT, OTHER),
     ("PSF PSFS PRF PSFMODEL PSFIMG PSFCENT DAOPSFCENT", PSF),
     (
         "MASK MASKS MSK DQ DQA DQF DQM FLG FLAG FLAGS QUALITY QUAL DATAQUALITY BPM BADPIX BADPIXEL BADPIXELS "
-        "BADPIXMASK BITMASK MASKBITS PIXMASK BAD DEFECTS IMASK BIMSK OOD MSKIMG",
+        "BADPIXMASK BITMASK MASKBITS PIXMASK BAD DEFECTS IMASK BIMSK MSKIMG PIXELDQ GROUPDQ",
         MASK,
     ),
     ("SEG SEGM SEGMENTATION SEGMAP LABEL LABELS SEGMENTS OBJMASK BLOBS BLOBMAP CHECKSEG DETMAP", LABELS),
     (
-        "IVAR INVVAR INVVARIANCE INVERSEVARIANCE INVVARIMAGE IVM INVMSE WEIGHT WEIGHTS WHT WGT WEIGHTMAP WHTMAP OOW",
+        "IVAR INVVAR INVVARIANCE INVERSEVARIANCE INVVARIMAGE IVM INVMSE WEIGHT WEIGHTS WHT WGT WEIGHTMAP WHTMAP",
         WEIGHT,
     ),
     ("VARIANCE VARIANCES VAR STAT MSE VARMAP", VARIANCE),
@@ -46,13 +49,13 @@ _PRECEDENCE: tuple[tuple[str, str], ...] = (
     ),
     (
         "EXP EXPOSURE EXPOSURES EXPTIME EXPMAP TEXP NEXP NIMAGE NIMAGES NOBS COVERAGE COV COVMAP RRHR COVG MCOV REFCOV "
-        "CONF CONFIDENCE CONFMAP NUMFRAMES NCOADD HITS NHITS",
+        "CONF CONFIDENCE CONFMAP NUMFRAMES NCOADD HITS NHITS TIME INTTIME NSCAN NSAM FIBCOVER COVER",
         EXPOSURE,
     ),
     (_SKY_BACKGROUND, OTHER),
     (
         "IMAGE IMAGES IMG IM SCI SCIENCE SCIIMG DATA FLUX SIGNAL INT INTENSITY COADD STACK CNT COUNTS BGSUB "
-        "INTBGSUB CUTOUT TEMPLATE REFERENCE REFIMG DIFFERENCE DIFF DRZ DRC CALIBRATED OOI OKI MAIC BCD CBCD PBCOR "
+        "INTBGSUB CUTOUT TEMPLATE REFERENCE REFIMG DIFFERENCE DIFF DRZ DRC CALIBRATED MAIC BCD CBCD PBCOR "
         "SURFACEBRIGHTNESS BRIGHTNESS RATE CALEXP",
         IMAGE,
     ),
@@ -93,10 +96,10 @@ _FILLING = _words(
 
 _FILE_WORDS = _words(
     """
-    WEIGHT WEIGHTS WHT WGT WEIGHTMAP OOW IVAR INVVAR IVM RMS RMSMAP UNC UNCERT UNCERTAINTY ERR ERROR SIGMA NOISEMAP
-    VARIANCE MASK MSK DQ FLAG FLAGS FLG OOD MASKBITS BADPIX BPM SEG SEGM SEGMENTATION SEGMAP PSF PSFS PRF EXPMAP
-    EXPTIME NEXP COV COVERAGE CONF RRHR CHI CHI2 RESIDUAL RESID GALDEPTH PSFDEPTH PSFSIZE SKYBG BGMOD BKG MSKIMG
-    REFUNC REFCOV DAOPSFCENT MUNC MCOV CBUNC BIMSK OBJMASK
+    WEIGHT WEIGHTS WHT WGT WEIGHTMAP IVAR INVVAR IVM RMS RMSMAP UNC UNCERT UNCERTAINTY ERR ERROR SIGMA NOISEMAP
+    VARIANCE MASK MSK DQ FLAG FLAGS FLG MASKBITS BADPIX BPM SEG SEGM SEGMENTATION SEGMAP PSF PSFS PRF EXPMAP
+    EXPTIME NEXP COV COVERAGE CONF RRHR NSCAN NSAM CHI CHI2 RESIDUAL RESID GALDEPTH PSFDEPTH PSFSIZE SKYBG BGMOD BKG
+    MSKIMG REFUNC REFCOV DAOPSFCENT MUNC MCOV CBUNC BIMSK OBJMASK
     """
 )
 """Words that count anywhere in a file name; others name objects and people too (std, sky, exp, var)."""
@@ -104,9 +107,15 @@ _FILE_WORDS = _words(
 _AFTER = re.compile(r"[A-Z]|\d+[A-Z]?|[A-Z]{1,4}\d+|TILE\d*|IMAGES?|IMG|MAP|EXTENSION|FITS|FINAL")
 """Words that may follow the one that tells a role in a file name: letters of bands, numbers, versions and the like."""
 
+_IMAGE_FILES = _words("IMAGE IMG INT SCI SCIENCE DATA SCIIMG REFIMG MAIC CBCD BCD DRZ DRC FLUX")
+"""Words for the image in names of files that come in several parts."""
+
+_PIPELINE = re.compile(r"O[OKPS][IWED]")
+"""NOIRLab's Community Pipeline: object, kind of product, and image, weight, exposure or data quality."""
+
 _LAST_WORDS = _words(
     """
-    VAR STD STAT EXP NOISE WT SKY BACKGROUND PB
+    VAR STD STAT EXP NOISE WT SKY BACKGROUND PB AREA
     """
 )
 """Words that count as the last of a file name."""
@@ -183,11 +192,12 @@ def read_file_name(stem: str) -> Reading | None:
         return None if last is None else Reading(last, tokens[-1], "")
     if "LEGACYSURVEY" in tokens and {"MODEL", "BLOBMODEL"} & {*tokens}:
         return Reading(OTHER, "MODEL", "")
-    if code := {"OOI", "OKI", "OOW", "OOD"} & {*tokens}:  # NOIRLab's Community Pipeline
-        word = min(code)
-        return None if word in ("OOI", "OKI") else Reading(_ROLE[word][1], word, "")
-    end = next((n for n, token in reversed([*enumerate(tokens)]) if not _is_after(token)), None)
-    found = [(_ROLE[token], token) for n, token in enumerate(tokens) if token in _FILE_WORDS and n == end]
+    if code := next((token for token in tokens if _PIPELINE.fullmatch(token)), None):
+        role = {"W": WEIGHT, "E": EXPOSURE, "D": MASK}.get(code[-1])
+        return None if role is None else Reading(role, code, "")
+    end = next((token for token in reversed(tokens) if not _is_after(token)), "")
+    hit = _lookup(end) if end else None
+    found = [(_ROLE[hit[0]], end)] if hit is not None and hit[0] in _FILE_WORDS else []
     if tokens and tokens[-1] in _LAST_WORDS and not found:
         token = "WEIGHT" if tokens[-1] == "WT" else tokens[-1]
         found = [(_ROLE[token], tokens[-1])]
@@ -195,6 +205,14 @@ def read_file_name(stem: str) -> Reading | None:
         return None
     (_, role), word = min(found)
     return Reading(role, word, "")
+
+
+def file_key(stem: str) -> str:
+    """The words of a file's name without those that tell a role: an image and its weight have one key."""
+    reading = read_file_name(stem)
+    role = set() if reading is None else {reading.word}
+    kept = [token for token in tokens_of(stem) if token not in role | _IMAGE_FILES and not _PIPELINE.fullmatch(token)]
+    return "_".join(kept)
 
 
 def _is_after(token: str) -> bool:
