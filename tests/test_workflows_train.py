@@ -207,7 +207,7 @@ def test_labels_that_cannot_be_learned_are_refused(tmp_path: Path) -> None:
         ('task = "classify"\n[training]\nepoch = 3', "did you mean 'epochs'"),
         ('task = "classify"\n[training]\nepochs = "3"', "epochs in .*training.* must be a whole number"),
         ('task = "classify"\n[network_arguments]\nwidth = [3]', "did you mean 'widths'"),
-        ("task =", "is not TOML"),
+        ("task =", "must be TOML"),
         ('network = "strided_cnn"', "incomplete"),
     ],
 )

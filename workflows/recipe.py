@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astroml_plugin.core import storage
+from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.training.recipe import Recipe
 
@@ -44,11 +44,9 @@ def _values(name: str) -> dict[str, Any]:
     """Tables of the TOML file."""
     url = str(_SHIPPED / f"{name}.toml") if name in shipped() else name
     try:
-        text = storage.read_bytes(url).decode()
+        data = storage.read_bytes(url)
     except (FileNotFoundError, IsADirectoryError):
         names = ", ".join(shipped())
         raise InputError(f"no recipe {name!r}: give a TOML file or one of the shipped ones, {names}") from None
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {name} is not TOML: {error}") from None
+    with foreign.refusing(f"recipe {storage.redact(name)}", "it must be TOML in UTF-8"):
+        return tomllib.loads(data.decode())

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from astroml_plugin.catalog.export.headers import reader_metadata, text_lengths
 from astroml_plugin.catalog.schema import HEALPIX, verify
-from astroml_plugin.core import formats, storage, web
+from astroml_plugin.core import foreign, formats, storage, web
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.sky.wcs import healpix29, separation
 
@@ -180,11 +180,9 @@ def open_parquet(url: str, *, check: bool = False) -> pq.ParquetFile:
 def _footer(catalog: str, path: str) -> tuple[dict[bytes, bytes], int]:
     """Key-value metadata and size in bytes of one file."""
     url = storage.join(catalog, path)
-    try:
-        with open_parquet(url) as file:
-            metadata = dict(file.metadata.metadata or {})
-    except pa.ArrowInvalid as error:
-        raise CorruptError(f"{path} is not a readable Parquet file: delete it and run again ({error})") from error
+    remedy = "it is no whole Parquet file, delete it and run again"
+    with foreign.refusing(path, remedy, CorruptError), open_parquet(url) as file:
+        metadata = dict(file.metadata.metadata or {})
     return metadata, size_of(url)
 
 
@@ -203,7 +201,10 @@ def read_part_info(catalog: str, path: str) -> PartInfo:
     metadata, size = _footer(catalog, path)
     if formats.PART.encode() not in metadata:
         raise CorruptError(f"{path} has no footer of this package: delete it and run again")
-    return PartInfo(path=path, bytes=size, **json.loads(metadata[formats.PART.encode()]))
+    with foreign.refusing(f"the footer of {path}", "delete it and run again", CorruptError):
+        info = PartInfo(path=path, bytes=size, **json.loads(metadata[formats.PART.encode()]))
+        pa.Table.from_pylist([{**asdict(info), "time": 0}], schema=MANIFEST_SCHEMA)  # values of other types raise
+    return info
 
 
 def merged_metadata(merged: MergedFile) -> dict[str, str]:
@@ -219,13 +220,9 @@ def read_merged(catalog: str, path: str) -> MergedFile:
     packed = metadata.get(formats.PART_MEMBERS.encode())
     if packed is None:
         raise CorruptError(f"{path} has no list of its units: it was not written by this package")
-    try:
+    with foreign.refusing(f"the list of units of {path}", "delete it and run infer again", CorruptError):
         value: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
         return MergedFile(path, tuple(PartInfo(path, *row) for row in value["members"]), tuple(value["replaces"]))
-    except (zlib.error, ValueError, KeyError, TypeError) as error:
-        raise CorruptError(
-            f"the list of units of {path} is damaged ({error}): delete it and run infer again"
-        ) from error
 
 
 MANIFEST_SCHEMA = pa.schema(

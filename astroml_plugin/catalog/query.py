@@ -38,6 +38,8 @@ _REMOTE = "Traceback (most recent call last)"
 _FORBIDDEN = "PermissionError"
 """Word in such an error where the SQL asks for a file outside the catalog."""
 
+_OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error", "Out of Memory Error", "Overflow")
+"""Words of DuckDB's errors that the SQL brings about, whatever the files."""
 _BROKEN_FILE = ("TProtocolException", "Parquet file", "decompress", "ZSTD")
 """Words of DuckDB about a file that it cannot read, in errors that are no IOException."""
 
@@ -281,7 +283,19 @@ def _described(schema: pa.Schema, origins: list[pa.Field | None]) -> pa.Schema:
 
 
 def _typed(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
+    """Batches with the types of `schema`; errors that come while rows are read are DuckDB's, as those before."""
+    waiting = iter(batches)
+    while True:
+        try:
+            batch = next(waiting, None)
+        except (OSError, pa.ArrowException) as error:
+            words = _line(error)
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            kind = duckdb.Error if any(word in words for word in _OF_VALUES) else duckdb.IOException
+            raise kind(words) from error
+        if batch is None:
+            return
         arrays = [column.cast(item.type) for column, item in zip(batch.columns, schema, strict=True)]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 

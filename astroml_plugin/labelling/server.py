@@ -6,9 +6,11 @@ every question. Requests for other hosts (a name that was rebound to this machin
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import secrets
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +23,8 @@ from astroml_plugin.labelling.session import Session
 
 HOST = "127.0.0.1"
 LARGEST_BODY = 65_536
+_LINGER, _PIECE = 0.5, 16_384
+"""Seconds and bytes that a refused request is still listened to."""
 
 _PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -203,6 +207,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(data)
+
+    def finish(self) -> None:
+        """Take what is still being sent before the connection closes: else the answer is lost with it."""
+        super().finish()
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER)
+            for _ in range(LARGEST_BODY // _PIECE + 1):
+                if not self.connection.recv(_PIECE):
+                    break
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: requests are of no interest, and the terminal belongs to the person."""

@@ -27,7 +27,7 @@ class Objective:
     @classmethod
     def parse(cls, text: str) -> Objective:
         """From NAME, NAME:min or NAME:max; without a direction what the name suggests."""
-        name, _, direction = text.partition(":")
+        name, _, direction = text.partition(":") if isinstance(text, str) else ("", "", "")
         if direction not in ("", "min", "max") or not name:
             raise InputError(f"objective {text!r} must be NAME, NAME:min or NAME:max, for example validation_loss:min")
         name = SPEED if name == "objects_per_second" else name
@@ -41,9 +41,23 @@ class Objective:
         return -value if self.large else value
 
 
+def number(value: Any) -> float:
+    """A value of a record as a number; NaN where it is none."""
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def finite(value: Any) -> float:
+    """A time of a record in seconds; 0 where it is none."""
+    given = number(value)
+    return given if 0 <= given < math.inf else 0.0
+
+
 def kept(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The record of the epoch whose weights are kept: the first of the lowest validation loss."""
-    usable = [record for record in history if math.isfinite(record.get("validation_loss", math.nan))]
+    usable = [record for record in history if math.isfinite(number(record.get("validation_loss")))]
     return min(usable, key=lambda record: record["validation_loss"], default=None)
 
 

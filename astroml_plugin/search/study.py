@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DamagedError, InputError
-from astroml_plugin.search.objectives import Objective, kept, pareto
+from astroml_plugin.search.objectives import Objective, finite, kept, number, pareto
 from astroml_plugin.search.space import Configuration, Space
 from astroml_plugin.training.checkpoint import CHECKPOINT, LOG, history_of, read_log
 
@@ -62,22 +62,20 @@ class Trial:
     def value(self, objective: Objective) -> float:
         """The objective at that epoch; NaN where there is none."""
         record = self.kept
-        return (
-            math.nan if record is None else float(record.get(objective.name, self.extra.get(objective.name, math.nan)))
-        )
+        return math.nan if record is None else number(record.get(objective.name, self.extra.get(objective.name)))
 
     @property
     def seconds(self) -> float:
         """Wall seconds of its epochs and its preparation."""
-        return self._sum("seconds") + float(self.extra.get("setup_seconds", 0.0))
+        return self._sum("seconds") + finite(self.extra.get("setup_seconds"))
 
     @property
     def cpu_seconds(self) -> float:
         """Core-seconds of its epochs and its preparation."""
-        return self._sum("cpu_seconds") + float(self.extra.get("setup_cpu_seconds", 0.0))
+        return self._sum("cpu_seconds") + finite(self.extra.get("setup_cpu_seconds"))
 
     def _sum(self, name: str) -> float:
-        return sum(float(record.get(name, 0.0)) for record in self.history)
+        return sum(value for record in self.history if math.isfinite(value := number(record.get(name))))
 
 
 class Study:
@@ -206,7 +204,7 @@ class Study:
     def spent(self) -> float:
         """Seconds that earlier calls searched, also those that were killed (to the last pulse)."""
         place = storage.join(self.url, PULSE)
-        return float(storage.read_record(place, seconds=(int, float))["seconds"]) if storage.exists(place) else 0.0
+        return finite(storage.read_record(place, seconds=(int, float))["seconds"]) if storage.exists(place) else 0.0
 
     def pulse(self, seconds: float) -> None:
         """Keep the seconds searched so far."""
@@ -246,12 +244,12 @@ class Study:
             "number": pa.array([one.number for one in trials], pa.int64()),
             "status": pa.array([one.status for one in trials], pa.string()),
             "epochs": pa.array([len(one.history) for one in trials], pa.int64()),
-            "best_epoch": pa.array([None if one.kept is None else one.kept["epoch"] for one in trials], pa.int64()),
+            "best_epoch": pa.array([_epoch(one.kept) for one in trials], pa.int64()),
             **{name: pa.array(column, pa.float64()) for name, column in values.items()},
             "pareto": pa.array(self.front(trials), pa.bool_()),
             "seconds": pa.array([one.seconds for one in trials], pa.float64()),
             "cpu_seconds": pa.array([one.cpu_seconds for one in trials], pa.float64()),
-            "node": pa.array([one.extra.get("node") for one in trials], pa.string()),
+            "node": pa.array([_text(one.extra.get("node")) for one in trials], pa.string()),
             "reason": pa.array([one.reason or None for one in trials], pa.string()),
         }
         for parameter in self.space.parameters:
@@ -285,6 +283,16 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Names of the entries in which two studies differ, in words."""
     names = [key for key in wanted if key != "identity" and found.get(key) != wanted[key]]
     return f"its {' and '.join(names) or 'version'} differ"
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _epoch(record: Mapping[str, Any] | None) -> int | None:
+    """Number of the epoch of a record; None where it has none that can be right."""
+    value = number(None if record is None else record.get("epoch"))
+    return int(value) if 0 <= value < 2**53 else None
 
 
 def _null(value: float) -> float | None:

@@ -25,6 +25,7 @@ from astropy_healpix import lonlat_to_healpix
 from numpy.typing import ArrayLike
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.foreign import in_words
 from astroml_plugin.core.typing import F64, I64, Bool
 
 ARCSEC = 3600.0 * 180.0 / np.pi
@@ -174,8 +175,8 @@ class Wcs:
     def shifted(self, x0: int, y0: int, shape: tuple[int, int] | None = None) -> Wcs:
         """The WCS of an array whose first pixel is (x0, y0) of this one: only CRPIX moves, `shape` sets the size."""
         header = _read_cards(self.header)
-        header["CRPIX1"] = header.get("CRPIX1", 0.0) - x0
-        header["CRPIX2"] = header.get("CRPIX2", 0.0) - y0
+        header["CRPIX1"] = float(header.get("CRPIX1", 0.0)) - x0
+        header["CRPIX2"] = float(header.get("CRPIX2", 0.0)) - y0
         if shape is not None:
             header["NAXIS1"], header["NAXIS2"] = shape[1], shape[0]
         return Wcs("\n".join(card.image[:80].rstrip() for card in header.cards))
@@ -284,15 +285,20 @@ def _parse(text: str) -> tuple[WCS, Any]:
     """The astropy WCS of the first two axes and its celestial frame (None for ICRS)."""
     with astropy_quiet():
         try:
-            full = WCS(_read_cards(text))
+            cards = _read_cards(text)
+            for name in ("CRPIX1", "CRPIX2"):
+                float(cards.get(name, 0.0))
+            full = WCS(cards)
             wcs = full if full.naxis == 2 else full.sub([1, 2])
             if not wcs.has_celestial or wcs.naxis != 2:
                 raise InputError("the header has no celestial WCS on its first two axes: use pixel positions")
             wcs.all_pix2world([[0.0, 0.0]], 0)
             frame = wcs_to_celestial_frame(wcs)
-        except (ValueError, RuntimeError, KeyError, TypeError, MemoryError) as error:
+        except InputError:
+            raise
+        except Exception as error:
             raise InputError(
-                f"the header's world coordinate system cannot be used: {' '.join(str(error).split())}"
+                f"the header's world coordinate system cannot be used ({in_words(error)}): use pixel positions"
             ) from error
     return wcs, None if isinstance(frame, ICRS) else frame
 

@@ -10,14 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import zarr
 from numpy.typing import ArrayLike
 
-from astroml_plugin.core import storage
+from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources import arrays
@@ -120,6 +120,8 @@ class Stamps(Store):
 
     kind = "stamps"
     tables = "objects"
+    fields: ClassVar = {"size": list, "dtype": str, "block": int}
+    optional: ClassVar = {"pixel_scale": foreign.NUMBER, "layers": list}
 
     def __init__(self, url: str, metadata: dict[str, Any]) -> None:
         super().__init__(url, metadata)
@@ -198,7 +200,8 @@ class Stamps(Store):
 
     def read_objects(self, index: int) -> pa.Table:
         """Objects of block `index`: object_id int64, ra, dec (deg, null where unknown), then the label columns."""
-        return storage.read_table(self._file(index)[1])
+        block, url = self._file(index)
+        return _of_block(storage.read_table(url), block, url)
 
     def labels(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The object tables of all blocks in stamp order, or some of their columns."""
@@ -206,7 +209,7 @@ class Stamps(Store):
         missing = [] if names is None else [name for name in names if name not in (*_POSITION, *self.columns)]
         if missing:
             raise InputError(f"{storage.redact(self.url)} has label columns {list(self.columns)}, not {missing}")
-        tables = [storage.read_table(url, columns=names) for _, url in self._files.values()]
+        tables = [_of_block(storage.read_table(url, columns=names), block, url) for block, url in self._files.values()]
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
 
     def _file(self, index: int) -> tuple[StampBlock, str]:
@@ -327,14 +330,23 @@ class Stamps(Store):
             self.__dict__.pop(cached, None)
 
 
+def _of_block(table: pa.Table, block: StampBlock, url: str) -> pa.Table:
+    """The objects of a block; CorruptError where they are not as many as its name says, or their ids are none."""
+    ids = table.schema.field("object_id").type if "object_id" in table.column_names else pa.int64()
+    if len(table) != len(block) or ids != pa.int64():
+        raise CorruptError(f"{storage.redact(url)} is damaged ({len(table)} rows, ids of type {ids}): ingest it again")
+    return table
+
+
 def _checked(objects: pa.Table) -> pa.Table:
     """`objects` with object_id int64 first, then ra, dec float64 (null when absent), then the labels."""
     if "object_id" not in objects.column_names:
         raise InputError("an object table of stamps needs the column object_id (int64)")
     empty = pa.nulls(len(objects), pa.float64())
-    columns: dict[str, Any] = {"object_id": objects["object_id"].cast(pa.int64())}
-    for name in ("ra", "dec"):
-        columns[name] = objects[name].cast(pa.float64()) if name in objects.column_names else empty
+    columns: dict[str, Any] = {}
+    for name, kind in (("object_id", pa.int64()), ("ra", pa.float64()), ("dec", pa.float64())):
+        with foreign.refusing(f"column {name} of the stamps", "it must hold numbers, ra and dec in degrees"):
+            columns[name] = objects[name].cast(kind) if name in objects.column_names else empty
     columns |= {name: objects[name] for name in objects.column_names if name not in columns}
     return pa.table(columns)
 

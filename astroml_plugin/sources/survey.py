@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class Survey(Store, TileTable):
     kind = "survey"
     tables = "tiles"
     unit_rows = 1
+    fields: ClassVar = {"tile_size": int, "halo": int, "mask_bits": dict}
+    optional: ClassVar = {"psf_shape": list}
 
     def __init__(self, url: str, metadata: dict[str, Any]) -> None:
         super().__init__(url, metadata)

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
-from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core import foreign, storage
+from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.typing import I64
 from astroml_plugin.sky.wcs import Box, Wcs, tile_step
 
@@ -29,6 +29,10 @@ _PLAIN = (
     *("index", "name", "image", "row", "column", "header", "has_variance", "has_mask", "has_psf"),
     *("source", "source_id", "source_tiles", "checksum", "bytes"),
 )
+
+_BOXES = [f"{kind}_{side}" for kind in ("outer", "inner") for side in ("x0", "y0", "x1", "y1")]
+_NEEDED = ("index", "name", "image", "image_height", "image_width", "row", "column", *_BOXES)
+_AGAIN = "ingest the survey again"
 
 
 def check_name(name: str) -> str:
@@ -143,7 +147,7 @@ class TileTable:
         waiting: list[tuple[int, int, dict[str, Any]]] = []
         last = -1
         for number, (_, _, url) in enumerate(parts):
-            for row in storage.read_table(url).to_pylist():
+            for row in self._read_rows(url):
                 heapq.heappush(waiting, (row["index"], number, row))
             bound = parts[number + 1][0] if number + 1 < len(parts) else None
             while waiting and (bound is None or waiting[0][0] < bound):
@@ -152,18 +156,36 @@ class TileTable:
                     yield _from_row(row, self.bands)
                 last = index
 
+    def _read_table(self, url: str, **options: Any) -> pa.Table:
+        """Rows of a table part, with the types that they were written with; CorruptError where they are others."""
+        table = storage.read_table(url, **options)
+        declared = _schema(self.bands)
+        with foreign.refusing(f"the tile table {storage.redact(url)}", _AGAIN, CorruptError):
+            names = options.get("columns") or declared.names
+            table = table.select(names).cast(pa.schema([declared.field(name) for name in names]))
+            if empty := [name for name in _NEEDED if name in names and table[name].null_count]:
+                raise ValueError(f"{empty[0]} has no value")
+        return table
+
+    def _read_rows(self, url: str, **options: Any) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._read_table(url, **options).to_pylist()
+        for name in ("units", "zero_points"):
+            if any(len(row[name] or ()) != len(self.bands) for row in rows):
+                raise CorruptError(f"the tile table {storage.redact(url)} is damaged ({name} of other bands): {_AGAIN}")
+        return rows
+
     def tile(self, index: int) -> TileInfo:
         """One committed tile; InputError when it is not there."""
         for first, last, url in self._parts():
             if first <= index <= last:
-                rows = storage.read_table(url, filters=[("index", "=", index)]).to_pylist()
+                rows = self._read_rows(url, filters=[("index", "=", index)])
                 if rows:
                     return _from_row(rows[0], self.bands)
         raise InputError(f"{storage.redact(self.url)} has no tile {index}")
 
     def index_table(self) -> pa.Table:
         """All tiles by index: names, image shapes, inner boxes, checksum, bytes, pixel_scale, source_id; no headers."""
-        tables = [storage.read_table(url, columns=list(_LIGHT)) for _, _, url in self._parts()]
+        tables = [self._read_table(url, columns=list(_LIGHT)) for _, _, url in self._parts()]
         if not tables:
             return _table([], self.bands).select(list(_LIGHT))
         table = pa.concat_tables(tables).combine_chunks().sort_by("index")
@@ -229,12 +251,11 @@ def _parent_header(info: TileInfo) -> str | None:
 
 def _schema(bands: Sequence[str]) -> pa.Schema:
     integers = ("image_height", "image_width", "row", "column")
-    boxes = [f"{kind}_{side}" for kind in ("outer", "inner") for side in ("x0", "y0", "x1", "y1")]
     corners = [f"{axis}_corner{number}" for number in range(4) for axis in ("ra", "dec")]
     return pa.schema(
         [
             *[("index", pa.int64()), ("name", pa.string()), ("image", pa.string())],
-            *[(name, pa.int32()) for name in (*integers, *boxes)],
+            *[(name, pa.int32()) for name in (*integers, *_BOXES)],
             *[("header", pa.string()), ("pixel_scale", pa.float64())],
             *[(name, pa.float64()) for name in corners],
             *[("units", pa.list_(pa.string())), ("zero_points", pa.list_(pa.float64()))],

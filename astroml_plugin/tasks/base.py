@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin.core import registry
+from astroml_plugin.core import foreign, registry
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.settings import from_mapping, to_mapping
@@ -236,12 +236,9 @@ class Task(Judged):
         kind = registry.load(registry.NETWORKS, network) if isinstance(network, str) else network
         sizes = {"size": self.stamp_size, "psf_size": self.settings.psf_size}
         taken = {name: value for name, value in sizes.items() if name in inspect.signature(kind).parameters}
-        try:
-            return kind(
-                len(self.bands), self.network_outputs, psf=self.settings.psf != "none", **{**taken, **arguments}
-            )
-        except (TypeError, ValueError) as error:
-            raise InputError(f"network {network!r} cannot be built with {dict(arguments)}: {error}") from None
+        shape = (len(self.bands), self.network_outputs)
+        given = {"psf": self.settings.psf != "none", **taken, **arguments}
+        return foreign.built(lambda: kind(*shape, **given), f"network {network!r}", dict(arguments))
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
         """(channels, h, w) of each network input of one object."""

@@ -128,7 +128,7 @@ class ModelBundle:
     @property
     def bands(self) -> tuple[str, ...]:
         """Bands of the input, in order."""
-        return tuple(self.card.settings.get("bands", ()))
+        return tuple(self.card.settings.get("bands") or ())
 
     @property
     def stamp_size(self) -> int:

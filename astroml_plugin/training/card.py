@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from astroml_plugin.core import storage
+from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.tasks.input_unit import zero_point_of
@@ -16,6 +16,9 @@ FORMAT = 1
 """Version of the bundle's layout; a reader refuses newer ones."""
 
 CARD = "card.json"
+_AGAIN = "get the bundle again"
+_SETTINGS: dict[str, foreign.Kinds] = {"bands": list, "stamp_size": int, "pixel_scale": foreign.NUMBER}
+"""Types of settings that all tasks share; what else a task has, it checks itself."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ def read_card(url: str, *, check: bool = True) -> Card:
         odd = ", ".join(sorted(missing | (set(values) - known)))
         raise InputError(f"{name} has missing or unknown fields: {odd}")
     card = from_mapping(Card, values, name)
+    given = foreign.record(card.settings, {}, f"[settings] of {name}", _AGAIN, optional=_SETTINGS)
+    if not all(isinstance(band, str) for band in given.get("bands") or ()):
+        raise InputError(f"{name} is damaged (its bands are no texts): {_AGAIN}")
     if check and card.card_sha256 != card.sha256:
         raise InputError(
             f"{name} was altered (SHA-256 {card.sha256[:12]}…, it says {card.card_sha256[:12] or 'nothing'}): get the "

@@ -6,7 +6,7 @@ Started by `torchrun` (which sets RANK, WORLD_SIZE and the address of the first 
 from __future__ import annotations
 
 import os
-import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +19,10 @@ from torch.multiprocessing.spawn import spawn as start_processes
 
 from astroml_plugin.core import errors
 
-_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_STORE = "ASTROML_GROUP_STORE"
+"""Environment variable of spawned processes: the file through which they find one another."""
+
+_LOOPBACK = "lo"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,12 @@ def joined_group(device: str) -> Iterator[Group]:
     if size == 1:
         yield ALONE
         return
-    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    backend, store = "nccl" if device.startswith("cuda") else "gloo", os.environ.get(_STORE)
+    if store is None:
+        torch.distributed.init_process_group(backend)
+    else:
+        rank = int(os.environ["RANK"])
+        torch.distributed.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=size)
     try:
         yield Group(torch.distributed.get_rank(), size)
     finally:
@@ -88,6 +96,9 @@ def joined_group(device: str) -> Iterator[Group]:
 
 def spawn(processes: int, work: Callable[..., Any], *arguments: Any, watch: Callable[[], None] | None = None) -> None:
     """Run `work(*arguments)` in that many processes of this machine; each finds its place by `joined_group`.
+
+    They find one another through a file that only this user can read. torch's own store would be a server that listens
+    on every interface and believes whoever connects. What they exchange goes over the loopback interface.
 
     Args:
         processes: how many.
@@ -98,20 +109,18 @@ def spawn(processes: int, work: Callable[..., Any], *arguments: Any, watch: Call
     Raises:
         AstromlError: what the first that failed raised; the others were stopped.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = start_processes(_place, (processes, port, work, arguments), processes, join=False)
-    try:
-        while not context.join(timeout=1.0):
-            if watch is not None:
-                _watched(watch, context.processes)
-    except ProcessRaisedException as error:
-        kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
-        ours = getattr(errors, kind.rpartition(".")[2], None)
-        if not kind.startswith("astroml_plugin.core.errors.") or ours is None:
-            raise
-        raise ours(sentence) from None
+    with tempfile.TemporaryDirectory(prefix="astroml-") as folder:  # mode 0700
+        context = start_processes(_place, (processes, f"{folder}/store", work, arguments), processes, join=False)
+        try:
+            while not context.join(timeout=1.0):
+                if watch is not None:
+                    _watched(watch, context.processes)
+        except ProcessRaisedException as error:
+            kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
+            ours = getattr(errors, kind.rpartition(".")[2], None)
+            if not kind.startswith("astroml_plugin.core.errors.") or ours is None:
+                raise
+            raise ours(sentence) from None
 
 
 def _watched(watch: Callable[[], None], processes: Sequence[Any]) -> None:
@@ -125,9 +134,10 @@ def _watched(watch: Callable[[], None], processes: Sequence[Any]) -> None:
         raise
 
 
-def _place(rank: int, processes: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _place(rank: int, processes: int, store: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """One spawned process."""
-    values = (str(rank), str(processes), str(rank), "127.0.0.1", str(port))
-    os.environ.update(zip(_VARIABLES, values))
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), _STORE: store})
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(name, _LOOPBACK)
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     work(*arguments)

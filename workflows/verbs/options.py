@@ -12,6 +12,9 @@ from typing import Any
 
 DONE, UNEXPECTED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
+_LONGEST, _END = 1000, 300
+"""Characters of a sentence, and of its end where the middle is left out."""
+
 
 def finish(options: argparse.Namespace, result: Any, line: str, status: int = DONE) -> int:
     """The last line: what, where, how fast; as JSON on request."""
@@ -47,7 +50,10 @@ def complain(sentence: str, status: int) -> int:
     """Print one sentence on stderr and give the exit status back."""
     from astroml_plugin.core.storage import redact
 
-    print(f"astroml-plugin: {redact(' '.join(sentence.split()))}", file=sys.stderr)
+    line = redact(" ".join(sentence.split())).encode("utf-8", "replace").decode()
+    if len(line) > _LONGEST:  # names and values of others: the beginning says what is wrong, the end what to do
+        line = f"{line[: _LONGEST - _END]} … {line[-_END:]}"
+    print(f"astroml-plugin: {line}", file=sys.stderr)
     return status
 
 

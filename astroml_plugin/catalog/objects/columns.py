@@ -13,7 +13,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from astroml_plugin.catalog.objects.readers import RawTable, open_table
-from astroml_plugin.core import storage
+from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 
 FRAMES = ("icrs", "galactic", "pixel")
@@ -192,7 +192,8 @@ def _objects(chunk: pa.Table, choice: _Choice, units: dict[str, str], start: int
     columns: dict[str, Any] = {"object_id": ids, "image": pa.nulls(count, pa.string())}
     columns |= {"x": nothing, "y": nothing, "ra": nothing, "dec": nothing}
     if choice.image is not None:
-        columns["image"] = _text(chunk[choice.image])
+        with foreign.refusing(f"column {choice.image} of {place}", "it must hold names of images, as text"):
+            columns["image"] = _text(chunk[choice.image])
     if choice.frame == "pixel":
         columns |= {"x": first - choice.origin, "y": second - choice.origin}
     else:
@@ -262,7 +263,8 @@ def exact_ids(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
             bad = column.to_numpy() > np.uint64(2**63 - 1)
             _refuse(column, bad, name, place, "is beyond int64 (at most 9223372036854775807)")
         return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
-    words = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+    with foreign.refusing(f"column {name} of {place}", "ids must be whole numbers, as integers or text"):
+        words = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
     digits = pc.match_substring_regex(words, r"^[+-]?[0-9]+$")
     _refuse(column, ~digits.to_numpy(), name, place, "is no whole number: ids must be integers")
     words = pc.replace_substring_regex(words, r"^\+", "")

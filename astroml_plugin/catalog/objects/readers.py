@@ -7,7 +7,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from astropy.table import Table
 from astropy.utils.xml import iterparser
 
 from astroml_plugin.catalog.parts import open_parquet
-from astroml_plugin.core import archives, storage
+from astroml_plugin.core import archives, foreign, storage
 from astroml_plugin.core.errors import InputError
 
 SUFFIXES = {
@@ -30,6 +30,15 @@ SUFFIXES = {
 """File name suffix -> format (a compression suffix may follow)."""
 
 FORMATS = tuple(sorted(set(SUFFIXES.values())))
+
+_REMEDIES = {
+    "parquet": "is it Parquet, and whole? Write it again",
+    "csv": "save it as CSV in UTF-8 with as many values in every row as names in the first, numbers in its columns of "
+    "positions, and no line breaks within values",
+    "fits": "is it FITS with a binary table, and whole? Write it again",
+    "votable": "is it a VOTable, and whole? Write it again",
+    "sextractor": "is it ASCII_HEAD of Source Extractor? Write it again",
+}
 
 _NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "None", "NA", "N/A", "--", "inf", "-inf", "Inf", "-Inf"]
 _CSV_BLOCK = 8 << 20
@@ -73,17 +82,25 @@ def open_table(url: str, given: str | None = None) -> Iterator[RawTable]:
     kind = table_format(url, given)
     openers = {"parquet": _parquet, "csv": _csv, "fits": _fits, "votable": _votable, "sextractor": _sextractor}
     place = storage.redact(url)
-    try:
-        with openers[kind](url) as raw:
-            yield raw
-    except FileNotFoundError as error:
-        raise InputError(f"the objects table {place} does not exist") from error
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise InputError(f"{place} cannot be read as {kind}: {_line(error)}") from error
+    what = f"the objects table {place}"
+    with contextlib.ExitStack() as stack:
+        try:
+            with foreign.refusing(what, _REMEDIES[kind]):
+                raw = stack.enter_context(openers[kind](url))
+        except FileNotFoundError as error:
+            raise InputError(f"the objects table {place} does not exist") from error
 
+        def chunks(columns: Sequence[str], text: Sequence[str], rows: int) -> Iterator[pa.Table]:
+            with foreign.refusing(what, _REMEDIES[kind]):
+                read = raw.chunks(columns, text, rows)
+            while True:
+                with foreign.refusing(what, _REMEDIES[kind]):
+                    chunk = next(read, None)
+                if chunk is None:
+                    return
+                yield chunk  # errors of who uses it are no errors of the file
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+        yield replace(raw, chunks=chunks)
 
 
 @contextlib.contextmanager
@@ -168,19 +185,13 @@ def _rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 @contextlib.contextmanager
 def _fits(url: str) -> Iterator[RawTable]:
-    with _local(url) as path:
-        try:
-            opened = fits.open(path, memmap=True)
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise InputError(f"{storage.redact(url)} is no FITS file: {_line(error)}") from error
-        with opened:
-            hdu = next((h for h in opened if isinstance(h, fits.BinTableHDU | fits.TableHDU)), None)
-            if hdu is None or isinstance(hdu, fits.CompImageHDU):
-                raise InputError(f"{storage.redact(url)} has no table extension")
-            units = {column.name: column.unit for column in hdu.columns if column.unit}
-            yield RawTable(tuple(hdu.columns.names), lambda c, t, r: _fits_chunks(path, hdu, c, r), units)
+    with _local(url) as path, fits.open(path, memmap=True) as opened:
+        hdu = next((h for h in opened if isinstance(h, fits.BinTableHDU | fits.TableHDU)), None)
+        if hdu is None or isinstance(hdu, fits.CompImageHDU):
+            raise InputError(f"{storage.redact(url)} has no table extension")
+        units = {column.name: column.unit for column in hdu.columns if column.unit}
+        names = tuple(name for name in hdu.columns.names if name)
+        yield RawTable(names, lambda c, t, r: _fits_chunks(path, hdu, c, r), units)
 
 
 def _fits_chunks(path: Path, hdu: Any, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
@@ -221,10 +232,7 @@ def _sextractor(url: str) -> Iterator[RawTable]:
     """Source Extractor's ASCII_HEAD (a small file: read at once)."""
     with _local(url) as path, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            table = Table.read(path, format="ascii.sextractor")
-        except Exception as error:  # astropy raises many kinds
-            raise InputError(f"{storage.redact(url)} is no Source Extractor catalogue: {_line(error)}") from error
+        table = Table.read(path, format="ascii.sextractor")
     yield RawTable(tuple(table.colnames), lambda c, t, r: _table_chunks(table, c, r))
 
 
@@ -241,10 +249,7 @@ class _Fields:
 def _votable(url: str) -> Iterator[RawTable]:
     with _local(url) as path, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            head = _votable_head(path)
-        except (ValueError, OSError) as error:
-            raise InputError(f"{storage.redact(url)} is no VOTable: {_line(error)}") from error
+        head = _votable_head(path)
         if not head.names:
             raise InputError(f"{storage.redact(url)} is no VOTable: it has no fields")
         if head.encoding == "TABLEDATA":

@@ -13,7 +13,7 @@ from astropy.io import fits
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.wcs import Box, Wcs, astropy_quiet, wcs_cards
-from astroml_plugin.sources.ingest.opening import BROKEN, FitsFile, one_line, open_fits, refuse_truncated, stem_of
+from astroml_plugin.sources.ingest.opening import FitsFile, open_fits, refuse_truncated, refusing, stem_of
 from astroml_plugin.sources.ingest.photometry import calibrate
 from astroml_plugin.sources.ingest.pixels import read_box
 from astroml_plugin.sources.ingest.planes import Plane
@@ -44,13 +44,10 @@ def list_planes(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]
     """
     with open_fits(url) as file:
         hdus = file.hdus
-        try:
-            with astropy_quiet():
-                refuse_truncated(file)
-                primary = hdus[0].header
-                found = [plane for number, hdu in enumerate(hdus) if (plane := _describe(file, number, hdu, primary))]
-        except BROKEN as error:
-            raise InputError(f"{storage.redact(url)} is no readable FITS file: {one_line(error)}") from error
+        with refusing(url), astropy_quiet():
+            refuse_truncated(file)
+            primary = hdus[0].header
+            found = [plane for number, hdu in enumerate(hdus) if (plane := _describe(file, number, hdu, primary))]
         found = [replace(plane, sample=look(file, plane.plane(0), plane.shape, plane.planes)) for plane in found]
         kinds = ", ".join(f"{type(hdu).__name__} {hdu.name}".strip() for hdu in hdus)
     if not found:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
 
 _IGNORED = 0
+_BITS = 64
 
 _WORDS: tuple[tuple[str, int], ...] = (
     (r"NO_?DATA|NOCOV|NON_SCIENCE|BLANK|OUTSIDE|FILLED", MaskBit.NO_DATA),
@@ -88,7 +90,7 @@ def bits_in_header(header: Mapping[str, str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for key, text in header.items():
         value, _, comment = (part.strip() for part in text.partition(" / "))
-        if key.startswith("MP_") and value.isdigit():
+        if key.startswith("MP_") and value.isdecimal():
             found[int(value)] = key[3:]
         elif re.fullmatch(r"MSKN\d{4}", key):
             number = _integer(header.get(f"MSKM{key[4:]}", ""))
@@ -99,12 +101,17 @@ def bits_in_header(header: Mapping[str, str]) -> dict[int, str]:
                 found[number.bit_length() - 1] = value
         elif re.fullmatch(r"BIT\d+", key):
             found[int(key[3:])] = comment if _integer(value) is not None else value
+    if beyond := [bit for bit in found if bit >= _BITS]:
+        raise InputError(
+            f"the header names bit {str(min(beyond))[:20]} of the mask ({found[min(beyond)][:40]}), and masks have "
+            f"{_BITS} at most: correct it, or say what the mask means with --mask-map"
+        )
     return {bit: name for bit, name in found.items() if name}
 
 
 def _integer(text: str) -> int | None:
     value = text.partition(" / ")[0].strip()
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isdecimal() else None
 
 
 def meaning_of(name: str) -> int:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -14,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.core import archives, storage
+from astroml_plugin.core import archives, foreign, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64
 
@@ -57,7 +56,7 @@ class NpzArray:
                 f"array {self.name} has {size / 1e6:.3g} MB, and a few values are wanted there: map another one with "
                 f"--npz-map"
             )
-        with _refusing(self.archive, self.member), self.archive.open(self.member) as stream:
+        with _refusing(self.member), self.archive.open(self.member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 
     @contextlib.contextmanager
@@ -65,8 +64,10 @@ class NpzArray:
         """Consecutive blocks of `rows` along the first axis."""
         if self.fortran and len(self.shape) > 1:
             raise InputError(f"array {self.name} is stored in Fortran order: save it with numpy.ascontiguousarray")
-        with self.archive.open(self.member) as stream:
-            _header(stream)
+        with contextlib.ExitStack() as stack:
+            with _refusing(self.member):
+                stream = stack.enter_context(self.archive.open(self.member))
+                _header(stream)
             yield Blocks(self, stream, rows)
 
 
@@ -88,7 +89,7 @@ class Blocks:
         """The next block (fewer rows at the end), in native byte order."""
         count, dtype, inner = self._next(), self.array.dtype, self.array.shape[1:]
         size = count * self.array.row_bytes
-        with _refusing(self.array.archive, self.array.member):
+        with _refusing(self.array.member):
             data = _exactly(self.stream, size)
             values = np.frombuffer(data, dtype).reshape(count, *inner)
         return values.astype(dtype.newbyteorder("="), copy=False)
@@ -96,7 +97,7 @@ class Blocks:
     def skip(self) -> None:
         """Pass over the next block."""
         size = self._next() * self.array.row_bytes
-        with _refusing(self.array.archive, self.array.member):
+        with _refusing(self.array.member):
             while size > 0:
                 size -= len(_exactly(self.stream, min(size, _SKIP_BYTES)))
 
@@ -112,13 +113,12 @@ def open_npz(url: str) -> Iterator[dict[str, NpzArray]]:
     with contextlib.ExitStack() as stack:
         try:
             filesystem, path = storage.filesystem(url)
-            file = stack.enter_context(filesystem.open(path, "rb"))
-            archive = stack.enter_context(zipfile.ZipFile(file))
-            packed = file.seek(0, io.SEEK_END)
+            with foreign.refusing(shown, "is it an .npz archive, and whole? Save it again"):
+                file = stack.enter_context(filesystem.open(path, "rb"))
+                archive = stack.enter_context(zipfile.ZipFile(file))
+                packed = file.seek(0, io.SEEK_END)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise InputError(f"{shown} does not exist: check the path") from None
-        except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{shown} is no readable .npz archive: {error}") from error
         archives.refuse_larger(sum(entry.file_size for entry in archive.infolist()), packed, shown)
         members = [name for name in archive.namelist() if name.endswith(".npy")]
         arrays = [_describe(archive, member, shown) for member in members]
@@ -126,15 +126,16 @@ def open_npz(url: str) -> Iterator[dict[str, NpzArray]]:
 
 
 def _describe(archive: zipfile.ZipFile, member: str, shown: str) -> NpzArray:
-    with _refusing(archive, member), archive.open(member) as stream:
+    with _refusing(member), archive.open(member) as stream:
         shape, fortran, dtype = _header(stream)
         held = archive.getinfo(member).file_size - stream.tell()
+    name = member.removesuffix(".npy")[:80]
+    if any(not isinstance(side, int) or isinstance(side, bool) or side < 0 for side in shape):
+        raise InputError(f"{shown}: array {name} has an impossible shape {shape}: save it again")
     size = math.prod(shape) * dtype.itemsize
-    if size > held:
-        name = member.removesuffix(".npy")
+    if size > held and not dtype.hasobject:
         raise InputError(f"{shown}: array {name} {shape} has {size:.3g} bytes, the archive {held:.3g}: save it again")
     if dtype.hasobject:
-        name = member.removesuffix(".npy")
         raise InputError(f"{shown}: array {name} holds Python objects, never loaded here: save it as text or numbers")
     return NpzArray(archive, member, shape, dtype, fortran)
 
@@ -152,12 +153,9 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
-@contextlib.contextmanager
-def _refusing(archive: zipfile.ZipFile, member: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"array {member.removesuffix('.npy')} of the archive cannot be read: {error}") from error
+def _refusing(member: str) -> contextlib.AbstractContextManager[None]:
+    name = member.removesuffix(".npy")[:80]
+    return foreign.refusing(f"array {name} of the archive", "the file is damaged or no .npz: save it again")
 
 
 def decoded(values: np.ndarray) -> np.ndarray:

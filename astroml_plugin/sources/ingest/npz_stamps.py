@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.core import storage
+from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, Array
 from astroml_plugin.cutouts.calibration import NANOJANSKY
@@ -23,6 +23,7 @@ from astroml_plugin.sources.ingest.records import SourceRecord, existing, record
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.stamps import StampLayout, Stamps
 
+_LARGEST_PSF = 1024
 _PARTS = ("images", "psf", "variance", "bands", "pixel_scale", "zero_point")
 _LARGEST_STAMP, _LARGEST_LABEL = 2**28, 2**16
 """Bytes of one object's image, and of one of its labels, at most."""
@@ -87,6 +88,9 @@ class _Content:
         _refuse_wide(url, parts)
         images = parts["images"]
         layout = _checked_layout(url, images, options.layout)
+        for name in ("images", "variance", "psf"):
+            if name in parts:
+                _check_pixels(url, name, parts[name], images, layout)
         per_object = {
             name
             for name, array in parts.items()
@@ -94,7 +98,7 @@ class _Content:
         }
         scale = options.pixel_scale
         if scale is None and "pixel_scale" in parts:
-            scale = float(np.ravel(parts["pixel_scale"].read())[0])
+            scale = _one_number(parts["pixel_scale"])
         bands = _band_names(url, parts, images.shape[layout.index("c")] if "c" in layout else 1, options.bands)
         zero_points, unit = _zero_points(url, parts, bands, options)
         return cls(
@@ -194,6 +198,33 @@ def _checked_layout(url: str, images: NpzArray, layout: str | None) -> str:
     return layout
 
 
+def _check_pixels(url: str, name: str, array: NpzArray, images: NpzArray, layout: str) -> None:
+    """InputError where an array of pixels holds no numbers, or does not fit the images."""
+    shown = storage.redact(url)
+    if array.dtype.kind not in "biuf" or 0 in array.shape[1:]:
+        raise InputError(f"{shown}: array {name} of shape {array.shape} and type {array.dtype} holds no pixels")
+    count, bands = images.shape[0], images.shape[layout.index("c")] if "c" in layout else 1
+    fits = {
+        "images": True,
+        "variance": array.shape == images.shape,
+        "psf": array.shape[:1] == (count,)
+        and (len(array.shape) == 3 or (len(array.shape) == 4 and array.shape[1] == bands)),
+    }
+    if not fits[name]:
+        wanted = f"{images.shape}" if name == "variance" else f"({count}, y, x) or ({count}, {bands}, y, x)"
+        raise InputError(f"{shown}: array {name} has shape {array.shape}, {wanted} fits the images")
+    if name == "psf" and max(array.shape[-2:]) > _LARGEST_PSF:
+        raise InputError(f"{shown}: PSFs of {array.shape[-2:]} pixels are refused, cut them to {_LARGEST_PSF} at most")
+
+
+def _one_number(array: NpzArray) -> float:
+    """The pixel scale of an archive."""
+    values = array.read().reshape(-1) if array.dtype.kind in "iuf" and array.shape in ((), (1,)) else np.zeros(0)
+    if len(values) != 1 or not 0 < float(values[0]) < np.inf:
+        raise InputError("array pixel_scale must hold one number above 0: save it so, or give --pixel-scale")
+    return float(values[0])
+
+
 def _band_names(url: str, parts: Mapping[str, NpzArray], count: int, bands: tuple[str, ...] | None) -> tuple[str, ...]:
     names = bands or None
     if names is None and "bands" in parts:
@@ -211,7 +242,9 @@ def _zero_points(
     if options.zero_point or "zero_point" not in parts:
         return options.zero_points(bands), None
     given, count = parts["zero_point"], parts["images"].shape[0]
-    if given.shape in ((), (1,), (len(bands),)):
+    if given.dtype.kind not in "iuf":
+        values = np.array([np.nan])
+    elif given.shape in ((), (1,), (len(bands),)):
         values = np.ravel(given.read()).astype(np.float64)
         values = np.repeat(values, len(bands)) if len(values) == 1 else values
     elif given.shape in ((count,), (count, 1), (count, len(bands))):
@@ -279,8 +312,9 @@ def _as_columns(values: Mapping[str, Array]) -> Iterator[tuple[str, pa.Array]]:
     for name, column in values.items():
         if column.dtype.names:
             yield from _as_columns({f"{name}_{part}": column[part] for part in column.dtype.names})
-        elif column.ndim == 2:
-            flat = np.ascontiguousarray(column).reshape(-1)
-            yield name, pa.FixedSizeListArray.from_arrays(pa.array(decoded(flat)), column.shape[1])
-        else:
-            yield name, pa.array(decoded(column))
+            continue
+        with foreign.refusing(f"array {name[:80]} as a column", "save it as numbers or text, or leave it out"):
+            if column.ndim > 2:
+                raise ValueError(f"{column.ndim} axes")
+            values = pa.array(decoded(np.ascontiguousarray(column).reshape(-1)))
+            yield name, pa.FixedSizeListArray.from_arrays(values, column.shape[1]) if column.ndim == 2 else values

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
-import lzma
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from astropy.io import fits
 
-from astroml_plugin.core import archives, storage
+from astroml_plugin.core import archives, foreign, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.wcs import astropy_quiet
 
 SUFFIX = re.compile(r"\.(fits?|fts|fit)(\.(fz|gz|bz2|xz|zip|z))*$", re.IGNORECASE)
 
-BROKEN = (
-    *(OSError, EOFError, ValueError, TypeError, IndexError, KeyError),
-    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile, fits.VerifyError),
-)
-"""Errors by which a damaged file shows, in astropy and in the unpackers."""
+AGAIN = "check it or fetch it again"
 
 _FITS_BLOCK = 2880
 _LONGEST_MARK = 6
@@ -52,7 +46,7 @@ def open_fits(url: str, *, scan: bool = True) -> Iterator[FitsFile]:
     """
     shown = storage.redact(url)
     try:
-        with astropy_quiet():
+        with refusing(url), astropy_quiet():
             file = _open(url)
             if scan:
                 len(file.hdus)
@@ -60,8 +54,6 @@ def open_fits(url: str, *, scan: bool = True) -> Iterator[FitsFile]:
         raise InputError(f"{shown} does not exist: check the path") from None
     except PermissionError as error:
         raise InputError(f"{shown} may not be read: {error.strerror}") from error
-    except BROKEN as error:
-        raise InputError(f"{shown} is no readable FITS file ({one_line(error)}): check it or fetch it again") from error
     try:
         yield file
     finally:
@@ -144,9 +136,9 @@ def _from_zip(data: bytes, url: str, packed: int) -> bytes:
         return archive.read(images[0])
 
 
-def one_line(error: BaseException) -> str:
-    """An error's words on one line, without secrets."""
-    return " ".join(storage.redact(str(error)).split()) or type(error).__name__
+def refusing(url: str) -> contextlib.AbstractContextManager[None]:
+    """Make a sentence of errors by which a damaged file shows, in astropy and in the unpackers."""
+    return foreign.refusing(f"{storage.redact(url)} is no readable FITS file and", AGAIN)
 
 
 def stem_of(url: str) -> str:

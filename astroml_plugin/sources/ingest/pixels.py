@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from astroml_plugin.core import storage
+from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.sky.wcs import Box, astropy_quiet
-from astroml_plugin.sources.ingest.opening import BROKEN, FitsFile, one_line
+from astroml_plugin.sources.ingest.opening import AGAIN, FitsFile
 
 _BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
@@ -52,9 +52,9 @@ def read_box(file: FitsFile, pixels: Pixels, box: Box) -> np.ndarray:
         else:
             values = _scaled(_raw_box(file, hdu, pixels.plane or 0, box), header)
         values = _linear(values, header)
-    except (*BROKEN, MemoryError) as error:
+    except Exception as error:  # headers and codecs of others: any error is theirs
         where = f"{storage.redact(pixels.url)} HDU {pixels.hdu}"
-        raise CorruptError(f"{where} cannot be decoded: {one_line(error)}") from error
+        raise CorruptError(f"{where} cannot be decoded ({foreign.in_words(error)}): {AGAIN}") from error
     if values.shape != (box.height, box.width):
         raise CorruptError(f"{storage.redact(pixels.url)} HDU {pixels.hdu} gives {values.shape} for {box}")
     return values.astype(values.dtype.newbyteorder("="), copy=False)
