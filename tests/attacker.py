@@ -13,6 +13,7 @@ import pickle
 import socket
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -27,7 +28,8 @@ from distributed import Client
 from distributed.security import Security
 
 SECONDS = 3
-AT_ONCE = 16
+AT_ONCE = 64
+IN_ALL = 60
 PAGES = (
     "/",
     "/health",
@@ -158,8 +160,10 @@ def attack(targets: dict[str, Any]) -> dict[str, Any]:
     if targets["ray"]:
         tries += [("ray", lambda: None)]
         reached += [f"ray: {secret}" for secret in secrets if secret in _tried(lambda: _ray(targets["ray"]))]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for name, found in pool.map(lambda one: (one[0], _tried(one[1])), tries):
+    pool, ends = ThreadPoolExecutor(AT_ONCE), time.monotonic() + IN_ALL
+    for name, future in [(name, pool.submit(_tried, work)) for name, work in tries]:
+        with contextlib.suppress(TimeoutError):  # pages that stream for ever
+            found = future.result(max(0.01, ends - time.monotonic()))
             answered += bool(found)
             reached += [f"{name}: {secret}" for secret in secrets if secret in found]
     if Path("/tmp/astroml_attacker_was_here").exists():

@@ -63,7 +63,11 @@ def history_of(out: str) -> list[EpochRecord]:
 
 def read_log(out: str) -> list[EpochRecord]:
     """Records of the log in `out`, which may be one epoch ahead of the checkpoint; none where there is no log."""
-    return storage.read_lines(storage.join(out, LOG))
+    url = storage.join(out, LOG)
+    records = storage.read_lines(url)
+    if not all(isinstance(record, dict) for record in records):
+        raise storage.damaged(url, "a line is no record")
+    return records
 
 
 def write_log(out: str, history: list[EpochRecord]) -> None:
