@@ -205,9 +205,15 @@ def test_the_width_of_a_psf_is_that_of_its_core(profile, fwhm) -> None:
     assert np.isnan(psf_fwhm(np.zeros((25, 25))))
 
 
-def test_unknown_zero_points_give_no_flux(light) -> None:
-    found = TASK.detect(perfect(truth_layers(scene(light))), field_of(light, zero_points=()))
-    assert np.isnan(found.columns["flux_iso_r"]).all()
+def test_unknown_zero_points_give_fluxes_in_the_unit_of_the_image(light) -> None:
+    maps = perfect(truth_layers(scene(light)))
+    unknown, known = (TASK.detect(maps, field_of(light, zero_points=zero)).columns for zero in ((), (31.4,)))
+    for name in ("flux_iso_r", "flux_aper_r", "flux_total_r"):
+        for end in ("", "_err"):
+            np.testing.assert_array_equal(unknown[f"{name}_own{end}"], known[f"{name}{end}"])
+            assert np.isfinite(known[f"{name}{end}"]).any()
+            assert np.isnan(unknown[f"{name}{end}"]).all()
+            assert np.isnan(known[f"{name}_own{end}"]).all()
 
 
 def test_columns_are_per_band() -> None:

@@ -91,7 +91,9 @@ def _calibration_notes(image: Plane) -> list[str]:
     known = image.calibration
     if known.zero_point is None:
         why = known.doubt or known.why
-        return [f"no zero point: {why}; fluxes in nJy stay empty (give --zero-point, the AB magnitude of one unit)"]
+        return [
+            f"no zero point: {why}; fluxes are in the unit of the image (give --zero-point, the AB magnitude of one unit)"
+        ]
     return [known.doubt] if known.doubt else []
 
 

@@ -13,6 +13,7 @@ from astroml_plugin.sources.ingest.opening import FitsFile
 from astroml_plugin.sources.ingest.pixels import Pixels, read_box
 
 _STRIPS = 4
+_STRIPS_OF_TILES = 2
 _ROWS = 6
 """Rows that are read together, at each of `_STRIPS` heights."""
 
@@ -74,8 +75,9 @@ def look(file: FitsFile, pixels: Pixels, shape: tuple[int, int], planes: int | N
     """
     height, width = shape
     hdu = file.hdus[pixels.hdu]
-    slow = isinstance(hdu, fits.CompImageHDU) and str(hdu.compression_type).startswith("HCOMPRESS")
-    strips = 1 if slow else min(_STRIPS, height)
+    strips = min(_STRIPS, height)
+    if isinstance(hdu, fits.CompImageHDU):  # whole tiles are decoded, one by one where it is HCOMPRESS
+        strips = 1 if str(hdu.compression_type).startswith("HCOMPRESS") else min(_STRIPS_OF_TILES, height)
     found = []
     try:
         for number in range(strips):

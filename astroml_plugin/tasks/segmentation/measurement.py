@@ -43,7 +43,7 @@ _TOLERANCE = 1.07
 
 
 def declared_columns(bands: Sequence[str]) -> list[Column]:
-    """Area, moments, star probability and blend, and three fluxes of each band."""
+    """Area, moments, star probability and blend, and three fluxes of each band, in nJy or in its own unit."""
     columns = [
         Column("area", "int32", "pix2", "phys.angArea", "Pixels of the object's outline"),
         *(
@@ -61,6 +61,12 @@ def declared_columns(bands: Sequence[str]) -> list[Column]:
             columns += [
                 Column(f"flux_{name}_{band}", "float32", "nJy", ucd, f"{text}, band {band}"),
                 Column(f"flux_{name}_{band}_err", "float32", "nJy", f"stat.error;{ucd}", "Its standard error"),
+            ]
+        for name, text in _FLUXES:
+            own = f"{text}, band {band}, in the unit of its pixels: where no zero point is known, else null"
+            columns += [
+                Column(f"flux_{name}_{band}_own", "float32", "", "phot.flux", own),
+                Column(f"flux_{name}_{band}_own_err", "float32", "", "stat.error;phot.flux", "Its standard error"),
             ]
     return columns
 
@@ -99,14 +105,17 @@ def measure_objects(
     for number, band in enumerate(settings.bands):
         image, variance = field.image[number], variance_of(field)[number]
         unit = _nanojansky(field.zero_points[number] if field.zero_points else None)
-        units = np.where(seen_in_band(image, variance, pixels, count), unit, np.nan)
+        seen = seen_in_band(image, variance, pixels, count)
+        units, own = np.where(seen, unit, np.nan), np.where(seen & np.isnan(unit), 1.0, np.nan)
         iso = isophotal_flux(image, variance, pixels, share, count)
         aper = aperture_flux(image, variance, centre, settings.aperture, parts, segmentation, other)
         stars = _stars(field, number, centre, columns["p_star"])
         fitted = fit_gaussians(image, variance, centre, segmentation.labels, segmentation.patch, stars)
         total = fitted.total, fitted.total_error(_PROFILES * galaxy)
         for name, (flux, error) in (("iso", iso), ("aper", aper), ("total", total)):
-            columns |= {f"flux_{name}_{band}": flux * units, f"flux_{name}_{band}_err": error * units}
+            column = f"flux_{name}_{band}"
+            columns |= {column: flux * units, f"{column}_err": error * units}
+            columns |= {f"{column}_own": flux * own, f"{column}_own_err": error * own}
     return columns, summed(signal * share, pixels, count)
 
 
