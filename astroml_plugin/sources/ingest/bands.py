@@ -91,9 +91,8 @@ def _calibration_notes(image: Plane) -> list[str]:
     known = image.calibration
     if known.zero_point is None:
         why = known.doubt or known.why
-        return [
-            f"no zero point: {why}; fluxes are in the unit of the image (give --zero-point, the AB magnitude of one unit)"
-        ]
+        remedy = "fluxes are in the unit of the image (give --zero-point, the AB magnitude of one unit)"
+        return [f"no zero point: {why}; {remedy}"]
     return [known.doubt] if known.doubt else []
 
 
