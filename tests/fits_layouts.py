@@ -253,6 +253,7 @@ def layouts() -> Iterator[Layout]:
     yield Layout("spectrum", "stis.fits", (P("SCI", "other", {"CTYPE1": "LAMBDA", "CTYPE2": "ANGLE"}, values="image"),))
     yield Layout("velocity map", "moment_one.fits", (P("", "other", {"BUNIT": "km/s"}, values="image"),))
     yield Layout("magnitudes", "surface.fits", (P("", "other", {"BUNIT": "mag/arcsec2"}, values="image"),))
+    yield Layout("logarithms", "column_density.fits", (P("", "other", {"BUNIT": "dex(cm-2)"}, values="image"),))
     yield Layout("calibration", "frame0001.fits", (P("", "other", {"IMAGETYP": "Flat Field"}, values="image"),))
     strange = (("Science_Data", "image"), ("ErrorMap", "std"), ("Quality-Flags", "mask"), ("psf image", "psf"))
     strange += (("Exposure Map", "exposure"), ("Segmentation.Map", "labels"), ("sky model", "other"))

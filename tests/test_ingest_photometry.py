@@ -78,7 +78,7 @@ def test_zero_points_are_ab(name: str, unit: str, stem: str, cards: dict[str, An
     [
         ("adu", {}, "BUNIT adu is no flux"),
         ("", {}, "no BUNIT and no zero point"),
-        ("K", {}, "no flux"),
+        *[(unit, {}, "no flux") for unit in ("K", "1e400 Jy", "-1 Jy", "0 Jy", "mag(AB)", "dex(K)", "((((", "Jy/0")],
         ("Jy/beam", {}, "the beam"),
         ("10**-20 Angstrom-1 cm-2 erg s-1", {}, "no flux"),
         ("", HST, "does not say whether"),

@@ -255,6 +255,8 @@ def _by_unit(source: _Source) -> Calibration:
                 return Calibration(why=f"{why}, but {lacking} is not known")
             share = solid / beam
             why += f", pixel of {solid:.4g} sr" if area else f", {share:.4g} beam in a pixel"
+        if not 0 < value * share < math.inf:
+            return unknown
         return Calibration(_JANSKY - 2.5 * math.log10(value * share), "AB", why)
     return unknown
 

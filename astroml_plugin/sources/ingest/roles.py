@@ -158,8 +158,8 @@ def _by_keywords(plane: Plane) -> tuple[str, str] | None:
 
 def _by_unit(plane: Plane) -> tuple[str, str] | None:
     """Role by units that are not those of light."""
-    if re.match(r"^(mag|ABmag|STmag)\b", plane.unit, re.IGNORECASE):
-        return OTHER, f"BUNIT {plane.unit}: magnitudes do not add up; store them as flux"
+    if re.match(r"^(mag|ABmag|STmag|dex|dB|log(10)?|ln)\b", plane.unit, re.IGNORECASE):
+        return OTHER, f"BUNIT {plane.unit}: magnitudes and logarithms do not add up; store them as flux"
     unit = unit_of(plane.unit)
     if unit is None:
         return None

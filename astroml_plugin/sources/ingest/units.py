@@ -8,13 +8,14 @@ from astroml_plugin.sky.wcs import astropy_quiet
 
 
 def unit_of(text: str) -> u.UnitBase | None:
-    """Unit of a BUNIT, in the FITS standard's spelling or astropy's own; None where neither reads it."""
+    """Unit of a BUNIT, in the spelling of FITS or astropy; None where neither reads it, and for logarithms."""
     if not text.strip():
         return None
     with astropy_quiet():
         for form in ("fits", None):
             try:
-                return u.Unit(text.strip(), format=form)
-            except (ValueError, TypeError):
+                unit = u.Unit(text.strip(), format=form)
+            except (ValueError, TypeError, ArithmeticError):
                 continue
+            return unit if isinstance(unit, u.UnitBase) else None
     return None
