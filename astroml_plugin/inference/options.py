@@ -128,6 +128,8 @@ class ObjectTable(ObjectSettings):
 
     table: Any = None
     """Objects to measure in a Survey: path or URL, or an astropy, pandas or Arrow table."""
+    extend: bool = False
+    """Add this table to the objects that the catalog has; without it, another table is refused."""
 
 
 def run_choices(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 from astroml_plugin import __version__
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
-from astroml_plugin.catalog.objects import ObjectBuckets, read_chunks
+from astroml_plugin.catalog.objects import read_chunks
 from astroml_plugin.catalog.objects.detected import Overlaps
 from astroml_plugin.compute.cluster import IO_LANES, cores
 from astroml_plugin.core import storage
@@ -25,6 +26,7 @@ from astroml_plugin.core.version import code_digest
 from astroml_plugin.inference.centres import median_offsets, warning
 from astroml_plugin.inference.driver import InferResult, RunProgress
 from astroml_plugin.inference.job import Job, Unit
+from astroml_plugin.inference.objects import BroughtObjects, ObjectsProgress, arrow_of, bring_objects, file_of
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.planning import (
     Bundles,
@@ -43,9 +45,6 @@ from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.run_options import assign_options
 from astroml_plugin.training.bundle import ModelBundle
-
-ObjectsProgress = Callable[[str, int, int | None], None]
-"""Called with (stage, rows done, rows in all or None) while objects are brought to their units."""
 
 _LOOKED_AT = 1000
 """Rows of an objects table that a check reads."""
@@ -108,6 +107,8 @@ class Prepared:
     """Objects that no unit owns."""
     label_maps: LabelMaps | None = None
     """Store of the label maps; None where there are none."""
+    changed_tables: tuple[str, ...] = ()
+    """Sentences about objects tables that have changed."""
 
     def units(self) -> Iterator[Unit]:
         """Units of the run (of its shard), lazily."""
@@ -130,7 +131,7 @@ class Prepared:
         offsets = median_offsets(done.centres)
         told = warning(offsets, stamps=isinstance(self.source, Stamps))
         counts = done.done, done.skipped, done.failed, done.rows, self.unplaced
-        result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told)
+        result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told, self.changed_tables)
         shard = self.job.execution.shard
         record = {
             "result": {name: value for name, value in vars(result).items() if name != "catalog"},
@@ -201,11 +202,10 @@ def _check_objects(source: Survey | Stamps, job: Job, objects: ObjectTable) -> N
         raise InputError("Stamps carry their own objects: leave --objects away, or give a Survey")
     if job.detecting:
         raise InputError(f"bundle {job.detecting} finds the objects itself: leave --objects away, or that bundle")
-    if isinstance(objects.table, str):
-        next(read_chunks(objects.table, objects, _LOOKED_AT))
-        return
     with tempfile.TemporaryDirectory(prefix="astroml-") as folder:
-        next(read_chunks(_stored(_arrow(objects.table).slice(0, _LOOKED_AT), folder), objects, _LOOKED_AT))
+        table = objects.table
+        head = table if isinstance(table, str | os.PathLike) else arrow_of(table).slice(0, _LOOKED_AT)
+        next(read_chunks(file_of(head, folder), objects, _LOOKED_AT))
 
 
 def prepare(
@@ -239,13 +239,13 @@ def prepare(
         )
     own = identity(job, checked.source)
     catalog = _create(job.catalog, declared_schema(checked.bundles, job), own)
-    objects_url, unplaced = _bring_objects(checked, catalog, objects_progress)
+    brought = _bring_objects(checked, catalog, objects_progress)
     maps = None
     if job.detecting and job.execution.label_maps and isinstance(checked.source, Survey):
         maps = LabelMaps.create(job.catalog, checked.source)
     run_id = catalog.start_run(_record(job, own, checked.objects.table))
-    job = replace(job, run=run_id, objects=objects_url)
-    return Prepared(checked.source, catalog, job, storage.digest(own), unplaced, maps)
+    job = replace(job, run=run_id, objects=brought.url)
+    return Prepared(checked.source, catalog, job, storage.digest(own), brought.unplaced, maps, brought.changed_tables)
 
 
 def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
@@ -258,49 +258,24 @@ def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
         ) from error
 
 
-def _bring_objects(run: CheckedRun, catalog: Catalog, progress: ObjectsProgress | None) -> tuple[str | None, int]:
-    """URL where units find their objects (or what they need to detect them); objects that no unit owns."""
-    folder, source, table = storage.join(catalog.url, "objects"), run.source, run.objects.table
+def _bring_objects(run: CheckedRun, catalog: Catalog, progress: ObjectsProgress | None) -> BroughtObjects:
+    folder, source = storage.join(catalog.url, "objects"), run.source
     if isinstance(source, Stamps):
-        return find_repeated_ids(source, folder), 0
+        return BroughtObjects(find_repeated_ids(source, folder))
     if run.job.detecting:
-        return Overlaps.build(source, folder).url, 0
-    url = table if isinstance(table, str) else _stored(_arrow(table), folder)
-    buckets = ObjectBuckets.build(url, source, folder, settings=run.objects, progress=progress)
-    unplaced = buckets.unplaced()
-    catalog.write_unplaced(unplaced)
-    return buckets.url, unplaced.num_rows
-
-
-def _stored(table: pa.Table, folder: str) -> str:
-    """A table in memory, written to a file named after its content."""
-    data = storage.encode_table(table)
-    url = storage.join(folder, f"given-{storage.digest(data.hex())[:16]}.parquet")
-    storage.write_atomic(url, data)
-    return url
-
-
-def _arrow(objects: Any) -> pa.Table:
-    """An astropy table (units kept, columns of arrays left out) or a pandas frame (with a named index) as Arrow."""
-    if isinstance(objects, pa.Table):
-        return objects
-    if not hasattr(objects, "colnames"):
-        return pa.Table.from_pandas(objects, preserve_index=objects.index.name is not None)
-    flat = objects[[name for name in objects.colnames if objects[name].ndim == 1]]
-    table = pa.Table.from_pandas(flat.to_pandas(), preserve_index=False)
-    units = {name: str(unit) for name in flat.colnames if (unit := getattr(flat[name], "unit", None)) is not None}
-    fields = [f.with_metadata({"unit": units[f.name]}) if f.name in units else f for f in table.schema]
-    return table.cast(pa.schema(fields))
+        return BroughtObjects(Overlaps.build(source, folder).url)
+    return bring_objects(run.objects, source, catalog, progress)
 
 
 def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
     """Everything one needs to know where the rows come from, as plain JSON without credentials."""
     told = f"found by {job.detecting}" if job.detecting else type(objects).__name__
+    named = isinstance(objects, str | os.PathLike)
     execution = to_mapping(job.execution) | {"scheduler": storage.redact(job.execution.scheduler)}
     return {
         "source": storage.redact(job.source),
         "bundles": [{"name": ref.name, "url": storage.redact(ref.url), "sha256": ref.sha256} for ref in job.bundles],
-        "objects": storage.redact(objects) if isinstance(objects, str) else told,
+        "objects": storage.redact(os.fspath(objects)) if named else told,
         "identity": identity,
         "settings": to_mapping(job.measure) | execution,
         "versions": {"astroml-plugin": __version__, "code": code_digest(), "python": platform.python_version()}

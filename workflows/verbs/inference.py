@@ -16,6 +16,8 @@ def _infer(options: argparse.Namespace) -> int:
         return _dry_run(options)
     with Reporter() as report:
         result = call(options, progress=report)
+    for sentence in result.changed_tables:
+        print(f"warning: {sentence}", file=sys.stderr)
     if result.unplaced:
         warn = f"warning: {result.unplaced} objects are on no tile or have no usable position; see the view `unplaced`"
         print(warn, file=sys.stderr)

@@ -33,7 +33,7 @@ def bad_bucket(url: str, file: str, reason: object) -> DamagedError:
 
 def checked_chunks(records: Any, url: str) -> list[dict[str, Any]]:
     """Records of chunks as `_place_chunk` wrote them; DamagedError where they are others."""
-    kinds = {"name": str, "rows": int, "placed": int, "unplaced": int}
+    kinds = {"name": str, "rows": int, "placed": int, "unplaced": int, "table": int, "content": str}
     if (
         not isinstance(records, list)
         or not records

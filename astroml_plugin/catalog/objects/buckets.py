@@ -8,7 +8,7 @@ occur twice anywhere in the table. Pass 2 merges ranges of tiles; a unit then re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -28,7 +28,8 @@ from astroml_plugin.catalog.objects.bucket_files import (
     read_range,
     row_groups,
 )
-from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, OBJECT_SCHEMA, ObjectSettings, read_chunks
+from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, OBJECT_SCHEMA, ObjectSettings
+from astroml_plugin.catalog.objects.given import GivenTable, chunk_digest, content_digest
 from astroml_plugin.catalog.objects.placing import PLACED_SCHEMA, Placer
 from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.core import storage
@@ -40,7 +41,7 @@ from astroml_plugin.sources.survey import Survey
 Progress = Callable[[str, int, int | None], None]
 """Called with (stage: "place" | "sort", rows done, rows in all or None)."""
 
-FORMAT = 1
+FORMAT = 2
 IDS_AT_ONCE = 4_000_000
 """Ids compared at once while looking for duplicates."""
 
@@ -77,7 +78,7 @@ class ObjectBuckets:
     @classmethod
     def build(
         cls,
-        objects: str,
+        objects: str | Sequence[GivenTable],
         survey: Survey,
         folder: str,
         *,
@@ -86,21 +87,29 @@ class ObjectBuckets:
         chunk_rows: int = CHUNK_ROWS,
         partition_rows: int = CHUNK_ROWS,
     ) -> ObjectBuckets:
-        """Sort a table by unit below `folder`; what an earlier, killed build wrote is used, a finished one is opened.
+        """Sort tables by unit below `folder`; what an earlier, killed build wrote is used, a finished one is opened.
+
+        Args:
+            objects: path or URL of a table, or several tables that are one list of objects.
+            survey: whose tiles own the objects.
+            folder: where the sorted copy goes.
+            settings: how a single table is read.
+            progress: hears how far it is.
+            chunk_rows, partition_rows: rows that are held at once in both passes.
 
         Raises:
             InputError: the table cannot be read, has no rows, no positions or no exact ids.
         """
-        settings = settings or ObjectSettings()
+        tables = [GivenTable(objects, settings or ObjectSettings())] if isinstance(objects, str) else list(objects)
         sizes = [FORMAT, chunk_rows, partition_rows]
-        key = storage.digest(_identity(objects), settings.identity(), _survey_identity(survey), sizes)[:24]
+        key = storage.digest([one.identity() for one in tables], _survey_identity(survey), sizes)[:24]
         url = storage.join(storage.absolute(folder), key)
         build = _Build(url, survey, progress or (lambda stage, done, total: None), partition_rows)
         for again in (True, False):
             try:
                 if not storage.exists(storage.join(url, "index.json")):
                     try:
-                        build.run(objects, settings, chunk_rows)
+                        build.run(tables, chunk_rows)
                     except FileNotFoundError:
                         if not storage.exists(storage.join(url, "index.json")):
                             raise  # else another driver has finished the same work and cleaned up
@@ -128,6 +137,11 @@ class ObjectBuckets:
         if held != (found.placed, found.unplaced_rows):
             raise storage.damaged(storage.join(url, "index.json"), f"{held} rows and {found.placed} were placed")
         return found
+
+    def contents(self) -> list[tuple[int, str]]:
+        """(objects, digest of ids and positions) of each table."""
+        told = storage.read_record(storage.join(self.url, "index.json"), tables=list)["tables"]
+        return [(int(rows), str(content)) for rows, content in told]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectBuckets, (self.url, self.rows, self.placed, self.unplaced_rows)
@@ -169,17 +183,8 @@ def _with_image(table: pa.Table, image: str) -> pa.Table:
     return table.add_column(1, "image", pa.array([image] * table.num_rows, pa.string()))
 
 
-def _identity(objects: str) -> list[Any]:
-    """Identity of a file: name, size, time or tag."""
-    try:
-        if storage.is_local(objects):
-            status = storage.local_path(objects).expanduser().stat()
-            return [storage.absolute(objects), status.st_size, status.st_mtime_ns]
-        fs, path = storage.filesystem(objects)
-        info = storage.retrying(fs.info, path)
-    except FileNotFoundError as error:
-        raise InputError(f"the objects table {storage.redact(objects)} does not exist") from error
-    return [objects, info.get("size"), str(info.get("ETag") or info.get("mtime") or info.get("created"))]
+def _content(chunks: list[dict[str, Any]]) -> tuple[int, str]:
+    return sum(chunk["rows"] for chunk in chunks), content_digest([chunk["content"] for chunk in chunks])
 
 
 def _survey_identity(survey: Survey) -> list[Any]:
@@ -204,15 +209,16 @@ class _Build:
     def at(self, name: str) -> str:
         return storage.join(self.url, name)
 
-    def run(self, objects: str, settings: ObjectSettings, chunk_rows: int) -> None:
-        chunks = self.place(objects, settings, chunk_rows)
+    def run(self, tables: list[GivenTable], chunk_rows: int) -> None:
+        chunks = self.place(tables, chunk_rows)
         duplicates = self.duplicates(chunks)
         placed = self.sort(chunks, duplicates)
         unplaced = self.gather_unplaced(chunks)
         rows = sum(chunk["rows"] for chunk in chunks)
         info = {
             "format": FORMAT,
-            "objects": storage.redact(objects),
+            "objects": [one.name for one in tables],
+            "tables": [_content([c for c in chunks if c["table"] == number]) for number in range(len(tables))],
             "rows": rows,
             "placed": placed,
             "unplaced": unplaced,
@@ -229,26 +235,26 @@ class _Build:
 
     # Pass 1
 
-    def place(self, objects: str, settings: ObjectSettings, chunk_rows: int) -> list[dict[str, Any]]:
-        """Place every chunk; returns what each holds."""
+    def place(self, tables: list[GivenTable], chunk_rows: int) -> list[dict[str, Any]]:
+        """Place every chunk of every table; returns what each holds."""
         if storage.exists(self.at("chunks.json")):
             return checked_chunks(storage.read_json(self.at("chunks.json")), self.at("chunks.json"))
         placer: Placer | None = None
         chunks: list[dict[str, Any]] = []
         start = 0
-        for table in read_chunks(objects, settings, chunk_rows):
+        for number, table in ((number, chunk) for number, one in enumerate(tables) for chunk in one.chunks(chunk_rows)):
             name = f"chunks/{len(chunks):06d}"
             if storage.exists(self.at(name + ".json")):
                 chunks += checked_chunks([storage.read_json(self.at(name + ".json"))], self.at(name + ".json"))
             else:
                 placer = placer or Placer(self.survey)
-                chunks.append(self._place_chunk(placer, table, start, name))
+                chunks.append(self._place_chunk(placer, table, start, name, number))
             start += table.num_rows
             self.progress("place", start, None)
         storage.write_json(self.at("chunks.json"), chunks)
         return chunks
 
-    def _place_chunk(self, placer: Placer, table: pa.Table, start: int, name: str) -> dict[str, Any]:
+    def _place_chunk(self, placer: Placer, table: pa.Table, start: int, name: str, number: int) -> dict[str, Any]:
         placed, unplaced = placer.place(table, start)
         placed = placed.sort_by([("tile", "ascending"), ("row", "ascending")])
         ids = np.asarray(table["object_id"].to_numpy())
@@ -259,6 +265,7 @@ class _Build:
         storage.write_table(self.at(name + ".ids.parquet"), spilled, row_group_size=GROUP)
         storage.write_table(self.at(name + ".unplaced.parquet"), unplaced)
         info = {"name": name, "rows": table.num_rows, "placed": placed.num_rows, "unplaced": unplaced.num_rows}
+        info |= {"table": number, "content": chunk_digest(table)}
         storage.write_json(self.at(name + ".json"), info)
         return info
 

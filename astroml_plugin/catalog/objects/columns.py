@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ import pyarrow.compute as pc
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 
-from astroml_plugin.catalog.objects.readers import RawTable, open_table
+from astroml_plugin.catalog.objects.angles import degrees, floats, is_angle
+from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable, rechunk
+from astroml_plugin.catalog.objects.readers import open_tables
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 
@@ -56,13 +59,17 @@ class ObjectSettings:
     """How to read an objects table."""
 
     format: str | None = None
-    """parquet, csv, fits, votable or sextractor; default: by suffix."""
+    """parquet (also a folder or a HATS catalogue), csv, ecsv, fits, votable or sextractor; default: by suffix."""
     columns: str | Mapping[str, str] | None = None
-    """Our names to the table's: "object_id=NUMBER,ra=ALPHA_J2000"; `object_id=#row` numbers the rows."""
+    """Our names to the table's: "object_id=NUMBER,ra=ALPHA_J2000"; `object_id=#row` numbers the rows, `ra=NAME[rad]`
+    says the unit."""
     frame: str | None = None
     """icrs, galactic or pixel; default: the first of these whose columns are there."""
     pixel_origin: int | None = None
     """Number of the first pixel, 0 or 1; default: 0, but 1 for columns named *_IMAGE."""
+    objects_table: str | None = None
+    """Name or number of a table within its file (EXTNAME or number of the HDU, name, ID or number of the TABLE);
+    default: all that could be objects, which must have equal columns."""
 
     def __post_init__(self) -> None:
         if self.pixel_origin not in (None, 0, 1):
@@ -76,7 +83,7 @@ class ObjectSettings:
 
     def identity(self) -> list[Any]:
         """Plain values that tell two settings apart."""
-        return [self.format, sorted(self.mapping().items()), self.frame, self.pixel_origin]
+        return [self.format, sorted(self.mapping().items()), self.frame, self.pixel_origin, self.objects_table]
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class _Choice:
     second: str
     image: str | None
     origin: int
+    units: tuple[str | None, str | None]
 
 
 def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
@@ -116,27 +124,57 @@ def read_chunks(url: str, settings: ObjectSettings | None = None, rows: int = CH
     """
     settings = settings or ObjectSettings()
     place = storage.redact(url)
-    start = 0
-    with open_table(url, settings.format) as raw:
-        choice = _choose(raw, settings, place)
-        wanted = [name for name in (choice.object_id, choice.first, choice.second, choice.image) if name is not None]
-        text = [name for name in (choice.object_id, choice.image) if name is not None]
-        for chunk in raw.chunks(list(dict.fromkeys(wanted)), text, rows):
-            if chunk.num_rows:
-                yield _objects(chunk, choice, raw.units, start, place)
-            start += chunk.num_rows
-    if start == 0:
+    found = False
+    with open_tables(url, settings.format, settings.objects_table) as tables:
+        for chunk in rechunk(_read(_usable(tables, settings, place), place, rows), rows):
+            found = True
+            yield chunk
+    if not found:
         raise InputError(f"the objects table {place} has no rows")
 
 
+def _read(tables: Sequence[tuple[RawTable, _Choice]], place: str, rows: int) -> Iterator[pa.Table]:
+    start = 0
+    for raw, choice in tables:
+        wanted = [name for name in (choice.object_id, choice.first, choice.second, choice.image) if name is not None]
+        for chunk in raw.chunks(list(dict.fromkeys(wanted)), rows):
+            if chunk.num_rows:
+                yield _objects(chunk, choice, start, place)
+            start += chunk.num_rows
+
+
+def _usable(tables: Sequence[RawTable], settings: ObjectSettings, place: str) -> list[tuple[RawTable, _Choice]]:
+    """Tables that are objects: the only one, or all where their columns are equal."""
+    found: list[tuple[RawTable, _Choice]] = []
+    errors: list[tuple[int, InputError]] = []
+    for raw in tables:
+        where = f"{place}, table {raw.called}," if len(tables) > 1 else place
+        try:
+            found.append((raw, _choose(raw, settings, where)))
+        except InputError as error:
+            errors.append((len(raw.names), error))
+    if not found:
+        raise max(errors, key=lambda one: one[0])[1]
+    titles = ", ".join(dict.fromkeys(raw.called for raw, _ in found))
+    remedy = f"give one of {titles}" if found[0][0].file else f"choose one of {titles} with --objects-table NAME"
+    if len({(frozenset(raw.names), choice) for raw, choice in found}) > 1:
+        raise InputError(f"{place} has several tables that could be the objects, and their columns differ: {remedy}")
+    if len(found) > 1 and found[0][1].frame == "pixel" and found[0][1].image is None:
+        raise InputError(
+            f"{place} has several tables of pixel positions and no column says on which image each lies: {remedy}, or "
+            "give a column `image`"
+        )
+    return found
+
+
 def _choose(raw: RawTable, settings: ObjectSettings, place: str) -> _Choice:
-    mapping = settings.mapping()
+    mapping, units = _with_units(settings.mapping(), raw)
     absent = [
         f"{ours}={theirs}" for ours, theirs in mapping.items() if theirs not in raw.names and theirs != ROW_NUMBER
     ]
     if absent:
         raise InputError(f"{place} has no column for {', '.join(absent)}; it has {_some(raw.names)}")
-    found = {ours: mapping.get(ours) or _by_name(ours, raw.names) for ours in NAMES}
+    found = {ours: mapping.get(ours) or raw.hints.get(ours) or _by_name(ours, raw) for ours in NAMES}
     if found["object_id"] is None:
         raise InputError(
             f"{place} has no object id column (it has {_some(raw.names)}): name it with --columns object_id=NAME, "
@@ -150,10 +188,31 @@ def _choose(raw: RawTable, settings: ObjectSettings, place: str) -> _Choice:
     origin = settings.pixel_origin if settings.pixel_origin is not None else int(first.upper().endswith("_IMAGE"))
     if origin not in (0, 1):
         raise InputError(f"pixel origin {origin}: use 0 or 1")
-    return _Choice(None if number else found["object_id"], frame, first, second, found["image"], origin)
+    chosen = (None if number else found["object_id"], first, second, found["image"])
+    twice = [name for name in chosen if name is not None and raw.names.count(name) > 1]
+    if twice:
+        raise InputError(f"{place} has two columns named {twice[0]}: rename one of them")
+    return _Choice(chosen[0], frame, first, second, chosen[3], origin, (units.get(first), units.get(second)))
 
 
-def _by_name(ours: str, names: tuple[str, ...]) -> str | None:
+def _with_units(mapping: dict[str, str], raw: RawTable) -> tuple[dict[str, str], dict[str, str]]:
+    """The mapping without units in brackets, and the units of columns."""
+    plain, units = dict(mapping), dict(raw.units)
+    for ours, theirs in mapping.items():
+        named = re.fullmatch(r"(.+)\[([^\[\]]+)\]", theirs)
+        if named and theirs not in raw.names and named[1] in raw.names:
+            if not is_angle(named[2]):
+                raise InputError(
+                    f"'{named[2]}' in --columns {ours}={theirs} is no unit of angles: use deg, hourangle or rad"
+                )
+            plain[ours], units[named[1]] = named[1], named[2]
+    return plain, units
+
+
+def _by_name(ours: str, raw: RawTable) -> str | None:
+    """The column of a name that is understood; one of arrays is none, and bytes name no image."""
+    unfit = {ARRAY, BYTES} if ours == "image" else {ARRAY}
+    names = [name for name in raw.names if raw.kinds.get(name) not in unfit]
     for known in NAMES[ours]:
         if known in names:
             return known
@@ -181,23 +240,23 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
 
 
-def _objects(chunk: pa.Table, choice: _Choice, units: dict[str, str], start: int, place: str) -> pa.Table:
+def _objects(chunk: pa.Table, choice: _Choice, start: int, place: str) -> pa.Table:
     count = chunk.num_rows
     if choice.object_id is None:
         ids = np.arange(start, start + count, dtype=np.int64)
     else:
         ids = exact_ids(chunk[choice.object_id], choice.object_id, place)
-    first, second = (_floats(chunk[name], name, place) for name in (choice.first, choice.second))
     nothing = pa.nulls(count, pa.float64())
     columns: dict[str, Any] = {"object_id": ids, "image": pa.nulls(count, pa.string())}
     columns |= {"x": nothing, "y": nothing, "ra": nothing, "dec": nothing}
     if choice.image is not None:
-        with foreign.refusing(f"column {choice.image} of {place}", "it must hold names of images, as text"):
-            columns["image"] = _text(chunk[choice.image])
+        columns["image"] = _text(chunk[choice.image], choice.image, place)
     if choice.frame == "pixel":
+        first, second = (floats(chunk[name], name, place) for name in (choice.first, choice.second))
         columns |= {"x": first - choice.origin, "y": second - choice.origin}
     else:
-        first, second = first * _degrees(units.get(choice.first)), second * _degrees(units.get(choice.second))
+        axes = zip(_AXES[choice.frame], (choice.first, choice.second), choice.units, strict=True)
+        first, second = (degrees(chunk[name], unit, axis, name, place) for axis, name, unit in axes)
         if choice.frame == "galactic":
             first, second = _to_icrs(first, second)
         columns |= {"ra": first, "dec": second}
@@ -216,29 +275,11 @@ def _to_icrs(longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, n
     return ra, dec
 
 
-def _degrees(unit: str | None) -> float:
-    """Degrees in a column's unit (degrees when none is given or it is no angle)."""
-    if unit is None or unit.lower() in ("deg", "degree", "degrees", ""):
-        return 1.0
-    if unit.lower() in ("h", "hr", "hour", "hours", "hourangle"):
-        return 15.0
-    parsed = u.Unit(unit, parse_strict="silent")
-    return float(parsed.to(u.deg)) if parsed.is_equivalent(u.deg) else 1.0
-
-
-def _floats(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
-    """(n,) float64; NaN where null."""
-    try:
-        numbers = pc.cast(column, pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"column {name} of {place} holds no numbers ({column.type})") from error
-    return np.array(pc.fill_null(numbers, float("nan")).to_numpy(), np.float64)
-
-
-def _text(column: pa.ChunkedArray) -> pa.Array:
+def _text(column: pa.ChunkedArray, name: str, place: str) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return column.cast(pa.string()).combine_chunks()
+    with foreign.refusing(f"column {name} of {place}", "it must hold names of images, as text"):
+        return column.cast(pa.string()).combine_chunks()
 
 
 def exact_ids(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
@@ -251,7 +292,10 @@ def exact_ids(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
         column = column.cast(column.type.value_type)
     if column.null_count:
         row = pc.index(pc.is_null(column), True).as_py()
-        raise InputError(f"column {name} of {place} has {column.null_count} rows without an id (row {row} of a chunk)")
+        raise InputError(
+            f"column {name} of {place} has {column.null_count} rows without an id (row {row} of a chunk): leave them "
+            f"out, or number the rows with --columns object_id={ROW_NUMBER}"
+        )
     kind = column.type
     if pa.types.is_floating(kind):
         values = np.asarray(column.to_numpy(), np.float64)
@@ -265,6 +309,7 @@ def exact_ids(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
         return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
     with foreign.refusing(f"column {name} of {place}", "ids must be whole numbers, as integers or text"):
         words = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+    words = _whole(words, name, place)
     digits = pc.match_substring_regex(words, r"^[+-]?[0-9]+$")
     _refuse(column, ~digits.to_numpy(), name, place, "is no whole number: ids must be integers")
     words = pc.replace_substring_regex(words, r"^\+", "")
@@ -274,6 +319,17 @@ def exact_ids(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
         bad = np.array([not -(2**63) <= int(word) < 2**63 for word in words.to_pylist()])
         _refuse(column, bad, name, place, "is beyond int64 (at most 9223372036854775807)")
         raise InputError(f"column {name} of {place} holds ids that are no int64: {error}") from error
+
+
+def _whole(words: pa.ChunkedArray, name: str, place: str) -> pa.ChunkedArray:
+    """Ids that are written as floats (1.0, 1.0e+03) as digits."""
+    floating = pc.match_substring_regex(words, r"^[+-]?[0-9]+\.[0-9]*([eE][+-]?[0-9]+)?$")
+    if not pc.any(floating).as_py():
+        return words
+    values = np.asarray(pc.cast(pc.if_else(floating, pc.replace_substring_regex(words, r"^\+", ""), "0"), pa.float64()))
+    bad = (np.abs(values) > 2.0**53) | (values != np.floor(values))
+    _refuse(words, bad, name, place, "is a float that int64 cannot hold exactly: give ids as integers or text")
+    return pc.if_else(floating, pa.array(values.astype(np.int64)).cast(pa.large_string()), words)
 
 
 def _refuse(column: pa.ChunkedArray, bad: np.ndarray, name: str, place: str, why: str) -> None:

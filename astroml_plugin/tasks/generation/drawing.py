@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 from torch import nn
 
+from astroml_plugin.catalog.objects.angles import floats
 from astroml_plugin.catalog.objects.readers import open_table
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
@@ -124,8 +125,8 @@ def _conditions(asked: str | Mapping[str, ArrayLike] | None) -> dict[str, F64]:
                 f"{storage.redact(str(asked))} has none of the columns {', '.join(CONDITIONS)}: it has "
                 f"{', '.join(raw.names)}"
             )
-        table = pa.concat_tables(raw.chunks(names, [], BLOCK))
-    return {name: table[name].to_numpy().astype(np.float64) for name in names}
+        table = pa.concat_tables(raw.chunks(names, BLOCK))
+    return {name: floats(table[name], name, storage.redact(str(asked))) for name in names}
 
 
 def _observed(light: F32, noise: float, seed: list[int]) -> tuple[F32, F32 | None]:

@@ -1,0 +1,135 @@
+"""Columns of text and numbers as floats, and as degrees: units, and sexagesimal text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from astropy import units as u
+
+from astroml_plugin.core.errors import InputError
+
+_DEGREES = ("", "deg", "degree", "degrees", "d:m:s", "dms", "d m s", "dd:mm:ss", "+dd:mm:ss")
+_HOURS = ("h", "hr", "hour", "hours", "hourangle", "h:m:s", "hms", "h m s", "hh:mm:ss")
+
+_SEXAGESIMAL = (
+    r"^(?P<sign>[+\-−]?)\s*(?P<whole>\d{1,3})(?P<mark>\s*[:hHdD°]\s*|\s+)(?P<minutes>\d{1,2}(?:\.\d*)?)"
+    r"(?:(?:\s*[:mM'′]\s*|\s+)(?P<seconds>\d{1,2}(?:\.\d*)?)\s*[sS\"″]?|\s*[mM'′])?$"
+)
+
+
+def floats(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
+    """(n,) float64; NaN where null.
+
+    Raises:
+        InputError: a value that is no number; the sentence shows it.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _is_text(column.type):
+        words = _trimmed(column)
+        bad = _first_that_is(pc.invert(_numeric(words)))
+        if bad is not None:
+            raise InputError(f"column {name} of {place} holds '{words[bad].as_py()}', which is no number")
+        column = words
+    try:
+        numbers = pc.cast(column, pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"column {name} of {place} holds no numbers ({column.type})") from error
+    return np.array(pc.fill_null(numbers, float("nan")).to_numpy(), np.float64)
+
+
+def degrees(column: pa.ChunkedArray, unit: str | None, axis: str, name: str, place: str) -> np.ndarray:
+    """(n,) float64 degrees of numbers in a unit, or of sexagesimal text; NaN where null.
+
+    Args:
+        column: the values.
+        unit: unit of the column; degrees where there is none.
+        axis: ra, dec, l or b. Text like 10:30:00 in `ra` needs a unit: it may be hours or degrees.
+        name, place: of the column and its table, for errors.
+
+    Raises:
+        InputError: no numbers and no sexagesimal text, or text of which nothing says whether it is in hours.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _is_text(column.type):
+        words = _trimmed(column)
+        if _first_that_is(pc.invert(_numeric(words))) is not None:
+            return _sexagesimal(words, unit, axis, name, place)
+    return floats(column, name, place) * factor(unit)
+
+
+def factor(unit: str | None) -> float:
+    """Degrees in a unit (1 where none is given, or it is no angle)."""
+    told = (unit or "").strip().strip("\"'").lower()
+    if told in _DEGREES:
+        return 1.0
+    if told in _HOURS:
+        return 15.0
+    parsed = u.Unit((unit or "").strip(), parse_strict="silent")
+    return float(parsed.to(u.deg)) if parsed.is_equivalent(u.deg) else 1.0
+
+
+def is_angle(unit: str) -> bool:
+    """Whether a unit is one of angles."""
+    told = unit.strip().lower()
+    return told in (*_DEGREES, *_HOURS) or u.Unit(unit.strip(), parse_strict="silent").is_equivalent(u.deg)
+
+
+def _sexagesimal(words: pa.ChunkedArray, unit: str | None, axis: str, name: str, place: str) -> np.ndarray:
+    parts = pc.extract_regex(words, _SEXAGESIMAL)
+    bad = _first_that_is(pc.and_(pc.is_null(parts), pc.is_valid(words)))
+    if bad is not None:
+        raise InputError(
+            f"column {name} of {place} holds '{words[bad].as_py()}', which is neither a number nor like 10h30m15.2s or "
+            "-10:30:15.2"
+        )
+    field = {one: pc.struct_field(parts, one) for one in ("sign", "whole", "mark", "minutes", "seconds")}
+    marks = pc.utf8_lower(pc.utf8_trim_whitespace(field["mark"]))
+    hours = np.asarray(pc.fill_null(pc.equal(marks, "h"), False).to_numpy(), bool)
+    says = hours | np.asarray(pc.fill_null(pc.is_in(marks, pa.array(["d", "°"])), True).to_numpy(), bool)
+    if axis == "ra" and not says.all():
+        if not unit:
+            raise InputError(
+                f"column {name} of {place} holds '{words[int(np.argmin(says))].as_py()}', and nothing says whether "
+                f"these are hours or degrees: say it with --columns 'ra={name}[hourangle]' or 'ra={name}[deg]'"
+            )
+        hours |= ~says & (factor(unit) == 15.0)
+    numbers = {one: _number(field[one]) for one in ("whole", "minutes", "seconds")}
+    over = (numbers["minutes"] >= 60) | (numbers["seconds"] > 60) | (hours & (numbers["whole"] > 24))
+    if over.any():
+        raise InputError(
+            f"column {name} of {place} holds '{words[int(np.argmax(over))].as_py()}', which is no angle: minutes and "
+            "seconds are below 60, hours below 24"
+        )
+    size = numbers["whole"] + numbers["minutes"] / 60 + numbers["seconds"] / 3600
+    negative = np.asarray(pc.fill_null(pc.is_in(field["sign"], pa.array(["-", "−"])), False).to_numpy(), bool)
+    valid = np.asarray(pc.is_valid(words).to_numpy(), bool)
+    return np.where(valid, np.where(negative, -size, size) * np.where(hours, 15.0, 1.0), np.nan)
+
+
+def _number(column: pa.ChunkedArray) -> np.ndarray:
+    filled = pc.if_else(pc.equal(pc.fill_null(column, ""), ""), "0", column)
+    return np.asarray(pc.cast(filled, pa.float64()).to_numpy(), np.float64)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text without blanks around it and a plus before it; null where nothing is left."""
+    words = pc.utf8_trim_whitespace(pc.cast(column, pa.large_string()))
+    words = pc.replace_substring_regex(words, r"^\+([0-9.]\S*)$", r"\1")
+    return pc.if_else(pc.is_in(words, pa.array(["", "--", "..."], pa.large_string())), None, words)
+
+
+def _numeric(words: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.match_substring_regex(words, r"^(?i:-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?nan|[+-]?inf(inity)?)$")
+
+
+def _first_that_is(flags: pa.ChunkedArray) -> int | None:
+    """Index of the first true value; nulls are false."""
+    found = int(pc.index(flags, pa.scalar(True)).as_py())
+    return found if found >= 0 else None
