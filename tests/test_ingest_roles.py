@@ -215,6 +215,21 @@ def test_bits_have_names(tmp_path: Path, client: Any, cards: Any, values: list[i
     assert not any("mean" in warning for warning in result.warnings)
 
 
+def test_single_bits_of_a_known_mask_can_be_changed(tmp_path: Path, client: Any) -> None:
+    path = write(tmp_path, P("SCI", "image"), P("DQ", "mask", {"MP_CR": 3, "HIERARCH MP_BRIGHT_OBJECT": 4}))
+    with fits.open(path, mode="update") as hdus:
+        hdus["DQ"].data[0, :4] = 8, 16, 64, 0
+    for change, bits in (
+        ("auto", [MaskBit.COSMIC_RAY, MaskBit.OTHER, MaskBit.OTHER]),
+        ("auto:bright_object=IGNORE", [MaskBit.COSMIC_RAY, 0, MaskBit.OTHER]),
+        ("auto:64=BAD,CR=SUSPECT", [MaskBit.SUSPECT, MaskBit.OTHER, MaskBit.BAD]),
+    ):
+        out = tmp_path / f"{len(change)}.zarr"
+        assert whole(run(client, path, out, mask_map=change)[1], "a", "mask")[0, 0, :3].tolist() == bits
+    with pytest.raises(InputError, match="with bits out of CR, BRIGHT_OBJECT or values"):
+        run(client, path, tmp_path / "t.zarr", mask_map="auto:STAR=BAD")
+
+
 def test_unknown_bits_are_bad_and_that_is_said(tmp_path: Path, client: Any) -> None:
     path = write(tmp_path, P("SCI", "image"), P("DQ", "mask"))
     with fits.open(path, mode="update") as hdus:

@@ -63,7 +63,8 @@ def mask_map(choice: str, plane: Plane) -> tuple[MaskMap, str]:
 
     Args:
         choice: "auto" (bit names in the header, else the tables of `mask_bits`, else nonzero), "codes", "bits",
-            "nonzero", "zero", or an own map such as "codes:1=BAD,3=SATURATED" or "bits:1=BAD,8=COSMIC_RAY,4=IGNORE".
+            "nonzero", "zero", or an own map such as "codes:1=BAD,3=SATURATED" or "bits:1=BAD,8=COSMIC_RAY,4=IGNORE";
+            "auto:BRIGHT_OBJECT=IGNORE,64=BAD" changes single bits, by the header's name or by value.
         plane: the mask.
 
     Raises:
@@ -71,6 +72,8 @@ def mask_map(choice: str, plane: Plane) -> tuple[MaskMap, str]:
     """
     if choice == "auto":
         return _automatic(plane)
+    if choice.startswith("auto:"):
+        return _changed(_automatic(plane)[0], choice.removeprefix("auto:"), plane), ""
     kind, _, pairs = choice.partition(":")
     if kind not in ("codes", "bits", "nonzero", "zero"):
         raise InputError(
@@ -85,6 +88,25 @@ def mask_map(choice: str, plane: Plane) -> tuple[MaskMap, str]:
     except (ValueError, KeyError) as error:
         names = ", ".join([*(bit.name or "" for bit in MaskBit), _IGNORE])
         raise InputError(f"mask_map {choice!r} must read KIND:VALUE=NAME,... with names out of {names}") from error
+
+
+def _changed(found: MaskMap, text: str, plane: Plane) -> MaskMap:
+    """The automatic map with single bits changed, by the name in the header or by value."""
+    named = {name.upper(): 1 << bit for bit, name in bits_in_header(plane.keywords).items()}
+    if found.kind not in ("bits", "codes"):
+        raise InputError(f"mask_map 'auto:{text}': {plane.label} names no bits, give them all as bits:VALUE=NAME,...")
+    meaning = dict(found.meaning)
+    for pair in text.split(","):
+        key, _, bit = (part.strip() for part in pair.partition("="))
+        try:
+            value = named[key.upper()] if key.upper() in named else int(key, 0)
+            meaning[value] = _bit(bit)
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"mask_map 'auto:{text}' must read auto:BIT=NAME,... with bits out of {', '.join(named)} or values, "
+                f"and names out of {', '.join([*MaskBit.__members__, _IGNORE])}"
+            ) from error
+    return MaskMap(found.kind, tuple(meaning.items()))
 
 
 def _bit(name: str) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from astropy import units as u
 
 from astroml_plugin.sky.wcs import astropy_quiet
 
 
+@lru_cache(maxsize=1024)
 def unit_of(text: str) -> u.UnitBase | None:
     """Unit of a BUNIT, in the spelling of FITS or astropy; None where neither reads it, and for logarithms."""
     if not text.strip():
