@@ -10,6 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
 
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.errors import InputError
@@ -122,7 +125,14 @@ def test_tables_from_python_and_what_is_none() -> None:
     plain = {"object_id": [1, 2], "ra": [1.0, 2.0], "dec": [0.0, 0.0]}
     assert arrow_of(plain).num_rows == 2
     assert arrow_of(pa.table(plain).to_reader()).num_rows == 2
-    assert arrow_of(pd.DataFrame({**plain, "image": [np.zeros(3), np.zeros(2)]})).column_names == list(plain)
+    strange = {"image": [np.zeros(3), np.zeros((2, 2))], "mixed": [1, "a"], "c": [1j, 2j]}
+    assert arrow_of(pd.DataFrame({**plain, **strange})).select(list(plain)).to_pydict() == plain
+    assert arrow_of(pd.DataFrame(plain).set_index("object_id")).to_pydict() == plain
+    assert arrow_of(np.array([(1, 1.0, 0.0)], dtype=[("object_id", ">i8"), ("ra", ">f8"), ("dec", "f8")])).num_rows == 1
+    sky = SkyCoord(l=[18.38, 0.0] * u.deg, b=[0.24, 90.0] * u.deg, frame="galactic")
+    found = arrow_of(Table({"object_id": [1, 2], "where": sky, "name": [b"a", b"b"], "pixels": np.zeros((2, 3))}))
+    np.testing.assert_allclose([found["ra"], found["dec"]], [sky.icrs.ra.deg, sky.icrs.dec.deg], rtol=0, atol=1e-12)
+    assert found["name"].to_pylist() == ["a", "b"]
     for wrong, says in (
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "one name"),
         ([1, 2], "cannot be a list"),

@@ -243,6 +243,25 @@ def test_sexagesimal_text(
     np.testing.assert_allclose([found["ra"][0], found["dec"][0]], expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("unit", "scale"),
+    [("rad", 180 / np.pi), ("radians", 180 / np.pi), ("DEGREES", 1), ("deg (J2000)", 1), ("arcsec", 1 / 3600)],
+)
+def test_units_however_they_are_written(tmp_path: Path, unit: str, scale: float) -> None:
+    columns = [fits.Column("id", "K", array=[1]), *(fits.Column(n, "D", unit=unit, array=[0.5]) for n in ("ra", "dec"))]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits")
+    assert read(tmp_path / "t.fits")["ra"] == pytest.approx([0.5 * scale], rel=1e-14)
+
+
+def test_a_unit_that_is_no_angle_is_refused(tmp_path: Path) -> None:
+    Table([[1], [0.5] * u.pix, [0.5] * u.deg], names=["id", "ra", "dec"]).write(tmp_path / "t.fits")
+    with pytest.raises(InputError, match=r"has the unit 'pix', which is no unit of angles: .* 'ra=ra\[deg\]'"):
+        read(tmp_path / "t.fits")
+    assert read(tmp_path / "t.fits", columns="ra=ra[deg]")["ra"] == [0.5]
+    with pytest.raises(InputError, match="'pc' in --columns ra=ra"):
+        read(tmp_path / "t.fits", columns="ra=ra[pc]")
+
+
 def test_sexagesimal_columns_of_votables_say_their_unit(tmp_path: Path) -> None:
     head = '<?xml version="1.0"?><VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>'
     fields = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,15 +31,16 @@ def floats(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
         column = column.cast(column.type.value_type)
     if _is_text(column.type):
         words = _trimmed(column)
-        bad = _first_that_is(pc.invert(_numeric(words)))
-        if bad is not None:
-            raise InputError(f"column {name} of {place} holds '{words[bad].as_py()}', which is no number")
-        column = words
+        numbers = _parsed(words)
+        if numbers is None:
+            bad = _first_that_is(pc.invert(_numeric(words)))
+            told = f"'{words[bad].as_py()}', which is no number" if bad is not None else "text that is no number"
+            raise InputError(f"column {name} of {place} holds {told}")
+        return _filled(numbers)
     try:
-        numbers = pc.cast(column, pa.float64(), safe=False)
+        return _filled(pc.cast(column, pa.float64(), safe=False))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"column {name} of {place} holds no numbers ({column.type})") from error
-    return np.array(pc.fill_null(numbers, float("nan")).to_numpy(), np.float64)
 
 
 def degrees(column: pa.ChunkedArray, unit: str | None, axis: str, name: str, place: str) -> np.ndarray:
@@ -49,32 +53,40 @@ def degrees(column: pa.ChunkedArray, unit: str | None, axis: str, name: str, pla
         name, place: of the column and its table, for errors.
 
     Raises:
-        InputError: no numbers and no sexagesimal text, or text of which nothing says whether it is in hours.
+        InputError: the unit is none of angles; there are no numbers and no sexagesimal text, or nothing says whether
+            the text is in hours.
     """
+    scale = factor(unit)
+    if scale is None:
+        raise InputError(
+            f"column {name} of {place} has the unit '{unit}', which is no unit of angles: say which it is with "
+            f"--columns '{axis}={name}[deg]'"
+        )
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if _is_text(column.type):
         words = _trimmed(column)
-        if _first_that_is(pc.invert(_numeric(words))) is not None:
+        numbers = _parsed(words)
+        if numbers is None:
             return _sexagesimal(words, unit, axis, name, place)
-    return floats(column, name, place) * factor(unit)
+        return _filled(numbers) * scale
+    return floats(column, name, place) * scale
 
 
-def factor(unit: str | None) -> float:
-    """Degrees in a unit (1 where none is given, or it is no angle)."""
+def factor(unit: str | None) -> float | None:
+    """Degrees in a unit, 1 where none is given; None for what is no unit of angles."""
     told = (unit or "").strip().strip("\"'").lower()
-    if told in _DEGREES:
+    if told in _DEGREES or "deg" in told:
         return 1.0
     if told in _HOURS:
         return 15.0
-    parsed = u.Unit((unit or "").strip(), parse_strict="silent")
-    return float(parsed.to(u.deg)) if parsed.is_equivalent(u.deg) else 1.0
-
-
-def is_angle(unit: str) -> bool:
-    """Whether a unit is one of angles."""
-    told = unit.strip().lower()
-    return told in (*_DEGREES, *_HOURS) or u.Unit(unit.strip(), parse_strict="silent").is_equivalent(u.deg)
+    if re.fullmatch(r"rads?|radians?", told):
+        return math.degrees(1.0)
+    for word in ((unit or "").strip(), told):
+        parsed = u.Unit(word, parse_strict="silent")
+        if parsed.is_equivalent(u.deg):
+            return float(parsed.to(u.deg))
+    return None
 
 
 def _sexagesimal(words: pa.ChunkedArray, unit: str | None, axis: str, name: str, place: str) -> np.ndarray:
@@ -112,6 +124,18 @@ def _sexagesimal(words: pa.ChunkedArray, unit: str | None, axis: str, name: str,
 def _number(column: pa.ChunkedArray) -> np.ndarray:
     filled = pc.if_else(pc.equal(pc.fill_null(column, ""), ""), "0", column)
     return np.asarray(pc.cast(filled, pa.float64()).to_numpy(), np.float64)
+
+
+def _parsed(words: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Text as numbers; None where some of it is none."""
+    try:
+        return pc.cast(words, pa.float64())
+    except pa.ArrowInvalid:
+        return None
+
+
+def _filled(numbers: pa.ChunkedArray) -> np.ndarray:
+    return np.array(pc.fill_null(numbers, float("nan")).to_numpy(), np.float64)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 
-from astroml_plugin.catalog.objects.angles import degrees, floats, is_angle
+from astroml_plugin.catalog.objects.angles import degrees, factor, floats
 from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable, rechunk
 from astroml_plugin.catalog.objects.readers import open_tables
 from astroml_plugin.core import foreign, storage
@@ -201,7 +201,7 @@ def _with_units(mapping: dict[str, str], raw: RawTable) -> tuple[dict[str, str],
     for ours, theirs in mapping.items():
         named = re.fullmatch(r"(.+)\[([^\[\]]+)\]", theirs)
         if named and theirs not in raw.names and named[1] in raw.names:
-            if not is_angle(named[2]):
+            if factor(named[2]) is None:
                 raise InputError(
                     f"'{named[2]}' in --columns {ours}={theirs} is no unit of angles: use deg, hourangle or rad"
                 )
