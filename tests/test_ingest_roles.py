@@ -124,6 +124,25 @@ def test_planes_go_with_the_image_of_their_name(tmp_path: Path, client: Any) -> 
             np.testing.assert_array_equal(whole(survey, image, "mask")[0] > 0, hdus[f"{quadrant}.FLG"].data > 0)
 
 
+def test_the_first_of_two_masks_is_taken_and_the_other_named(tmp_path: Path, client: Any) -> None:
+    planes = (P("SCI", "image"), P("PIXELDQ", "mask"), P("GROUPDQ", "mask"))
+    result, survey = run(client, write(tmp_path, *planes), tmp_path / "s.zarr")
+    assert (whole(survey, "a", "mask") > 0).sum() == 9
+    assert any("GROUPDQ is left out: PIXELDQ is the mask already" in warning for warning in result.warnings)
+
+
+def test_planes_of_equal_names_go_with_images_in_order_or_not_at_all(tmp_path: Path, client: Any) -> None:
+    images = [P("SCI", "image", {"CRVAL1": 150.0 + n}) for n in range(2)]
+    masks = [P("MASK", "mask"), P("MASK", "mask")]
+    result, survey = run(client, write(tmp_path, *images, *masks), tmp_path / "s.zarr")
+    assert list(survey.images()) == ["a_1", "a_2"]
+    assert not any("left out" in warning for warning in result.warnings)
+    result, survey = run(
+        client, write(tmp_path, *images, *masks, P("MASK", "mask"), file="b.fits"), tmp_path / "t.zarr"
+    )
+    assert sum("which image its mask belongs to is not said" in warning for warning in result.warnings) == 3
+
+
 def test_one_image_of_a_file_brings_its_planes(tmp_path: Path, client: Any) -> None:
     planes = [P("A.SCI", "image"), P("A.RMS", "std"), P("B.SCI", "image", {"CRVAL1": 9.0}), P("B.RMS", "std")]
     _, survey = run(client, write(tmp_path, *planes), tmp_path / "s.zarr", hdu="B.SCI")

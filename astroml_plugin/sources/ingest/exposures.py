@@ -165,7 +165,7 @@ def _owners(plane: Plane, found: Sequence[Exposure], others: Sequence[Plane]) ->
         return named
     twins = [p for p in others if (p.role, p.key, p.version) == (plane.role, plane.key, plane.version)]
     equals = [n for n, image in enumerate(images) if (image.key, image.version) == (plane.key, plane.version)]
-    if len(twins) > 1:
+    if len(twins) > 1 and len(images) > 1:
         row = equals if len(equals) == len(twins) else [*range(len(images))]
         return [row[twins.index(plane)]] if len(row) == len(twins) else []
     alike = [n for n, image in enumerate(images) if image.key == plane.key]
