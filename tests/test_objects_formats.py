@@ -212,6 +212,7 @@ def test_what_numpy_saves(tmp_path: Path) -> None:
         (b"id ra dec\n1 2\n", "a row has 2 values and there are 3 names"),
         (b"id,ra,dec\n1,00:42:44.3,+41:16:09\n", r"'00:42:44.3', and nothing says .* 'ra=ra\[hourangle\]'"),
         (b"id,ra,dec\n1,1,41:76:09\n", "'41:76:09', which is no angle"),
+        (b"id,ra,dec\n1,1," + b"x" * 900 + b"\n", "'x{40}…', which is neither"),
         (b"id,ra,dec\n1,1,41:16:xx\n", "'41:16:xx', which is neither"),
     ],
 )

@@ -34,7 +34,7 @@ def floats(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
         numbers = _parsed(words)
         if numbers is None:
             bad = _first_that_is(pc.invert(_numeric(words)))
-            told = f"'{words[bad].as_py()}', which is no number" if bad is not None else "text that is no number"
+            told = f"{_shown(words[bad])}, which is no number" if bad is not None else "text that is no number"
             raise InputError(f"column {name} of {place} holds {told}")
         return _filled(numbers)
     try:
@@ -94,7 +94,7 @@ def _sexagesimal(words: pa.ChunkedArray, unit: str | None, axis: str, name: str,
     bad = _first_that_is(pc.and_(pc.is_null(parts), pc.is_valid(words)))
     if bad is not None:
         raise InputError(
-            f"column {name} of {place} holds '{words[bad].as_py()}', which is neither a number nor like 10h30m15.2s or "
+            f"column {name} of {place} holds {_shown(words[bad])}, which is neither a number nor like 10h30m15.2s or "
             "-10:30:15.2"
         )
     field = {one: pc.struct_field(parts, one) for one in ("sign", "whole", "mark", "minutes", "seconds")}
@@ -104,7 +104,7 @@ def _sexagesimal(words: pa.ChunkedArray, unit: str | None, axis: str, name: str,
     if axis == "ra" and not says.all():
         if not unit:
             raise InputError(
-                f"column {name} of {place} holds '{words[int(np.argmin(says))].as_py()}', and nothing says whether "
+                f"column {name} of {place} holds {_shown(words[int(np.argmin(says))])}, and nothing says whether "
                 f"these are hours or degrees: say it with --columns 'ra={name}[hourangle]' or 'ra={name}[deg]'"
             )
         hours |= ~says & (factor(unit) == 15.0)
@@ -112,7 +112,7 @@ def _sexagesimal(words: pa.ChunkedArray, unit: str | None, axis: str, name: str,
     over = (numbers["minutes"] >= 60) | (numbers["seconds"] > 60) | (hours & (numbers["whole"] > 24))
     if over.any():
         raise InputError(
-            f"column {name} of {place} holds '{words[int(np.argmax(over))].as_py()}', which is no angle: minutes and "
+            f"column {name} of {place} holds {_shown(words[int(np.argmax(over))])}, which is no angle: minutes and "
             "seconds are below 60, hours below 24"
         )
     size = numbers["whole"] + numbers["minutes"] / 60 + numbers["seconds"] / 3600
@@ -124,6 +124,12 @@ def _sexagesimal(words: pa.ChunkedArray, unit: str | None, axis: str, name: str,
 def _number(column: pa.ChunkedArray) -> np.ndarray:
     filled = pc.if_else(pc.equal(pc.fill_null(column, ""), ""), "0", column)
     return np.asarray(pc.cast(filled, pa.float64()).to_numpy(), np.float64)
+
+
+def _shown(word: pa.Scalar) -> str:
+    """A value in quotes, on one line and not longer than one can read."""
+    text = " ".join(str(word.as_py()).split())
+    return f"'{text[:40]}{'…' if len(text) > 40 else ''}'"
 
 
 def _parsed(words: pa.ChunkedArray) -> pa.ChunkedArray | None:
