@@ -104,7 +104,9 @@ def test_gradients_reach_the_pixels() -> None:
     assert image.grad is not None
     assert bool(image.grad.isfinite().all())
     with torch.inference_mode():
-        torch.testing.assert_close(Structure()(image.detach(), torch.ones_like(image)), found.detach())
+        again = Structure()(image.detach(), torch.ones_like(image))
+    # sums in another order: threads, and where in memory the pixels lie
+    torch.testing.assert_close(again, found.detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_no_stamps_give_no_rows() -> None:
