@@ -190,6 +190,15 @@ def test_text_of_every_kind(tmp_path: Path, kind: str) -> None:
     right(read(path))
 
 
+@pytest.mark.parametrize(
+    "name", ["none.csv", "none.fits", "none.vot", "none.ecsv", "none.parquet", "none.cat", "no/t.csv"]
+)
+@pytest.mark.parametrize("where", ["", "memory://absent"])
+def test_a_table_that_is_not_there(tmp_path: Path, where: str, name: str) -> None:
+    with pytest.raises(InputError, match=rf"the objects table .*{name} does not exist"):
+        read(f"{where or tmp_path}/{name}")
+
+
 def test_what_numpy_saves(tmp_path: Path) -> None:
     for delimiter in (" ", ","):
         header = delimiter.join(("object_id", "ra", "dec"))

@@ -150,11 +150,11 @@ def _open_file(url: str, given: str | None) -> Iterator[list[RawTable]]:
     kind = table_format(url, given)
     what = f"the objects table {storage.redact(url)}"
     with contextlib.ExitStack() as stack:
-        try:
-            with foreign.refusing(what, _REMEDIES[kind]):
+        with foreign.refusing(what, _REMEDIES[kind]):
+            try:
                 tables = stack.enter_context(_OPENERS[kind](url))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"{what} does not exist") from error
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise InputError(f"{what} does not exist") from error
         yield [replace(one, chunks=_guarded(one, what, _REMEDIES[kind])) for one in tables]
 
 
