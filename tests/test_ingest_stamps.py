@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,39 @@ def test_a_folder_of_pictures(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(image, PIXELS[:10].transpose(0, 3, 1, 2))
     assert stamps.bands == (("c000",) if suffix == "fits" else ("red", "green", "blue"))
     assert ingest(str(tmp_path), table=table, out=out, block=4).units_skipped == 3
+
+
+@pytest.mark.parametrize("kind", ["archive", "pictures"])
+@pytest.mark.parametrize("left", ["an empty store", "an array of a store that was being made"])
+def test_an_ingest_that_was_killed_at_its_start_can_be_run_again(tmp_path: Path, kind: str, left: str) -> None:
+    out, undisturbed = tmp_path / "s.zarr", tmp_path / "u.zarr"
+    options: dict[str, Any] = {"block": 4}
+    if kind == "archive":
+        np.savez(tmp_path / "a.npz", images=PIXELS[:10, :, :, 0])
+        given = str(tmp_path / "a.npz")
+    else:
+        given, options["table"] = str(tmp_path), pictures(tmp_path)
+    ingest(given, out=str(undisturbed), **options)
+    shutil.copytree(undisturbed, out)
+    for block in [*(out / "objects").glob("block*"), *out.glob("*/c")]:
+        block.unlink() if block.is_file() else shutil.rmtree(block)
+    for record in Path(out, "sources").glob("*.json"):
+        record.unlink()
+    if left != "an empty store":
+        (out / "zarr.json").unlink()
+    assert ingest(given, out=str(out), **options).rows == 10
+    np.testing.assert_array_equal(
+        Stamps.open(str(out)).read_rows(np.arange(10))[0], Stamps.open(str(undisturbed)).read_rows(np.arange(10))[0]
+    )
+
+
+def test_an_array_of_somebody_else_is_not_written_over(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=PIXELS[:10, :, :, 0])
+    (tmp_path / "s.zarr" / "image").mkdir(parents=True)
+    (tmp_path / "s.zarr" / "image" / "0.0").write_bytes(b"values")
+    with pytest.raises(InputError, match="choose another output"):
+        ingest(str(tmp_path / "a.npz"), out=str(tmp_path / "s.zarr"))
+    assert (tmp_path / "s.zarr" / "image" / "0.0").read_bytes() == b"values"
 
 
 def test_a_bad_picture_fails_its_block_and_the_rest_is_kept(tmp_path: Path) -> None:

@@ -130,7 +130,14 @@ class ArrayLayout:
 
 
 def create_array(url: str, name: str, layout: ArrayLayout) -> None:
-    """Create an empty array whose shards are units rounded up to whole chunks."""
+    """Create an empty array whose shards are units rounded up to whole chunks.
+
+    An array without a value that a killed run has left there is made anew.
+
+    Raises:
+        InputError: an array with values is there.
+    """
+    _remove_leftover(storage.join(url, name))
     unit = (layout.unit, *layout.shape)
     zarr.create_array(
         storage.zarr_store(storage.join(url, name)),
@@ -143,6 +150,15 @@ def create_array(url: str, name: str, layout: ArrayLayout) -> None:
         dimension_names=layout.dimensions,
         config={"write_empty_chunks": True},
     )
+
+
+def _remove_leftover(url: str) -> None:
+    """Remove the metadata of an array that holds nothing: its store was killed while it was being created."""
+    names = storage.list_files(url)
+    if any(name != "zarr.json" for name in names):
+        raise InputError(f"{storage.redact(url)} holds files of another array: choose another output")
+    if names:
+        storage.remove(storage.join(url, "zarr.json"))
 
 
 def spatial_chunk(bands: int, side: int, itemsize: int = 4, largest: int = 512) -> int:

@@ -43,7 +43,7 @@ def ingest_npz(url: str, out: str, options: IngestOptions, progress: Progress | 
         return IngestResult(stamps.url, stamps.kind, 0, record.blocks, 0, 0, time.monotonic() - start)
     with open_npz(url) as archive:
         content = _Content.of(url, archive, options)
-        stamps = stamps or content.create(out, options.block)
+        stamps = content.create(out, options.block) if stamps is None else stamps
         content.refuse_other(stamps)
         if record is None:
             refuse_changed(stamps, url)

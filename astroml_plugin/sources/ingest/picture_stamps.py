@@ -51,7 +51,7 @@ def ingest_pictures(
     if stamps is not None and record is not None and not record.missing(stamps):
         return IngestResult(stamps.url, stamps.kind, 0, record.blocks, 0, 0, time.monotonic() - start)
     objects, files = _picture_table(table_url, folder)
-    stamps = stamps or _create_for(read_picture(files[0]), out, options)
+    stamps = _create_for(read_picture(files[0]), out, options) if stamps is None else stamps
     if (zero_points := options.zero_points(stamps.bands) or (None,) * len(stamps.bands)) != stamps.zero_points:
         raise InputError(
             f"{storage.redact(stamps.url)} has zero points {stamps.zero_points}, these pictures {zero_points}: use a "
