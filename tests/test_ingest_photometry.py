@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from astroml_plugin.cutouts.calibration import plausible
 from astroml_plugin.sources.ingest.photometry import Calibration, calibrate
 from tests.test_ingest_fits import WCS_CARDS, noise, run, write
 
@@ -83,13 +84,32 @@ def test_zero_points_are_ab(name: str, unit: str, stem: str, cards: dict[str, An
         ("10**-20 Angstrom-1 cm-2 erg s-1", {}, "no flux"),
         ("", HST, "does not say whether"),
         ("adu", {"MAGZP": 20.0, "TELESCOP": "WISE"}, "offset to AB is not known"),
-        ("adu", {"MAGZERO": "unknown"}, "no flux"),
+        ("adu", {"MAGZERO": "unknown"}, "MAGZERO unknown is no AB magnitude"),
+        *[
+            ("adu", {card: value}, f"{card} {value} is no AB magnitude")
+            for card, values in {
+                "MAGZERO": (0.0, 1e-05, 1.0, -1.0, 99.0, 99.9, -99.0, 999.0, -999.0, 1000000000.0, False, "nan"),
+                "PHOTZP": (50.0,),
+                "FLUXMAG0": (0.0, -1.0, 1.0, 1e30),
+            }.items()
+            for value in values
+        ],
     ],
 )
 def test_no_zero_point_is_guessed(unit: str, cards: dict[str, Any], says: str) -> None:
     found = known(unit, **cards)
     assert found.zero_point is None
     assert says in found.why + found.doubt
+
+
+def test_zero_points_that_nobody_means_leave_the_next_best() -> None:
+    assert known("adu", MAGZERO=99.0, ZPT=26.0).zero_point == 26.0
+    assert known("nJy", MAGZERO=99.0).zero_point == pytest.approx(31.4, abs=0.002)
+    assert not known("nJy", MAGZERO=99.0).doubt
+    meant = [5.1, 8.9, 16.4, 20.5, 23.9, 31.4, 38.0, -21.9, -48.6, -56.1]
+    assert plausible(meant).all()
+    odd = [0.0, 1.0, -1.0, 1e-5, 99.0, -99.0, 99.99, 999.0, -999.0, 1e9, -9.99, np.nan, np.inf, -np.inf]
+    assert not plausible(odd).any()
 
 
 def test_contradictions_are_said() -> None:

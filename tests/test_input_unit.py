@@ -300,6 +300,8 @@ def test_archives_and_pictures_keep_their_zero_points(tmp_path: Path) -> None:
     np.savez(tmp_path / "each.npz", images=image * own, variance=variance * own**2, zero_point=each)
     np.savez(tmp_path / "odd.npz", images=image, zero_point=np.zeros((2, 7)))
     np.savez(tmp_path / "none.npz", images=image)
+    np.savez(tmp_path / "zero.npz", images=image, zero_point=0.0)
+    np.savez(tmp_path / "sentinel.npz", images=image, zero_point=np.append(each[1:], 99.0))
     found = {}
     for name, options in (("one", {}), ("bands", {}), ("each", {}), ("none", {}), ("none", {"zero_point": 22.5})):
         out = str(tmp_path / f"{name}{len(options)}.zarr")
@@ -312,6 +314,9 @@ def test_archives_and_pictures_keep_their_zero_points(tmp_path: Path) -> None:
     for name, options, match in (
         ("odd", {}, "must hold AB magnitudes"),
         ("none", {"zero_point": (27.0, 26.0)}, "2 zero points for the bands g, r, i"),
+        ("none", {"zero_point": (99.0,)}, "ingest --zero-point: zero point 99 is no AB magnitude"),
+        ("zero", {}, "zero point 0 is no AB magnitude .* take the array out"),
+        ("sentinel", {}, "zero point 99 is no AB magnitude .* write NaN"),
     ):
         with pytest.raises(InputError, match=match):
             ingest(str(tmp_path / f"{name}.npz"), out=str(tmp_path / "x.zarr"), bands="g,r,i", **options)

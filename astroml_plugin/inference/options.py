@@ -12,6 +12,7 @@ from astroml_plugin.compute.cluster import UNIT_TIMEOUT, check_counts
 from astroml_plugin.compute.device import COMPILING, PRECISIONS
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices, refuse_unknown, with_changes
+from astroml_plugin.cutouts.calibration import refuse_implausible
 from astroml_plugin.inference.resident import check_device
 
 _ALWAYS = ("band", "precision")
@@ -38,8 +39,7 @@ class MeasureOptions:
 
     def __post_init__(self) -> None:
         refuse_choices(self, {"precision": PRECISIONS}, "infer's")
-        if not all(math.isfinite(zero) for zero in self.zero_point):
-            raise InputError(f"zero points {list(self.zero_point)}: give AB magnitudes, such as 27 or 31.4")
+        refuse_implausible(self.zero_point, "infer --zero-point")
         if not 0 <= self.assumed_psf_fwhm < math.inf:
             raise InputError(f"a PSF of FWHM {self.assumed_psf_fwhm} arcsec cannot be assumed: give a number above 0")
 

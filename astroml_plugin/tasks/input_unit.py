@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.cutouts.calibration import NANOJANSKY
+from astroml_plugin.cutouts.calibration import NANOJANSKY, refuse_implausible
 
 ANY = "any"
 """A scale of the pixels does not matter: they are divided by their own noise."""
@@ -34,9 +34,11 @@ def zero_point_of(unit: str) -> float | None:
     if unit == NJY:
         return NANOJANSKY
     try:
-        return float(unit.removeprefix(_AB)) if unit.startswith(_AB) else _refuse(unit)
+        zero = float(unit.removeprefix(_AB)) if unit.startswith(_AB) else _refuse(unit)
     except ValueError:
         return _refuse(unit)
+    refuse_implausible([zero], f"input_unit {unit!r}", f"say {UNCALIBRATED}")
+    return zero
 
 
 def _refuse(unit: str) -> float:

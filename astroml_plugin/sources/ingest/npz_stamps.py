@@ -14,7 +14,7 @@ import pyarrow as pa
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, Array
-from astroml_plugin.cutouts.calibration import NANOJANSKY
+from astroml_plugin.cutouts.calibration import NANOJANSKY, refuse_implausible
 from astroml_plugin.sources.ingest.fields import file_identity
 from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz, parse_ids
 from astroml_plugin.sources.ingest.options import IngestOptions
@@ -248,6 +248,8 @@ def _zero_points(
         values = np.ravel(given.read()).astype(np.float64)
         values = np.repeat(values, len(bands)) if len(values) == 1 else values
     elif given.shape in ((count,), (count, 1), (count, len(bands))):
+        stated = given.read().astype(np.float64)
+        refuse_implausible(stated[~np.isnan(stated)], f"zero_point of {storage.redact(url)}", "write NaN")
         return (NANOJANSKY,) * len(bands), given
     else:
         values = np.array([np.nan])
@@ -256,6 +258,7 @@ def _zero_points(
             f"{storage.redact(url)}: zero_point of shape {given.shape} must hold AB magnitudes, one for all, one per "
             f"band ({len(bands)}) or one per stamp ({count}): mend it, or give --zero-point"
         )
+    refuse_implausible(values, f"zero_point of {storage.redact(url)}", "take the array out of the archive")
     return tuple(float(value) for value in values), None
 
 

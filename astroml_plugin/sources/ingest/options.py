@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutouts.calibration import refuse_implausible
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class FitsOptions:
         """One zero point per band; none where none is given.
 
         Raises:
-            InputError: another number of zero points.
+            InputError: another number of zero points, or numbers that are none.
         """
+        refuse_implausible(self.zero_point, "ingest --zero-point")
         if len(self.zero_point) not in (0, 1, len(bands)):
             told = f"{len(self.zero_point)} zero points for the bands {', '.join(bands)}"
             raise InputError(f"{told}: give one for all, or one per band")

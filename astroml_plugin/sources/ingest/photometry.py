@@ -10,6 +10,7 @@ from typing import Any
 
 from astropy import units as u
 
+from astroml_plugin.cutouts.calibration import plausible
 from astroml_plugin.sky.wcs import ARCSEC, Wcs
 from astroml_plugin.sources.ingest.units import unit_of
 from astroml_plugin.sources.ingest.words import tokens_of
@@ -92,6 +93,12 @@ class _Source:
             return None
         return value if math.isfinite(value) and value > 0 else None
 
+    @property
+    def odd(self) -> list[str]:
+        """Cards that are meant for a zero point, with values that are none."""
+        cards = [(key, self.get(key)) for key in (*_KEYS, "FLUXMAG0")]
+        return [f"{key} {value!s:.20}" for key, value in cards if value not in (None, "")]
+
     def comment(self, key: str) -> str:
         holder = self.header if self.header.get(key) not in (None, "") else self.primary
         return str(holder.comments[key]) if key in holder else ""
@@ -142,10 +149,14 @@ def calibrate(header: Any, primary: Any, unit: str, stem: str, coordinates: str 
     told = " ".join(str(primary.get(key, header.get(key, ""))) for key in ("TELESCOP", "INSTRUME", "SURVEY", "ORIGIN"))
     words = frozenset([*tokens_of(stem), *tokens_of(told)])
     source = _Source(header, primary, unit, words, coordinates)
-    found = list(_by_keywords(source))
+    stated = list(_by_keywords(source))
+    found = [one for one in stated if one.zero_point is None or plausible(one.zero_point)]
     by_unit = _by_unit(source)
     if not found:
-        return by_unit if by_unit.zero_point is not None else _by_telescope(source) or by_unit
+        known = by_unit if by_unit.zero_point is not None else _by_telescope(source) or by_unit
+        if known.zero_point is None and (odd := source.odd or [one.why for one in stated]):
+            return Calibration(why=f"{odd[0]} is no AB magnitude of one unit")
+        return known
     first = found[0]
     if first.zero_point is not None and by_unit.zero_point is not None and "beam" not in by_unit.why:
         apart = abs(first.zero_point - by_unit.zero_point)
@@ -157,7 +168,7 @@ def calibrate(header: Any, primary: Any, unit: str, stem: str, coordinates: str 
 
 def _by_keywords(source: _Source) -> Iterator[Calibration]:
     for key in _KEYS:
-        if (value := source.number(key)) is not None:
+        if (value := source.number(key)) is not None and plausible(value):
             yield _of_keyword(source, key, value)
     if (flux := source.number("FLUXMAG0")) is not None:
         yield Calibration(2.5 * math.log10(flux), "AB", "FLUXMAG0")
