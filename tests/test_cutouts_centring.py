@@ -14,6 +14,7 @@ from astroml_plugin.cutouts import (
     Cutouts,
     Tile,
     around,
+    crowded,
     from_stamps,
     light_centre,
     measured_tolerance,
@@ -143,6 +144,74 @@ def test_light_with_a_neighbour_stays_where_it_is() -> None:
     assert torch.equal(placed.image, given.image)
     assert placed.off_centre is not None
     assert bool(placed.off_centre.all())
+
+
+def test_what_another_object_of_the_table_is_near_stays() -> None:
+    x = np.array([50.0, 54.0, 50.0, 50.0, 90.0, 90.3, 120.0, 126.0, np.nan])
+    y = np.array([50.0, 50.0, 80.0, 80.0, 20.0, 20.0, 20.0, 20.0, 1.0])
+    assert crowded(x, y).tolist() == [True, True] + 7 * [False]  # 0.3 pixels are one object
+    assert crowded(np.full(1000, 5.0), np.full(1000, 7.0)).sum() == 0
+    assert crowded(np.zeros(0), np.zeros(0)).shape == (0,)
+    given = stamps(blobs(np.array([[2.0, 0.0], [2.0, 0.0]]), peak=200))
+    placed, _ = recentred(given, TRAINED, crowded=torch.tensor([True, False]))
+    assert [torch.equal(a, b) for a, b in zip(placed.image, given.image)] == [True, False]
+    assert placed.off_centre is not None
+    assert placed.off_centre.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("apart", "peak"), [(4.0, 900.0), (3.0, 900.0), (4.5, 300.0)])
+@pytest.mark.parametrize("width", [1.4, 2.0])
+def test_a_galaxy_beside_a_brighter_star_is_not_moved_onto_it(apart: float, peak: float, width: float) -> None:
+    rng = np.random.default_rng(3)
+    places, angle = rng.uniform(-0.4, 0.4, (40, 2)), rng.uniform(0, 2 * np.pi, 40)
+    star = places + apart * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    square = (x - star[:, 0, None, None]) ** 2 + (y - star[:, 1, None, None]) ** 2
+    given = stamps(blobs(places, peak=150) + (peak * np.exp(-square / (2 * 1.5**2)))[:, None].astype(np.float32))
+    placed, _ = recentred(given, replace(TRAINED, width=width))
+    assert torch.equal(placed.image, given.image)
+    assert placed.off_centre is not None
+    if peak > 600:
+        assert bool(placed.off_centre.all())
+
+
+@pytest.mark.parametrize("place", [(1.0, 1.0), (2.0, 2.0), (0.5, 0.5), (-1.0, 0.0)])
+@pytest.mark.parametrize("peak", [15.0, 60.0, 300.0])
+def test_a_single_galaxy_is_moved_whatever_its_shape(place: tuple[float, float], peak: float) -> None:
+    rng = np.random.default_rng(8)
+    places = np.array(place) + rng.uniform(-0.2, 0.2, (100, 2))
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    angle, ratio = rng.uniform(0, np.pi, (2, 100, 1, 1))
+    ratio = 0.75 + 0.25 * ratio / np.pi
+    dx, dy = x - places[:, 0, None, None], y - places[:, 1, None, None]
+    u, v = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+    image = peak * np.exp(-(u**2 * ratio + v**2 / ratio) / (2 * 2.2**2)) + rng.normal(0, 1, (100, SIDE, SIDE))
+    given = stamps(image[:, None].astype(np.float32))
+    placed, found = recentred(given, TRAINED)
+    assert found is not None
+    assert placed.off_centre is not None
+    stayed = (placed.image == given.image).flatten(1).all(1)
+    assert int((stayed & (found.offset.abs().amax(1) > 0.5)).sum()) <= 5
+    assert int(placed.off_centre.sum()) <= 5
+
+
+def test_a_factor_per_band_moves_and_flags_nothing_else() -> None:
+    image = blobs(scattered(60, reach=3.4), bands=3) * np.array([1.0, 0.3, 2.0], np.float32)[:, None, None]
+    image += np.random.default_rng(6).normal(0, 1, image.shape).astype(np.float32)
+    variance = np.broadcast_to(np.array([2.0, 1.1, 5.0], np.float32)[:, None, None], image.shape).copy()
+    for noise in (variance, None):
+        right, found = recentred(from_stamps(image, noise, None, bands=("g", "r", "i")), TRAINED)
+        assert found is not None
+        for factors in ([10.0, 1.0, 0.1], [0.0174, 0.00275, 0.000275], [1e6, 1e-4, 1.0]):
+            scale = np.array(factors, np.float32)[:, None, None]
+            other = from_stamps(image * scale, None if noise is None else noise * scale**2, None, bands=("g", "r", "i"))
+            placed, there = recentred(other, TRAINED)
+            assert there is not None
+            assert float((there.offset - found.offset).abs().max()) < 1e-5
+            assert torch.allclose(placed.image, right.image * torch.from_numpy(scale), rtol=1e-5)
+            assert placed.off_centre is not None
+            assert right.off_centre is not None
+            assert torch.equal(placed.off_centre, right.off_centre)
 
 
 def test_nothing_is_done_without_a_tolerance_or_to_pictures() -> None:

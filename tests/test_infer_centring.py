@@ -135,6 +135,58 @@ def test_odd_objects_rank_alike_one_pixel_off() -> None:
         assert spearmanr(centred, scores(x, y))[0] > 0.95  # without centring 0.59 and 0.35
 
 
+@pytest.mark.parametrize(
+    ("bundle", "simulated", "score"), [("anomaly", "anomalies", "anomaly_score"), ("lens", "lenses", "p_lens")]
+)
+def test_the_unit_of_a_band_changes_no_score(bundle: str, simulated: str, score: str) -> None:
+    made = galaxies(simulated, 48, 64)
+    model = ModelBundle.load(bundle)
+    task, network = model.task(), model.network(fused=True)
+
+    def measured_in(zero_points: tuple[float, ...], shift: int) -> dict[str, np.ndarray]:
+        factor = (10 ** (0.4 * (np.array(zero_points) - 31.4))).astype(np.float32)[:, None, None]
+        image, variance = moved(made.image, shift, shift) * factor, moved(made.variance, shift, shift) * factor**2
+        stamps = from_stamps(image, variance, None, bands=("g", "r", "i"), zero_points=zero_points)
+        found: dict[str, np.ndarray] = columns(task, network, recentred(stamps, task.settings.centring)[0])
+        return found
+
+    for shift in (0, 1):
+        right = measured_in((31.4, 31.4, 31.4), shift)
+        for zero_points in ((27.0, 25.0, 22.5), (28.9, 33.9, 31.4)):
+            other = measured_in(zero_points, shift)
+            assert np.abs(other[score] - right[score]).max() < 1e-5
+            assert np.array_equal(other["flags"], right["flags"])
+
+
+def pairs(image: np.ndarray, spread: np.ndarray, marks: np.ndarray) -> None:
+    """Two blobs of equal light, 4 pixels apart, about each place."""
+    rng = np.random.default_rng(4)
+    image[:] = rng.normal(0, 1, image.shape)
+    rows, columns = np.mgrid[: image.shape[1], : image.shape[2]]
+    for x, y in paired(image.shape[2], image.shape[1]).T:
+        image += 60 * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 8).astype(np.float32)
+
+
+def paired(width: int, height: int) -> np.ndarray:
+    """(2, 2n) x and y of both blobs of each pair."""
+    middle = places(width, height)
+    angle = np.random.default_rng(6).uniform(0, np.pi, middle.shape[1])
+    apart = 2 * np.stack([np.cos(angle), np.sin(angle)])
+    return np.concatenate([middle - apart, middle + apart], axis=1)
+
+
+def test_both_objects_of_a_blend_are_flagged(tmp_path: Path, client: object) -> None:
+    url = str(tmp_path / "pairs.zarr")
+    universe.make_survey(url, bands=("g", "r"), shape=(300, 300), tile_size=300, halo=32, change=pairs)
+    x, y = paired(300, 300)
+    table = pa.table({"object_id": np.arange(len(x)), "x": x, "y": y})
+    objects = ObjectTable(table=table, frame="pixel")
+    infer(url, bundle="ellipticity", objects=objects, out=str(tmp_path / "cat"), client=client)
+    flags = query(str(tmp_path / "cat"), "SELECT flags FROM catalog").to_pandas()["flags"].to_numpy()
+    assert len(flags) == len(x)
+    assert np.all(flags & int(ObjectFlag.OUT_OF_DOMAIN) > 0)
+
+
 @pytest.mark.slow
 def test_stamps_whose_centre_lies_between_pixels_give_no_shear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stamps as GalSim draws them at an even size: c and m are those of centred ones (c2 was 6.4e-3, m1 -0.015)."""

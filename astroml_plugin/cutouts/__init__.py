@@ -1,10 +1,12 @@
 """Cutouts in memory: put a tile on the device once, gather stamps there, hand them over in batches."""
 
 from astroml_plugin.cutouts.centring import (
+    CROWDED,
     REACH,
     Centring,
     LightCentre,
     Recut,
+    crowded,
     light_centre,
     measured_tolerance,
     offset_counts,
@@ -24,6 +26,7 @@ from astroml_plugin.cutouts.stamps import Cutouts, around, batches, crop, cut, f
 from astroml_plugin.cutouts.windows import Grid, grid
 
 __all__ = [
+    "CROWDED",
     "REACH",
     "Centring",
     "Cutouts",
@@ -38,6 +41,7 @@ __all__ = [
     "band_index",
     "batches",
     "crop",
+    "crowded",
     "cut",
     "device_bits",
     "from_stamps",

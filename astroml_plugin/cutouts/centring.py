@@ -1,7 +1,8 @@
 """Where the light of an object lies in its stamp, and stamps moved by whole pixels so that it lies where it should.
 
 The centre is the place on which a round Gaussian weight finds the light centred (as the first moments of SExtractor's
-windowed positions, Bertin & Arnouts). The bands are looked at as one plane, weighted by their inverse variances.
+windowed positions, Bertin & Arnouts). The bands are looked at as one plane, each in units of its noise and weighted by
+its S/N: a factor on the pixels of a band changes nothing. What may be a blend stays where it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
@@ -22,6 +24,9 @@ from astroml_plugin.cutouts.stamps import Cutouts
 
 REACH = 3
 """Pixels in x and y by which a stamp is moved at most."""
+
+CROWDED = REACH + 2.5
+"""Pixels within which another object of a table keeps a stamp where it is, for its light is not this one's."""
 
 PRECISE = 0.2
 """Pixels: centres with a smaller error count in `offset_counts`."""
@@ -36,6 +41,13 @@ _GAIN = (1.0, 4.0)  # limits of a step over the weighted centroid
 _CORE = 4.0  # pixels about the centre that must be valid in a band
 _LEAST_SNR = 5.0  # of the light under the weight
 _BEYOND, _SIGNIFICANT = 0.3, 3.0  # pixels and errors beyond the tolerance from which an object is off centre
+_BAND_SIGMA = 3.0  # pixels: Gaussian weight of the S/N of a band
+_SHARP = 1.4  # pixels: sigma of the weight that must find the same centre, where a wider one finds two objects together
+_SAME, _SAME_ERRORS = 0.2, 2.0  # pixels, and errors of its own, within which it does
+_SPOT = 1.2  # pixels: sigma of the weight under which light is compared at opposite places
+_UNEQUAL = (2.2, 0.02)  # errors, and part of the light at the centre: more at the given place than opposite to it
+_LONG = (0.5, 0.05)  # errors, and part of the light at the centre for each pixel: more along a move than across it ...
+_LONG_FROM = 1.5  # ... of more pixels than this
 _RIM_STEP = 3  # every third pixel of the outermost rows and columns tells the level
 
 Recut = Callable[[Tensor, Tensor], Cutouts]
@@ -73,6 +85,9 @@ class LightCentre:
     """(n,) float32: error of each of both from the noise; infinite where the centre is unknown."""
     single: Tensor
     """(n,) bool: a wider weight finds the same centre. Asked only of what lies over half a pixel off, else true."""
+    alone: Tensor
+    """(n,) bool: the light about the centre is that of one object, so that a stamp can be moved onto it; see `_alone`.
+    Asked as `single`."""
 
 
 def light_centre(stamps: Cutouts, width: float = 2.0) -> LightCentre:
@@ -89,15 +104,17 @@ def light_centre(stamps: Cutouts, width: float = 2.0) -> LightCentre:
     sums = plane.flatten(1) @ _weights(int(plane.shape[-1]), width, plane.device)
     total, place, gain = _slopes(sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3], width)
     single = torch.ones(len(plane), dtype=torch.bool, device=plane.device)
+    alone = single.clone()
     off = (place.abs().amax(1) > _SURE).nonzero().flatten()
     if len(off):
         place[off], total[off], gain[off] = _followed(plane[off], place[off], width)
         far = off[place[off].abs().amax(1) > 0.5]
         error = _error(total[far], gain[far], noise[far], width)
         single[far] = _agreed(plane[far], place[far], error, noise[far], _WIDER * width)
+        alone[far] = _alone(plane[far], place[far], noise[far], min(width, _SHARP))
     seen = total > _LEAST_SNR * _noise(noise, width)
     error = torch.where(seen, _error(total, gain, noise, width), torch.inf)
-    return LightCentre(torch.where(seen[:, None], place, 0.0), error, single)
+    return LightCentre(torch.where(seen[:, None], place, 0.0), error, single, alone)
 
 
 def _followed(plane: Tensor, place: Tensor, width: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,18 +136,54 @@ def _agreed(plane: Tensor, place: Tensor, error: Tensor, noise: Tensor, width: f
     return step.abs().amax(1) < _AGREE + error.hypot(_error(total, gain, noise, width))
 
 
-def recentred(stamps: Cutouts, centring: Centring, recut: Recut | None = None) -> tuple[Cutouts, LightCentre | None]:
+def _alone(plane: Tensor, place: Tensor, noise: Tensor, width: float) -> Tensor:
+    """(n,) bool: the light about a centre (n, 2) over half a pixel off is that of one object.
+
+    A narrow weight finds the same centre. About the centre that it finds, the light at the given place is no brighter
+    than opposite to it: what is brighter there is an object of its own, beside a brighter one. And where the way is
+    long, there is little more light along it than across: more is a pair whose middle was found.
+
+    Args:
+        plane, noise: of `_plane`.
+        place: centres, relative to the given place.
+        width: Gaussian sigma in pixels of the narrow weight.
+    """
+    if not len(plane):
+        return torch.ones(0, dtype=torch.bool, device=plane.device)
+    sharp, total, gain = _followed(plane, place.clone(), width)
+    limit = _SAME + _SAME_ERRORS * _error(total, gain, noise, width)
+    same = (sharp - place).abs().amax(1) < limit
+    length = sharp.norm(dim=1).clamp_min(0.1)
+    way = sharp * (_LONG_FROM / length[:, None]).clamp_min(1.0)
+    across = torch.stack([-way[:, 1], way[:, 0]], dim=1)
+    here, given, opposite, left, right = (
+        _moments(plane, sharp + by, _SPOT)[0] for by in (torch.zeros_like(way), -way, way, across, -across)
+    )
+    spot, light = _noise(noise, _SPOT), here.clamp_min(0.0)
+    more = given - opposite
+    beside = (more > _UNEQUAL[0] * math.sqrt(2.0) * spot) & (more > _UNEQUAL[1] * light)
+    longer = (given + opposite - left - right) / 2
+    pair = (longer > _LONG[0] * spot + _LONG[1] * length * light) & (place.abs().amax(1) > _LONG_FROM)
+    answer: Tensor = same & ~beside & ~pair
+    return answer
+
+
+def recentred(
+    stamps: Cutouts, centring: Centring, recut: Recut | None = None, crowded: Tensor | None = None
+) -> tuple[Cutouts, LightCentre | None]:
     """Stamps whose light lies within the tolerance, and where it lay.
 
     What lies farther is moved by whole pixels, `REACH` at most, and lies within half a pixel then; but for light that a
-    wider weight finds elsewhere, as beside a neighbour. What still lies beyond the tolerance, by 0.3 pixels and three
-    errors or more, and what lies beyond the reach is marked in `Cutouts.off_centre`.
+    wider weight finds elsewhere, as beside a neighbour, that is not of one object alone, or that is `crowded`. What
+    still lies beyond the tolerance, by 0.3 pixels and three errors or more, and what lies beyond the reach is marked in
+    `Cutouts.off_centre`.
 
     Args:
         stamps: the bands that are measured.
         centring: of the bundle. Without a tolerance, and for 8-bit pictures, nothing is done.
         recut: cuts stamps anew; without it their pixels are moved, and a rim that is laid bare mirrors the pixels
             beside it.
+        crowded: (n,) bool, stamps that are not to be moved, as `crowded` tells of a table; None: none.
     """
     if centring.tolerance <= 0 or stamps.image.dtype == torch.uint8 or not len(stamps):
         return stamps, None
@@ -138,7 +191,9 @@ def recentred(stamps: Cutouts, centring: Centring, recut: Recut | None = None) -
     left, distance = found.offset, found.offset.abs().amax(1)
     lost = distance > REACH + 0.49
     if centring.recentre:
-        far = (distance > max(0.5, centring.tolerance)) & found.single & ~lost
+        far = (distance > max(0.5, centring.tolerance)) & found.single & found.alone & ~lost
+        if crowded is not None:
+            far &= ~crowded
         shift = torch.where(far[:, None], found.offset.round().clamp(-REACH, REACH), 0.0).to(torch.int64)
         index = far.nonzero().flatten()
         if len(index):
@@ -149,6 +204,25 @@ def recentred(stamps: Cutouts, centring: Centring, recut: Recut | None = None) -
     beyond = left.abs().amax(1) - centring.tolerance
     off = ((beyond > _BEYOND) & (beyond > _SIGNIFICANT * found.error) & found.single) | lost
     return replace(stamps, off_centre=off), found
+
+
+def crowded(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) bool: another object of a table lies within `CROWDED` pixels, half a pixel or more away.
+
+    What lies nearer is taken for the same object: nothing can tell two apart there.
+    """
+    places = np.stack([x, y], axis=1)
+    answer = np.zeros(len(places), bool)
+    known = np.isfinite(places).all(1)
+    different, which = np.unique(places[known], axis=0, return_inverse=True)
+    if len(different) > 1:
+        apart, _ = cKDTree(different).query(different, k=_NEAREST, distance_upper_bound=CROWDED)
+        answer[known] = ((apart >= _ONE) & np.isfinite(apart)).any(1)[which.ravel()]
+    return answer
+
+
+_NEAREST = 6  # places that are looked at, with the object's own
+_ONE = 0.5  # pixels within which two places are of one object
 
 
 def measured_tolerance(stamps: Cutouts, width: float) -> float:
@@ -221,7 +295,11 @@ def _error(total: Tensor, gain: Tensor, noise: Tensor, width: float) -> Tensor:
 
 
 def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
-    """(n, w, w) bands together about the centre pixel without their level, and (n,) noise of its pixels."""
+    """(n, w, w) bands together about the centre pixel without their level, and (n,) noise of its pixels.
+
+    Each band is divided by its noise and weighted by its S/N, 1 at least: best for what has one colour (a matched
+    filter), and free of the bands' units.
+    """
     height, width = int(stamps.image.shape[-2]), int(stamps.image.shape[-1])
     half = min(_HALF, (min(height, width) - 1) // 2)
     here = (..., slice(height // 2 - half, height // 2 + half + 1), slice(width // 2 - half, width // 2 + half + 1))
@@ -241,11 +319,15 @@ def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
         core = torch.hypot(axis[:, None], axis) <= _CORE
         variance = torch.where((valid | ~core).flatten(2).all(2), variance, 0.0)
         image = image.masked_fill(~valid, 0.0)
+    usable = variance > 0
+    scale = torch.where(usable, variance.clamp_min(0).rsqrt(), 0.0).nan_to_num(posinf=0.0)
+    image = image * scale[..., None, None]
     if image.shape[1] == 1:
-        return torch.where(variance[..., None] > 0, image[:, 0], 0.0), variance[:, 0].sqrt()
-    least = torch.where(variance > 0, variance, torch.inf).amin(1, keepdim=True)
-    weight = torch.where(variance > 0, least / variance, 0.0)
-    return (image * weight[..., None, None]).sum(1), (weight.square() * variance).sum(1).sqrt()
+        return image[:, 0], usable[:, 0].to(torch.float32)
+    light = image.flatten(2) @ _weights(2 * half + 1, _BAND_SIGMA, image.device)[:, 0]
+    weight = (light / _noise(torch.ones_like(light), _BAND_SIGMA)).clamp_min(1.0) * usable
+    weight = weight / weight.amax(1, keepdim=True).clamp_min(1.0)
+    return (image * weight[..., None, None]).sum(1), weight.square().sum(1).sqrt()
 
 
 def _with(stamps: Cutouts, index: Tensor, shift: Tensor, anew: Cutouts | None) -> Cutouts:

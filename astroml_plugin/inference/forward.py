@@ -196,9 +196,9 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
 
     bands, centring = model.task.choose_bands(work.bands, model.ref.band), model.task.settings.centring
 
-    def place(stamps: Cutouts, recut: Recut | None) -> Cutouts:
+    def place(stamps: Cutouts, recut: Recut | None, crowded: Tensor | None) -> Cutouts:
         with torch.inference_mode():
-            placed, found = recentred(stamps.select(bands), centring, recut)
+            placed, found = recentred(stamps.select(bands), centring, recut, crowded)
         if found is not None:
             meter.add_centres(model.ref.name, offset_counts(found))
         return placed

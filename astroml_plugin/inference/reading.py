@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from astroml_plugin import cutouts as cut
@@ -23,8 +24,9 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo
 
-Place = Callable[[Cutouts, cut.Recut | None], Cutouts]
-"""Brings the light of stamps to their centres; where there are pixels around them, it is told how to cut anew."""
+Place = Callable[[Cutouts, cut.Recut | None, Tensor | None], Cutouts]
+"""Brings the light of stamps to their centres; where there are pixels around them, it is told how to cut anew, and
+which stamps (n,) lie beside another object of the table."""
 
 
 @lru_cache(maxsize=16)
@@ -87,6 +89,7 @@ class TileWork:
             return
         x, y = self.rows.table["x"], self.rows.table["y"]
         corner = (self.info.outer.x0, self.info.outer.y0)
+        beside = torch.from_numpy(cut.crowded(x, y)) if place is not None and not self.detected else None
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
             jacobian = self.jacobian[part]
@@ -99,7 +102,10 @@ class TileWork:
                     pixels, *there, size, origin=corner, jacobian=self.jacobian[part][chosen], padded=True
                 )
 
-            yield found if place is None or self.detected else place(found, recut)
+            if place is None or beside is None:
+                yield found
+            else:
+                yield place(found, recut, beside[part].to(found.image.device))
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ class BlockWork:
                 device=device,
                 move=move,
             )
-            yield found if place is None else place(found, None)
+            yield found if place is None else place(found, None, None)
 
 
 def _degrees(column: pa.ChunkedArray) -> np.ndarray:
