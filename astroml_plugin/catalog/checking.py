@@ -6,21 +6,23 @@ Parts carry a checksum for each Parquet page, which pyarrow compares when it is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from astroml_plugin.catalog import index, manifest, parts, runs, sql
+from astroml_plugin.catalog import declared, index, loss, manifest, parts, runs, sql
+from astroml_plugin.catalog.declared import SCHEMA, Declared
 from astroml_plugin.catalog.labels import LABELS, LabelMaps
-from astroml_plugin.catalog.schema import FORMAT, schema_to_json
-from astroml_plugin.catalog.store import FAILURES, SCHEMA, UNPLACED, Catalog
+from astroml_plugin.catalog.parts import PartInfo
+from astroml_plugin.catalog.schema import schema
+from astroml_plugin.catalog.store import FAILURES, UNPLACED, Catalog
+from astroml_plugin.catalog.whole_files import against_manifest, read_whole
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
-from astroml_plugin.core.flags import OBJECT_FLAGS
-from astroml_plugin.core.version import version
 
 DAMAGED = "damaged"
 """Folder of a catalog into which `verify` moves files that cannot be used."""
@@ -71,20 +73,41 @@ class VerifyResult:
         return all(damage.mended for damage in self.damages)
 
 
-def verify(url: str, *, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> VerifyResult:
+@dataclass
+class _Parts:
+    """Outcome of reading the files of rows."""
+
+    rows: int = 0
+    bytes: int = 0
+    damages: list[Damage] = field(default_factory=list)
+    distrusted: list[str] = field(default_factory=list)
+    """Right files of which the manifest says something else."""
+    told: str = ""
+    """The first such difference."""
+
+
+def verify(
+    url: str,
+    *,
+    repair: bool = False,
+    forget_lost: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyResult:
     """Read everything in a catalog and compare it with its checksums, footers, schema and manifest.
 
     Args:
         url: folder of the catalog, a path or an fsspec URL.
         repair: make again what is derived (manifest, run records, schema, failures), and move files that cannot be
-            used into the folder `damaged`: the next `infer` with the same arguments does their units again.
+            used into the folder `damaged`: the next `infer` with the same arguments does their units again. Until
+            then their rows are lost, which `query` and `compact` refuse.
+        forget_lost: give up what is lost after the check: the rows that are left are the catalog from then on.
         progress: called with (files read, files in all).
 
     Raises:
         InputError: there is no catalog.
     """
     began, url = time.monotonic(), storage.absolute(url)
-    if repair:
+    if repair or forget_lost:
         storage.refuse_web(url)
     if storage.is_web(url):
         return _verify_web(url, began, progress)
@@ -93,79 +116,95 @@ def verify(url: str, *, repair: bool = False, progress: Callable[[int, int], Non
     damages = [*_schema(url, repair), *_records(url, repair)]
     if any(not damage.mended and damage.path == SCHEMA for damage in damages):
         return VerifyResult(url, 1, 0, 0, tuple(damages), time.monotonic() - began)
-    catalog = Catalog.open(url)
+    catalog, paths = Catalog.open(url), _paths(url)
+    most = declared.of_most_files(url, paths)
+    if most is not None and (what := declared.read(url).differs(most[0])):
+        damages.append(_outvoted(catalog, most, what, repair))
+        catalog = replace(catalog, schema=schema(most[0].columns))
     damages += [*_manifests(catalog, repair), *_index(url, repair)]
-    paths = [f"{parts.PARTS}/{name}" for name in storage.list_files(storage.join(url, parts.PARTS), ".parquet")]
-    rows, size, unusable = _parts(catalog, paths, repair, progress)
-    damages += unusable
+    found = _parts(catalog, paths, repair, progress)
+    damages += found.damages
     damages += _absent(catalog, {damage.path for damage in damages})
     damages += [*_tables(catalog, repair), *_label_maps(catalog, repair)]
     if repair and damages:
-        catalog.rebuild_manifest()
-    return VerifyResult(url, len(paths), rows, size, tuple(damages), time.monotonic() - began)
+        catalog.rebuild_manifest(found.distrusted)
+    if forget_lost:
+        forget(catalog)
+    return VerifyResult(url, len(paths), found.rows, found.bytes, tuple(damages), time.monotonic() - began)
+
+
+def forget(catalog: Catalog) -> None:
+    """Give up the rows that are lost: the files that are there are the catalog from now on."""
+    run_id = catalog.start_run({"kind": "verify", loss.FORGETS: True})
+    catalog.rebuild_manifest(keep_lost=False)
+    catalog.finish_run(run_id)
+
+
+def _paths(url: str) -> list[str]:
+    return [f"{parts.PARTS}/{name}" for name in storage.list_files(storage.join(url, parts.PARTS), ".parquet")]
 
 
 def _verify_web(url: str, began: float, progress: Callable[[int, int], None] | None) -> VerifyResult:
     """Check a catalog on a web server: the files that its index and manifest name; label maps cannot be listed."""
     catalog = Catalog.open(url)
     paths = sorted(catalog.listing()[0])
-    rows, size, damages = _parts(catalog, paths, False, progress)
-    damages += [*_absent(catalog, {damage.path for damage in damages}), *_tables(catalog, False)]
-    return VerifyResult(url, len(paths), rows, size, tuple(damages), time.monotonic() - began)
+    found = _parts(catalog, paths, False, progress)
+    damages = [*found.damages, *_absent(catalog, {damage.path for damage in found.damages}), *_tables(catalog, False)]
+    return VerifyResult(url, len(paths), found.rows, found.bytes, tuple(damages), time.monotonic() - began)
 
 
-def _parts(
-    catalog: Catalog, paths: list[str], repair: bool, progress: Callable[[int, int], None] | None
-) -> tuple[int, int, list[Damage]]:
+def _parts(catalog: Catalog, paths: list[str], repair: bool, progress: Callable[[int, int], None] | None) -> _Parts:
     """Rows and bytes of the files that are right, and the others."""
-    rows = size = 0
-    damages: list[Damage] = []
-    named = _named(catalog)
+    found, named = _Parts(), _named(catalog)
     with ThreadPoolExecutor(_READERS) as pool:
         for number, (path, outcome) in enumerate(zip(paths, pool.map(lambda path: _read(catalog, path), paths)), 1):
-            if isinstance(outcome, str):
-                damages.append(_unusable(catalog, path, outcome, named.get(path, (0, 0)), repair))
-            else:
-                rows, size = rows + outcome[0], size + outcome[1]
+            rows = named.get(path, {})
+            what, excused = (outcome, False) if isinstance(outcome, str) else against_manifest(*outcome, rows)
+            if what and not excused:
+                counted = (len(rows), sum(row["rows"] for row in rows.values()))
+                found.damages.append(_unusable(catalog, path, what, counted, repair))
+            elif not isinstance(outcome, str):
+                found.rows, found.bytes = found.rows + sum(info.rows for info in outcome[0]), found.bytes + outcome[1]
+            if excused:
+                found.distrusted.append(path)
+                found.told = found.told or f"{path}: {what}"
             if progress is not None:
                 progress(number, len(paths))
-    return rows, size, damages
+    if found.distrusted:
+        count = len(found.distrusted)
+        found.damages.append(
+            Damage(index.MANIFEST, f"it differs from {count} files, such as {found.told}", count, mended=repair)
+        )
+    return found
 
 
-def check_file(catalog: Catalog, path: str) -> tuple[int, int]:
-    """Rows and bytes of a part or merged file whose every page, footer and column is right.
+def check_file(catalog: Catalog, path: str, members: Sequence[PartInfo] = ()) -> None:
+    """Check that every page, footer and column of a part or merged file is right, and `members` from the manifest.
 
     Raises:
-        CorruptError: it is not; says what is wrong.
+        CorruptError: something is not; says what is wrong.
     """
     outcome = _read(catalog, path)
-    if isinstance(outcome, str):
+    what = outcome if isinstance(outcome, str) else ""
+    if not isinstance(outcome, str):
+        what, _ = against_manifest(*outcome, {member.unit: asdict(member) for member in members})
+    if what:
         raise CorruptError(
-            f"{path} is damaged ({outcome}): run `astroml-plugin verify CATALOG --repair`, then the same infer again"
+            f"{path} is damaged ({what}): run `astroml-plugin verify CATALOG --repair`, then the same infer again"
         )
-    return outcome
 
 
-def _read(catalog: Catalog, path: str) -> tuple[int, int] | str:
-    """Rows and bytes of a file that is right, or what is wrong with it."""
+def _read(catalog: Catalog, path: str) -> tuple[list[PartInfo], int] | str:
+    """Units and bytes of a file that is right, or what is wrong with it."""
     url = storage.join(catalog.url, path)
     try:
-        if parts.is_merged(path):
-            expected = sum(member.rows for member in parts.read_merged(catalog.url, path).members)
-        else:
-            expected = parts.read_part_info(catalog.url, path).rows
-        with parts.open_parquet(url, check=True) as file:
-            rows = sum(batch.num_rows for batch in file.iter_batches(parts.ROW_GROUP))
-            names = file.schema_arrow.names
-            types = [file.schema_arrow.field(name).type for name in catalog.schema.names if name in names]
-        if rows != expected:
-            return f"it has {rows} rows and its footer says {expected}"
-        if types != [item.type for item in catalog.schema]:
-            return "it has other columns than the catalog"
+        infos = read_whole(catalog.url, path, catalog.schema)
         with sql.connect() as database:  # the reader of `query`, which looks at other bytes than pyarrow
             scanned = sql.scan([f"{sql.root(database, catalog.url)}/{path}"])
             database.execute(f"SELECT bit_xor(hash(r)) FROM {scanned} r").fetchall()  # noqa: S608
-        return rows, parts.size_of(url)
+        return infos, parts.size_of(url)
+    except CorruptError as error:
+        return str(error)
     except _UNREADABLE as error:
         return _line(error)
 
@@ -174,12 +213,11 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def _named(catalog: Catalog) -> dict[str, tuple[int, int]]:
-    """Path -> units and rows that the manifest counts in it."""
-    named: dict[str, tuple[int, int]] = {}
-    for row in manifest.resolve(catalog.entries()).select(["path", "rows"]).to_pylist():
-        units, rows = named.get(row["path"], (0, 0))
-        named[row["path"]] = (units + 1, rows + row["rows"])
+def _named(catalog: Catalog) -> dict[str, dict[str, dict[str, Any]]]:
+    """Path -> unit -> what the manifest says of it."""
+    named: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in manifest.resolve(catalog.entries()).to_pylist():
+        named.setdefault(row["path"], {})[row["unit"]] = row
     return named
 
 
@@ -202,15 +240,18 @@ def _absent(catalog: Catalog, known: set[str]) -> Iterator[Damage]:
     """Files that the manifest names and that are not there."""
     by_path: dict[str, tuple[int, int]] = {}
     try:
-        lost = catalog.current_and_lost(reconcile=True)[1].to_pylist()
+        lost = catalog.current_and_lost(reconcile=True)[1]
     except _UNREADABLE:
         return  # a damaged file, which is told already, is in the way
-    for row in lost:
+    for row in lost.named.to_pylist():
         units, rows = by_path.get(row["path"], (0, 0))
         by_path[row["path"]] = (units + 1, rows + row["rows"])
     for path, counted in by_path.items():
         if path not in known:
             yield Damage(path, "the file is gone: put it back, or run the same infer again", *counted)
+    if lost.unnamed and not any(path.startswith(parts.PARTS + "/") for path in known):
+        what = "files are gone that run records count: put them back, or run the same infer again"
+        yield Damage(parts.PARTS, what, lost.unnamed, lost.unnamed_rows)
 
 
 def _schema(url: str, repair: bool) -> Iterator[Damage]:
@@ -226,26 +267,28 @@ def _schema(url: str, repair: bool) -> Iterator[Damage]:
     else:
         return
     mended = repair and _write_schema(url)
-    yield Damage(SCHEMA, what if not mended else f"{what}; made again from a part and a run record", mended=mended)
+    yield Damage(SCHEMA, what if not mended else f"{what}; made again from the parts and a run record", mended=mended)
 
 
 def _write_schema(url: str) -> bool:
     """Whether schema.json could be made again."""
     identity = next((record["identity"] for record in runs.read_all(url) if "identity" in record), None)
-    names = storage.list_files(storage.join(url, parts.PARTS), ".parquet")
-    for name in names if identity is not None else []:
-        path = f"{parts.PARTS}/{name}"
-        if parts.is_merged(path):
-            continue
-        try:
-            with parts.open_parquet(storage.join(url, path)) as file:
-                columns = schema_to_json(file.schema_arrow)
-        except _UNREADABLE:
-            continue
-        declared = {"format": FORMAT, "package_version": version(), "columns": columns}
-        storage.write_json(storage.join(url, SCHEMA), {**declared, "flags": OBJECT_FLAGS, "identity": identity})
-        return True
-    return False
+    most = declared.of_most_files(url, _paths(url))
+    if identity is None or most is None:
+        return False
+    value = declared.declaration(most[0].columns, identity, dict(most[0].flags))
+    storage.write_json(storage.join(url, SCHEMA), value)
+    return True
+
+
+def _outvoted(catalog: Catalog, most: tuple[Declared, int, int], what: str, repair: bool) -> Damage:
+    """Damage of a schema.json that most files contradict; made again as they have it."""
+    found, count, total = most
+    if repair:
+        value = declared.declaration(found.columns, catalog.identity, dict(found.flags))
+        storage.write_json(storage.join(catalog.url, SCHEMA), value)
+        what += "; made again from them"
+    return Damage(SCHEMA, f"{count} of {total} files agree against it: {what}", mended=repair)
 
 
 def _records(url: str, repair: bool) -> Iterator[Damage]:

@@ -66,12 +66,13 @@ def compact(
 
     Raises:
         InputError: another compaction of this catalog is going on, or a target that is not positive.
-        CorruptError: a file is damaged; nothing is deleted.
+        CorruptError: a file is damaged or gone, or the manifest says something else of it; nothing is deleted.
     """
     if target_bytes < 1:
         raise InputError(f"a target of {target_bytes} bytes: give a positive size")
     catalog = Catalog.open(catalog) if isinstance(catalog, str) else catalog
     began = time.monotonic()
+    catalog.current_and_lost(reconcile=True)[1].refuse()
     run_id = _begin(catalog)
     try:
         _clean(catalog)
@@ -86,7 +87,7 @@ def compact(
     except BaseException:
         catalog.finish_run(run_id, {"state": "interrupted"})
         raise
-    after = catalog.current()
+    after = catalog.current(reconcile=True)
     catalog.finish_run(run_id, {"files_merged": done})
     paths = set(after["path"].to_pylist())
     size = sum(parts.size_of(storage.join(catalog.url, path)) for path in paths)
@@ -136,8 +137,11 @@ def _begin(catalog: Catalog) -> str:
 
 def _merge_group(catalog: Catalog, run_id: str, group: list[PartInfo], memory: str) -> int:
     """Merge one group, whose files are checked first: they are the only copy; returns the files that went."""
-    for path in sorted({member.path for member in group}):
-        check_file(catalog, path)
+    by_path: dict[str, list[PartInfo]] = {}
+    for member in group:
+        by_path.setdefault(member.path, []).append(member)
+    for path, members in sorted(by_path.items()):
+        check_file(catalog, path, members)
     merged = merge(catalog.url, catalog.schema, group, memory=memory)
     catalog.commit_manifest(run_id, merged.members, time_ns=catalog.later())
     catalog.drop_parts(merged.replaces)

@@ -29,6 +29,7 @@ from astroml_plugin.catalog.parts import (
 )
 from astroml_plugin.catalog.schema import is_text
 from astroml_plugin.core import storage
+from astroml_plugin.core.errors import CorruptError
 
 UNIT = "_unit"
 """Extra last column of a merged file: the unit of each row, so that one unit can be taken out again."""
@@ -39,7 +40,7 @@ def merge(url: str, schema: pa.Schema, members: Sequence[PartInfo], *, memory: s
 
     Memory is bounded by `memory`: the sort spills to a temporary folder. Nothing is deleted.
     """
-    path = f"{COMPACT}/{storage.digest(sorted((m.unit, m.digest) for m in members))[:24]}.parquet"
+    path = merged_path(members)
     merged = MergedFile(
         path, tuple(replace(member, path=path) for member in members), tuple(sorted({m.path for m in members}))
     )
@@ -55,8 +56,13 @@ def merge(url: str, schema: pa.Schema, members: Sequence[PartInfo], *, memory: s
         batches = _sorted_batches(connection, url, schema, members)
         rows = _write_sorted(batches, described, target, merged_metadata(merged))
         if rows != expected:
-            raise RuntimeError(f"merged {rows} rows of {expected}: the parts changed meanwhile, run compact again")
+            raise CorruptError(f"merged {rows} rows of {expected}: the parts changed meanwhile, run compact again")
     return merged
+
+
+def merged_path(members: Sequence[PartInfo]) -> str:
+    """Path of the file that holds these units, relative to the catalog."""
+    return f"{COMPACT}/{storage.digest(sorted((m.unit, m.digest) for m in members))[:24]}.parquet"
 
 
 def _sorted_batches(

@@ -148,11 +148,7 @@ def _answer(
     units: Collection[str] | None,
 ) -> QueryResult:
     current, lost = catalog.current_and_lost(reconcile=reconcile)
-    if lost.num_rows:
-        raise CorruptError(
-            f"{pc.sum(lost['rows'])} rows of {lost.num_rows} units have no file any more (such as {lost['path'][0]}): "
-            f"put the files back, or run the same infer again to measure them anew"
-        )
+    lost.refuse()
     paths = files_to_read(current, cone, units)
     options = {} if memory is None else {"memory_limit": memory}
     with (

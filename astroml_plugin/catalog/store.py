@@ -13,16 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin.catalog import index, manifest, parts, runs
+from astroml_plugin.catalog import index, loss, manifest, parts, runs
+from astroml_plugin.catalog.declared import SCHEMA, declaration, is_sealed
 from astroml_plugin.catalog.index import MANIFEST
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
-from astroml_plugin.catalog.schema import FORMAT, schema_from_json, schema_to_json
+from astroml_plugin.catalog.schema import FORMAT, columns_of, schema_from_json
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, DamagedError, InputError
-from astroml_plugin.core.flags import OBJECT_FLAGS
-from astroml_plugin.core.version import version
 
-SCHEMA = "schema.json"
 FAILURES = "failures.parquet"
 UNPLACED = "unplaced.parquet"
 
@@ -71,14 +69,7 @@ class Catalog:
         if storage.exists(storage.join(url, SCHEMA)):
             return cls.open(url)._matching(schema, plain)
         _refuse_foreign_folder(url)
-        declared = {
-            "format": FORMAT,
-            "package_version": version(),
-            "columns": schema_to_json(schema),
-            "flags": OBJECT_FLAGS,
-            "identity": plain,
-        }
-        storage.write_json(storage.join(url, SCHEMA), declared)
+        storage.write_json(storage.join(url, SCHEMA), declaration(columns_of(schema), plain))
         return cls.open(url)._matching(schema, plain)  # another driver may have been faster
 
     @classmethod
@@ -102,6 +93,8 @@ class Catalog:
                 f"{storage.redact(url)} has catalog format {declared['format']}, this package knows {FORMAT}: "
                 "update astroml-plugin"
             )
+        if not is_sealed(declared):
+            raise _damaged(url, SCHEMA)
         try:
             return cls(url, schema_from_json(declared["columns"]), dict(declared["identity"]))
         except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
@@ -245,8 +238,8 @@ class Catalog:
         """
         return self.current_and_lost(reconcile=reconcile)[0]
 
-    def current_and_lost(self, *, reconcile: bool | None = None) -> tuple[pa.Table, pa.Table]:
-        """The files that make the view, and units with rows that no file holds any more; MANIFEST_SCHEMA each.
+    def current_and_lost(self, *, reconcile: bool | None = None) -> tuple[pa.Table, loss.Lost]:
+        """The files that make the view (MANIFEST_SCHEMA), and units with rows that no file holds any more.
 
         What is lost is known only where the manifest is compared with a listing; see `current`.
         """
@@ -257,12 +250,10 @@ class Catalog:
         else:
             entries = self.entries()
         if not reconcile:
-            return manifest.resolve(entries), MANIFEST_SCHEMA.empty_table()
+            return manifest.resolve(entries), loss.NOTHING
+        records = self.runs()  # before the listing: a run that ends in between counts more than it shows
         there = manifest.resolve(self._reconciled(entries))
-        named = manifest.resolve(entries)
-        named = named.filter(pc.greater(named["rows"], 0))
-        gone = pc.invert(pc.is_in(named["unit"], value_set=there["unit"].combine_chunks()))
-        return there, named.filter(gone)
+        return there, loss.lost(entries, there, records)
 
     def _must_reconcile(self) -> bool:
         if storage.is_web(self.url):
@@ -309,9 +300,18 @@ class Catalog:
         fs, remote = storage.filesystem(url)
         return float(fs.modified(remote).timestamp())
 
-    def rebuild_manifest(self) -> int:
-        """Write one manifest from the listing and footers in place of all others; returns its units."""
-        table = manifest.resolve(self._reconciled(self.entries()))
+    def rebuild_manifest(self, distrusted: Collection[str] = (), *, keep_lost: bool = True) -> int:
+        """Write one manifest from the listing and footers in place of all others; returns its units.
+
+        Args:
+            distrusted: paths of files whose entries are wrong: their footers count.
+            keep_lost: keep the entries of units whose files are gone, so that the loss stays known.
+        """
+        entries = self.entries()
+        wrong = pc.is_in(entries["path"], value_set=pa.array(list(distrusted), pa.string()))
+        table = manifest.resolve(self._reconciled(entries.filter(pc.invert(wrong))))
+        if keep_lost:
+            table = pa.concat_tables([table, loss.absent(entries, table)])
         old = self.manifest_names()
         name = f"rebuilt-{time.time_ns()}.parquet"
         storage.write_table(self._manifest_url(name), table)
@@ -323,7 +323,9 @@ class Catalog:
         """One manifest file of this run in place of those of all runs that ended; what no manifest names is added."""
         running = {record["run_id"] for record in self.runs() if record["state"] == "running"}
         old = [name for name in self.manifest_names() if name.split(".")[0] not in running]
-        table = self._reconciled(self.entries())
+        entries = self.entries()
+        table = self._reconciled(entries)
+        table = pa.concat_tables([table, loss.absent(entries, table)])  # what is lost stays known
         storage.write_table(self._manifest_url(f"{run_id}.{time.time_ns()}.parquet"), table)
         runs.write(self.url, {**runs.read(self.url, run_id), "absorbed": old})
         self.remove_manifests(old)
@@ -360,7 +362,7 @@ class Catalog:
                 {**other, "state": "interrupted", "finished": runs.now(), **self._manifest_of(other["run_id"])},
             )
         ended = {**mine, "state": "done", "finished": runs.now(), **self._manifest_of(run_id), **dict(record or {})}
-        runs.write(self.url, ended)
+        runs.write(self.url, {**ended, loss.TOTALS: loss.totals(self.entries())})
         index.write(self.url)
 
     def _manifest_of(self, run_id: str) -> dict[str, str]:
