@@ -28,6 +28,7 @@ from astroml_plugin.sources.labels import float_labels, label_column, label_text
 from astroml_plugin.tasks import input_unit, missing, source_check
 from astroml_plugin.tasks.centring import centring_changes, off_centre_bits
 from astroml_plugin.tasks.example_stamps import example_stamps
+from astroml_plugin.tasks.gaps import gap_bits
 from astroml_plugin.tasks.judged import Judged
 from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
 from astroml_plugin.tasks.psf_extent import cut_off
@@ -336,7 +337,7 @@ class Task(Judged):
         stamps = self.fitted_stamps(cutouts)
         needed = missing.needed_bands(self.settings.spare_bands, stamps)
         image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid, needed)
-        flags |= off_centre_bits(cutouts)
+        flags |= off_centre_bits(cutouts) | gap_bits(stamps, needed)
         if min(size) < self.stamp_size:
             flags |= int(ObjectFlag.EDGE)
         if self.settings.psf == "none":

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.tasks.gaps import lost_bands
 from astroml_plugin.tasks.normalisation import domain_flags, missing_bands
 
 
@@ -37,7 +38,7 @@ def lacking(
     suspects = np.flatnonzero(bits & int(ObjectFlag.NONFINITE | ObjectFlag.OUT_OF_DOMAIN))
     if len(suspects):
         stamps = fitted(cutouts.take(torch.from_numpy(suspects).to(cutouts.image.device)))
-        missing = missing_bands(stamps.image, stamps.valid)
+        missing = missing_bands(stamps.image, stamps.valid) | lost_bands(stamps)
         needed = needed_bands(spare, stamps)
         found[suspects] = domain_flags(missing, stamps.valid, needed, complete=False).cpu().numpy()
     return found
