@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from astroml_plugin.core.hashing import mixed
-from astroml_plugin.core.typing import F64, I64, U64, Array, Bool
+from astroml_plugin.core.typing import F32, F64, I64, U64, Array, Bool
 
 CENTRE = 24
 """Side in pixels of what `centre_digests` looks at."""
@@ -50,18 +50,29 @@ def centre_digests(image: Array) -> U64:
     A side of the centre is `CENTRE` pixels, one less where that of the stamp is odd. The values of a band are taken as
     float32 in rising order: the kind of number that a store keeps, flips and quarter turns do not matter.
     """
+    return digests_of(ordered_centres(image))
+
+
+def ordered_centres(image: Array) -> F32:
+    """(n, band, k) float32 values of the pixels about the centre of stamps (n, band, h, w), in rising order."""
     stamps = np.asarray(image)
-    if len(stamps) == 0:
-        return np.zeros(0, np.uint64)
     for axis in (2, 3):
         side = stamps.shape[axis]
         size = min(side, CENTRE - side % 2)
         stamps = stamps.take(range(side // 2 - size // 2, side // 2 - size // 2 + size), axis)
-    values = stamps.reshape(len(stamps), stamps.shape[1], -1).astype(np.float32) + np.float32(0)  # -0 becomes 0
+    shape = (len(stamps), stamps.shape[1], stamps.shape[2] * stamps.shape[3])
+    values = stamps.reshape(shape).astype(np.float32) + np.float32(0)  # -0 becomes 0
     values[np.isnan(values)] = np.nan
     values.sort(axis=2)
+    return values
+
+
+def digests_of(values: F32) -> U64:
+    """(n,) uint64 of `ordered_centres`; 0 where they are constant."""
+    if len(values) == 0:
+        return np.zeros(0, np.uint64)
     words = values.view(np.uint32)
-    rows = words.reshape(len(stamps), -1)
+    rows = words.reshape(len(values), -1)
     digests = np.frombuffer(
         b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64
     ).copy()

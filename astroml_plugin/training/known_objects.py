@@ -1,12 +1,11 @@
 """Objects that a bundle was trained on, recognised in whatever store they come again: digests beside the card.
 
 An object is known again by the pixels of its centre, or by its place on the sky. Formats, chunks, order, ids, a flip
-and the size of the stamps do not matter. Pixels that were changed (sky taken off, other units) are other pixels.
+and the size of the stamps do not matter; nor do, in float images with noise, the unit, the sky level and the precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,9 @@ from safetensors import SafetensorError
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.hashing import mixed
-from astroml_plugin.core.typing import F64, I64, U64, Bool
+from astroml_plugin.core.typing import F32, F64, I64, U64, Array, Bool
 from astroml_plugin.sky.duplicates import place_cells
+from astroml_plugin.sky.likeness import alike
 
 FILE = "training_objects.safetensors"
 """Name of the record in the folder of a bundle."""
@@ -24,6 +24,7 @@ FILE = "training_objects.safetensors"
 KEPT = 100_000
 """Objects that a record names at most. Of more it names those with the smallest digests, and says their part."""
 
+_LIKENESS = "likeness"
 _MARKS = ("pixels", "ids", "places")
 _OWN_IDS = 2**31
 """Ids below are running numbers, which other data have too: they tell nothing."""
@@ -42,10 +43,19 @@ class KnownObjects:
     """(k,) mixed cells of half an arcsec of those objects that have a position."""
     limit: int
     """The record holds every training object whose pixel digest is at most this."""
+    likeness: F32
+    """(n', k) samples of `sky.likeness` of those objects that have them; none in older records."""
 
     @classmethod
-    def of(cls, digests: U64, ids: I64, positions: F64) -> KnownObjects:
-        """The record of training objects: pixel digests (n,), ids (n,), ra and dec (n, 2) in degrees or NaN."""
+    def of(cls, digests: U64, ids: I64, positions: F64, likeness: F32 | None = None) -> KnownObjects:
+        """The record of training objects.
+
+        Args:
+            digests: (n,) of pixels.
+            ids: (n,).
+            positions: (n, 2) ra and dec in degrees or NaN.
+            likeness: (n, k) of `sky.likeness`; None: only the very pixels are known again.
+        """
         told = np.flatnonzero(digests != 0)
         limit = 2**64 - 1
         if len(told) > KEPT:
@@ -53,11 +63,15 @@ class KnownObjects:
             told = told[digests[told] <= np.uint64(limit)]
         own = ids[told][ids[told] >= _OWN_IDS]
         placed = positions[told][np.isfinite(positions[told]).all(1)]
-        return cls(np.unique(digests[told]), np.unique(mixed(own)), np.unique(place_cells(placed)), limit)
+        samples = np.zeros((0, 0), np.float32) if likeness is None else likeness[told]
+        samples = np.unique(samples[np.isfinite(samples).all(1)], axis=0)
+        return cls(np.unique(digests[told]), np.unique(mixed(own)), np.unique(place_cells(placed)), limit, samples)
 
     def to_bytes(self) -> bytes:
         """The record as a safetensors file."""
-        arrays = {name: np.ascontiguousarray(getattr(self, name), np.uint64) for name in _MARKS}
+        arrays: dict[str, Array] = {name: np.ascontiguousarray(getattr(self, name), np.uint64) for name in _MARKS}
+        if len(self.likeness):
+            arrays[_LIKENESS] = np.ascontiguousarray(self.likeness, np.float32)
         return safetensors.numpy.save({**arrays, "limit": np.array([self.limit], np.uint64)})
 
     @classmethod
@@ -68,16 +82,19 @@ class KnownObjects:
             InputError: the file is no such record.
         """
         try:
-            arrays: Mapping[str, np.ndarray] = safetensors.numpy.load(data)
+            arrays: dict[str, Array] = safetensors.numpy.load(data)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{FILE} of bundle {name} is no safetensors ({error}): get the bundle again") from None
         wanted = {*_MARKS, "limit"}
+        samples = arrays.pop(_LIKENESS, np.zeros((0, 0), np.float32))
+        if samples.dtype != np.float32 or samples.ndim != 2:
+            raise InputError(f"{_LIKENESS} in {FILE} of bundle {name} is no table of float32: get the bundle again")
         if set(arrays) != wanted or any(array.dtype != np.uint64 or array.ndim != 1 for array in arrays.values()):
             raise InputError(f"{FILE} of bundle {name} does not hold {', '.join(sorted(wanted))}: get the bundle again")
         if len(arrays["limit"]) != 1:
             raise InputError(f"{FILE} of bundle {name} has {len(arrays['limit'])} limits: get the bundle again")
         pixels, ids, places = (np.sort(arrays[mark]) for mark in _MARKS)
-        return cls(pixels, ids, places, int(arrays["limit"][0]))
+        return cls(pixels, ids, places, int(arrays["limit"][0]), samples)
 
     @property
     def fraction(self) -> float:
@@ -88,9 +105,11 @@ class KnownObjects:
         """(n,) whether the record would name an object of that pixel digest, had it been trained on."""
         return np.asarray((digests != 0) & (digests <= np.uint64(self.limit)))
 
-    def holds(self, digests: U64, positions: F64) -> Bool:
-        """(n,) whether objects are training objects, by pixels or place; positions (n, 2) in degrees or NaN."""
+    def holds(self, digests: U64, positions: F64, likeness: F32 | None = None) -> Bool:
+        """(n,) whether objects are training objects, by pixels, likeness or place; arguments as for `of`."""
         found = np.isin(digests, self.pixels)
+        if likeness is not None:
+            found |= alike(likeness, self.likeness)
         placed = np.flatnonzero(np.isfinite(positions).all(1))
         if len(placed) and len(self.places):
             near = [np.isin(place_cells(positions[placed], *offset), self.places) for offset in _OFFSETS]

@@ -16,7 +16,8 @@ from torch import Tensor
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
-from astroml_plugin.sky.duplicates import centre_digests, pixel_hashes
+from astroml_plugin.sky.duplicates import digests_of, ordered_centres, pixel_hashes
+from astroml_plugin.sky.likeness import likeness
 from astroml_plugin.sources.stamps import Pixels, Stamps, open_source
 from astroml_plugin.training.splits import SplitSettings, divide
 
@@ -56,7 +57,7 @@ class LabelledStamps:
         if self.labels.num_rows == 0:
             raise InputError(f"{', '.join(storage.redact(url) for url in urls)} has no object: ingest stamps first")
         self.blocks = tuple(self._number_blocks())
-        self._centres: dict[tuple[str, ...], np.ndarray] = {}
+        self._centres: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def _number_blocks(self) -> Iterator[Block]:
         first = 0
@@ -158,15 +159,23 @@ class LabelledStamps:
 
         Whole blocks are read once; they tell an object from others in whatever store (`sky.duplicates`).
         """
+        return self._centre_marks(bands)[0]
 
-        def digests(block: Block) -> np.ndarray:
+    def likeness(self, bands: Sequence[str]) -> np.ndarray:
+        """(n, k) float32 of every stamp's centre in some bands, whatever its unit and sky level (`sky.likeness`)."""
+        return self._centre_marks(bands)[1]
+
+    def _centre_marks(self, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        def marks(block: Block) -> tuple[np.ndarray, np.ndarray]:
             source = self.sources[block.source]
-            return centre_digests(source.read_images(block.index)[:, band_index(source.bands, bands)])
+            values = ordered_centres(source.read_images(block.index)[:, band_index(source.bands, bands)])
+            return digests_of(values), likeness(values)
 
         key = tuple(bands)
         if key not in self._centres:
             with ThreadPoolExecutor(2, "hash") as pool:
-                self._centres[key] = np.concatenate(list(pool.map(digests, self.blocks)))
+                digests, samples = zip(*pool.map(marks, self.blocks), strict=True)
+            self._centres[key] = np.concatenate(digests), np.concatenate(samples)
         return self._centres[key]
 
 

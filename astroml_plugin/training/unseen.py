@@ -47,7 +47,8 @@ def training_objects(data: LabelledStamps, bands: Sequence[str], rows: Mapping[s
     """The record of what a training learns from: its training and validation side, rows by split name."""
     learned = np.sort(np.concatenate([rows["train"], rows["validation"]]))
     ids = data.labels["object_id"].to_numpy()
-    return KnownObjects.of(data.centre_digests(bands)[learned], ids[learned], data.positions[learned])
+    marks = data.centre_digests(bands)[learned], ids[learned], data.positions[learned], data.likeness(bands)[learned]
+    return KnownObjects.of(*marks)
 
 
 def trained_on(model: ModelBundle, data: LabelledStamps) -> bool:
@@ -68,9 +69,14 @@ def refuse_trained_on(model: ModelBundle, data: LabelledStamps, bands: Sequence[
     if stores:
         raise InputError(f"{storage.redact(stores[0].url)} was trained on: {remedy}")
     known = model.known_objects()
-    count = 0 if known is None else int(known.holds(data.centre_digests(bands), data.positions).sum())
+    count = 0 if known is None else int(_held(known, data, bands).sum())
     if count:
         raise InputError(f"{count} of these objects were trained on (bundle {model.name}): {remedy}")
+
+
+def _held(known: KnownObjects, data: LabelledStamps, bands: Sequence[str]) -> Bool:
+    """(n,) whether objects are training objects."""
+    return known.holds(data.centre_digests(bands), data.positions, data.likeness(bands))
 
 
 def unseen_rows(
@@ -103,13 +109,13 @@ def unseen_rows(
                 stacklevel=2,
             )
         return _some(Unseen(rows, ALL), data)
-    return _some(_without_known(model, known, data, rows, data.centre_digests(bands)[rows]), data)
+    return _some(_without_known(model, known, data, rows, bands), data)
 
 
 def _without_known(
-    model: ModelBundle, known: KnownObjects, data: LabelledStamps, rows: I64, digests: np.ndarray
+    model: ModelBundle, known: KnownObjects, data: LabelledStamps, rows: I64, bands: Sequence[str]
 ) -> Unseen:
-    seen = known.holds(digests, data.positions[rows])
+    digests, seen = data.centre_digests(bands)[rows], _held(known, data, bands)[rows]
     untold = ~known.covers(digests) & ~seen if seen.any() and known.fraction < 1 else np.zeros(len(rows), bool)
     ids = data.labels["object_id"].to_numpy()[rows]
     doubtful = int((known.shares_ids(ids) & ~seen & ~untold).sum())
