@@ -24,7 +24,6 @@ from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.typing import I64, Array, Columns
 from astroml_plugin.evaluation.baselines import classical
 from astroml_plugin.sky.duplicates import shared_places
-from astroml_plugin.sky.likeness import alike
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
@@ -365,10 +364,8 @@ def _refuse_shared(plan: Plan, test: LabelledStamps) -> None:
     found = {}
     if plan.recipe.split.check_pixels:
         bands = plan.task.bands
-        theirs = plan.task.check_source(**test.first.facts)
-        digests, ours = test.centre_digests(theirs), plan.data.centre_digests(bands)[learned]
-        same = np.isin(digests, ours[ours != 0]) | alike(test.likeness(theirs), plan.data.likeness(bands)[learned])
-        found["the pixels"] = int(same.sum())
+        digests = test.centre_digests(plan.task.check_source(**test.first.facts))
+        found["the pixels"] = int(np.isin(digests[digests != 0], plan.data.centre_digests(bands)[learned]).sum())
     position = np.concatenate([plan.data.positions[learned], test.positions])
     side = np.repeat([0, 1], [len(learned), test.labels.num_rows])
     known = np.isfinite(position).all(1)
