@@ -238,7 +238,7 @@ from astroml_plugin.search.ray_cluster import Resources, connected, ray
 before = dict(os.environ)
 with connected(Resources(limit=1)):
     address = ray.get_runtime_context().gcs_address
-    folder = Path(ray._private.worker._global_node.get_temp_dir_path())
+    folder = Path(ray._private.worker._global_node.get_temp_dir_path()).parent
     print(oct(stat.S_IMODE(folder.stat().st_mode)), folder.stat().st_uid == os.getuid())
     without = {{name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}}
     wrong = {{**without, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "HOME": "/nowhere"}}

@@ -240,6 +240,7 @@ def _alone() -> Iterator[dict[str, Any]]:
 
     It asks for a token that only its own processes know, and its sockets and files lie in a folder of this user alone.
     By default Ray would write the token into the home folder, and the files where anyone can make the folder first.
+    Ray opens its own folder to everybody, therefore it is one within ours.
     """
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     before = {name: os.environ.get(name) for name in token}
@@ -247,7 +248,7 @@ def _alone() -> Iterator[dict[str, Any]]:
     os.environ.update(token)
     _refresh_token()
     try:
-        yield {"_temp_dir": folder}
+        yield {"_temp_dir": os.path.join(folder, "r")}
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
