@@ -106,8 +106,12 @@ def test_objects_without_a_band_have_null_values_and_no_edge(sky: Path, tmp_path
     table = _rows(sky, tmp_path / "lens", ["lens"])
     without = table["x"].to_numpy() < 89 - 32  # g begins at x = 90
     partly = (table["x"].to_numpy() >= 90 - 32) & (table["x"].to_numpy() < 90 + 32)
-    for name in ("p_lens", "p_other", "label"):
-        assert np.array_equal(table[name].is_null().to_numpy(), without), name
+    x, faults = table["x"].to_numpy(), int(ObjectFlag.MASKED | ObjectFlag.NONFINITE | ObjectFlag.SATURATED)
+    faulty = table["flags"].to_numpy() & faults > 0  # in one band, near some objects
+    for name in ("p_lens", "p_other", "label"):  # over 15 % of the weight about the object is lost up to x = 98
+        null = table[name].is_null().to_numpy()
+        assert null[x < 97].all(), name
+        assert not null[(x >= 100) & ~faulty].any(), name
     flags = table["flags"].to_numpy()
     inside = np.abs(table["y"].to_numpy() - SIDE / 2) < SIDE / 2 - 33
     inside &= table["x"].to_numpy() > 33
