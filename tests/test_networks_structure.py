@@ -111,3 +111,12 @@ def test_gradients_reach_the_pixels() -> None:
 
 def test_no_stamps_give_no_rows() -> None:
     assert Structure()(torch.zeros(0, 2, 64, 64), torch.zeros(0, 2, 64, 64)).shape == (0, len(PARTS))
+
+
+def test_what_is_kept_between_calls_serves_training_after_inference() -> None:
+    image = galaxies(2, 58)  # a side that no other test has
+    with torch.inference_mode():
+        Structure()(image, torch.ones_like(image))
+    image = image.clone().requires_grad_()
+    Structure()(image, torch.ones_like(image)).sum().backward()
+    assert image.grad is not None

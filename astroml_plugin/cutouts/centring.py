@@ -257,6 +257,7 @@ def offset_counts(found: LightCentre) -> dict[str, int]:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _weights(side: int, width: float, device: torch.device) -> Tensor:
     """(side², 4): the weight at the centre pixel, and its moments x, y and (x² + y²) / 2."""
     axis = torch.arange(side, dtype=torch.float32, device=device) - side // 2

@@ -62,6 +62,7 @@ def posed(image: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _orientations(side: int, device: torch.device) -> Tensor:
     """(8, side²) where each pixel comes from: mirrored along x (1) and along y (2), then transposed (4)."""
     pixels = torch.arange(side * side, device=device).reshape(side, side)

@@ -110,6 +110,7 @@ class Structure(nn.Module):
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _radius(side: int, device: torch.device) -> Tensor:
     """(side, side) pixels from the middle."""
     axis = torch.arange(side, dtype=torch.float32, device=device) - side // 2
@@ -117,6 +118,7 @@ def _radius(side: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(side², rings) membership of rings one pixel wide, divided by their pixels, and (rings,) areas."""
     number = _radius(side, device).round().long().flatten()
@@ -218,6 +220,7 @@ def _residual(light: Tensor, both: Tensor, noise: Tensor, radius: Tensor, edge: 
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _strips(side: int, device: torch.device) -> Tensor:
     """(side², strips) strips one pixel wide in `_ANGLES` directions, each of unit noise; short ones left out."""
     axis = torch.arange(side, dtype=torch.float32) - side // 2

@@ -102,6 +102,7 @@ def aperture_snr(image: Tensor, level: Tensor, variance: Tensor, valid: Tensor) 
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _aperture(height: int, width: int, device: torch.device) -> Tensor:
     """(height * width,) the Gaussian of the S/N about the centre pixel."""
     y, x = (torch.arange(side, dtype=torch.float32, device=device) - side // 2 for side in (height, width))
@@ -109,6 +110,7 @@ def _aperture(height: int, width: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _sums(size: int, device: torch.device) -> Tensor:
     """(size², 3 + cells²): Gaussians about pixel size // 2, then cells of `_CELL` pixels, in units of their noise."""
     axis = torch.arange(size, dtype=torch.float32, device=device) - size // 2
@@ -130,6 +132,7 @@ def _cells(size: int) -> int:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _disk(size: int, device: torch.device) -> Tensor:
     """(size, size) bool, the core."""
     axis = torch.arange(size, device=device) - size // 2
@@ -156,6 +159,7 @@ def _concentration(light: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _far_cells(cells: int, device: torch.device) -> Tensor:
     """(cells, cells) bool: cells away from the centre."""
     axis = (torch.arange(cells, dtype=torch.float32, device=device) - (cells - 1) / 2) * _CELL

@@ -103,6 +103,7 @@ def _filled(image: Tensor, valid: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _weight(height: int, width: int, device: torch.device) -> Tensor:
     """(height * width,) a Gaussian about pixel size // 2 of unit sum."""
     y, x = (

@@ -40,6 +40,7 @@ def cut_off(psf: Tensor, size: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _rings(height: int, width: int, device: torch.device) -> Tensor:
     """(height * width, rings): 1 where a pixel lies in the square ring of that radius about pixel size // 2."""
     y, x = (torch.arange(side, device=device) - side // 2 for side in (height, width))

@@ -31,6 +31,7 @@ _DIRECTIONS = 6
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _gabor_bank(size: tuple[int, int], wavelength: float) -> torch.Tensor:
     """(direction, h, w // 2 + 1) transfer functions of zero mean, for stamps of that size."""
     ky, kx = np.meshgrid(np.fft.fftfreq(size[0]), np.fft.rfftfreq(size[1]), indexing="ij")

@@ -153,6 +153,7 @@ def responses(
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the first caller may be measuring, the next one training
 def _waves(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Wave numbers kx (1, side // 2 + 1), ky (side, 1), radians per pixel."""
     kx = 2 * math.pi * torch.fft.rfftfreq(side, device=device)
