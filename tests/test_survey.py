@@ -11,6 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import xarray
 import zarr
@@ -86,6 +87,15 @@ def test_tiles_come_back_as_written(pipeline: str, survey: Survey) -> None:
     assert opened.index_table()["name"].to_pylist() == [info.name for info in infos]
     with pytest.raises(InputError, match="not z"):
         opened.read_tile(infos[0], ["z"])
+
+
+def test_a_survey_from_before_calibrations_were_told_is_read(survey: Survey) -> None:
+    for part in Path(survey.url, "tiles").glob("*.parquet"):
+        pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["calibrations"]), part)
+    infos = list(Survey.open(survey.url).iter_tiles())
+    assert [info.index for info in infos] == list(range(6))
+    assert infos[3].zero_points == {"g": 31.4, "r": None}
+    assert infos[3].calibrations == {"g": "", "r": ""}
 
 
 def test_a_parent_image_is_rebuilt_from_its_tiles(survey: Survey) -> None:

@@ -217,7 +217,7 @@ class Catalog:
             table = storage.read_table(self._manifest_url(name))
             if storage.is_web(self.url) and table.schema.names != MANIFEST_SCHEMA.names:
                 raise pa.ArrowInvalid("it is no manifest")
-        except (FileNotFoundError, pa.ArrowException) as error:
+        except (FileNotFoundError, DamagedError, pa.ArrowException) as error:
             if not storage.is_web(self.url):
                 raise
             raise CorruptError(

@@ -32,6 +32,9 @@ _PLAIN = (
 
 _BOXES = [f"{kind}_{side}" for kind in ("outer", "inner") for side in ("x0", "y0", "x1", "y1")]
 _NEEDED = ("index", "name", "image", "image_height", "image_width", "row", "column", *_BOXES)
+_LATER = {"calibrations"}
+"""Columns that older tables lack: nobody said."""
+
 _AGAIN = "ingest the survey again"
 
 
@@ -162,6 +165,8 @@ class TileTable:
         declared = _schema(self.bands)
         with foreign.refusing(f"the tile table {storage.redact(url)}", _AGAIN, CorruptError):
             names = options.get("columns") or declared.names
+            for name in _LATER & {*names} - {*table.column_names}:
+                table = table.append_column(declared.field(name), pa.nulls(len(table), declared.field(name).type))
             table = table.select(names).cast(pa.schema([declared.field(name) for name in names]))
             if empty := [name for name in _NEEDED if name in names and table[name].null_count]:
                 raise ValueError(f"{empty[0]} has no value")
@@ -213,7 +218,7 @@ class TileTable:
         """AB magnitude of one unit in the first tile that has one, for each band; None where no tile has one."""
         found: list[float | None] = [None] * len(self.bands)
         for _, _, url in self._parts():
-            values = storage.read_table(url, columns=["zero_points"])["zero_points"].combine_chunks().flatten()
+            values = self._read_table(url, columns=["zero_points"])["zero_points"].combine_chunks().flatten()
             table = values.to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, len(self.bands))
             for place in [place for place, zero in enumerate(found) if zero is None]:
                 known = table[np.isfinite(table[:, place]), place]
