@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -137,6 +137,11 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def without_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column with its values in place of codes."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
 def schema(columns: Sequence[Column]) -> pa.Schema:
     """The Arrow schema of a catalog: the common columns, the task's `columns`, then the hidden HEALPix column.
 
@@ -170,13 +175,8 @@ def _text(field: pa.Field, key: str) -> str:
     return ((field.metadata or {}).get(key.encode()) or b"").decode()
 
 
-def schema_to_json(declared: pa.Schema) -> list[dict[str, str]]:
-    """The columns as plain values, for schema.json."""
-    return [asdict(column) for column in columns_of(declared)]
-
-
 def schema_from_json(columns: Sequence[dict[str, str]]) -> pa.Schema:
-    """The schema that `schema_to_json` wrote."""
+    """The schema of columns as plain values, as schema.json has them."""
     return schema([Column(**column) for column in columns])
 
 

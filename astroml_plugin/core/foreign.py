@@ -91,26 +91,5 @@ def record(
     return value
 
 
-def listed(value: Any, where: str, remedy: str) -> list[Any]:
-    """A JSON list; `InputError` where it is none."""
-    if not isinstance(value, list):
-        raise InputError(f"{where} is damaged (it holds no list): {remedy}")
-    return value
-
-
 def _takes_bool(kind: Kinds) -> bool:
     return bool in (kind if isinstance(kind, tuple) else (kind,))
-
-
-def json_record(
-    url: str, fields: Mapping[str, Kinds], where: str, remedy: str, *, optional: Mapping[str, Kinds] = NOTHING
-) -> dict[str, Any]:
-    """The record in a JSON file; see `record`.
-
-    Raises:
-        InputError: it is no JSON, or no such record.
-        FileNotFoundError: there is no file.
-    """
-    with refusing(where, remedy):
-        value = storage.read_json(url)
-    return record(value, fields, where, remedy, optional=optional)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -120,8 +120,6 @@ class Stamps(Store):
 
     kind = "stamps"
     tables = "objects"
-    fields: ClassVar = {"size": list, "dtype": str, "block": int}
-    optional: ClassVar = {"pixel_scale": foreign.NUMBER, "layers": list}
 
     def __init__(self, url: str, metadata: dict[str, Any]) -> None:
         super().__init__(url, metadata)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +33,6 @@ class Survey(Store, TileTable):
     kind = "survey"
     tables = "tiles"
     unit_rows = 1
-    fields: ClassVar = {"tile_size": int, "halo": int, "mask_bits": dict}
-    optional: ClassVar = {"psf_shape": list}
 
     def __init__(self, url: str, metadata: dict[str, Any]) -> None:
         super().__init__(url, metadata)

@@ -15,9 +15,6 @@ from astroml_plugin.sky.wcs import ARCSEC, Wcs
 from astroml_plugin.sources.ingest.units import unit_of
 from astroml_plugin.sources.ingest.words import tokens_of
 
-AB_NANOJANSKY = 31.4
-"""AB magnitude of 1 nJy, to three digits (8.9 + 22.5)."""
-
 _JANSKY = 8.9
 _KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZPT", "ZP", "MAGZP", "ZEROPNT", "IMAGEZPT", "ZPTMAG", "ABMAGZP")
 _SYSTEM_KEYS = ("MAGSYS", "ZPSYS", "PHOTSYS", "ZP_SYS", "PHOTSYST", "VEGAMAG")
@@ -44,7 +41,6 @@ González-Fernández et al. 2018; Blanton & Roweis 2007."""
 _GALEX = {"FUV": 18.82, "NUV": 20.08}
 """AB magnitude of one count per second. Source: Morrissey et al. 2007."""
 
-_PER_SECOND = re.compile(r"per sec|/ ?s(ec)?\b|s-1", re.IGNORECASE)
 _INFRARED = frozenset(("J", "H", "K", "KS", "W1", "W2", "W3", "W4"))
 _SPELLINGS = {
     **dict.fromkeys(("NANOMAGGY", "NANOMAGGIES", "NMGY"), "3.6307805 uJy"),
