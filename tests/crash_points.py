@@ -38,7 +38,7 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from tests import universe
-from tests.training_samples import ellipticity_stamps
+from tests.training_samples import NETWORK, ellipticity_stamps
 from workflows.compact import compact
 from workflows.infer import infer
 from workflows.ingest import ingest
@@ -50,16 +50,9 @@ _OPERATIONS = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "fsync
 _SHAPE = (220, 300)
 _MARK = "ASTROML_CRASH_POINT"
 
-RECIPE = """
-task = "ellipticity"
-[settings]
-stamp_size = 24
-psf = "none"
-any_band = true
-[network_arguments]
-widths = [4, 8]
-hidden = 8
-pooling = "grid"
+RECIPE = (
+    NETWORK
+    + """\
 [training]
 epochs = 2
 batch_size = 32
@@ -71,6 +64,7 @@ concurrent = 1
 [search.space]
 "training.learning_rate" = { log_uniform = [1e-4, 3e-2] }
 """
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,6 @@ from workflows.compact import compact
 from workflows.infer import InferResult, dry_run, infer, plan, run_unit
 from workflows.query import query
 from workflows.verify import verify
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[object]:
-    with connect("local", threads=2) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

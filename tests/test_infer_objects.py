@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,12 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.inference.objects import arrow_of
 from tests import universe
 from workflows.infer import InferResult, ObjectTable, infer
 from workflows.query import query
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[object]:
-    with connect("local", threads=2) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from training_samples import ellipticity_stamps
+from training_samples import NETWORK, ellipticity_stamps
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
@@ -33,16 +33,9 @@ from workflows.train import TrainExecution, train
 
 torch.set_num_threads(1)
 
-RECIPE = """
-task = "ellipticity"
-[settings]
-stamp_size = 24
-psf = "none"
-any_band = true
-[network_arguments]
-widths = [4, 8]
-hidden = 8
-pooling = "grid"
+RECIPE = (
+    NETWORK
+    + """\
 [training]
 epochs = 3
 batch_size = 32
@@ -57,6 +50,7 @@ concurrent = 1
 training.optimizer = { choice = ["adamw", "sgd"] }
 training.ema = { uniform = [0.0, 0.9], when = { "training.optimizer" = "adamw" } }
 """
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

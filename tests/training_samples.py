@@ -9,6 +9,19 @@ from astroml_plugin.sources.stamps import Stamps
 
 SIZE = 24
 
+NETWORK = """
+task = "ellipticity"
+[settings]
+stamp_size = 24
+psf = "none"
+any_band = true
+[network_arguments]
+widths = [4, 8]
+hidden = 8
+pooling = "grid"
+"""
+"""Beginning of a recipe: a small network for these stamps."""
+
 
 def gaussians(e: np.ndarray, rng: np.random.Generator, noise: float = 0.02) -> np.ndarray:
     """(n, 1, SIZE, SIZE) float32 Gaussians of reduced shear e (n, 2), peak 1."""

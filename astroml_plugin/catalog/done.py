@@ -63,14 +63,7 @@ class DoneUnits:
         names = storage.list_files(storage.join(catalog.url, parts.PARTS), ".parquet")
         paths = [f"{parts.PARTS}/{name}" for name in names]
         merged = [file for file in map(done._footer, filter(parts.is_merged, paths)) if file is not None]
-        dead = manifest.dead_paths(merged)
-        for path in paths:
-            named = parts.parse_path(path)
-            if named is not None and path not in dead:
-                done._places[named] = path
-        for file in merged:
-            if file.path not in dead:
-                done._places |= {(member.unit, member.digest): file.path for member in file.members}
+        done._places = manifest.places_of(paths, merged)
         for unit, digest in done._places:
             done._digests.setdefault(unit, set()).add(digest)
         if not storage.is_local(catalog.url):

@@ -55,18 +55,21 @@ def dead_paths(merged: Iterable[MergedFile]) -> set[str]:
 
 def units_of(paths: Iterable[str], merged: Iterable[MergedFile]) -> dict[str, set[str]]:
     """Unit -> digests that are done, from listed paths and the footers of the merged files among them."""
+    done: dict[str, set[str]] = {}
+    for unit, digest in places_of(paths, merged):
+        done.setdefault(unit, set()).add(digest)
+    return done
+
+
+def places_of(paths: Iterable[str], merged: Iterable[MergedFile]) -> dict[tuple[str, str], str]:
+    """(unit, digest) -> file that holds its rows; arguments as of `units_of`."""
     files = list(merged)
     dead = dead_paths(files)
-    done: dict[str, set[str]] = {}
-    for path in paths:
-        named = parse_path(path)
-        if named is not None and path not in dead:
-            done.setdefault(named[0], set()).add(named[1])
+    places = {named: path for path in paths if path not in dead and (named := parse_path(path)) is not None}
     for file in files:
         if file.path not in dead:
-            for member in file.members:
-                done.setdefault(member.unit, set()).add(member.digest)
-    return done
+            places |= {(member.unit, member.digest): file.path for member in file.members}
+    return places
 
 
 def keep_present(entries: pa.Table, present: set[str]) -> pa.Table:

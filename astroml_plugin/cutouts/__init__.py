@@ -19,6 +19,7 @@ from astroml_plugin.cutouts.pixels import (
     Tile,
     band_index,
     device_bits,
+    is_complete,
     pixel_bits,
     to_device,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "device_bits",
     "from_stamps",
     "grid",
+    "is_complete",
     "light_centre",
     "measured_tolerance",
     "offset_counts",

@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutouts.pixels import is_complete
 from astroml_plugin.cutouts.stamps import Cutouts
 
 REACH = 3
@@ -305,7 +306,7 @@ def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
     half = min(_HALF, (min(height, width) - 1) // 2)
     here = (..., slice(height // 2 - half, height // 2 + half + 1), slice(width // 2 - half, width // 2 + half + 1))
     image, valid = stamps.image[here], stamps.valid[here]
-    complete = _all(stamps.valid)
+    complete = is_complete(stamps.valid)
     known = stamps.image if complete else stamps.image.masked_fill(~stamps.valid, torch.nan)
     rim = torch.cat([known[..., 0, :], known[..., -1, :], known[..., 0], known[..., -1]], -1)[..., ::_RIM_STEP]
     level = (rim.median(-1) if complete else rim.nanmedian(-1)).values
@@ -336,7 +337,7 @@ def _with(stamps: Cutouts, index: Tensor, shift: Tensor, anew: Cutouts | None) -
     changed: dict[str, Any] = {}
     for name in ("image", "variance", "valid", "bits"):
         value, cut = getattr(stamps, name), None if anew is None else getattr(anew, name)
-        if (value is None and cut is None) or (anew is None and name == "valid" and _all(value)):
+        if (value is None and cut is None) or (anew is None and name == "valid" and is_complete(value)):
             continue
         into = torch.zeros_like(stamps.image, dtype=torch.uint8) if value is None else value.clone()
         if anew is not None:
@@ -347,11 +348,6 @@ def _with(stamps: Cutouts, index: Tensor, shift: Tensor, anew: Cutouts | None) -
             _move(into.numpy(), value.numpy(), index.tolist(), shift.tolist())
         changed[name] = into
     return replace(stamps, **changed)
-
-
-def _all(valid: Tensor) -> bool:
-    """Whether all are true: NumPy's is faster than torch's on a CPU."""
-    return bool(valid.all() if valid.is_cuda else valid.numpy().all())
 
 
 def _moved(value: Tensor, shift: Tensor) -> Tensor:

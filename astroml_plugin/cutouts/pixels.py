@@ -181,6 +181,11 @@ def _signed(bits: int) -> int:
     return int(np.uint32(bits).view(np.int32))
 
 
+def is_complete(valid: Tensor) -> bool:
+    """Whether all pixels (n, band, h, w) bool can be used: NumPy's `all` is faster than torch's on a CPU."""
+    return bool(valid.numpy().all() if valid.device.type == "cpu" else valid.all())
+
+
 def to_device(
     tile: Tile | SparseTile,
     bands: Sequence[str],

@@ -203,8 +203,9 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
             meter.add_centres(model.ref.name, offset_counts(found))
         return placed
 
+    centred = place if centring.tolerance > 0 else None
     parts = map_batches(
-        model, bands, lambda batch: work.cutouts(pixels, size, batch, device, move, place), finish, meter
+        model, bands, lambda batch: work.cutouts(pixels, size, batch, device, move, centred), finish, meter
     )
     return _joined(model, parts)
 

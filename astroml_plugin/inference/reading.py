@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,11 @@ class TileWork:
         """Decoded bytes of its pixels."""
         return 0 if self.tile is None else self.tile.nbytes
 
+    @cached_property
+    def crowded(self) -> np.ndarray:
+        """(n,) bool: another object of the table lies beside it; the same for all bundles."""
+        return cut.crowded(self.rows.table["x"], self.rows.table["y"])
+
     def to_device(self, device: str, move: cut.Move | None = None) -> cut.DeviceTile | None:
         """The tile on the device, taken there by `move`, once for all bundles; None without objects."""
         if self.tile is None:
@@ -89,7 +94,7 @@ class TileWork:
             return
         x, y = self.rows.table["x"], self.rows.table["y"]
         corner = (self.info.outer.x0, self.info.outer.y0)
-        beside = torch.from_numpy(cut.crowded(x, y)) if place is not None and not self.detected else None
+        beside = torch.from_numpy(self.crowded) if place is not None and not self.detected else None
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
             jacobian = self.jacobian[part]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts import Cutouts, is_complete
 
 _SIGMA = 1 / 8  # of the stamp's side: Gaussian weight about the object of which a share is lost
 _BORNE = 0.95  # share of the weight beside another band's below which a stamp is flagged
@@ -60,7 +60,7 @@ def _beside(seen: Tensor) -> Tensor:
 def _shares(stamps: Cutouts) -> tuple[Tensor, Tensor] | None:
     """(n, band) share of the central weight in usable pixels, and in filled areas; None where nothing is lost."""
     valid = stamps.valid
-    complete = bool(valid.numpy().all() if valid.device.type == "cpu" else valid.all())
+    complete = is_complete(valid)
     suspects = _suspects(stamps.image)
     if complete and not len(suspects):
         return None

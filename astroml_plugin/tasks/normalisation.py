@@ -11,6 +11,7 @@ from torch import Tensor
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.cutouts import is_complete
 from astroml_plugin.networks.layers import lower_median
 
 _MAD_TO_SIGMA = 1.482602218505602
@@ -60,7 +61,7 @@ class Normalisation:
             estimated from the border, OUT_OF_DOMAIN where a needed band is missing (`missing_bands`), NONFINITE where
             the stamp has no valid pixel.
         """
-        complete = _all(valid)
+        complete = is_complete(valid)
         pixels = image if complete else image.to(torch.float32)
         flags = domain_flags(missing_bands(pixels, valid, complete), valid, needed, complete)
         edge = border_pixels(pixels, None if complete else valid, self.border).to(torch.float32)
@@ -111,11 +112,6 @@ _SPARSE = 4
 """Variance changes slowly: every fourth border pixel tells its level."""
 
 _CHOICES = {"background": ("border", "none"), "unit": ("noise", "scale"), "stretch": ("linear", "asinh")}
-
-
-def _all(valid: Tensor) -> bool:
-    """Whether all are true: NumPy's is forty times faster than torch's on a CPU."""
-    return bool(valid.numpy().all() if valid.device.type == "cpu" else valid.all())
 
 
 def missing_bands(pixels: Tensor, valid: Tensor, complete: bool = False) -> Tensor:

@@ -111,10 +111,10 @@ def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, 
         InputError: data that were trained on, or without the labels.
     """
     task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
-    refuse_trained_on(model, labelled, task.choose_bands(labelled.first.bands, band), "give stamps of another seed")
+    bands = task.choose_bands(labelled.first.bands, band)
+    refuse_trained_on(model, labelled, bands, "give stamps of another seed")
     rows = np.flatnonzero(task.usable(labelled.labels))
     targets = task.targets(labelled.labels.take(pa.array(rows)))
-    bands = task.choose_bands(labelled.first.bands, band)
     stream = StampBatches(labelled, rows, targets, bands=bands, batch_size=256)
     network = model.network()
     outputs, truth, _ = network_outputs(task, network, stream)

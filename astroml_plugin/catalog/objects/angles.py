@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy import units as u
 
+from astroml_plugin.catalog.schema import is_text, without_dictionary
 from astroml_plugin.core.errors import InputError
 
 _DEGREES = ("", "deg", "degree", "degrees", "d:m:s", "dms", "d m s", "dd:mm:ss", "+dd:mm:ss")
@@ -27,9 +28,8 @@ def floats(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
     Raises:
         InputError: a value that is no number; the sentence shows it.
     """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if _is_text(column.type):
+    column = without_dictionary(column)
+    if is_text(column.type):
         words = _trimmed(column)
         numbers = _parsed(words)
         if numbers is None:
@@ -62,9 +62,8 @@ def degrees(column: pa.ChunkedArray, unit: str | None, axis: str, name: str, pla
             f"column {name} of {place} has the unit '{unit}', which is no unit of angles: say which it is with "
             f"--columns '{axis}={name}[deg]'"
         )
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if _is_text(column.type):
+    column = without_dictionary(column)
+    if is_text(column.type):
         words = _trimmed(column)
         numbers = _parsed(words)
         if numbers is None:
@@ -142,10 +141,6 @@ def _parsed(words: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 def _filled(numbers: pa.ChunkedArray) -> np.ndarray:
     return np.array(pc.fill_null(numbers, float("nan")).to_numpy(), np.float64)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -16,6 +16,7 @@ from astropy.coordinates import SkyCoord
 from astroml_plugin.catalog.objects.angles import degrees, factor, floats
 from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable, rechunk
 from astroml_plugin.catalog.objects.readers import open_tables
+from astroml_plugin.catalog.schema import without_dictionary
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 
@@ -276,8 +277,7 @@ def _to_icrs(longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _text(column: pa.ChunkedArray, name: str, place: str) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = without_dictionary(column)
     with foreign.refusing(f"column {name} of {place}", "it must hold names of images, as text"):
         return column.cast(pa.string()).combine_chunks()
 
@@ -288,8 +288,7 @@ def exact_ids(column: pa.ChunkedArray, name: str, place: str) -> np.ndarray:
     Raises:
         InputError: an id that int64 cannot hold exactly; the sentence shows it.
     """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = without_dictionary(column)
     if column.null_count:
         row = pc.index(pc.is_null(column), True).as_py()
         raise InputError(

@@ -15,6 +15,7 @@ from astropy.table.meta import get_header_from_yaml
 from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable
 from astroml_plugin.catalog.objects.votables import read_heads
 from astroml_plugin.catalog.parts import open_parquet
+from astroml_plugin.catalog.schema import is_text
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 
@@ -67,7 +68,7 @@ def folder_files(url: str) -> list[str]:
     """
     if storage.is_web(url) or (storage.is_local(url) and not _is_folder(url)):
         return []
-    place = str(storage.local_path(url).expanduser()) if storage.is_local(url) else url
+    place = _plain(url)
     names = [name for name in storage.list_files(place) if name.endswith(SUFFIXES)]
     names = [name for name in names if not any(part.startswith(("_", ".")) for part in name.split("/"))]
     if partitions := [name for name in names if _PARTITION.search(name)]:
@@ -182,9 +183,8 @@ def _kind(kind: pa.DataType) -> str:
         kind = kind.value_type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return BYTES
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    return "" if text or number or pa.types.is_null(kind) else ARRAY
+    return "" if is_text(kind) or number or pa.types.is_null(kind) else ARRAY
 
 
 def _units(schema: pa.Schema) -> dict[str, str]:

@@ -19,6 +19,7 @@ from astroml_plugin.catalog import Catalog, sql
 from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.ranking.space import Space
 from astroml_plugin.catalog.ranking.top import FOLD_RADIUS, Ranked, condition, details, folded, numbered
+from astroml_plugin.catalog.schema import without_dictionary
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import F32, I64
@@ -145,7 +146,7 @@ class LatentIndex:
         found = found.append_column("rank_score", pa.array(-np.sqrt(np.maximum(squares, 0)).astype(np.float64)))
         found = found.filter(pc.not_equal(found["object_id"], object_id))
         keys = [("rank_score", "descending"), *((name, "ascending") for name in ("object_id", "image", "x", "y"))]
-        return pa.table({name: _plain(found[name]) for name in found.column_names}).sort_by(keys)
+        return pa.table({name: without_dictionary(found[name]) for name in found.column_names}).sort_by(keys)
 
 
 class _Exact:
@@ -227,7 +228,3 @@ def _groups(current: pa.Table) -> Iterator[list[str]]:
             group, rows = [], 0
     if group:
         yield group
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
