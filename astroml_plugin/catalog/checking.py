@@ -15,11 +15,12 @@ import duckdb
 import pyarrow as pa
 
 from astroml_plugin.catalog import declared, index, loss, manifest, parts, runs, sql
+from astroml_plugin.catalog.beside import FAILURES, UNPLACED
 from astroml_plugin.catalog.declared import SCHEMA, Declared
 from astroml_plugin.catalog.labels import LABELS, LabelMaps
 from astroml_plugin.catalog.parts import PartInfo
 from astroml_plugin.catalog.schema import schema
-from astroml_plugin.catalog.store import FAILURES, UNPLACED, Catalog
+from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.catalog.whole_files import against_manifest, read_whole
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, CorruptError, InputError

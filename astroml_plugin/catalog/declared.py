@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from astroml_plugin.catalog import parts
 from astroml_plugin.catalog.merge import UNIT
-from astroml_plugin.catalog.schema import FORMAT, Column, columns_of
+from astroml_plugin.catalog.schema import FORMAT, Column, columns_of, schema_from_json
 from astroml_plugin.core import formats, storage
-from astroml_plugin.core.errors import AstromlError
+from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
 from astroml_plugin.core.flags import OBJECT_FLAGS
 from astroml_plugin.core.version import version
 
@@ -64,6 +64,45 @@ def is_sealed(value: Mapping[str, Any]) -> bool:
     """Whether the value of a schema.json is as it was written; those of older versions have no digest."""
     told = {key: item for key, item in value.items() if key != _SEAL}
     return _SEAL not in value or value[_SEAL] == storage.digest(told)
+
+
+def read_schema(url: str) -> tuple[pa.Schema, dict[str, Any]]:
+    """Columns and identity that the schema.json of a catalog declares.
+
+    Raises:
+        InputError: there is no catalog, its format is newer than this package, or the file is damaged.
+    """
+    try:
+        value = storage.read_json(storage.join(url, SCHEMA))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"there is no catalog at {storage.redact(url)} (no schema.json): give the --out folder of an infer run"
+        ) from error
+    except ValueError as error:
+        raise damaged(url, SCHEMA) from error
+    if not isinstance(value, dict) or not {"format", "columns", "identity"} <= set(value):
+        raise damaged(url, SCHEMA)
+    if not isinstance(value["format"], int):
+        raise damaged(url, SCHEMA)
+    if value["format"] > FORMAT:
+        raise InputError(
+            f"{storage.redact(url)} has catalog format {value['format']}, this package knows {FORMAT}: "
+            "update astroml-plugin"
+        )
+    if not is_sealed(value):
+        raise damaged(url, SCHEMA)
+    try:
+        return schema_from_json(value["columns"]), dict(value["identity"])
+    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise damaged(url, SCHEMA) from error
+
+
+def damaged(url: str, name: str) -> CorruptError:
+    """The error for a small file of a catalog that cannot be read; it names the remedy."""
+    return CorruptError(
+        f"{name} of the catalog {storage.redact(url)} is damaged: run `astroml-plugin verify CATALOG --repair`, which "
+        f"makes it again from what is there"
+    )
 
 
 def read(url: str) -> Declared:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -13,31 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin.catalog import index, loss, manifest, parts, runs
-from astroml_plugin.catalog.declared import SCHEMA, declaration, is_sealed
+from astroml_plugin.catalog import beside, index, loss, manifest, parts, runs
+from astroml_plugin.catalog.beside import FAILURES, FAILURES_SCHEMA, UNPLACED, UNPLACED_SCHEMA
+from astroml_plugin.catalog.declared import SCHEMA, declaration, read_schema
 from astroml_plugin.catalog.index import MANIFEST
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
-from astroml_plugin.catalog.schema import FORMAT, columns_of, schema_from_json
+from astroml_plugin.catalog.schema import columns_of
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, DamagedError, InputError
-
-FAILURES = "failures.parquet"
-UNPLACED = "unplaced.parquet"
-
-FAILURES_SCHEMA = pa.schema(
-    [("unit", pa.string()), ("reason", pa.string()), ("attempts", pa.int32()), ("time", pa.string())]
-)
-UNPLACED_SCHEMA = pa.schema(
-    [
-        ("object_id", pa.int64()),
-        ("ra", pa.float64()),
-        ("dec", pa.float64()),
-        ("x", pa.float64()),
-        ("y", pa.float64()),
-        ("image", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
 
 _SEGMENTS = 64
 """Flushes of one run after which its manifest files are merged into one."""
@@ -76,29 +58,7 @@ class Catalog:
     def open(cls, url: str) -> Catalog:
         """The catalog at `url`; InputError when there is none or its format is newer than this package."""
         url = storage.absolute(url)
-        try:
-            declared = storage.read_json(storage.join(url, SCHEMA))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(
-                f"there is no catalog at {storage.redact(url)} (no schema.json): give the --out folder of an infer run"
-            ) from error
-        except ValueError as error:
-            raise _damaged(url, SCHEMA) from error
-        if not isinstance(declared, dict) or not {"format", "columns", "identity"} <= set(declared):
-            raise _damaged(url, SCHEMA)
-        if not isinstance(declared["format"], int):
-            raise _damaged(url, SCHEMA)
-        if declared["format"] > FORMAT:
-            raise InputError(
-                f"{storage.redact(url)} has catalog format {declared['format']}, this package knows {FORMAT}: "
-                "update astroml-plugin"
-            )
-        if not is_sealed(declared):
-            raise _damaged(url, SCHEMA)
-        try:
-            return cls(url, schema_from_json(declared["columns"]), dict(declared["identity"]))
-        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise _damaged(url, SCHEMA) from error
+        return cls(url, *read_schema(url))
 
     def _matching(self, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
         """This catalog, when it was made from the same."""
@@ -391,64 +351,19 @@ class Catalog:
 
         A unit that is done meanwhile is no failure; of several failures of one unit the newest run's counts.
         """
-        storage.write_table(
-            storage.join(self.url, runs.RUNS, f"{run_id}.failures.parquet"), _fit(table, FAILURES_SCHEMA)
-        )
-        for _ in range(5):
-            names = self._failure_files()
-            storage.write_table(storage.join(self.url, FAILURES), self._merged_failures(names))
-            if self._failure_files() == names:
-                return
-
-    def _failure_files(self) -> list[str]:
-        return storage.list_files(storage.join(self.url, runs.RUNS), ".failures.parquet")
-
-    def _merged_failures(self, names: list[str]) -> pa.Table:
-        rows: dict[str, dict[str, Any]] = {}
-        for name in names:
-            with contextlib.suppress(DamagedError):  # the units in it that are not done will be tried again
-                table = _fit(storage.read_table(storage.join(self.url, runs.RUNS, name)), FAILURES_SCHEMA)
-                rows |= {row["unit"]: row for row in table.to_pylist()}
-        done = set(self.current()["unit"].to_pylist()) if rows else set()
-        return pa.Table.from_pylist(
-            [row for unit, row in sorted(rows.items()) if unit not in done], schema=FAILURES_SCHEMA
-        )
+        beside.write_failures(self.url, table, run_id, lambda: set(self.current()["unit"].to_pylist()))
 
     def failures(self) -> pa.Table:
         """Units that failed (FAILURES_SCHEMA), empty when there are none."""
-        return self._optional(FAILURES, FAILURES_SCHEMA)
+        return beside.read(self.url, FAILURES, FAILURES_SCHEMA)
 
     def write_unplaced(self, table: pa.Table) -> None:
         """Write the objects that no unit owns (UNPLACED_SCHEMA), replacing the table there."""
-        storage.write_table(storage.join(self.url, UNPLACED), _fit(table, UNPLACED_SCHEMA))
+        beside.write(self.url, UNPLACED, table, UNPLACED_SCHEMA)
 
     def unplaced(self) -> pa.Table:
         """Objects that no unit owns (UNPLACED_SCHEMA), empty when there are none."""
-        return self._optional(UNPLACED, UNPLACED_SCHEMA)
-
-    def _optional(self, name: str, empty: pa.Schema) -> pa.Table:
-        try:
-            return storage.read_table(storage.join(self.url, name))
-        except FileNotFoundError:
-            return empty.empty_table()
-        except DamagedError as error:
-            raise _damaged(self.url, name) from error
-
-
-def _damaged(url: str, name: str) -> CorruptError:
-    return CorruptError(
-        f"{name} of the catalog {storage.redact(url)} is damaged: run `astroml-plugin verify CATALOG --repair`, which "
-        f"makes it again from what is there"
-    )
-
-
-def _fit(table: pa.Table, wanted: pa.Schema) -> pa.Table:
-    """`table` with exactly the wanted columns; those it lacks are null."""
-    arrays = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in wanted
-    ]
-    return pa.Table.from_arrays(arrays, schema=wanted)
+        return beside.read(self.url, UNPLACED, UNPLACED_SCHEMA)
 
 
 def _refuse_foreign_folder(url: str) -> None:

@@ -16,9 +16,9 @@ from distributed import Client
 from distributed.core import CommClosedError
 
 from astroml_plugin.catalog import Catalog, PartInfo
+from astroml_plugin.catalog.beside import FAILURES_SCHEMA
 from astroml_plugin.catalog.done import DoneUnits
 from astroml_plugin.catalog.labels import LabelMaps
-from astroml_plugin.catalog.store import FAILURES_SCHEMA
 from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.compute.cluster import check_client, run_window
 from astroml_plugin.core import storage, version
