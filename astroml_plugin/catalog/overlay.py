@@ -52,7 +52,7 @@ class LabelImage:
 
     def write_fits(self, to: str) -> None:
         """Write labels with the WCS of the box, and the objects as a table, whole or not at all."""
-        header = fits.Header() if self.header is None else fits.Header.fromstring(self.header, sep="\n")
+        header, tables = (fits.Header(), []) if self.header is None else Wcs(self.header).fits_parts()
         header["IMAGE"] = (card_text(self.image), "parent image")
         header["X0"], header["Y0"] = (self.box.x0, "its pixel (from 0) that is first here"), (self.box.y0, "")
         tiles, coded = plain_or_coded(self.objects["tile"].to_pylist())
@@ -67,7 +67,7 @@ class LabelImage:
         if coded:
             table.header["TCOMM3"] = ENCODED
         with publishing(storage.absolute(to)) as target:
-            fits.HDUList([image, table]).writeto(target, checksum=True)
+            fits.HDUList([image, table, *tables]).writeto(target, checksum=True)
 
 
 def read_labels(

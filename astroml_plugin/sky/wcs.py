@@ -5,35 +5,40 @@ Pixel positions are 0-based, the first pixel's centre is 0, x runs along NAXIS1.
 
 from __future__ import annotations
 
-import contextlib
-import re
 import threading
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from astropy import log
 from astropy import units as u
 from astropy.coordinates import ICRS, SkyCoord, angular_separation
-from astropy.io.fits import Card, Header
-from astropy.utils.exceptions import AstropyWarning
-from astropy.wcs import WCS, NoConvergence
-from astropy.wcs.utils import wcs_to_celestial_frame
+from astropy.io.fits import Header, ImageHDU
+from astropy.wcs import NoConvergence
 from astropy_healpix import lonlat_to_healpix
 from numpy.typing import ArrayLike
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.foreign import in_words
 from astroml_plugin.core.typing import F64, I64, Bool
+from astroml_plugin.sky import lookup
+from astroml_plugin.sky.headers import astropy_quiet, coordinates_of, parse, read_cards, text_of
+
+__all__ = [
+    "ARCSEC",
+    "HEALPIX_ORDER",
+    "Box",
+    "TileGeometry",
+    "Wcs",
+    "astropy_quiet",
+    "cut_tiles",
+    "healpix29",
+    "separation",
+    "tile_step",
+    "unit_vectors",
+]
 
 ARCSEC = 3600.0 * 180.0 / np.pi
 """Arcseconds in a radian."""
 
 HEALPIX_ORDER = 29
-
-_quiet_lock = threading.RLock()
 
 _MARGIN = 5000
 """Pixels outside an image within which a distortion polynomial is still asked."""
@@ -41,24 +46,11 @@ _MARGIN = 5000
 _ROUND_TRIP = 0.01
 """Pixels by which sky -> pixel -> sky may miss before a position counts as not invertible."""
 
-_WCS_CARD = re.compile(
-    r"^(WCSAXES|WCSNAME|NAXIS[12]?|CTYPE\d+|CRPIX\d+|CRVAL\d+|CDELT\d+|CUNIT\d+|CROTA\d+|CD\d+_\d+|PC\d+_\d+|PC\d{6}"
-    r"|PV\d+_\d+|PS\d+_\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS|EQUINOX|EPOCH|MJD-OBS|DATE-OBS|WAT\d_\d{3}"
-    r"|[AB]P?_(ORDER|DMAX|\d+_\d+)|RESTFRQ|RESTWAV|SPECSYS)$"
-)
+_REFINEMENTS, _NEAR = 4, 2.0
+"""Steps of a refinement, and the pixels that each may go: farther off, the inverse has not converged at all."""
 
-
-@contextlib.contextmanager
-def astropy_quiet() -> Iterator[None]:
-    """Astropy's remarks on odd headers, silenced; one thread at a time, as Python's warning filters are global."""
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        level = log.level
-        log.setLevel("WARNING")  # its INFO lines (SIP without -SIP) go to stdout, where data go
-        try:
-            yield
-        finally:
-            log.setLevel(level)
+_CYLINDERS = ("CAR", "CEA", "MER", "CYP", "HPX")
+"""Projections that go on beyond 180 degrees from the centre with the sky of the other side."""
 
 
 @dataclass(frozen=True)
@@ -126,25 +118,17 @@ def cut_tiles(height: int, width: int, tile_size: int, halo: int) -> list[TileGe
     return tiles
 
 
-def wcs_cards(header: Header) -> str | None:
-    """The world-coordinate cards of `header` as text, one a line, unchanged; None without a celestial WCS."""
-    with astropy_quiet():
-        cards = [card for card in header.cards if _WCS_CARD.match(card.keyword)]
-        text = "\n".join(card.image[:80].rstrip() for card in cards)
-    try:
-        Wcs(text)
-    except InputError:
-        return None
-    return text
-
-
 class Wcs:
-    """A celestial WCS kept as its original FITS cards (TAN, TPV, SIP, CAR, ...); safe in threads."""
+    """A celestial WCS kept as its original FITS cards (TAN, TPV, SIP, CAR, DSS, …); safe in threads.
+
+    Lookup tables of its distortion stand in comments behind the cards.
+    """
 
     def __init__(self, header: str) -> None:
         self.header = header
         self._lock = threading.Lock()
-        self._wcs, self._frame = _parse(header)
+        self._wcs, self._frame = parse(header)
+        self._turn = self._full_turn()
         self._limit = self._search_limit()
 
     @classmethod
@@ -152,10 +136,13 @@ class Wcs:
         """From a FITS header or its text; InputError when it holds no celestial WCS."""
         if isinstance(header, str):
             return cls(header)
-        text = wcs_cards(header)
-        if text is None:
-            raise InputError("the header has no celestial world coordinate system: use pixel positions for this image")
-        return cls(text)
+        found = coordinates_of(header)
+        if found.cards is None:
+            why = f" that can be used ({found.problem})" if found.problem else ""
+            raise InputError(
+                f"the header has no celestial world coordinate system{why}: use pixel positions for this image"
+            )
+        return cls(found.cards)
 
     def __reduce__(self) -> tuple[type[Wcs], tuple[str]]:
         return Wcs, (self.header,)
@@ -168,29 +155,44 @@ class Wcs:
 
     @property
     def pixel_scale(self) -> float:
-        """Arcseconds per pixel at the image centre (at CRPIX where the header gives no size)."""
-        x, y = self._centre()
-        return float(np.sqrt(abs(np.linalg.det(self.jacobian(x, y)[0]))))
+        """Arcseconds per pixel at the image centre (at CRPIX where the header gives no size), or where no sky is there,
+        of the linear part."""
+        matrix = self.jacobian(*self._centre())[0]
+        if not np.isfinite(matrix).all():
+            return self._plain_scale() * 3600
+        return float(np.sqrt(abs(np.linalg.det(matrix))))
 
     def shifted(self, x0: int, y0: int, shape: tuple[int, int] | None = None) -> Wcs:
         """The WCS of an array whose first pixel is (x0, y0) of this one: only CRPIX moves, `shape` sets the size."""
-        header = _read_cards(self.header)
+        text, tables = lookup.split_text(self.header)
+        header = read_cards(text)
         header["CRPIX1"] = float(header.get("CRPIX1", 0.0)) - x0
         header["CRPIX2"] = float(header.get("CRPIX2", 0.0)) - y0
+        if "AMDX1" in header:  # a DSS plate: wcslib takes the plate's pixels, not CRPIX
+            header["CNPIX1"], header["CNPIX2"] = header.get("CNPIX1", 0) + x0, header.get("CNPIX2", 0) + y0
         if shape is not None:
             header["NAXIS1"], header["NAXIS2"] = shape[1], shape[0]
-        return Wcs("\n".join(card.image[:80].rstrip() for card in header.cards))
+        return Wcs(lookup.joined(text_of(header), [table.shifted(x0, y0) for table in tables]))
+
+    def fits_parts(self) -> tuple[Header, list[ImageHDU]]:
+        """Header of a FITS file with this WCS, and the HDUs of lookup tables that it refers to."""
+        return lookup.fits_parts(lookup.split_text(self.header)[0], self._wcs)
 
     def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[F64, F64]:
         """ICRS (ra, dec) in degrees of pixel positions; NaN where the projection has no sky."""
         x, y = _flat(x, y)
+        if self._turn is not None:  # wcslib has no sky beyond half a turn from the reference
+            x, y = self._turned(x, y, float(self._wcs.wcs.crpix[0] - 1), float(self._wcs.wcs.crpix[1] - 1))
         with self._lock, np.errstate(all="ignore"):
             world = self._wcs.all_pix2world(np.column_stack([x, y]), 0)
         longitude, latitude = world[:, self._wcs.wcs.lng], world[:, self._wcs.wcs.lat]
         return self._to_icrs(longitude, latitude)
 
     def to_pixel(self, ra: ArrayLike, dec: ArrayLike) -> tuple[F64, F64]:
-        """Pixel positions of ICRS degrees; NaN where the inverse does not exist (far side, no convergence)."""
+        """Pixel positions of ICRS degrees; NaN where the inverse does not exist (far side, no convergence).
+
+        Where a map goes round the whole sky, a position may have several pixels: the one nearest the map's centre.
+        """
         ra, dec = _flat(ra, dec)
         x, y = np.full(ra.shape, np.nan), np.full(ra.shape, np.nan)
         usable = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
@@ -200,11 +202,37 @@ class Wcs:
         if not usable.any():
             return x, y
         x[usable], y[usable] = self._invert(*self._from_icrs(ra[usable], dec[usable]))
-        back = self.to_sky(x[usable], y[usable])
-        missed = separation(ra[usable], dec[usable], *back)
-        wrong = np.flatnonzero(usable)[~(missed <= _ROUND_TRIP * self._plain_scale())]
+        if self._turn is not None:
+            x, y = self._turned(x, y, *self._centre())
+        missed = self._missed(x[usable], y[usable], ra[usable], dec[usable])
+        rough = np.flatnonzero(usable)[(missed > _ROUND_TRIP) & (missed <= _NEAR)]
+        wrong = np.flatnonzero(usable)[~(missed <= _NEAR)]
         x[wrong] = y[wrong] = np.nan
+        if len(rough):
+            x[rough], y[rough] = self._refined(x[rough], y[rough], ra[rough], dec[rough])
         return x, y
+
+    def _missed(self, x: F64, y: F64, ra: F64, dec: F64) -> F64:
+        """Pixels by which positions are beside their sky positions."""
+        return separation(ra, dec, *self.to_sky(x, y)) / self._plain_scale()
+
+    def _refined(self, x: F64, y: F64, ra: F64, dec: F64) -> tuple[F64, F64]:
+        """Pixels brought to their sky positions by Newton's method (the inverse of CSC is rough); NaN: in vain."""
+        for _ in range(_REFINEMENTS):
+            here = self.to_sky(x, y)
+            west, north = _axes(*here)
+            away = unit_vectors(ra, dec) - unit_vectors(*here)
+            offset = np.stack([(away * west).sum(1), (away * north).sum(1)], axis=1) * ARCSEC
+            matrix = self.jacobian(x, y)
+            usable = np.isfinite(matrix).all((1, 2))
+            matrix[~usable] = np.eye(2)
+            usable &= np.abs(np.linalg.det(matrix)) > 0
+            matrix[~usable] = np.eye(2)
+            step = np.linalg.solve(matrix, offset[:, :, None])[:, :, 0]
+            step[~(usable & (np.hypot(*step.T) <= _NEAR))] = np.nan
+            x, y = x + step[:, 0], y + step[:, 1]
+        lost = ~(self._missed(x, y, ra, dec) <= _ROUND_TRIP)
+        return np.where(lost, np.nan, x), np.where(lost, np.nan, y)
 
     def jacobian(self, x: ArrayLike, y: ArrayLike) -> F64:
         """(n, 2, 2) derivatives in arcsec per pixel: rows +x West and +y North (ICRS), columns pixel x and y."""
@@ -262,9 +290,34 @@ class Wcs:
         """Degrees per pixel of the linear part."""
         return float(np.sqrt(abs(np.linalg.det(self._wcs.pixel_scale_matrix))))
 
+    def _full_turn(self) -> tuple[F64, F64] | None:
+        """(row, step) of a map that goes round the sky; else None.
+
+        Args of the result: `row` times a pixel offset is a number of turns, `step` the pixels of one turn.
+        """
+        wcs = self._wcs
+        longitude, latitude = wcs.wcs.lng, wcs.wcs.lat
+        if wcs.wcs.ctype[longitude][5:8] not in _CYLINDERS or wcs.has_distortion:
+            return None
+        own = {(axis, number): value for axis, number, value in wcs.wcs.get_pv()}
+        stretch = own.get((latitude + 1, 2), 1.0) if wcs.wcs.ctype[longitude].endswith("CYP") else 1.0
+        if own.get((longitude + 1, 0)) or not stretch:  # PVi_0: the reference is not where the native system begins
+            return None
+        matrix = np.asarray(wcs.pixel_scale_matrix)
+        turn = np.zeros(2)
+        turn[longitude] = 360.0 * stretch
+        return matrix[longitude] / turn[longitude], np.linalg.solve(matrix, turn)
+
+    def _turned(self, x: F64, y: F64, near_x: float, near_y: float) -> tuple[F64, F64]:
+        """Positions moved by whole turns to those nearest (near_x, near_y)."""
+        assert self._turn is not None
+        row, step = self._turn
+        turns = np.rint(row[0] * (x - near_x) + row[1] * (y - near_y))
+        return x - turns * step[0], y - turns * step[1]
+
     def _search_limit(self) -> tuple[float, float, float] | None:
         """(ra, dec, radius) in degrees beyond which a distortion is not asked; None for plain projections."""
-        distorted = self._wcs.sip is not None or "TPV" in self.header or "\nPV1_" in self.header
+        distorted = self._wcs.has_distortion or any(word in self.header for word in ("TPV", "\nPV1_", "\nAMDX1"))
         shape = self.shape
         if not distorted or shape is None:
             return None
@@ -274,33 +327,6 @@ class Wcs:
         if not np.isfinite(radius):
             return None
         return float(ra[0]), float(dec[0]), 1.5 * radius + _MARGIN * self._plain_scale()
-
-
-def _read_cards(text: str) -> Header:
-    with astropy_quiet():
-        return Header([Card.fromstring(line.ljust(80)) for line in text.split("\n") if line.strip()])
-
-
-def _parse(text: str) -> tuple[WCS, Any]:
-    """The astropy WCS of the first two axes and its celestial frame (None for ICRS)."""
-    with astropy_quiet():
-        try:
-            cards = _read_cards(text)
-            for name in ("CRPIX1", "CRPIX2"):
-                float(cards.get(name, 0.0))
-            full = WCS(cards)
-            wcs = full if full.naxis == 2 else full.sub([1, 2])
-            if not wcs.has_celestial or wcs.naxis != 2:
-                raise InputError("the header has no celestial WCS on its first two axes: use pixel positions")
-            wcs.all_pix2world([[0.0, 0.0]], 0)
-            frame = wcs_to_celestial_frame(wcs)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"the header's world coordinate system cannot be used ({in_words(error)}): use pixel positions"
-            ) from error
-    return wcs, None if isinstance(frame, ICRS) else frame
 
 
 def _flat(first: ArrayLike, second: ArrayLike) -> tuple[F64, F64]:

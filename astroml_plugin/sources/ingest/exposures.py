@@ -88,7 +88,7 @@ def exposures(url: str, options: FitsOptions, beside: Mapping[str, str] = Mappin
     images = [plane for plane in planes if plane.role == IMAGE]
     labels = _labels(images)
     found = [Exposure(image, label) for image, label in zip(images, labels, strict=True)]
-    notes = [*_lost(planes), *(_unread_wcs(image) for image in images if image.wcs_problem)]
+    notes = [*_lost(planes), *(note for image in images for note in _wcs_notes(image))]
     found, more = _paired(found, [plane for plane in planes if plane.role in COMPANIONS])
     patterns = {VARIANCE: options.variance_pattern, WEIGHT: options.weight_pattern, MASK: options.mask_pattern}
     given = {**beside, **{role: needed(pattern, url) for role, pattern in patterns.items() if pattern}}
@@ -132,8 +132,10 @@ def _lost(planes: Sequence[Plane]) -> list[str]:
     ]
 
 
-def _unread_wcs(image: Plane) -> str:
-    return f"{image.label} has no sky coordinates: its WCS cannot be used ({image.wcs_problem})"
+def _wcs_notes(image: Plane) -> list[str]:
+    if image.wcs_problem:
+        return [f"{image.label} has no sky coordinates: its WCS cannot be used ({image.wcs_problem})"]
+    return [f"{image.label}: {note}" for note in image.wcs_notes]
 
 
 def _paired(found: list[Exposure], others: Sequence[Plane]) -> tuple[list[Exposure], list[str]]:

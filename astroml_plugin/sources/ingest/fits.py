@@ -12,7 +12,8 @@ from astropy.io import fits
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.sky.wcs import Box, Wcs, astropy_quiet, wcs_cards
+from astroml_plugin.sky.headers import astropy_quiet, coordinates_of
+from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.ingest.opening import FitsFile, open_fits, refuse_truncated, refusing, stem_of
 from astroml_plugin.sources.ingest.photometry import calibrate
 from astroml_plugin.sources.ingest.pixels import read_box
@@ -26,10 +27,8 @@ _SHARED_CARDS = ("IMAGETYP", "OBSTYPE", "FILTER", "BAND")
 _DISPERSED = ("DISPAXIS", "COEFF0", "DC-FLAG")
 """Cards of spectra, also of several in the rows of one plane."""
 
-_WCS_NUMBERS = tuple(f"{card}{axis}" for card in ("CRPIX", "CRVAL", "CDELT") for axis in (1, 2))
 _MASK_CARDS = re.compile(r"^(MP_|BIT\d|MSK[NMV])")
 _MASK_SHARED = ("PLVER", "INSTRUME", "TELESCOP", "SURVEY")
-_SKY_AXIS = re.compile(r"^(RA|DEC|[GESH]LON|[GESH]LAT|..LN|..LT)\b")
 
 
 def list_planes(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]:
@@ -92,7 +91,7 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
     cards |= {card: str(value) for card in _SHARED_CARDS if (value := _keyword(header, primary, card)) is not None}
     if dispersed := next((card for card in _DISPERSED if card in header), ""):
         cards["dispersed"] = dispersed
-    coordinates, problem = _coordinates(_with_numbers(header))
+    coordinates = coordinates_of(header, file.hdus)
     return Plane(
         url=file.url,
         hdu=number,
@@ -100,12 +99,14 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
         version=int(hdu.ver or 1),
         shape=(int(shape[-2]), int(shape[-1])),
         planes=int(shape[0]) if len(shape) == 3 else None,
-        header=coordinates,
-        wcs_problem=problem,
+        header=coordinates.cards,
+        wcs_problem=coordinates.problem,
+        wcs_notes=coordinates.notes,
+        wcs_dropped=coordinates.dropped,
         axes=tuple(str(header[card]).upper() for card in ("CTYPE1", "CTYPE2") if header.get(card)),
         unit=unit,
         own_unit=bool(header.get("BUNIT")),
-        calibration=calibrate(header, primary, unit, stem_of(file.url), coordinates),
+        calibration=calibrate(header, primary, unit, stem_of(file.url), coordinates.cards),
         saturation=_number(_keyword(header, primary, "SATURATE")),
         exposure_time=_number(_keyword(header, primary, "EXPTIME")),
         cards=cards,
@@ -118,32 +119,6 @@ def _name(header: Any) -> str:
     """EXTNAME as written; "" for none, and for names that programs give to any HDU."""
     name = str(header.get("EXTNAME", "")).strip()
     return "" if name.upper() == "PRIMARY" or name.upper().startswith("COMPRESSED_") else name
-
-
-def _with_numbers(header: Any) -> Any:
-    """The header with numbers of the WCS that stand there as text."""
-    texts = {card: header[card] for card in _WCS_NUMBERS if isinstance(header.get(card), str)}
-    if not texts:
-        return header
-    header = header.copy()
-    header.update({card: number for card, text in texts.items() if (number := _number(text)) is not None})
-    return header
-
-
-def _coordinates(header: Any) -> tuple[str | None, str]:
-    """(world-coordinate cards or None, why those that are there cannot be used)."""
-    texts = [card for card in _WCS_NUMBERS if isinstance(header.get(card), str)]
-    cards = None if texts else wcs_cards(header)
-    axes = [str(header.get(card, "")).upper() for card in ("CTYPE1", "CTYPE2")]
-    if cards is not None or not any(_SKY_AXIS.match(axis) for axis in axes):
-        return cards, ""
-    if texts:
-        return None, f"{texts[0]} is {header[texts[0]]!r}, no number"
-    try:
-        Wcs("\n".join(card.image[:80].rstrip() for card in header.cards if card.keyword not in ("END", "CONTINUE")))
-    except InputError as error:
-        return None, str(error)
-    return None, "it cannot be read"
 
 
 def _mask_keywords(header: Any, primary: Any) -> dict[str, str]:

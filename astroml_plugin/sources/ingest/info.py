@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import Description, shown
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.sky.lookup import split_text
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.ingest.bands import band_plan
 from astroml_plugin.sources.ingest.exposures import COMPANIONS, Exposure, exposures
@@ -86,7 +87,12 @@ def _projection(plane: Plane) -> str:
     if plane.header is None:
         return f"cannot be used: {plane.wcs_problem}" if plane.wcs_problem else "none"
     frame = re.search(r"^RADE(?:SYS|CSYS)\s*=\s*'([^']*)'", plane.header, re.MULTILINE)
-    return " ".join([*plane.axes, frame[1].strip() if frame else ""]).strip()
+    told = " ".join([*plane.axes, frame[1].strip() if frame else ""]).strip()
+    if tables := split_text(plane.header)[1]:
+        told += f", {len(tables)} lookup tables"
+    if "\nAMDX1" in plane.header:
+        told += ", plate solution (DSS)"
+    return f"{told}, without {', '.join(plane.wcs_dropped)}" if plane.wcs_dropped else told
 
 
 def describe_npz(url: str) -> Description:

@@ -29,6 +29,10 @@ class Plane:
     """World-coordinate cards; None without a WCS that can be used."""
     wcs_problem: str = ""
     """Why a WCS that is there cannot be used."""
+    wcs_notes: tuple[str, ...] = ()
+    """What is lost or assumed of a WCS that is used, one sentence each."""
+    wcs_dropped: tuple[str, ...] = ()
+    """CTYPE of axes that are no axes of the image."""
     axes: tuple[str, ...] = ()
     """CTYPE1 and CTYPE2 where given, in capitals."""
     unit: str = ""
