@@ -51,14 +51,14 @@ _YEARS = (1800.0, 2100.0)
 
 @dataclass(frozen=True)
 class Coordinates:
-    """What the header of an array says about its place on the sky."""
+    """Place of an array on the sky, as its header says it."""
 
     cards: str | None
     """World-coordinate cards of the two axes of the image, one a line; None without any that can be used."""
     problem: str = ""
     """Why those that are there cannot be used."""
     notes: tuple[str, ...] = ()
-    """What is lost or assumed, one sentence each."""
+    """Sentences on what is lost or assumed."""
     dropped: tuple[str, ...] = ()
     """CTYPE of axes that are no axes of the image."""
 
@@ -186,7 +186,7 @@ def _renamed(header: Any, letter: str) -> tuple[Header, list[str]]:
 
 
 def _elsewhere(axes: list[str]) -> str:
-    """What to say of sky axes that are not those of the image."""
+    """Sentence on sky axes that are not those of the image."""
     sky = [str(number) for number, axis in enumerate(axes, start=1) if _SKY_AXIS.match(axis)]
     return f"its sky is on axes {' and '.join(sky)}, not on the first two" if sky else ""
 

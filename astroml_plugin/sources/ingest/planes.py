@@ -30,7 +30,7 @@ class Plane:
     wcs_problem: str = ""
     """Why a WCS that is there cannot be used."""
     wcs_notes: tuple[str, ...] = ()
-    """What is lost or assumed of a WCS that is used, one sentence each."""
+    """Sentences on what is lost or assumed of a WCS that is used."""
     wcs_dropped: tuple[str, ...] = ()
     """CTYPE of axes that are no axes of the image."""
     axes: tuple[str, ...] = ()
