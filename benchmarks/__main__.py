@@ -28,7 +28,7 @@ SHORT = (
     "classes",
     "fields",
 )
-LONG = ("ellipticity", "morphology", "labels", "lens", "segmentation", "anomaly", "generation", "search")
+LONG = ("ellipticity", "scales", "morphology", "labels", "lens", "segmentation", "anomaly", "generation", "search")
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "dask", "zarr", "numpy", "pyarrow", "duckdb")
 

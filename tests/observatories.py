@@ -21,6 +21,9 @@ every plane. It also checks the real files of the shared folder (369 planes: 185
 masks, 4 standard deviations, 3 variances, 2 others) and the test files that come with astropy (33 planes: 26
 images, 7 others): none is wrong.
 
+Pixels of another scale than a bundle's (0.2″) are no obstacle: what counts is the PSF in pixels, see
+[pixel scale](conventions.md#pixel-scale).
+
 | layout | files | planes | wrong | roles |
 |---|---|---|---|---|
 """

@@ -296,8 +296,8 @@ def test_wrong_settings_are_refused_before_anything_starts(sky: Path, tmp_path: 
         run(sky, tmp_path / "b", client, bundle=universe.make_bundle(str(tmp_path / "large"), size=80))
     with pytest.raises(InputError, match="band z is missing"):
         run(sky, tmp_path / "c", client, bundle=universe.make_bundle(str(tmp_path / "z"), bands=("z",)))
-    with pytest.raises(InputError, match="arcsec per pixel"):
-        run(sky, tmp_path / "d", client, bundle=universe.make_bundle(str(tmp_path / "hst"), pixel_scale=0.03))
+    with pytest.raises(InputError, match=r"halo of 6\d px for its 32 px stamps of 0.6 arcsec, 12\d px of the survey"):
+        run(sky, tmp_path / "d", client, bundle=universe.make_bundle(str(tmp_path / "coarse"), pixel_scale=0.6))
     assert not any((tmp_path / name).exists() for name in "abcd")
 
 

@@ -68,7 +68,8 @@ def test_keywords_change_single_fields() -> None:
         ({"shard": (5, 4)}, "shard 5 of 4"),
         ({"objects": "absent.csv"}, "the objects table .*absent.csv does not exist"),
         ({"objects": ObjectTable(table=pd.DataFrame({"a": [1]}))}, "has no object id column"),
-        ({"pixel_scale_tolerance": "wide"}, "must be a number"),
+        ({"resample": "lanczos"}, "resample must be one of auto, off"),
+        ({"pixel_scale_tolerance": 0.5}, "unknown key 'pixel_scale_tolerance'"),
     ],
 )
 def test_a_dry_run_refuses_what_a_run_refuses(sky: Path, tmp_path: Path, changes: dict, words: str) -> None:

@@ -23,6 +23,16 @@ from astroml_plugin.cutouts.pixels import (
     pixel_bits,
     to_device,
 )
+from astroml_plugin.cutouts.psf import psf_fwhm, psf_fwhms
+from astroml_plugin.cutouts.resampling import (
+    around_resampled,
+    merged,
+    resampled,
+    resampled_psf,
+    resampled_side,
+    source_side,
+    steps_taken,
+)
 from astroml_plugin.cutouts.stamps import Cutouts, around, batches, crop, cut, from_stamps, reduce_bits, stamp_origin
 from astroml_plugin.cutouts.windows import Grid, grid
 
@@ -39,6 +49,7 @@ __all__ = [
     "SparseTile",
     "Tile",
     "around",
+    "around_resampled",
     "band_index",
     "batches",
     "crop",
@@ -50,10 +61,18 @@ __all__ = [
     "is_complete",
     "light_centre",
     "measured_tolerance",
+    "merged",
     "offset_counts",
     "pixel_bits",
+    "psf_fwhm",
+    "psf_fwhms",
     "recentred",
     "reduce_bits",
+    "resampled",
+    "resampled_psf",
+    "resampled_side",
+    "source_side",
     "stamp_origin",
+    "steps_taken",
     "to_device",
 ]

@@ -41,14 +41,26 @@ class Cutouts:
     bands: tuple[str, ...]
     """Names of the band axis."""
     pixel_scale: float | None = None
-    """Arcsec per pixel; None where unknown."""
+    """Arcsec per pixel of the source, see `scales`; None where unknown."""
     zero_points: Tensor | None = None
     """(n, band) float64 on the CPU: AB magnitude of one unit of the pixels, NaN where unknown; None: all unknown."""
     off_centre: Tensor | None = None
     """(n,) bool: the light lies farther from the centre than the model bears; None where nobody looked."""
+    step: Tensor | None = None
+    """(n,) float64 on the CPU: side of a pixel in pixels of the source; None where none were resampled."""
+    noise_estimated: bool = False
+    """Whether `variance` was estimated from the stamps' border, because resampled pixels no longer tell it."""
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
+
+    @property
+    def scales(self) -> Tensor | None:
+        """(n,) float64 on the CPU: arcsec per pixel of these stamps; None where unknown."""
+        if self.pixel_scale is None:
+            return None
+        one = torch.ones(len(self), dtype=torch.float64) if self.step is None else self.step
+        return one * self.pixel_scale
 
     @property
     def flags(self) -> Tensor:
@@ -154,12 +166,17 @@ def around(
     """
     left = stamp_origin(x, size) - origin[0]
     top = stamp_origin(y, size) - origin[1]
-    height, width = tile.image.shape[-2:]
-    if not padded and _leaves(left, top, (size, size), height, width):
+    if not padded:
+        refuse_leaving(left, top, size, *tile.image.shape[-2:])
+    return cut(tile, left, top, (size, size), jacobian)
+
+
+def refuse_leaving(left: np.ndarray, top: np.ndarray, size: int, height: int, width: int) -> None:
+    """Raise InputError where a stamp of `size` pixels has one outside its tile of height x width pixels."""
+    if _leaves(left, top, (size, size), height, width):
         raise InputError(
             f"a stamp of {size} px leaves its tile of {width} x {height} px: the survey's halo is too small"
         )
-    return cut(tile, left, top, (size, size), jacobian)
 
 
 def cut(
@@ -186,7 +203,7 @@ def cut(
         image=image,
         variance=None if tile.variance is None else _gather(tile.variance, left, top, shape),
         valid=_all_valid(image) if bits is None else bits == 0,
-        psf=None if tile.psf is None else _psf_cells(tile.psf, centre_x / width, centre_y / height),
+        psf=None if tile.psf is None else psf_cells(tile.psf, centre_x / width, centre_y / height),
         jacobian=torch.from_numpy(unknown if jacobian is None else jacobian),
         bits=bits,
         bands=tile.bands,
@@ -256,7 +273,7 @@ def _unfolded(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int
     return windows[:, row, column].transpose(0, 1).contiguous()
 
 
-def _psf_cells(psf: Tensor, across: np.ndarray, up: np.ndarray) -> Tensor:
+def psf_cells(psf: Tensor, across: np.ndarray, up: np.ndarray) -> Tensor:
     """(n, band, psf_y, psf_x): the PSF of each object's cell; `across`, `up` are fractions of the tile, in [0, 1)."""
     cells_y, cells_x = psf.shape[1:3]
     row = torch.from_numpy(np.clip(up * cells_y, 0, cells_y - 1).astype(np.int64)).to(psf.device)

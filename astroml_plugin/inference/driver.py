@@ -127,6 +127,8 @@ class InferResult:
     """One sentence where the positions of the objects are off in the median; else empty."""
     changed_tables: tuple[str, ...] = ()
     """Sentences about objects tables that have changed, so that their rows were replaced."""
+    notes: tuple[str, ...] = ()
+    """Sentences of what was done with pixels of another scale than the bundles'."""
 
 
 @dataclass

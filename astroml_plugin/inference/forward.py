@@ -19,10 +19,12 @@ from astroml_plugin.compute.memory import stamps_per_forward
 from astroml_plugin.cutouts import Cutouts, Recut, Tile, cut, offset_counts, recentred, to_device
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
-from astroml_plugin.inference.reading import BlockWork, TileWork
+from astroml_plugin.inference.reading import BlockWork, Scale, TileWork
 from astroml_plugin.inference.resident import process_cache
+from astroml_plugin.inference.scaling import steps_of
 from astroml_plugin.inference.upload import mover, overlaps
 from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.tasks.scale import resamples, to_scale
 
 Done = TypeVar("Done")
 
@@ -204,10 +206,20 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
         return placed
 
     centred = place if centring.tolerance > 0 else None
+    scale = _scale(model, work, pixels, bands)
     parts = map_batches(
-        model, bands, lambda batch: work.cutouts(pixels, size, batch, device, move, centred), finish, meter
+        model, bands, lambda batch: work.cutouts(pixels, size, batch, device, move, centred, scale), finish, meter
     )
     return _joined(model, parts)
+
+
+def _scale(model: RunModel, work: TileWork | BlockWork, pixels: Any, bands: tuple[str, ...]) -> Scale | None:
+    """How stamps are resampled for a model; None where they are not."""
+    settings = model.task.settings
+    if not resamples(settings, work.pixel_scale):
+        return None
+    steps = steps_of(model.task, work, pixels, bands) if isinstance(work, TileWork) else None
+    return Scale(lambda stamps: to_scale(settings, stamps.select(bands)), steps)
 
 
 def _joined(model: RunModel, parts: list[Columns]) -> Columns:

@@ -37,7 +37,7 @@ class Job:
     bands: tuple[str, ...] = ()
     """Bands of a Survey that are read: those that some bundle looks at."""
     stamp_size: int = 0
-    """Side of the largest stamp that a bundle takes, pixels."""
+    """Side of what is read about an object for the largest stamp that a bundle takes, pixels of the source."""
     detecting: str = ""
     """Name of the bundle that finds the objects; empty where they are given."""
     field_bands: tuple[str, ...] = ()

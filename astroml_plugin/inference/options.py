@@ -14,6 +14,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices, refuse_unknown, with_changes
 from astroml_plugin.cutouts.calibration import refuse_implausible
 from astroml_plugin.inference.resident import check_device
+from astroml_plugin.tasks.settings import RESAMPLE
 
 _ALWAYS = ("band", "precision")
 """Options that every catalog's identity names, also where they have their defaults."""
@@ -30,6 +31,9 @@ class MeasureOptions:
     assumed_psf_fwhm: float = 0.0
     """Arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag NO_PSF). 0: a bundle
     that needs a PSF refuses a source without."""
+    resample: str = "auto"
+    """Pixels of another scale than a bundle's: "auto" resamples stamps where the bundle's answer needs it, "off" takes
+    pixels as they are; objects that a bundle does not know so are flagged OUT_OF_DOMAIN."""
     zero_point: tuple[float, ...] = ()
     """AB magnitude of one unit of the pixels, where the source does not know it: one for all bands, or one per band of
     the source."""
@@ -38,7 +42,7 @@ class MeasureOptions:
     `prior` (class -> fraction of the survey's objects) and `symmetries` (1, 2, 4 or 8 that are averaged over)."""
 
     def __post_init__(self) -> None:
-        refuse_choices(self, {"precision": PRECISIONS}, "infer's")
+        refuse_choices(self, {"precision": PRECISIONS, "resample": RESAMPLE}, "infer's")
         refuse_implausible(self.zero_point, "infer --zero-point")
         if not 0 <= self.assumed_psf_fwhm < math.inf:
             raise InputError(f"a PSF of FWHM {self.assumed_psf_fwhm} arcsec cannot be assumed: give a number above 0")
@@ -58,11 +62,13 @@ class MeasureOptions:
 
     def run_options(self) -> dict[str, Any]:
         """All options that tasks may take, as `assign_options` reads them."""
-        return {"band": self.band, "assumed_psf_fwhm": self.assumed_psf_fwhm or None, **self.options}
+        resample = None if self.resample == "auto" else self.resample
+        own = {"band": self.band, "assumed_psf_fwhm": self.assumed_psf_fwhm or None, "resample": resample}
+        return {**own, **self.options}
 
     def with_run_options(self, given: Mapping[str, Any]) -> MeasureOptions:
         """These options with `AssignedOptions.given`: checked, as plain values."""
-        known = {"band": None, "assumed_psf_fwhm": 0.0}
+        known = {"band": None, "assumed_psf_fwhm": 0.0, "resample": "auto"}
         common = {name: given.get(name, default) for name, default in known.items()}
         return replace(self, **common, options={name: value for name, value in given.items() if name not in known})
 
@@ -102,8 +108,6 @@ class ExecutionOptions:
     """(I, N) does every N-th unit from the I-th on, for array jobs."""
     label_maps: bool = True
     """Write the label maps of a bundle that finds objects (`read_labels` reads them)."""
-    pixel_scale_tolerance: float | None = None
-    """Accept this relative difference of pixel scales, whatever the bundle says."""
 
     def __post_init__(self) -> None:
         refuse_choices(self, {"compiling": COMPILING}, "infer's")

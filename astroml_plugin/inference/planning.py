@@ -16,6 +16,8 @@ from astroml_plugin.catalog.objects import ObjectBuckets
 from astroml_plugin.catalog.objects.detected import Overlaps
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutouts import source_side
+from astroml_plugin.inference import scaling
 from astroml_plugin.inference.detecting import LABEL
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.models import task_for
@@ -43,7 +45,7 @@ def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
         job: the run's settings.
 
     Raises:
-        InputError: wrong bands, pixel scale, halo or stamp size, run options that a bundle refuses.
+        InputError: wrong bands, halo or stamp size, run options that a bundle refuses.
     """
     names = Counter(ref.name for ref, _ in bundles)
     if max(names.values()) > 1:
@@ -52,12 +54,27 @@ def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
         task = task_for(job, ref, bundle.task())
         if isinstance(task, DetectingTask):
             _check_detecting(ref, task, source)
-        elif isinstance(source, Survey) and task.stamp_size > 2 * source.halo:
-            raise InputError(
-                f"bundle {ref.name} needs a halo of {(task.stamp_size + 1) // 2} px for its "
-                f"{task.stamp_size} px stamps, the survey has {source.halo}: ingest again with a larger --halo"
-            )
+        elif isinstance(source, Survey):
+            _check_halo(ref, task, source)
         _check_source(task, source, ref.band, job)
+
+
+def _check_halo(ref: BundleRef, task: Task, survey: Survey) -> None:
+    step = scaling.widest(task, survey)
+    side = source_side(task.stamp_size, step)
+    if side <= 2 * survey.halo:
+        return
+    scaled = f" of {task.pixel_scale:.4g} arcsec, {side} px of the survey" if step != 1 else ""
+    raise InputError(
+        f"bundle {ref.name} needs a halo of {(side + 1) // 2} px for its {task.stamp_size} px stamps{scaled}, the "
+        f"survey has {survey.halo}: ingest again with a larger --halo"
+    )
+
+
+def notes(bundles: Bundles, source: Survey | Stamps, job: Job) -> tuple[str, ...]:
+    """Sentences of what the run does with pixels of another scale than its bundles'."""
+    found = (scaling.told(ref.name, task_for(job, ref, bundle.task()), source) for ref, bundle in bundles)
+    return tuple(sentence for sentence in found if sentence)
 
 
 def pixels_needed(bundles: Bundles, source: Survey | Stamps, job: Job) -> dict[str, Any]:
@@ -66,7 +83,7 @@ def pixels_needed(bundles: Bundles, source: Survey | Stamps, job: Job) -> dict[s
     wanted = {name for task, band in tasks for name in task.choose_bands(source.bands, band)}
     return {
         "bands": tuple(name for name in source.bands if name in wanted),
-        "stamp_size": max(task.stamp_size for task, _ in tasks),
+        "stamp_size": max(scaling.side_read(task, source) for task, _ in tasks),
     }
 
 
@@ -110,12 +127,9 @@ def map_bytes(bundles: Bundles, source: Survey | Stamps) -> int:
 
 
 def _check_source(task: Task, source: Survey | Stamps, band: str | None, job: Job) -> None:
-    scale, trained, tolerance = source.pixel_scale, task.pixel_scale, job.execution.pixel_scale_tolerance
-    if tolerance is not None and scale and trained and abs(scale / trained - 1) <= tolerance:
-        scale = None
     task.check_source(
         bands=source.bands,
-        pixel_scale=scale,
+        pixel_scale=source.pixel_scale,
         size=source.size if isinstance(source, Stamps) else None,
         dtype=str(source.dtype) if isinstance(source, Stamps) else "float32",
         has_psf="psf" in source.array_names,

@@ -36,6 +36,7 @@ from astroml_plugin.inference.planning import (
     find_repeated_ids,
     identity,
     map_bytes,
+    notes,
     pixels_needed,
     select_shard,
     units_of,
@@ -64,6 +65,8 @@ class InferPlan:
     """Stamps to measure; None for a Survey, whose objects are not counted, or not yet found, before the run."""
     detecting: str = ""
     """The bundle that will find the objects; empty where they are given."""
+    notes: tuple[str, ...] = ()
+    """Sentences of what is done with pixels of another scale than the bundles'."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class CheckedRun:
             sizes, rows = [unit.nbytes for unit in units], sum(unit.rows or 0 for unit in units)
         lanes = (self.job.execution.threads or cores()) + IO_LANES
         largest = max(sizes, default=0) + map_bytes(self.bundles, self.source)
-        return InferPlan(len(sizes), sum(sizes), lanes * largest, rows, self.job.detecting)
+        said = notes(self.bundles, self.source, self.job)
+        return InferPlan(len(sizes), sum(sizes), lanes * largest, rows, self.job.detecting, said)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ class Prepared:
     """Store of the label maps; None where there are none."""
     changed_tables: tuple[str, ...] = ()
     """Sentences about objects tables that have changed."""
+    notes: tuple[str, ...] = ()
+    """Sentences of what is done with pixels of another scale than the bundles'."""
 
     def units(self) -> Iterator[Unit]:
         """Units of the run (of its shard), lazily."""
@@ -131,7 +137,7 @@ class Prepared:
         offsets = median_offsets(done.centres)
         told = warning(offsets, stamps=isinstance(self.source, Stamps))
         counts = done.done, done.skipped, done.failed, done.rows, self.unplaced
-        result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told, self.changed_tables)
+        result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told, self.changed_tables, self.notes)
         shard = self.job.execution.shard
         record = {
             "result": {name: value for name, value in vars(result).items() if name != "catalog"},
@@ -245,7 +251,9 @@ def prepare(
         maps = LabelMaps.create(job.catalog, checked.source)
     run_id = catalog.start_run(_record(job, own, checked.objects.table))
     job = replace(job, run=run_id, objects=brought.url)
-    return Prepared(checked.source, catalog, job, storage.digest(own), brought.unplaced, maps, brought.changed_tables)
+    said = notes(checked.bundles, checked.source, job)
+    digest, unplaced = storage.digest(own), brought.unplaced
+    return Prepared(checked.source, catalog, job, digest, unplaced, maps, brought.changed_tables, said)
 
 
 def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:

@@ -29,6 +29,16 @@ Place = Callable[[Cutouts, cut.Recut | None, Tensor | None], Cutouts]
 which stamps (n,) lie beside another object of the table."""
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How the stamps of one bundle are resampled."""
+
+    stamps: Callable[[Cutouts], Cutouts]
+    """Brings stored stamps to the bundle's pixels."""
+    steps: np.ndarray | None = None
+    """(n,) sides of the pixels of a tile's objects in pixels of the tile; None: all as they are."""
+
+
 @lru_cache(maxsize=16)
 def opened(kind: Any, url: str, run: str) -> Any:
     """A store opened once per run and process: its metadata are not read again for every unit."""
@@ -71,7 +81,11 @@ class TileWork:
     @cached_property
     def crowded(self) -> np.ndarray:
         """(n,) bool: another object of the table lies beside it; the same for all bundles."""
-        return cut.crowded(self.rows.table["x"], self.rows.table["y"])
+        return self._crowded(1.0)
+
+    def _crowded(self, step: float) -> np.ndarray:
+        """`crowded` in pixels of `step` pixels of the tile."""
+        return cut.crowded(self.rows.table["x"] / step, self.rows.table["y"] / step)
 
     def to_device(self, device: str, move: cut.Move | None = None) -> cut.DeviceTile | None:
         """The tile on the device, taken there by `move`, once for all bundles; None without objects."""
@@ -88,29 +102,63 @@ class TileWork:
         device: str,
         move: cut.Move | None = None,
         place: Place | None = None,
+        scale: Scale | None = None,
     ) -> Iterator[Cutouts]:
-        """Batches of stamps of side `size`, gathered on the device; `place` centres them but for detected objects."""
+        """Batches of stamps of side `size`, gathered on the device; `place` centres them but for detected objects.
+
+        `scale.steps` are the sides (n,) of their pixels in pixels of the tile.
+        """
         if pixels is None:
             return
-        x, y = self.rows.table["x"], self.rows.table["y"]
-        corner = (self.info.outer.x0, self.info.outer.y0)
-        beside = torch.from_numpy(self.crowded) if place is not None and not self.detected else None
+        steps = None if scale is None else scale.steps
+        beside = None
+        if place is not None and not self.detected:
+            beside = torch.from_numpy(self.crowded if steps is None else self._crowded(float(steps.min())))
         for start in range(0, len(self), batch):
-            part = slice(start, start + batch)
-            jacobian = self.jacobian[part]
-            found = cut.around(pixels, x[part], y[part], size, origin=corner, jacobian=jacobian, padded=self.detected)
+            part = np.arange(start, min(start + batch, len(self)))
+            found = self._cut(pixels, part, np.zeros((1, 2)), size, steps, padded=self.detected)
 
-            def recut(index: Tensor, shift: Tensor, part: slice = part) -> Cutouts:
-                chosen, by = index.cpu().numpy(), shift.cpu().numpy()
-                there = (x[part][chosen] + by[:, 0], y[part][chosen] + by[:, 1])
-                return cut.around(
-                    pixels, *there, size, origin=corner, jacobian=self.jacobian[part][chosen], padded=True
-                )
+            def recut(index: Tensor, shift: Tensor, part: np.ndarray = part) -> Cutouts:
+                return self._cut(pixels, part[index.cpu().numpy()], shift.cpu().numpy(), size, steps, padded=True)
 
             if place is None or beside is None:
                 yield found
             else:
                 yield place(found, recut, beside[part].to(found.image.device))
+
+    def _cut(
+        self,
+        pixels: cut.DeviceTile,
+        rows: np.ndarray,
+        shift: np.ndarray,
+        size: int,
+        steps: np.ndarray | None,
+        *,
+        padded: bool,
+    ) -> Cutouts:
+        """Stamps of some rows, moved by (n or 1, 2) of their own pixels x, y."""
+        corner = (self.info.outer.x0, self.info.outer.y0)
+        x, y = (np.asarray(self.rows.table[axis])[rows] for axis in "xy")
+        if steps is None:
+            there = (x + shift[:, 0], y + shift[:, 1])
+            return cut.around(pixels, *there, size, origin=corner, jacobian=self.jacobian[rows], padded=padded)
+        own = steps[rows]
+        x, y = x + shift[:, 0] * own, y + shift[:, 1] * own
+        groups = [np.flatnonzero(own == step) for step in np.unique(own)]
+        parts = [
+            cut.around_resampled(
+                pixels,
+                x[group],
+                y[group],
+                size,
+                float(own[group[0]]),
+                origin=corner,
+                jacobian=self.jacobian[rows[group]],
+                padded=padded,
+            )
+            for group in groups
+        ]
+        return cut.merged(parts, groups)
 
 
 @dataclass(frozen=True)
@@ -145,9 +193,10 @@ class BlockWork:
         device: str,
         move: cut.Move | None = None,
         place: Place | None = None,
+        scale: Scale | None = None,
     ) -> Iterator[Cutouts]:
-        """Batches of stamps as stored, taken to the device by `move` and centred by `place`; the task fits them to its
-        own size."""
+        """Batches of stamps as stored, taken to the device by `move`, resampled by `scale` and centred by `place`; the
+        task fits them to its own size."""
         for start in range(0, len(self), batch):
             part = slice(start, start + batch)
             found = cut.from_stamps(
@@ -160,6 +209,7 @@ class BlockWork:
                 device=device,
                 move=move,
             )
+            found = found if scale is None else scale.stamps(found)
             yield found if place is None else place(found, None, None)
 
 

@@ -130,6 +130,8 @@ class Stamps(Store):
         self.pixel_scale: float | None = metadata["pixel_scale"]
         self.zero_points: tuple[float | None, ...] = tuple(metadata.get("zero_points") or [None] * len(self.bands))
         """AB magnitude of one unit of the pixels, one per band, None where unknown."""
+        self.pixel_scales = None if self.pixel_scale is None else (self.pixel_scale, self.pixel_scale)
+        """Smallest and largest arcsec per pixel, as of a Survey: they are one; None where unknown."""
         self.has_variance = "variance" in self.array_names
         self.has_psf = "psf" in self.array_names
         self.has_truth = "truth" in self.array_names

@@ -210,8 +210,16 @@ class TileTable:
     @cached_property
     def pixel_scale(self) -> float | None:
         """Median arcsec per pixel; None when no tile has a WCS."""
-        values = self.index_table()["pixel_scale"].drop_null().to_numpy()
-        return float(np.median(values)) if len(values) else None
+        return float(np.median(self._pixel_scales)) if len(self._pixel_scales) else None
+
+    @property
+    def pixel_scales(self) -> tuple[float, float] | None:
+        """Smallest and largest arcsec per pixel of its tiles; None when no tile has a WCS."""
+        return (float(self._pixel_scales.min()), float(self._pixel_scales.max())) if len(self._pixel_scales) else None
+
+    @cached_property
+    def _pixel_scales(self) -> np.ndarray:
+        return np.asarray(self.index_table()["pixel_scale"].drop_null().to_numpy())
 
     @cached_property
     def zero_points(self) -> tuple[float | None, ...]:
@@ -241,6 +249,7 @@ class TileTable:
         name = f"tiles-{rows[0].index:09d}-{rows[-1].index:09d}-{token}.parquet"
         storage.write_table(storage.join(self.url, "tiles", name), _table(rows, self.bands))
         self.__dict__.pop("pixel_scale", None)
+        self.__dict__.pop("_pixel_scales", None)
         self.__dict__.pop("zero_points", None)
 
 

@@ -25,12 +25,12 @@ from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.cutouts import Cutouts, crop
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
-from astroml_plugin.tasks import input_unit, missing, source_check
+from astroml_plugin.tasks import input_unit, missing, scale, source_check
 from astroml_plugin.tasks.centring import centring_changes, off_centre_bits
 from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.gaps import gap_bits
 from astroml_plugin.tasks.judged import Judged
-from astroml_plugin.tasks.normalisation import gaussian_psf, measure_scales, normalise_psf
+from astroml_plugin.tasks.normalisation import measure_scales, normalise_psf
 from astroml_plugin.tasks.psf_extent import cut_off
 from astroml_plugin.tasks.response_fit import ResponseFit
 from astroml_plugin.tasks.settings import TaskRunOptions, TaskSettings
@@ -116,7 +116,7 @@ class Task(Judged):
     # ---- what a task may say -----------------------------------------------------------------------------------
 
     def for_run(self, options: Any) -> Task:
-        """The task with the options of one run (an instance of `RunOptions`); here the assumed PSF and centring.
+        """The task with the options of one run (an instance of `RunOptions`): assumed PSF, resampling, centring.
 
         Raises:
             InputError: options that this bundle cannot follow.
@@ -124,6 +124,8 @@ class Task(Judged):
         changes = centring_changes(self.settings.centring, options.recentre)
         if options.assumed_psf_fwhm and self.settings.psf != "none":
             changes["assumed_psf_fwhm"] = options.assumed_psf_fwhm
+        if options.resample != "auto":
+            changes["resample"] = options.resample
         return self.with_settings(**changes) if changes else self
 
     @classmethod
@@ -145,13 +147,14 @@ class Task(Judged):
         return network
 
     def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
-        """The task with what it learns from the training split before training: here the asinh scales of each band."""
-        normalisation = self.settings.normalisation
-        if normalisation.unit != "scale" or normalisation.scales:
-            return self
-        stamps = self.fitted_stamps(cutouts)
-        scales = measure_scales(stamps.image, stamps.variance, stamps.valid, normalisation.border)
-        return self.with_settings(normalisation=replace(normalisation, scales=scales))
+        """The task with what it learns from the training split before training: asinh scales, widths of the PSFs."""
+        normalisation, changes, stamps = self.settings.normalisation, {}, self.fitted_stamps(cutouts)
+        if stamps.psf is not None and not self.settings.psf_fwhm[1]:
+            changes["psf_fwhm"] = scale.measured_range(stamps.psf)
+        if normalisation.unit == "scale" and not normalisation.scales:
+            scales = measure_scales(stamps.image, stamps.variance, stamps.valid, normalisation.border)
+            changes["normalisation"] = replace(normalisation, scales=scales)
+        return self.with_settings(**changes) if changes else self
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
         """The task with what it learns from the splits `calibrates_on` after training; nothing here."""
@@ -287,7 +290,7 @@ class Task(Judged):
 
         Args:
             bands: bands of the source.
-            pixel_scale: arcsec per pixel of the source, None where unknown.
+            pixel_scale: arcsec per pixel of the source, None where unknown; another than the model's is resampled.
             size: (h, w) of stored stamps; None for a survey, whose stamps are cut to size.
             dtype: stored pixels.
             has_psf: whether the source has PSF images.
@@ -300,8 +303,7 @@ class Task(Judged):
         read = self.choose_bands(bands, band)
         source_check.check_pixels(self.settings, dtype, has_psf)
         if size is not None:
-            source_check.check_size(self.settings, size)
-        source_check.check_pixel_scale(self.settings, pixel_scale)
+            source_check.check_size(self.settings, scale.refuse_small(self.settings, size, pixel_scale))
         if zero_points is not None:
             theirs = [zero_points[list(bands).index(name)] for name in read]
             input_unit.check_zero_points(self.input_unit, read, theirs)
@@ -323,8 +325,8 @@ class Task(Judged):
         Returns:
             inputs: image (n, band, h, w) float32 and, where the model takes one, PSF (n, band, py, px) of unit sum.
             flags: (n,) int32 that this step adds to `cutouts.flags`. NONFINITE: no pixel at all can be used;
-                OUT_OF_DOMAIN: a band is missing (for both `to_columns` gives NaN), or the image of the PSF is smaller
-                than the PSF (`cut_off`); EDGE: padded; NO_VARIANCE, NO_PSF as in `ObjectFlag`.
+                OUT_OF_DOMAIN: a band is missing (for both `to_columns` gives NaN), the image of the PSF is smaller
+                than the PSF (`cut_off`), or see `scale_bits`; EDGE: padded; NO_VARIANCE, NO_PSF as in `ObjectFlag`.
 
         Raises:
             InputError: missing band or PSF, wrong stamp size or kind of pixels.
@@ -337,7 +339,7 @@ class Task(Judged):
         stamps = self.fitted_stamps(cutouts)
         needed = missing.needed_bands(self.settings.spare_bands, stamps)
         image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid, needed)
-        flags |= off_centre_bits(cutouts) | gap_bits(stamps, needed)
+        flags |= off_centre_bits(cutouts) | gap_bits(stamps, needed) | scale.scale_bits(self.settings, stamps)
         if min(size) < self.stamp_size:
             flags |= int(ObjectFlag.EDGE)
         if self.settings.psf == "none":
@@ -357,9 +359,7 @@ class Task(Judged):
             shape, device = (len(cutouts), len(self.bands), size, size), cutouts.image.device
             psf, absent = torch.zeros(shape, device=device), torch.ones(len(cutouts), dtype=torch.bool, device=device)
         if self.settings.assumed_psf_fwhm > 0 and bool(absent.any()):
-            if not self.settings.pixel_scale:
-                raise InputError("a PSF cannot be assumed for a model that was trained without a pixel scale")
-            psf[absent] = gaussian_psf(self.settings.assumed_psf_fwhm / self.settings.pixel_scale, size).to(psf)
+            scale.assume(psf, absent, self.settings, cutouts)
         return psf, absent
 
     def to_columns(self, outputs: Tensor, cutouts: Cutouts, flags: Tensor) -> tuple[dict[str, np.ndarray], np.ndarray]:

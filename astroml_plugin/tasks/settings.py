@@ -11,6 +11,9 @@ from astroml_plugin.cutouts import Centring
 from astroml_plugin.tasks.input_unit import zero_point_of
 from astroml_plugin.tasks.normalisation import Normalisation
 
+RESAMPLE = ("auto", "off")
+"""Choices for pixels of another scale."""
+
 
 @dataclass(frozen=True)
 class TaskSettings:
@@ -28,9 +31,16 @@ class TaskSettings:
     resize: str = "fit"
     """Stamps of another size: "fit" cuts larger ones about the centre and pads smaller ones (EDGE); "refuse"."""
     pixel_scale: float | None = None
-    """Arcsec per pixel of the training data; None where unknown (nothing is checked then)."""
+    """Arcsec per pixel of the training data; None where unknown (nothing is resampled or checked then)."""
     pixel_scale_tolerance: float = 0.05
-    """Relative difference of pixel scale beyond which a source is refused."""
+    """Relative difference of pixel scale up to which pixels are taken as they are."""
+    sizes: str = "arcsec"
+    """Sizes that the answer depends on: "arcsec" (pixels of another scale are resampled to that of the training) or
+    "pixels" (those in pixels alone: pixels stay as they are while the PSF is as wide in pixels as in training)."""
+    psf_fwhm: tuple[float, float] = (0.0, 0.0)
+    """FWHM of the PSF images in pixels (LOWEST, HIGHEST), OUT_OF_DOMAIN outside; zeros: measured when training."""
+    resample: str = "auto"
+    """Pixels of another scale: "auto" as `sizes` says, "off" as they are."""
     dtype: str = "float32"
     """Pixels of the training data: "float32" or "uint8" (taken from the data when training)."""
     input_unit: str = ""
@@ -60,6 +70,8 @@ class TaskSettings:
                 f"spare_bands {', '.join(unknown or self.spare_bands)} must be some of the bands "
                 f"{', '.join(self.bands)}, and not all of them"
             )
+        if not 0 <= self.psf_fwhm[0] <= self.psf_fwhm[1]:
+            raise InputError(f"psf_fwhm {self.psf_fwhm} must be two rising numbers of pixels, or two zeros")
         if 0 != self.stamp_size < 8 or self.psf_size < 3:
             raise InputError(
                 f"stamp_size ({self.stamp_size}) must be 8 or more and psf_size ({self.psf_size}) 3 or more"
@@ -74,6 +86,8 @@ class TaskRunOptions:
     """Band to read, for a model that takes any single one."""
     assumed_psf_fwhm: float = 0.0
     """Arcsec: as the task setting of this name, for one run; 0 leaves what the bundle says."""
+    resample: str = "auto"
+    """Pixels of another scale than the bundle's: "auto" or "off", as the task setting of this name."""
     recentre: bool | None = None
     """Whether stamps whose light lies off their centre are moved by whole pixels; None leaves what the bundle says."""
 
@@ -82,4 +96,6 @@ _CHOICES = {
     "resize": ("fit", "refuse"),
     "dtype": ("float32", "uint8"),
     "psf": ("required", "optional", "none"),
+    "sizes": ("arcsec", "pixels"),
+    "resample": RESAMPLE,
 }

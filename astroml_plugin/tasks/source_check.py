@@ -35,16 +35,6 @@ def check_size(settings: TaskSettings, size: tuple[int, int]) -> None:
         )
 
 
-def check_pixel_scale(settings: TaskSettings, pixel_scale: float | None) -> None:
-    """Refuse a scale, in arcsec per pixel, beyond the tolerance about that of the training; None is unknown."""
-    mine, tolerance = settings.pixel_scale, settings.pixel_scale_tolerance
-    if mine and pixel_scale and abs(pixel_scale / mine - 1) > tolerance:
-        raise InputError(
-            f"the source has {pixel_scale:.4g} arcsec per pixel and the model was trained at {mine:.4g}: "
-            f"beyond its tolerance of {tolerance:.0%}, resample the images or train at this scale"
-        )
-
-
 def refuse_few(targets: Mapping[str, Tensor], least: int, what: str) -> None:
     """Raise InputError where the train split has fewer than `least` stamps, which `what` needs."""
     if len(targets["train"]) < least:

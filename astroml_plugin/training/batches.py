@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astroml_plugin.cutouts import Centring, Cutouts, recentred
+from astroml_plugin.cutouts import Cutouts, recentred
+from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.scale import to_scale
 from astroml_plugin.training.labelled import Block, LabelledStamps
 
 
@@ -164,14 +166,20 @@ class StampBatches:
         return int(source.size[0] * source.size[1] * (len(self.bands) * per_pixel + 2 * len(self.layers)))
 
 
+def at_scale(batches: Iterator[Batch], task: Task) -> Iterator[Batch]:
+    """Batches whose stamps have the pixels that a bundle's task knows, as in `infer`; not where pixels are learned."""
+    for batch in batches:
+        yield batch if task.layers else replace(batch, cutouts=to_scale(task.settings, batch.cutouts))
+
+
 @dataclass(frozen=True)
 class CentredBatches:
-    """Batches whose stamps are centred as `infer` centres them; training takes stamps as they are."""
+    """Batches whose stamps are scaled and centred as `infer` does it; training takes stamps as they are."""
 
     batches: StampBatches
     """Batches of stamps as they are stored."""
-    centring: Centring
-    """Setting of the bundle's task."""
+    task: Task
+    """The bundle's task."""
 
     def __len__(self) -> int:
         """Objects."""
@@ -186,5 +194,5 @@ class CentredBatches:
         return self._centred(self.batches.ordered())
 
     def _centred(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            yield replace(batch, cutouts=recentred(batch.cutouts, self.centring)[0])
+        for batch in at_scale(batches, self.task):
+            yield replace(batch, cutouts=recentred(batch.cutouts, self.task.settings.centring)[0])

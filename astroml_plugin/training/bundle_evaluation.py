@@ -112,7 +112,7 @@ class _Forward:
         self.rows = self.unseen.rows
         targets = task.targets(data.labels.take(pa.array(self.rows)))
         stream = StampBatches(data, self.rows, targets, bands=bands, batch_size=256, layers=task.layers)
-        self.stream = CentredBatches(stream, task.settings.centring)
+        self.stream = CentredBatches(stream, task)
         network = model.network(fused=True)
         self._single = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = task.inference_network(self._single)

@@ -10,7 +10,7 @@ from astroml_plugin.core.description import Description, shown
 from astroml_plugin.training.card import read_card
 from astroml_plugin.training.places import locate
 
-_NEEDS = ("bands", "any_band", "stamp_size", "pixel_scale", "pixel_scale_tolerance", "dtype", "psf", "assumed_psf_fwhm")
+_NEEDS = ("bands", "any_band", "stamp_size", "pixel_scale", "sizes", "psf_fwhm", "dtype", "psf", "assumed_psf_fwhm")
 
 
 def describe_bundle(source: str) -> Description:

@@ -15,6 +15,7 @@ from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.cutouts import Cutouts, band_index, measured_tolerance
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.input_unit import trained_unit
+from astroml_plugin.tasks.scale import differs
 from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.distributed import ALONE, Group
 from astroml_plugin.training.labelled import LabelledStamps
@@ -119,6 +120,11 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
         raise InputError(
             f"a model that takes any band is trained on one, and the data have {', '.join(source.bands)}: "
             f'set bands = ["{source.bands[0]}"] or any_band = false in [settings] of the recipe'
+        )
+    if differs(settings, source.pixel_scale):
+        raise InputError(
+            f"the training data have {source.pixel_scale:.4g} arcsec per pixel and the recipe says pixel_scale = "
+            f"{settings.pixel_scale:.4g}: leave it out of [settings], or train on stamps of that scale"
         )
     task = task.with_settings(
         bands=settings.bands or source.bands,

@@ -25,7 +25,7 @@ from astroml_plugin.core.typing import I64, Array, Columns
 from astroml_plugin.evaluation.baselines import classical
 from astroml_plugin.sky.duplicates import shared_places
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training.batches import StampBatches
+from astroml_plugin.training.batches import StampBatches, at_scale
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.checkpoint import read_log
 from astroml_plugin.training.feature_tables import FeatureTables
@@ -247,7 +247,7 @@ class PredictionCache:
         stream = StampBatches(self.judged, rows, wanted, bands=bands, batch_size=256, memory=memory, layers=task.layers)
         network = model.network(fused=True).to(self.device)
         started = time.perf_counter()
-        measured, kept = measure(task, network, stream.ordered(), device=self.device)
+        measured, kept = measure(task, network, at_scale(stream.ordered(), task), device=self.device)
         told = {**about, "seconds": time.perf_counter() - started, "objects": len(rows)}
         columns = {name: np.asarray(measured.own[name], np.float64) for name in number_columns(task)}
         return _finite(MethodPrediction(kept, self._truth(task, kept), columns, told))

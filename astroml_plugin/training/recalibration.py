@@ -15,6 +15,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.response_fit import ResponseFit
+from astroml_plugin.tasks.scale import refuse_other
 from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.forward import network_outputs
@@ -113,6 +114,7 @@ def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, 
     task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
     bands = task.choose_bands(labelled.first.bands, band)
     refuse_trained_on(model, labelled, bands, "give stamps of another seed")
+    refuse_other(task.settings, labelled.first.pixel_scale)
     rows = np.flatnonzero(task.usable(labelled.labels))
     targets = task.targets(labelled.labels.take(pa.array(rows)))
     stream = StampBatches(labelled, rows, targets, bands=bands, batch_size=256)

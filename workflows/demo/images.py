@@ -25,8 +25,6 @@ from workflows.progress import Reporter
 from workflows.query import query
 
 _HALO, _SHOWN, _CUTOUT = 128, 8, 32
-_ANY_SCALE = 1.0
-"""Relative difference of pixel scales: what finds objects goes by sizes in pixels, the demo's models by nothing."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,6 @@ def _measure(entry: FolderImage, out: str, bundles: list[str], client: Client, r
     if entry.catalogue is None:
         survey, source = flatten_survey(survey, storage.join(folder, "flat.zarr")), f"objects: found by {FINDER}"
         bundles = [FINDER, *bundles]
-        given = {"pixel_scale_tolerance": _ANY_SCALE}
     else:
         source = f"objects: {entry.catalogue.rsplit('/', 1)[-1]}"
         how = entry.settings or ObjectSettings()

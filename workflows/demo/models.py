@@ -65,7 +65,7 @@ def image_models(scale: float = 1.0, epochs: int = 8) -> tuple[DemoModel, DemoMo
     """
     camera = Camera(bands=("any",), psf_fwhm=(0.32, 1.0), psf_ellipticity=0.1, gain=5.0)
     common = {"camera": camera, "size": 32, "snr": (8.0, 500.0), "density": 20.0}
-    settings = {"any_band": True, "stamp_size": 32, "resize": "fit", "psf": "none", "pixel_scale_tolerance": 1e9}
+    settings = {"any_band": True, "stamp_size": 32, "resize": "fit", "psf": "none", "sizes": "pixels"}
     flat = {"background": "border", "unit": "noise", "stretch": "asinh", "softening": 3.0}
     return (
         DemoModel(

@@ -18,6 +18,8 @@ def _infer(options: argparse.Namespace) -> int:
         result = call(options, progress=report)
     for sentence in result.changed_tables:
         print(f"warning: {sentence}", file=sys.stderr)
+    for sentence in result.notes:
+        print(f"note: {sentence}", file=sys.stderr)
     if result.unplaced:
         warn = f"warning: {result.unplaced} objects are on no tile or have no usable position; see the view `unplaced`"
         print(warn, file=sys.stderr)
@@ -47,6 +49,8 @@ def _dry_run(options: argparse.Namespace) -> int:
         f" about {planned.memory / 1e9:.2f} GB of memory "
         f"per worker; nothing was written"
     )
+    for sentence in planned.notes:
+        print(f"note: {sentence}", file=sys.stderr)
     if planned.detecting:
         line += f"; how many objects there are is known when {planned.detecting} has found them"
     return finish(options, planned, line)

@@ -21,7 +21,7 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import Columns
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts import Cutouts, steps_taken
 from astroml_plugin.evaluation import figures, input_errors, shape_report
 from astroml_plugin.evaluation.baselines import shapes
 from astroml_plugin.evaluation.measurements import Measurements
@@ -41,6 +41,8 @@ _SCATTER_QUANTILE = 0.999  # of the validation split, above which the members di
 class EllipticitySettings(IntervalSettings):
     """Settings of the ellipticity task."""
 
+    sizes: str = "pixels"
+    """Sizes as in `TaskSettings`: an ellipticity is a ratio, and the PSF is given in the same pixels."""
     psf: str = "required"
     """PSF as in `TaskSettings`; the shape of a galaxy cannot be told from its PSF's without the PSF."""
     normalisation: Normalisation = field(default_factory=lambda: Normalisation(stretch="asinh", softening=3.0))
@@ -213,7 +215,8 @@ def _classical(method: str, cutouts: Cutouts) -> dict[str, np.ndarray]:
         raise InputError(f"{method} needs the PSF, the variance and the pixel scale of the stamps")
     planes = (cutouts.image, cutouts.variance, normalise_psf(cutouts.psf, int(cutouts.psf.shape[-1]))[0])
     image, variance, psf = (plane[:, 0].cpu().numpy() for plane in planes)
-    ellipticity = shapes.measure(method, image, variance, psf, cutouts.pixel_scale)
+    pixel_scale = cutouts.pixel_scale * float(steps_taken(cutouts).mean())
+    ellipticity = shapes.measure(method, image, variance, psf, pixel_scale)
     return {"e1": ellipticity[:, 0], "e2": ellipticity[:, 1]}
 
 

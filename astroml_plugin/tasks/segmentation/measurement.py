@@ -38,9 +38,6 @@ _PROFILES = 0.15
 _IS_STAR = 0.5
 """`p_star` above which an object has the PSF's width and wings."""
 
-_TOLERANCE = 1.07
-"""Factor on the limits of the PSF's FWHM: PSF images include the width of a pixel."""
-
 
 def declared_columns(bands: Sequence[str]) -> list[Column]:
     """Area, moments, star probability and blend, and three fluxes of each band, in nJy or in its own unit."""
@@ -137,7 +134,7 @@ def out_of_domain(field: Field, centre: tuple[F64, F64], psf_fwhm: tuple[float, 
         return flags
     low, high = psf_fwhm
     fwhm = field.psf_fwhm_at(*centre)
-    fits = (fwhm > low / _TOLERANCE) & (fwhm < high * _TOLERANCE)
+    fits = (fwhm > low) & (fwhm < high)
     return (~fits).astype(np.int32) * np.int32(ObjectFlag.OUT_OF_DOMAIN)
 
 

@@ -45,8 +45,10 @@ class SegmentSettings(TaskSettings):
     """Part of an object's light that may be unlike on its two sides."""
     aperture: float = 5.0
     """Radius in pixels of the aperture of `flux_aper`."""
-    psf_fwhm: tuple[float, float] = (2.5, 5.0)
-    """FWHM of the PSF in pixels; OUT_OF_DOMAIN outside."""
+    sizes: str = "pixels"
+    """Sizes as in `TaskSettings`: fields are never resampled, positions and outlines are those of their own pixels."""
+    psf_fwhm: tuple[float, float] = (2.6, 5.35)
+    """FWHM as in `TaskSettings`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
