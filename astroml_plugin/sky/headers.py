@@ -60,7 +60,7 @@ class Coordinates:
     notes: tuple[str, ...] = ()
     """Sentences on what is lost or assumed."""
     dropped: tuple[str, ...] = ()
-    """CTYPE of axes that are no axes of the image."""
+    """CTYPE of the axes from the third on, which are no axes of the image; "" where it has none."""
 
 
 @contextlib.contextmanager
@@ -144,7 +144,7 @@ def coordinates_of(header: Any, hdus: Any = None) -> Coordinates:
             notes.append(f"its alternate WCS {letter} is taken, as it has no other")
         there = sum(map(bool, map(_SKY_AXIS.match, axes))) == 1 or all(map(_SKY_AXIS.match, axes[:2]))
         problem = _repair(cards, notes) if there else _elsewhere(axes)
-        dropped = tuple(axis for axis in axes[2:] if axis)
+        dropped = tuple(axes[2:])
     if problem:
         return Coordinates(None, problem, (), dropped)
     text = text_of(cards)

@@ -127,6 +127,8 @@ class ArrayLayout:
     """Kind of number."""
     fill: float = 0
     """Value where nothing was written."""
+    coordinates: str = ""
+    """Name of an array beside it that xarray takes as a coordinate."""
 
 
 def create_array(url: str, name: str, layout: ArrayLayout) -> None:
@@ -148,8 +150,21 @@ def create_array(url: str, name: str, layout: ArrayLayout) -> None:
         fill_value=layout.fill,
         compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
         dimension_names=layout.dimensions,
+        attributes={"coordinates": layout.coordinates} if layout.coordinates else None,
         config={"write_empty_chunks": True},
     )
+
+
+def write_coordinate(
+    url: str, name: str, values: Sequence[float], dimension: str, attributes: Mapping[str, Any]
+) -> None:
+    """Write one number for each place along a dimension as a small array that xarray takes as a coordinate."""
+    given = {key: value for key, value in attributes.items() if value not in (None, "")}
+    store = storage.zarr_store(storage.join(url, name))
+    array = zarr.create_array(
+        store, shape=(len(values),), dtype="float64", dimension_names=(dimension,), attributes=given, overwrite=True
+    )
+    array[:] = np.asarray(values, np.float64)
 
 
 def _remove_leftover(url: str) -> None:

@@ -14,6 +14,10 @@ from astroml_plugin.sources.tile_table import TileInfo
 _IMAGES = ("image", "pixels", "tiles", "band", "unit", "zero point", "scale", "variance", "PSF", "RA, Dec")
 
 
+_MANY = 30
+"""More bands than this are shown by the first and the last."""
+
+
 def describe_source(source: Survey | Stamps) -> Description:
     """Bands, sizes, arrays and images of a survey, or columns of stamps."""
     return _survey(source) if isinstance(source, Survey) else _stamps(source)
@@ -24,13 +28,18 @@ def _survey(survey: Survey) -> Description:
     first = {info.image: info for info in reversed(tiles)}
     counts = Counter(info.image for info in tiles)
     facts = {
-        "bands": shown(survey.bands),
+        "bands": _named(survey.bands),
         "images": f"{len(first)} in {len(tiles)} tiles of {survey.tile_size} pixels with a halo of {survey.halo}",
         "arrays": shown(survey.array_names),
         "pixel scale": f"{survey.pixel_scale:.4g} arcsec" if survey.pixel_scale else "unknown: no image has a WCS",
     }
+    facts |= {} if survey.spectral is None else {"spectral axis": str(survey.spectral)}
     rows = [row for name in sorted(first) for row in _image_rows(first[name], counts[name], survey.bands)]
     return Description(storage.redact(survey.url), "survey", facts, _IMAGES, tuple(rows))
+
+
+def _named(bands: tuple[str, ...]) -> str:
+    return shown(bands) if len(bands) <= _MANY else f"{bands[0]} to {bands[-1]} ({len(bands)})"
 
 
 def _image_rows(info: TileInfo, tiles: int, bands: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -42,7 +51,7 @@ def _image_rows(info: TileInfo, tiles: int, bands: tuple[str, ...]) -> Iterator[
         ra, dec = wcs.to_sky(width / 2 - info.outer.x0, height / 2 - info.outer.y0)
         centre = f"{ra[0]:.5f} {dec[0]:+.5f}"
     size = f"{info.image_shape[1]} x {info.image_shape[0]}"
-    for number, band in enumerate(bands):
+    for number, band in enumerate(bands if len(bands) <= _MANY else (bands[0], bands[-1])):
         zero, why = info.zero_points.get(band), info.calibrations.get(band, "")
         told = f"none: {why}" if zero is None and why else "none" if zero is None else f"{zero:.3f} ({why})"
         own = (band, info.units.get(band, ""), told if info.has_band.get(band, True) else "band is missing")

@@ -116,6 +116,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "tile_size": _whole,
     "halo": lambda value: _whole(value, 0),
     "psf_shape": lambda value: value is None or _wholes(value),
+    "spectral": lambda value: isinstance(value, dict),
     "mask_bits": lambda value: isinstance(value, dict) and all(isinstance(bit, int) for bit in value.values()),
 }
 """Field of a store's metadata -> whether a value can be right."""

@@ -20,6 +20,7 @@ from astroml_plugin.cutouts import SparseTile, Tile, stamp_origin
 from astroml_plugin.sky.wcs import Box, tile_step
 from astroml_plugin.sources import arrays, partial_reads
 from astroml_plugin.sources.arrays import ArrayLayout
+from astroml_plugin.sources.spectral import SpectralAxis
 from astroml_plugin.sources.store import Store
 from astroml_plugin.sources.tile_table import TileInfo, TileTable
 
@@ -39,6 +40,7 @@ class Survey(Store, TileTable):
         self.tile_size: int = metadata["tile_size"]
         self.halo: int = metadata["halo"]
         self.psf_shape: tuple[int, ...] | None = tuple(metadata["psf_shape"]) if metadata.get("psf_shape") else None
+        self.spectral: SpectralAxis | None = SpectralAxis.from_metadata(metadata.get("spectral"))
         self.mask_bits: dict[str, int] = dict(metadata["mask_bits"])
 
     @classmethod
@@ -52,8 +54,12 @@ class Survey(Store, TileTable):
         psf_shape: tuple[int, int, int, int] | None = None,
         variance: bool = True,
         mask: bool = True,
+        spectral: SpectralAxis | None = None,
     ) -> Survey:
-        """An empty survey, `psf_shape` = (cells_y, cells_x, y, x); InputError when `url` is taken or unwritable."""
+        """An empty survey, `psf_shape` = (cells_y, cells_x, y, x); InputError when `url` is taken or unwritable.
+
+        `spectral`: wavelengths of the bands, which become a coordinate beside the arrays.
+        """
         tile_step(tile_size, halo)
         count, step = len(bands), arrays.spatial_chunk(len(bands), tile_size)
         chunk = (1, count, step, step)
@@ -68,7 +74,14 @@ class Survey(Store, TileTable):
             **{"bands": list(bands), "tile_size": tile_size, "halo": halo},
             **{"psf_shape": list(psf_shape) if psf_shape else None, "mask_bits": MASK_BITS},
         }
-        return cls._create(url, layouts, metadata)
+        if spectral is None:
+            return cls._create(url, layouts, metadata)
+        url = storage.absolute(url)
+        layouts = {name: replace(layout, coordinates=spectral.kind) for name, layout in layouts.items()}
+        survey = cls._create(url, layouts, {**metadata, "spectral": spectral.to_metadata()})
+        facts = {"units": spectral.unit, "medium": spectral.medium, "specsys": spectral.frame, "rest": spectral.rest}
+        arrays.write_coordinate(url, spectral.kind, spectral.values, "band", facts)
+        return survey
 
     # --- pixels ---------------------------------------------------------------------------------------------------
 

@@ -65,11 +65,12 @@ def band_plan(exposure: Exposure, number: int, options: FitsOptions) -> tuple[Ba
         options: of the ingest.
     """
     image, zero = exposure.image, options.zero_point
+    plane = number if exposure.channel is None else exposure.channel
     zero_point = zero[number if len(zero) > 1 else 0] if zero else image.calibration.zero_point
     saturation = options.saturation if options.saturation is not None else image.saturation
     factor = 1.0 if image.sample is None else image.sample.factor
     plan = BandPlan(
-        image=image.plane(number),
+        image=image.plane(plane),
         saturation=None if saturation is None else saturation * factor,
         unit=image.unit if factor == 1 else f"{1 / factor:.0e} {image.unit}".strip(),
         zero_point=None if zero_point is None else zero_point + 2.5 * float(np.log10(factor)),
@@ -78,11 +79,11 @@ def band_plan(exposure: Exposure, number: int, options: FitsOptions) -> tuple[Ba
         weight_scale=factor**2,
         psf=None if exposure.psf is None else PsfImage(exposure.psf.url, exposure.psf.hdu),
     )
-    plan, notes = _with_noise(plan, exposure, number)
+    plan, notes = _with_noise(plan, exposure, plane)
     notes += [] if zero else _calibration_notes(image)
     if exposure.mask is not None:
         meaning, guess = mask_map(options.mask_map, exposure.mask)
-        plan = replace(plan, mask=exposure.mask.plane(number), mask_map=meaning)
+        plan = replace(plan, mask=exposure.mask.plane(plane), mask_map=meaning)
         notes += [guess] if guess else []
     return plan, notes
 

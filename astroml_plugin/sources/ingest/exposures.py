@@ -35,6 +35,8 @@ class Exposure:
     exposure: Plane | None = None
     mask: Plane | None = None
     psf: Plane | None = None
+    channel: int | None = None
+    """Plane of a cube that is taken for a band; None: the plane of the band's number."""
     notes: tuple[str, ...] = ()
     """Planes left out, and what cannot be used, one sentence each."""
 
@@ -134,7 +136,8 @@ def _lost(planes: Sequence[Plane]) -> list[str]:
 
 def _wcs_notes(image: Plane) -> list[str]:
     if image.wcs_problem:
-        return [f"{image.label} has no sky coordinates: its WCS cannot be used ({image.wcs_problem})"]
+        lost = [f"{image.label} has no sky coordinates: its WCS cannot be used ({image.wcs_problem})"]
+        return [*lost, *(f"{image.label}: {note}" for note in image.wcs_notes)]
     return [f"{image.label}: {note}" for note in image.wcs_notes]
 
 

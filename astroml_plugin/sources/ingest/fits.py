@@ -21,6 +21,7 @@ from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.roles import with_roles
 from astroml_plugin.sources.ingest.samples import look
 from astroml_plugin.sources.ingest.words import IMAGE, PSF, UNCLEAR
+from astroml_plugin.sources.spectral import SpectralAxis, is_spectral, spectral_axis
 
 _OWN_CARDS = ("HDUCLAS1", "HDUCLAS2", "HDUCLAS3", "SCIDATA", "ERRDATA", "QUALDATA", "UTYPE")
 _SHARED_CARDS = ("IMAGETYP", "OBSTYPE", "FILTER", "BAND")
@@ -81,16 +82,18 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
     if not isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
         return None
     shape = tuple(hdu.shape)
-    while len(shape) > 2 and shape[0] == 1:
-        shape = shape[1:]
-    if len(shape) not in (2, 3) or min(shape) < 1 or max(shape[-2:]) < 2:
+    stacked = [number for number, length in enumerate(shape[:-2]) if length > 1]
+    if len(shape) < 2 or len(stacked) > 1 or min(shape) < 1 or max(shape[-2:]) < 2:
         return None
+    planes = int(shape[stacked[0]]) if stacked else None
     header = hdu.header
     unit = str(_keyword(header, primary, "BUNIT") or "").strip()
     cards = {card: str(header[card]).strip() for card in _OWN_CARDS if card in header}
     cards |= {card: str(value) for card in _SHARED_CARDS if (value := _keyword(header, primary, card)) is not None}
     if dispersed := next((card for card in _DISPERSED if card in header), ""):
         cards["dispersed"] = dispersed
+    number_of_axis = len(shape) - stacked[0] if stacked else 0
+    axis = None if planes is None else spectral_axis(header, file.hdus, number_of_axis, planes)
     coordinates = coordinates_of(header, file.hdus)
     return Plane(
         url=file.url,
@@ -98,12 +101,14 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
         name=_name(header),
         version=int(hdu.ver or 1),
         shape=(int(shape[-2]), int(shape[-1])),
-        planes=int(shape[0]) if len(shape) == 3 else None,
+        planes=planes,
         header=coordinates.cards,
         wcs_problem=coordinates.problem,
-        wcs_notes=coordinates.notes,
+        wcs_notes=(*coordinates.notes, *_lost_axis(header, axis, number_of_axis)),
         wcs_dropped=coordinates.dropped,
         axes=tuple(str(header[card]).upper() for card in ("CTYPE1", "CTYPE2") if header.get(card)),
+        spectral=axis,
+        spectral_number=None if axis is None else number_of_axis,
         unit=unit,
         own_unit=bool(header.get("BUNIT")),
         calibration=calibrate(header, primary, unit, stem_of(file.url), coordinates.cards),
@@ -113,6 +118,13 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
         keywords=_mask_keywords(header, primary),
         whole=file.raw is not None,
     )
+
+
+def _lost_axis(header: Any, axis: SpectralAxis | None, number: int) -> list[str]:
+    kind = str(header.get(f"CTYPE{number}", "")).strip().upper()
+    if axis is not None or not is_spectral(kind):
+        return []
+    return [f"its axis {kind} cannot be read: bands are numbered"]
 
 
 def _name(header: Any) -> str:

@@ -16,7 +16,7 @@ from astroml_plugin.sources.ingest.fits import list_planes
 from astroml_plugin.sources.ingest.npz import open_npz
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.planes import Plane
-from astroml_plugin.sources.ingest.plans import bands_of_file
+from astroml_plugin.sources.ingest.plans import bands_of_file, names_of_cube
 from astroml_plugin.sources.ingest.roles import given_roles
 from astroml_plugin.sources.ingest.words import IMAGE
 
@@ -42,10 +42,21 @@ def describe_fits(url: str, options: FitsOptions | None = None) -> Description:
         bands = bands_of_file(found)
         images = f"1 with bands {','.join(bands)}" if bands else str(len(found))
         facts["images of the sky"] = images
+        facts |= _cube(found[0], options)
     except InputError as error:
         notes = [f"ingest refuses it: {error}"]
     rows = tuple(_row(plane, found) for plane in planes)
     return Description(storage.redact(url), "FITS file", facts, COLUMNS, rows, tuple(dict.fromkeys(notes)))
+
+
+def _cube(exposure: Exposure, options: FitsOptions) -> dict[str, str]:
+    """Facts on the third axis of a cube."""
+    axis = exposure.image.spectral
+    if axis is None:
+        return {}
+    names = names_of_cube(exposure, options.channels)
+    facts = {"spectral axis": str(axis)}
+    return facts | ({"bands": f"{names[0]} to {names[-1]} ({len(names)})"} if len(names) > 1 else {})
 
 
 def _row(plane: Plane, found: Sequence[Exposure]) -> tuple[str, ...]:
@@ -92,7 +103,8 @@ def _projection(plane: Plane) -> str:
         told += f", {len(tables)} lookup tables"
     if "\nAMDX1" in plane.header:
         told += ", plate solution (DSS)"
-    return f"{told}, without {', '.join(plane.wcs_dropped)}" if plane.wcs_dropped else told
+    dropped = [axis for number, axis in enumerate(plane.wcs_dropped, 3) if axis and number != plane.spectral_number]
+    return f"{told}, without {', '.join(dropped)}" if dropped else told
 
 
 def describe_npz(url: str) -> Description:

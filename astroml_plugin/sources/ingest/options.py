@@ -9,6 +9,9 @@ from typing import Any
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts.calibration import refuse_implausible
 
+_NEWER = {"channels"}
+"""Options that surveys of before did not know: not given, they leave the digest as it was."""
+
 
 @dataclass(frozen=True)
 class FitsOptions:
@@ -33,6 +36,8 @@ class FitsOptions:
     zero_point: tuple[float, ...] = ()
     """AB magnitude of one unit of flux: one for all bands or one per band; default from the header of FITS files, or
     the array zero_point of an archive."""
+    channels: str | None = None
+    """Planes of a cube by their wavelength (frequency, velocity), LOW:HIGH in the unit that `info` shows."""
     name: str | None = None
     """Name of the parent image when there is only one field; default from the file name."""
 
@@ -49,8 +54,9 @@ class FitsOptions:
         return self.zero_point * len(bands) if len(self.zero_point) == 1 else self.zero_point
 
     def identity(self) -> dict[str, Any]:
-        """Values that enter a source's digest: all but the name, which changes no pixel."""
-        return {item.name: getattr(self, item.name) for item in fields(FitsOptions)} | {"name": None}
+        """Values that enter a source's digest: all but the name, which changes no pixel, and newer ones not given."""
+        values = {item.name: getattr(self, item.name) for item in fields(FitsOptions)} | {"name": None}
+        return {name: value for name, value in values.items() if name not in _NEWER or value is not None}
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class IngestOptions(FitsOptions):
     """Everything that an ingest can be told."""
 
     bands: tuple[str, ...] | None = None
-    """Names of the bands; default c000, c001, … or the names in the .npz."""
+    """Names of the bands; default by filters or wavelengths in the file, else c000, c001, …; those in the .npz."""
     tile_size: int | None = None
     """Outer side of a tile in pixels; default: as large as the largest image, at most 4096."""
     halo: int | None = None

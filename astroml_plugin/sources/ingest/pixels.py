@@ -62,8 +62,7 @@ def read_box(file: FitsFile, pixels: Pixels, box: Box) -> np.ndarray:
 
 def _decoded(hdu: Any, plane: int | None, box: Box) -> np.ndarray:
     """Values of a box of a tile-compressed image."""
-    degenerate = len(hdu.shape) - (2 if plane is None else 3)
-    index = (*(0,) * degenerate, *(() if plane is None else (plane,)))
+    index = tuple((plane or 0) if length > 1 else 0 for length in hdu.shape[:-2])
     alone = _hcompress if str(hdu.compression_type).startswith("HCOMPRESS") else contextlib.nullcontext()
     with alone:
         return np.asarray(hdu.section[(*index, slice(box.y0, box.y1), slice(box.x0, box.x1))])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from astroml_plugin.sources.ingest.photometry import Calibration
 from astroml_plugin.sources.ingest.pixels import Pixels
 from astroml_plugin.sources.ingest.samples import Sample
+from astroml_plugin.sources.spectral import SpectralAxis
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,13 @@ class Plane:
     wcs_notes: tuple[str, ...] = ()
     """Sentences on what is lost or assumed of a WCS that is used."""
     wcs_dropped: tuple[str, ...] = ()
-    """CTYPE of axes that are no axes of the image."""
+    """CTYPE of the axes from the third on, which are no axes of the image."""
     axes: tuple[str, ...] = ()
     """CTYPE1 and CTYPE2 where given, in capitals."""
+    spectral: SpectralAxis | None = None
+    """Wavelengths of a cube's planes, or what else its third axis is; None where it is not known."""
+    spectral_number: int | None = None
+    """FITS number of the axis that `spectral` is."""
     unit: str = ""
     """BUNIT, of the HDU or of the primary header; "" where absent."""
     own_unit: bool = False

@@ -18,6 +18,7 @@ from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.words import is_band
+from astroml_plugin.sources.spectral import SpectralAxis
 from astroml_plugin.sources.tile_table import check_name
 
 _GRID_TOLERANCE = 0.05
@@ -35,6 +36,8 @@ class ImagePlan:
     """World-coordinate cards; None without a WCS."""
     bands: tuple[BandPlan, ...]
     field: Field
+    spectral: SpectralAxis | None = None
+    """Wavelengths of the bands, where the image is a cube that tells them."""
     notes: tuple[str, ...] = ()
     """Planes left out, what cannot be used and what is guessed, one sentence each."""
 
@@ -55,7 +58,7 @@ def plan_field(field: Field, bands: Sequence[str], options: FitsOptions) -> list
         beside.setdefault(image, {})[role] = file
     files = {url: exposures(url, options, beside.get(url, {})) for url in field.urls if url != NO_FILE}
     if len(field.urls) == 1:
-        columns, notes = _columns_of_file(field.urls[0], files[field.urls[0]], bands)
+        columns, notes = _columns_of_file(field.urls[0], files[field.urls[0]], bands, options.channels)
     else:
         _refuse_other_counts(files)
         notes = []
@@ -70,7 +73,7 @@ def plan_field(field: Field, bands: Sequence[str], options: FitsOptions) -> list
 
 
 def _columns_of_file(
-    url: str, found: Sequence[Exposure], bands: Sequence[str]
+    url: str, found: Sequence[Exposure], bands: Sequence[str], channels: str | None = None
 ) -> tuple[list[list[Exposure | None]], list[str]]:
     """Images of one file, each as its bands, and what is said of those that have other bands."""
     shown = storage.redact(url)
@@ -82,15 +85,50 @@ def _columns_of_file(
             )
         left = [name for name in names if name.upper() not in {band.upper() for band in bands}]
         return [[place[band.upper()] for band in bands]], [f"band {name} is left out (see --bands)" for name in left]
+    if (planes := _chosen_planes(found, bands, channels)) is not None:
+        cube = found[0]
+        return [[replace(cube, channel=plane) for plane in planes]], _left_out(found[1:], cube, bands)
     chosen = [exposure for exposure in found if (exposure.image.planes or 1) == len(bands)]
     if not chosen:
         raise InputError(
             f"{shown} has {found[0].image.size}, the survey {len(bands)} bands: name as many bands as the "
             "cube has planes"
         )
-    left = [e.image.label for e in found if e not in chosen]
-    notes = [f"{label} is left out: it has not the {len(bands)} bands of {chosen[0].image.label}" for label in left]
-    return [[exposure] * len(bands) for exposure in chosen], notes
+    left = _left_out([exposure for exposure in found if exposure not in chosen], chosen[0], bands)
+    return [[exposure] * len(bands) for exposure in chosen], left
+
+
+def _left_out(others: Sequence[Exposure], chosen: Exposure, bands: Sequence[str]) -> list[str]:
+    told = f"is left out: it has not the {len(bands)} bands of {chosen.image.label}"
+    return [f"{other.image.label} {told}" for other in others]
+
+
+def _chosen_planes(found: Sequence[Exposure], bands: Sequence[str], channels: str | None) -> list[int] | None:
+    """Planes of a cube that are the bands: those of a range, or named among others; None where all are taken.
+
+    Raises:
+        InputError: a range for a file without wavelengths, or of other planes than the survey has bands.
+    """
+    axis = found[0].image.spectral
+    if channels is not None:
+        if axis is None:
+            raise InputError(f"{found[0].image.label} has no wavelengths that channels could choose: leave them out")
+        planes = axis.within(channels)
+        if len(planes) != len(bands):
+            raise InputError(f"{len(planes)} planes lie in the channels {channels}, the survey has {len(bands)} bands")
+        return planes
+    names = () if axis is None else axis.names()
+    if len(bands) < len(names) and {*bands} <= {*names}:
+        return [names.index(band) for band in bands]
+    return None
+
+
+def names_of_cube(exposure: Exposure, channels: str | None) -> tuple[str, ...]:
+    """Names of the bands of a cube by its wavelengths; () where it has none."""
+    axis = exposure.image.spectral
+    if axis is None:
+        return ()
+    return (axis if channels is None else axis.chosen(axis.within(channels))).names()
 
 
 def bands_of_file(found: Sequence[Exposure]) -> tuple[str, ...] | None:
@@ -130,7 +168,10 @@ def _image_plan(
         plans.append(replace(plan, psf=_psf_of(number, len(column), field, options) or plan.psf))
         notes += doubts
     name = check_name(f"{stem}_{given[0].label}" if several else stem)
-    return ImagePlan(name, given[0].image.shape, header, tuple(plans), field, tuple(dict.fromkeys(notes)))
+    spectral = given[0].image.spectral if len(column) > 1 and given[0].image.planes else None
+    if spectral is not None and given[0].channel is not None:
+        spectral = spectral.chosen([exposure.channel or 0 for exposure in given])
+    return ImagePlan(name, given[0].image.shape, header, tuple(plans), field, spectral, tuple(dict.fromkeys(notes)))
 
 
 def _psf_of(number: int, bands: int, field: Field, options: FitsOptions) -> PsfImage | None:

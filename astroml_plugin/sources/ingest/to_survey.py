@@ -18,7 +18,7 @@ from astroml_plugin.sources.ingest.exposures import exposures
 from astroml_plugin.sources.ingest.fields import NO_FILE, Field, Inputs, by_name, drop_companions, fields_of
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
-from astroml_plugin.sources.ingest.plans import ImagePlan, bands_of_file, plan_field
+from astroml_plugin.sources.ingest.plans import ImagePlan, bands_of_file, names_of_cube, plan_field
 from astroml_plugin.sources.ingest.result import IngestResult, Progress, as_client
 from astroml_plugin.sources.ingest.tiles import TileTask, cached_psf, write_tiles
 from astroml_plugin.sources.survey import Survey
@@ -115,8 +115,11 @@ def _bands_and_group(
     found = exposures(first, options)
     planes, names = [exposure.image.planes or 1 for exposure in found], bands_of_file(found)
     if bands is None:
+        names = names or names_of_cube(found[0], options.channels)
         return names or tuple(f"c{number:03d}" for number in range(planes[0])), 1
-    alone = len(bands) in planes or {band.upper() for band in bands} <= {name.upper() for name in names or ()}
+    named = names_of_cube(found[0], None)
+    alone = len(bands) in planes or options.channels is not None or {*bands} <= {*named}
+    alone = alone or {band.upper() for band in bands} <= {name.upper() for name in names or ()}
     return bands, 1 if alone else len(bands)
 
 
@@ -186,6 +189,7 @@ class _Run:
             halo=self._halo,
             psf_shape=(1, 1, max(size[0] for size in sizes), max(size[1] for size in sizes)) if sizes else None,
             variance=any(band.has_variance for plan in plans for band in plan.bands),
+            spectral=next((plan.spectral for plan in plans if plan.spectral is not None), None),
         )
 
     def _resume(self, survey: Survey) -> None:
@@ -245,6 +249,13 @@ class _Run:
                 f"image {plan.name!r} is already in {storage.redact(self.survey.url)}, from another or a changed file "
                 f"or with other options: rename {storage.redact(plan.field.urls[0])} (`name`), or use a new output"
             )
+        if plan.spectral is not None and self.survey.spectral is not None:
+            try:
+                note = self.survey.spectral.apart(plan.spectral)
+            except InputError as error:
+                raise InputError(f"{storage.redact(plan.field.urls[0])}: {error}") from error
+            if note:
+                self.notes.setdefault(note, []).append(plan.name)
         for kind, given in (
             ("variance", any(band.has_variance for band in plan.bands)),
             ("psf", any(band.psf for band in plan.bands)),
