@@ -75,7 +75,7 @@ READ: dict[str, tuple[dict[str, Any], str, list[float], str]] = {
         [-20.0, -18.7],
         "vm18_7",
     ),
-    "keV, ": ({"CTYPE3": "ENER", "CUNIT3": "keV", "CRVAL3": 0.5, "CDELT3": 0.1}, "energy", [0.5, 0.6], "e0_6"),
+    "eV, ": ({"CTYPE3": "ENER", "CUNIT3": "keV", "CRVAL3": 0.5, "CDELT3": 0.1}, "energy", [500.0, 600.0], "e600"),
 }
 
 
@@ -117,7 +117,7 @@ def test_wavelengths_of_a_table_in_the_file(tmp_path: Path, client: Any) -> None
     file = write(tmp_path / "a.fits", CTYPE3="WAVE-TAB", CUNIT3="um", CRVAL3=1.0, CDELT3=1.0)
     with fits.open(file, mode="update") as hdus:
         for hdu in hdus[1:]:
-            hdu.header |= {"PS3_0": "WCS-TABLE", "PS3_1": "COORDS", "PV3_3": 1}
+            hdu.header.update({"PS3_0": "WCS-TABLE", "PS3_1": "COORDS", "PV3_3": 1})
         column = fits.Column("COORDS", "6D", dim="(1,6)", array=waves.reshape(1, 6, 1))
         hdus.append(fits.BinTableHDU.from_columns([column], name="WCS-TABLE"))
     result = ingest(file, out=str(tmp_path / "s.zarr"), client=client, halo=2)
