@@ -72,7 +72,8 @@ def run(scale: Scale | None = None) -> Section:
     ]
     text = (
         f"{(__doc__ or '').strip()} {scale.galaxies} galaxies of S/N 10–200, {scale.lenses} stamps of which half are "
-        f"lenses, {scale.fields} fields of {scale.side:g}′, seeds {scale.seed} and up; nothing was chosen on them. "
+        f"lenses, {scale.fields} fields of {scale.side:g}′, seeds {scale.seed} and up; nothing was tuned on them. "
+        f"Galaxies are the same at each scale, lenses and fields are drawn anew. "
         f"Flagged: the part with OUT_OF_DOMAIN. Figures are of all objects, flagged ones too. “as they are” is "
         f"`--resample off`; fields never are resampled.\n\n" + table(["figure", *heads], lines)
     )
