@@ -28,6 +28,8 @@ SHORT = (
     "classes",
     "fields",
 )
+PEERS = ("cutouts",)
+"""Those that need an environment of others: by name only."""
 LONG = ("ellipticity", "scales", "morphology", "labels", "lens", "segmentation", "anomaly", "generation", "search")
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "dask", "zarr", "numpy", "pyarrow", "duckdb")
@@ -37,7 +39,7 @@ def main() -> None:
     """Run the benchmarks and keep the sections of those that were not run this time."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--long", action="store_true", help="also those that take hours")
-    parser.add_argument("--only", nargs="+", choices=(*SHORT, *LONG), help="these only")
+    parser.add_argument("--only", nargs="+", choices=(*SHORT, *PEERS, *LONG), help="these only")
     options = parser.parse_args()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     names = options.only or (*SHORT, *(LONG if options.long else ()))
@@ -64,7 +66,7 @@ def main() -> None:
 def page(results: dict[str, dict[str, object]]) -> str:
     """The results page."""
     lines = ["# Results", "", "Measured with `make bench`; every section names its machine and date.", ""]
-    for name in (*SHORT, *LONG):
+    for name in (*SHORT, *PEERS, *LONG):
         if name not in results:
             continue
         entry = results[name]

@@ -97,15 +97,27 @@ def test_split_column(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image, words = gaussians(np.zeros((6, 2)), rng), ["train", "train", "val", "validation", "test", "train"]
     url = write_stamps(str(tmp_path / "a.zarr"), image, {"split": words})
-    rows = LabelledStamps([url]).split(SplitSettings(), np.ones(6, bool))
+    asked = SplitSettings(column="split")
+    rows = LabelledStamps([url]).split(asked, np.ones(6, bool))
     assert [chosen.tolist() for chosen in rows.values()] == [[0, 1, 5], [2, 3], [4]]
+    by_id = LabelledStamps([write_stamps(str(tmp_path / "plain.zarr"), image, {})])
+    for settings in (
+        SplitSettings(),
+        SplitSettings(seed=3),
+    ):  # a column of that name divides nothing unless it is asked
+        unasked = LabelledStamps([url]).split(settings, np.ones(6, bool))
+        assert {k: v.tolist() for k, v in unasked.items()} == {
+            k: v.tolist() for k, v in by_id.split(settings, np.ones(6, bool)).items()
+        }
+    with pytest.raises(InputError, match=r"'fold_of' is missing: the data have .*split"):
+        LabelledStamps([url]).split(SplitSettings(column="fold_of"), np.ones(6, bool))
     leaking = write_stamps(str(tmp_path / "b.zarr"), image, {"split": words}, object_id=np.array([1, 2, 1, 3, 2, 1]))
     with pytest.raises(InputError, match="2 objects are in more than one split"):
-        LabelledStamps([leaking]).split(SplitSettings(), np.ones(6, bool))
+        LabelledStamps([leaking]).split(asked, np.ones(6, bool))
     words[3] = "dev"
     odd = write_stamps(str(tmp_path / "c.zarr"), image, {"split": words})
     with pytest.raises(InputError, match="1 values other than train, validation, test, such as 'dev'"):
-        LabelledStamps([odd]).split(SplitSettings(), np.ones(6, bool))
+        LabelledStamps([odd]).split(asked, np.ones(6, bool))
 
 
 def test_sources_that_differ_and_surveys_are_refused(data: LabelledStamps, tmp_path: Path) -> None:
@@ -208,7 +220,7 @@ def test_limits_are_nested_subsets_of_the_training_side(data: LabelledStamps) ->
 
 
 def test_settings_that_are_not_used_leave_no_trace() -> None:
-    before = {"fractions": [0.8, 0.1, 0.1], "seed": 0, "column": "split", "by": "object", "region_order": 6}
+    before = {"fractions": [0.8, 0.1, 0.1], "seed": 0, "column": "", "by": "object", "region_order": 6}
     assert split_record(SplitSettings()) == before
     assert split_record(SplitSettings(folds=5, fold=2)) == {**before, "folds": 5, "fold": 2}
     assert from_mapping(SplitSettings, before, "the card") == SplitSettings()
@@ -251,10 +263,10 @@ def test_dropped_leaks_of_place_and_of_the_split_column(tmp_path: Path) -> None:
     words = ["train", "test", "test", "validation"]
     image = gaussians(np.zeros((4, 2)), np.random.default_rng(0))
     url = write_stamps(str(tmp_path / "b.zarr"), image, {"split": words}, object_id=np.array([1, 1, 2, 3]))
-    rows = LabelledStamps([url]).split(SplitSettings(leaks="drop"), np.ones(4, bool))
+    rows = LabelledStamps([url]).split(SplitSettings(column="split", leaks="drop"), np.ones(4, bool))
     assert [chosen.tolist() for chosen in rows.values()] == [[0], [3], [2]]
     with pytest.raises(InputError, match="divides the data already"):
-        LabelledStamps([url]).split(SplitSettings(folds=2), np.ones(4, bool))
+        LabelledStamps([url]).split(SplitSettings(column="split", folds=2), np.ones(4, bool))
 
 
 def test_identity_of_a_split_is_its_ids(data: LabelledStamps) -> None:

@@ -13,9 +13,9 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
+from astroml_plugin.catalog.objects.in_memory import arrow_of
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.inference.objects import arrow_of
 from tests import universe
 from workflows.infer import InferResult, ObjectTable, infer
 from workflows.query import query

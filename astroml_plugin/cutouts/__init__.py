@@ -24,6 +24,7 @@ from astroml_plugin.cutouts.pixels import (
     to_device,
 )
 from astroml_plugin.cutouts.psf import psf_fwhm, psf_fwhms
+from astroml_plugin.cutouts.raw import RawStamps, raw_stamps
 from astroml_plugin.cutouts.resampling import (
     around_resampled,
     merged,
@@ -45,6 +46,7 @@ __all__ = [
     "Grid",
     "LightCentre",
     "Move",
+    "RawStamps",
     "Recut",
     "SparseTile",
     "Tile",
@@ -66,6 +68,7 @@ __all__ = [
     "pixel_bits",
     "psf_fwhm",
     "psf_fwhms",
+    "raw_stamps",
     "recentred",
     "reduce_bits",
     "resampled",

@@ -170,10 +170,15 @@ def device_bits(image: Tensor, variance: Tensor | None, mask: Tensor | None) -> 
     if variance is not None:
         bits |= (~((variance > 0) & (variance < torch.inf))).to(torch.uint8) * int(ObjectFlag.MASKED)
     if mask is not None:
-        bits |= ((mask & _signed(_BAD)) != 0).to(torch.uint8) * int(ObjectFlag.MASKED)
-        bits |= ((mask & _signed(MaskBit.SATURATED)) != 0).to(torch.uint8) * int(ObjectFlag.SATURATED)
-        bits.masked_fill_((mask & _signed(MaskBit.NO_DATA)) != 0, int(ObjectFlag.EDGE))
+        marked(bits, mask)
     return bits if bool(bits.any()) else None
+
+
+def marked(bits: Tensor, mask: Tensor) -> Tensor:
+    """Bits of `ObjectFlag` (uint8), changed in place by a mask of the same shape (`MaskBit` as int32)."""
+    bits |= ((mask & _signed(_BAD)) != 0).to(torch.uint8) * int(ObjectFlag.MASKED)
+    bits |= ((mask & _signed(MaskBit.SATURATED)) != 0).to(torch.uint8) * int(ObjectFlag.SATURATED)
+    return bits.masked_fill_((mask & _signed(MaskBit.NO_DATA)) != 0, int(ObjectFlag.EDGE))
 
 
 def _signed(bits: int) -> int:
@@ -247,6 +252,18 @@ def usable(
         return pixels, spread, None
     unusable = bits != 0
     return pixels.masked_fill(unusable, 0), None if spread is None else spread.masked_fill(unusable, 0.0), bits
+
+
+def whole_tile(sparse: SparseTile) -> Tile:
+    """A tile's arrays with the parts that were read; what lies outside them is 0 and must not be cut."""
+    names = ("image", "variance", "mask")
+    arrays: dict[str, np.ndarray] = {}
+    for box, part in sparse.parts:
+        for name in names:
+            if (values := getattr(part, name)) is not None:
+                held = arrays.setdefault(name, np.zeros(sparse.shape, values.dtype))
+                held[:, box.y0 : box.y1, box.x0 : box.x1] = values
+    return Tile(**arrays, psf=sparse.psf)
 
 
 def moved(array: np.ndarray, device: torch.device, move: Move | None) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import calibration
-from astroml_plugin.cutouts.pixels import DeviceTile, Move, band_index, moved, usable
+from astroml_plugin.cutouts.pixels import DeviceTile, Move, band_index, marked, moved, usable
 
 _PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
 
@@ -119,6 +119,26 @@ class Cutouts:
         }
         return replace(self, bands=tuple(bands), **picked)
 
+    def masked(self, mask: np.ndarray | None, move: Move | None = None) -> Cutouts:
+        """The stamps with what a mask says of their pixels: those that cannot be used are 0, not valid and have bits.
+
+        Args:
+            mask: (n, band, h, w) uint32 of `MaskBit`; None says nothing.
+            move: takes arrays to the device; the default leaves them where they are on a CPU.
+        """
+        if mask is None or not mask.any():
+            return self
+        there = moved(mask.view(np.int32), self.image.device, move)
+        bits = marked(_no_bits(self.image) if self.bits is None else self.bits.clone(), there)
+        valid = bits == 0
+        return replace(
+            self,
+            image=self.image.masked_fill(~valid, 0),
+            variance=None if self.variance is None else self.variance.masked_fill(~valid, 0.0),
+            valid=valid,
+            bits=bits,
+        )
+
     def in_unit(self, zero_point: float) -> Cutouts:
         """The stamps in the unit of this zero point: pixels times 10^(0.4 (new - old)), the variance its square.
 
@@ -192,16 +212,16 @@ def cut(
     """
     height, width = tile.image.shape[-2:]
     outside = int(ObjectFlag.EDGE)
-    image = _gather(tile.image, left, top, shape)
-    bits = None if tile.bits is None else _gather(tile.bits, left, top, shape, outside)
+    image = gather(tile.image, left, top, shape)
+    bits = None if tile.bits is None else gather(tile.bits, left, top, shape, outside)
     if bits is None and _leaves(left, top, shape, height, width):
         inside = tile.image.new_zeros((1, height, width), dtype=torch.uint8)
-        bits = _gather(inside, left, top, shape, outside).expand(image.shape)
+        bits = gather(inside, left, top, shape, outside).expand(image.shape)
     centre_x, centre_y = left + shape[1] // 2, top + shape[0] // 2
     unknown = np.full((len(left), 2, 2), np.nan)
     return Cutouts(
         image=image,
-        variance=None if tile.variance is None else _gather(tile.variance, left, top, shape),
+        variance=None if tile.variance is None else gather(tile.variance, left, top, shape),
         valid=_all_valid(image) if bits is None else bits == 0,
         psf=None if tile.psf is None else psf_cells(tile.psf, centre_x / width, centre_y / height),
         jacobian=torch.from_numpy(unknown if jacobian is None else jacobian),
@@ -240,7 +260,7 @@ def stamp_origin(position: np.ndarray, size: int) -> np.ndarray:
     return np.floor(np.asarray(position, np.float64) + 0.5).astype(np.int64) - size // 2
 
 
-def _gather(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: int = 0) -> Tensor:
+def gather(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: float = 0) -> Tensor:
     """(n, band, *shape) rectangles of a (band, y, x) plane, `outside` beyond it.
 
     On a GPU through a strided view, one kernel and no index per pixel; on a CPU plain copies are ten times faster.
@@ -260,8 +280,8 @@ def _gather(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, 
     return torch.from_numpy(stamps)
 
 
-def _unfolded(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: int) -> Tensor:
-    """`_gather` of a strided view; a plane that is too small is padded first."""
+def _unfolded(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: float) -> Tensor:
+    """`gather` of a strided view; a plane that is too small is padded first."""
     height, width = plane.shape[-2:]
     if _leaves(left, top, shape, height, width):
         before_x, before_y = max(0, -int(left.min())), max(0, -int(top.min()))

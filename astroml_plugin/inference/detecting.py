@@ -18,10 +18,10 @@ from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.inference.forward import arrow, map_batches
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
-from astroml_plugin.inference.reading import Rows, TileWork, on_sky
+from astroml_plugin.inference.reading import Rows, TileWork
 from astroml_plugin.inference.resident import on_forward_thread
 from astroml_plugin.sky.wcs import Box
-from astroml_plugin.sources.tile_table import TileInfo
+from astroml_plugin.sources.tile_table import TileInfo, on_sky
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
 
 LABEL = Column("label_id", "int32", "", "meta.id.part", "Number of the object in the label map of its tile")

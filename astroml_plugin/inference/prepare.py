@@ -18,6 +18,7 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.objects import read_chunks
 from astroml_plugin.catalog.objects.detected import Overlaps
+from astroml_plugin.catalog.objects.in_memory import arrow_of, file_of
 from astroml_plugin.compute.cluster import IO_LANES, cores
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
@@ -26,7 +27,7 @@ from astroml_plugin.core.version import code_digest
 from astroml_plugin.inference.centres import median_offsets, warning
 from astroml_plugin.inference.driver import InferResult, RunProgress
 from astroml_plugin.inference.job import Job, Unit
-from astroml_plugin.inference.objects import BroughtObjects, ObjectsProgress, arrow_of, bring_objects, file_of
+from astroml_plugin.inference.objects import BroughtObjects, ObjectsProgress, bring_objects
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.planning import (
     Bundles,

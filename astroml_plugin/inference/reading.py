@@ -20,9 +20,10 @@ from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.inference.job import Unit
 from astroml_plugin.sky.wcs import Wcs
+from astroml_plugin.sources.cut_columns import CutColumns
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
-from astroml_plugin.sources.tile_table import TileInfo
+from astroml_plugin.sources.tile_table import TileInfo, on_sky
 
 Place = Callable[[Cutouts, cut.Recut | None, Tensor | None], Cutouts]
 """Brings the light of stamps to their centres; where there are pixels around them, it is told how to cut anew, and
@@ -173,6 +174,12 @@ class BlockWork:
     pixel_scale: float | None
     zero_points: tuple[float | None, ...] = ()
     """AB magnitude of one unit, one per band, None where unknown; empty: all unknown."""
+    mask: np.ndarray | None = None
+    """(n, band, y, x) uint32 of `MaskBit`; None where none is stored."""
+    jacobian: np.ndarray | None = None
+    """See `Cutouts.jacobian`; None where the stamps do not say it."""
+    crowded: np.ndarray | None = None
+    """(n,) bool: stamps beside another object of the table that they were cut at; None where nobody said."""
 
     def __len__(self) -> int:
         return len(self.image)
@@ -180,7 +187,8 @@ class BlockWork:
     @property
     def nbytes(self) -> int:
         """Decoded bytes of its pixels."""
-        return sum(array.nbytes for array in (self.image, self.variance, self.psf) if array is not None)
+        held = (self.image, self.variance, self.psf, self.mask)
+        return sum(array.nbytes for array in held if array is not None)
 
     def to_device(self, device: str, move: cut.Move | None = None) -> None:
         """Send nothing: stamps go to the device batch by batch."""
@@ -208,9 +216,12 @@ class BlockWork:
                 zero_points=self.zero_points,
                 device=device,
                 move=move,
-            )
+            ).masked(None if self.mask is None else self.mask[part], move)
+            if self.jacobian is not None:
+                found = replace(found, jacobian=torch.from_numpy(self.jacobian[part]))
             found = found if scale is None else scale.stamps(found)
-            yield found if place is None else place(found, None, None)
+            beside = None if self.crowded is None else torch.from_numpy(self.crowded[part]).to(found.image.device)
+            yield found if place is None else place(found, None, beside)
 
 
 def _degrees(column: pa.ChunkedArray) -> np.ndarray:
@@ -259,14 +270,6 @@ def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixe
     return TileWork(tile, replace(unit.tile, zero_points=zero_points), bands, rows, jacobian, scale)
 
 
-def on_sky(info: TileInfo, wcs: Wcs | None, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right ascension, declination (n,) in degrees and `Cutouts.jacobian` of parent pixels; NaN without a WCS."""
-    if wcs is None or not len(x):
-        return np.full(len(x), np.nan), np.full(len(x), np.nan), np.full((len(x), 2, 2), np.nan)
-    local_x, local_y = x - info.outer.x0, y - info.outer.y0
-    return *wcs.to_sky(local_x, local_y), wcs.jacobian(local_x, local_y)
-
-
 def read_block(unit: Unit) -> BlockWork:
     """Pixels and objects of one block of stamps, in memory."""
     stamps: Stamps = opened(Stamps, unit.job.source, unit.job.run)
@@ -282,7 +285,9 @@ def read_block(unit: Unit) -> BlockWork:
     duplicate = np.isin(np.asarray(objects["object_id"]), repeated)
     zero_points = unit.job.measure.zero_points(stamps.bands, stamps.zero_points)
     rows = Rows(common, duplicate)
-    return BlockWork(image, variance, psf, stamps.bands, rows, stamps.pixel_scale, zero_points)
+    told = CutColumns.of(objects)
+    work = BlockWork(image, variance, psf, stamps.bands, rows, stamps.pixel_scale, zero_points)
+    return replace(work, mask=stamps.read_mask(unit.index), jacobian=told.jacobian, crowded=told.crowded)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class PixelReader:
         if place is None:
             raise InputError(f"{row['tile']} of the source has no object {row['object_id']}")
         image, variance, _ = stamps.read_rows([start + place])
-        bits = pixel_bits(image, variance, None)
+        bits = pixel_bits(image, variance, stamps.read_masks([start + place]))
         return image[0], bits[0] == 0
 
     def _places(self, stamps: Stamps, unit: str) -> tuple[int, dict[int, int]]:

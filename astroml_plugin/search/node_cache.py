@@ -18,6 +18,7 @@ from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
 from astroml_plugin.sources.stamps import Pixels, Stamps
 from astroml_plugin.training.labelled import LabelledStamps
 
+_ARRAYS = ("image", "variance", "psf", "mask")
 _HASHES = "hashes.npy"
 _SPARE = 1.2
 """Free bytes asked for, relative to those that will be written."""
@@ -73,8 +74,13 @@ class CachedStamps(LabelledStamps):
         """image, variance, psf (n, band, y, x) of some stamps of one source, by their numbers in it."""
         if not self.mapped:
             return super().pixels(source, rows)
-        image, variance, psf = (None if one is None else one[rows] for one in self._maps[source])
+        image, variance, psf = (None if one is None else one[rows] for one in self._maps[source][:3])
         return image, variance, psf  # type: ignore[return-value]
+
+    def masks(self, source: int, rows: np.ndarray) -> np.ndarray | None:
+        """Masks (n, band, y, x) uint32 of the same stamps; None where the source has none."""
+        mask = self._maps[source][3] if self.mapped else super().masks(source, rows)
+        return mask[rows] if self.mapped and mask is not None else mask
 
     def _first(self, source: int) -> int:
         return sum(one.count for one in self.sources[:source])
@@ -83,9 +89,9 @@ class CachedStamps(LabelledStamps):
         source, maps = self.sources[number], self._maps[number]
         index = band_index(source.bands, bands)
         chosen, zero_points = np.ix_(rows, np.array(index)), [source.zero_points[place] for place in index]
-        image, variance, psf = (None if one is None else one[chosen] for one in maps)
+        image, variance, psf, mask = (None if one is None else one[chosen] for one in maps)
         about = {"bands": bands, "pixel_scale": source.pixel_scale, "zero_points": zero_points}
-        return from_stamps(image, variance, psf, **about)  # type: ignore[arg-type]
+        return from_stamps(image, variance, psf, **about).masked(mask)  # type: ignore[arg-type]
 
 
 def cache_folder() -> Path:
@@ -136,7 +142,8 @@ def _write(folder: Path, number: int, source: Stamps) -> None:
         for name in source.array_names
     }
     for unit in source.units():
-        for name, values in zip(("image", "variance", "psf"), source.read_block(unit.index)):
+        arrays = (*source.read_block(unit.index), source.read_mask(unit.index))
+        for name, values in zip(_ARRAYS, arrays, strict=True):
             if values is not None:
                 files[name][unit.start : unit.stop] = values
     for file in files.values():
@@ -144,8 +151,7 @@ def _write(folder: Path, number: int, source: Stamps) -> None:
 
 
 def _maps(folder: Path, number: int, source: Stamps) -> tuple[np.ndarray | None, ...]:
-    """image, variance and psf, read-only."""
+    """Image, variance, psf and mask, read-only."""
     return tuple(
-        np.load(folder / _name(number, name), mmap_mode="r") if name in source.array_names else None
-        for name in ("image", "variance", "psf")
+        np.load(folder / _name(number, name), mmap_mode="r") if name in source.array_names else None for name in _ARRAYS
     )

@@ -84,6 +84,8 @@ class StampLayout:
     """(height, width) of PSF images; None: no PSF is stored."""
     variance: bool = False
     """Whether variance images are stored."""
+    mask: bool = False
+    """Whether masks are stored, uint32 of `MaskBit`."""
     layers: tuple[str, ...] = ()
     """Layers of the truth of every pixel, (layer, y, x) float16, NaN where it is unknown."""
 
@@ -101,11 +103,12 @@ class StampLayout:
         """Name -> layout of each array."""
         shapes: dict[str, tuple[int, ...]] = {"image": (len(self.bands), *self.size)}
         shapes |= {"variance": shapes["image"]} if self.variance else {}
+        shapes |= {"mask": shapes["image"]} if self.mask else {}
         shapes |= {"psf": (len(self.bands), *self.psf_size)} if self.psf_size else {}
         shapes |= {"truth": (len(self.layers), *self.size)} if self.layers else {}
         fitting = max(1, min(self.rows, _INNER_BYTES // max(1, self._stamp_bytes)))
         chunk = int(np.gcd(self.rows, 2 ** int(np.log2(fitting))))
-        types = {"image": self.dtype, "truth": "float16"}
+        types = {"image": self.dtype, "truth": "float16", "mask": "uint32"}
         return {
             name: ArrayLayout(
                 _DIMENSIONS.get(name, ("object", "band", "y", "x")),
@@ -133,6 +136,7 @@ class Stamps(Store):
         self.pixel_scales = None if self.pixel_scale is None else (self.pixel_scale, self.pixel_scale)
         """Smallest and largest arcsec per pixel, as of a Survey: they are one; None where unknown."""
         self.has_variance = "variance" in self.array_names
+        self.has_mask = "mask" in self.array_names
         self.has_psf = "psf" in self.array_names
         self.has_truth = "truth" in self.array_names
         self.layers: tuple[str, ...] = tuple(metadata.get("layers", ()))
@@ -226,7 +230,11 @@ class Stamps(Store):
 
     @property
     def _pixel_names(self) -> list[str]:
-        return [name for name in self.array_names if name != "truth"]
+        return [name for name in self.array_names if name not in ("truth", "mask")]
+
+    def read_mask(self, index: int) -> np.ndarray | None:
+        """One block's masks, (n, band, y, x) uint32 of `MaskBit`, as `read_block`; None where none are stored."""
+        return self._read_array(index, "mask") if self.has_mask else None
 
     def read_truth(self, index: int) -> np.ndarray:
         """One block's truth of pixels, (n, layer, y, x) float16, as `read_block`.
@@ -260,22 +268,27 @@ class Stamps(Store):
 
     def read_rows(self, numbers: ArrayLike) -> Pixels:
         """Stamps by number, in the order given; reads only the inner chunks that hold them."""
+        found = self._read_numbers(numbers, self._pixel_names)
+        return found["image"], found.get("variance"), found.get("psf")
+
+    def read_masks(self, numbers: ArrayLike) -> np.ndarray | None:
+        """Masks by number, as `read_rows`; None where none are stored."""
+        return self._read_numbers(numbers, ["mask"])["mask"] if self.has_mask else None
+
+    def _read_numbers(self, numbers: ArrayLike, names: Sequence[str]) -> dict[str, np.ndarray]:
         wanted = np.asarray(numbers, np.int64).ravel()
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.count):
             raise InputError(f"stamp numbers must be 0 to {self.count - 1}")
         blocks = self.units()
         owner = np.searchsorted([block.stop for block in blocks], wanted, side="right")
-        out = {
-            name: np.empty((wanted.size, *self.array(name).shape[1:]), self.array(name).dtype)
-            for name in self._pixel_names
-        }
+        out = {name: np.empty((wanted.size, *self.array(name).shape[1:]), self.array(name).dtype) for name in names}
         for number in np.unique(owner):
             block, chosen = blocks[number], np.flatnonzero(owner == number)
             rows = wanted[chosen] - block.start + block.index * self.block
             unique, back = np.unique(rows, return_inverse=True)
             for name, values in out.items():
                 values[chosen] = self._rows(name, block, unique)[back]
-        return out["image"], out.get("variance"), out.get("psf")
+        return out
 
     def _rows(self, name: str, block: StampBlock, rows: np.ndarray) -> np.ndarray:
         array = self.array(name)
@@ -294,11 +307,12 @@ class Stamps(Store):
         variance: np.ndarray | None = None,
         psf: np.ndarray | None = None,
         truth: np.ndarray | None = None,
+        mask: np.ndarray | None = None,
     ) -> str:
         """Write one reserved block's pixels and return their checksum; it exists once `commit_objects` lists it."""
         given = {"image": image, "variance": variance, "psf": psf}
-        if truth is not None or self.has_truth:
-            given["truth"] = truth
+        given |= {"truth": truth} if truth is not None or self.has_truth else {}
+        given |= {"mask": mask} if mask is not None or self.has_mask else {}
         for name, values in given.items():
             if (values is not None) != (name in self.array_names):
                 raise InputError(f"these stamps were created {'with' if values is None else 'without'} {name}")

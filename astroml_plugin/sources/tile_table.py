@@ -253,6 +253,14 @@ class TileTable:
         self.__dict__.pop("zero_points", None)
 
 
+def on_sky(info: TileInfo, wcs: Wcs | None, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right ascension, declination (n,) in degrees and `Cutouts.jacobian` of parent pixels; NaN without a WCS."""
+    if wcs is None or not len(x):
+        return np.full(len(x), np.nan), np.full(len(x), np.nan), np.full((len(x), 2, 2), np.nan)
+    local_x, local_y = x - info.outer.x0, y - info.outer.y0
+    return *wcs.to_sky(local_x, local_y), wcs.jacobian(local_x, local_y)
+
+
 def tile_name(image: str, row: int, column: int) -> str:
     """Name of a tile and of its unit."""
     return f"{image}_r{row}_c{column}"

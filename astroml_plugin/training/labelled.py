@@ -83,6 +83,7 @@ class LabelledStamps:
         """The stamps of a block that are among `rows` (sorted), in order, on the CPU."""
         source = self.sources[block.source]
         image, variance, psf = source.read_block(block.index)
+        mask = source.read_mask(block.index)
         chosen = np.ix_(block.members(rows) - block.start, np.array(band_index(source.bands, bands)))
         return from_stamps(
             image[chosen],
@@ -91,7 +92,7 @@ class LabelledStamps:
             bands=bands,
             pixel_scale=source.pixel_scale,
             zero_points=[source.zero_points[place] for place in band_index(source.bands, bands)],
-        )
+        ).masked(None if mask is None else mask[chosen])
 
     def read_truth(self, block: Block, rows: np.ndarray, layers: Sequence[str]) -> Tensor:
         """(n, layer, y, x) float16 truth of the pixels of the same stamps.
@@ -114,15 +115,20 @@ class LabelledStamps:
         for number, source in enumerate(self.sources):
             inside = chosen[(chosen >= first) & (chosen < first + source.count)] - first
             if len(inside):
-                pixels = self.pixels(number, inside)
+                pixels, mask = self.pixels(number, inside), self.masks(number, inside)
                 unit = source.zero_points
-                parts.append(from_stamps(*pixels, bands=source.bands, pixel_scale=source.pixel_scale, zero_points=unit))
+                stamps = from_stamps(*pixels, bands=source.bands, pixel_scale=source.pixel_scale, zero_points=unit)
+                parts.append(stamps.masked(mask))
             first += source.count
         return Cutouts.concatenate(parts)
 
     def pixels(self, source: int, rows: np.ndarray) -> Pixels:
         """image, variance, psf (n, band, y, x) of some stamps of one source, by their numbers in it."""
         return self.sources[source].read_rows(rows)
+
+    def masks(self, source: int, rows: np.ndarray) -> np.ndarray | None:
+        """Masks (n, band, y, x) uint32 of the same stamps; None where the source has none."""
+        return self.sources[source].read_masks(rows)
 
     def split(self, settings: SplitSettings, usable: np.ndarray) -> dict[str, np.ndarray]:
         """Split name -> sorted row numbers of the usable objects, (n,) bool; see `splits.divide`."""

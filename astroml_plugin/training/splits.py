@@ -14,10 +14,13 @@ from astroml_plugin.core.hashing import id_fractions
 from astroml_plugin.core.settings import refuse_choices, to_mapping
 from astroml_plugin.sky.duplicates import leaked_rows, place_groups
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, healpix29
+from astroml_plugin.sources.labels import label_column
 
 SPLITS = ("train", "validation", "test")
 _UNUSED = len(SPLITS)
 """Split number of an object that is in no split."""
+_ONCE_DEFAULT = "split"
+"""Name of the column in cards of bundles whose data had no such column."""
 _FOLD_SEED, _LIMIT_SEED = 1_000_003, 2_000_003
 _REMEDY = "a leak: remove the repeats, or let leaks = 'drop' in [split] keep each on its first side"
 _LEAKS = {
@@ -37,8 +40,8 @@ class SplitSettings:
     """Fractions of the objects in train, validation and test; they sum to 1."""
     seed: int = 0
     """Another seed gives another division."""
-    column: str = "split"
-    """A label column with train, validation or test; it goes first where the data have one."""
+    column: str = ""
+    """A label column with train, validation or test, which goes first; "" for none: a column never divides unasked."""
     by: str = "object"
     """"object" hashes ids; "sky" hashes regions of the sky, so that neighbours, and whatever varies slowly over a
     survey, are in one split."""
@@ -129,6 +132,8 @@ def _split_numbers(objects: Objects, settings: SplitSettings) -> np.ndarray:
                 f'(column = "" for none)'
             )
         return _numbers_in_column(objects.labels[settings.column], settings.column)
+    if settings.column not in ("", _ONCE_DEFAULT):
+        label_column(objects.labels, settings.column)  # says which columns there are
     keys = _ids(objects) if settings.by == "object" else _regions(objects.positions, settings.region_order)
     fraction = id_fractions(keys, settings.seed)
     if not settings.folds:

@@ -22,6 +22,7 @@ ROOMS = {
     "training": "splits, fitting, checkpoints, bundles",
     "simulation": "skies and stamps with truth",
     "labelling": "scoring by eye, active learning",
+    "cutting": "stamps cut from a survey",
     "tasks": "one folder per science: columns, loss, metrics",
     "evaluation": "metrics, calibration, baselines, reports",
     "catalog": "schema, parts, queries, ranking",

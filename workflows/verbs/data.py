@@ -77,6 +77,23 @@ def _generate(options: argparse.Namespace) -> int:
     return finish(options, result, line)
 
 
+def _cutouts(options: argparse.Namespace) -> int:
+    with Reporter() as report:
+        result = call(options, progress=report)
+    for warning in result.warnings:
+        complain(f"warning: {warning}", DONE)
+    if result.unplaced:
+        complain(f"warning: {result.unplaced} objects are on no tile: they are listed in {result.unplaced_at}", DONE)
+    for what, reason in result.failed:
+        complain(f"{what} failed: {reason}", SOME_FAILED)
+    rate = result.rows / result.seconds if result.seconds else 0.0
+    line = (
+        f"cut {result.rows} stamps of {result.size} x {result.size} px ({result.rows_skipped} there already) from "
+        f"{result.tiles} tiles into {result.out} in {result.seconds:.1f} s, {rate:,.0f} stamps/s"
+    )
+    return finish(options, result, line, SOME_FAILED if result.failed else DONE)
+
+
 _IN_CHANGES = "single settings of it stand in the file of --settings"
 
 VERBS = {
@@ -107,6 +124,14 @@ VERBS = {
         "--out sky --kind survey --count 4 --seed 7",
         flags={"changes": "--settings"},
         hidden={"population": _IN_CHANGES, "camera": _IN_CHANGES},
+    ),
+    "cutouts": Verb(
+        _cutouts,
+        "workflows.cutouts:cutouts",
+        "Stamps with PSF, variance, mask, ids and labels, cut from a survey.",
+        "survey.zarr --objects objects.parquet --out stamps.zarr --size 64",
+        flags={"table": "--objects", "format": "--objects-format"},
+        hidden={"extend": "a second table goes into the same store as it is"},
     ),
     "generate": Verb(
         _generate,

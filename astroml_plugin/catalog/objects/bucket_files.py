@@ -77,3 +77,18 @@ def read_range(url: str, column: str, low: int, high: int) -> pa.Table:
         table = file.read_row_groups(wanted)
     values = table[column]
     return table.filter(pc.and_(pc.greater_equal(values, int(low)), pc.less_equal(values, int(high))))
+
+
+def primary_rows(url: str, index: pa.Table) -> dict[str, int]:
+    """Unit -> rows that are primary, by one column of every file that the index of a finished build names."""
+    found: dict[str, int] = {}
+    for name in pc.unique(index["file"]).to_pylist():
+        with open_parquet(storage.join(url, name)) as file:
+            groups: dict[int, Any] = {}
+            for entry in index.filter(pc.equal(index["file"], name)).to_pylist():
+                group = entry["group"]
+                if group not in groups:
+                    groups = {group: file.read_row_group(group, ["primary"])["primary"].to_numpy()}
+                rows = groups[group][entry["offset"] : entry["offset"] + entry["rows"]]
+                found[entry["unit"]] = int(rows.sum())
+    return found

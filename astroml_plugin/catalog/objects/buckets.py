@@ -25,9 +25,11 @@ from astroml_plugin.catalog.objects.bucket_files import (
     checked_chunks,
     encode_groups,
     is_damage,
+    primary_rows,
     read_range,
     row_groups,
 )
+from astroml_plugin.catalog.objects.carried import names_in, typed, widest, word_kinds
 from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, OBJECT_SCHEMA, ObjectSettings
 from astroml_plugin.catalog.objects.given import GivenTable, chunk_digest, content_digest
 from astroml_plugin.catalog.objects.placing import PLACED_SCHEMA, Placer
@@ -156,7 +158,10 @@ class ObjectBuckets:
         return {unit: (rows, digest) for unit, rows, digest in zip(*columns, strict=True)}
 
     def read(self, unit: str) -> pa.Table:
-        """Rows of one unit: object_id, image, x, y, ra, dec (null without a WCS), primary, duplicate; by object_id."""
+        """Rows of one unit: object_id, image, x, y, ra, dec (null without a WCS), primary, duplicate; by object_id.
+
+        Columns that came along follow, see `carried.carried`.
+        """
         number = pc.index(self._index["unit"], unit).as_py()
         if number < 0:
             return _with_image(UNIT_SCHEMA.empty_table(), "")
@@ -173,6 +178,10 @@ class ObjectBuckets:
         if not right:
             raise bad_bucket(self.url, entry["file"], "its rows are others than were written")
         return _with_image(table, entry["image"])
+
+    def primaries(self) -> dict[str, int]:
+        """Unit -> rows that are primary, for units with objects; reads one column, file after file."""
+        return primary_rows(self.url, self._index)
 
     def unplaced(self) -> pa.Table:
         """Objects that no unit owns: object_id, image, x, y, ra, dec, reason."""
@@ -255,8 +264,10 @@ class _Build:
         return chunks
 
     def _place_chunk(self, placer: Placer, table: pa.Table, start: int, name: str, number: int) -> dict[str, Any]:
-        placed, unplaced = placer.place(table, start)
+        placed, unplaced = placer.place(table.select(OBJECT_SCHEMA.names), start)
         placed = placed.sort_by([("tile", "ascending"), ("row", "ascending")])
+        for along in names_in(table):
+            placed = placed.append_column(table.field(along), table[along].take(pc.subtract(placed["row"], start)))
         ids = np.asarray(table["object_id"].to_numpy())
         bucket = ((ids.astype(np.uint64) * GOLDEN) >> np.uint64(56)).astype(np.uint8)  # hash of each id, 0 … 255
         order = np.lexsort([ids, bucket])
@@ -265,7 +276,7 @@ class _Build:
         storage.write_table(self.at(name + ".ids.parquet"), spilled, row_group_size=GROUP)
         storage.write_table(self.at(name + ".unplaced.parquet"), unplaced)
         info = {"name": name, "rows": table.num_rows, "placed": placed.num_rows, "unplaced": unplaced.num_rows}
-        info |= {"table": number, "content": chunk_digest(table)}
+        info |= {"table": number, "content": chunk_digest(table), "words": word_kinds(table)}
         storage.write_json(self.at(name + ".json"), info)
         return info
 
@@ -329,7 +340,8 @@ class _Build:
     ) -> pa.Table:
         """Write the sorted rows of a range of tiles; returns their index."""
         parts = [read_range(self.at(c["name"] + ".placed.parquet"), "tile", low, high) for c in chunks]
-        table = pa.concat_tables(parts)
+        kinds = widest([c.get("words", {}) for c in chunks])
+        table = pa.concat_tables([typed(part, kinds) for part in parts], promote_options="permissive")
         order = [(name, "ascending") for name in ("tile", "object_id", "x", "y", "row")]
         table = table.take(pc.sort_indices(table, sort_keys=order)).combine_chunks()
         ids = table["object_id"].to_numpy()
@@ -346,7 +358,9 @@ class _Build:
                 unit, image = names[tile]
                 digest = _digest(table.slice(start, stop - start), image)
                 entries.append([unit, image, tile, file, group, start - first, stop - start, digest])
-        body = table.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
+        along = [table.schema.field(name) for name in names_in(table)]
+        schema = pa.schema([*UNIT_SCHEMA, *along])
+        body = table.select(schema.names).cast(schema)
         storage.write_atomic(self.at(file), encode_groups(body, [(g[0][0], g[-1][1]) for g in groups]))
         return pa.Table.from_pylist([dict(zip(INDEX_SCHEMA.names, entry)) for entry in entries], schema=INDEX_SCHEMA)
 

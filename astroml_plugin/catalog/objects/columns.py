@@ -14,6 +14,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from astroml_plugin.catalog.objects.angles import degrees, factor, floats
+from astroml_plugin.catalog.objects.carried import chosen, with_carried
 from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable, rechunk
 from astroml_plugin.catalog.objects.readers import open_tables
 from astroml_plugin.catalog.schema import without_dictionary
@@ -117,8 +118,16 @@ def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
     return pairs
 
 
-def read_chunks(url: str, settings: ObjectSettings | None = None, rows: int = CHUNK_ROWS) -> Iterator[pa.Table]:
-    """Objects of a table, at most `rows` at a time, with the columns of OBJECT_SCHEMA.
+def read_chunks(
+    url: str, settings: ObjectSettings | None = None, rows: int = CHUNK_ROWS, carry: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """Objects of a table, at most `rows` at a time, with the columns of OBJECT_SCHEMA and those that come along.
+
+    Args:
+        url: path or URL.
+        settings: how to read it.
+        rows: at most so many at a time.
+        carry: further columns, see `carried.chosen`.
 
     Raises:
         InputError: no such table, no rows, no positions, no ids, or ids that int64 cannot hold exactly.
@@ -127,20 +136,23 @@ def read_chunks(url: str, settings: ObjectSettings | None = None, rows: int = CH
     place = storage.redact(url)
     found = False
     with open_tables(url, settings.format, settings.objects_table) as tables:
-        for chunk in rechunk(_read(_usable(tables, settings, place), place, rows), rows):
+        for chunk in rechunk(_read(_usable(tables, settings, place), place, rows, carry), rows):
             found = True
             yield chunk
     if not found:
         raise InputError(f"the objects table {place} has no rows")
 
 
-def _read(tables: Sequence[tuple[RawTable, _Choice]], place: str, rows: int) -> Iterator[pa.Table]:
+def _read(
+    tables: Sequence[tuple[RawTable, _Choice]], place: str, rows: int, carry: Sequence[str]
+) -> Iterator[pa.Table]:
     start = 0
     for raw, choice in tables:
         wanted = [name for name in (choice.object_id, choice.first, choice.second, choice.image) if name is not None]
-        for chunk in raw.chunks(list(dict.fromkeys(wanted)), rows):
+        along = chosen(raw, carry, wanted, place)
+        for chunk in raw.chunks(list(dict.fromkeys([*wanted, *along])), rows):
             if chunk.num_rows:
-                yield _objects(chunk, choice, start, place)
+                yield with_carried(_objects(chunk, choice, start, place), chunk, along, words=raw.words)
             start += chunk.num_rows
 
 
@@ -189,11 +201,11 @@ def _choose(raw: RawTable, settings: ObjectSettings, place: str) -> _Choice:
     origin = settings.pixel_origin if settings.pixel_origin is not None else int(first.upper().endswith("_IMAGE"))
     if origin not in (0, 1):
         raise InputError(f"pixel origin {origin}: use 0 or 1")
-    chosen = (None if number else found["object_id"], first, second, found["image"])
-    twice = [name for name in chosen if name is not None and raw.names.count(name) > 1]
+    columns = (None if number else found["object_id"], first, second, found["image"])
+    twice = [name for name in columns if name is not None and raw.names.count(name) > 1]
     if twice:
         raise InputError(f"{place} has two columns named {twice[0]}: rename one of them")
-    return _Choice(chosen[0], frame, first, second, chosen[3], origin, (units.get(first), units.get(second)))
+    return _Choice(columns[0], frame, first, second, columns[3], origin, (units.get(first), units.get(second)))
 
 
 def _with_units(mapping: dict[str, str], raw: RawTable) -> tuple[dict[str, str], dict[str, str]]:

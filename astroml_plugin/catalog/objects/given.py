@@ -28,6 +28,8 @@ class GivenTable:
     """Path or URL; a local path is absolute."""
     settings: ObjectSettings = field(default_factory=ObjectSettings)
     """How to read it."""
+    carry: tuple[str, ...] = ()
+    """Further columns that come along with the objects, see `carried.chosen`."""
 
     @property
     def name(self) -> str:
@@ -36,11 +38,12 @@ class GivenTable:
 
     def identity(self) -> list[Any]:
         """Plain values that change when the table or the way to read it does."""
-        return [_file_identity(self.url), self.settings.identity()]
+        known = [_file_identity(self.url), self.settings.identity()]
+        return [*known, list(self.carry)] if self.carry else known
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[pa.Table]:
         """Chunks of its objects, see `read_chunks`."""
-        return read_chunks(self.url, self.settings, rows)
+        return read_chunks(self.url, self.settings, rows, self.carry)
 
 
 @dataclass(frozen=True)

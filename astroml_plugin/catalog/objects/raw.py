@@ -39,6 +39,8 @@ class RawTable:
     """Name of its file, where a pattern named several."""
     hints: Mapping[str, str] = field(default_factory=dict)
     """Our names -> its columns, where the file says which they are."""
+    words: bool = False
+    """Whether the file is text: all columns are words then."""
 
     @property
     def called(self) -> str:
@@ -72,12 +74,12 @@ def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         held.append(table)
         count += table.num_rows
         if count >= rows:
-            joined = pa.concat_tables(held)
+            joined = pa.concat_tables(held, promote_options="permissive")
             whole = count - count % rows
             yield from (joined.slice(start, rows) for start in range(0, whole, rows))
             held, count = [joined.slice(whole)], count - whole
     if count:
-        yield pa.concat_tables(held)
+        yield pa.concat_tables(held, promote_options="permissive")
 
 
 def arrow_column(values: np.ndarray, name: str, null: Any = None, mask: Any = None) -> pa.Array:

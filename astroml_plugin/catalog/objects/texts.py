@@ -57,7 +57,7 @@ def open_text(url: str) -> Iterator[list[RawTable]]:
     with local_file(url) as path:
         head = _read_head(path)
         read = _by_blanks if head.delimiter == " " else _by_delimiter
-        yield [RawTable(head.names, lambda c, r: read(path, head, c, r), head.units, head.kinds)]
+        yield [RawTable(head.names, lambda c, r: read(path, head, c, r), head.units, head.kinds, words=True)]
 
 
 def _by_delimiter(path: Path, head: _Head, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:

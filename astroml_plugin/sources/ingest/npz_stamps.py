@@ -24,7 +24,7 @@ from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.stamps import StampLayout, Stamps
 
 _LARGEST_PSF = 1024
-_PARTS = ("images", "psf", "variance", "bands", "pixel_scale", "zero_point")
+_PARTS = ("images", "psf", "variance", "mask_bits", "bands", "pixel_scale", "zero_point")
 _LARGEST_STAMP, _LARGEST_LABEL = 2**28, 2**16
 """Bytes of one object's image, and of one of its labels, at most."""
 
@@ -61,6 +61,8 @@ class _Content:
     """Letters n, y, x and perhaps c: the axes of `images`."""
     variance: NpzArray | None
     psf: NpzArray | None
+    mask: NpzArray | None
+    """Bits of `MaskBit`, of the images' shape."""
     bands: tuple[str, ...]
     pixel_scale: float | None
     zero_points: tuple[float, ...]
@@ -88,7 +90,7 @@ class _Content:
         _refuse_wide(url, parts)
         images = parts["images"]
         layout = _checked_layout(url, images, options.layout)
-        for name in ("images", "variance", "psf"):
+        for name in ("images", "variance", "psf", "mask_bits"):
             if name in parts:
                 _check_pixels(url, name, parts[name], images, layout)
         per_object = {
@@ -107,6 +109,7 @@ class _Content:
             layout=layout,
             variance=parts.get("variance"),
             psf=parts.get("psf"),
+            mask=parts.get("mask_bits"),
             bands=bands,
             pixel_scale=scale,
             zero_points=zero_points,
@@ -131,6 +134,7 @@ class _Content:
             zero_points=self.zero_points,
             psf_size=None if self.psf is None else (self.psf.shape[-2], self.psf.shape[-1]),
             variance=self.variance is not None,
+            mask=self.mask is not None,
         )
         return Stamps.create(out, layout)
 
@@ -138,9 +142,12 @@ class _Content:
         """InputError when the store at hand holds stamps of another kind."""
         size = tuple(self.images.shape[self.layout.index(axis)] for axis in "yx")
         unknown = (None,) * len(self.bands)
-        mine = (self.bands, size, self.variance is not None, self.psf is not None, self.zero_points or unknown)
-        theirs = (stamps.bands, stamps.size, stamps.has_variance, stamps.has_psf, stamps.zero_points)
-        for name, a, b in zip(("bands", "size", "variance", "psf", "zero points"), mine, theirs, strict=True):
+        given = (self.variance is not None, self.psf is not None, self.mask is not None)
+        mine = (self.bands, size, *given, self.zero_points or unknown)
+        held = (stamps.has_variance, stamps.has_psf, stamps.has_mask)
+        theirs = (stamps.bands, stamps.size, *held, stamps.zero_points)
+        names = ("bands", "size", "variance", "psf", "mask_bits", "zero points")
+        for name, a, b in zip(names, mine, theirs, strict=True):
             if a != b:
                 raise InputError(
                     f"{storage.redact(stamps.url)} has {name} {b}, {storage.redact(self.url)} {a}: use a new output"
@@ -207,11 +214,14 @@ def _check_pixels(url: str, name: str, array: NpzArray, images: NpzArray, layout
     fits = {
         "images": True,
         "variance": array.shape == images.shape,
+        "mask_bits": array.shape == images.shape and array.dtype.kind in "iu",
         "psf": array.shape[:1] == (count,)
         and (len(array.shape) == 3 or (len(array.shape) == 4 and array.shape[1] == bands)),
     }
     if not fits[name]:
-        wanted = f"{images.shape}" if name == "variance" else f"({count}, y, x) or ({count}, {bands}, y, x)"
+        wanted = (
+            f"{images.shape}" if name in ("variance", "mask_bits") else f"({count}, y, x) or ({count}, {bands}, y, x)"
+        )
         raise InputError(f"{shown}: array {name} has shape {array.shape}, {wanted} fits the images")
     if name == "psf" and max(array.shape[-2:]) > _LARGEST_PSF:
         raise InputError(f"{shown}: PSFs of {array.shape[-2:]} pixels are refused, cut them to {_LARGEST_PSF} at most")
@@ -267,7 +277,8 @@ def _stream(
 ) -> IngestResult:
     """Read every array block by block, in step, and write the blocks that are missing."""
     missing, rows, size = record.missing(stamps), 0, 0
-    readers = {"images": content.images, "variance": content.variance, "psf": content.psf, **content.columns}
+    readers = {"images": content.images, "variance": content.variance, "psf": content.psf, "mask_bits": content.mask}
+    readers |= content.columns
     readers["zero_point"] = content.unit
     with contextlib.ExitStack() as stack:
         blocks = {name: stack.enter_context(array.blocks(stamps.block)) for name, array in readers.items() if array}
@@ -291,6 +302,7 @@ def _stream(
 def _write_block(stamps: Stamps, content: _Content, index: int, first: int, values: dict[str, Array]) -> None:
     image = content.cut(values.pop("images"))
     variance, psf = values.pop("variance", None), values.pop("psf", None)
+    mask = values.pop("mask_bits", None)
     spread = None if variance is None else content.cut(variance)
     if (zero_points := values.pop("zero_point", None)) is not None:
         image, spread = content.in_nanojansky(image, spread, zero_points)
@@ -304,6 +316,7 @@ def _write_block(stamps: Stamps, content: _Content, index: int, first: int, valu
             as_float32(image, f"the images of {shown}") if stamps.dtype == np.float32 else image.astype(stamps.dtype),
             None if spread is None else as_float32(spread, f"the variance of {shown}"),
             None if psf is None else content.cut_psf(psf),
+            mask=None if mask is None else content.cut(mask).astype(np.uint32),
         )
         stamps.commit_objects(index, pa.table(table), checksum)
     except OSError as error:

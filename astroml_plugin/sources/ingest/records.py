@@ -55,11 +55,11 @@ def refuse_changed(stamps: Stamps, url: str) -> None:
             )
 
 
-def reserve(stamps: Stamps, identity: str, url: str, count: int) -> SourceRecord:
-    """Make room for `count` stamps and record where."""
+def reserve(stamps: Stamps, identity: str, url: str, count: int, blocks: int | None = None) -> SourceRecord:
+    """Make room for `count` stamps and record where; `blocks` where not every block but the last is full."""
     if count < 1:
         raise InputError(f"{storage.redact(url)} holds no stamps")
-    blocks = -(-count // stamps.block)
+    blocks = -(-count // stamps.block) if blocks is None else blocks
     record = SourceRecord(storage.redact(url), stamps.reserve(blocks), blocks, count)
     storage.write_json(_record_url(stamps, identity), asdict(record))
     return record
