@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike, fspath
 from typing import Any
 
 from astroml_plugin.core.description import Descriptions
@@ -18,14 +20,15 @@ from astroml_plugin.sources.ingest import (
     ingest_fits,
     ingest_stamps,
 )
+from astroml_plugin.sources.ingest.in_memory import as_list, given_images, is_from_python, is_scene
 
 __all__ = ["IngestOptions", "dry_run", "ingest"]
 
 
 def ingest(
-    inputs: Sequence[str] | str,
+    inputs: Sequence[str | PathLike[str] | Any] | str | Any,
     *,
-    out: str,
+    out: str | PathLike[str],
     options: IngestOptions | None = None,
     client: Any = None,
     progress: Progress | None = None,
@@ -35,7 +38,8 @@ def ingest(
 
     Args:
         inputs: FITS files, folders, `*` patterns or URLs; .npz archives; or one folder of pictures (with `table`).
-            Several bands of one field are as many files in the order of `bands` ("-" for a band it lacks).
+            Several bands of one field are as many files in the order of `bands` ("-" for a band it lacks). From Python
+            also an HDUList, CCDData, NDData, an array, (array, WCS), or a list of these.
         out: the store; made when it is not there, added to when it is.
         options: how files are read and cut.
         client: Dask client, or what `cluster.connect` takes; default threads of this process.
@@ -47,22 +51,29 @@ def ingest(
         InputError: bad files, an unknown option, or an output with other settings.
     """
     chosen = with_changes(IngestOptions, options, _parsed(changes), "the options of ingest")
-    urls = [inputs] if isinstance(inputs, str) else list(inputs)
-    archives = [url for url in urls if url.lower().endswith(".npz")]
-    if chosen.table is None and not urls:
+    items, out = as_list(inputs), fspath(out)
+    if chosen.table is None and not items:
         raise InputError("nothing to ingest: name FITS files, .npz archives, or a folder with --table")
-    if chosen.table is None and not archives:
-        return ingest_fits(expand(urls), out, chosen, client, progress)
-    if archives and len(archives) < len(urls):
-        raise InputError("FITS files and .npz archives cannot go into one store: ingest them apart")
-    return ingest_stamps(urls, out, chosen, client, progress)
+    archives = [item for item in items if _is_archive(item)]
+    scenes = [] if chosen.table is not None else [item for item in archives if is_scene(fspath(item))]
+    if chosen.table is None and len(scenes) == len(archives):
+        with given_images(items, out, chosen.bands) as given:
+            named = chosen if given.bands is None else replace(chosen, bands=given.bands)
+            return ingest_fits(expand(given.urls), out, named, client, progress)
+    if scenes or any(map(is_from_python, items)) or (archives and len(archives) < len(items)):
+        raise InputError("images and archives of stamps cannot go into one store: ingest them apart")
+    return ingest_stamps([fspath(item) for item in items], out, chosen, client, progress)
 
 
-def dry_run(inputs: Sequence[str] | str, *, options: IngestOptions | None = None, **changes: Any) -> Descriptions:
+def _is_archive(item: Any) -> bool:
+    return not is_from_python(item) and fspath(item).lower().endswith(".npz")
+
+
+def dry_run(inputs: Any, *, options: IngestOptions | None = None, **changes: Any) -> Descriptions:
     """Describe what `ingest` would take each file and plane for; nothing is written.
 
     Args:
-        inputs: as in `ingest`; "-" is passed over.
+        inputs: files as in `ingest`; "-" is passed over.
         options: as in `ingest`.
         changes: single fields of the options by name.
 
@@ -70,7 +81,10 @@ def dry_run(inputs: Sequence[str] | str, *, options: IngestOptions | None = None
         InputError: a file that is not there or cannot be read, or an unknown option.
     """
     chosen = with_changes(IngestOptions, options, _parsed(changes), "the options of ingest")
-    urls = [inputs] if isinstance(inputs, str) else list(inputs)
+    items = as_list(inputs)
+    if any(map(is_from_python, items)):
+        raise InputError("a dry run looks at files: write the image to one, or ingest it")
+    urls = [fspath(item) for item in items]
     archives = [url for url in urls if url.lower().endswith(".npz")]
     files = expand([url for url in urls if url not in archives and url != "-"])
     return Descriptions([*(describe_npz(url) for url in archives), *(describe_fits(url, chosen) for url in files)])

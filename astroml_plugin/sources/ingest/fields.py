@@ -11,6 +11,7 @@ from types import MappingProxyType
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sources.ingest.exposures import COMPANIONS, companion, needed
+from astroml_plugin.sources.ingest.in_memory import content_of
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.words import MASK, VARIANCE, WEIGHT, file_key, read_file_name
@@ -146,7 +147,9 @@ def _identities(urls: Iterable[str]) -> dict[str, list[object]]:
 
 
 def file_identity(url: str) -> list[object]:
-    """[url, size, modified] of a file; InputError when it is not there."""
+    """[url, size, modified] of a file, the content of one made from Python; InputError when it is not there."""
+    if (content := content_of(url)) is not None:
+        return content
     try:
         if storage.is_local(url):
             status = storage.local_path(url).stat()
