@@ -190,3 +190,17 @@ def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ModelBundle.load("tiny").name == "small"
     with pytest.raises(InputError, match=r"no bundle at huge .*; bundles that ship: tiny"):
         ModelBundle.load("huge")
+
+
+@pytest.mark.parametrize("card", [{}, [], None, {"format": None}, {"format": "1"}])
+def test_a_card_without_a_format_is_damaged_and_not_newer(folder: Path, card: object) -> None:
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"card.json of bundle .* is damaged .*: get the bundle again"):
+        ModelBundle.load(folder)
+
+
+def test_pins_in_capitals_and_pins_that_are_too_short(folder: Path) -> None:
+    sha256 = ModelBundle.load(folder).sha256
+    assert ModelBundle.load(f"{folder}@{sha256.upper()}").sha256 == sha256
+    with pytest.raises(InputError, match="a pin is @ and 12 to 64 digits"):
+        ModelBundle.load(f"{folder}@{sha256[:6]}")

@@ -126,6 +126,9 @@ def test_a_part_that_is_another_one_is_told_and_moved(
     catalog: Catalog, harm: Callable[[Catalog], None], units: int, what: str
 ) -> None:
     harm(catalog)
+    if harm is not rewrite:
+        with pytest.raises(CorruptError, match=rf"{what} .*put the right one back, or run `astroml-plugin verify"):
+            everything(catalog)
     with pytest.raises(CorruptError, match=what):
         compact(catalog)
     damages = verify(catalog.url, repair=True).damages
@@ -141,6 +144,8 @@ def test_a_merged_file_under_another_name_is_told(catalog: Catalog) -> None:
     compact(catalog)
     (file,) = files(catalog)
     file.rename(file.with_name("0" * 24 + ".parquet"))
+    with pytest.raises(CorruptError, match="other units than its name says"):
+        everything(catalog)
     assert any("other units than its name" in damage.what for damage in verify(catalog.url).damages)
 
 

@@ -164,3 +164,11 @@ def test_the_verb_prints_what_is_wrong(catalog: Catalog, capfd: pytest.CaptureFi
     out, err = capfd.readouterr()
     assert json.loads(out)["damages"][0]["rows"] == ROWS
     assert "damaged: parts/" in err
+
+
+@pytest.mark.parametrize("held", [b"", b"\0" * 4000, b"hello" * 100])
+def test_an_emptied_part_names_the_remedy(catalog: Catalog, held: bytes) -> None:
+    files(catalog)[1].write_bytes(held)
+    with pytest.raises(CorruptError, match=r"cannot be read .*run `astroml-plugin verify CATALOG --repair`"):
+        everything(catalog)
+    assert not verify(catalog.url).is_whole

@@ -11,9 +11,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 from catalogs import DECLARED, IDENTITY, small_catalog, unit_rows
 
@@ -22,7 +24,10 @@ from astroml_plugin.catalog.checking import verify
 from astroml_plugin.catalog.query import query
 from astroml_plugin.core import storage, web
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.survey import Survey
 from workflows.cli import main
+from workflows.ingest import ingest
 
 
 class Server(SimpleHTTPRequestHandler):
@@ -227,3 +232,24 @@ def test_the_index_follows_every_change(tmp_path: Path) -> None:
     assert [(damage.path, damage.mended) for damage in verify(catalog.url).damages] == [("index.json", False)]
     assert verify(catalog.url, repair=True).is_whole
     assert verify(catalog.url).damages == ()
+
+
+def test_archives_and_images_come_from_servers_that_give_no_parts(served: Served, tmp_path: Path) -> None:
+    """Such servers answer a request for some bytes with the whole file: it was cut into the wrong pixels."""
+    folder, url, _ = served
+    pixels = np.random.default_rng(1).normal(size=(40, 50)).astype("f4")
+    fits.PrimaryHDU(pixels).writeto(folder / "a.fits")
+    np.savez(folder / "a.npz", images=np.broadcast_to(pixels, (3, 40, 50)))
+    ingest(f"HTTP{url[4:]}/a.npz?token=x#y", out=str(tmp_path / "stamps.zarr"))
+    np.testing.assert_array_equal(Stamps.open(str(tmp_path / "stamps.zarr")).read_images(0)[2, 0], pixels)
+    ingest(f"{url}/a.fits?token=x", out=str(tmp_path / "survey.zarr"), halo=2)
+    survey = Survey.open(str(tmp_path / "survey.zarr"))
+    info = next(iter(survey.iter_tiles()))
+    tile, box, outer = survey.read_tile(info.index).image[0], info.inner, info.outer
+    inner = tile[box.y0 - outer.y0 : box.y1 - outer.y0, box.x0 - outer.x0 : box.x1 - outer.x0]
+    np.testing.assert_array_equal(inner, pixels[box.y0 : box.y1, box.x0 : box.x1])
+    for name in ("no.npz", "no.fits"):
+        with pytest.raises(InputError, match=rf"{name} does not exist"):
+            ingest(f"{url}/{name}", out=str(tmp_path / name))
+    with pytest.raises(InputError, match="nothing can be written to"):
+        ingest(str(folder / "a.npz"), out=f"{url}/new.zarr")

@@ -212,3 +212,10 @@ def test_clusters_that_start_at_the_same_moment() -> None:
     assert started == [1, 1, 1]
     assert dask.config.get("scheduler", None) is None  # as it was: others' graphs run as before
     assert dask.config.get("distributed.scheduler.allowed-failures") > 0
+
+
+def test_a_closed_client_is_one_sentence() -> None:
+    with connect("local", threads=1) as client:
+        check_client(client)
+    with pytest.raises(InputError, match="this Dask client is closed"):
+        check_client(client)

@@ -166,10 +166,10 @@ def test_moments_are_utc_in_iso(catalog: Catalog, tmp_path: Path) -> None:
     text = "SELECT TIMESTAMPTZ '2026-11-28 12:30:00.25+02' AS t, DATE '2026-11-28' AS d, TIME '01:02:03' AS h"
     for kind in ("fits", "vot", "ecsv", "csv"):
         table = read(export(catalog, tmp_path, text, kind))
-        assert table["t"].tolist() == ["2026-11-28T10:30:00.250000"]
+        assert table["t"].tolist() == ["2026-11-28T10:30:00.250000Z"]
         assert table["d"].tolist() == ["2026-11-28"]
         (tmp_path / f"out.{kind}").unlink()
-    assert query(catalog.url, text).to_qtable()["t"].tolist() == ["2026-11-28T10:30:00.250000"]
+    assert query(catalog.url, text).to_qtable()["t"].tolist() == ["2026-11-28T10:30:00.250000Z"]
 
 
 def test_unsigned_numbers_beyond_int64(catalog: Catalog, tmp_path: Path) -> None:
@@ -422,3 +422,51 @@ def test_outlines_of_an_image_with_other_letters(tmp_path: Path) -> None:
 def test_json_has_plain_numbers_and_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     finish(SimpleNamespace(json=True), {"a": np.float32(0.5), "b": float("nan"), "c": np.int64(3)}, "line")
     assert json.loads(capsys.readouterr().out) == {"a": 0.5, "b": None, "c": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "words"),
+    [
+        ("a" * 80, ["fits"], "has 80 letters, and FITS holds 68: give it a shorter one"),
+        ("ä" * 20, ["fits"], "has 120 letters, percent-encoded, and FITS holds 68"),
+        (
+            "a\nb",
+            ["csv", "ecsv", "vot"],
+            "has a line end or control letter, which .* cannot hold: give it another name",
+        ),
+        ("a\u2028b", ["csv", "ecsv", "vot"], "has a line end or control letter"),
+    ],
+)
+def test_names_that_a_format_cannot_hold(
+    catalog: Catalog, tmp_path: Path, name: str, kinds: list[str], words: str
+) -> None:
+    text = f'SELECT 1 AS "{name}", 2 AS z'
+    for kind in ("fits", "vot", "ecsv", "csv", "parquet"):
+        to = tmp_path / f"a.{kind}"
+        if kind in kinds:
+            with pytest.raises(InputError, match=words):
+                query(catalog.url, text, to=str(to))
+            assert not to.exists()
+        else:
+            query(catalog.url, text, to=str(to))
+    assert query(catalog.url, text, to=str(tmp_path / "b.parquet")).to_arrow().column_names == [name, "z"]
+
+
+def test_names_of_other_letters_stand_in_votable(catalog: Catalog, tmp_path: Path) -> None:
+    query(catalog.url, 'SELECT 1 AS "Größe", 2 AS "日本", 3 AS "a b"', to=str(tmp_path / "a.vot"))
+    found = Table.read(tmp_path / "a.vot", format="votable", use_names_over_ids=True)
+    assert found.colnames == ["Größe", "日本", "a b"]
+
+
+def test_times_of_day_in_a_zone_are_refused(catalog: Catalog) -> None:
+    with pytest.raises(InputError, match=r"'t' is a TIME WITH TIME ZONE.*CAST\(\"t\" AS VARCHAR\)"):
+        query(catalog.url, "SELECT TIMETZ '12:00:00+05' AS t")
+
+
+def test_the_verb_takes_names_of_units(catalog: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name was taken for its letters: the answer was empty."""
+    rows = query(catalog.url, units="im_0").rows
+    assert main(["query", catalog.url, "SELECT count(*) AS n FROM catalog", "--units", "im_0,im_2", "--json"]) == 0
+    assert rows > 0
+    assert main(["query", catalog.url, "--units", "im_0,im_2", "--limit", "1000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 2 * rows

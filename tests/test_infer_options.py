@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.compute.device import usable_device
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, run_choices
@@ -27,6 +28,7 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     universe.make_survey(str(folder / "survey.zarr"))
     universe.make_objects(folder / "objects.parquet", count=20)
     universe.make_bundle(str(folder / "kind"))
+    universe.make_stamps(str(folder / "stamps.zarr"), count=4)
     return folder
 
 
@@ -61,7 +63,7 @@ def test_keywords_change_single_fields() -> None:
         ({"compiling": "sometimes"}, "compiling must be one of"),
         ({"device": "abacus"}, "'abacus' is no torch device"),
         ({"batch": 0}, "give 1 or more stamps per forward"),
-        ({"memory": 0}, "hold no pixel"),
+        ({"memory": 0}, "hold no unit"),
         ({"workers": 0}, "0 workers"),
         ({"unit_timeout": -1.0}, "to wait for ever"),
         ({"assumed_psf_fwhm": -1.0}, "cannot be assumed"),
@@ -70,6 +72,9 @@ def test_keywords_change_single_fields() -> None:
         ({"objects": ObjectTable(table=pd.DataFrame({"a": [1]}))}, "has no object id column"),
         ({"resample": "lanczos"}, "resample must be one of auto, off"),
         ({"pixel_scale_tolerance": 0.5}, "unknown key 'pixel_scale_tolerance'"),
+        ({"memory": 1000}, r"1000 bytes of memory hold no unit: give 1 MB \(--memory is in GB\)"),
+        ({"label_maps": False}, "--no-labels would do nothing, as no bundle here finds objects"),
+        ({"zero_point": 25.0}, r"knows zero point 31.4 of band r, --zero-point 25 would do nothing.*ingest again"),
     ],
 )
 def test_a_dry_run_refuses_what_a_run_refuses(sky: Path, tmp_path: Path, changes: dict, words: str) -> None:
@@ -135,3 +140,47 @@ def test_a_run_by_file_and_its_resolved_copy(sky: Path, tmp_path: Path, capsys: 
     with pytest.raises(SystemExit):
         main(arguments)
     assert "--out is required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (ObjectTable(columns="object_id=a", pixel_origin=0), "--columns, --pixel-origin would do nothing, as stamps"),
+        (ObjectTable(frame="pixel"), "--frame would do nothing, as stamps carry their own objects"),
+        (ObjectTable(format="csv"), "--objects-format would do nothing"),
+        (ObjectTable(extend=True), "--extend would do nothing"),
+    ],
+)
+def test_how_to_read_a_table_is_refused_where_there_is_none(sky: Path, table: ObjectTable, words: str) -> None:
+    bundle = str(sky / "kind")
+    with pytest.raises(InputError, match=words):
+        dry_run(str(sky / "stamps.zarr"), bundle=bundle, objects=table)
+    with pytest.raises(InputError, match="as there is no table"):
+        dry_run(str(sky / "survey.zarr"), bundle=bundle, objects=table)
+
+
+def test_stated_zero_points_that_a_source_knows_must_be_its_own() -> None:
+    assert MeasureOptions(zero_point=(27.0,)).zero_points(["g", "r"], [25.0, None]) == (25.0, 27.0)
+    assert MeasureOptions(zero_point=(25.0, 27.0)).zero_points(["g", "r"], [25.0, None]) == (25.0, 27.0)
+    with pytest.raises(InputError, match="zero point 25 of band g"):
+        MeasureOptions(zero_point=(26.0, 27.0)).zero_points(["g", "r"], [25.0, None])
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "meta"])
+def test_a_device_that_no_worker_has_ends_the_run_at_once(sky: Path, tmp_path: Path, device: str) -> None:
+    table, bundle = str(sky / "objects.parquet"), str(sky / "kind")
+    with pytest.raises(InputError, match=rf"device {device} cannot be used by 1 of the workers"):
+        infer(str(sky / "survey.zarr"), bundle=bundle, objects=table, out=str(tmp_path / "c"), device=device)
+    with pytest.raises(InputError, match=rf"device {device} cannot be used here"):
+        usable_device(device)
+    assert usable_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("nowhere", "scheduler .nowhere. is neither one of"), (3, "client is of type int: give a Dask")],
+)
+def test_what_is_no_client_is_one_sentence(sky: Path, tmp_path: Path, given: object, words: str) -> None:
+    table, bundle = str(sky / "objects.parquet"), str(sky / "kind")
+    with pytest.raises(InputError, match=words):
+        infer(str(sky / "survey.zarr"), bundle=bundle, objects=table, out=str(tmp_path / "c"), client=given)

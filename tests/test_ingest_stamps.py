@@ -219,3 +219,53 @@ def test_bad_tables(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=says):
         ingest(str(tmp_path), table=str(tmp_path / "t.csv"), out=str(tmp_path / "s.zarr"))
+
+
+COUNT = {"images": PIXELS[:3, :, :, 0]}
+PAIR = np.zeros(3, [("a", "i4"), ("b", "f4")])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "says"),
+    [
+        ({"variance": np.ones((3, 10))}, {}, r"array variance has shape \(3, 10\)"),
+        ({"ra": np.ones((3, 2)), "dec": np.ones(3)}, {}, r"array ra of shape \(3, 2\) .* is no ra: save one number"),
+        ({"ra": PAIR, "dec": np.ones(3)}, {}, "array ra of shape .* is no ra"),
+        ({"dec": np.ones(3, "V8")}, {}, "array dec of shape .* is no dec"),
+        ({"object_id": np.ones((3, 2), int)}, {}, "array object_id of shape .* is no object_id"),
+        ({"object_id": PAIR}, {}, "array object_id of shape .* is no object_id"),
+        ({"note": np.zeros(3, "V8")}, {}, "array note as a column cannot be read"),
+        ({"images": np.zeros((3, 8, 8), complex)}, {}, "array images .* complex128 holds no pixels"),
+        ({"z": np.zeros(3, complex)}, {}, "array z as a column cannot be read"),
+        ({"psf": np.ones((3, 1, 1))}, {}, r"PSFs of \(1, 1\) pixels hold no PSF: save them with 3 pixels"),
+        ({"psf": np.ones((3, 5, 1))}, {}, "hold no PSF"),
+        ({"bands": np.array([b"\xff"])}, {}, "array bands cannot be read"),
+        ({"bands": np.zeros(1, "V4")}, {}, "array bands .* holds no names"),
+        *(({"pixel_scale": value}, {}, "pixel_scale must hold one number above 0") for value in (0.0, -1.0, np.nan)),
+        *(({}, {"pixel_scale": value}, "--pixel-scale .*a number above 0") for value in (0.0, -1.0, float("nan"))),
+        ({}, {"block": 0}, "--block 0: give a whole number from 1 on"),
+        ({}, {"tile_size": 64, "halo": 4}, "--tile-size, --halo would do nothing for stamps"),
+        ({}, {"roles": "SCI=image", "psf": "p.fits"}, "--roles, --psf would do nothing for stamps"),
+    ],
+)
+def test_odd_arrays_and_useless_options_are_one_clear_sentence(
+    tmp_path: Path, arrays: Any, options: Any, says: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **{**COUNT, **arrays})
+    with pytest.raises(InputError, match=says):
+        ingest(str(tmp_path / "a.npz"), out=str(tmp_path / "s.zarr"), **options)
+
+
+@pytest.mark.parametrize("options", [{"layout": "nyx"}, {"npz_map": "images=x"}, {"block": 4}, {"pixel_scale": 0.2}])
+def test_options_of_stamps_are_refused_for_images(tmp_path: Path, options: Any) -> None:
+    fits.PrimaryHDU(np.ones((30, 30), "f4")).writeto(tmp_path / "a.fits")
+    with pytest.raises(InputError, match="would do nothing for FITS images, only for stamps"):
+        ingest(str(tmp_path / "a.fits"), out=str(tmp_path / "s.zarr"), **options)
+
+
+@pytest.mark.parametrize("twice", ["kind", "file_loc", "id_str"])
+def test_a_table_of_pictures_with_one_name_twice_is_refused(tmp_path: Path, twice: str) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "p.png")
+    (tmp_path / "t.csv").write_text(f"id_str,file_loc,kind,{twice}\n1,p.png,a,b\n")
+    with pytest.raises(InputError, match=rf"two columns named {twice}: rename"):
+        ingest(str(tmp_path), out=str(tmp_path / "s.zarr"), table=str(tmp_path / "t.csv"))

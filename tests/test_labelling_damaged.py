@@ -125,3 +125,20 @@ def test_half_a_character_is_refused_before_it_is_written(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="half a character"):
         ScoreFile(tmp_path / "s", "c1", "a\ud800")
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("first", [b"", b'{"kind": "astro\n', b"\xff\n", b'{"mine": 1}\n'])
+def test_scores_outlive_their_first_line(tmp_path: Path, first: bytes) -> None:
+    path = tmp_path / "s"
+    scores(path).add(1, 5)
+    scores(path).add(2, 4)
+    path.write_bytes(first + path.read_bytes().partition(b"\n")[2])
+    found = scores(path)
+    assert found.headless
+    assert {number: score.score for number, score in found.mine().items()} == {1: 5, 2: 4}
+    found.add(3, 3)
+    again = scores(path)
+    assert not again.headless
+    assert {number: score.score for number, score in again.mine().items()} == {1: 5, 2: 4, 3: 3}
+    with pytest.raises(InputError, match="scores of another catalog"):
+        ScoreFile(path, "c2", "ana")

@@ -153,6 +153,16 @@ def test_units_that_astropy_writes_in_parquet(tmp_path: Path) -> None:
     right(read(tmp_path / "v.parquet"))
 
 
+@pytest.mark.parametrize("key", [b"table_meta_yaml", b"IVOA.VOTable-Parquet.content"])
+def test_units_of_parquet_that_cannot_be_read_are_told(tmp_path: Path, key: bytes) -> None:
+    """They were lost in silence: radians were taken for degrees."""
+    table = pa.table({"object_id": IDS, "ra": np.radians(RA), "dec": np.radians(DEC)})
+    pq.write_table(table.replace_schema_metadata({key: b"datatype: ["}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=rf"units of .*t.parquet cannot be read \({key.decode()}: .*ra=ra.deg"):
+        read(tmp_path / "t.parquet")
+    right(read(tmp_path / "t.parquet", columns="ra=ra[rad],dec=dec[rad]"))
+
+
 def test_ecsv_with_its_units_and_delimiters(tmp_path: Path) -> None:
     table = QTable([IDS, np.radians(RA) * u.rad, DEC * u.deg, ["a b"] * 4], names=["object_id", "ra", "dec", "name"])
     table["fluxes"] = np.zeros((4, 2))

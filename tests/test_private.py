@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -141,3 +142,29 @@ def test_dask_works_in_a_private_folder(name: str, place: Path, monkeypatch: pyt
     start(1, 1)
     assert given["local_directory"] == str(place / "dask")
     assert mode(place / "dask") == 0o700
+
+
+def sealed(**_: object) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+@pytest.mark.parametrize("kind", ["file", "below a file", "sealed"])
+def test_a_named_folder_that_cannot_be_used_is_one_sentence(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    named = tmp_path / "named"
+    named.write_text("")
+    if kind == "sealed":  # which root could not tell by the rights of a folder
+        named.unlink()
+        monkeypatch.setattr(private.tempfile, "TemporaryFile", sealed)
+    monkeypatch.setenv(private.CACHE, str(named / "below" if kind == "below a file" else named))
+    with pytest.raises(InputError, match=r"named.*ASTROML_CACHE names, cannot be used .*that you may write to"):
+        private_folder("stamps")
+
+
+def test_a_relative_folder_is_the_same_in_every_process(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(private.CACHE, "mine")
+    assert private_folder("stamps") == tmp_path / "mine" / "stamps"

@@ -162,3 +162,39 @@ def test_pieces_of_a_password_are_hidden_wherever_a_client_quotes_them(monkeypat
 
 def test_urls_with_users_are_left_to_fsspec() -> None:
     assert not through_obstore("https://u:p/w@h/x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "--password {}",
+            "--token {}",
+            "--api-key '{}'",
+            "passwd {}",
+            "pwd {}",
+            "the password is {}",
+            "-u ana:{} https://h",
+        ),
+        *("auth=('u', '{}')", 'auth=("{}", "x")', "HTTPBasicAuth('u', '{}')", "credentials = ('{}',)"),
+        *("ana:{}@host", "cannot open ana:{}@10.0.0.1:/x", "oauth2:{}@git.host/x"),
+        *("https://h/x?code={}&b=1", "https://h/x?Policy={}&Key-Pair-Id={}&Signature={}", "https://h/x?a=1&refresh={}"),
+        *("https://ana%3A{}@h/x", "ana%3A{}%40host", "https%3A%2F%2Fana%3A{}%40h", "password%3A{}"),
+        *("ghp_{}{}", "github_pat_{}_{}", "hf_{}{}", "AKIA{}", "ASIA{}", "xoxb-12-{}{}", "sk-{}{}", "AIza{}-{}"),
+    ],
+)
+def test_secrets_of_command_lines_pairs_and_services(text: str) -> None:
+    secret = "IOSFODNN7EXAMPLE" if "A{}" in text and "IA" in text else "hunter2secret"
+    assert secret not in redact(text.replace("{}", secret))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a field at 3:30@noon", "bundle lens@0123456789ab was asked for", "/a/b:long_name@d.fits is a path"),
+        *("column password missing", "give the key of the table", "the token of the page", "code=5 of the mask"),
+        *("tcp://10.0.0.1:8786 and http://h:80/a", "the author (me) says 'x'", "simplecache::s3://bucket/x"),
+    ],
+)
+def test_words_that_look_like_secrets_and_are_none(text: str) -> None:
+    assert redact(text) == text

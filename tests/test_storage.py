@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 
 
 def test_write_atomic_leaves_no_trace_of_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +79,20 @@ def test_retrying_survives_passing_errors(monkeypatch: pytest.MonkeyPatch) -> No
         return "done"
 
     assert storage.retrying(flaky) == "done"
+
+
+def test_schemes_in_capitals_are_schemes(tmp_path: Path) -> None:
+    assert storage.is_web("HTTPS://h/x")
+    assert storage.absolute("HTTP://Host/x/") == "http://Host/x"
+    assert storage.absolute(f"FILE://{tmp_path}") == str(tmp_path)
+    storage.write_atomic("MEMORY://capitals/x", b"1")
+    assert storage.read_bytes("memory://capitals/x") == b"1"
+
+
+@pytest.mark.parametrize("end", ["?token=Zq7secret", "#x", "/?token=Zq7secret"])
+def test_a_folder_of_a_web_server_has_no_query(end: str) -> None:
+    assert storage.path_of(f"https://h/a.fits{end.lstrip('/')}") == "https://h/a.fits"
+    assert storage.path_of("s3://b/a#1.fits") == "s3://b/a#1.fits"
+    with pytest.raises(InputError, match=r"cannot be the address of a folder, as `\?` or `#` ends the path") as told:
+        storage.join(f"https://h/catalog{end}", "schema.json")
+    assert "Zq7secret" not in str(told.value)

@@ -9,13 +9,14 @@ from typing import Any
 
 from distributed import Client
 
-from astroml_plugin.compute.cluster import connect, dashboard_urls
+from astroml_plugin.compute.cluster import check_client, client_of, dashboard_urls
 from astroml_plugin.inference import (
     InferResult,
     Progress,
     RunObserver,
     Unit,
     UnitResult,
+    check_devices,
     execute,
     observer_of,
     run_unit,
@@ -43,7 +44,7 @@ def infer(
     bundle: str | Sequence[str],
     out: str,
     objects: ObjectTable | Any = None,
-    client: Client | None = None,
+    client: Client | str | None = None,
     measure: MeasureOptions | None = None,
     execution: ExecutionOptions | None = None,
     progress: Progress | RunObserver | None = None,
@@ -58,7 +59,8 @@ def infer(
         out: folder of the catalog, a path or URL.
         objects: what to measure in a Survey: path or URL of a table, an astropy, pandas or Arrow table, or an
             `ObjectTable` that says how to read it. Not with a bundle that finds objects.
-        client: Dask client to use; its workers are not restarted, models are dropped at the end.
+        client: Dask client to use, or the address of a scheduler; workers are not restarted, models are dropped at
+            the end.
         measure: options that change rows; they belong to the catalog's identity.
         execution: options that change no row.
         progress: called with a `RunProgress` after every unit; or a `RunObserver`, which hears of more.
@@ -68,6 +70,8 @@ def infer(
         InputError: wrong input or settings; nothing already written is lost.
     """
     started = time.perf_counter()
+    if not (client is None or isinstance(client, str)):
+        check_client(client)
     observer = observer_of(progress)
     ready = prepare(
         source,
@@ -81,11 +85,11 @@ def infer(
     )
     how = ready.job.execution
     with contextlib.ExitStack() as stack:
-        if client is None:
-            client = stack.enter_context(connect(how.scheduler, workers=how.workers, threads=how.threads))
-        observer.connected(dashboard_urls(client))
+        opened = stack.enter_context(client_of(client, how.scheduler, workers=how.workers, threads=how.threads))
+        observer.connected(dashboard_urls(opened))
+        check_devices(opened, how.device)
         done = execute(
-            client,
+            opened,
             ready.units(),
             ready.catalog,
             run_id=ready.job.run,

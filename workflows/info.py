@@ -35,16 +35,20 @@ def info(paths: Sequence[str] | str, *, roles: str | None = None) -> Description
 
 
 def _describe(path: str, options: FitsOptions) -> list[Description]:
-    if path.lower().endswith(".npz"):
+    if storage.path_of(path).lower().endswith(".npz"):
         return [describe_npz(path)]
     if _has(path, "zarr.json"):
         return [describe_source(open_source(path))]
     if _has(path, "schema.json"):
         return [describe_catalog(Catalog.open(path))]
-    if _has(path, "card.json") or not ("*" in path or SUFFIX.search(path) or storage.exists(storage.absolute(path))):
+    if _has(path, "card.json") or not (
+        "*" in path or SUFFIX.search(storage.path_of(path)) or storage.exists(storage.absolute(path))
+    ):
         return [describe_bundle(path)]
     return [describe_fits(url, options) for url in expand([path])]
 
 
 def _has(path: str, name: str) -> bool:
-    return "*" not in path and storage.exists(storage.join(storage.absolute(path), name))
+    return (
+        "*" not in path and storage.path_of(path) == path and storage.exists(storage.join(storage.absolute(path), name))
+    )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
+from astroml_plugin.core import storage
 from astroml_plugin.core.description import Descriptions
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
@@ -56,6 +57,7 @@ def ingest(
         raise InputError("nothing to ingest: name FITS files, .npz archives, or a folder with --table")
     archives = [item for item in items if _is_archive(item)]
     scenes = [] if chosen.table is not None else [item for item in archives if is_scene(fspath(item))]
+    chosen.refuse_useless("pictures" if chosen.table is not None else "npz" if len(archives) > len(scenes) else "FITS")
     if chosen.table is None and len(scenes) == len(archives):
         with given_images(items, out, chosen.bands) as given:
             named = chosen if given.bands is None else replace(chosen, bands=given.bands)
@@ -66,7 +68,7 @@ def ingest(
 
 
 def _is_archive(item: Any) -> bool:
-    return not is_from_python(item) and fspath(item).lower().endswith(".npz")
+    return not is_from_python(item) and storage.path_of(fspath(item)).lower().endswith(".npz")
 
 
 def dry_run(inputs: Any, *, options: IngestOptions | None = None, **changes: Any) -> Descriptions:
@@ -85,7 +87,7 @@ def dry_run(inputs: Any, *, options: IngestOptions | None = None, **changes: Any
     if any(map(is_from_python, items)):
         raise InputError("a dry run looks at files: write the image to one, or ingest it")
     urls = [fspath(item) for item in items]
-    archives = [url for url in urls if url.lower().endswith(".npz")]
+    archives = [url for url in urls if storage.path_of(url).lower().endswith(".npz")]
     files = expand([url for url in urls if url not in archives and url != "-"])
     return Descriptions([*(describe_npz(url) for url in archives), *(describe_fits(url, chosen) for url in files)])
 

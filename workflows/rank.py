@@ -55,6 +55,7 @@ def rank(
     order = with_changes(RankOptions, options, changes, "the options of rank")
     if order.like is not None and order.learn:
         raise InputError("a list is either by likeness or by what was learned: give --like or --learn")
+    _refuse_useless(order)
     shared: dict[str, Any] = {"where": order.where, "latent": order.latent, "fold_radius": order.fold_radius}
     if order.learn:
         scores = ScoreFile.beside(Catalog.open(catalog), order.scores)
@@ -68,6 +69,23 @@ def rank(
         told = provenance(Catalog.open(catalog), made_by="rank", by=ranked.by, top=top, where=order.where)
         write_rows(with_provenance(ranked.table, told), to)
     return ranked
+
+
+_USED = {
+    "score": {"score", "fold_latent"},
+    "like": {"features"},
+    "learn": {"features", "score", "learner", "scores"},
+}
+"""What makes the order -> options that only some orders use."""
+
+
+def _refuse_useless(order: RankOptions) -> None:
+    made_by = "learn" if order.learn else "like" if order.like is not None else "score"
+    blank = RankOptions()
+    for name in sorted(set().union(*_USED.values()) - _USED[made_by]):
+        if getattr(order, name) != getattr(blank, name):
+            others = " or ".join(f"--{other}" for other in _USED if name in _USED[other])
+            raise InputError(f"--{name.replace('_', '-')} would do nothing here, only with {others}: leave it away")
 
 
 def show(ranked: Ranked, rows: int = 40) -> str:

@@ -6,9 +6,12 @@ import base64
 import hashlib
 import io
 import json
+import os
+import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,6 +187,33 @@ def _footer(catalog: str, path: str) -> tuple[dict[bytes, bytes], int]:
     with foreign.refusing(path, remedy, CorruptError), open_parquet(url) as file:
         metadata = dict(file.metadata.metadata or {})
     return metadata, size_of(url)
+
+
+def raw_footer(path: Path) -> bytes:
+    """The footer of a local Parquet file as it is stored.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        ValueError: it is too short, or does not end as a Parquet file does.
+    """
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        size, magic = struct.unpack("<I4s", file.read(8))
+        if magic != b"PAR1":
+            raise ValueError("it does not end as a Parquet file does")
+        file.seek(-8 - size, os.SEEK_END)
+        return file.read(size)
+
+
+def told_by(footer: bytes, path: str) -> bool:
+    """Whether the footer of a part names the very unit and digest that its relative path names."""
+    named = parse_path(path)
+    return named is not None and _opening(*named).encode() in footer
+
+
+def _opening(unit: str, digest: str) -> str:
+    """The beginning of a part's own record in its footer."""
+    return json.dumps({"unit": unit, "digest": digest})[:-1]
 
 
 def size_of(url: str) -> int:

@@ -24,6 +24,7 @@ from astroml_plugin.catalog.export.facts import metadata
 from astroml_plugin.catalog.parts import is_merged
 from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.catalog.schema import Column, is_text
+from astroml_plugin.catalog.whole_files import refuse_exchanged
 from astroml_plugin.catalog.write import file_format, to_astropy, write_batches
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
@@ -35,12 +36,15 @@ _BATCH = 131_072
 _REMOTE = "Traceback (most recent call last)"
 """Words of DuckDB about a file whose filesystem, which is not its own, has failed."""
 
+_ALTERED = ("UHUGEINT", "TIME WITH TIME ZONE")
+"""Types that come to Arrow with other values, or without their zone."""
+
 _FORBIDDEN = "PermissionError"
 """Word in such an error where the SQL asks for a file outside the catalog."""
 
 _OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error", "Out of Memory Error", "Overflow")
 """Words of DuckDB's errors that the SQL brings about, whatever the files."""
-_BROKEN_FILE = ("TProtocolException", "Parquet file", "decompress", "ZSTD")
+_BROKEN_FILE = ("TProtocolException", "Parquet file", "magic bytes", "decompress", "ZSTD")
 """Words of DuckDB about a file that it cannot read, in errors that are no IOException."""
 
 
@@ -117,6 +121,7 @@ def query(
         InputError: no catalog there, SQL that fails, a cone that is none, a suffix that is not known.
     """
     began = time.monotonic()
+    units = (units,) if isinstance(units, str) else units
     opened = Catalog.open(catalog)
     kind = None if to is None else file_format(to)
     cone = None if cone is None else checked_cone(cone)
@@ -150,6 +155,9 @@ def _answer(
     current, lost = catalog.current_and_lost(reconcile=reconcile)
     lost.refuse()
     paths = files_to_read(current, cone, units)
+    if storage.is_local(catalog.url):
+        for path in paths:
+            refuse_exchanged(catalog.url, path)
     options = {} if memory is None else {"memory_limit": memory}
     with (
         tempfile.TemporaryDirectory(prefix="astroml-") as spill,
@@ -177,9 +185,9 @@ def _answer(
 
 
 def _checked(answer: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """An answer without the one type that DuckDB hands over with other values (UHUGEINT)."""
+    """An answer without the types that DuckDB hands over with other values: UHUGEINT, and times of day in a zone."""
     for column, kind in zip(answer.columns, answer.types, strict=True):
-        if "UHUGEINT" in str(kind):
+        if any(word in str(kind) for word in _ALTERED):
             name = sql.name(column)
             raise InputError(f"column '{column}' is a {kind}, which cannot be read: write CAST({name} AS VARCHAR)")
     return answer

@@ -288,7 +288,7 @@ def _read_labels(labels: Any) -> pa.Table:
         return pa.Table.from_pandas(
             labels.to_pandas() if hasattr(labels, "to_pandas") else labels, preserve_index=False
         )
-    if labels.endswith((".parquet", ".pq")):
+    if storage.path_of(labels).endswith((".parquet", ".pq")):
         return storage.read_table(labels)
     return Stamps.open(labels).labels()
 

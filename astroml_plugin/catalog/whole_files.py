@@ -17,6 +17,52 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError
 
 
+def refuse_exchanged(url: str, path: str) -> None:
+    """Refuse a local file that is another one under its name, as after a wrong copy; damaged ones pass.
+
+    Args:
+        url: folder of the catalog.
+        path: the file, relative to it.
+
+    Raises:
+        CorruptError: its footer tells other units than its name.
+    """
+    try:
+        footer = parts.raw_footer(storage.local_path(storage.join(url, path)))
+    except (OSError, ValueError):
+        return  # who reads it will say what is wrong
+    if parts.told_by(footer, path):
+        return
+    try:
+        units_in(url, path)
+    except CorruptError as error:
+        raise CorruptError(
+            f"{path} is not the file that its name tells ({error}): put the right one back, or run `astroml-plugin "
+            f"verify CATALOG --repair`, then the same infer again"
+        ) from error
+    except FileNotFoundError:
+        return  # merged or replaced meanwhile
+
+
+def units_in(url: str, path: str) -> list[PartInfo]:
+    """The units of a file, from its footer.
+
+    Raises:
+        CorruptError: they are others than its name says.
+    """
+    merged = parts.is_merged(path)
+    infos = list(parts.read_merged(url, path).members) if merged else [parts.read_part_info(url, path)]
+    if merged and merged_path(infos) != path:
+        raise CorruptError("it holds other units than its name says")
+    named = parts.parse_path(path)
+    if not merged and (infos[0].unit, infos[0].digest) != named:
+        raise CorruptError(
+            f"it holds the rows of unit {infos[0].unit} ({infos[0].digest}), and its name says "
+            f"{' '.join(named) if named else 'no unit'}"
+        )
+    return infos
+
+
 def read_whole(url: str, path: str, declared: pa.Schema) -> list[PartInfo]:
     """The units of a file of which every page was read and compared with its checksum.
 
@@ -29,16 +75,7 @@ def read_whole(url: str, path: str, declared: pa.Schema) -> list[PartInfo]:
         CorruptError: it is readable and not right: it holds other rows, units or columns than it says.
         OSError, ValueError, KeyError, TypeError, ArrowException: it cannot be read.
     """
-    merged = parts.is_merged(path)
-    infos = list(parts.read_merged(url, path).members) if merged else [parts.read_part_info(url, path)]
-    if merged and merged_path(infos) != path:
-        raise CorruptError("it holds other units than its name says")
-    named = parts.parse_path(path)
-    if not merged and (infos[0].unit, infos[0].digest) != named:
-        raise CorruptError(
-            f"it holds the rows of unit {infos[0].unit} ({infos[0].digest}), and its name says "
-            f"{' '.join(named) if named else 'no unit'}"
-        )
+    merged, infos = parts.is_merged(path), units_in(url, path)
     held: Counter[str] = Counter()
     with parts.open_parquet(storage.join(url, path), check=True) as file:
         found, count = file.schema_arrow, len(declared)  # a merged file has the units' names behind

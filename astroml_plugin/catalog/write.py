@@ -17,6 +17,7 @@ from astropy.table import MaskedColumn, Table
 
 from astroml_plugin.catalog.export.columns import (
     Values,
+    check_letters,
     check_names,
     is_mostly_padding,
     refusal,
@@ -35,6 +36,9 @@ from astroml_plugin.core.errors import InputError
 
 FORMATS = ("parquet", "csv", "ecsv", "fits", "vot")
 """Kinds of files, by suffix."""
+
+_TEXTS = {"csv": "CSV", "ecsv": "ECSV", "vot": "VOTable"}
+"""Formats that hold the names of columns as text between their rows or in XML."""
 
 _BATCH = 131_072
 
@@ -60,6 +64,8 @@ def write_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: str,
         InputError: two columns have one name, or one has a type that the format cannot hold.
     """
     check_names(schema.names)
+    if kind in _TEXTS:
+        check_letters(schema.names, _TEXTS[kind])
     with publishing(storage.absolute(to)) as path:
         if kind == "csv":
             return _write_csv(batches, schema, path)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
 
 Item = TypeVar("Item")
@@ -45,6 +46,28 @@ CHUNK_BYTES = 16 * 2**20
 def choose_device() -> str:
     """Torch device to use where none is named: "cuda" where there is one, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_problem(name: str) -> str:
+    """Why a torch device cannot be used in this process, in words; empty where it can."""
+    try:
+        if torch.device(name).type == "meta":
+            return "it holds no numbers"
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return f"{str(error).splitlines()[0][:160]}"
+    return ""
+
+
+def usable_device(name: str | None) -> str:
+    """The torch device of that name, or the one to use where none is named.
+
+    Raises:
+        InputError: it cannot be used here.
+    """
+    if name is not None and (problem := device_problem(name)):
+        raise InputError(f"device {name} cannot be used here ({problem}): name another one, or leave it away")
+    return name or choose_device()
 
 
 def place_network(network: nn.Module, device: torch.device | str) -> nn.Module:

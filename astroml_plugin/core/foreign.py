@@ -37,7 +37,11 @@ def refusing(what: str, remedy: str, kind: type[AstromlError] = InputError) -> I
     except AstromlError:
         raise
     except Exception as error:
-        if (isinstance(error, OSError) and error.errno not in _OF_CONTENT) or storage.is_remote_failure(error):
+        if (
+            isinstance(error, storage.PERMANENT)
+            or (isinstance(error, OSError) and error.errno not in _OF_CONTENT)
+            or storage.is_remote_failure(error)
+        ):
             raise
         raise kind(f"{what} cannot be read ({in_words(error)}): {remedy}") from error
 

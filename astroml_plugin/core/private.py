@@ -20,12 +20,13 @@ def private_folder(*parts: str) -> Path:
     in it or to have files of this user overwritten through links.
 
     Raises:
-        InputError: a level is a link or no folder, belongs to another user, or others may write to it.
+        InputError: a level is a link or no folder, belongs to another user, or others may write to it; or the folder of
+            ASTROML_CACHE cannot be made or written to.
     """
     chosen = os.environ.get(CACHE)
     if chosen:
-        path = Path(chosen)
-        path.mkdir(parents=True, exist_ok=True)
+        path = Path(chosen).expanduser().absolute()
+        _make_chosen(path)
     else:
         path = Path(tempfile.gettempdir()) / f"astroml-plugin-{os.getuid()}"
         own_folder(path)
@@ -33,6 +34,17 @@ def private_folder(*parts: str) -> Path:
         path = path / part
         own_folder(path)
     return path
+
+
+def _make_chosen(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise InputError(
+            f"{path}, which the environment variable {CACHE} names, cannot be used ({error.strerror}): name a folder "
+            f"that you may write to"
+        ) from error
 
 
 def own_folder(path: Path) -> None:

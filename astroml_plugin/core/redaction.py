@@ -17,22 +17,38 @@ _STRONG = (
     "api[_-]?key|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key|secret[_-]?key|shared[_-]?key|"
     "x-(?:amz|goog)-[a-z-]+"
 )
-_WEAK = "key|sig|sas|auth|pass|pw"
+_WEAK = "key|sig|sas|auth|pass|pw|policy|key-pair-id"
 _WORD = r"[\w.-]{0,40}"
 _NAME = rf"(?:{_WORD}(?:{_STRONG}){_WORD}|(?:{_WORD}[_.-])?(?:{_WEAK}))"
 _QUOTED = r"""(?P<quote>\\?["'])(?:(?!(?P=quote)).)*"""
 _BARE = r"""(?:[^\s&]|&(?![\w.%-]+=))*(?:[^\s&'")\]},.;:]|&(?![\w.%-]+=))"""
 _PATTERNS = (
+    # auth=('user', 'password') and BasicAuth('user', 'password')
+    re.compile(
+        r"""(?i)(\b\w*(?:auth|credentials?|login)\w*\s*(?:=\s*)?)\((?=[^()]*['"])(?:"[^"]*"|'[^']*'|[^()'"])*\)"""
+    ),
     # a header, whatever its scheme
     re.compile(rf"""(?i)((?:proxy-)?authorization\\?["']?\s*(?:[:=]|%3d|%3a)\s*)(?:{_QUOTED}|(?:\w+\s+)?{_BARE})"""),
     re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+"),
     # name = value, and 'name': 'value'
     re.compile(rf"""(?i)(?<![A-Za-z0-9])({_NAME}\\?["']?\s*(?:=>?|%3d)\s*)(?:{_QUOTED}|{_BARE})"""),
     re.compile(rf"""(?i)(?<![A-Za-z0-9])({_NAME}\\?["']\s*:\s*)(?:{_QUOTED}|{_BARE})"""),
-    re.compile(rf"""(?i)(?<![A-Za-z0-9])({_WORD}(?:{_STRONG})\s*:\s*)(?:{_QUOTED}|{_BARE})"""),
+    re.compile(rf"""(?i)(?<![A-Za-z0-9])({_WORD}(?:{_STRONG})\s*(?::|%3a)\s*)(?:{_QUOTED}|{_BARE})"""),
+    # words of command lines: --token X, passwd X, -u user:X; and "password X" where X looks like one
+    re.compile(rf"""(?i)(?<![\w-])(--{_NAME}\s+)(?!-)(?:{_QUOTED}|{_BARE})"""),
+    re.compile(rf"""(?i)\b((?:passwd|pwd)\s+)(?:{_QUOTED}|{_BARE})"""),
+    re.compile(rf"""(?i)\b((?:{_STRONG})\s+(?:is\s+|was\s+)?)(?=\S*\d)(?=\S*[a-z])[^\s'"]{{6,}}"""),
+    re.compile(r"(?<!\S)((?:-u|--user)[= ]\s*)[^\s:]+:\S+"),
+    # parameters of a URL that let people in under other names
+    re.compile(r"""(?i)([?&;](?:code|refresh|session(?:id)?|sid|jwt)=)[^\s&;#'"]+"""),
+    # user:password@host where no scheme is before it, and the same with : and @ written as %3A and %40
+    re.compile(r"""(?<![\w./:@%+*-])([A-Za-z_][\w.+-]*:)(?!//|\S*://)[^\s'",]{4,}(?=@[\w.-])"""),
+    re.compile(r"""(?i)(?<![\w.%/+-])()[\w.+-]+%3a[^\s'"&]*(?=%40|@)"""),
     # what is a secret by its looks
     re.compile(r"()eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),
-    re.compile(r"()\b(?:gh[pousr]|github_pat|hf|glpat|xox[abprs])[_-]\w{16,}"),
+    re.compile(r"()\b(?:gh[pousr]|github_pat|hf|glpat)[_-]\w{16,}"),
+    re.compile(r"()\b(?:(?:xox[abprs]|sk)-|AIza)[\w-]{16,}"),
+    re.compile(r"()\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}"),
     re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|\Z)"),
 )
 _NO_PORTS = ("s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf")

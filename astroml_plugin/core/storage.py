@@ -33,27 +33,41 @@ T = TypeVar("T")
 ATTEMPTS = 5
 """Tries of one transient I/O operation before its error is let through."""
 
-_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+"""Errors of files that no second try mends."""
+
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+
+
+def _plain(url: str) -> str:
+    """`url` with its scheme in small letters, as the filesystems know it."""
+    return _SCHEME.sub(lambda match: match[0].lower(), url)
 
 
 def is_local(url: str) -> bool:
     """Whether `url` is a plain path or a file:// URL."""
-    return "://" not in url or url.startswith(("file://", "local://"))
+    return "://" not in url or _plain(url).startswith(("file://", "local://"))
 
 
 def is_web(url: str) -> bool:
     """Whether `url` is on a web server: read only, and nothing there can be listed."""
-    return url.startswith(("http://", "https://"))
+    return _plain(url).startswith(("http://", "https://"))
+
+
+def path_of(url: str) -> str:
+    """`url` without the query (`?…`) and the fragment (`#…`) of a web address: its end tells the kind of file."""
+    return re.split("[?#]", url, maxsplit=1)[0] if is_web(url) else url
 
 
 def local_path(url: str) -> Path:
     """The path behind a local URL."""
-    return Path(re.sub(r"^(file|local)://", "", url))
+    return Path(re.sub(r"^(file|local)://", "", _plain(url)))
 
 
 def absolute(url: str) -> str:
     """Absolute name of a place: another process with another working folder finds it."""
-    return str(local_path(url).expanduser().resolve()) if is_local(url) else url.rstrip("/")
+    return str(local_path(url).expanduser().resolve()) if is_local(url) else _plain(url).rstrip("/")
 
 
 def named(url: str) -> str:
@@ -65,7 +79,16 @@ def named(url: str) -> str:
 
 
 def join(url: str, *parts: str) -> str:
-    """`url` with path parts appended."""
+    """`url` with path parts appended.
+
+    Raises:
+        InputError: the address of a folder of a web server has a query or a fragment, behind which nothing can stand.
+    """
+    if path_of(url) != url:
+        raise InputError(
+            f"{redact(url)} cannot be the address of a folder, as `?` or `#` ends the path: give it without, and keys "
+            f"of the server in fsspec's configuration"
+        )
     return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
@@ -77,7 +100,7 @@ def digest(*parts: Any) -> str:
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec filesystem of `url` and the path inside it."""
     remember(url)
-    opened: tuple[fsspec.AbstractFileSystem, str] = url_to_fs(absolute(url) if is_local(url) else url)
+    opened: tuple[fsspec.AbstractFileSystem, str] = url_to_fs(absolute(url) if is_local(url) else _plain(url))
     return opened
 
 
@@ -104,7 +127,7 @@ def is_remote_failure(error: BaseException) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    if isinstance(error, _PERMANENT) or getattr(error, "errno", None) in _HOPELESS:
+    if isinstance(error, PERMANENT) or getattr(error, "errno", None) in _HOPELESS:
         return False
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
@@ -130,7 +153,7 @@ def head(url: str) -> tuple[int | None, bool]:
     Raises:
         FileNotFoundError: it is not there.
     """
-    fs, _ = filesystem(url)
+    fs, url = filesystem(url)
     found: tuple[int | None, bool] = retrying(fsspec.asyn.sync, fs.loop, _head, fs, url)
     return found
 
@@ -257,7 +280,7 @@ def read_table(url: str, columns: list[str] | None = None, filters: Any = None) 
     except pa.ArrowException as error:
         raise damaged(url, error) from error
     except OSError as error:
-        if error.errno is not None or isinstance(error, _PERMANENT):
+        if error.errno is not None or isinstance(error, PERMANENT):
             raise
         raise damaged(url, error) from error
 
@@ -343,7 +366,7 @@ def through_obstore(url: str) -> bool:
         return False
     if url.startswith("s3://"):
         return {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= set(os.environ) and not fsspec.config.conf.get("s3")
-    return url.startswith(("http://", "https://")) and not fsspec.config.conf.get("http")
+    return is_web(url) and not fsspec.config.conf.get("http")
 
 
 @cache
@@ -363,4 +386,4 @@ def zarr_store(url: str, read_only: bool = False) -> Any:
 
     if is_local(url):
         return LocalStore(local_path(absolute(url)), read_only=read_only)
-    return _remote_store(url.rstrip("/"), read_only)
+    return _remote_store(absolute(url), read_only)

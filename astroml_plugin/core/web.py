@@ -32,8 +32,8 @@ def open_file(url: str) -> BinaryIO:
     if size is not None and ranges:
         return io.BufferedReader(_Ranges(url, size), _BUFFER)
     whole = tempfile.NamedTemporaryFile(prefix="astroml-")  # noqa: SIM115 - goes when the caller closes it
-    fs, _ = storage.filesystem(url)
-    storage.retrying(fs.get_file, url, whole.name)
+    fs, path = storage.filesystem(url)
+    storage.retrying(fs.get_file, path, whole.name)
     return cast(BinaryIO, whole)
 
 

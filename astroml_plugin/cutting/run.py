@@ -12,7 +12,7 @@ from typing import Any
 from astroml_plugin.catalog.objects import ObjectBuckets, ObjectSettings
 from astroml_plugin.catalog.objects.given import GivenTable
 from astroml_plugin.catalog.objects.in_memory import file_of
-from astroml_plugin.compute.cluster import run_window
+from astroml_plugin.compute.cluster import client_of, run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.cutting.fits_files import place_in_folder
@@ -21,7 +21,6 @@ from astroml_plugin.cutting.options import CutoutOptions, CutoutsResult, Progres
 from astroml_plugin.cutting.plan import CutPlan, CutTask, plan_cut
 from astroml_plugin.cutting.stamps_store import place_in_store
 from astroml_plugin.cutting.work import cut_task, output_of
-from astroml_plugin.sources.ingest.result import as_client
 from astroml_plugin.sources.survey import Survey
 
 _KINDS = {".zarr": "stamps", ".npz": "npz", "": "fits"}
@@ -74,7 +73,7 @@ def cut(
     plan = plan_cut(survey, buckets, options, folder, "fits" if kind == "fits" else "stamps")
     plan = place_in_folder(plan, folder) if kind == "fits" else place_in_store(plan, folder, table.name)
     done = _Tally(plan, say)
-    with as_client(client) as opened:
+    with client_of(client) as opened:
         done.carry_out(opened)
     table_at = f"{target.removesuffix('.npz')}.unplaced.parquet"
     unplaced_at = _tell_unplaced(buckets, table_at if kind == "npz" else storage.join(beside, "unplaced.parquet"))

@@ -158,7 +158,7 @@ def class_statistics(
 
 def _read(url: str) -> Mapping[str, Any]:
     """The record that `evaluate` wrote; the folder will do."""
-    place = url if url.endswith(".json") else storage.join(url, "metrics.json")
+    place = url if storage.path_of(url).endswith(".json") else storage.join(url, "metrics.json")
     try:
         record = storage.read_json(place)
     except (FileNotFoundError, NotADirectoryError):

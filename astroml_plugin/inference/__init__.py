@@ -1,6 +1,14 @@
 """Bulk inference: units of a Source, resident models, parts of a Catalog, on any Dask client."""
 
-from astroml_plugin.inference.driver import InferResult, Progress, RunObserver, RunProgress, execute, observer_of
+from astroml_plugin.inference.driver import (
+    InferResult,
+    Progress,
+    RunObserver,
+    RunProgress,
+    check_devices,
+    execute,
+    observer_of,
+)
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable
 from astroml_plugin.inference.planning import declared_schema
@@ -23,6 +31,7 @@ __all__ = [
     "RunProgress",
     "Unit",
     "UnitResult",
+    "check_devices",
     "check_run",
     "declared_schema",
     "execute",

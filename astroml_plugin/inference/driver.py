@@ -21,6 +21,7 @@ from astroml_plugin.catalog.done import DoneUnits
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.compute.cluster import check_client, run_window
+from astroml_plugin.compute.device import device_problem
 from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
@@ -241,6 +242,13 @@ def execute(
     if run.superseded:
         drop_superseded(catalog, run_id, run.superseded)
     return replace(run.stand, damaged=len(run.damaged), seconds=time.perf_counter() - run.started)
+
+
+def check_devices(client: Client, device: str | None) -> None:
+    """Raise InputError where a worker cannot use a torch device that was asked for."""
+    told = [] if device is None else [problem for problem in client.run(device_problem, device).values() if problem]
+    if told:
+        raise InputError(f"device {device} cannot be used by {len(told)} of the workers ({told[0]}): name another one")
 
 
 def _prepare_workers(client: Client) -> str:

@@ -16,6 +16,12 @@ from astroml_plugin.cutouts.calibration import refuse_implausible
 from astroml_plugin.inference.resident import check_device
 from astroml_plugin.tasks.settings import RESAMPLE
 
+_SAME_ZERO_POINT = 1e-3
+"""Magnitudes."""
+
+_LEAST_MEMORY = 10**6
+"""Bytes of pixels below which no source has a unit."""
+
 _ALWAYS = ("band", "precision")
 """Options that every catalog's identity names, also where they have their defaults."""
 
@@ -51,14 +57,30 @@ class MeasureOptions:
         """Zero points of a source's bands: those that it knows, else what is stated here.
 
         Raises:
-            InputError: as many are stated as there are no bands.
+            InputError: as many are stated as there are no bands, or others than the source knows.
         """
         if len(self.zero_point) not in (0, 1, len(bands)):
             told = f"{len(self.zero_point)} zero points for the bands {', '.join(bands)}"
             raise InputError(f"{told}: give one for all, or one per band")
+        self._refuse_contradiction(bands, known)
         stated: Sequence[float | None] = self.zero_point or (None,)
         stated = stated if len(stated) == len(bands) else [stated[0]] * len(bands)
         return tuple(said if zero is None else zero for zero, said in zip(known, stated, strict=True))
+
+    def _refuse_contradiction(self, bands: Sequence[str], known: Sequence[float | None]) -> None:
+        """What a source knows counts: another number that is stated for it would do nothing."""
+        if len(self.zero_point) == len(bands):
+            pairs = list(zip(bands, known, self.zero_point, strict=True))
+        elif self.zero_point and None not in known:
+            pairs = [(name, zero, self.zero_point[0]) for name, zero in zip(bands, known, strict=True)]
+        else:
+            return
+        for name, zero, said in pairs:
+            if zero is not None and abs(zero - said) > _SAME_ZERO_POINT:
+                raise InputError(
+                    f"the source knows zero point {zero:g} of band {name}, --zero-point {said:g} would do nothing: "
+                    f"leave it away; if the source is wrong, ingest again with --zero-point"
+                )
 
     def run_options(self) -> dict[str, Any]:
         """All options that tasks may take, as `assign_options` reads them."""
@@ -118,8 +140,11 @@ class ExecutionOptions:
             )
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch {self.batch}: give 1 or more stamps per forward")
-        if self.memory is not None and self.memory < 1:
-            raise InputError(f"{self.memory} bytes of memory hold no pixel: give more, or leave it out")
+        if self.memory is not None and self.memory < _LEAST_MEMORY:
+            raise InputError(
+                f"{self.memory} bytes of memory hold no unit: give {_LEAST_MEMORY // 10**6} MB (--memory is in GB) or "
+                f"more, or leave it out"
+            )
         if self.device is not None:
             check_device(self.device)
         if self.shard is not None and not 0 <= self.shard[0] <= self.shard[1] != 0:

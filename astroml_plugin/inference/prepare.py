@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -47,6 +47,9 @@ from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.run_options import assign_options
 from astroml_plugin.training.bundle import ModelBundle
+
+_FLAGS = {"format": "objects-format"}
+"""Fields of an objects table that the command line calls otherwise."""
 
 _LOOKED_AT = 1000
 """Rows of an objects table that a check reads."""
@@ -186,6 +189,8 @@ def check_run(
     )
     table = objects if isinstance(objects, ObjectTable) else ObjectTable(table=objects)
     _check_objects(opened, job, table)
+    if not execution.label_maps and not job.detecting:
+        raise InputError("--no-labels would do nothing, as no bundle here finds objects: leave it away")
     check_bundles(bundles, opened, job)
     return CheckedRun(opened, bundles, replace(job, **pixels_needed(bundles, opened, job)), table)
 
@@ -204,6 +209,7 @@ def load_bundles(bundle: str | Sequence[str]) -> Bundles:
 def _check_objects(source: Survey | Stamps, job: Job, objects: ObjectTable) -> None:
     """Objects come from a table that can be read, from stamps or from a bundle, and from one of them only."""
     if objects.table is None:
+        _refuse_useless(source, job, objects)
         return
     if isinstance(source, Stamps):
         raise InputError("Stamps carry their own objects: leave --objects away, or give a Survey")
@@ -213,6 +219,18 @@ def _check_objects(source: Survey | Stamps, job: Job, objects: ObjectTable) -> N
         table = objects.table
         head = table if isinstance(table, str | os.PathLike) else arrow_of(table).slice(0, _LOOKED_AT)
         next(read_chunks(file_of(head, folder), objects, _LOOKED_AT))
+
+
+def _refuse_useless(source: Survey | Stamps, job: Job, objects: ObjectTable) -> None:
+    """Options of an objects table do nothing without one, nor does a choice about label maps that nobody makes."""
+    blank = ObjectTable()
+    changed = [one.name for one in fields(objects) if getattr(objects, one.name) != getattr(blank, one.name)]
+    given = [f"--{_FLAGS.get(name, name.replace('_', '-'))}" for name in changed]
+    if given:
+        why = "stamps carry their own objects"
+        if not isinstance(source, Stamps):
+            why = f"bundle {job.detecting} finds the objects" if job.detecting else "there is no table"
+        raise InputError(f"{', '.join(given)} would do nothing, as {why}: leave it away")
 
 
 def prepare(

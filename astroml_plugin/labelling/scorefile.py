@@ -81,6 +81,8 @@ class ScoreFile:
         self._order: list[int] = []
         self._offset = 0
         self._lock = threading.RLock()
+        self.headless = False
+        """Whether no line tells which catalog the scores are of: a crash or an editor took the first line."""
         self.skipped = 0
         """Lines that are no events: torn by a crash, or written by someone else."""
         self.refresh()
@@ -143,13 +145,15 @@ class ScoreFile:
                 self.refresh()  # a file that another catalog's page has made meanwhile is refused here
                 if self._offset == 0 and file.seek(0, os.SEEK_END):
                     self._begin_anew(file)
-                lines = [] if file.seek(0, os.SEEK_END) else [self._header()]
-                torn = not lines and not _ends_well(file)
+                size = file.seek(0, os.SEEK_END)
+                lines = [self._header()] if not size or self.headless else []
+                torn = size and not _ends_well(file)
                 lines.append(json.dumps(event, ensure_ascii=False))
                 data = ("\n" if torn else "") + "\n".join(lines) + "\n"
                 file.write(data.encode())
                 file.flush()
                 os.fsync(file.fileno())
+            self.headless = False
             self.refresh()
 
     def _begin_anew(self, file: Any) -> None:
@@ -184,17 +188,21 @@ class ScoreFile:
             except IsADirectoryError as error:
                 raise InputError(f"{self.path} is a folder: scores go to a file") from error
             events = 0
-            for line in data.split(b"\n")[:-1]:  # what follows the last line end is still being written, or torn
-                if self._offset == 0:
-                    self._check_header(line)
-                else:
-                    events += self._apply(line)
+            lines = data.split(b"\n")[:-1]  # what follows the last line end is still being written, or torn
+            if self._offset == 0 and lines:
+                self._check_header(lines)
+            for line in lines:
+                events += self._apply(line)
                 self._offset += len(line) + 1
             return events
 
-    def _check_header(self, line: bytes) -> None:
-        about = _parsed(line)
-        if about.get("kind") != formats.SCORES or not isinstance(about.get("format"), int):
+    def _check_header(self, lines: list[bytes]) -> None:
+        """Check the header, which is the first line; where that was lost, one may have been written behind scores."""
+        about: dict[str, Any] = next(filter(_is_header, map(_parsed, lines)), {})
+        self.headless = not about and any(_is_event(_parsed(line)) for line in lines)
+        if self.headless:
+            return
+        if not about:
             raise InputError(f"{self.path} is no file of scores: give another --scores FILE")
         if about["format"] > FORMAT:
             raise InputError(
@@ -209,14 +217,12 @@ class ScoreFile:
     def _apply(self, line: bytes) -> int:
         """Take one event into account; a torn or foreign line counts as skipped."""
         event = _parsed(line)
+        if not _is_event(event):
+            self.skipped += bool(line.strip()) and not _is_header(event)
+            return 0
         fields: list[Any] = [event.get(name) for name in ("object_id", "who", "score")]
         object_id, who, score = fields
-        note, time = event.get("note", ""), event.get("time", "")
-        undone = event.get("undo") is True
-        known = _is_id(object_id) and all(_is_text(text) for text in (who, note, time)) and (undone or _is_score(score))
-        if not known:
-            self.skipped += bool(line.strip())
-            return 0
+        note, time, undone = event.get("note", ""), event.get("time", ""), event.get("undo") is True
         key = (int(object_id), who)
         if undone:
             self._take_back(key)
@@ -285,6 +291,18 @@ def _parsed(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _is_header(about: dict[str, Any]) -> bool:
+    """Whether the object of a line tells what a file of scores is of."""
+    return about.get("kind") == formats.SCORES and isinstance(about.get("format"), int)
+
+
+def _is_event(event: dict[str, Any]) -> bool:
+    """Whether the object of a line gives a score, or takes one back."""
+    texts = (event.get("who"), event.get("note", ""), event.get("time", ""))
+    scored = event.get("undo") is True or _is_score(event.get("score"))
+    return _is_id(event.get("object_id")) and all(map(_is_text, texts)) and scored
 
 
 def _is_id(value: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from astroml_plugin.compute.device import choose_device
+from astroml_plugin.compute.device import usable_device
 from astroml_plugin.core import storage
 from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.search import pictures
@@ -65,7 +65,7 @@ def make_bundle(
     }
     plan = trial_plan(base, winner.configuration, data)
     plan = replace(plan, identity=shared_identity(study) or plan.identity)
-    device = device or choose_device()
+    device = usable_device(device)
     if retrain:
         folder, training = storage.join(study.url, "retrained"), plan.recipe.training
     else:

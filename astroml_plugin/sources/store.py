@@ -45,6 +45,7 @@ class Store:
         if len(set(bands)) != len(bands) or not bands:
             raise InputError(f"bands {list(bands)} must be different names, at least one")
         url = storage.absolute(url)
+        storage.refuse_web(url)
         if storage.exists(storage.join(url, "zarr.json")):
             raise InputError(f"{storage.redact(url)} exists already: open it, or choose another output")
         try:

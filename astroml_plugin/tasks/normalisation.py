@@ -241,7 +241,7 @@ def gaussian_psf(fwhm: float, size: int) -> Tensor:
 def centred_psf(psf: Tensor) -> Tensor:
     """PSFs (n, band, py, px) moved onto pixel size // 2; left alone where they are on it or over 1.5 pixels away."""
     flat = psf.flatten(0, 1)
-    off = (_light_centre(flat, torch.zeros_like(flat[:, 0, :2])).abs().amax(1) > _CENTRED).nonzero().flatten()
+    off = (_light_centre(flat, flat.new_zeros(len(flat), 2)).abs().amax(1) > _CENTRED).nonzero().flatten()
     if not len(off):
         return psf
     off_centre = flat[off]

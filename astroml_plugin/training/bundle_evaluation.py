@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from astroml_plugin.compute.device import choose_device
+from astroml_plugin.compute.device import usable_device
 from astroml_plugin.core import storage
 from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.figures import write_figure
@@ -106,7 +106,7 @@ class _Forward:
         first = data.first
         bands = task.check_source(**first.facts, band=band)
         self.data = data
-        self.device = device or choose_device()
+        self.device = usable_device(device)
         usable = task.usable(data.labels)
         self.unseen = unseen_rows(model, data, usable, bands, learns_labels=own.learns_labels)
         self.rows = self.unseen.rows

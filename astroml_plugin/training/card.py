@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -80,8 +80,8 @@ def read_card(url: str, *, check: bool = True) -> Card:
         values = storage.read_json(storage.join(url, CARD))
     except DamagedError as error:
         raise InputError(f"{name} is not JSON ({error.__cause__}): get the bundle again") from None
-    version = values.get("format") if isinstance(values, Mapping) else None
-    if not isinstance(version, int) or version > FORMAT:
+    version = foreign.record(values, {"format": int}, name, _AGAIN)["format"]
+    if version > FORMAT:
         raise InputError(
             f"bundle {storage.redact(url)} has format {version} and this version reads up to {FORMAT}: "
             f"upgrade astroml-plugin"

@@ -10,8 +10,8 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.training.card import CARD
 
 _SHIPPED = Path(__file__).parents[1] / "bundles"
-_PINNED = re.compile(r"(?P<source>.+)@(?P<sha256>[0-9a-f]{12,64})")
-"""A source with the beginning of the SHA-256 that it must have: twelve digits or more."""
+_PINNED = re.compile(r"(?P<source>.+)@(?P<sha256>[0-9a-fA-F]{12,64})")
+"""A source with the beginning of the SHA-256 that it must have: twelve digits or more, small letters or capitals."""
 
 
 def shipped() -> list[str]:
@@ -31,10 +31,11 @@ def locate(source: str) -> str:
     if where in shipped():
         return str(_SHIPPED / where)
     names = ", ".join(shipped()) or "none"
-    raise InputError(f"no bundle at {storage.redact(where)} (no {CARD} there); bundles that ship: {names}")
+    pin = "; a pin is @ and 12 to 64 digits of the SHA-256" if "@" in where.rpartition("/")[2] else ""
+    raise InputError(f"no bundle at {storage.redact(where)} (no {CARD} there); bundles that ship: {names}{pin}")
 
 
 def split_pin(source: str) -> tuple[str, str]:
-    """A source without its pin, and the digits of the pin; empty where there is none."""
+    """A source without its pin, and the digits of the pin in small letters; empty where there is none."""
     pinned = _PINNED.fullmatch(source)
-    return (pinned["source"], pinned["sha256"]) if pinned else (source, "")
+    return (pinned["source"], pinned["sha256"].lower()) if pinned else (source, "")

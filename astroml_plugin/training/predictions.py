@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from astroml_plugin.compute.device import choose_device
+from astroml_plugin.compute.device import usable_device
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.core.settings import to_mapping
@@ -101,7 +101,7 @@ class PredictionCache:
         self.recipe = recipe
         self.urls = [data] if isinstance(data, str) else list(data)
         self.out, self.progress = storage.absolute(out), progress
-        self.device = device or choose_device()
+        self.device = usable_device(device)
         _refuse_stores(self.out)
         task = recipe.build_task()
         self.data = LabelledStamps(self.urls)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from astroml_plugin.compute.device import choose_device
+from astroml_plugin.compute.device import choose_device, usable_device
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
@@ -72,6 +72,7 @@ def train_bundle(
     execution = execution or TrainExecution()
     run = TrainingRun(url, resume=execution.resume, device=execution.device or choose_device())
     if execution.processes == 1:
+        usable_device(execution.device)
         return _train_here(recipe, sources, run, progress)
     watch = EpochWatch(lambda: read_log(url), lambda record: _tell(progress, record, recipe.training.epochs))
     distributed.spawn(execution.processes, _train_here, recipe, list(sources), run, watch=watch)

@@ -38,6 +38,9 @@ def _label(options: argparse.Namespace) -> int:
         session = server.session
         if session.no_pixels:
             complain(f"warning: {session.no_pixels}", DONE)
+        if session.scores.headless:
+            told = "has lost its first line: that its scores are of this catalog is taken for granted"
+            complain(f"warning: {session.scores.path} {told}", DONE)
         if session.scores.skipped:
             complain(f"warning: {session.scores.skipped} lines of {session.scores.path} are no scores", DONE)
         print(f"{len(session.ranking)} objects by {session.ranking.by}; scores go to {session.scores.path}")
@@ -115,6 +118,7 @@ VERBS = {
         "Ask a catalog: SQL, a cone, or both.",
         'catalog "SELECT object_id, e1, e2 FROM catalog WHERE flags = 0" --cone 150.1 2.2 0.05 --to near.fits',
         changed={"cone": {"nargs": 3, "type": float, "metavar": ("RA", "DEC", "RADIUS_DEG")}},
+        hidden={"tables": "they are in memory"},
     ),
     "segmentation-map": Verb(
         _segmentation_map,

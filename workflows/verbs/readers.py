@@ -117,6 +117,7 @@ def assignment(text: str) -> tuple[str, Any]:
 READERS = (
     ("tuple[str, ...]", names, "A,B,…"),
     ("Sequence[str]", names, "A,B,…"),
+    ("Collection[str]", names, "A,B,…"),
     ("Sequence[int]", _numbers(int), "N,M,…"),
     ("tuple[int, ...]", _numbers(int), "N,M,…"),
     ("tuple[int, int]", _numbers(int, 2), "N,M"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from astroml_plugin.catalog import sql
 from astroml_plugin.catalog.schema import is_text, is_vector
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import Array, Bool
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _LARGE = 1 << 30
 """Bytes of a text column of one width from which on it is looked at how many of them are padding."""
@@ -43,7 +46,7 @@ class Values:
     is_text: bool = False
     """Whether the values are texts."""
     is_time: bool = False
-    """Whether the texts are moments in ISO 8601 (UTC where a zone was known)."""
+    """Whether the texts are moments in ISO 8601 (UTC, with a Z, where a zone was known)."""
 
     @property
     def length(self) -> int:
@@ -63,6 +66,21 @@ def check_names(names: Sequence[str], *, any_case: bool = True) -> None:
     if twice is not None:
         how = "" if any_case else ", which FITS does not tell apart by case"
         raise InputError(f"two columns are named '{twice}'{how}: give one another name, as in SELECT x AS x2")
+
+
+def check_letters(names: Sequence[str], holder: str) -> None:
+    """InputError where a name of a column has a line end or another control letter, which a text format loses.
+
+    Args:
+        names: of the columns.
+        holder: what they are for, as in "which CSV cannot hold".
+    """
+    odd = next((name for name in names if _CONTROL.search(name)), None)
+    if odd is not None:
+        raise InputError(
+            f"the name of column {odd!r} has a line end or control letter, which {holder} cannot hold: give it another "
+            f"name, as in SELECT {sql.name(odd)!r} AS x"
+        )
 
 
 def refusal(name: str, kind: pa.DataType, holder: str, why: str = "") -> InputError:
@@ -154,14 +172,18 @@ def _text(name: str, column: pa.ChunkedArray, *, is_time: bool = False) -> Value
 
 
 def _moments(name: str, column: pa.ChunkedArray, holder: str) -> Values:
-    """Dates, times and timestamps as ISO 8601; with a zone, in UTC."""
+    """Dates, times and timestamps as ISO 8601; with a zone, in UTC with the letter Z at the end."""
     kind = column.type
-    if pa.types.is_timestamp(kind) and kind.tz is not None:
+    if zoned := pa.types.is_timestamp(kind) and kind.tz is not None:
         column = column.cast(pa.timestamp(kind.unit))
     texts = column.cast(pa.large_string())
     if pc.any(pc.match_substring(texts, "out of range")).as_py():
         raise refusal(name, kind, holder, " with moments that no calendar has")
-    return _text(name, pc.replace_substring(texts, " ", "T"), is_time=not pa.types.is_time(kind))
+    texts = pc.replace_substring(texts, " ", "T")
+    texts = (
+        pc.binary_join_element_wise(texts, pa.scalar("Z", texts.type), pa.scalar("", texts.type)) if zoned else texts
+    )
+    return _text(name, texts, is_time=not pa.types.is_time(kind))
 
 
 def _vectors(name: str, column: pa.ChunkedArray) -> Values:

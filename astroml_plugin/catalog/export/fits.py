@@ -28,7 +28,9 @@ _BLOCK = 2880
 _RECORDS = 32 << 20
 """Bytes of records that are laid out at once."""
 
-_MOST_COLUMNS = 999
+_MOST_COLUMNS, _LONGEST_NAME = 999, 68
+"""Columns of a table, and letters of a name within one card (a quote counts twice)."""
+
 _SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 ENCODED = "percent-encoded UTF-8, as FITS holds ASCII only"
 """Words in the comment of a column whose texts went through `ascii_text`."""
@@ -87,6 +89,7 @@ def write_fits(table: pa.Table, path: Path, about: Sequence[tuple[str, str, str]
     ]
     names = [ascii_text(item.column.name) if not is_plain(item.column.name) else item.column.name for item in stored]
     check_names(names, any_case=False)
+    _refuse_long_names(stored, names)
     records = np.dtype([(f"c{k}", *item.dtype) for k, item in enumerate(stored)])
     header = _header(stored, names, records.itemsize, table.num_rows, about, name)
     with path.open("wb") as sink:
@@ -95,6 +98,16 @@ def write_fits(table: pa.Table, path: Path, about: Sequence[tuple[str, str, str]
         for block in _blocks(stored, records, table.num_rows):
             sink.write(block.tobytes())
         sink.write(bytes(-(records.itemsize * table.num_rows) % _BLOCK))
+
+
+def _refuse_long_names(stored: Sequence[_Stored], names: Sequence[str]) -> None:
+    for item, name in zip(stored, names, strict=True):
+        if len(name.replace("'", "''")) > _LONGEST_NAME:
+            how = "" if name == item.column.name else ", percent-encoded"
+            raise InputError(
+                f"the name of column '{item.column.name[:40]}…' has {len(name)} letters{how}, and FITS holds "
+                f"{_LONGEST_NAME}: give it a shorter one, as in SELECT x AS y, or use .parquet"
+            )
 
 
 def _blocks(stored: list[_Stored], records: np.dtype, rows: int) -> Iterator[Array]:

@@ -205,6 +205,11 @@ def _choose(raw: RawTable, settings: ObjectSettings, place: str) -> _Choice:
     twice = [name for name in columns if name is not None and raw.names.count(name) > 1]
     if twice:
         raise InputError(f"{place} has two columns named {twice[0]}: rename one of them")
+    if raw.doubt and frame != "pixel" and (lacking := [name for name in (first, second) if name not in units]):
+        raise InputError(
+            f"the units of {place} cannot be read ({raw.doubt}): say those of {' and '.join(lacking)}, as in --columns "
+            f"ra={first}[deg],dec={second}[deg], or write the table again"
+        )
     return _Choice(columns[0], frame, first, second, columns[3], origin, (units.get(first), units.get(second)))
 
 

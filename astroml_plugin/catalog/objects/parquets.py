@@ -16,7 +16,7 @@ from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable
 from astroml_plugin.catalog.objects.votables import read_heads
 from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.catalog.schema import is_text
-from astroml_plugin.core import storage
+from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -25,6 +25,7 @@ _PROPERTIES = ("hats.properties", "properties")
 _COLLECTION = "collection.properties"
 _PARTITION = re.compile(r"(^|/)Norder=(\d+)/(Dir=\d+/)?Npix=(\d+)(\.\w+$|/)")
 _VOTABLE = b"IVOA.VOTable-Parquet.content"
+_YAML = b"table_meta_yaml"
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def open_parquet_table(url: str) -> Iterator[list[RawTable]]:
         InputError: a folder without Parquet files, or a HATS catalogue that is none of objects or lacks a partition.
         FileNotFoundError: nothing is there.
     """
-    if url.endswith(SUFFIXES) and not _is_folder(url):
+    if storage.path_of(url).endswith(SUFFIXES) and not _is_folder(url):
         yield [_table([url])]
         return
     collection = _read_properties(url, (_COLLECTION,))
@@ -146,7 +147,7 @@ def _table(files: Sequence[str], rows_told: int | None = None, place: str = "") 
     """One list of the rows of several files of equal columns."""
     with open_parquet(files[0]) as file:
         schema = file.schema_arrow
-    units = _units(schema)
+    units, doubt = _units(schema)
 
     def chunks(columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
         count = 0
@@ -159,14 +160,15 @@ def _table(files: Sequence[str], rows_told: int | None = None, place: str = "") 
         if rows_told is not None and count != rows_told:
             raise InputError(f"the HATS catalogue {place} says it has {rows_told} rows and has {count}: copy it anew")
 
-    return RawTable(tuple(schema.names), chunks, units, {one.name: kind for one in schema if (kind := _kind(one.type))})
+    kinds = {one.name: kind for one in schema if (kind := _kind(one.type))}
+    return RawTable(tuple(schema.names), chunks, units, kinds, doubt=doubt)
 
 
 def _check_alike(file: pq.ParquetFile, url: str, first: str, columns: Sequence[str], units: dict[str, str]) -> None:
     if url == first:
         return
     schema, place = file.schema_arrow, storage.redact(url)
-    own = _units(schema)
+    own, _ = _units(schema)
     for name in columns:
         if name not in schema.names:
             raise InputError(f"{place} has no column {name} and {storage.redact(first)} has: give tables of one kind")
@@ -187,20 +189,27 @@ def _kind(kind: pa.DataType) -> str:
     return "" if is_text(kind) or number or pa.types.is_null(kind) else ARRAY
 
 
-def _units(schema: pa.Schema) -> dict[str, str]:
-    """Units by the fields' own metadata, else by astropy's, else by a VOTable header (VOParquet)."""
+def _units(schema: pa.Schema) -> tuple[dict[str, str], str]:
+    """Units by the fields' own metadata, else by astropy's, else by a VOTable header (VOParquet); and in words, which
+    of these cannot be read."""
     metadata = schema.metadata or {}
     units: dict[str, str] = {}
-    if _VOTABLE in metadata:
-        try:
-            heads = read_heads(io.BytesIO(metadata[_VOTABLE]))
-        except (ValueError, OSError, KeyError):
-            heads = []
-        units |= heads[0].units if heads else {}
-    if b"table_meta_yaml" in metadata:
-        try:
-            header = get_header_from_yaml(metadata[b"table_meta_yaml"].decode().split("\n"))
-            units |= {str(one["name"]): str(one["unit"]) for one in header["datatype"] if one.get("unit")}
-        except Exception:  # noqa: BLE001, S110  metadata of someone else's making: the columns have no units then
-            pass
-    return units | {f.name: f.metadata[b"unit"].decode() for f in schema if f.metadata and b"unit" in f.metadata}
+    doubts = []
+    for key, reader in ((_VOTABLE, _units_of_votable), (_YAML, _units_of_yaml)):
+        if key in metadata:
+            try:
+                units |= reader(metadata[key])
+            except Exception as error:  # noqa: BLE001  metadata of someone else's making: told where a unit is lacking
+                doubts.append(f"{key.decode()}: {foreign.in_words(error)}")
+    own = {f.name: f.metadata[b"unit"].decode() for f in schema if f.metadata and b"unit" in f.metadata}
+    return units | own, "; ".join(doubts)
+
+
+def _units_of_votable(header: bytes) -> dict[str, str]:
+    heads = read_heads(io.BytesIO(header))
+    return dict(heads[0].units) if heads else {}
+
+
+def _units_of_yaml(text: bytes) -> dict[str, str]:
+    header = get_header_from_yaml(text.decode().split("\n"))
+    return {str(one["name"]): str(one["unit"]) for one in header["datatype"] if one.get("unit")}

@@ -41,6 +41,8 @@ class RawTable:
     """Our names -> its columns, where the file says which they are."""
     words: bool = False
     """Whether the file is text: all columns are words then."""
+    doubt: str = ""
+    """Why the units that the file gives cannot be read; empty where they can, or where it gives none."""
 
     @property
     def called(self) -> str:
@@ -60,7 +62,7 @@ def local_file(url: str) -> Iterator[Path]:
         return
     fs, remote = storage.filesystem(url)
     with tempfile.TemporaryDirectory(prefix="astroml-") as folder:
-        target = Path(folder) / remote.rsplit("/", 1)[-1]
+        target = Path(folder) / storage.path_of(remote).rsplit("/", 1)[-1]
         storage.retrying(fs.get_file, remote, str(target))
         archives.check_file(target)
         yield target

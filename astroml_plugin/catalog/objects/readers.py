@@ -59,7 +59,7 @@ def table_format(url: str, given: str | None = None) -> str:
         if given not in FORMATS:
             raise InputError(f"table format '{given}' is not known: use one of {', '.join(FORMATS)}")
         return given
-    words = [word.lower() for word in url.rstrip("/").rsplit("/", 1)[-1].split(".")[1:]]
+    words = [word.lower() for word in storage.path_of(url).rstrip("/").rsplit("/", 1)[-1].split(".")[1:]]
     suffix = next((word for word in reversed(words) if word not in ("gz", "bz2", "zst")), "")
     found = SUFFIXES.get(suffix)
     if found not in (None, "sextractor"):
@@ -78,7 +78,9 @@ def _is_folder(url: str) -> bool:
     if storage.is_local(url):
         return storage.local_path(url).expanduser().is_dir()
     if storage.is_web(url):
-        return any(storage.exists(storage.join(url, name)) for name in ("hats.properties", "properties"))
+        return storage.path_of(url) == url and any(
+            storage.exists(storage.join(url, name)) for name in ("hats.properties", "properties")
+        )
     return bool(storage.list_files(url, ".parquet"))
 
 

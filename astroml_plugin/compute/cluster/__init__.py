@@ -3,6 +3,7 @@
 from astroml_plugin.compute.cluster.clients import (
     check_client,
     check_counts,
+    client_of,
     connect,
     dashboard_urls,
     may_restart_workers,
@@ -25,6 +26,7 @@ __all__ = [
     "WorkerDiedError",
     "check_client",
     "check_counts",
+    "client_of",
     "connect",
     "cores",
     "dashboard_urls",

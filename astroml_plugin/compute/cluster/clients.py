@@ -19,6 +19,9 @@ from astroml_plugin.core.storage import redact
 
 _log = logging.getLogger(__name__)
 
+_OVER = ("closed", "closing", "newly-created")
+"""States of a client that cannot work, or not any more."""
+
 _own: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
@@ -36,8 +39,15 @@ def dashboard_urls(client: Client) -> dict[str, str]:
     return {name: f"{link}/{page}" for package, (name, page) in pages.items() if find_spec(package) is not None}
 
 
-def check_client(client: Client) -> None:
-    """Raise InputError for a client that answers with coroutines."""
+def check_client(client: Any) -> None:
+    """Raise InputError for what is no Dask client, or one that is closed or answers with coroutines."""
+    if not isinstance(client, Client):
+        kind = type(client).__name__
+        raise InputError(
+            f"client is of type {kind}: give a Dask Client, an address such as tcp://host:8786, or nothing"
+        )
+    if client.status in _OVER:
+        raise InputError("this Dask client is closed, or its scheduler is gone: give one that is connected, or nothing")
     if client.asynchronous:
         raise InputError("this Dask client is asynchronous: give one that is not, Client(address), or an address")
 
@@ -75,6 +85,26 @@ def connect(scheduler: str = "local", *, workers: int | None = None, threads: in
         else:
             client = _join(scheduler)
         stack.callback(_close, client)
+        yield client
+
+
+@contextlib.contextmanager
+def client_of(client: Any, scheduler: str = "local", **counts: int | None) -> Iterator[Client]:
+    """A client that is given, or one for the scheduler that is named instead; it is stopped at the end.
+
+    Args:
+        client: Dask client, what `connect` takes, or None.
+        scheduler: where `client` is None.
+        counts: `workers` and `threads` of `connect`.
+
+    Raises:
+        InputError: it is no client, is closed, or cannot be connected.
+    """
+    if client is None or isinstance(client, str):
+        with connect(client or scheduler, **counts) as opened:
+            yield opened
+    else:
+        check_client(client)
         yield client
 
 

@@ -8,12 +8,12 @@ import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.core import archives, foreign, storage
+from astroml_plugin.core import archives, foreign, storage, web
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64
 
@@ -112,9 +112,8 @@ def open_npz(url: str) -> Iterator[dict[str, NpzArray]]:
     shown = storage.redact(url)
     with contextlib.ExitStack() as stack:
         try:
-            filesystem, path = storage.filesystem(url)
             with foreign.refusing(shown, "is it an .npz archive, and whole? Save it again"):
-                file = stack.enter_context(filesystem.open(path, "rb"))
+                file = stack.enter_context(_opened(url))
                 archive = stack.enter_context(zipfile.ZipFile(file))
                 packed = file.seek(0, io.SEEK_END)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -123,6 +122,13 @@ def open_npz(url: str) -> Iterator[dict[str, NpzArray]]:
         members = [name for name in archive.namelist() if name.endswith(".npy")]
         arrays = [_describe(archive, member, shown) for member in members]
         yield {array.name: array for array in arrays}
+
+
+def _opened(url: str) -> BinaryIO:
+    if storage.is_web(url):
+        return web.open_file(url)
+    filesystem, path = storage.filesystem(url)
+    return cast(BinaryIO, filesystem.open(path, "rb"))
 
 
 def _describe(archive: zipfile.ZipFile, member: str, shown: str) -> NpzArray:

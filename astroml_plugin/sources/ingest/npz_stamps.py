@@ -23,8 +23,9 @@ from astroml_plugin.sources.ingest.records import SourceRecord, existing, record
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.stamps import StampLayout, Stamps
 
-_LARGEST_PSF = 1024
+_SMALLEST_PSF, _LARGEST_PSF = 3, 1024
 _PARTS = ("images", "psf", "variance", "mask_bits", "bands", "pixel_scale", "zero_point")
+_PLACES = frozenset(("object_id", "ra", "dec"))
 _LARGEST_STAMP, _LARGEST_LABEL = 2**28, 2**16
 """Bytes of one object's image, and of one of its labels, at most."""
 
@@ -93,12 +94,13 @@ class _Content:
         for name in ("images", "variance", "psf", "mask_bits"):
             if name in parts:
                 _check_pixels(url, name, parts[name], images, layout)
+        _refuse_odd_positions(url, parts)
         per_object = {
             name
             for name, array in parts.items()
             if name not in _PARTS and array.shape[:1] == images.shape[:1] and len(array.shape) <= 2
         }
-        scale = options.pixel_scale
+        scale = options.checked_scale()
         if scale is None and "pixel_scale" in parts:
             scale = _one_number(parts["pixel_scale"])
         bands = _band_names(url, parts, images.shape[layout.index("c")] if "c" in layout else 1, options.bands)
@@ -223,8 +225,25 @@ def _check_pixels(url: str, name: str, array: NpzArray, images: NpzArray, layout
             f"{images.shape}" if name in ("variance", "mask_bits") else f"({count}, y, x) or ({count}, {bands}, y, x)"
         )
         raise InputError(f"{shown}: array {name} has shape {array.shape}, {wanted} fits the images")
+    if name == "psf" and min(array.shape[-2:]) < _SMALLEST_PSF:
+        raise InputError(
+            f"{shown}: PSFs of {array.shape[-2:]} pixels hold no PSF: save them with {_SMALLEST_PSF} pixels a side at "
+            f"least, or leave {array.name} out"
+        )
     if name == "psf" and max(array.shape[-2:]) > _LARGEST_PSF:
         raise InputError(f"{shown}: PSFs of {array.shape[-2:]} pixels are refused, cut them to {_LARGEST_PSF} at most")
+
+
+def _refuse_odd_positions(url: str, parts: Mapping[str, NpzArray]) -> None:
+    """Ids and positions are one number, or one text, per stamp."""
+    count = parts["images"].shape[0]
+    for name in _PLACES.intersection(parts):
+        array = parts[name]
+        if array.dtype.kind not in "iufSU" or array.shape not in ((count,), (count, 1)):
+            raise InputError(
+                f"{storage.redact(url)}: array {array.name} of shape {array.shape} and type {array.dtype} is no "
+                f"{name}: save one number per stamp ({count}), or map another name with --npz-map"
+            )
 
 
 def _one_number(array: NpzArray) -> float:
@@ -238,7 +257,14 @@ def _one_number(array: NpzArray) -> float:
 def _band_names(url: str, parts: Mapping[str, NpzArray], count: int, bands: tuple[str, ...] | None) -> tuple[str, ...]:
     names = bands or None
     if names is None and "bands" in parts:
-        names = tuple(str(name) for name in decoded(np.atleast_1d(parts["bands"].read())).tolist())
+        given = parts["bands"]
+        if given.dtype.kind not in "SUiu" or len(given.shape) > 1:
+            raise InputError(
+                f"{storage.redact(url)}: array bands of shape {given.shape} and type {given.dtype} holds no names: "
+                f"save one text per band, or give --bands"
+            )
+        with foreign.refusing("array bands", "save one text per band in UTF-8, or give --bands"):
+            names = tuple(str(name) for name in decoded(np.atleast_1d(given.read())).tolist())
     names = names or tuple(f"c{number:03d}" for number in range(count))
     if len(names) != count:
         raise InputError(f"{storage.redact(url)} has {count} bands, {len(names)} names are given ({','.join(names)})")
@@ -308,7 +334,8 @@ def _write_block(stamps: Stamps, content: _Content, index: int, first: int, valu
         image, spread = content.in_nanojansky(image, spread, zero_points)
     table: dict[str, Any] = {}
     ids, shown = values.pop("object_id", None), storage.redact(content.url)
-    table["object_id"] = np.arange(first, first + len(image)) if ids is None else parse_ids(ids, shown)
+    table["object_id"] = np.arange(first, first + len(image)) if ids is None else parse_ids(ids.reshape(-1), shown)
+    values |= {name: values[name].reshape(-1) for name in _PLACES.intersection(values)}
     table |= dict(_as_columns(values))
     try:
         checksum = stamps.write_block(

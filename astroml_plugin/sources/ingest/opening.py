@@ -62,7 +62,8 @@ def open_fits(url: str, *, scan: bool = True) -> Iterator[FitsFile]:
 
 
 def _open(url: str) -> FitsFile:
-    if packing(_first_bytes(url)) is not None:
+    start = _first_bytes(url)
+    if packing(start) is not None or len(start) > _LONGEST_MARK:  # a web server that gives no parts gives the whole
         raw = unpacked(storage.read_bytes(url), url)
         return FitsFile(url, fits.open(io.BytesIO(raw), memmap=False), raw)
     if storage.is_local(url):
@@ -143,7 +144,7 @@ def refusing(url: str) -> contextlib.AbstractContextManager[None]:
 
 def stem_of(url: str) -> str:
     """File name without folder and FITS suffixes."""
-    return SUFFIX.sub("", url.split("?")[0].rstrip("/").rsplit("/", 1)[-1])
+    return SUFFIX.sub("", storage.path_of(url).split("?")[0].rstrip("/").rsplit("/", 1)[-1])
 
 
 def refuse_truncated(file: FitsFile) -> None:

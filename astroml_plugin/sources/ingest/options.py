@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from astroml_plugin.core.errors import InputError
@@ -79,3 +80,46 @@ class IngestOptions(FitsOptions):
     """Stamps per unit; default about 32 MB."""
     pixel_scale: float | None = None
     """Arcsec per pixel of stamps."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("tile_size", 1), ("halo", 0), ("block", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{option_of(name)} {value}: give a whole number from {least} on")
+
+    def checked_scale(self) -> float | None:
+        """The pixel scale that is given.
+
+        Raises:
+            InputError: it is none.
+        """
+        if self.pixel_scale is not None and not 0 < self.pixel_scale < math.inf:
+            raise InputError(f"--pixel-scale {self.pixel_scale}: give arcsec per pixel, a number above 0")
+        return self.pixel_scale
+
+    def refuse_useless(self, kind: str) -> None:
+        """Refuse options that do nothing for inputs of a kind.
+
+        Args:
+            kind: "FITS", "npz" or "pictures".
+
+        Raises:
+            InputError: names them.
+        """
+        of_fits = {"name", *(item.name for item in fields(FitsOptions)), "tile_size", "halo"} - {"zero_point"}
+        of_stamps = {"npz_map", "layout", "block", "pixel_scale"}
+        useless = {"FITS": of_stamps, "npz": of_fits, "pictures": of_fits | {"npz_map", "layout"}}[kind]
+        told = [option_of(item.name) for item in fields(self) if item.name in useless and _is_changed(self, item)]
+        if told:
+            inputs, others = ("stamps", "FITS images") if kind != "FITS" else ("FITS images", "stamps")
+            raise InputError(f"{', '.join(told)} would do nothing for {inputs}, only for {others}: leave it away")
+
+
+def option_of(name: str) -> str:
+    """Field of the options as the command line calls it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _is_changed(options: IngestOptions, item: Field[Any]) -> bool:
+    default = item.default if item.default_factory is MISSING else item.default_factory()
+    return bool(getattr(options, item.name) != default)

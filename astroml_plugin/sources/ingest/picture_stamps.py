@@ -13,7 +13,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 from pyarrow import csv
 
-from astroml_plugin.compute.cluster import run_window
+from astroml_plugin.compute.cluster import client_of, run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.typing import Array
@@ -23,7 +23,7 @@ from astroml_plugin.sources.ingest.npz import parse_ids
 from astroml_plugin.sources.ingest.opening import SUFFIX
 from astroml_plugin.sources.ingest.options import IngestOptions
 from astroml_plugin.sources.ingest.records import SourceRecord, existing, recorded, reserve
-from astroml_plugin.sources.ingest.result import IngestResult, Progress, as_client
+from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.stamps import StampLayout, Stamps, block_name
 
 
@@ -62,7 +62,7 @@ def ingest_pictures(
     tasks = _picture_tasks(stamps, record, missing, files, objects)
     done = rows = size = 0
     failed: list[tuple[str, str]] = []
-    with as_client(client) as opened:
+    with client_of(client) as opened:
         for outcome in run_window(opened, write_pictures, tasks):
             if isinstance(outcome.error, OSError) or (outcome.error and not isinstance(outcome.error, AstromlError)):
                 raise InputError(f"{storage.redact(stamps.url)} cannot be written: {outcome.error}") from outcome.error
@@ -97,7 +97,7 @@ def _create_for(picture: Array, out: str, options: IngestOptions) -> Stamps:
         size=(picture.shape[1], picture.shape[2]),
         dtype=picture.dtype.name,
         block=options.block,
-        pixel_scale=options.pixel_scale,
+        pixel_scale=options.checked_scale(),
         zero_points=options.zero_points(names),
     )
     return Stamps.create(out, layout)
@@ -107,13 +107,16 @@ def _picture_table(url: str, folder: str) -> tuple[pa.Table, list[str]]:
     """(objects with object_id and labels, picture files) of a CSV or Parquet table."""
     shown = storage.redact(url)
     try:
-        if url.lower().endswith((".parquet", ".pq")):
+        if storage.path_of(url).lower().endswith((".parquet", ".pq")):
             table = storage.read_table(url)
         else:
             types = csv.ConvertOptions(column_types={"id_str": pa.string(), "file_loc": pa.string()})
             table = csv.read_csv(pa.BufferReader(storage.read_bytes(url)), convert_options=types)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{shown} is no readable CSV or Parquet table: {' '.join(str(error).split())}") from error
+    if len({*table.column_names}) < table.num_columns:
+        twice = max(table.column_names, key=table.column_names.count)
+        raise InputError(f"{shown} has two columns named {twice}: rename one of them")
     identifier = next((name for name in ("id_str", "object_id", "id") if name in table.column_names), None)
     if identifier is None or "file_loc" not in table.column_names:
         raise InputError(f"{shown} needs the columns id_str and file_loc; it has {', '.join(table.column_names)}")

@@ -82,6 +82,8 @@ def _raw_box(file: FitsFile, hdu: Any, plane: int, box: Box) -> np.ndarray:
     filesystem, path = storage.filesystem(file.url)
     first, last = start + box.y0 * width * kind.itemsize, start + box.y1 * width * kind.itemsize
     data = storage.retrying(filesystem.cat_file, path, start=first, end=last)  # by name: s3fs has version_id in between
+    if len(data) != last - first:
+        raise ValueError(f"{len(data)} bytes came where {last - first} were asked for")
     return np.frombuffer(data, kind).reshape(box.height, width)[:, box.x0 : box.x1]
 
 

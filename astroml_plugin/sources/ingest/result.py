@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from astroml_plugin.compute import cluster
 
 Progress = Callable[[str, int, int], None]
 """Called with ("ingest", units done, units known of)."""
@@ -42,13 +38,3 @@ class IngestResult:
     def units_failed(self) -> int:
         """Number of failed units."""
         return len(self.failed)
-
-
-@contextlib.contextmanager
-def as_client(client: Any) -> Iterator[Any]:
-    """`client` itself, or a client of the scheduler it names (None: threads of this process)."""
-    if client is None or isinstance(client, str):
-        with cluster.connect(client or "local") as opened:
-            yield opened
-    else:
-        yield client

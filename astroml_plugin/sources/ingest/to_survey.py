@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from astroml_plugin.compute.cluster import run_window
+from astroml_plugin.compute.cluster import client_of, run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
@@ -19,7 +19,7 @@ from astroml_plugin.sources.ingest.fields import NO_FILE, Field, Inputs, by_name
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
 from astroml_plugin.sources.ingest.plans import ImagePlan, bands_of_file, names_of_cube, plan_field
-from astroml_plugin.sources.ingest.result import IngestResult, Progress, as_client
+from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.ingest.tiles import TileTask, cached_psf, write_tiles
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
@@ -69,7 +69,7 @@ def ingest_fits(
     fields = fields_of(urls, group, bands, options, inputs.beside)
     if options.name is not None and len(fields) > 1:
         raise InputError(f"name {options.name!r} for {len(fields)} fields: leave it out, or ingest them one by one")
-    with as_client(client) as opened:
+    with client_of(client) as opened:
         run = _Run(opened, options, bands, progress)
         run.say_names(inputs)
         run.go(fields, survey, out)
