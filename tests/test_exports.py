@@ -144,7 +144,7 @@ def test_sums_are_plain_numbers_in_memory(catalog: Catalog, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_type_of_duckdb_is_written_or_refused_in_a_sentence(catalog: Catalog, tmp_path: Path, kind: str) -> None:
-    every = query(catalog.url, "SELECT * EXCLUDE uhugeint FROM test_all_types()").to_arrow()
+    every = query(catalog.url, "SELECT * EXCLUDE (uhugeint, time_tz) FROM test_all_types()").to_arrow()
     written: list[str] = []
     refused: list[tuple[str, str]] = []
     for number, name in enumerate(every.column_names):

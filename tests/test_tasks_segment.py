@@ -13,6 +13,7 @@ from astroml_plugin.cutouts.psf import psf_fwhm
 from astroml_plugin.simulation.profiles import Psf, psf_image
 from astroml_plugin.tasks.detection import PARENT, Field
 from astroml_plugin.tasks.segmentation import peaks
+from astroml_plugin.tasks.segmentation.layer_maps import STAR
 from astroml_plugin.tasks.segmentation.peaks import segment
 from astroml_plugin.tasks.segmentation.settings import SegmentSettings
 from astroml_plugin.tasks.segmentation.task import SegmentTask
@@ -195,6 +196,20 @@ def test_psf_cells_divide_the_tile_not_the_part_of_it_that_the_image_has(light) 
         found = TASK.detect(layers, field_of(light, psf=psf, psf_box=box))
         odd = (found.flags & ObjectFlag.OUT_OF_DOMAIN) != 0
         assert np.array_equal(odd, found.x < edge)
+
+
+@pytest.mark.parametrize(("size", "flagged"), [(15, True), (31, False)])
+def test_stars_are_flagged_where_the_psf_image_lacks_their_wings(light, *, size: int, flagged: bool) -> None:
+    """Their totals are 12 % too bright on 15 pixels: FWHM 4.5 pixels, Moffat with beta 2.5."""
+    rows, columns = np.mgrid[:size, :size] - size // 2
+    psf = (1 + (rows**2 + columns**2) * (2**0.4 - 1) / 2.25**2) ** -2.5
+    layers = perfect(truth_layers(scene(light)))
+    layers[STAR, :, :80] = 10
+    found = TASK.detect(layers, field_of(light, psf=psf[None, None, None].astype(np.float32)))
+    star = found.columns["p_star"] > 0.5
+    assert star.any()
+    assert not star.all()
+    assert np.array_equal((found.flags & ObjectFlag.OUT_OF_DOMAIN) != 0, star & flagged)
 
 
 @pytest.mark.parametrize(("profile", "fwhm"), [("moffat", 0.5), ("moffat", 1.0), ("kolmogorov", 0.7)])

@@ -141,11 +141,11 @@ class SegmentTask(DetectingTask):
         segmentation = segment(lit, maps[OFFSET_X], maps[OFFSET_Y], peaks.pixel)
         image, variance = combined_image(field, unusable=0)
         x, y = recentred(image, variance, peaks.centre, segmentation.labels, segmentation.patch)
-        columns, snr = measure_objects(maps, field, segmentation, peaks.pixel, (x, y), settings)
+        columns, snr, unsure = measure_objects(maps, field, segmentation, peaks.pixel, (x, y), settings)
         columns["p_object"] = logistic(peaks.log_odds)
         blended, columns[PARENT] = blends(segmentation, snr)
         flags = pixel_flags(field.bits, segmentation.pixels, len(x)) | blended * np.int32(ObjectFlag.BLENDED)
         flags |= int(ObjectFlag.NO_VARIANCE) if estimated else 0
-        flags |= out_of_domain(field, (x, y), settings.psf_fwhm)
+        flags |= out_of_domain(field, (x, y), settings.psf_fwhm) | unsure * np.int32(ObjectFlag.OUT_OF_DOMAIN)
         ordered = {column.name: columns[column.name].astype(column.type) for column in self.columns()}
         return Detections(segmentation.labels, x, y, peaks.column, peaks.row, ordered, flags)
