@@ -76,7 +76,7 @@ _USED = {
     "like": {"features"},
     "learn": {"features", "score", "learner", "scores"},
 }
-"""What makes the order -> options that only some orders use."""
+"""Options that only some orders use, by the option that makes the order."""
 
 
 def _refuse_useless(order: RankOptions) -> None:

@@ -68,7 +68,7 @@ class MeasureOptions:
         return tuple(said if zero is None else zero for zero, said in zip(known, stated, strict=True))
 
     def _refuse_contradiction(self, bands: Sequence[str], known: Sequence[float | None]) -> None:
-        """What a source knows counts: another number that is stated for it would do nothing."""
+        """Refuse another number than the source knows: it would do nothing."""
         if len(self.zero_point) == len(bands):
             pairs = list(zip(bands, known, self.zero_point, strict=True))
         elif self.zero_point and None not in known:
