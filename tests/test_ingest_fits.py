@@ -51,8 +51,8 @@ def write(path: Path, data: np.ndarray, kind: Any = fits.PrimaryHDU, **cards: An
 
 
 def run(client: Any, inputs: Any, out: Path, **options: Any) -> tuple[IngestResult, Survey]:
-    """Ingest into tiles of 40 pixels."""
-    options = {"tile_size": 40, "halo": 5, **options}
+    """Ingest into tiles of 40 pixels, with the pixels as they are."""
+    options = {"tile_size": 40, "halo": 5, "background": "off", **options}
     result = ingest(inputs, out=str(out), client=client, **options)
     assert not result.failed
     return result, Survey.open(str(out))

@@ -168,6 +168,8 @@ def owned(work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -
     ids = object_ids(info, wcs, peak_x, peak_y)
     mine = np.flatnonzero(info.inner.contains(peak_x, peak_y))
     flags = (found.flags | _cut_flags(found, bounds, info, task.overlap)).astype(np.int32)
+    if any(info.quality[band].clear_of_zero for band in task.bands if band in info.quality):
+        flags |= int(ObjectFlag.OUT_OF_DOMAIN)
     x, y = (
         np.where(np.isfinite(at), at, peak)[mine] for at, peak in ((found.x, found.peak_x), (found.y, found.peak_y))
     )

@@ -125,7 +125,8 @@ class InferResult:
     damaged: int = 0
     """Files of units done before that could not be read: now in the folder `damaged`, the units are done again."""
     warning: str = ""
-    """One sentence where the positions of the objects are off in the median; else empty."""
+    """One sentence where the positions of the objects are off in the median, or objects were looked for in tiles whose
+    sky is not at 0; else empty."""
     changed_tables: tuple[str, ...] = ()
     """Sentences about objects tables that have changed, so that their rows were replaced."""
     notes: tuple[str, ...] = ()

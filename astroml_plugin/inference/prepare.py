@@ -130,6 +130,19 @@ class Prepared:
         shard = self.job.execution.shard
         return total if shard is None else len(range(shard[0] % shard[1], total, shard[1]))
 
+    def _sky_warning(self) -> str:
+        """A sentence where objects were looked for in tiles whose level is no sky at 0."""
+        if not self.job.detecting or not isinstance(self.source, Survey):
+            return ""
+        tiles = self.source.tiles_off_zero(self.job.field_bands)
+        more = f" and {len(tiles) - 1} more" if len(tiles) > 1 else ""
+        return (
+            f"the level of {tiles[0]}{more} is not at 0: sky is left there, or light fills it; the objects are flagged "
+            "OUT_OF_DOMAIN (ingest with --background auto takes a sky off)"
+            if tiles
+            else ""
+        )
+
     def finish(self, done: RunProgress, seconds: float) -> InferResult:
         """Complete the run's record after its last unit.
 
@@ -139,7 +152,7 @@ class Prepared:
         """
         seconds = round(seconds, 3)
         offsets = median_offsets(done.centres)
-        told = warning(offsets, stamps=isinstance(self.source, Stamps))
+        told = warning(offsets, stamps=isinstance(self.source, Stamps)) or self._sky_warning()
         counts = done.done, done.skipped, done.failed, done.rows, self.unplaced
         result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told, self.changed_tables, self.notes)
         shard = self.job.execution.shard

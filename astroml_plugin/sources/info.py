@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import Description, shown
+from astroml_plugin.cutouts.psf import psf_fwhm
+from astroml_plugin.sources.quality import BandQuality
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo
 
-_IMAGES = ("image", "pixels", "tiles", "band", "unit", "zero point", "scale", "variance", "PSF", "RA, Dec")
+_IMAGES = (
+    *("image", "pixels", "tiles", "band", "unit", "zero point", "sky taken", "sky left", "noise", "correlated"),
+    *("PSF", "scale", "variance", "RA, Dec"),
+)
 
 
 _MANY = 30
@@ -34,15 +41,19 @@ def _survey(survey: Survey) -> Description:
         "pixel scale": f"{survey.pixel_scale:.4g} arcsec" if survey.pixel_scale else "unknown: no image has a WCS",
     }
     facts |= {} if survey.spectral is None else {"spectral axis": str(survey.spectral)}
-    rows = [row for name in sorted(first) for row in _image_rows(first[name], counts[name], survey.bands)]
-    return Description(storage.redact(survey.url), "survey", facts, _IMAGES, tuple(rows))
+    off = survey.tiles_off_zero(survey.bands)
+    more = f" and {len(off) - 1} more" if len(off) > 1 else ""
+    notes = (f"the level of {off[0]}{more} is not at 0: sky is left there, or light fills it",) if off else ()
+    rows = [row for name in sorted(first) for row in _image_rows(survey, first[name], counts[name])]
+    return Description(storage.redact(survey.url), "survey", facts, _IMAGES, tuple(rows), notes)
 
 
 def _named(bands: tuple[str, ...]) -> str:
     return shown(bands) if len(bands) <= _MANY else f"{bands[0]} to {bands[-1]} ({len(bands)})"
 
 
-def _image_rows(info: TileInfo, tiles: int, bands: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _image_rows(survey: Survey, info: TileInfo, tiles: int) -> Iterator[tuple[str, ...]]:
+    bands = survey.bands
     wcs = info.wcs()
     scale, centre = "", ""
     if wcs is not None:
@@ -56,8 +67,38 @@ def _image_rows(info: TileInfo, tiles: int, bands: tuple[str, ...]) -> Iterator[
         told = f"none: {why}" if zero is None and why else "none" if zero is None else f"{zero:.3f} ({why})"
         own = (band, info.units.get(band, ""), told if info.has_band.get(band, True) else "band is missing")
         shared = (info.image, size, str(tiles)) if number == 0 else ("", "", "")
-        rest = (scale, "yes" if info.has_variance else "no", "yes" if info.has_psf else "no", centre)
-        yield (*shared, *own, *(rest if number == 0 else ("",) * len(rest)))
+        quality = info.quality.get(band, BandQuality())
+        rest = (scale, "yes" if info.has_variance else "no", centre)
+        measured = (*_sky(quality), _psf(survey, info, number, quality))
+        yield (*shared, *own, *measured, *(rest if number == 0 else ("",) * len(rest)))
+
+
+def _sky(quality: BandQuality) -> tuple[str, ...]:
+    """Sky taken off, what is left of it in noises, noise of a pixel, and how noise adds up; "" where not known."""
+    taken = f"{quality.sky_taken:.4g}" if np.isfinite(quality.sky_taken) else ""
+    if quality.sky_taken:
+        taken += f" (mesh {quality.sky_mesh:.0f})" if quality.sky_mesh > 0 else ""
+    left = f"{quality.sky_left:.2f} noise" if np.isfinite(quality.sky_left) else ""
+    noise = f"{quality.noise:.4g}" if np.isfinite(quality.noise) else ""
+    return taken, left, noise, f"x {quality.noise_growth:.2f}" if np.isfinite(quality.noise_growth) else ""
+
+
+def _psf(survey: Survey, info: TileInfo, band: int, quality: BandQuality) -> str:
+    """FWHM of the PSF in the middle of the tile, and what it was made of."""
+    if not info.has_psf:
+        return "no"
+    cells = survey.read_psf(info)[band]
+    rows, columns = cells.shape[:2]
+    fwhm = psf_fwhm(cells[rows // 2, columns // 2])
+    wcs = info.wcs()
+    told = f"FWHM {fwhm:.2f} px" if np.isfinite(fwhm) else "none"
+    told += f" = {fwhm * wcs.pixel_scale:.2f} arcsec" if wcs is not None and np.isfinite(fwhm) else ""
+    if quality.psf_stars > 0:
+        told += (
+            f", of {quality.psf_stars:.0f} stars (residual {quality.psf_residual:.1%}, "
+            f"scatter of e {quality.psf_scatter:.3f})"
+        )
+    return told
 
 
 def _stamps(stamps: Stamps) -> Description:

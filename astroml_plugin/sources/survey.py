@@ -104,6 +104,10 @@ class Survey(Store, TileTable):
         picked = [None if values is None else values[chosen] for values in (variance, mask, psf)]
         return Tile(image[chosen], *picked)
 
+    def read_psf(self, info: TileInfo) -> np.ndarray:
+        """PSF cells (band, cell_y, cell_x, psf_y, psf_x) of a tile that has them."""
+        return self._read("psf", info.index)
+
     def read_around(
         self,
         info: TileInfo,

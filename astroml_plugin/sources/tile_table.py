@@ -17,6 +17,8 @@ from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.typing import I64
 from astroml_plugin.sky.wcs import Box, Wcs, tile_step
+from astroml_plugin.sources import quality
+from astroml_plugin.sources.quality import BandQuality
 
 _FORBIDDEN = re.compile(r"[/\\\x00-\x1f:*?\"<>|]|^\.|^$")
 _PART = re.compile(r"tiles-(\d+)-(\d+)-[0-9a-f]+\.parquet$")
@@ -32,7 +34,7 @@ _PLAIN = (
 
 _BOXES = [f"{kind}_{side}" for kind in ("outer", "inner") for side in ("x0", "y0", "x1", "y1")]
 _NEEDED = ("index", "name", "image", "image_height", "image_width", "row", "column", *_BOXES)
-_LATER = {"calibrations"}
+_LATER = {"calibrations", *quality.NAMES}
 """Columns that older tables lack: nobody said."""
 
 _AGAIN = "ingest the survey again"
@@ -77,6 +79,8 @@ class TileInfo:
     """How the zero point of each band is known, and its system; "" where nobody said."""
     has_band: dict[str, bool] = field(default_factory=dict)
     """Whether each band has data in this tile's image."""
+    quality: dict[str, BandQuality] = field(default_factory=dict)
+    """Measurements of each band; bands without any are not there."""
     has_variance: bool = False
     has_mask: bool = False
     has_psf: bool = False
@@ -235,6 +239,18 @@ class TileTable:
                 break
         return tuple(found)
 
+    def tiles_off_zero(self, bands: Sequence[str]) -> list[str]:
+        """Names of the tiles whose level in one of the bands is no sky at 0, of those of which it is known."""
+        places = [number for number, band in enumerate(self.bands) if band in bands]
+        found: list[str] = []
+        for _, _, url in self._parts():
+            table = self._read_table(url, columns=["name", "sky_left"])
+            for name, levels in zip(table["name"].to_pylist(), table["sky_left"].to_pylist(), strict=True):
+                known = [levels[place] for place in places if levels and levels[place] is not None]
+                if any(BandQuality(sky_left=level).clear_of_zero for level in known):
+                    found.append(name)
+        return found
+
     def __len__(self) -> int:
         return len(self.index_table())
 
@@ -282,6 +298,7 @@ def _schema(bands: Sequence[str]) -> pa.Schema:
             *[(name, pa.float64()) for name in corners],
             *[("units", pa.list_(pa.string())), ("zero_points", pa.list_(pa.float64()))],
             ("calibrations", pa.list_(pa.string())),
+            *[(name, pa.list_(pa.float64())) for name in quality.NAMES],
             *[(name, pa.bool_()) for name in ("has_variance", "has_mask", "has_psf")],
             *[("source", pa.string()), ("source_id", pa.string()), ("source_tiles", pa.int32())],
             *[("checksum", pa.string()), ("bytes", pa.int64())],
@@ -302,6 +319,9 @@ def _to_row(info: TileInfo, bands: Sequence[str]) -> dict[str, Any]:
     row["units"] = [info.units.get(band, "") for band in bands]
     row["calibrations"] = [info.calibrations.get(band, "") for band in bands]
     row["zero_points"] = [info.zero_points.get(band) for band in bands]
+    for name in quality.NAMES:
+        values = [getattr(info.quality.get(band, BandQuality()), name) for band in bands]
+        row[name] = [value if np.isfinite(value) else None for value in values]
     row |= {f"has_{band}": info.has_band.get(band, True) for band in bands}
     wcs = info.wcs()
     if wcs is not None:
@@ -319,6 +339,17 @@ def _corners(info: TileInfo) -> tuple[list[float], list[float]]:
     return [x0, x1, x1, x0], [y0, y0, y1, y1]
 
 
+def _quality(row: dict[str, Any], bands: Sequence[str]) -> dict[str, BandQuality]:
+    """Measurements of each band; older tables have none."""
+    found = {}
+    for number, band in enumerate(bands):
+        values = {name: row[name][number] for name in quality.NAMES if row.get(name)}
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        if known:
+            found[band] = BandQuality(**known)
+    return found
+
+
 def _from_row(row: dict[str, Any], bands: Sequence[str]) -> TileInfo:
     box = {kind: Box(*(row[f"{kind}_{side}"] for side in ("x0", "y0", "x1", "y1"))) for kind in ("outer", "inner")}
     return TileInfo(
@@ -328,6 +359,7 @@ def _from_row(row: dict[str, Any], bands: Sequence[str]) -> TileInfo:
         units=dict(zip(bands, row["units"], strict=True)),
         zero_points=dict(zip(bands, row["zero_points"], strict=True)),
         calibrations=dict(zip(bands, row.get("calibrations") or [""] * len(bands), strict=True)),
+        quality=_quality(row, bands),
         has_band={band: row[f"has_{band}"] for band in bands},
         **{name: row[name] for name in _PLAIN},
     )

@@ -35,6 +35,8 @@ def _ingest(options: argparse.Namespace) -> int:
         complain(f"warning: arrays that do not belong to the stamps were left out: {left} (see --npz-map)", DONE)
     for warning in result.warnings:
         complain(f"warning: {warning}", DONE)
+    for note in result.notes:
+        complain(note, DONE)
     for unit, reason in result.failed:
         complain(f"{unit} failed: {reason}", SOME_FAILED)
     if result.failed and not result.units_done + result.units_skipped:

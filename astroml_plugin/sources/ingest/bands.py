@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from astroml_plugin.sources.ingest.masks import MaskMap, mask_map
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.pixels import Pixels
 from astroml_plugin.sources.ingest.planes import Plane
+from astroml_plugin.sources.ingest.sky import Sky
 from astroml_plugin.sources.ingest.words import EXPOSURE, STD, VARIANCE, WEIGHT
 
 _TOO_LARGE, _TOO_SMALL = 5.0, 0.05
@@ -49,6 +50,8 @@ class BandPlan:
     """Factor by which pixels are multiplied, a power of ten; `unit` and `zero_point` are those after it."""
     weight_scale: float = 1.0
     """Variance of a scaled pixel of weight 1."""
+    sky: Sky = field(default_factory=Sky, compare=False)
+    """Sky that is taken off the scaled pixels."""
 
     @property
     def has_variance(self) -> bool:

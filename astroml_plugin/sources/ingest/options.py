@@ -8,10 +8,11 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.cutouts.calibration import refuse_implausible
+from astroml_plugin.sources.ingest import sky
 
-_NEWER = {"channels"}
-"""Options that surveys of before did not know: not given, they leave the digest as it was."""
+_LEAST_MESH = 16
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,17 @@ class FitsOptions:
     the array zero_point of an archive."""
     channels: str | None = None
     """Planes of a cube by their wavelength (frequency, velocity), LOW:HIGH in the unit that `info` shows."""
+    background: str = sky.AUTO
+    """Sky to take off: auto (a mesh where it is clear of 0), mesh (always), level (one level) or off."""
+    background_mesh: int | None = None
+    """Side of the mesh's cells in pixels, larger than the objects; default 128."""
     name: str | None = None
     """Name of the parent image when there is only one field; default from the file name."""
+
+    def __post_init__(self) -> None:
+        refuse_choices(self, {"background": sky.CHOICES}, "option")
+        if self.background_mesh is not None and self.background_mesh < _LEAST_MESH:
+            raise InputError(f"background_mesh must be {_LEAST_MESH} pixels or more, not {self.background_mesh}")
 
     def zero_points(self, bands: Sequence[str]) -> tuple[float, ...]:
         """One zero point per band; none where none is given.
@@ -55,9 +65,13 @@ class FitsOptions:
         return self.zero_point * len(bands) if len(self.zero_point) == 1 else self.zero_point
 
     def identity(self) -> dict[str, Any]:
-        """Values that enter a source's digest: all but the name, which changes no pixel, and newer ones not given."""
-        values = {item.name: getattr(self, item.name) for item in fields(FitsOptions)} | {"name": None}
-        return {name: value for name, value in values.items() if name not in _NEWER or value is not None}
+        """Values that enter a source's digest: all but the name, which changes no pixel.
+
+        Options that are younger than some surveys enter where they change pixels.
+        """
+        plain = {item.name: getattr(self, item.name) for item in fields(FitsOptions)} | {"name": None}
+        idle = {"background": sky.OFF, "background_mesh": None, "channels": None}
+        return {name: value for name, value in plain.items() if name not in idle or value != idle[name]}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ class IngestResult:
     warnings: tuple[str, ...] = ()
     """Planes of FITS files left out, what cannot be used and what is guessed, one sentence each."""
 
+    notes: tuple[str, ...] = ()
+    """Changes of the pixels beyond reading them, one sentence each: sky that was taken off."""
+
     @property
     def units_failed(self) -> int:
         """Number of failed units."""

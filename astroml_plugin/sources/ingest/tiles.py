@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,15 +10,15 @@ import numpy as np
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.core.flags import INFORMATIONAL, MaskBit
 from astroml_plugin.cutouts import Tile
 from astroml_plugin.sky.wcs import Box, TileGeometry, Wcs
+from astroml_plugin.sources.ingest.band_pixels import planes_of, read_band
 from astroml_plugin.sources.ingest.bands import BandPlan, PsfImage
 from astroml_plugin.sources.ingest.fits import read_psf
-from astroml_plugin.sources.ingest.masks import variance_of_weight
 from astroml_plugin.sources.ingest.opening import FitsFile, open_fits
-from astroml_plugin.sources.ingest.pixels import Pixels, as_float32, read_box
 from astroml_plugin.sources.ingest.plans import ImagePlan
+from astroml_plugin.sources.quality import BandQuality, level_and_noise
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
 
@@ -51,13 +50,9 @@ def write_tiles(task: TileTask) -> list[TileInfo]:
     """
     survey = Survey.open(task.survey)
     with contextlib.ExitStack() as stack:
-        urls = {plane.url for band in task.plan.bands for plane in _planes(band)}
+        urls = {plane.url for band in task.plan.bands for plane in planes_of(band)}
         files = {url: stack.enter_context(open_fits(url, scan=False)) for url in sorted(urls)}
         return [_write(survey, task, index, geometry, files) for index, geometry in task.tiles]
-
-
-def _planes(band: BandPlan) -> list[Pixels]:
-    return [plane for plane in (band.image, band.variance, band.weight, band.std, band.mask) if plane is not None]
 
 
 def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, files: dict[str, FitsFile]) -> TileInfo:
@@ -81,6 +76,11 @@ def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, f
         units={name: band.unit for name, band in named.items()},
         zero_points={name: band.zero_point for name, band in named.items()},
         calibrations={name: band.calibration for name, band in named.items()},
+        quality={
+            name: _quality(band, tile, number, geometry)
+            for number, (name, band) in enumerate(named.items())
+            if band.image is not None
+        },
         has_band={name: band.image is not None for name, band in named.items()},
         has_variance=tile.variance is not None,
         has_mask=True,
@@ -91,6 +91,25 @@ def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, f
         checksum=survey.write_tile(index, tile),
         bytes=tile.nbytes,
     )
+
+
+def _quality(band: BandPlan, tile: Tile, number: int, geometry: TileGeometry) -> BandQuality:
+    """Sky and noise of the pixels of a band that the tile owns, and the sky that was taken off them."""
+    own, outer, sky = geometry.inner, geometry.outer, band.sky
+    place = np.s_[own.y0 - outer.y0 : own.y1 - outer.y0, own.x0 - outer.x0 : own.x1 - outer.x0]
+    assert tile.mask is not None
+    usable = (tile.mask[number][place] & ~np.uint32(INFORMATIONAL)) == 0
+    level, noise = level_and_noise(np.where(usable, tile.image[number][place], np.nan))
+    return BandQuality(
+        sky_taken=float(np.median(sky.at(own)[::_SPARSE, ::_SPARSE])) if sky.taken else 0.0,
+        sky_left=level / noise if noise > 0 else float("nan"),
+        sky_mesh=float(sky.mesh),
+        noise=noise,
+        noise_growth=sky.correlation,
+    )
+
+
+_SPARSE = 8
 
 
 def assemble(plan: ImagePlan, outer: Box, files: dict[str, FitsFile], psf_shape: tuple[int, ...] | None) -> Tile:
@@ -104,60 +123,11 @@ def assemble(plan: ImagePlan, outer: Box, files: dict[str, FitsFile], psf_shape:
     for number, band in enumerate(plan.bands):
         if band.image is None:
             continue
-        pixels, noise, bits = _read_band(band, inside, files)
+        pixels, noise, bits = read_band(band, inside, files)
         image[number][place], mask[number][place] = pixels, bits
         if variance is not None and noise is not None:
             variance[number][place] = noise
     return Tile(image, variance, mask, _psf(plan, psf_shape))
-
-
-def _read_band(
-    band: BandPlan, box: Box, files: dict[str, FitsFile]
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """(pixels float32, variance or None, mask uint32) of one band inside the image."""
-
-    def read(plane: Pixels) -> np.ndarray:
-        return read_box(files[plane.url], plane, box)
-
-    assert band.image is not None  # callers skip missing bands
-    pixels = as_float32(_times(read(band.image), band.factor), _place(band.image))
-    mask = np.zeros(pixels.shape, np.uint32)
-    if band.mask is not None and band.mask_map is not None:
-        mask |= band.mask_map.apply(read(band.mask))
-    variance = _variance(band, read)
-    if variance is not None:
-        mask[np.isnan(variance)] |= np.uint32(MaskBit.BAD)
-    mask[~np.isfinite(pixels)] |= np.uint32(MaskBit.UNMASKED_NAN)
-    if band.saturation is not None:
-        mask[pixels >= band.saturation] |= np.uint32(MaskBit.SATURATED)
-    return pixels, variance, mask
-
-
-def _variance(band: BandPlan, read: Callable[[Pixels], np.ndarray]) -> np.ndarray | None:
-    """Variance of the scaled pixels, from whichever plane gives it; NaN where that is 0, negative or not finite."""
-    square = band.factor**2
-    if band.variance is not None:
-        source, values = band.variance, _times(read(band.variance), square)
-    elif band.std is not None:
-        source = band.std
-        errors = read(source).astype(np.float64)
-        values = np.where(errors > 0, np.square(errors * band.factor), np.nan)
-    elif band.weight is not None:
-        source, values = band.weight, band.weight_scale * variance_of_weight(read(band.weight).astype(np.float64))
-    else:
-        return None
-    found = as_float32(values, _place(source))
-    found[~(found > 0) | ~np.isfinite(found)] = np.nan
-    return found
-
-
-def _place(pixels: Pixels) -> str:
-    return f"{storage.redact(pixels.url)} HDU {pixels.hdu}"
-
-
-def _times(values: np.ndarray, factor: float) -> np.ndarray:
-    """Values in another unit, as float64; unchanged for a factor of 1."""
-    return values if factor == 1 else values.astype(np.float64) * factor
 
 
 def _psf(plan: ImagePlan, psf_shape: tuple[int, ...] | None) -> np.ndarray | None:

@@ -14,12 +14,15 @@ from astroml_plugin.compute.cluster import client_of, run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
+from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.exposures import exposures
 from astroml_plugin.sources.ingest.fields import NO_FILE, Field, Inputs, by_name, drop_companions, fields_of
+from astroml_plugin.sources.ingest.measuring import BandTask, band_tasks, measure_band, with_bands
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
 from astroml_plugin.sources.ingest.plans import ImagePlan, bands_of_file, names_of_cube, plan_field
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
+from astroml_plugin.sources.ingest.skies import Skies
 from astroml_plugin.sources.ingest.tiles import TileTask, cached_psf, write_tiles
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
@@ -141,6 +144,7 @@ class _Run:
     committed_at: float = 0.0
     notes: dict[str, list[str]] = field(default_factory=dict)
     """Sentence on a plane left out or a guess -> images of which it is said."""
+    skies: Skies = field(default_factory=Skies)
     done: int = 0
     skipped: int = 0
     known: int = 0
@@ -157,7 +161,7 @@ class _Run:
         if survey is None and tile_size is None and len(fields) <= _LOOK_AT_MOST:
             plans = list(plans)
             tile_size = _auto_tile_size([plan for of_field in plans for plan in of_field], self._halo)
-        batches = _batched(plans, _PLAN_BATCH)
+        batches = (self._measured(batch) for batch in _batched(plans, _PLAN_BATCH))
         first = next(batches)
         if survey is None:
             survey = self._create(out, [plan for of_field in first for plan in of_field], tile_size or TILE_SIZE)
@@ -208,6 +212,18 @@ class _Run:
                     raise outcome.error
                 found[outcome.item.source_id] = outcome.value
             yield from (found[item.source_id] for item in batch)
+
+    def _measured(self, batch: Sequence[list[ImagePlan]]) -> list[list[ImagePlan]]:
+        """Plans of some fields with what is to be measured of their bands."""
+        plans = [plan for of_field in batch for plan in of_field]
+        found: list[tuple[BandTask, BandPlan]] = []
+        for outcome in run_window(self.client, measure_band, band_tasks(plans, self.options)):
+            if outcome.error is None:
+                found.append((outcome.item, outcome.value))
+            elif not isinstance(outcome.error, AstromlError):  # that is said of each tile, the others are written
+                raise outcome.error
+        measured = iter(with_bands(plans, found))
+        return [list(islice(measured, len(of_field))) for of_field in batch]
 
     def _write(self, batch: Sequence[list[ImagePlan]]) -> None:
         """Write the tiles of some fields that are not stored yet."""
@@ -269,6 +285,7 @@ class _Run:
         names = outcome.item.names
         if outcome.error is None:
             self.pending += outcome.value
+            self.skies.add(outcome.value)
             self.done += len(names)
             self.bytes += sum(info.bytes for info in outcome.value)
         elif isinstance(outcome.error, OSError):
@@ -290,8 +307,9 @@ class _Run:
     def result(self, seconds: float) -> IngestResult:
         """Summary of the run."""
         counts = (self.done, self.skipped, self.done, self.bytes)
-        warnings = tuple(f"{_of(images)}: {note}" for note, images in self.notes.items())
-        return IngestResult(self.survey.url, self.survey.kind, *counts, seconds, tuple(self.failed), warnings=warnings)
+        warnings = (*(f"{_of(images)}: {note}" for note, images in self.notes.items()), *self.skies.warnings())
+        failed, notes = tuple(self.failed), self.skies.notes()
+        return IngestResult(self.survey.url, self.survey.kind, *counts, seconds, failed, warnings=warnings, notes=notes)
 
 
 def _of(images: Sequence[str]) -> str:

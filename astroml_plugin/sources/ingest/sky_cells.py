@@ -1,0 +1,217 @@
+"""Sky level and noise in the cells of a mesh over an image, block by block, so that no image is held whole.
+
+The level of a cell is Source Extractor's, by `sep` (Bertin & Arnouts 1996, A&AS 117, 393; Barbary 2016, JOSS 1, 58),
+once with all pixels, and again without those of the objects that then stand out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sep
+from scipy import ndimage
+
+from astroml_plugin.core.typing import F64, Bool
+from astroml_plugin.sky.wcs import Box
+from astroml_plugin.sources.quality import fine_noise
+
+_BIN = 2
+"""Pixels along each axis that are averaged before a level is looked for, in cells of `_LARGE` pixels and more."""
+
+_LARGE = 48
+
+_SMOOTH, _STANDS_OUT, _GROWN = 1.5, 3.0, 3
+"""Objects: sigma of a Gaussian filter, threshold in the noise of the filtered image, and pixels that outlines are grown
+by; in averaged pixels."""
+
+_BLOCK_PIXELS = 2**21
+"""Pixels of a block, about: 16 MB of float64."""
+
+APERTURE = 8
+"""Side in pixels of the squares whose sums tell how noise adds up."""
+
+_ENOUGH = 100_000
+"""Pixels whose median is as good as that of more."""
+
+_LARGEST = 1e15
+"""Pixels farther from the median are no light: squares of them leave float32."""
+
+_SIGMA = 1.4826
+"""Standard deviation over median absolute deviation."""
+
+Read = Callable[[Box], tuple[np.ndarray, Bool]]
+"""Pixels of a box of an image as (values, usable), both (y, x)."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Sky of an image in the cells of its mesh, (row, column) each; NaN where a cell has no usable pixel."""
+
+    size: tuple[int, int]
+    """(height, width) of a cell in pixels; the last of a row or column may be cut by the image's border."""
+    shape: tuple[int, int]
+    """(height, width) of the image in pixels."""
+    level: F64
+    """Level without the objects, in the image's unit."""
+    noise: F64
+    """Standard deviation of a pixel."""
+    clear: F64
+    """Share of a whole cell's pixels that are usable and no object."""
+    usable: F64
+    """Share of a whole cell's pixels that are usable."""
+    crowded: F64
+    """Level of all usable pixels, objects too: for cells that are nothing but objects."""
+    fine: float
+    """Noise of a pixel by the differences of neighbours, so that light that fills the image is none of it."""
+    correlation: float
+    """Standard deviation of sums of 8 x 8 pixels of sky over that of as much white noise; NaN where unknown."""
+
+
+def measure(read: Read, shape: tuple[int, int], mesh: int) -> Cells:
+    """Sky of an image in cells of about `mesh` pixels."""
+    height, width = (cell_side(side, mesh) for side in shape)
+    planes = np.full((5, -(-shape[0] // height), -(-shape[1] // width)), np.nan)
+    sums, fine = [], []
+    for box in _blocks(shape, height, width):
+        values, usable = read(box)
+        fine.append(fine_noise(np.where(usable, values, np.nan)))
+        found, squares = _block(values.astype(np.float64), usable & np.isfinite(values), height, width)
+        row, column = box.y0 // height, box.x0 // width
+        planes[:, row : row + found.shape[1], column : column + found.shape[2]] = found
+        sums.append(squares)
+    level, noise, clear, usable_share, crowded = planes
+    known = [value for value in fine if np.isfinite(value)]
+    return Cells(
+        *((height, width), shape, level, noise, clear, usable_share, crowded),
+        fine=float(np.median(known)) if known else float("nan"),
+        correlation=_growth(np.concatenate(sums)),
+    )
+
+
+def cell_side(side: int, mesh: int) -> int:
+    """Even side of the cells that divide `side` pixels into parts of about `mesh`."""
+    return 2 * -(-side // (2 * max(1, round(side / mesh))))
+
+
+def _blocks(shape: tuple[int, int], height: int, width: int) -> Iterator[Box]:
+    """Boxes of whole cells; where they begin follows from image and cell alone."""
+    across = width * max(1, min(-(-shape[1] // width), _BLOCK_PIXELS // (height * width)))
+    down = height * max(1, _BLOCK_PIXELS // (across * height))
+    for y in range(0, shape[0], down):
+        for x in range(0, shape[1], across):
+            yield Box(x, y, min(x + across, shape[1]), min(y + down, shape[0]))
+
+
+def _block(values: F64, usable: Bool, height: int, width: int) -> tuple[F64, F64]:
+    """(level, noise, clear, usable, crowded) of the cells, (5, row, column), and (n,) sums in units of white noise."""
+    step = _BIN if min(height, width) >= _LARGE else 1
+    binned = height // step, width // step
+    pivot = float(np.median(values[usable][:: 1 + usable.sum() // _ENOUGH])) if usable.any() else 0.0
+    plain = np.where(usable, np.clip(values - pivot, -_LARGEST, _LARGEST), 0.0)
+    light, weight = _averaged(plain, usable, step)
+    bad = weight < 0.5
+    whole = _share(weight, bad, *binned)
+    nothing = np.full(whole.shape, np.nan)
+    if bad.all():
+        return np.stack([nothing, nothing, whole, whole, nothing]), np.zeros(0)
+    first, crowded = _background(light, bad, *binned)
+    masked = bad | _objects(light - first.back(), bad, first.rms())
+    clear = _share(weight, masked, *binned)
+    crowded = np.where(whole > 0, crowded + pivot, np.nan)
+    if masked.all():
+        return np.stack([nothing, nothing, clear, whole, crowded]), np.zeros(0)
+    second, level = _background(light, masked, *binned)
+    level = np.where(clear > 0, level + pivot, np.nan)
+    sky = usable & ~_enlarged(masked, step, values.shape)
+    residual = np.where(sky, plain - _enlarged(second.back(), step, values.shape), np.nan)
+    noise = _cell_noise(residual, height, width)
+    return np.stack([level, noise, clear, whole, crowded]), _square_sums(residual)
+
+
+def _background(light: np.ndarray, masked: Bool, height: int, width: int) -> tuple[Any, F64]:
+    """The background, and its level (row, column) in the cells: without a filter, its values in their middle."""
+    found = sep.Background(light, mask=masked, bw=width, bh=height, fw=1, fh=1)
+    places = [
+        np.minimum(np.arange(0, side, step) + (step - 1) / 2, side - 1)
+        for side, step in zip(light.shape, (height, width), strict=True)
+    ]
+    at = np.meshgrid(*places, indexing="ij")
+    return found, np.asarray(ndimage.map_coordinates(found.back().astype(np.float64), at, order=1, mode="nearest"))
+
+
+def _averaged(values: F64, usable: Bool, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means (float32) of the usable pixels of blocks, and the share of pixels that are usable; parts at the end too."""
+    if step == 1:
+        return values.astype(np.float32), usable.astype(np.float32)
+    spare = [(0, -side % step) for side in values.shape]
+    parts = []
+    for plane in (values, usable.astype(np.float64)):
+        padded = np.pad(plane, spare)
+        parts.append(sum(padded[y::step, x::step] for y in range(step) for x in range(step)))
+    total, count = parts
+    return np.asarray(total / np.maximum(count, 1), np.float32), np.asarray(count / step**2, np.float32)
+
+
+def _objects(residual: np.ndarray, bad: Bool, rms: np.ndarray) -> Bool:
+    """Pixels of what stands out of the noise, and around it."""
+    relative = np.where(bad | (rms <= 0), 0, residual / np.where(rms > 0, rms, 1))
+    smooth = ndimage.gaussian_filter(relative, _SMOOTH)
+    values = smooth[~bad]
+    width = _SIGMA * float(np.median(np.abs(values - np.median(values))))
+    if width <= 0:
+        return np.zeros(bad.shape, bool)
+    outline = smooth > _STANDS_OUT * width
+    return np.asarray(ndimage.binary_dilation(outline, iterations=_GROWN))
+
+
+def _share(weight: np.ndarray, masked: Bool, height: int, width: int) -> F64:
+    """Share of each whole cell's pixels that are not masked."""
+    return _sums(np.where(masked, 0, weight), height, width) / (height * width)
+
+
+def _sums(values: np.ndarray, height: int, width: int) -> F64:
+    starts = [np.arange(0, side, step) for side, step in zip(values.shape, (height, width), strict=True)]
+    rows = np.add.reduceat(values, starts[0], axis=0, dtype=np.float64)
+    return np.asarray(np.add.reduceat(rows, starts[1], axis=1))
+
+
+def _enlarged(values: np.ndarray, step: int, shape: tuple[int, ...]) -> np.ndarray:
+    return values.repeat(step, 0).repeat(step, 1)[: shape[0], : shape[1]]
+
+
+def _cell_noise(residual: F64, height: int, width: int) -> F64:
+    """Standard deviation of the pixels of each cell by their median absolute deviation; NaN without pixels.
+
+    Where most are equal, as in counts of few photons, it is their plain one."""
+    rows, columns = (-(-side // step) for side, step in zip(residual.shape, (height, width), strict=True))
+    found = np.full((rows, columns), np.nan)
+    for row in range(rows):
+        for column in range(columns):
+            part = residual[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            sample = part[np.isfinite(part)]
+            if sample.size:
+                found[row, column] = _SIGMA * np.median(np.abs(sample)) or np.std(sample)
+    return found
+
+
+def _square_sums(residual: F64) -> F64:
+    """(n,) sums of squares of 8 x 8 pixels of sky, in units of the standard deviation that white noise would have."""
+    height, width = (side - side % APERTURE for side in residual.shape)
+    if not height or not width:
+        return np.zeros(0)
+    parts = residual[:height, :width].reshape(height // APERTURE, APERTURE, width // APERTURE, APERTURE)
+    sums = parts.sum((1, 3)).ravel()
+    sample = residual[np.isfinite(residual)]
+    if not sample.size:
+        return np.zeros(0)
+    noise = _SIGMA * float(np.median(np.abs(sample[:: 1 + sample.size // _ENOUGH])))
+    return sums[np.isfinite(sums)] / (APERTURE * noise) if noise > 0 else np.zeros(0)
+
+
+def _growth(sums: F64) -> float:
+    if sums.size < 50:
+        return float("nan")
+    return _SIGMA * float(np.median(np.abs(sums - np.median(sums))))
