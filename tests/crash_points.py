@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 import torch
 from astropy.io import fits
 
+from astroml_plugin.inference.options import ObjectTable
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
@@ -91,12 +92,18 @@ def _survey(folder: Path) -> None:
     universe.make_survey(str(folder / "survey.zarr"), shape=_SHAPE, tile_size=140, halo=32)
     universe.make_bundle(str(folder / "kind"))
     universe.make_objects(folder / "objects.parquet", 120, _SHAPE)
-    pq.write_table(pq.read_table(folder / "objects.parquet").slice(0, 90), folder / "older.parquet")
+    objects = pq.read_table(folder / "objects.parquet")
+    pq.write_table(objects.slice(0, 90), folder / "older.parquet")
+    pq.write_table(objects.slice(90), folder / "newer.parquet")
 
 
-def _infer(folder: Path, out: Path, objects: str = "objects") -> None:
-    given = {"bundle": str(folder / "kind"), "objects": str(folder / f"{objects}.parquet")}
-    infer(str(folder / "survey.zarr"), out=str(out), threads=1, **given)
+def _infer(folder: Path, out: Path, objects: str = "objects", *, extend: bool = False) -> None:
+    given = ObjectTable(table=str(folder / f"{objects}.parquet"), extend=extend)
+    infer(str(folder / "survey.zarr"), bundle=str(folder / "kind"), out=str(out), threads=1, objects=given)
+
+
+def _extend(folder: Path, out: Path) -> None:
+    _infer(folder, out, "newer", extend=True)
 
 
 def _after_older(folder: Path) -> None:
@@ -181,8 +188,8 @@ def _searched(out: Path) -> pa.Table:
 
 COMMANDS: dict[str, Command] = {
     "infer": Command(_survey, _infer, catalog, _nothing_twice),
-    "infer with another objects table": Command(_after_older, _infer, catalog, _nothing_twice),
-    "infer after compact": Command(_after_merging, _infer, catalog, _nothing_twice),
+    "infer with another objects table": Command(_after_older, _extend, catalog, _nothing_twice),
+    "infer after compact": Command(_after_merging, _extend, catalog, _nothing_twice),
     "compact": Command(
         _finished, lambda folder, out: compact(str(out)), catalog, lambda seen, final, base: seen.equals(final)
     ),

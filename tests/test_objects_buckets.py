@@ -227,6 +227,7 @@ def test_the_sky_index_finds_every_disc_that_holds_a_position() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_ten_million_objects_in_bounded_memory(tmp_path: Path) -> None:
     side = 10
     images = {f"i{k}": header(10.0 + (k % side) * 0.05, (k // side) * 0.05, 1000, 1000) for k in range(side * side)}

@@ -119,7 +119,7 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         end_tree(process.pid)
-        process.wait()
+        process.communicate()
 
 
 def test_ray_of_search(tmp_path: Path) -> None:

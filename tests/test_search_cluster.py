@@ -119,12 +119,12 @@ def test_trials_share_the_gpu_of_a_cluster_that_goes_on_afterwards(
 ) -> None:
     """Ray believes in a GPU that is not there; trials train on the CPU, and two of them have half of it each."""
     at_once: list[int] = []
-    settings: dict[str, Any] = {"algorithm": "random", "concurrent": 3, "trials": 4, "device": "cpu", "cpus": 0.5}
+    settings: dict[str, Any] = {"algorithm": "random", "concurrent": 3, "trials": 4, "cpus": 0.5}
     result = search(
         given / "r.toml",
         data=str(given / "galaxies.zarr"),
         out=tmp_path / "s",
-        execution=SearchExecution(head.address),
+        execution=SearchExecution(head.address, device="cpu"),
         gpus=0.5,
         progress=lambda standing: at_once.append(len(standing.running)),
         **settings,

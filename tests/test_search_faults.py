@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def start(folder: Path, out: Path, *more: str, recipe: str = "r.toml") -> subprocess.Popen[str]:
-    """The command, in a process group of its own."""
+    """The command, in a process group of its own; it minds SIGINT also where the test runner was told not to."""
     command = [*COMMAND, "search", str(folder / recipe), "--data", str(folder / "galaxies.zarr"), "--out", str(out)]
     return subprocess.Popen(
-        [*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,10 @@ def test_wrong_input_is_one_sentence(
 def test_label_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     _, made = stamps_and_catalog(tmp_path)
     words = [sys.executable, "-m", "workflows.cli", "label", made.url, "--who", "ana", "--top", "3"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    minds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the test runner was told not to
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=minds
+    ) as process:
         assert process.stdout is not None
         assert "3 objects by anomaly_score; scores go to" in process.stdout.readline()
         line = process.stdout.readline()

@@ -168,14 +168,14 @@ class Catalog:
                 )
             except (DamagedError, OSError):
                 whole = False
-        fitting = [table for table in tables if table.schema.names == MANIFEST_SCHEMA.names]
+        fitting = [table for table in tables if table.schema.equals(MANIFEST_SCHEMA)]
         return pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *fitting]), whole and len(fitting) == len(tables)
 
     def _read_manifest(self, name: str) -> pa.Table:
         """Rows of one manifest file; CorruptError for one of a web server, where nothing else tells what it names."""
         try:
             table = storage.read_table(self._manifest_url(name))
-            if storage.is_web(self.url) and table.schema.names != MANIFEST_SCHEMA.names:
+            if storage.is_web(self.url) and not table.schema.equals(MANIFEST_SCHEMA):
                 raise pa.ArrowInvalid("it is no manifest")
         except (FileNotFoundError, DamagedError, pa.ArrowException) as error:
             if not storage.is_web(self.url):

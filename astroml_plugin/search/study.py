@@ -90,6 +90,8 @@ class Study:
         self.url, self.record = url, record
         self.space = Space.from_mapping(record["space"])
         self.objectives = [Objective.parse(text) for text in record["objectives"]]
+        if not self.objectives:
+            raise storage.damaged(storage.join(url, STUDY), "it has no objective")
 
     @classmethod
     def opened(cls, url: str, record: Mapping[str, Any]) -> Study:

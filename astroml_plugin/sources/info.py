@@ -69,7 +69,7 @@ def _image_rows(survey: Survey, info: TileInfo, tiles: int) -> Iterator[tuple[st
         shared = (info.image, size, str(tiles)) if number == 0 else ("", "", "")
         quality = info.quality.get(band, BandQuality())
         rest = (scale, "yes" if info.has_variance else "no", centre)
-        measured = (*_sky(quality), _psf(survey, info, number, quality))
+        measured = (*_sky(quality), _psf(survey, info, bands.index(band)))
         yield (*shared, *own, *measured, *(rest if number == 0 else ("",) * len(rest)))
 
 
@@ -83,8 +83,8 @@ def _sky(quality: BandQuality) -> tuple[str, ...]:
     return taken, left, noise, f"x {quality.noise_growth:.2f}" if np.isfinite(quality.noise_growth) else ""
 
 
-def _psf(survey: Survey, info: TileInfo, band: int, quality: BandQuality) -> str:
-    """FWHM of the PSF in the middle of the tile, and what it was made of."""
+def _psf(survey: Survey, info: TileInfo, band: int) -> str:
+    """FWHM of the PSF in the middle of the tile."""
     if not info.has_psf:
         return "no"
     cells = survey.read_psf(info)[band]
@@ -93,11 +93,6 @@ def _psf(survey: Survey, info: TileInfo, band: int, quality: BandQuality) -> str
     wcs = info.wcs()
     told = f"FWHM {fwhm:.2f} px" if np.isfinite(fwhm) else "none"
     told += f" = {fwhm * wcs.pixel_scale:.2f} arcsec" if wcs is not None and np.isfinite(fwhm) else ""
-    if quality.psf_stars > 0:
-        told += (
-            f", of {quality.psf_stars:.0f} stars (residual {quality.psf_residual:.1%}, "
-            f"scatter of e {quality.psf_scatter:.3f})"
-        )
     return told
 
 

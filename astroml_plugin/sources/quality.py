@@ -1,4 +1,4 @@
-"""Measurements of one band of a tile, made when it was brought in: sky, noise and PSF."""
+"""Measurements of one band of a tile, made when it was brought in: sky and noise."""
 
 from __future__ import annotations
 
@@ -26,14 +26,6 @@ class BandQuality:
     """Noise of a pixel of the tile, in the band's unit."""
     noise_growth: float = _NAN
     """Noise of sums of 8 x 8 pixels over that of as much white noise; 1 where pixels are independent."""
-    psf_stars: float = _NAN
-    """Stars that the PSF was made of."""
-    psf_fwhm: float = _NAN
-    """FWHM of the PSF in the middle of the tile, pixels."""
-    psf_residual: float = _NAN
-    """Difference of stars from the PSF beyond their noise, as a share of their peaks (median)."""
-    psf_scatter: float = _NAN
-    """Scatter of the stars' ellipticities about those of the PSF."""
 
     @property
     def clear_of_zero(self) -> bool:

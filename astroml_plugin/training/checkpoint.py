@@ -58,7 +58,10 @@ def history_of(out: str) -> list[EpochRecord]:
     """Records of the epochs that the checkpoint in `out` holds; none where there is no checkpoint."""
     url = storage.join(out, CHECKPOINT)
     data = _read(url)
-    return [] if data is None else list(_plain_values(data, url)[0].get("history", ()))
+    history = [] if data is None else _plain_values(data, url)[0].get("history", [])
+    if not isinstance(history, list):
+        raise _damaged(url, "its history is no list")
+    return history
 
 
 def read_log(out: str) -> list[EpochRecord]:

@@ -62,8 +62,9 @@ def open_text(url: str) -> Iterator[list[RawTable]]:
 
 def _by_delimiter(path: Path, head: _Head, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
     stream = pa.input_stream(str(path), compression="detect")
-    if head.encoding not in ("utf-8", "utf-8-sig"):
-        stream = pa.transcoding_input_stream(stream, head.encoding, "utf-8")
+    # Always: Arrow checks no text that it shows to the handler of odd rows. Under this name UTF-8 is decoded too.
+    encoding = "utf-8-sig" if head.encoding == "utf-8" else head.encoding
+    stream = pa.transcoding_input_stream(stream, encoding, "utf-8")
     with stream:
         reader = pacsv.open_csv(
             stream,

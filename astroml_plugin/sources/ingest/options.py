@@ -96,6 +96,7 @@ class IngestOptions(FitsOptions):
     """Arcsec per pixel of stamps."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("tile_size", 1), ("halo", 0), ("block", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
