@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from astropy.table import Table
