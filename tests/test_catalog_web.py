@@ -245,7 +245,7 @@ def test_archives_and_images_come_from_servers_that_give_no_parts(served: Served
     ingest(f"{url}/a.fits?token=x", out=str(tmp_path / "survey.zarr"), halo=2)
     survey = Survey.open(str(tmp_path / "survey.zarr"))
     info = next(iter(survey.iter_tiles()))
-    tile, box, outer = survey.read_tile(info.index).image[0], info.inner, info.outer
+    tile, box, outer = survey.read_tile(info).image[0], info.inner, info.outer
     inner = tile[box.y0 - outer.y0 : box.y1 - outer.y0, box.x0 - outer.x0 : box.x1 - outer.x0]
     np.testing.assert_array_equal(inner, pixels[box.y0 : box.y1, box.x0 : box.x1])
     for name in ("no.npz", "no.fits"):

@@ -67,8 +67,9 @@ def test_a_run_with_room_for_one_unit_gives_the_same_rows(tmp_path: Path, monkey
         return holding(self, count)
 
     monkeypatch.setattr(ByteBudget, "holding", noted)
+    monkeypatch.setattr("astroml_plugin.inference.options._LEAST_MEMORY", 1)
     infer(survey.url, out=str(tmp_path / "tight"), threads=2, memory=1, **settings)
     assert max(highest) <= max(info.bytes for info in survey.iter_tiles())
     assert_same(rows(tmp_path / "free"), rows(tmp_path / "tight"))
-    with pytest.raises(InputError, match="hold no pixel"):
+    with pytest.raises(InputError, match="hold no unit"):
         infer(survey.url, out=str(tmp_path / "none"), memory=0, **settings)

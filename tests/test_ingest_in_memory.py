@@ -22,7 +22,7 @@ from workflows.cli import main
 from workflows.ingest import dry_run, ingest
 
 HEADER = fits.Header.fromstring(universe.header(60, 50), sep="\n")
-PIXELS = np.random.default_rng(1).normal(100, 3, (60, 50)).astype(np.float32)
+PIXELS = np.random.default_rng(1).normal(0, 3, (60, 50)).astype(np.float32)
 BAD = np.zeros((60, 50), bool)
 BAD[5:7, 9] = True
 CORNERS = WCS(HEADER).pixel_to_world_values([0, 42], [0, 22])
@@ -141,14 +141,15 @@ def test_a_scene_of_several_bands_in_an_archive_is_a_survey(
 ) -> None:
     cube = np.stack([PIXELS, 2 * PIXELS])
     psfs = np.stack([np.eye(15), np.ones((15, 15))]).astype(np.float32)
-    scene = {"images": cube, "variance": cube, "psfs": psfs, "filters": np.array(["g", "r"])}
+    noise = np.abs(cube) + 1
+    scene = {"images": cube, "variance": noise, "psfs": psfs, "filters": np.array(["g", "r"])}
     np.savez(tmp_path / "scene.npz", mask=np.stack([BAD, ~BAD]), **scene)
     assert main(["ingest", str(tmp_path / "scene.npz"), "--out", str(tmp_path / "s.zarr")]) == 0
     survey = Survey.open(str(tmp_path / "s.zarr"))
     tile, info = only_tile(survey.url)
     assert (survey.bands, info.image) == (("g", "r"), "scene")
     np.testing.assert_array_equal(tile.image, cube)
-    np.testing.assert_array_equal(tile.variance, cube)
+    np.testing.assert_array_equal(tile.variance, noise)
     assert tile.psf is not None
     np.testing.assert_array_equal(tile.psf[:, 0, 0], psfs)
     assert tile.mask is not None

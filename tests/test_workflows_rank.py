@@ -11,7 +11,6 @@ import sys
 import urllib.request
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from astropy.table import Table
