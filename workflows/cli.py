@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from astroml_plugin import __version__
 from astroml_plugin.core.errors import AstromlError
+from astroml_plugin.core.stopping import Terminated, raise_terminated, repeat_lost_signals
 from workflows.verbs import catalogs, data, inference, models
 from workflows.verbs.arguments import Verb, add_arguments
 from workflows.verbs.options import DONE, INTERRUPTED, TERMINATED, UNEXPECTED, WRONG_INPUT, complain
@@ -20,10 +21,6 @@ from workflows.verbs.options import DONE, INTERRUPTED, TERMINATED, UNEXPECTED, W
 _DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
 VERBS: dict[str, Verb] = {**data.VERBS, **models.VERBS, **inference.VERBS, **catalogs.VERBS}
-
-
-class _Terminated(BaseException):
-    """SIGTERM."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,14 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parsed(_parser(), arguments)
     with contextlib.suppress(ValueError):  # not in the main thread: signals stay the caller's
-        signal.signal(signal.SIGTERM, _on_terminate)
+        signal.signal(signal.SIGTERM, raise_terminated)
     try:
         return int(options.run(options))
     except AstromlError as error:
         return complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         return complain("stopped; what is finished is kept, run the same command to go on", INTERRUPTED)
-    except _Terminated:
+    except Terminated:
         return complain("terminated; what is finished is kept, run the same command to go on", TERMINATED)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader of our output has gone
@@ -100,16 +97,13 @@ def _plain_number(word: str) -> str:
 
 def entry() -> NoReturn:
     """The console script: after trouble it leaves at once, without waiting for threads that still read, or hang."""
+    repeat_lost_signals()
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
     if status != DONE:
         os._exit(status)
     sys.exit(status)
-
-
-def _on_terminate(signum: int, frame: Any) -> None:
-    raise _Terminated
 
 
 def _is_remote_failure(error: Exception) -> bool:

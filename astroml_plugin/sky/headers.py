@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +20,8 @@ from astropy.wcs.utils import wcs_to_celestial_frame
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.foreign import in_words
+from astroml_plugin.core.quiet import FILTERS
 from astroml_plugin.sky import lookup
-
-_quiet_lock = threading.RLock()
 
 _NUMBER = r"CRPIX\d+|CRVAL\d+|CDELT\d+|CROTA\d+|CD\d+_\d+|PC\d+_\d+|PC\d{6}"
 _DSS = r"CNPIX[12]|PLT(RA[HMS]|DEC(SN|[DMS])|SCALE)|[XY]PIXELSZ|PPO\d|AMD[XY]\d+"
@@ -66,7 +64,7 @@ class Coordinates:
 @contextlib.contextmanager
 def astropy_quiet() -> Iterator[None]:
     """Astropy's remarks on odd headers, silenced; one thread at a time, as Python's warning filters are global."""
-    with _quiet_lock, warnings.catch_warnings():
+    with FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
         level = log.level
         log.setLevel("WARNING")  # its INFO lines (SIP without -SIP) go to stdout, where data go

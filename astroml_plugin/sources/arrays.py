@@ -19,6 +19,7 @@ from zarr.codecs import ZstdCodec
 
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.quiet import FILTERS
 
 FORMAT = 1
 """Version of the layout on disk; a reader refuses newer ones."""
@@ -102,7 +103,7 @@ def _open(url: str, name: str, read_only: bool, *, zarrs: bool) -> zarr.Array[An
     settings: dict[str, Any] = {"array.write_empty_chunks": True, "async.concurrency": 8}
     if zarrs:
         settings["codec_pipeline.path"] = "zarrs.ZarrsCodecPipeline"
-    with _config_lock, zarr.config.set(settings), warnings.catch_warnings():
+    with _config_lock, FILTERS, zarr.config.set(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Successfully reconstructed a store")  # zarrs keeps connections of its own
         try:
             store = storage.zarr_store(storage.join(url, name), read_only=read_only)
