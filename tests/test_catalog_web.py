@@ -248,6 +248,10 @@ def test_archives_and_images_come_from_servers_that_give_no_parts(served: Served
     tile, box, outer = survey.read_tile(info).image[0], info.inner, info.outer
     inner = tile[box.y0 - outer.y0 : box.y1 - outer.y0, box.x0 - outer.x0 : box.x1 - outer.x0]
     np.testing.assert_array_equal(inner, pixels[box.y0 : box.y1, box.x0 : box.x1])
+    np.savez(folder / "scene.npz", images=np.stack([pixels, pixels + 1]), filters=np.array(["g", "r"]))
+    ingest(f"{url}/scene.npz?token=x", out=str(tmp_path / "scene.zarr"), background="off")
+    scene = Survey.open(str(tmp_path / "scene.zarr"))
+    assert (scene.bands, [info.image for info in scene.iter_tiles()]) == (("g", "r"), ["scene"])
     for name in ("no.npz", "no.fits"):
         with pytest.raises(InputError, match=rf"{name} does not exist"):
             ingest(f"{url}/{name}", out=str(tmp_path / name))

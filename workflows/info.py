@@ -11,6 +11,7 @@ from astroml_plugin.core.description import Description, Descriptions
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sources.info import describe_source
 from astroml_plugin.sources.ingest import SUFFIX, FitsOptions, describe_fits, describe_npz, expand
+from astroml_plugin.sources.ingest.npz import is_archive
 from astroml_plugin.sources.stamps import open_source
 from astroml_plugin.training.info import describe_bundle
 
@@ -35,7 +36,7 @@ def info(paths: Sequence[str] | str, *, roles: str | None = None) -> Description
 
 
 def _describe(path: str, options: FitsOptions) -> list[Description]:
-    if storage.path_of(path).lower().endswith(".npz"):
+    if is_archive(path):
         return [describe_npz(path)]
     if _has(path, "zarr.json"):
         return [describe_source(open_source(path))]

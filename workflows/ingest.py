@@ -7,7 +7,6 @@ from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
-from astroml_plugin.core import storage
 from astroml_plugin.core.description import Descriptions
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
@@ -22,6 +21,7 @@ from astroml_plugin.sources.ingest import (
     ingest_stamps,
 )
 from astroml_plugin.sources.ingest.in_memory import as_list, given_images, is_from_python, is_scene
+from astroml_plugin.sources.ingest.npz import is_archive
 
 __all__ = ["IngestOptions", "dry_run", "ingest"]
 
@@ -55,7 +55,7 @@ def ingest(
     items, out = as_list(inputs), fspath(out)
     if chosen.table is None and not items:
         raise InputError("nothing to ingest: name FITS files, .npz archives, or a folder with --table")
-    archives = [item for item in items if _is_archive(item)]
+    archives = [item for item in items if not is_from_python(item) and is_archive(fspath(item))]
     scenes = [] if chosen.table is not None else [item for item in archives if is_scene(fspath(item))]
     chosen.refuse_useless("pictures" if chosen.table is not None else "npz" if len(archives) > len(scenes) else "FITS")
     if chosen.table is None and len(scenes) == len(archives):
@@ -65,10 +65,6 @@ def ingest(
     if scenes or any(map(is_from_python, items)) or (archives and len(archives) < len(items)):
         raise InputError("images and archives of stamps cannot go into one store: ingest them apart")
     return ingest_stamps([fspath(item) for item in items], out, chosen, client, progress)
-
-
-def _is_archive(item: Any) -> bool:
-    return not is_from_python(item) and storage.path_of(fspath(item)).lower().endswith(".npz")
 
 
 def dry_run(inputs: Any, *, options: IngestOptions | None = None, **changes: Any) -> Descriptions:
@@ -87,7 +83,7 @@ def dry_run(inputs: Any, *, options: IngestOptions | None = None, **changes: Any
     if any(map(is_from_python, items)):
         raise InputError("a dry run looks at files: write the image to one, or ingest it")
     urls = [fspath(item) for item in items]
-    archives = [url for url in urls if storage.path_of(url).lower().endswith(".npz")]
+    archives = [url for url in urls if is_archive(url)]
     files = expand([url for url in urls if url not in archives and url != "-"])
     return Descriptions([*(describe_npz(url) for url in archives), *(describe_fits(url, chosen) for url in files)])
 

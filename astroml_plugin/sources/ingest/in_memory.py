@@ -24,7 +24,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import Array
 from astroml_plugin.sky.wcs import astropy_quiet
-from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz
+from astroml_plugin.sources.ingest.npz import NpzArray, decoded, is_archive, open_npz
 
 _GIVEN = re.compile(r"/given/([0-9a-f]{32})/([^/]+)\.fits$")
 _NOISE = {"std": ("ERR", 1), "var": ("VARIANCE", 2), "ivar": ("IVAR", -2)}
@@ -102,10 +102,10 @@ def as_files(inputs: Sequence[Any], out: str, bands: tuple[str, ...] | None) -> 
     for item in inputs:
         if not is_from_python(item):
             url = os.fspath(item)
-            if not (url.lower().endswith(".npz")):
+            if not is_archive(url):
                 urls.append(url)
                 continue
-            stem = re.sub(r"\.npz$", "", url.rstrip("/").rpartition("/")[2], flags=re.IGNORECASE)
+            stem = re.sub(r"\.npz$", "", storage.path_of(url).rstrip("/").rpartition("/")[2], flags=re.IGNORECASE)
             hdus, filters = _scene(url)
             if bands is not None and len(bands) != len(filters):
                 told = f"{len(filters)} bands ({', '.join(filters)}), and {len(bands)} names are given"

@@ -102,6 +102,11 @@ class Blocks:
                 size -= len(_exactly(self.stream, min(size, _SKIP_BYTES)))
 
 
+def is_archive(url: str) -> bool:
+    """Whether a path or URL names an .npz archive, whatever query stands behind it."""
+    return storage.path_of(url).lower().endswith(".npz")
+
+
 @contextlib.contextmanager
 def open_npz(url: str) -> Iterator[dict[str, NpzArray]]:
     """The arrays of an archive by name, without reading their values.
