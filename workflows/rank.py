@@ -12,7 +12,7 @@ from astroml_plugin.catalog.ranking import Ranked
 from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import with_changes
+from astroml_plugin.core.settings import changed, option_of, with_changes
 from astroml_plugin.labelling.relearn import OrderOptions, rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
 from workflows.query import as_text
@@ -81,11 +81,9 @@ _USED = {
 
 def _refuse_useless(order: RankOptions) -> None:
     made_by = "learn" if order.learn else "like" if order.like is not None else "score"
-    blank = RankOptions()
-    for name in sorted(set().union(*_USED.values()) - _USED[made_by]):
-        if getattr(order, name) != getattr(blank, name):
-            others = " or ".join(f"--{other}" for other in _USED if name in _USED[other])
-            raise InputError(f"--{name.replace('_', '-')} would do nothing here, only with {others}: leave it away")
+    for name in sorted((set().union(*_USED.values()) - _USED[made_by]).intersection(changed(order))):
+        others = " or ".join(f"--{other}" for other in _USED if name in _USED[other])
+        raise InputError(f"{option_of(name)} would do nothing here, only with {others}: leave it away")
 
 
 def show(ranked: Ranked, rows: int = 40) -> str:

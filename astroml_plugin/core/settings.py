@@ -84,6 +84,17 @@ def with_changes(kind: type[S], options: S | None, changes: Mapping[str, Any], w
     return from_mapping(type(options), {**values, **changes}, where)
 
 
+def changed(options: Any) -> list[str]:
+    """Fields of options whose value is not the default."""
+    blank = type(options)()
+    return [field.name for field in fields(options) if getattr(options, field.name) != getattr(blank, field.name)]
+
+
+def option_of(name: str) -> str:
+    """A field as the command line calls it."""
+    return f"--{name.replace('_', '-')}"
+
+
 def _over_default(kind: Any, key: str, value: Any) -> Any:
     """A nested table changes the default of its field: what it leaves out keeps that default."""
     factory = next(field for field in fields(kind) if field.name == key).default_factory

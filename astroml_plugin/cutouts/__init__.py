@@ -20,6 +20,7 @@ from astroml_plugin.cutouts.pixels import (
     band_index,
     device_bits,
     is_complete,
+    is_usable,
     pixel_bits,
     to_device,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "from_stamps",
     "grid",
     "is_complete",
+    "is_usable",
     "light_centre",
     "measured_tolerance",
     "merged",

@@ -191,6 +191,11 @@ def is_complete(valid: Tensor) -> bool:
     return bool(valid.numpy().all() if valid.device.type == "cpu" else valid.all())
 
 
+def is_usable(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask (uint32 of `MaskBit`) without a bit that makes them unusable: bool of its shape."""
+    return np.asarray((mask & ~np.uint32(INFORMATIONAL)) == 0)
+
+
 def to_device(
     tile: Tile | SparseTile,
     bands: Sequence[str],

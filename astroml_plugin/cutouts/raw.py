@@ -10,7 +10,7 @@ import torch
 
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import I64
-from astroml_plugin.cutouts.pixels import SparseTile, Tile, pixel_bits, whole_tile
+from astroml_plugin.cutouts.pixels import Tile, pixel_bits
 from astroml_plugin.cutouts.stamps import gather, psf_cells, reduce_bits, stamp_origin
 
 
@@ -64,7 +64,7 @@ class RawStamps:
         return cls(**values)
 
 
-def raw_stamps(tile: Tile | SparseTile, x: np.ndarray, y: np.ndarray, size: int, origin: tuple[int, int]) -> RawStamps:
+def raw_stamps(tile: Tile, x: np.ndarray, y: np.ndarray, size: int, origin: tuple[int, int]) -> RawStamps:
     """Stamps around objects of a tile; where they lie, and which PSF is theirs, is as `around` says.
 
     Args:
@@ -73,17 +73,16 @@ def raw_stamps(tile: Tile | SparseTile, x: np.ndarray, y: np.ndarray, size: int,
         size: stamp side in pixels.
         origin: parent pixel (x0, y0) of the tile's first pixel.
     """
-    held = whole_tile(tile) if isinstance(tile, SparseTile) else tile
     left, top = stamp_origin(x, size) - origin[0], stamp_origin(y, size) - origin[1]
-    height, width = held.image.shape[-2:]
-    mask = np.zeros(held.image.shape, np.uint32) if held.mask is None else held.mask
+    height, width = tile.image.shape[-2:]
+    mask = np.zeros(tile.image.shape, np.uint32) if tile.mask is None else tile.mask
     psf = None
-    if held.psf is not None:
+    if tile.psf is not None:
         across, up = (left + size // 2) / width, (top + size // 2) / height
-        psf = psf_cells(torch.from_numpy(held.psf), across, up).numpy()
+        psf = psf_cells(torch.from_numpy(tile.psf), across, up).numpy()
     return RawStamps(
-        image=_cut(held.image, left, top, size, np.nan),
-        variance=None if held.variance is None else _cut(held.variance, left, top, size, np.nan),
+        image=_cut(tile.image, left, top, size, np.nan),
+        variance=None if tile.variance is None else _cut(tile.variance, left, top, size, np.nan),
         mask=_cut(mask.view(np.int32), left, top, size, int(MaskBit.NO_DATA)).view(np.uint32),
         psf=None if psf is None else np.ascontiguousarray(psf),
     )

@@ -80,9 +80,7 @@ class TileCards:
                 continue
             plane = values[number][0] if len(self.shape) == 2 else values[number]
             plane = plane.view(np.int32) if name == "mask" else plane
-            data = plane.astype(kind).tobytes()
-            parts += [_padded(self.heads[name] + ("" if name == "psf" else wcs))]
-            parts += [data, b"\0" * (-len(data) % _BLOCK)]
+            parts += [_padded(self.heads[name] + ("" if name == "psf" else wcs)), _data(plane, kind)]
         return b"".join([*parts, *map(_table_bytes, tables)])
 
     def _wcs_parts(self, x0: int, y0: int) -> tuple[str, list[ImageHDU]]:
@@ -141,6 +139,11 @@ def _padded(text: str) -> bytes:
     return whole.ljust(-(-len(whole) // _BLOCK) * _BLOCK).encode("ascii")
 
 
+def _data(values: np.ndarray, kind: str) -> bytes:
+    data = np.asarray(values).astype(kind).tobytes()
+    return data + b"\0" * (-len(data) % _BLOCK)
+
+
 def _lines(wcs: Wcs) -> list[str]:
     """Cards without those of the axes' lengths."""
     return [line for line in wcs.header.split("\n") if not _OF_ARRAYS.match(line)]
@@ -152,12 +155,11 @@ def _whole(line: str) -> str:
 
 def _table_bytes(hdu: ImageHDU) -> bytes:
     """An HDU with a lookup table of the WCS."""
-    data = np.asarray(hdu.data, ">f4").tobytes()
     head = [("XTENSION", "IMAGE", ""), ("BITPIX", -32, ""), ("NAXIS", hdu.data.ndim, "")]
     head += [(f"NAXIS{number}", side, "") for number, side in enumerate(reversed(hdu.data.shape), 1)]
     cards = [*map(_image, [*head, ("PCOUNT", 0, ""), ("GCOUNT", 1, "")])]
     cards += [card.image for card in hdu.header.cards if not _OF_ARRAYS.match(card.image)]
-    return _padded("".join(map(_whole, cards))) + data + b"\0" * (-len(data) % _BLOCK)
+    return _padded("".join(map(_whole, cards))) + _data(hdu.data, ">f4")
 
 
 def _movable(wcs: Wcs | None, size: tuple[int, int]) -> list[str] | None:

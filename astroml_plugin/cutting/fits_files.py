@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from astroml_plugin.cutouts import RawStamps, stamp_origin
 from astroml_plugin.cutting.fits_cards import TileCards
 from astroml_plugin.cutting.plan import CutPlan, CutSettings
 from astroml_plugin.sources.stamps import block_name
-from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo
 
 _RECORD = "cutouts.json"
 _LISTED = re.compile(r"block_(\d+)-(\d+)\.parquet$")
@@ -29,20 +29,13 @@ class FitsFolder:
 
     Args:
         settings: of the cut.
+        tiles: those of which stamps will be written.
     """
 
-    def __init__(self, settings: CutSettings) -> None:
+    def __init__(self, settings: CutSettings, tiles: Sequence[TileInfo] = ()) -> None:
         self.url, self.settings = settings.out, settings
+        self._tiles = {info.name: info for info in tiles}
         self._tile: tuple[str, TileCards] | None = None
-
-    @cached_property
-    def _survey(self) -> Survey:
-        return Survey.open(self.settings.survey)
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        table = self._survey.index_table()
-        return dict(zip(table["name"].to_pylist(), table["index"].to_pylist(), strict=True))
 
     def present(self) -> set[int]:
         """Numbers of the blocks whose files are all there."""
@@ -67,7 +60,7 @@ class FitsFolder:
 
     def _cards(self, name: str) -> TileCards:
         if self._tile is None or self._tile[0] != name:
-            self._tile = name, TileCards.of(self._survey.tile(self._numbers[name]), self.settings.layout)
+            self._tile = name, TileCards.of(self._tiles[name], self.settings.layout)
         return self._tile[1]
 
     def _file_name(self, row: dict[str, Any], block: int, number: int) -> str:

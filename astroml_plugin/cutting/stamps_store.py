@@ -58,19 +58,10 @@ def place_in_store(plan: CutPlan, out: str, source: str) -> CutPlan:
 
 
 def _refuse_other(stamps: Stamps, layout: StampLayout) -> None:
-    unknown = (None,) * len(layout.bands)
-    mine = {
-        "bands": (layout.bands, stamps.bands),
-        "size": (layout.size, stamps.size),
-        "variance": (layout.variance, stamps.has_variance),
-        "psf": (layout.psf_size is not None, stamps.has_psf),
-        "mask": (layout.mask, stamps.has_mask),
-        "zero points": (layout.zero_points or unknown, stamps.zero_points),
-        "stamps per block": (layout.rows, stamps.block),
-    }
-    for name, (wanted, held) in mine.items():
-        if wanted != held:
-            raise InputError(
-                f"{storage.redact(stamps.url)} has {name} {held}, these stamps {wanted}: use a new output"
-                + (f" or --block {held}" if name == "stamps per block" else "")
-            )
+    block = ("stamps per block", stamps.block, layout.rows) if stamps.block != layout.rows else None
+    if found := stamps.differs(layout) or block:
+        name, held, wanted = found
+        raise InputError(
+            f"{storage.redact(stamps.url)} has {name} {held}, these stamps {wanted}: use a new output"
+            + (f" or --block {held}" if found is block else "")
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ def cut_task(task: CutTask) -> CutDone:
         OSError: nothing can be written.
     """
     settings = task.settings
-    output = output_of(settings)
+    output = output_of(settings, task.tiles)
     there = output.present()
     rows = size = 0
     for block, piece in zip(task.blocks, _blocks(task), strict=True):
@@ -65,10 +65,10 @@ def cut_task(task: CutTask) -> CutDone:
     return CutDone(rows, size)
 
 
-def output_of(settings: CutSettings) -> StampsOutput | FitsFolder:
-    """The output of a cut, open for blocks."""
+def output_of(settings: CutSettings, tiles: Sequence[TileInfo] = ()) -> StampsOutput | FitsFolder:
+    """The output of a cut, open for blocks with stamps of some tiles."""
     if settings.kind == "fits":
-        return FitsFolder(settings)
+        return FitsFolder(settings, tiles)
     return StampsOutput(settings.out)
 
 

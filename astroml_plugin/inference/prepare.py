@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -21,8 +21,9 @@ from astroml_plugin.catalog.objects.detected import Overlaps
 from astroml_plugin.catalog.objects.in_memory import arrow_of, file_of
 from astroml_plugin.compute.cluster import IO_LANES, cores
 from astroml_plugin.core import storage
+from astroml_plugin.core.description import and_more
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.core.settings import changed, option_of, to_mapping
 from astroml_plugin.core.version import code_digest
 from astroml_plugin.inference.centres import median_offsets, warning
 from astroml_plugin.inference.driver import InferResult, RunProgress
@@ -48,7 +49,7 @@ from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.run_options import assign_options
 from astroml_plugin.training.bundle import ModelBundle
 
-_FLAGS = {"format": "objects-format"}
+_FLAGS = {"format": "--objects-format"}
 """Fields of an objects table that the command line calls otherwise."""
 
 _LOOKED_AT = 1000
@@ -135,12 +136,11 @@ class Prepared:
         if not self.job.detecting or not isinstance(self.source, Survey):
             return ""
         tiles = self.source.tiles_off_zero(self.job.field_bands)
-        more = f" and {len(tiles) - 1} more" if len(tiles) > 1 else ""
+        if not tiles:
+            return ""
         return (
-            f"the level of {tiles[0]}{more} is not at 0: sky is left there, or light fills it; the objects are flagged "
-            "OUT_OF_DOMAIN (ingest with --background auto takes a sky off)"
-            if tiles
-            else ""
+            f"the level of {and_more(tiles)} is not at 0: sky is left there, or light fills it; the objects are "
+            "flagged OUT_OF_DOMAIN (ingest with --background auto takes a sky off)"
         )
 
     def finish(self, done: RunProgress, seconds: float) -> InferResult:
@@ -236,9 +236,7 @@ def _check_objects(source: Survey | Stamps, job: Job, objects: ObjectTable) -> N
 
 def _refuse_useless(source: Survey | Stamps, job: Job, objects: ObjectTable) -> None:
     """Options of an objects table do nothing without one, nor does a choice about label maps that nobody makes."""
-    blank = ObjectTable()
-    changed = [one.name for one in fields(objects) if getattr(objects, one.name) != getattr(blank, one.name)]
-    given = [f"--{_FLAGS.get(name, name.replace('_', '-'))}" for name in changed]
+    given = [_FLAGS.get(name) or option_of(name) for name in changed(objects)]
     if given:
         why = "stamps carry their own objects"
         if not isinstance(source, Stamps):

@@ -286,8 +286,8 @@ def read_block(unit: Unit) -> BlockWork:
     zero_points = unit.job.measure.zero_points(stamps.bands, stamps.zero_points)
     rows = Rows(common, duplicate)
     told = CutColumns.of(objects)
-    work = BlockWork(image, variance, psf, stamps.bands, rows, stamps.pixel_scale, zero_points)
-    return replace(work, mask=stamps.read_mask(unit.index), jacobian=told.jacobian, crowded=told.crowded)
+    pixels, beside = (image, variance, psf), (stamps.read_mask(unit.index), told.jacobian, told.crowded)
+    return BlockWork(*pixels, stamps.bands, rows, stamps.pixel_scale, zero_points, *beside)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.flags import INFORMATIONAL
 from astroml_plugin.core.typing import F32, Array
-from astroml_plugin.cutouts import Tile
+from astroml_plugin.cutouts import Tile, is_usable
 from astroml_plugin.evaluation.detection_metrics import Truth
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.camera import Camera
@@ -159,7 +158,7 @@ class FieldSet(Blocks):
         tile, _, scene, _ = render_scene(sky, Box(0, 0, sky.width, sky.height))
         assert tile.variance is not None
         assert tile.mask is not None
-        unusable = (tile.mask & np.uint32(~int(INFORMATIONAL) & 0xFFFFFFFF)) != 0
+        unusable = ~is_usable(tile.mask)
         image, variance = np.where(unusable, 0, tile.image), np.where(unusable, 0, tile.variance)
         pieces = [self._pieces(plane)[:count] for plane in (image, variance, truth_layers(scene))]
         psf = psf_image(sky.psf_at(0, 0), self.psf_size, self.camera.pixel_scale)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from astroml_plugin.core import storage
-from astroml_plugin.core.description import Description, shown
+from astroml_plugin.core.description import Description, and_more, shown
 from astroml_plugin.cutouts.psf import psf_fwhm
+from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.quality import BandQuality
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
@@ -42,8 +43,7 @@ def _survey(survey: Survey) -> Description:
     }
     facts |= {} if survey.spectral is None else {"spectral axis": str(survey.spectral)}
     off = survey.tiles_off_zero(survey.bands)
-    more = f" and {len(off) - 1} more" if len(off) > 1 else ""
-    notes = (f"the level of {off[0]}{more} is not at 0: sky is left there, or light fills it",) if off else ()
+    notes = (f"the level of {and_more(off)} is not at 0: sky is left there, or light fills it",) if off else ()
     rows = [row for name in sorted(first) for row in _image_rows(survey, first[name], counts[name])]
     return Description(storage.redact(survey.url), "survey", facts, _IMAGES, tuple(rows), notes)
 
@@ -62,6 +62,7 @@ def _image_rows(survey: Survey, info: TileInfo, tiles: int) -> Iterator[tuple[st
         ra, dec = wcs.to_sky(width / 2 - info.outer.x0, height / 2 - info.outer.y0)
         centre = f"{ra[0]:.5f} {dec[0]:+.5f}"
     size = f"{info.image_shape[1]} x {info.image_shape[0]}"
+    cells = survey.read_psf(info) if info.has_psf else None
     for number, band in enumerate(bands if len(bands) <= _MANY else (bands[0], bands[-1])):
         zero, why = info.zero_points.get(band), info.calibrations.get(band, "")
         told = f"none: {why}" if zero is None and why else "none" if zero is None else f"{zero:.3f} ({why})"
@@ -69,7 +70,7 @@ def _image_rows(survey: Survey, info: TileInfo, tiles: int) -> Iterator[tuple[st
         shared = (info.image, size, str(tiles)) if number == 0 else ("", "", "")
         quality = info.quality.get(band, BandQuality())
         rest = (scale, "yes" if info.has_variance else "no", centre)
-        measured = (*_sky(quality), _psf(survey, info, bands.index(band)))
+        measured = (*_sky(quality), _psf(None if cells is None else cells[bands.index(band)], wcs))
         yield (*shared, *own, *measured, *(rest if number == 0 else ("",) * len(rest)))
 
 
@@ -83,14 +84,12 @@ def _sky(quality: BandQuality) -> tuple[str, ...]:
     return taken, left, noise, f"x {quality.noise_growth:.2f}" if np.isfinite(quality.noise_growth) else ""
 
 
-def _psf(survey: Survey, info: TileInfo, band: int) -> str:
-    """FWHM of the PSF in the middle of the tile."""
-    if not info.has_psf:
+def _psf(cells: np.ndarray | None, wcs: Wcs | None) -> str:
+    """FWHM of the PSF in the middle of a tile, of the cells (cell_y, cell_x, y, x) of one band."""
+    if cells is None:
         return "no"
-    cells = survey.read_psf(info)[band]
     rows, columns = cells.shape[:2]
     fwhm = psf_fwhm(cells[rows // 2, columns // 2])
-    wcs = info.wcs()
     told = f"FWHM {fwhm:.2f} px" if np.isfinite(fwhm) else "none"
     told += f" = {fwhm * wcs.pixel_scale:.2f} arcsec" if wcs is not None and np.isfinite(fwhm) else ""
     return told

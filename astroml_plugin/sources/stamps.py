@@ -228,6 +228,19 @@ class Stamps(Store):
         values = {name: self._read_array(index, name) for name in self._pixel_names}
         return values["image"], values.get("variance"), values.get("psf")
 
+    def differs(self, layout: StampLayout) -> tuple[str, Any, Any] | None:
+        """(what, in these stamps, in a layout) of the first thing in which stamps of a layout are of another kind."""
+        unknown = (None,) * len(layout.bands)
+        found = (
+            ("bands", self.bands, tuple(layout.bands)),
+            ("size", self.size, tuple(layout.size)),
+            ("variance", self.has_variance, layout.variance),
+            ("psf", self.has_psf, layout.psf_size is not None),
+            ("mask", self.has_mask, layout.mask),
+            ("zero points", self.zero_points, tuple(layout.zero_points or unknown)),
+        )
+        return next((one for one in found if one[1] != one[2]), None)
+
     @property
     def _pixel_names(self) -> list[str]:
         return [name for name in self.array_names if name not in ("truth", "mask")]

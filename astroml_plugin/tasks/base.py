@@ -303,7 +303,7 @@ class Task(Judged):
         read = self.choose_bands(bands, band)
         source_check.check_pixels(self.settings, dtype, has_psf)
         if size is not None:
-            source_check.check_size(self.settings, scale.refuse_small(self.settings, size, pixel_scale))
+            source_check.check_size(self.settings, scale.scaled_size(self.settings, size, pixel_scale))
         if zero_points is not None:
             theirs = [zero_points[list(bands).index(name)] for name in read]
             input_unit.check_zero_points(self.input_unit, read, theirs)

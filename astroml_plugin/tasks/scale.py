@@ -137,8 +137,12 @@ def _resampled(stamps: Cutouts, step: float) -> Cutouts:
     return stamps if step == 1 else resampled(stamps, step)
 
 
-def refuse_small(settings: TaskSettings, size: tuple[int, int], pixel_scale: float | None) -> tuple[int, int]:
-    """Size (h, w) in the model's pixels of stored stamps of a size."""
+def scaled_size(settings: TaskSettings, size: tuple[int, int], pixel_scale: float | None) -> tuple[int, int]:
+    """Size (h, w) in the model's pixels of stored stamps of a size.
+
+    Raises:
+        InputError: it is too small for a model that takes only whole ones.
+    """
     if settings.sizes != "arcsec" or not resamples(settings, pixel_scale):
         return size
     assert pixel_scale is not None

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astroml_plugin.catalog.objects.raw import ARRAY, RawTable
-from astroml_plugin.catalog.schema import without_dictionary
+from astroml_plugin.catalog.schema import is_text, without_dictionary
 from astroml_plugin.core.errors import InputError
 
 ALL = "*"
@@ -51,7 +51,7 @@ def with_carried(objects: pa.Table, chunk: pa.Table, names: Sequence[str], *, wo
     """Objects with columns of the chunk that they were read from; `words`: a text file, whose columns are words."""
     for name in names:
         column = without_dictionary(chunk[name])
-        told = _WORDS if words and _is_text(column.type) else None
+        told = _WORDS if words and is_text(column.type) else None
         objects = objects.append_column(pa.field(PREFIX + name, column.type, metadata=told), column)
     return objects
 
@@ -71,10 +71,6 @@ def word_kinds(table: pa.Table) -> dict[str, str]:
     """Carried column of text -> the kind of its words: int, float, bool, text; "" where none has a value."""
     told = [name for name in names_in(table) if b"words" in (table.field(name).metadata or {})]
     return {name: _kind(table[name]) for name in told}
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _kind(column: pa.ChunkedArray) -> str:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from astroml_plugin.core import storage
-from astroml_plugin.core.flags import INFORMATIONAL, MaskBit
+from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import Bool
+from astroml_plugin.cutouts import is_usable
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.masks import variance_of_weight
@@ -58,7 +59,7 @@ def read_band(
 def read_with_sky(band: BandPlan, box: Box, files: Mapping[str, FitsFile]) -> tuple[np.ndarray, Bool]:
     """(pixels with their sky float32, whether each can be used) of one band in a box inside the image."""
     pixels, _, mask = read_band(replace(band, sky=Sky()), box, files)
-    return pixels, (mask & ~np.uint32(INFORMATIONAL)) == 0
+    return pixels, is_usable(mask)
 
 
 def _without(sky: Sky, values: np.ndarray, box: Box) -> tuple[np.ndarray, Bool]:

@@ -135,10 +135,8 @@ def _lost(planes: Sequence[Plane]) -> list[str]:
 
 
 def _wcs_notes(image: Plane) -> list[str]:
-    if image.wcs_problem:
-        lost = [f"{image.label} has no sky coordinates: its WCS cannot be used ({image.wcs_problem})"]
-        return [*lost, *(f"{image.label}: {note}" for note in image.wcs_notes)]
-    return [f"{image.label}: {note}" for note in image.wcs_notes]
+    lost = f"{image.label} has no sky coordinates: its WCS cannot be used ({image.wcs_problem})"
+    return [*([lost] if image.wcs_problem else []), *(f"{image.label}: {note}" for note in image.wcs_notes)]
 
 
 def _paired(found: list[Exposure], others: Sequence[Plane]) -> tuple[list[Exposure], list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.opening import open_fits
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.plans import ImagePlan
-from astroml_plugin.sources.ingest.sky import OFF, mesh_side, sky_of
+from astroml_plugin.sources.ingest.sky import OFF, Sky, mesh_side, sky_of
 from astroml_plugin.sources.ingest.sky_cells import measure
 
 
@@ -23,11 +23,12 @@ from astroml_plugin.sources.ingest.sky_cells import measure
 class BandTask:
     """One band of one image, to be measured by one worker."""
 
-    plan: ImagePlan
-    number: int
-    """Place of the band."""
-    place: int
-    """Place of the image among those measured together."""
+    band: BandPlan
+    """Where its pixels are."""
+    shape: tuple[int, int]
+    """(height, width) of the image."""
+    place: tuple[int, int]
+    """Place of the image among those measured together, and of the band in it."""
     options: FitsOptions
 
 
@@ -36,38 +37,39 @@ def band_tasks(plans: Sequence[ImagePlan], options: FitsOptions) -> list[BandTas
     if options.background == OFF:
         return []
     return [
-        BandTask(plan, number, place, options)
+        BandTask(band, plan.shape, (place, number), options)
         for place, plan in enumerate(plans)
         for number, band in enumerate(plan.bands)
         if band.image is not None
     ]
 
 
-def measure_band(task: BandTask) -> BandPlan:
-    """The band's plan with its sky.
+def measure_band(task: BandTask) -> Sky:
+    """The sky that is to be taken off a band.
 
     Raises:
         CorruptError: pixels cannot be decoded.
         InputError: a file is gone.
     """
-    band, options = task.plan.bands[task.number], task.options
     with contextlib.ExitStack() as stack:
-        urls = sorted({plane.url for plane in planes_of(band)})
+        urls = sorted({plane.url for plane in planes_of(task.band)})
         files = {url: stack.enter_context(open_fits(url, scan=False)) for url in urls}
 
         def read(box: Box) -> tuple[np.ndarray, Bool]:
-            return read_with_sky(band, box, files)
+            return read_with_sky(task.band, box, files)
 
-        cells = measure(read, task.plan.shape, mesh_side(options.background_mesh, task.plan.shape))
-    return replace(band, sky=sky_of(cells, options.background))
+        cells = measure(read, task.shape, mesh_side(task.options.background_mesh, task.shape))
+    return sky_of(cells, task.options.background)
 
 
-def with_bands(plans: Sequence[ImagePlan], measured: Sequence[tuple[BandTask, BandPlan]]) -> list[ImagePlan]:
-    """The plans with their measured bands, and what is doubtful about them."""
-    found = list(plans)
-    for task, band in sorted(measured, key=lambda pair: (pair[0].place, pair[0].number)):
-        plan = found[task.place]
-        bands = (*plan.bands[: task.number], band, *plan.bands[task.number + 1 :])
-        notes = (f"the background is doubtful: {band.sky.doubt}",) if band.sky.doubt else ()
-        found[task.place] = replace(plan, bands=bands, notes=tuple(dict.fromkeys((*plan.notes, *notes))))
-    return found
+def with_skies(plans: Sequence[ImagePlan], skies: Mapping[tuple[int, int], Sky]) -> list[ImagePlan]:
+    """The plans with the skies of their bands, by `BandTask.place`."""
+    return [
+        replace(
+            plan,
+            bands=tuple(
+                replace(band, sky=skies.get((place, number), band.sky)) for number, band in enumerate(plan.bands)
+            ),
+        )
+        for place, plan in enumerate(plans)
+    ]

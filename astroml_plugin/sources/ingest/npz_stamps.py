@@ -126,8 +126,11 @@ class _Content:
 
     def create(self, out: str, block: int | None) -> Stamps:
         """A store for these stamps."""
+        return Stamps.create(out, self._stamp_layout(block))
+
+    def _stamp_layout(self, block: int | None = None) -> StampLayout:
         height, width = (self.images.shape[self.layout.index(axis)] for axis in "yx")
-        layout = StampLayout(
+        return StampLayout(
             bands=self.bands,
             size=(height, width),
             dtype="uint8" if self.images.dtype in (np.uint8, np.bool_) else "float32",
@@ -138,22 +141,14 @@ class _Content:
             variance=self.variance is not None,
             mask=self.mask is not None,
         )
-        return Stamps.create(out, layout)
 
     def refuse_other(self, stamps: Stamps) -> None:
         """InputError when the store at hand holds stamps of another kind."""
-        size = tuple(self.images.shape[self.layout.index(axis)] for axis in "yx")
-        unknown = (None,) * len(self.bands)
-        given = (self.variance is not None, self.psf is not None, self.mask is not None)
-        mine = (self.bands, size, *given, self.zero_points or unknown)
-        held = (stamps.has_variance, stamps.has_psf, stamps.has_mask)
-        theirs = (stamps.bands, stamps.size, *held, stamps.zero_points)
-        names = ("bands", "size", "variance", "psf", "mask_bits", "zero points")
-        for name, a, b in zip(names, mine, theirs, strict=True):
-            if a != b:
-                raise InputError(
-                    f"{storage.redact(stamps.url)} has {name} {b}, {storage.redact(self.url)} {a}: use a new output"
-                )
+        if found := stamps.differs(self._stamp_layout()):
+            name, held, mine = found
+            raise InputError(
+                f"{storage.redact(stamps.url)} has {name} {held}, {storage.redact(self.url)} {mine}: use a new output"
+            )
 
     def cut(self, values: Array) -> Array:
         """(n, ...) in the archive's layout -> (n, band, y, x)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.core.settings import changed, option_of, refuse_choices
 from astroml_plugin.cutouts.calibration import refuse_implausible
 from astroml_plugin.sources.ingest import sky
 
@@ -124,17 +124,7 @@ class IngestOptions(FitsOptions):
         of_fits = {"name", *(item.name for item in fields(FitsOptions)), "tile_size", "halo"} - {"zero_point"}
         of_stamps = {"npz_map", "layout", "block", "pixel_scale"}
         useless = {"FITS": of_stamps, "npz": of_fits, "pictures": of_fits | {"npz_map", "layout"}}[kind]
-        told = [option_of(item.name) for item in fields(self) if item.name in useless and _is_changed(self, item)]
+        told = [option_of(name) for name in changed(self) if name in useless]
         if told:
             inputs, others = ("stamps", "FITS images") if kind != "FITS" else ("FITS images", "stamps")
             raise InputError(f"{', '.join(told)} would do nothing for {inputs}, only for {others}: leave it away")
-
-
-def option_of(name: str) -> str:
-    """Field of the options as the command line calls it."""
-    return f"--{name.replace('_', '-')}"
-
-
-def _is_changed(options: IngestOptions, item: Field[Any]) -> bool:
-    default = item.default if item.default_factory is MISSING else item.default_factory()
-    return bool(getattr(options, item.name) != default)

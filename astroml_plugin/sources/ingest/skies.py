@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from astroml_plugin.core.description import and_more
 from astroml_plugin.sources.quality import CLEAR_OF_ZERO
 from astroml_plugin.sources.tile_table import TileInfo
 
@@ -49,8 +50,7 @@ class Skies:
         """One sentence where tiles are not at 0."""
         if not self.left:
             return ()
-        more = f" and {len(self.left) - 1} more" if len(self.left) > 1 else ""
         return (
-            f"{self.left[0]}{more}: the level is more than {CLEAR_OF_ZERO:g} times the noise of a pixel from 0: sky is "
-            "left there, or light fills it, and bundles that find objects take it for objects (see --background)",
+            f"{and_more(self.left)}: the level is more than {CLEAR_OF_ZERO:g} times the noise of a pixel from 0: sky "
+            "is left there, or light fills it, and bundles that find objects take it for objects (see --background)",
         )

@@ -89,19 +89,18 @@ class Sky:
         """Side of the cells in pixels; 0 for one level, or where nothing is taken off."""
         return max(self.size) if self.cells is not None and self.cells.size > 1 else 0
 
-    def at(self, box: Box) -> F64:
-        """Level (y, x) at the pixels of a box: a cubic spline through the cells, the same whatever the box is."""
+    def at(self, box: Box, step: int = 1) -> F64:
+        """Level (y, x) at every `step`-th pixel of a box: a cubic spline through the cells, the same whatever the box
+        is."""
         assert self.cells is not None
+        places = [np.arange(start, stop, step) for start, stop in ((box.y0, box.y1), (box.x0, box.x1))]
         if self.cells.size == 1:
-            return np.full((box.height, box.width), self.cells[0, 0])
+            return np.full((len(places[0]), len(places[1])), self.cells[0, 0])
         wider = _wider(self.cells, 2)
         coefficients = ndimage.spline_filter(wider, 3, mode="mirror")
-        rows, columns = (
-            (np.arange(start, stop) + 0.5) / side + 1.5
-            for (start, stop), side in zip(((box.y0, box.y1), (box.x0, box.x1)), self.size, strict=True)
-        )
-        found = np.empty((box.height, box.width))
-        for start in range(0, box.height, _ROWS):
+        rows, columns = ((place + 0.5) / side + 1.5 for place, side in zip(places, self.size, strict=True))
+        found = np.empty((len(rows), len(columns)))
+        for start in range(0, len(rows), _ROWS):
             at = np.meshgrid(rows[start : start + _ROWS], columns, indexing="ij")
             found[start : start + _ROWS] = ndimage.map_coordinates(
                 coefficients, at, order=3, mode="mirror", prefilter=False
@@ -143,13 +142,14 @@ def sky_of(cells: Cells, choice: str) -> Sky:
     filled = _fills(level, sky, noise) or found.covered > _FILLED
     if filled and choice == AUTO:
         darkest = float(np.quantile(level[valid], _DARKEST))
+        takes = darkest > CLEAR_OF_ZERO * cells.fine
         doubt = (
-            "its levels differ too much for a sky, as if objects fill it: only the level of its darkest part is taken "
-            "off (--background mesh takes off all that is smoother than its cells)"
+            f"its levels differ too much for a sky, as if objects fill it: "
+            f"{'only the level of its darkest part' if takes else 'nothing'} is taken off (--background mesh takes off "
+            "all that is smoother than its cells)"
         )
-        if not darkest > CLEAR_OF_ZERO * cells.fine:
-            return replace(found, doubt=doubt.replace("only the level of its darkest part", "nothing"))
-        return replace(found, cells=np.array([[darkest]]), level=darkest, doubt=doubt)
+        found = replace(found, doubt=doubt)
+        return replace(found, cells=np.array([[darkest]]), level=darkest) if takes else found
     if choice == LEVEL:
         level_of_all = float(np.quantile(level[valid], _DARKEST)) if filled else middle
         return replace(found, cells=np.array([[level_of_all]]), level=level_of_all)

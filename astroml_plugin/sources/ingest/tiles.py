@@ -10,8 +10,8 @@ import numpy as np
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.flags import INFORMATIONAL, MaskBit
-from astroml_plugin.cutouts import Tile
+from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.cutouts import Tile, is_usable
 from astroml_plugin.sky.wcs import Box, TileGeometry, Wcs
 from astroml_plugin.sources.ingest.band_pixels import planes_of, read_band
 from astroml_plugin.sources.ingest.bands import BandPlan, PsfImage
@@ -98,10 +98,10 @@ def _quality(band: BandPlan, tile: Tile, number: int, geometry: TileGeometry) ->
     own, outer, sky = geometry.inner, geometry.outer, band.sky
     place = np.s_[own.y0 - outer.y0 : own.y1 - outer.y0, own.x0 - outer.x0 : own.x1 - outer.x0]
     assert tile.mask is not None
-    usable = (tile.mask[number][place] & ~np.uint32(INFORMATIONAL)) == 0
+    usable = is_usable(tile.mask[number][place])
     level, noise = level_and_noise(np.where(usable, tile.image[number][place], np.nan))
     return BandQuality(
-        sky_taken=float(np.median(sky.at(own)[::_SPARSE, ::_SPARSE])) if sky.taken else 0.0,
+        sky_taken=float(np.median(sky.at(own, _SPARSE))) if sky.taken else 0.0,
         sky_left=level / noise if noise > 0 else float("nan"),
         sky_mesh=float(sky.mesh),
         noise=noise,

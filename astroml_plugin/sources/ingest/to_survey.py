@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 
 from astroml_plugin.compute.cluster import client_of, run_window
 from astroml_plugin.core import storage
+from astroml_plugin.core.description import and_more
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
-from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.exposures import exposures
 from astroml_plugin.sources.ingest.fields import NO_FILE, Field, Inputs, by_name, drop_companions, fields_of
-from astroml_plugin.sources.ingest.measuring import BandTask, band_tasks, measure_band, with_bands
+from astroml_plugin.sources.ingest.measuring import band_tasks, measure_band, with_skies
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
 from astroml_plugin.sources.ingest.plans import ImagePlan, bands_of_file, names_of_cube, plan_field
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.ingest.skies import Skies
+from astroml_plugin.sources.ingest.sky import Sky
 from astroml_plugin.sources.ingest.tiles import TileTask, cached_psf, write_tiles
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
@@ -161,7 +162,7 @@ class _Run:
         if survey is None and tile_size is None and len(fields) <= _LOOK_AT_MOST:
             plans = list(plans)
             tile_size = _auto_tile_size([plan for of_field in plans for plan in of_field], self._halo)
-        batches = (self._measured(batch) for batch in _batched(plans, _PLAN_BATCH))
+        batches = _batched(plans, _PLAN_BATCH)
         first = next(batches)
         if survey is None:
             survey = self._create(out, [plan for of_field in first for plan in of_field], tile_size or TILE_SIZE)
@@ -213,17 +214,19 @@ class _Run:
                 found[outcome.item.source_id] = outcome.value
             yield from (found[item.source_id] for item in batch)
 
-    def _measured(self, batch: Sequence[list[ImagePlan]]) -> list[list[ImagePlan]]:
-        """Plans of some fields with what is to be measured of their bands."""
-        plans = [plan for of_field in batch for plan in of_field]
-        found: list[tuple[BandTask, BandPlan]] = []
+    def _measured(self, plans: Sequence[ImagePlan]) -> list[ImagePlan]:
+        """Plans of images of which tiles are to be written, with the skies of their bands."""
+        skies: dict[tuple[int, int], Sky] = {}
         for outcome in run_window(self.client, measure_band, band_tasks(plans, self.options)):
             if outcome.error is None:
-                found.append((outcome.item, outcome.value))
+                skies[outcome.item.place] = outcome.value
             elif not isinstance(outcome.error, AstromlError):  # that is said of each tile, the others are written
                 raise outcome.error
-        measured = iter(with_bands(plans, found))
-        return [list(islice(measured, len(of_field))) for of_field in batch]
+        measured = with_skies(plans, skies)
+        for plan in measured:
+            for doubt in dict.fromkeys(band.sky.doubt for band in plan.bands if band.sky.doubt):
+                self.notes.setdefault(f"the background is doubtful: {doubt}", []).append(plan.name)
+        return measured
 
     def _write(self, batch: Sequence[list[ImagePlan]]) -> None:
         """Write the tiles of some fields that are not stored yet."""
@@ -231,6 +234,8 @@ class _Run:
         count = sum(len(tiles) for _, tiles, _ in todo)
         if not count:
             return
+        measured = self._measured([plan for plan, _, _ in todo])
+        todo = [(plan, tiles, total) for plan, (_, tiles, total) in zip(measured, todo, strict=True)]
         self.known += count
         tasks = _tasks(self.survey.url, todo, self.survey.reserve(count))
         self.committed_at = time.monotonic()
@@ -307,13 +312,9 @@ class _Run:
     def result(self, seconds: float) -> IngestResult:
         """Summary of the run."""
         counts = (self.done, self.skipped, self.done, self.bytes)
-        warnings = (*(f"{_of(images)}: {note}" for note, images in self.notes.items()), *self.skies.warnings())
+        warnings = (*(f"{and_more(images)}: {note}" for note, images in self.notes.items()), *self.skies.warnings())
         failed, notes = tuple(self.failed), self.skies.notes()
         return IngestResult(self.survey.url, self.survey.kind, *counts, seconds, failed, warnings=warnings, notes=notes)
-
-
-def _of(images: Sequence[str]) -> str:
-    return images[0] if len(images) == 1 else f"{images[0]} and {len(images) - 1} more"
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
