@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from astroml_plugin.catalog.query import QueryResult
     from astroml_plugin.core.errors import AstromlError, InputError
     from astroml_plugin.core.flags import ObjectFlag
-    from astroml_plugin.cutouts import Cutouts, Grid, Tile
+    from astroml_plugin.cutouts import Cutouts, Grid
     from astroml_plugin.inference import Unit, UnitResult
+    from astroml_plugin.pixels import Tile
     from astroml_plugin.sky.wcs import Wcs
     from astroml_plugin.sources.labels import float_labels
     from astroml_plugin.sources.stamps import Stamps, open_source
@@ -65,8 +66,9 @@ _HOMES = {
     "catalog.query": "QueryResult",
     "core.errors": "AstromlError InputError",
     "core.flags": "ObjectFlag",
-    "cutouts": "Cutouts Grid Tile",
+    "cutouts": "Cutouts Grid",
     "inference": "Unit UnitResult",
+    "pixels": "Tile",
     "sky.wcs": "Wcs",
     "sources.labels": "float_labels",
     "sources.stamps": "Stamps open_source",

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from astroml_plugin import cutouts as cut
+from astroml_plugin.pixels import stamp_origin
 from astroml_plugin.sources.survey import Survey
 from benchmarks import skies
 from benchmarks.harness import Section, interleave, median_iqr
@@ -43,8 +44,8 @@ def run() -> Section:
 
     def each() -> float:
         left, top = (
-            cut.stamp_origin(x[:SAMPLE], STAMP) - info.outer.x0,
-            cut.stamp_origin(y[:SAMPLE], STAMP) - info.outer.y0,
+            stamp_origin(x[:SAMPLE], STAMP) - info.outer.x0,
+            stamp_origin(y[:SAMPLE], STAMP) - info.outer.y0,
         )
         started = time.perf_counter()
         for x0, y0 in zip(left, top):

@@ -23,6 +23,7 @@ from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import models_of
 from astroml_plugin.inference.reading import read_unit
 from astroml_plugin.inference.unit import read_and_measure
+from astroml_plugin.pixels import Tile
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from benchmarks import skies
@@ -248,7 +249,7 @@ def _block(
     """(1, 2, n, 1): ids and first probability of a tile's objects, padded with NaN."""
     index = block_info[0]["chunk-location"][0]
     mine = owned[index]
-    placed = cut.to_device(cut.Tile(image[0], variance[0], mask[0]), skies.BANDS)
+    placed = cut.to_device(Tile(image[0], variance[0], mask[0]), skies.BANDS)
     x, y = mine["x"].to_numpy(), mine["y"].to_numpy()
     with torch.inference_mode():
         stamps = cut.around(placed, x, y, STAMP, origin=corners[index], jacobian=np.full((len(x), 2, 2), np.nan))

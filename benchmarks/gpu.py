@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin import __version__
+from astroml_plugin import __version__, pixels
 from astroml_plugin import cutouts as cut
 from astroml_plugin.compute.device import Copier, Forward, on, pipelined, streams
 from astroml_plugin.compute.memory import activation_bytes
@@ -264,7 +264,7 @@ class Tile:
         rng = np.random.default_rng(2)
         self.rounds = rounds
         image = rng.normal(0, 2.5, (len(BANDS), side, side)).astype(np.float32)
-        self.tile = cut.Tile(image, np.full_like(image, 6.25), np.zeros(image.shape, np.uint32))
+        self.tile = pixels.Tile(image, np.full_like(image, 6.25), np.zeros(image.shape, np.uint32))
         self.x, self.y = rng.uniform(size, side - size, (2, count))
         self.size, self.batch, self.count = size, batch, count * self.rounds
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.cutouts import Cutouts, Tile, from_stamps, recentred
+from astroml_plugin.cutouts import Cutouts, from_stamps, recentred
 from astroml_plugin.evaluation.detection_metrics import match
 from astroml_plugin.evaluation.ranking_metrics import auroc
+from astroml_plugin.pixels import Tile
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.fields import FIELD_POPULATION, truth_of
 from astroml_plugin.simulation.lenses import LensSet

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.baselines.extractor import Extracted, ExtractorSettings, extract
 from astroml_plugin.evaluation.detection_metrics import (
     BINS,
@@ -30,6 +29,7 @@ from astroml_plugin.evaluation.detection_metrics import (
     matched_filter_ceiling,
     pooled,
 )
+from astroml_plugin.pixels import Tile
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky, truth_of
 from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of

@@ -10,8 +10,8 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from torch import nn
 
-from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.detection_metrics import match
+from astroml_plugin.pixels import Tile
 from astroml_plugin.tasks.detection import Detections
 from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of

@@ -19,11 +19,12 @@ from scipy.spatial import KDTree
 
 from astroml_plugin.catalog import shear_sums
 from astroml_plugin.core import storage
-from astroml_plugin.cutouts import Tile, around, batches, to_device
+from astroml_plugin.cutouts import around, batches, to_device
 from astroml_plugin.evaluation import shear
 from astroml_plugin.evaluation.bootstrap import resampled_sums
 from astroml_plugin.evaluation.detection_metrics import DetectionSet, match
 from astroml_plugin.evaluation.shear import Estimate
+from astroml_plugin.pixels import Tile
 from astroml_plugin.simulation.fields import FIELD_POPULATION, field_sky
 from astroml_plugin.simulation.profiles import ellipse
 from astroml_plugin.simulation.skies import Sky, SkyObjects

@@ -14,11 +14,11 @@ from distributed import Client
 
 from astroml_plugin import inference
 from astroml_plugin.core.registry import TASKS, load
-from astroml_plugin.cutouts import Tile
 from astroml_plugin.inference import Prepared
 from astroml_plugin.inference.forward import runner_of
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.models import models_of
+from astroml_plugin.pixels import Tile
 from astroml_plugin.sky.wcs import cut_tiles, tile_step
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name

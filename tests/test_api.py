@@ -94,3 +94,12 @@ def test_names_that_a_package_gives_are_there(package: str) -> None:
     for name in getattr(module, "__all__", ()):
         if not hasattr(module, name):
             import_module(f"{package}.{name}")
+
+
+def test_verbs_that_run_no_network_load_no_torch() -> None:
+    code = (
+        "import sys, workflows.ingest, workflows.info, workflows.query, workflows.compact, workflows.verify, "
+        "workflows.rank, workflows.label, workflows.shear, workflows.segmentation_map; print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"torch", "ray"}.isdisjoint(loaded.split())

@@ -9,15 +9,16 @@ import torch
 from astroml_plugin import cutouts as cut
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
+from astroml_plugin.pixels import Tile
 
 HALO, SIDE = 8, 48
 
 
 @pytest.fixture
-def tile() -> cut.Tile:
+def tile() -> Tile:
     rng = np.random.default_rng(1)
     image = rng.normal(size=(2, SIDE, SIDE)).astype(np.float32)
-    return cut.Tile(
+    return Tile(
         image,
         np.ones_like(image),
         np.zeros(image.shape, np.uint32),
@@ -26,7 +27,7 @@ def tile() -> cut.Tile:
 
 
 def gather(
-    tile: cut.Tile, x: list[float], y: list[float], size: int = 8, origin: tuple[int, int] = (100, 200)
+    tile: Tile, x: list[float], y: list[float], size: int = 8, origin: tuple[int, int] = (100, 200)
 ) -> cut.Cutouts:
     placed = cut.to_device(tile, ("g", "r"))
     return cut.around(
@@ -36,7 +37,7 @@ def gather(
 
 @pytest.mark.parametrize("size", [7, 8])
 @pytest.mark.parametrize(("x", "y"), [(120.0, 220.0), (120.49, 220.49), (120.5, 219.5), (119.51, 219.999)])
-def test_a_stamp_begins_at_the_rounded_position_less_half(tile: cut.Tile, size: int, x: float, y: float) -> None:
+def test_a_stamp_begins_at_the_rounded_position_less_half(tile: Tile, size: int, x: float, y: float) -> None:
     stamps = gather(tile, [x], [y], size)
     left, top = int(np.floor(x + 0.5)) - size // 2 - 100, int(np.floor(y + 0.5)) - size // 2 - 200
     assert np.array_equal(stamps.image[0].numpy(), tile.image[:, top : top + size, left : left + size])
@@ -44,14 +45,14 @@ def test_a_stamp_begins_at_the_rounded_position_less_half(tile: cut.Tile, size: 
     assert stamps.flags.tolist() == [0]
 
 
-def test_each_object_gets_the_psf_of_its_cell(tile: cut.Tile) -> None:
+def test_each_object_gets_the_psf_of_its_cell(tile: Tile) -> None:
     stamps = gather(tile, [110.0, 140.0], [210.0, 240.0])
     assert tile.psf is not None
     assert np.array_equal(stamps.psf.numpy()[0], tile.psf[:, 0, 0])
     assert np.array_equal(stamps.psf.numpy()[1], tile.psf[:, 1, 1])
 
 
-def test_unusable_pixels_are_zero_not_valid_and_flagged(tile: cut.Tile) -> None:
+def test_unusable_pixels_are_zero_not_valid_and_flagged(tile: Tile) -> None:
     assert tile.variance is not None
     assert tile.mask is not None
     tile.image[0, 10, 10] = np.nan
@@ -72,12 +73,12 @@ def test_unusable_pixels_are_zero_not_valid_and_flagged(tile: cut.Tile) -> None:
     assert bool(torch.isfinite(stamps.image).all())
 
 
-def test_a_stamp_that_would_leave_the_tile_is_refused(tile: cut.Tile) -> None:
+def test_a_stamp_that_would_leave_the_tile_is_refused(tile: Tile) -> None:
     with pytest.raises(InputError, match="halo is too small"):
         gather(tile, [101.0], [220.0])
 
 
-def test_bands_are_matched_by_name(tile: cut.Tile) -> None:
+def test_bands_are_matched_by_name(tile: Tile) -> None:
     stamps = gather(tile, [120.0], [220.0])
     swapped = stamps.select(("r", "g"))
     assert torch.equal(swapped.image[:, 0], stamps.image[:, 1])

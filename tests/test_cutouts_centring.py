@@ -12,7 +12,6 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import (
     Centring,
     Cutouts,
-    Tile,
     around,
     crowded,
     from_stamps,
@@ -22,6 +21,7 @@ from astroml_plugin.cutouts import (
     recentred,
     to_device,
 )
+from astroml_plugin.pixels import Tile
 
 SIDE = 40
 TRAINED = Centring(tolerance=0.5)

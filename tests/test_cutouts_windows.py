@@ -9,6 +9,7 @@ import torch
 from astroml_plugin import cutouts as cut
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.pixels import Tile
 
 
 def plane(height: int, width: int, x0: int = 0, y0: int = 0) -> np.ndarray:
@@ -47,7 +48,7 @@ def test_windows_hold_the_tiles_pixels_and_nothing_beyond_it() -> None:
     image = plane(40, 50, 10, 20)
     mask = np.zeros(image.shape, np.uint32)
     mask[0, 3, 4] = 4  # saturated
-    tile = cut.to_device(cut.Tile(image, np.ones_like(image), mask), ("r",))
+    tile = cut.to_device(Tile(image, np.ones_like(image), mask), ("r",))
     made = cut.grid((10, 20, 60, 60), size=32, overlap=4, stride=4)
     batches = list(made.cutouts(tile, (10, 20), 5))
     assert [len(batch) for batch in batches] == [5, 1]
@@ -66,7 +67,7 @@ def test_windows_hold_the_tiles_pixels_and_nothing_beyond_it() -> None:
 
 
 def test_windows_of_a_clean_tile_are_marked_beyond_it_too() -> None:
-    tile = cut.to_device(cut.Tile(np.ones((2, 20, 20), np.float32)), ("g", "r"))
+    tile = cut.to_device(Tile(np.ones((2, 20, 20), np.float32)), ("g", "r"))
     batch = next(cut.grid((0, 0, 20, 20), size=16, overlap=4).cutouts(tile, (0, 0), 100))
     assert batch.image.shape == batch.valid.shape == (9, 2, 15, 15)
     np.testing.assert_array_equal(batch.image.numpy() > 0, batch.valid.numpy())
@@ -81,7 +82,7 @@ def test_a_window_without_a_centre_is_refused() -> None:
 
 
 def test_padded_stamps_may_leave_the_tile() -> None:
-    tile = cut.to_device(cut.Tile(plane(30, 30)), ("r",))
+    tile = cut.to_device(Tile(plane(30, 30)), ("r",))
     given = {"origin": (0, 0), "jacobian": np.full((2, 2, 2), np.nan)}
     x = y = np.array([2.0, 15.0])
     with pytest.raises(InputError, match="halo is too small"):

@@ -17,8 +17,9 @@ from astroml_plugin.compute import device as dev
 from astroml_plugin.compute.device import AHEAD, Copier, Forward, padded, pipelined
 from astroml_plugin.compute.memory import LARGEST_BATCH, activation_bytes, fitting_batch
 from astroml_plugin.core.flags import MaskBit
-from astroml_plugin.cutouts import Tile, device_bits, pixel_bits
+from astroml_plugin.cutouts import device_bits
 from astroml_plugin.networks.residual_cnn import ResidualCNN
+from astroml_plugin.pixels import Tile, pixel_bits
 
 
 def network() -> nn.Module:

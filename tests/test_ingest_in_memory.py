@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
-from astroml_plugin.cutouts import Tile
+from astroml_plugin.pixels import Tile
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo
 from tests import universe

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from astroml_plugin.cutouts.calibration import plausible
+from astroml_plugin.pixels import plausible
 from astroml_plugin.sources.ingest.photometry import Calibration, calibrate
 from tests.test_ingest_fits import WCS_CARDS, noise, run, write
 

@@ -11,6 +11,7 @@ import pytest
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.core.errors import CorruptError
+from astroml_plugin.pixels import SparseTile, Tile
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources import arrays, partial_reads
 from astroml_plugin.sources.survey import Survey
@@ -74,7 +75,7 @@ def test_stamps_of_a_sparse_read_are_those_of_the_whole_tile(survey: Survey, ban
     info = survey.tile(0)
     x, y = positions(survey, 3)
     read = survey.read_around(info, x, y, 32, bands)
-    assert isinstance(read, cut.SparseTile)
+    assert isinstance(read, SparseTile)
     whole = survey.read_tile(info, bands)
     assert read.nbytes < whole.nbytes / 3
     names, corner = bands or BANDS, (info.outer.x0, info.outer.y0)
@@ -88,7 +89,7 @@ def test_stamps_of_a_sparse_read_are_those_of_the_whole_tile(survey: Survey, ban
 
 
 def test_many_objects_read_the_whole_tile(survey: Survey) -> None:
-    assert isinstance(survey.read_around(survey.tile(0), *positions(survey, 2000), 32), cut.Tile)
+    assert isinstance(survey.read_around(survey.tile(0), *positions(survey, 2000), 32), Tile)
 
 
 def test_a_missing_shard_is_an_error_there_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

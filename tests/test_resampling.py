@@ -12,8 +12,9 @@ from universe import make_bundle, make_objects, make_survey
 from astroml_plugin import cutouts as cut
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
-from astroml_plugin.cutouts.psf import psf_fwhm, psf_fwhms
+from astroml_plugin.cutouts.psf import psf_fwhms
 from astroml_plugin.cutouts.resampling import resampled_psf
+from astroml_plugin.pixels import Tile, psf_fwhm
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
@@ -139,7 +140,7 @@ def test_an_object_has_one_stamp_whatever_the_tile() -> None:
         found = []
         for x0, y0 in ((0, 0), (47, 31), (70, 66)):
             part = (slice(None), slice(y0, y0 + 230), slice(x0, x0 + 230))
-            tile = cut.to_device(cut.Tile(whole[part], np.ones_like(whole[part]), mask[part]), ("r",), pixel_scale=0.2)
+            tile = cut.to_device(Tile(whole[part], np.ones_like(whole[part]), mask[part]), ("r",), pixel_scale=0.2)
             found.append(cut.around_resampled(tile, x, y, 32, step, origin=(x0, y0), jacobian=jacobian))
         first = found[0]
         assert first.image.shape == (2, 1, 32, 32)
@@ -155,7 +156,7 @@ def test_the_object_lies_at_its_pixel_and_stamps_move_by_their_own_pixels() -> N
     for step in STEPS:
         for one_x, one_y in zip(x, y):
             image = gaussian(128, 2.6, one_x - 64, one_y - 64, 1.0)[None]
-            tile = cut.to_device(cut.Tile(image), ("r",))
+            tile = cut.to_device(Tile(image), ("r",))
             where = {"origin": (0, 0), "jacobian": np.full((1, 2, 2), np.nan)}
             made = cut.around_resampled(tile, np.array([one_x]), np.array([one_y]), 24, step, **where)
             moved = cut.around_resampled(
@@ -164,7 +165,7 @@ def test_the_object_lies_at_its_pixel_and_stamps_move_by_their_own_pixels() -> N
             torch.testing.assert_close(moved.image[..., 1:, :-2], made.image[..., :-1, 2:], atol=1e-7, rtol=0)
             _, at_x, at_y, *_ = moments(made.image[0, 0].numpy().astype(np.float64))
             assert max(abs(at_x), abs(at_y)) < 0.53
-    tile = cut.to_device(cut.Tile(np.zeros((1, 60, 60), np.float32)), ("r",))
+    tile = cut.to_device(Tile(np.zeros((1, 60, 60), np.float32)), ("r",))
     with pytest.raises(InputError, match="halo is too small"):
         cut.around_resampled(tile, np.array([30.0]), np.array([30.0]), 48, 2.0, **where)
 

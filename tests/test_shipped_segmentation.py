@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
-from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.detection_metrics import DetectionSet, counts, match, pooled
+from astroml_plugin.pixels import Tile
 from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of
 from astroml_plugin.training import bundle as bundles
 from astroml_plugin.training.bundle import ModelBundle

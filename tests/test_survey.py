@@ -18,7 +18,7 @@ import zarr
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
-from astroml_plugin.cutouts import Tile
+from astroml_plugin.pixels import Tile
 from astroml_plugin.sky.wcs import Wcs, cut_tiles
 from astroml_plugin.sources import arrays
 from astroml_plugin.sources.survey import Survey

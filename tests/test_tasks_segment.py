@@ -8,8 +8,8 @@ import torch
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
-from astroml_plugin.cutouts import from_stamps, pixel_bits
-from astroml_plugin.cutouts.psf import psf_fwhm
+from astroml_plugin.cutouts import from_stamps
+from astroml_plugin.pixels import pixel_bits, psf_fwhm
 from astroml_plugin.simulation.profiles import Psf, psf_image
 from astroml_plugin.tasks.detection import PARENT, Field
 from astroml_plugin.tasks.segmentation import peaks

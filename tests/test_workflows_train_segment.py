@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.cutouts import Tile
+from astroml_plugin.pixels import Tile
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.tasks.segmentation.truth import LAYERS, layers_of_labels

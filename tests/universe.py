@@ -13,7 +13,7 @@ from astropy.io.fits import Header
 
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.registry import TASKS, load
-from astroml_plugin.cutouts import Tile
+from astroml_plugin.pixels import Tile
 from astroml_plugin.sky.wcs import Wcs, cut_tiles
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey

@@ -9,10 +9,10 @@ import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.table import QTable
@@ -30,6 +30,9 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.typing import I64, Bool
 from astroml_plugin.sky.wcs import separation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BATCH = 131_072
 

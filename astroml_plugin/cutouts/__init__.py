@@ -12,19 +12,8 @@ from astroml_plugin.cutouts.centring import (
     offset_counts,
     recentred,
 )
-from astroml_plugin.cutouts.pixels import (
-    DeviceTile,
-    Move,
-    SparseTile,
-    Tile,
-    band_index,
-    device_bits,
-    is_complete,
-    is_usable,
-    pixel_bits,
-    to_device,
-)
-from astroml_plugin.cutouts.psf import psf_fwhm, psf_fwhms
+from astroml_plugin.cutouts.device_tile import DeviceTile, Move, device_bits, is_complete, to_device
+from astroml_plugin.cutouts.psf import psf_fwhms
 from astroml_plugin.cutouts.raw import RawStamps, raw_stamps
 from astroml_plugin.cutouts.resampling import (
     around_resampled,
@@ -35,7 +24,7 @@ from astroml_plugin.cutouts.resampling import (
     source_side,
     steps_taken,
 )
-from astroml_plugin.cutouts.stamps import Cutouts, around, batches, crop, cut, from_stamps, reduce_bits, stamp_origin
+from astroml_plugin.cutouts.stamps import Cutouts, around, batches, crop, cut, from_stamps, reduce_bits
 from astroml_plugin.cutouts.windows import Grid, grid
 
 __all__ = [
@@ -49,11 +38,8 @@ __all__ = [
     "Move",
     "RawStamps",
     "Recut",
-    "SparseTile",
-    "Tile",
     "around",
     "around_resampled",
-    "band_index",
     "batches",
     "crop",
     "crowded",
@@ -62,13 +48,10 @@ __all__ = [
     "from_stamps",
     "grid",
     "is_complete",
-    "is_usable",
     "light_centre",
     "measured_tolerance",
     "merged",
     "offset_counts",
-    "pixel_bits",
-    "psf_fwhm",
     "psf_fwhms",
     "raw_stamps",
     "recentred",
@@ -77,7 +60,6 @@ __all__ = [
     "resampled_psf",
     "resampled_side",
     "source_side",
-    "stamp_origin",
     "steps_taken",
     "to_device",
 ]

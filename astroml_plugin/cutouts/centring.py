@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.cutouts.pixels import is_complete
+from astroml_plugin.cutouts.device_tile import is_complete
 from astroml_plugin.cutouts.stamps import Cutouts
 
 REACH = 3

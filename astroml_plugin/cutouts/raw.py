@@ -10,8 +10,8 @@ import torch
 
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import I64
-from astroml_plugin.cutouts.pixels import Tile, pixel_bits
-from astroml_plugin.cutouts.stamps import gather, psf_cells, reduce_bits, stamp_origin
+from astroml_plugin.cutouts.stamps import gather, psf_cells, reduce_bits
+from astroml_plugin.pixels import Tile, pixel_bits, stamp_origin
 
 
 @dataclass(frozen=True)

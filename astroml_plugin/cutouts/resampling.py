@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.cutouts.pixels import DeviceTile
-from astroml_plugin.cutouts.stamps import Cutouts, around, cut, psf_cells, refuse_leaving, stamp_origin
+from astroml_plugin.cutouts.device_tile import DeviceTile
+from astroml_plugin.cutouts.stamps import Cutouts, around, cut, psf_cells, refuse_leaving
+from astroml_plugin.pixels import stamp_origin
 
 LOBES = 3
 """Lobes of the kernel on each side: pixels, of the coarser of the two grids."""

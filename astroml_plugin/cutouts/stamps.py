@@ -17,7 +17,8 @@ from torch import Tensor
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import calibration
-from astroml_plugin.cutouts.pixels import DeviceTile, Move, band_index, marked, moved, usable
+from astroml_plugin.cutouts.device_tile import DeviceTile, Move, marked, moved, usable
+from astroml_plugin.pixels import band_index, stamp_origin
 
 _PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
 
@@ -253,11 +254,6 @@ def _no_bits(image: Tensor) -> Tensor:
 def _no_flags(image: Tensor) -> Tensor:
     """(n,) int32 zeros."""
     return torch.zeros(len(image), dtype=torch.int32, device=image.device)
-
-
-def stamp_origin(position: np.ndarray, size: int) -> np.ndarray:
-    """First pixel of a stamp around `position` along one axis, (n,) int64 in the parent image."""
-    return np.floor(np.asarray(position, np.float64) + 0.5).astype(np.int64) - size // 2
 
 
 def gather(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: float = 0) -> Tensor:

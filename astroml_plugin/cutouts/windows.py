@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.cutouts.pixels import DeviceTile
+from astroml_plugin.cutouts.device_tile import DeviceTile
 from astroml_plugin.cutouts.stamps import Cutouts, cut
 
 Bounds = tuple[int, int, int, int]

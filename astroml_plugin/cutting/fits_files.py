@@ -12,9 +12,10 @@ import pyarrow as pa
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.cutouts import RawStamps, stamp_origin
+from astroml_plugin.cutouts import RawStamps
 from astroml_plugin.cutting.fits_cards import TileCards
 from astroml_plugin.cutting.plan import CutPlan, CutSettings
+from astroml_plugin.pixels import stamp_origin
 from astroml_plugin.sources.stamps import block_name
 from astroml_plugin.sources.tile_table import TileInfo
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 from astroml_plugin.catalog.objects import ObjectBuckets
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.cutouts.calibration import NANOJANSKY
 from astroml_plugin.cutting.options import CutoutOptions
+from astroml_plugin.pixels import NANOJANSKY
 from astroml_plugin.sources.stamps import StampLayout
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from astroml_plugin.catalog.objects import ObjectBuckets
 from astroml_plugin.catalog.objects.carried import carried
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.cutouts import RawStamps, SparseTile, crowded, raw_stamps
+from astroml_plugin.cutouts import RawStamps, crowded, raw_stamps
 from astroml_plugin.cutouts.calibration import factors, known
-from astroml_plugin.cutouts.pixels import whole_tile
 from astroml_plugin.cutting.fits_files import FitsFolder
 from astroml_plugin.cutting.plan import CutSettings, CutTask
 from astroml_plugin.cutting.stamps_store import StampsOutput
+from astroml_plugin.pixels import SparseTile, whole_tile
 from astroml_plugin.sources.cut_columns import PLACES, CutColumns
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, on_sky

@@ -16,13 +16,14 @@ from torch import Tensor
 from astroml_plugin.catalog.schema import arrow_type, vectors
 from astroml_plugin.compute.device import PLAIN_BATCH, Forward, pipelined
 from astroml_plugin.compute.memory import stamps_per_forward
-from astroml_plugin.cutouts import Cutouts, Recut, Tile, cut, offset_counts, recentred, to_device
+from astroml_plugin.cutouts import Cutouts, Recut, cut, offset_counts, recentred, to_device
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
 from astroml_plugin.inference.reading import BlockWork, Scale, TileWork
 from astroml_plugin.inference.resident import process_cache
 from astroml_plugin.inference.scaling import steps_of
 from astroml_plugin.inference.upload import mover, overlaps
+from astroml_plugin.pixels import Tile
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.scale import resamples, to_scale
 

@@ -12,8 +12,8 @@ from astroml_plugin.compute.cluster import UNIT_TIMEOUT, check_counts
 from astroml_plugin.compute.device import COMPILING, PRECISIONS
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices, refuse_unknown, with_changes
-from astroml_plugin.cutouts.calibration import refuse_implausible
 from astroml_plugin.inference.resident import check_device
+from astroml_plugin.pixels import refuse_implausible
 from astroml_plugin.tasks.settings import RESAMPLE
 
 _SAME_ZERO_POINT = 1e-3

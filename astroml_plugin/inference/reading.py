@@ -19,6 +19,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.inference.job import Unit
+from astroml_plugin.pixels import SparseTile, Tile
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.cut_columns import CutColumns
 from astroml_plugin.sources.stamps import Stamps
@@ -60,7 +61,7 @@ class Rows:
 class TileWork:
     """A tile's pixels and objects."""
 
-    tile: cut.Tile | cut.SparseTile | None
+    tile: Tile | SparseTile | None
     info: TileInfo
     bands: tuple[str, ...]
     rows: Rows
@@ -259,7 +260,7 @@ def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixe
     survey: Survey = opened(Survey, unit.job.source, unit.job.run)
     bands = unit.job.bands
     scale = survey.pixel_scale if wcs is None or not pixels else wcs.pixel_scale
-    tile: cut.Tile | cut.SparseTile | None = None
+    tile: Tile | SparseTile | None = None
     if pixels and rows.table:
         size = unit.job.stamp_size + 2 * cut.REACH
         tile = survey.read_around(unit.tile, rows.table["x"], rows.table["y"], size, bands)

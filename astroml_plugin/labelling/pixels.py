@@ -14,7 +14,7 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
 from astroml_plugin.core.typing import Bool
-from astroml_plugin.cutouts import pixel_bits, stamp_origin
+from astroml_plugin.pixels import pixel_bits, stamp_origin
 from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo

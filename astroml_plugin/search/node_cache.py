@@ -14,7 +14,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from astroml_plugin.core.private import open_lock, own_folder, private_folder
-from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
+from astroml_plugin.cutouts import Cutouts, from_stamps
+from astroml_plugin.pixels import band_index
 from astroml_plugin.sources.stamps import Pixels, Stamps
 from astroml_plugin.training.labelled import LabelledStamps
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, Array
-from astroml_plugin.cutouts import Tile, is_usable
 from astroml_plugin.evaluation.detection_metrics import Truth
+from astroml_plugin.pixels import Tile, is_usable
 from astroml_plugin.simulation.blocks import Blocks
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.objects import STAR

@@ -12,7 +12,7 @@ from astropy.io import fits
 from astroml_plugin.core import storage
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import I32, U32
-from astroml_plugin.cutouts import Tile
+from astroml_plugin.pixels import Tile
 from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.simulation.units import UNIT
 from astroml_plugin.sky.wcs import Box

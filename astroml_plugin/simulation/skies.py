@@ -20,7 +20,7 @@ from astropy.io.fits import Card
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import F32, F64, I64, U32, Bool
-from astroml_plugin.cutouts import Tile
+from astroml_plugin.pixels import Tile
 from astroml_plugin.simulation import drawing
 from astroml_plugin.simulation.camera import NOISE_MARGIN, Camera, correlated
 from astroml_plugin.simulation.defects import track

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from astroml_plugin.core import storage
-from astroml_plugin.cutouts import Tile, pixel_bits
+from astroml_plugin.pixels import Tile, pixel_bits
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.background import background
 from astroml_plugin.sources.survey import Survey

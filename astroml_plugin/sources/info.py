@@ -9,7 +9,7 @@ import numpy as np
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import Description, and_more, shown
-from astroml_plugin.cutouts.psf import psf_fwhm
+from astroml_plugin.pixels import psf_fwhm
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.quality import BandQuality
 from astroml_plugin.sources.stamps import Stamps

@@ -16,7 +16,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.flags import MASK_BITS
 from astroml_plugin.core.typing import F64
-from astroml_plugin.cutouts import SparseTile, Tile, stamp_origin
+from astroml_plugin.pixels import SparseTile, Tile, stamp_origin
 from astroml_plugin.sky.wcs import Box, tile_step
 from astroml_plugin.sources import arrays, partial_reads
 from astroml_plugin.sources.arrays import ArrayLayout

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts, DeviceTile
-from astroml_plugin.cutouts.calibration import NANOJANSKY
-from astroml_plugin.cutouts.psf import psf_fwhm
+from astroml_plugin.pixels import NANOJANSKY, psf_fwhm
 from astroml_plugin.tasks.base import Task
 
 
@@ -32,7 +31,7 @@ class Field:
     variance: np.ndarray | None
     """(band, h, w) float32, in units²; None where the survey has none."""
     bits: np.ndarray | None
-    """(band, h, w) uint8 of `cutouts.pixel_bits`; None where all pixels can be used."""
+    """(band, h, w) uint8 of `pixels.pixel_bits`; None where all pixels can be used."""
     psf: np.ndarray | None
     """(band, cell_y, cell_x, psf_y, psf_x) float32, over `psf_box`; None where the survey has none."""
     bands: tuple[str, ...]

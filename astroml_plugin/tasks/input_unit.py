@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.cutouts.calibration import NANOJANSKY, refuse_implausible
+from astroml_plugin.pixels import NANOJANSKY, refuse_implausible
+
+if TYPE_CHECKING:
+    from astroml_plugin.cutouts import Cutouts
 
 ANY = "any"
 """A scale of the pixels does not matter: they are divided by their own noise."""

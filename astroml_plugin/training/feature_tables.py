@@ -10,8 +10,8 @@ import numpy as np
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64
-from astroml_plugin.cutouts import band_index
 from astroml_plugin.evaluation.baselines import classical, features
+from astroml_plugin.pixels import band_index
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.input_unit import ANY, in_unit, trained_unit
 from astroml_plugin.training.labelled import LabelledStamps

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.cutouts import Cutouts, band_index, from_stamps
+from astroml_plugin.cutouts import Cutouts, from_stamps
+from astroml_plugin.pixels import band_index
 from astroml_plugin.sky.duplicates import digests_of, ordered_centres, pixel_hashes
 from astroml_plugin.sky.likeness import likeness
 from astroml_plugin.sources.stamps import Pixels, Stamps, open_source

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
-from astroml_plugin.cutouts import Cutouts, band_index, measured_tolerance
+from astroml_plugin.cutouts import Cutouts, measured_tolerance
+from astroml_plugin.pixels import band_index
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.input_unit import trained_unit
 from astroml_plugin.tasks.scale import differs

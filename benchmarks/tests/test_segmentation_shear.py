@@ -11,8 +11,8 @@ from scipy import ndimage
 
 pytest.importorskip("galsim", reason="needs the extra sim")
 
-from astroml_plugin.cutouts import Tile
 from astroml_plugin.evaluation.detection_metrics import DetectionSet
+from astroml_plugin.pixels import Tile
 from astroml_plugin.sky.wcs import Box
 from benchmarks import segmentation_shear as measuring
 

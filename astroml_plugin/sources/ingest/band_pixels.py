@@ -10,7 +10,7 @@ import numpy as np
 from astroml_plugin.core import storage
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import Bool
-from astroml_plugin.cutouts import is_usable
+from astroml_plugin.pixels import is_usable
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.masks import variance_of_weight

@@ -14,7 +14,7 @@ import pyarrow as pa
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, Array
-from astroml_plugin.cutouts.calibration import NANOJANSKY, refuse_implausible
+from astroml_plugin.pixels import NANOJANSKY, refuse_implausible
 from astroml_plugin.sources.ingest.fields import file_identity
 from astroml_plugin.sources.ingest.npz import NpzArray, decoded, open_npz, parse_ids
 from astroml_plugin.sources.ingest.options import IngestOptions

@@ -9,7 +9,7 @@ from typing import Any
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import changed, option_of, refuse_choices
-from astroml_plugin.cutouts.calibration import refuse_implausible
+from astroml_plugin.pixels import refuse_implausible
 from astroml_plugin.sources.ingest import sky
 
 _LEAST_MESH = 16

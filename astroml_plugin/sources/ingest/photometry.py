@@ -10,7 +10,7 @@ from typing import Any
 
 from astropy import units as u
 
-from astroml_plugin.cutouts.calibration import plausible
+from astroml_plugin.pixels import plausible
 from astroml_plugin.sky.wcs import ARCSEC, Wcs
 from astroml_plugin.sources.ingest.units import unit_of
 from astroml_plugin.sources.ingest.words import tokens_of

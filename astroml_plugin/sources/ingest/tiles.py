@@ -11,7 +11,7 @@ import numpy as np
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
-from astroml_plugin.cutouts import Tile, is_usable
+from astroml_plugin.pixels import Tile, is_usable
 from astroml_plugin.sky.wcs import Box, TileGeometry, Wcs
 from astroml_plugin.sources.ingest.band_pixels import planes_of, read_band
 from astroml_plugin.sources.ingest.bands import BandPlan, PsfImage

@@ -9,7 +9,7 @@ import numpy as np
 from astroml_plugin.catalog import Column
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import F32, F64, I32, I64, Bool
-from astroml_plugin.cutouts.calibration import NANOJANSKY
+from astroml_plugin.pixels import NANOJANSKY
 from astroml_plugin.tasks.detection import PARENT, Field
 from astroml_plugin.tasks.segmentation.gaussian_fluxes import PointSources, fit_gaussians
 from astroml_plugin.tasks.segmentation.layer_maps import SHARE, STAR, logistic

@@ -128,7 +128,7 @@ def pixel_flags(bits: U8 | None, pixels: Pixels, count: int) -> I32:
     A band that has the bit EDGE in all lit pixels of an object was not observed there: that is no edge.
 
     Args:
-        bits: (band, h, w) of `cutouts.pixel_bits`; None where all pixels can be used.
+        bits: (band, h, w) of `pixels.pixel_bits`; None where all pixels can be used.
         pixels: the lit ones.
         count: n.
     """

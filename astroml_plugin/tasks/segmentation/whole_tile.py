@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from astroml_plugin.core.typing import F32
-from astroml_plugin.cutouts import Cutouts, Tile, pixel_bits, to_device
+from astroml_plugin.cutouts import Cutouts, to_device
+from astroml_plugin.pixels import Tile, pixel_bits
 from astroml_plugin.tasks.detection import Field
 from astroml_plugin.tasks.segmentation.task import SegmentTask
 

@@ -1,4 +1,4 @@
-"""Pixels of a tile: as read, and on the device; what is wrong with each of them.
+"""Pixels of a tile on the device; what is wrong with each of them.
 
 Pixels that cannot be used are 0 there, and their bits say why.
 """
@@ -7,74 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.flags import INFORMATIONAL, MaskBit, ObjectFlag
+from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.cutouts import calibration
-
-if TYPE_CHECKING:
-    from astroml_plugin.sky.wcs import Box
-
-_BAD = 0xFFFFFFFF & ~int(INFORMATIONAL | MaskBit.NO_DATA | MaskBit.SATURATED | MaskBit.UNMASKED_NAN)
+from astroml_plugin.pixels.faults import BAD, pixel_bits
+from astroml_plugin.pixels.tile import SparseTile, Tile, band_index
 
 Move = Callable[[np.ndarray], Tensor]
 """Takes an array to a device as it is."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Pixels of one tile as read from a Survey, on the CPU."""
-
-    image: np.ndarray
-    """(band, y, x) float32, in the tile's units."""
-    variance: np.ndarray | None = None
-    """(band, y, x) float32, in units²; None where the survey has none."""
-    mask: np.ndarray | None = None
-    """(band, y, x) uint32 of `MaskBit`; None where the survey has none."""
-    psf: np.ndarray | None = None
-    """(band, cell_y, cell_x, psf_y, psf_x) float32; None where the survey has none."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(array.nbytes for array in (self.image, self.variance, self.mask, self.psf) if array is not None)
-
-
-@dataclass(frozen=True)
-class SparseTile:
-    """The parts of a tile that a few objects need, on the CPU."""
-
-    shape: tuple[int, int, int]
-    """(band, y, x) of the whole tile."""
-    parts: tuple[tuple[Box, Tile], ...]
-    """Boxes of the parts within the tile, and their pixels (no PSF); disjoint."""
-    psf: np.ndarray | None = None
-    """PSF cells as in `Tile`."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(part.nbytes for _, part in self.parts) + (0 if self.psf is None else self.psf.nbytes)
-
-
-def band_index(have: Sequence[str], want: Sequence[str]) -> list[int]:
-    """Positions of the bands `want` among `have`, matched by name.
-
-    Raises:
-        InputError: a band is missing; names what there is.
-    """
-    missing = [band for band in want if band not in have]
-    if missing:
-        raise InputError(
-            f"band {', '.join(missing)} is missing: the source has {', '.join(have)}; "
-            f"use a bundle trained on those bands or ingest the missing ones"
-        )
-    return [list(have).index(band) for band in want]
 
 
 @dataclass(frozen=True)
@@ -127,35 +71,6 @@ class DeviceTile:
         return replace(self, image=image, variance=variance, bits=bits, zero_points=known)
 
 
-def pixel_bits(image: np.ndarray, variance: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
-    """Bits of the faults of each pixel.
-
-    Args:
-        image: any shape, number.
-        variance: same shape, or None.
-        mask: same shape, uint32 of `MaskBit`, or None.
-
-    Returns:
-        Same shape, uint8 of `ObjectFlag` (EDGE, MASKED, NONFINITE, SATURATED); 0 where the pixel can be used.
-    """
-    bits = np.zeros(image.shape, np.uint8)
-    if image.dtype.kind == "f":
-        _mark(bits, ~np.isfinite(image), ObjectFlag.NONFINITE)
-    if variance is not None:
-        _mark(bits, ~((variance > 0) & (variance < np.inf)), ObjectFlag.MASKED)
-    if mask is not None and mask.any():
-        _mark(bits, (mask & np.uint32(_BAD)) != 0, ObjectFlag.MASKED)
-        _mark(bits, (mask & np.uint32(MaskBit.SATURATED)) != 0, ObjectFlag.SATURATED)
-        bits[(mask & np.uint32(MaskBit.NO_DATA)) != 0] = int(ObjectFlag.EDGE)
-    return bits
-
-
-def _mark(bits: np.ndarray, where: np.ndarray, flag: ObjectFlag) -> None:
-    """Set a flag in place; nothing to do is the usual case and costs one look."""
-    if where.any():
-        bits |= where.view(np.uint8) * np.uint8(flag)
-
-
 def device_bits(image: Tensor, variance: Tensor | None, mask: Tensor | None) -> Tensor | None:
     """`pixel_bits` where the pixels are; None when all can be used.
 
@@ -176,7 +91,7 @@ def device_bits(image: Tensor, variance: Tensor | None, mask: Tensor | None) -> 
 
 def marked(bits: Tensor, mask: Tensor) -> Tensor:
     """Bits of `ObjectFlag` (uint8), changed in place by a mask of the same shape (`MaskBit` as int32)."""
-    bits |= ((mask & _signed(_BAD)) != 0).to(torch.uint8) * int(ObjectFlag.MASKED)
+    bits |= ((mask & _signed(BAD)) != 0).to(torch.uint8) * int(ObjectFlag.MASKED)
     bits |= ((mask & _signed(MaskBit.SATURATED)) != 0).to(torch.uint8) * int(ObjectFlag.SATURATED)
     return bits.masked_fill_((mask & _signed(MaskBit.NO_DATA)) != 0, int(ObjectFlag.EDGE))
 
@@ -189,11 +104,6 @@ def _signed(bits: int) -> int:
 def is_complete(valid: Tensor) -> bool:
     """Whether all pixels (n, band, h, w) bool can be used: NumPy's `all` is faster than torch's on a CPU."""
     return bool(valid.numpy().all() if valid.device.type == "cpu" else valid.all())
-
-
-def is_usable(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a mask (uint32 of `MaskBit`) without a bit that makes them unusable: bool of its shape."""
-    return np.asarray((mask & ~np.uint32(INFORMATIONAL)) == 0)
 
 
 def to_device(
@@ -257,18 +167,6 @@ def usable(
         return pixels, spread, None
     unusable = bits != 0
     return pixels.masked_fill(unusable, 0), None if spread is None else spread.masked_fill(unusable, 0.0), bits
-
-
-def whole_tile(sparse: SparseTile) -> Tile:
-    """A tile's arrays with the parts that were read; what lies outside them is 0 and must not be cut."""
-    names = ("image", "variance", "mask")
-    arrays: dict[str, np.ndarray] = {}
-    for box, part in sparse.parts:
-        for name in names:
-            if (values := getattr(part, name)) is not None:
-                held = arrays.setdefault(name, np.zeros(sparse.shape, values.dtype))
-                held[:, box.y0 : box.y1, box.x0 : box.x1] = values
-    return Tile(**arrays, psf=sparse.psf)
 
 
 def moved(array: np.ndarray, device: torch.device, move: Move | None) -> Tensor:
