@@ -16,7 +16,10 @@ from astropy.table import Table
 from astroml_plugin.catalog.objects.raw import ARRAY, RawTable, arrow_column, local_file
 from astroml_plugin.catalog.objects.votables import table_chunks
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import CorruptError, InputError
+
+_BLOCK = 2880
+"""Bytes that every part of a FITS file is a multiple of."""
 
 
 @contextlib.contextmanager
@@ -26,7 +29,7 @@ def open_fits(url: str) -> Iterator[list[RawTable]]:
     Raises:
         InputError: it has no table.
     """
-    with local_file(url) as path, fits.open(path, memmap=True) as opened:
+    with local_file(url) as path, fits.open(path, memmap=False) as opened:
         tables = [_table(hdu, number) for number, hdu in enumerate(opened) if _is_table(hdu)]
         if not tables:
             raise InputError(f"{storage.redact(url)} has no table extension")
@@ -56,8 +59,32 @@ def _chunks(hdu: Any, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
     total = hdu.header["NAXIS2"]
     nulls = {name: hdu.columns[name].null for name in columns}
     for start in range(0, total, rows):
-        block = hdu.data[start : start + rows]
+        count = min(rows, total - start)
+        binary = isinstance(hdu, fits.BinTableHDU)
+        block = _rows(hdu, start, count) if binary else hdu.data[start : start + count]
         yield pa.table({name: arrow_column(np.asarray(block[name]), name, nulls[name]) for name in columns})
+
+
+def _rows(hdu: Any, start: int, count: int) -> Any:
+    """Some rows of a binary table, as astropy reads them.
+
+    They are read, not mapped: a file that somebody cuts short meanwhile is an error, where a map ends the process.
+
+    Raises:
+        CorruptError: the file ends before these rows do.
+    """
+    place, width = hdu.fileinfo(), hdu.header["NAXIS1"]
+    place["file"].seek(place["datLoc"] + start * width)
+    data = place["file"].read(count * width)
+    if len(data) < count * width:
+        raise CorruptError(
+            f"{place['file'].name} ends before row {start + count} of its table: check it or fetch it again"
+        )
+    header = hdu.header.copy()
+    header["NAXIS2"], header["PCOUNT"] = count, 0
+    header.remove("THEAP", ignore_missing=True)
+    padding = bytes(-len(data) % _BLOCK)
+    return fits.BinTableHDU.fromstring(header.tostring().encode("ascii") + data + padding, uint=True).data
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,12 @@ from astroml_plugin.sky.wcs import Box, astropy_quiet
 from astroml_plugin.sources.ingest.opening import AGAIN, FitsFile
 
 _BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+
+_AT_ONCE = 8 * 2**20
+"""Bytes of whole rows that are read at once."""
+
+_SPARE = 4
+"""Rows that are longer than this many boxes are read in parts, one by one."""
 
 _PER_MAGNITUDE = np.log(10) / 2.5
 
@@ -69,22 +77,61 @@ def _decoded(hdu: Any, plane: int | None, box: Box) -> np.ndarray:
 
 
 def _raw_box(file: FitsFile, hdu: Any, plane: int, box: Box) -> np.ndarray:
-    """Stored values of a box, big-endian as in the file."""
+    """Stored values of a box in this machine's order of bytes.
+
+    A file here is read, not mapped: one that somebody cuts short meanwhile is an error, where a map ends the process.
+    """
     height, width = hdu.shape[-2:]
     kind = np.dtype(_BITPIX[hdu.header["BITPIX"]])
     start = hdu.fileinfo()["datLoc"] + plane * height * width * kind.itemsize
     if file.raw is not None:
         pixels = np.frombuffer(file.raw, kind, height * width, start).reshape(height, width)
-        return pixels[box.y0 : box.y1, box.x0 : box.x1]
+        return pixels[box.y0 : box.y1, box.x0 : box.x1].astype(kind.newbyteorder("="))
     if storage.is_local(file.url):
-        pixels = np.memmap(storage.local_path(file.url), kind, "r", start, (height, width))
-        return np.array(pixels[box.y0 : box.y1, box.x0 : box.x1])
+        values = np.empty((box.height, box.width), kind)
+        with storage.local_path(file.url).open("rb", buffering=0) as stream:
+            for part, place in _parts(values, box, width):
+                _fill(stream.fileno(), part, start + place * kind.itemsize)
+        return values if kind.isnative else values.byteswap(inplace=True).view(kind.newbyteorder("="))
     filesystem, path = storage.filesystem(file.url)
     first, last = start + box.y0 * width * kind.itemsize, start + box.y1 * width * kind.itemsize
     data = storage.retrying(filesystem.cat_file, path, start=first, end=last)  # by name: s3fs has version_id in between
     if len(data) != last - first:
         raise ValueError(f"{len(data)} bytes came where {last - first} were asked for")
-    return np.frombuffer(data, kind).reshape(box.height, width)[:, box.x0 : box.x1]
+    rows = np.frombuffer(data, kind).reshape(box.height, width)
+    return rows[:, box.x0 : box.x1].astype(kind.newbyteorder("="))
+
+
+def _parts(values: np.ndarray, box: Box, width: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Contiguous arrays to fill, each with the pixel of the plane where it begins; `values` (y, x) has all in the end.
+
+    Few reads are quick, and so are few bytes: whole rows are read in blocks where most of a row is wanted.
+    """
+    if box.width * _SPARE < width:
+        yield from ((line, y * width + box.x0) for y, line in enumerate(values, box.y0))
+        return
+    step = max(1, _AT_ONCE // (width * values.itemsize))
+    rows = None if box.width == width else np.empty((min(step, box.height), width), values.dtype)
+    for first in range(0, box.height, step):
+        wanted = values[first : first + step]
+        part = wanted if rows is None else rows[: len(wanted)]
+        yield part, (box.y0 + first) * width
+        if rows is not None:
+            wanted[...] = part[:, box.x0 : box.x1]
+
+
+def _fill(descriptor: int, part: np.ndarray, place: int) -> None:
+    """Fill a contiguous array from a file's bytes at `place`.
+
+    Raises:
+        ValueError: the file ends before.
+    """
+    left = part.reshape(-1).view(np.uint8).data
+    while left:
+        count = os.preadv(descriptor, [left], place)
+        if count == 0:
+            raise ValueError("the file ends before its pixels do")
+        left, place = left[count:], place + count
 
 
 def _scaled(values: np.ndarray, header: Any) -> np.ndarray:
