@@ -77,7 +77,7 @@ def measure(read: Read, shape: tuple[int, int], mesh: int) -> Cells:
     sums, fine = [], []
     for box in _blocks(shape, height, width):
         values, usable = read(box)
-        fine.append(fine_noise(np.where(usable, values, np.nan)))
+        fine.append(fine_noise(values, usable))
         found, squares = _block(values.astype(np.float64), usable & np.isfinite(values), height, width)
         row, column = box.y0 // height, box.x0 // width
         planes[:, row : row + found.shape[1], column : column + found.shape[2]] = found

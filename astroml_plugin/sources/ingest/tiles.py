@@ -98,8 +98,7 @@ def _quality(band: BandPlan, tile: Tile, number: int, geometry: TileGeometry) ->
     own, outer, sky = geometry.inner, geometry.outer, band.sky
     place = np.s_[own.y0 - outer.y0 : own.y1 - outer.y0, own.x0 - outer.x0 : own.x1 - outer.x0]
     assert tile.mask is not None
-    usable = is_usable(tile.mask[number][place])
-    level, noise = level_and_noise(np.where(usable, tile.image[number][place], np.nan))
+    level, noise = level_and_noise(tile.image[number][place], is_usable(tile.mask[number][place]))
     return BandQuality(
         sky_taken=float(np.median(sky.at(own, _SPARSE))) if sky.taken else 0.0,
         sky_left=level / noise if noise > 0 else float("nan"),
@@ -115,11 +114,12 @@ _SPARSE = 8
 def assemble(plan: ImagePlan, outer: Box, files: dict[str, FitsFile], psf_shape: tuple[int, ...] | None) -> Tile:
     """One tile from open files: outside the image and for missing bands NaN with NO_DATA."""
     shape = (len(plan.bands), outer.height, outer.width)
-    image = np.full(shape, np.nan, np.float32)
-    mask = np.full(shape, MaskBit.NO_DATA, np.uint32)
-    variance = np.full(shape, np.nan, np.float32) if any(band.has_variance for band in plan.bands) else None
     inside = outer.clipped(*plan.shape)
     place = np.s_[inside.y0 - outer.y0 : inside.y1 - outer.y0, inside.x0 - outer.x0 : inside.x1 - outer.x0]
+    filled = inside == outer and all(band.image is not None for band in plan.bands)
+    image = np.empty(shape, np.float32) if filled else np.full(shape, np.nan, np.float32)
+    mask = np.empty(shape, np.uint32) if filled else np.full(shape, MaskBit.NO_DATA, np.uint32)
+    variance = np.full(shape, np.nan, np.float32) if any(band.has_variance for band in plan.bands) else None
     for number, band in enumerate(plan.bands):
         if band.image is None:
             continue
