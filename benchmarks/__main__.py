@@ -16,6 +16,7 @@ from tests.pages import machine
 
 SHORT = (
     "startup",
+    "ingest",
     "engine",
     "shapes",
     "reading",

@@ -14,7 +14,7 @@ import numpy as np
 import sep
 from scipy import ndimage
 
-from astroml_plugin.core.typing import F64, Bool
+from astroml_plugin.core.typing import F32, F64, Bool
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.quality import fine_noise
 
@@ -28,13 +28,16 @@ _SMOOTH, _STANDS_OUT, _GROWN = 1.5, 3.0, 3
 by; in averaged pixels."""
 
 _BLOCK_PIXELS = 2**21
-"""Pixels of a block, about: 16 MB of float64."""
+"""Pixels of a block, about: 8 MB of float32."""
 
 APERTURE = 8
 """Side in pixels of the squares whose sums tell how noise adds up."""
 
 _ENOUGH = 100_000
 """Pixels whose median is as good as that of more."""
+
+_FEW = 1000
+"""Fewer than this on a grid of pixels are not enough, however many there are."""
 
 _LARGEST = 1e15
 """Pixels farther from the median are no light: squares of them leave float32."""
@@ -78,7 +81,7 @@ def measure(read: Read, shape: tuple[int, int], mesh: int) -> Cells:
     for box in _blocks(shape, height, width):
         values, usable = read(box)
         fine.append(fine_noise(values, usable))
-        found, squares = _block(values.astype(np.float64), usable & np.isfinite(values), height, width)
+        found, squares = _block(values.astype(np.float32, copy=False), usable & np.isfinite(values), height, width)
         row, column = box.y0 // height, box.x0 // width
         planes[:, row : row + found.shape[1], column : column + found.shape[2]] = found
         sums.append(squares)
@@ -105,12 +108,15 @@ def _blocks(shape: tuple[int, int], height: int, width: int) -> Iterator[Box]:
             yield Box(x, y, min(x + across, shape[1]), min(y + down, shape[0]))
 
 
-def _block(values: F64, usable: Bool, height: int, width: int) -> tuple[F64, F64]:
+def _block(values: F32, usable: Bool, height: int, width: int) -> tuple[F64, F64]:
     """(level, noise, clear, usable, crowded) of the cells, (5, row, column), and (n,) sums in units of white noise."""
     step = _BIN if min(height, width) >= _LARGE else 1
     binned = height // step, width // step
-    pivot = float(np.median(values[usable][:: 1 + usable.sum() // _ENOUGH])) if usable.any() else 0.0
-    plain = np.where(usable, np.clip(values - pivot, -_LARGEST, _LARGEST), 0.0)
+    sample = _some(values, usable)
+    pivot = float(np.median(sample)) if sample.size else 0.0
+    plain = values - np.float32(pivot)
+    np.clip(plain, -_LARGEST, _LARGEST, out=plain)
+    plain[~usable] = 0
     light, weight = _averaged(plain, usable, step)
     bad = weight < 0.5
     whole = _share(weight, bad, *binned)
@@ -125,8 +131,10 @@ def _block(values: F64, usable: Bool, height: int, width: int) -> tuple[F64, F64
         return np.stack([nothing, nothing, clear, whole, crowded]), np.zeros(0)
     second, level = _background(light, masked, *binned)
     level = np.where(clear > 0, level + pivot, np.nan)
-    sky = usable & ~_enlarged(masked, step, values.shape)
-    residual = np.where(sky, plain - _enlarged(second.back(), step, values.shape), np.nan)
+    back = second.back()
+    back[masked] = np.nan
+    residual = plain - _enlarged(back, step, values.shape)
+    residual[~usable] = np.nan
     noise = _cell_noise(residual, height, width)
     return np.stack([level, noise, clear, whole, crowded]), _square_sums(residual)
 
@@ -142,29 +150,39 @@ def _background(light: np.ndarray, masked: Bool, height: int, width: int) -> tup
     return found, np.asarray(ndimage.map_coordinates(found.back().astype(np.float64), at, order=1, mode="nearest"))
 
 
-def _averaged(values: F64, usable: Bool, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _averaged(values: F32, usable: Bool, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Means (float32) of the usable pixels of blocks, and the share of pixels that are usable; parts at the end too."""
     if step == 1:
-        return values.astype(np.float32), usable.astype(np.float32)
-    spare = [(0, -side % step) for side in values.shape]
-    parts = []
-    for plane in (values, usable.astype(np.float64)):
-        padded = np.pad(plane, spare)
-        parts.append(sum(padded[y::step, x::step] for y in range(step) for x in range(step)))
-    total, count = parts
-    return np.asarray(total / np.maximum(count, 1), np.float32), np.asarray(count / step**2, np.float32)
+        return values, usable.astype(np.float32)
+    whole = bool(usable.all()) and not any(side % step for side in values.shape)
+    total, count = np.zeros((2, *(-(-side // step) for side in values.shape)), np.float32)
+    for y, x in np.ndindex(step, step):
+        for plane, into in ((values, total), (usable, count)):
+            part = plane[y::step, x::step]
+            if not whole or into is total:
+                into[: part.shape[0], : part.shape[1]] += part
+    if whole:
+        return total / step**2, np.ones_like(total)
+    return total / np.maximum(count, 1), count / np.float32(step**2)
 
 
 def _objects(residual: np.ndarray, bad: Bool, rms: np.ndarray) -> Bool:
     """Pixels of what stands out of the noise, and around it."""
     relative = np.where(bad | (rms <= 0), 0, residual / np.where(rms > 0, rms, 1))
     smooth = ndimage.gaussian_filter(relative, _SMOOTH)
-    values = smooth[~bad]
+    values = _some(smooth, ~bad)
     width = _SIGMA * float(np.median(np.abs(values - np.median(values))))
     if width <= 0:
         return np.zeros(bad.shape, bool)
     outline = smooth > _STANDS_OUT * width
     return np.asarray(ndimage.binary_dilation(outline, iterations=_GROWN))
+
+
+def _some(values: F32, chosen: Bool) -> F32:
+    """Some of the chosen values: enough of them for a median."""
+    step = max(1, int(np.sqrt(values.size / _ENOUGH)))
+    some: F32 = values[::step, ::step][chosen[::step, ::step]]
+    return some if some.size >= _FEW else values[chosen]
 
 
 def _share(weight: np.ndarray, masked: Bool, height: int, width: int) -> F64:
@@ -182,32 +200,34 @@ def _enlarged(values: np.ndarray, step: int, shape: tuple[int, ...]) -> np.ndarr
     return values.repeat(step, 0).repeat(step, 1)[: shape[0], : shape[1]]
 
 
-def _cell_noise(residual: F64, height: int, width: int) -> F64:
+def _cell_noise(residual: F32, height: int, width: int) -> F64:
     """Standard deviation of the pixels of each cell by their median absolute deviation; NaN without pixels.
 
-    Where most are equal, as in counts of few photons, it is their plain one."""
+    Where most are equal, as in counts of few photons, it is their plain one. Of large cells one pixel in four is used.
+    """
+    step = 2 if min(height, width) >= _LARGE else 1
     rows, columns = (-(-side // step) for side, step in zip(residual.shape, (height, width), strict=True))
     found = np.full((rows, columns), np.nan)
     for row in range(rows):
         for column in range(columns):
-            part = residual[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            part = residual[row * height : (row + 1) * height : step, column * width : (column + 1) * width : step]
             sample = part[np.isfinite(part)]
             if sample.size:
                 found[row, column] = _SIGMA * np.median(np.abs(sample)) or np.std(sample)
     return found
 
 
-def _square_sums(residual: F64) -> F64:
+def _square_sums(residual: F32) -> F64:
     """(n,) sums of squares of 8 x 8 pixels of sky, in units of the standard deviation that white noise would have."""
     height, width = (side - side % APERTURE for side in residual.shape)
     if not height or not width:
         return np.zeros(0)
     parts = residual[:height, :width].reshape(height // APERTURE, APERTURE, width // APERTURE, APERTURE)
     sums = parts.sum((1, 3)).ravel()
-    sample = residual[np.isfinite(residual)]
+    sample = _some(residual, np.isfinite(residual))
     if not sample.size:
         return np.zeros(0)
-    noise = _SIGMA * float(np.median(np.abs(sample[:: 1 + sample.size // _ENOUGH])))
+    noise = _SIGMA * float(np.median(np.abs(sample)))
     return sums[np.isfinite(sums)] / (APERTURE * noise) if noise > 0 else np.zeros(0)
 
 
