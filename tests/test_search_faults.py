@@ -39,7 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Recipes and data; the cache of decoded stamps is the module's own."""
     place = tmp_path_factory.mktemp("searches")
     (place / "r.toml").write_text(RECIPE)
-    stepped = RECIPE.replace("3e-2] }", "3e-2], steps = 2 }").replace("0.0, 0.9]", "0.0, 0.9], steps = 2")
+    longer = RECIPE.replace("epochs = 3", "epochs = 12")
+    assert longer != RECIPE
+    (place / "long.toml").write_text(longer)
+    stepped = longer.replace("3e-2] }", "3e-2], steps = 2 }").replace("0.0, 0.9]", "0.0, 0.9], steps = 2")
     (place / "grid.toml").write_text(stepped)
     ellipticity_stamps(str(place / "galaxies.zarr"), 400)
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +135,7 @@ def configurations(out: Path) -> list[dict]:
 def test_a_driver_killed_five_times_ends_like_an_undisturbed_one(
     folder: Path, tmp_path: Path, ended: list[subprocess.Popen[str]], algorithm: str
 ) -> None:
-    recipe, undisturbed = "grid.toml" if algorithm == "grid" else "r.toml", tmp_path / "undisturbed"
+    recipe, undisturbed = "grid.toml" if algorithm == "grid" else "long.toml", tmp_path / "undisturbed"
     search(folder / recipe, data=str(folder / "galaxies.zarr"), out=undisturbed, algorithm=algorithm, trials=6)
     more = ["--algorithm", algorithm, "--concurrent", "1", "--trials", "6"]
     seen = killed_five_times(folder, tmp_path / "s", ended, *more, recipe=recipe)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import texts, with_changes
+from astroml_plugin.core.settings import converted, texts, with_changes
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,10 @@ def test_one_path_or_several_become_texts() -> None:
     assert texts(Path("a.zarr")) == ("a.zarr",)
     assert texts([Path("a"), "b"]) == ("a", "b")
     assert texts(()) == ()
+
+
+def test_a_list_of_paths_is_converted_or_refused() -> None:
+    hint = Sequence[str | PathLike[str]]
+    assert converted(["a.fits", Path("b.fits")], hint, "inputs") == ["a.fits", "b.fits"]
+    with pytest.raises(InputError, match=r"inputs must be a path, not 0\.5"):
+        converted([0.5], hint, "inputs")

@@ -149,7 +149,8 @@ def converted(value: Any, hint: Any, where: str) -> Any:
         return fspath(value)
     if hint is float:
         return float(_expect(value, int | float, "a number", where))
-    return _expect(value, hint, {int: "a whole number", str: "a text"}.get(hint, str(hint)), where)
+    kind = origin or hint
+    return _expect(value, kind, {int: "a whole number", str: "a text", PathLike: "a path"}.get(kind, str(hint)), where)
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:

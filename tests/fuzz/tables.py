@@ -73,7 +73,7 @@ def table_bytes(kind: str, rows: int, columns: list[tuple[str, str]], encoding: 
     values = {name: _VALUES[what](rows) for name, what in columns}
     if kind in ("csv", "cat"):
         separator = " " if kind == "cat" else quoting
-        head = [f"#{i + 1:4d} {name:<20} text [u]" for i, name in enumerate(values)]
+        head = [f"#{i + 1:4d} {name:<20} text [{'deg' if len(name) < 8 else 'u'}]" for i, name in enumerate(values)]
         head = head if kind == "cat" else [separator.join(values)]
         body = [separator.join(str(column[i]) for column in values.values()) for i in range(rows)]
         return end.join([*head, *body]).encode(encoding, "replace")
