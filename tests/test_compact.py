@@ -113,6 +113,7 @@ def test_parts_written_after_a_compaction_join_the_next(tmp_path: Path) -> None:
     assert view(catalog).equals(before)
 
 
+@pytest.mark.slow
 def test_a_kill_after_any_step_changes_nothing_and_a_rerun_finishes(tmp_path: Path) -> None:
     small_catalog(tmp_path / "probe", units=4)
     with pytest.MonkeyPatch.context() as patch:

@@ -336,6 +336,7 @@ def cluster(ended: list[subprocess.Popen[str]]) -> tuple[str, subprocess.Popen[s
     return address, scheduler, worker
 
 
+@pytest.mark.slow
 def test_a_killed_scheduler_ends_the_run_and_another_goes_on(
     sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]
 ) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from plugin_projects import Installed
 
 PROJECT = Path(__file__).with_name("photoz")
 
 
+@pytest.mark.slow
 def test_photometric_redshifts_from_three_small_files(tmp_path: Path) -> None:
     files = [file for file in PROJECT.iterdir() if file.is_file()]
     assert len(files) <= 3

@@ -57,6 +57,7 @@ def command(out: str) -> list[str]:
     return ["infer", source, "--bundle", bundle, "--objects", objects, "--out", out]
 
 
+@pytest.mark.slow
 def test_slow_answers_and_failing_requests_change_no_row_and_no_key_is_written(
     given: Path, server: S3Server, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -322,6 +322,7 @@ def test_ray_listens_on_the_loopback_only(ray_here: None) -> None:
     assert places <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_a_killed_trial_is_tried_again(recipe: Path, galaxies: str, ray_here: None, tmp_path: Path) -> None:
     killed: list[int] = []
 

@@ -315,6 +315,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
         TASK.decode(torch.zeros(1, 7), None)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_objects_fit_in_memory() -> None:
     import tracemalloc
 

@@ -32,6 +32,7 @@ def run(tmp_path: Path, *arguments: str, bare: bool) -> tuple[str, dict[str, Any
     return done.stdout, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_all_networks_run_where_only_torch_and_numpy_are(tmp_path: Path) -> None:
     networks = ("strided_cnn", "resnet18", "equivariant_cnn", "multipole_mlp")
     told, report = run(tmp_path, "--sizes", "24", "--networks", *networks, bare=True)
