@@ -300,3 +300,9 @@ def test_a_wcs_that_loses_something_is_told_at_ingest(tmp_path: Path, client: An
     assert wcs is not None
     np.testing.assert_allclose(wcs.to_sky(49, 39), [[150.0], [2.0]])
     assert "without VELO-LSR" in str(describe_fits(str(tmp_path / "a.fits")))
+
+
+def test_a_second_card_of_a_side_is_no_size() -> None:
+    header = fits.Header(PLAIN)
+    header.append(fits.Card("NAXIS1", "text"), end=True)
+    assert Wcs.from_header(header).shape == (80, 100)

@@ -221,6 +221,11 @@ def _drop_axes(cards: Header) -> str:
         cards["WCSAXES"] = 2
     if "NAXIS" in cards:
         cards["NAXIS"] = 2
+    for keyword in ("NAXIS1", "NAXIS2"):  # a second card of that name, as an extension may have, is no size
+        side = cards.get(keyword)
+        cards.remove(keyword, ignore_missing=True, remove_all=True)
+        if isinstance(side, int) and side > 0:
+            cards[keyword] = side
     return ""
 
 
