@@ -26,6 +26,9 @@ from workflows.query import query
 
 _HALO, _SHOWN, _CUTOUT = 128, 8, 32
 
+_DRAWN = 6
+"""Images in the picture; all are measured."""
+
 
 @dataclass(frozen=True)
 class _Measured:
@@ -59,7 +62,7 @@ def demo_images(out: str, images: str, client: Client, report: Reporter, models:
         raise InputError(f"no image in {storage.redact(images)} could be measured: {'; '.join(lines)}")
     step("drawing the picture")
     picture = storage.join(out, "images.png")
-    images_picture(picture, [one.field for one in done])
+    images_picture(picture, [one.field for one in done[:_DRAWN]])
     catalogs = tuple(one.catalog for one in done)
     rows = sum(one.rows for one in done)
     summary = _summary(lines, catalogs, picture, step.seconds)
@@ -138,7 +141,7 @@ def _summary(lines: Sequence[str], catalogs: Sequence[str], picture: str, second
     return f"""
 Measured by models that were trained on simulated stars and galaxies only: they show the way, they are no measurement.
 {told}
-Picture: {shown(picture)}   All of it took {seconds:.0f} s.
+Picture of the first {_DRAWN}: {shown(picture)}   All of it took {seconds:.0f} s.
 
 Try next:
   astroml-plugin query {shown(catalogs[0])} "SELECT object_id, x, y, classes_label, flags FROM catalog LIMIT 9"

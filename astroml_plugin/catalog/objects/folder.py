@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from astroml_plugin.catalog.objects.columns import ObjectSettings, read_chunks
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sources.ingest.fits import list_images
 
-MOST_IMAGES = 6
-"""Images of a folder that are looked at: those with a catalogue first, then the largest files."""
-
 _MOST_FILES = 5000
-_MOST_OPENED = 4 * MOST_IMAGES
 
 _IMAGE = re.compile(r"\.(fits|fit|fts)(\.(gz|bz2|fz))?$", re.IGNORECASE)
 _TABLE = re.compile(r"\.(cat|xml|vot|votable|csv|parquet)$", re.IGNORECASE)
@@ -48,7 +43,7 @@ class FolderImage:
 
 
 def find_images(folder: str) -> list[FolderImage]:
-    """Images below `folder` with their catalogues, weights and masks, at most `MOST_IMAGES`.
+    """Images below `folder` with their catalogues, weights and masks: of each subfolder in turn, catalogued ones first.
 
     A catalogue belongs to an image when it is the only table beside the only image of a folder, or its name begins
     with the image's, and its columns are understood.
@@ -68,10 +63,10 @@ def find_images(folder: str) -> list[FolderImage]:
     found = [_describe(folder, name, images, everything) for name in images]
     sizes = {entry.url: _bytes(entry.url) for entry in found}
     found.sort(key=lambda entry: (entry.catalogue is None, -sizes[entry.url], entry.url))
-    chosen = [entry for entry in islice(_varied(found, len(folder)), _MOST_OPENED) if _has_pixels(entry.url)]
+    chosen = [entry for entry in _varied(found, len(folder)) if _has_pixels(entry.url)]
     if not chosen:
         raise InputError(f"no FITS file in {storage.redact(folder)} holds an image that can be read")
-    return chosen[:MOST_IMAGES]
+    return chosen
 
 
 def _varied(found: Sequence[FolderImage], depth: int) -> Iterator[FolderImage]:
