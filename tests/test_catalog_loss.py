@@ -68,6 +68,19 @@ def test_a_loss_stays_told_until_it_is_measured_again(
     assert compact(catalog).rows == UNITS * ROWS
 
 
+def test_a_link_that_leads_nowhere_is_a_file_that_is_gone(catalog: Catalog) -> None:
+    part = files(catalog)[1]
+    part.unlink()
+    part.symlink_to("nowhere")
+    with pytest.raises(CorruptError, match=LOST):
+        everything(catalog)
+    (damage,) = verify(catalog.url, repair=True).damages
+    assert (damage.units, damage.rows) == (1, ROWS)
+    measure_again(catalog)
+    assert everything(catalog).num_rows == UNITS * ROWS
+    assert verify(catalog.url).is_whole
+
+
 def test_a_merged_file_that_is_gone_stays_told(catalog: Catalog) -> None:
     compact(catalog)
     files(catalog)[0].unlink()

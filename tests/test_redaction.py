@@ -177,6 +177,8 @@ def test_urls_with_users_are_left_to_fsspec() -> None:
             "-u ana:{} https://h",
         ),
         *("auth=('u', '{}')", 'auth=("{}", "x")', "HTTPBasicAuth('u', '{}')", "credentials = ('{}',)"),
+        *("Cookie: theme=dark; sid2={}; x=1", "Set-Cookie: a=b; {}", "bearer: {}"),
+        'Authorization: Digest username="u", realm="a b", response="{}"',
         *("ana:{}@host", "cannot open ana:{}@10.0.0.1:/x", "oauth2:{}@git.host/x"),
         *("https://h/x?code={}&b=1", "https://h/x?Policy={}&Key-Pair-Id={}&Signature={}", "https://h/x?a=1&refresh={}"),
         *("https://ana%3A{}@h/x", "ana%3A{}%40host", "https%3A%2F%2Fana%3A{}%40h", "password%3A{}"),

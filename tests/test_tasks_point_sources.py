@@ -86,6 +86,14 @@ def test_light_beyond_a_small_psf_image_is_foreseen(name: str, size: int) -> Non
     assert abs(profile.gain / wanted.gain - 1) < 2 * profile.error + 0.002
 
 
+@pytest.mark.parametrize("taken", [0.005, 0.01, 0.03])
+def test_a_psf_image_from_which_sky_was_taken_has_an_error_that_flags_its_stars(taken: float) -> None:
+    image = PSFS["Moffat 3"].drawImage(nx=33, ny=33, scale=SCALE).array
+    wanted, profile = point_profile(image), point_profile(image - taken * image.max())
+    assert np.isnan(profile.gain) or profile.error > 0.006
+    assert np.isnan(profile.gain) or abs(profile.gain / wanted.gain - 1) < 3 * profile.error
+
+
 @pytest.mark.parametrize("psf", [np.zeros((25, 25)), np.full((25, 25), np.nan), -np.ones((9, 9)), np.ones((3, 3))])
 def test_a_psf_that_is_none_makes_no_stars(psf: np.ndarray) -> None:
     profile = point_profile(psf)

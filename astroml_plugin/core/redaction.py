@@ -27,9 +27,12 @@ _PATTERNS = (
     re.compile(
         r"""(?i)(\b\w*(?:auth|credentials?|login)\w*\s*(?:=\s*)?)\((?=[^()]*['"])(?:"[^"]*"|'[^']*'|[^()'"])*\)"""
     ),
+    # headers of several pairs, all of which may let people in
+    re.compile(r"""(?i)(\b(?:set-)?cookie2?\s*:\s*)[^\s;'"]+(?:;\s*[\w.-]+(?:=[^\s;'"]*)?)*"""),
+    re.compile(r"""(?i)(authorization\s*[:=]\s*digest\s+)\w+=(?:"[^"]*"|[^\s,]+)(?:,\s*\w+=(?:"[^"]*"|[^\s,]+))*"""),
     # a header, whatever its scheme
     re.compile(rf"""(?i)((?:proxy-)?authorization\\?["']?\s*(?:[:=]|%3d|%3a)\s*)(?:{_QUOTED}|(?:\w+\s+)?{_BARE})"""),
-    re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+"),
+    re.compile(r"(?i)(\bbearer(?:\s*:)?\s+)[^\s'\"]+"),
     # name = value, and 'name': 'value'
     re.compile(rf"""(?i)(?<![A-Za-z0-9])({_NAME}\\?["']?\s*(?:=>?|%3d)\s*)(?:{_QUOTED}|{_BARE})"""),
     re.compile(rf"""(?i)(?<![A-Za-z0-9])({_NAME}\\?["']\s*:\s*)(?:{_QUOTED}|{_BARE})"""),

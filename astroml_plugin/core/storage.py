@@ -255,7 +255,7 @@ def _scan(folder: str, prefix: str, suffix: str) -> list[str]:
                 continue
             if entry.is_dir():
                 found += _scan(entry.path, f"{prefix}{entry.name}/", suffix)
-            elif entry.name.endswith(suffix):
+            elif entry.name.endswith(suffix) and (not entry.is_symlink() or os.path.exists(entry.path)):
                 found.append(prefix + entry.name)
     return found
 

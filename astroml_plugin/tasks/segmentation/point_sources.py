@@ -63,8 +63,16 @@ def point_profile(psf: NDArray[np.floating]) -> PointProfile:
     if not 0.3 < flux < 1.5:
         return NO_PROFILE
     beyond = _light_beyond(image / total, centre)
-    error = float(np.hypot(_UNSURE, _BEYOND_UNSURE * beyond))
+    error = float(np.hypot(np.hypot(_UNSURE, _BEYOND_UNSURE * beyond), _sky_taken(image / total, centre)))
     return PointProfile(float(fitted.sigma[0]) ** 2, (1 + beyond) / flux, error)
+
+
+def _sky_taken(image: F64, centre: tuple[float, float]) -> float:
+    """Light that a PSF image of unit sum lacks at least, because its outer part lies below zero."""
+    half = (min(image.shape) - 1) / 2
+    row, column = np.indices(image.shape)
+    outer = image[np.hypot(column - centre[0], row - centre[1]) >= _RINGS[-2] * half]
+    return float(max(0.0, -outer.mean()) * image.size) if outer.size else 0.0
 
 
 def _light_beyond(image: F64, centre: tuple[float, float]) -> float:
