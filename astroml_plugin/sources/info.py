@@ -13,6 +13,7 @@ from astroml_plugin.pixels import psf_fwhm
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.quality import BandQuality
 from astroml_plugin.sources.stamps import Stamps
+from astroml_plugin.sources.star_psf import report
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo
 
@@ -42,6 +43,7 @@ def _survey(survey: Survey) -> Description:
         "pixel scale": f"{survey.pixel_scale:.4g} arcsec" if survey.pixel_scale else "unknown: no image has a WCS",
     }
     facts |= {} if survey.spectral is None else {"spectral axis": str(survey.spectral)}
+    facts |= report.facts(survey.star_psf())
     off = survey.tiles_off_zero(survey.bands)
     notes = (f"the level of {and_more(off)} is not at 0: sky is left there, or light fills it",) if off else ()
     rows = [row for name in sorted(first) for row in _image_rows(survey, first[name], counts[name])]

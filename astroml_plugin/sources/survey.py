@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
@@ -21,6 +22,7 @@ from astroml_plugin.sky.wcs import Box, tile_step
 from astroml_plugin.sources import arrays, partial_reads
 from astroml_plugin.sources.arrays import ArrayLayout
 from astroml_plugin.sources.spectral import SpectralAxis
+from astroml_plugin.sources.star_psf import report
 from astroml_plugin.sources.store import Store
 from astroml_plugin.sources.tile_table import TileInfo, TileTable
 
@@ -174,6 +176,10 @@ class Survey(Store, TileTable):
                 raise InputError(f"a tile's {name} has shape {values.shape}, the survey {array.shape[1:]}")
             arrays.write_unit(array, index, np.ascontiguousarray(values, array.dtype)[None])
         return _checksum(*(_typed(name, values) for name, values in given.items()))
+
+    def star_psf(self) -> pa.Table:
+        """How good the PSFs from stars are, one row per image, band and zone: see `star_psf.report.read`."""
+        return report.read(self.url)
 
     def to_dask(self, name: str = "image") -> Any:
         """The array `name` as a lazy dask array with one chunk per tile; its graph holds the URL only."""

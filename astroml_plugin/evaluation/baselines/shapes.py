@@ -16,20 +16,10 @@ import numpy as np
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import F64
+from astroml_plugin.cutouts.moments import adaptive_moments, pixel_grid, reduced_shear
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray, float], F64]
 """(image (n, h, w), variance (n, h, w), psf (n, py, px) of unit sum, arcsec per pixel) -> (n, 2)."""
-
-_STEPS = 40
-_LARGEST = 12.0
-"""Pixels (sigma) beyond which a Gaussian has run away from its object."""
-
-
-def reduced_shear(distortion: F64) -> F64:
-    """|e| = (a-b)/(a+b) from |chi| = (a²-b²)/(a²+b²), (n, 2); NaN where |chi| is 1 or more."""
-    squared = (distortion**2).sum(-1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return np.where(squared < 1, distortion / (1 + np.sqrt(1 - squared)), np.nan)
 
 
 def moments(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> F64:
@@ -55,69 +45,14 @@ def _shape(covariance: F64) -> F64:
         return np.where((xx + yy > 0)[:, None], reduced_shear(chi), np.nan)
 
 
-def _grid(shape: tuple[int, ...]) -> tuple[F64, F64]:
-    """x (1, 1, w) and y (1, h, 1) from the centre pixel, index size // 2."""
-    height, width = shape[-2:]
-    x, y = np.arange(width, dtype=np.float64) - width // 2, np.arange(height, dtype=np.float64) - height // 2
-    return x[None, None, :], y[None, :, None]
-
-
 def _plain(image: np.ndarray) -> F64:
-    x, y = _grid(image.shape)
+    x, y = pixel_grid(image.shape)
     pixels = image.astype(np.float64)
     total = pixels.sum((1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         cx, cy = (pixels * x).sum((1, 2)) / total, (pixels * y).sum((1, 2)) / total
         dx, dy = x - cx[:, None, None], y - cy[:, None, None]
         return np.stack([(pixels * item).sum((1, 2)) / total for item in (dx * dx, dx * dy, dy * dy)], axis=1)
-
-
-def adaptive_moments(image: np.ndarray, start: float = 2.5) -> tuple[F64, F64]:
-    """Covariance (n, 3: xx, xy, yy) px² of the Gaussian that fits each image best, and its flux in the weight (n,).
-
-    Moments within an elliptical Gaussian that follows them (Bernstein & Jarvis 2002, section 3.1.2): for a Gaussian
-    object the weighted covariance is half of the weight's. NaN where it does not converge.
-
-    Args:
-        image: (n, h, w), background removed.
-        start: sigma in pixels of the first weight.
-    """
-    x, y = _grid(image.shape)
-    pixels = image.astype(np.float64)
-    count = len(pixels)
-    matrix = np.tile([start**2, 0.0, start**2], (count, 1))
-    centre, flux = np.zeros((count, 2)), np.zeros(count)
-    good, change = np.ones(count, bool), np.full(count, np.inf)
-    with np.errstate(all="ignore"):
-        for _ in range(_STEPS):
-            found, shift, flux = _weighted(pixels, x - centre[:, 0, None, None], y - centre[:, 1, None, None], matrix)
-            centre = centre + 2 * shift
-            following = 2 * found
-            change = np.abs(following - matrix).max(1) / (matrix[:, 0] + matrix[:, 2])
-            trace, determinant = (
-                following[:, 0] + following[:, 2],
-                following[:, 0] * following[:, 2] - following[:, 1] ** 2,
-            )
-            inside = (determinant > 0.01) & (trace < 2 * _LARGEST**2) & (flux > 0) & (np.abs(centre).max(1) < 6)
-            good &= inside
-            matrix = np.where(good[:, None], following, matrix)
-            if not (good & (change > 1e-5)).any():
-                break
-    good &= change < 1e-2
-    return np.where(good[:, None], matrix, np.nan), np.where(good, flux, np.nan)
-
-
-def _weighted(pixels: F64, dx: F64, dy: F64, matrix: F64) -> tuple[F64, F64, F64]:
-    """Covariance (n, 3), mean offset (n, 2) and sum (n,) of pixels under Gaussian weights of covariance `matrix`."""
-    xx, xy, yy = matrix.T[:, :, None, None]
-    determinant = xx * yy - xy**2
-    light = np.exp(-0.5 * (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / determinant) * pixels
-    total = light.sum((1, 2))
-    across, along = light.sum(1), light.sum(2)  # the axes part: only xy needs both
-    sx, sy = (across * dx[:, 0]).sum(1) / total, (along * dy[:, :, 0]).sum(1) / total
-    qxx, qyy = (across * dx[:, 0] ** 2).sum(1) / total, (along * dy[:, :, 0] ** 2).sum(1) / total
-    qxy = np.einsum("nyx,nx,ny->n", light, dx[:, 0], dy[:, :, 0], optimize=True) / total
-    return np.stack([qxx, qxy, qyy], axis=1), np.stack([sx, sy], axis=1), total
 
 
 def hsm(image: np.ndarray, variance: np.ndarray, psf: np.ndarray, pixel_scale: float) -> F64:
@@ -182,7 +117,7 @@ def _ngmix_observation(
 
 def aperture_snr(image: np.ndarray, variance: np.ndarray, sigma: float = 3.0) -> F64:
     """(n,) S/N in a round Gaussian aperture of so many pixels about the centre: what a selection can be made on."""
-    x, y = _grid(image.shape)
+    x, y = pixel_grid(image.shape)
     weight = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
     noise = np.sqrt((weight**2 * variance).sum((1, 2)))
     return np.asarray((weight * image).sum((1, 2)) / noise, np.float64)

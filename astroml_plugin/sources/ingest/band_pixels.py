@@ -58,7 +58,12 @@ def read_band(
 
 def read_with_sky(band: BandPlan, box: Box, files: Mapping[str, FitsFile]) -> tuple[np.ndarray, Bool]:
     """(pixels with their sky float32, whether each can be used) of one band in a box inside the image."""
-    pixels, _, mask = read_band(replace(band, sky=Sky()), box, files)
+    return read_usable(replace(band, sky=Sky()), box, files)
+
+
+def read_usable(band: BandPlan, box: Box, files: Mapping[str, FitsFile]) -> tuple[np.ndarray, Bool]:
+    """(pixels without their sky float32, whether each can be used) of one band in a box inside the image."""
+    pixels, _, mask = read_band(band, box, files)
     return pixels, is_usable(mask)
 
 

@@ -13,6 +13,7 @@ from astroml_plugin.sources.ingest.pixels import Pixels
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.sky import Sky
 from astroml_plugin.sources.ingest.words import EXPOSURE, STD, VARIANCE, WEIGHT
+from astroml_plugin.sources.star_psf.measuring import StarPsf
 
 _TOO_LARGE, _TOO_SMALL = 5.0, 0.05
 """An error plane's typical error over the noise of the image, beyond which the plane is questioned: sources and
@@ -52,6 +53,10 @@ class BandPlan:
     """Variance of a scaled pixel of weight 1."""
     sky: Sky = field(default_factory=Sky, compare=False)
     """Sky that is taken off the scaled pixels."""
+    stars: StarPsf | None = field(default=None, compare=False)
+    """PSF from the stars of the image, where no file brings one and it is asked for."""
+    refused: str = ""
+    """Why the band cannot be written: stars are too few for the PSF that is asked for."""
 
     @property
     def has_variance(self) -> bool:

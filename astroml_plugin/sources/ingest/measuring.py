@@ -1,4 +1,4 @@
-"""Measurements of a band of an image before its tiles are written: its sky."""
+"""Measurements of a band of an image before its tiles are written: its sky, and its PSF where that is asked for."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import Bool
 from astroml_plugin.sky.wcs import Box
-from astroml_plugin.sources.ingest.band_pixels import planes_of, read_with_sky
+from astroml_plugin.sources.ingest.band_pixels import planes_of, read_usable, read_with_sky
 from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.opening import open_fits
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.plans import ImagePlan
 from astroml_plugin.sources.ingest.sky import OFF, Sky, mesh_side, sky_of
 from astroml_plugin.sources.ingest.sky_cells import measure
+from astroml_plugin.sources.star_psf.measuring import StarPsf, measure_psf
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,31 @@ class BandTask:
     options: FitsOptions
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one band of one image."""
+
+    sky: Sky
+    stars: StarPsf | None = None
+    """PSF from its stars."""
+    refused: str = ""
+    """Why there is none."""
+
+
 def band_tasks(plans: Sequence[ImagePlan], options: FitsOptions) -> list[BandTask]:
     """The bands that are to be measured; none where nothing is asked for."""
-    if options.background == OFF:
+    if options.background == OFF and not options.psf_from_stars:
         return []
     return [
         BandTask(band, plan.shape, (place, number), options)
         for place, plan in enumerate(plans)
         for number, band in enumerate(plan.bands)
-        if band.image is not None
+        if band.image is not None and (options.background != OFF or band.psf is None)
     ]
 
 
-def measure_band(task: BandTask) -> Sky:
-    """The sky that is to be taken off a band.
+def measure_band(task: BandTask) -> Measured:
+    """The sky that is to be taken off a band, and its PSF from stars where that is asked for.
 
     Raises:
         CorruptError: pixels cannot be decoded.
@@ -58,18 +71,31 @@ def measure_band(task: BandTask) -> Sky:
         def read(box: Box) -> tuple[np.ndarray, Bool]:
             return read_with_sky(task.band, box, files)
 
-        cells = measure(read, task.shape, mesh_side(task.options.background_mesh, task.shape))
-    return sky_of(cells, task.options.background)
+        sky = task.band.sky
+        if task.options.background != OFF:
+            cells = measure(read, task.shape, mesh_side(task.options.background_mesh, task.shape))
+            sky = sky_of(cells, task.options.background)
+        if not task.options.psf_from_stars or task.band.psf is not None:
+            return Measured(sky)
+        flat = replace(task.band, sky=sky)
+        try:
+            return Measured(sky, measure_psf(lambda box: read_usable(flat, box, files), task.shape))
+        except InputError as error:
+            return Measured(sky, refused=str(error))
 
 
-def with_skies(plans: Sequence[ImagePlan], skies: Mapping[tuple[int, int], Sky]) -> list[ImagePlan]:
-    """The plans with the skies of their bands, by `BandTask.place`."""
+def with_measured(plans: Sequence[ImagePlan], found: Mapping[tuple[int, int], Measured]) -> list[ImagePlan]:
+    """The plans with what was measured of their bands, by `BandTask.place`."""
     return [
         replace(
             plan,
-            bands=tuple(
-                replace(band, sky=skies.get((place, number), band.sky)) for number, band in enumerate(plan.bands)
-            ),
+            bands=tuple(_with(band, found.get((place, number))) for number, band in enumerate(plan.bands)),
         )
         for place, plan in enumerate(plans)
     ]
+
+
+def _with(band: BandPlan, measured: Measured | None) -> BandPlan:
+    if measured is None:
+        return band
+    return replace(band, sky=measured.sky, stars=measured.stars, refused=measured.refused)

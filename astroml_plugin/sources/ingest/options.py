@@ -44,6 +44,8 @@ class FitsOptions:
     """Sky to take off: auto (a mesh where it is clear of 0), mesh (always), level (one level) or off."""
     background_mesh: int | None = None
     """Side of the mesh's cells in pixels, larger than the objects; default 128."""
+    psf_from_stars: bool = False
+    """Measure the PSF on the stars of each image, varying over the field, where no file brings one."""
     name: str | None = None
     """Name of the parent image when there is only one field; default from the file name."""
 
@@ -70,7 +72,7 @@ class FitsOptions:
         Options that are younger than some surveys enter where they change pixels.
         """
         plain = {item.name: getattr(self, item.name) for item in fields(FitsOptions)} | {"name": None}
-        idle = {"background": sky.OFF, "background_mesh": None, "channels": None}
+        idle = {"background": sky.OFF, "background_mesh": None, "channels": None, "psf_from_stars": False}
         return {name: value for name, value in plain.items() if name not in idle or value != idle[name]}
 
 

@@ -18,6 +18,7 @@ from astroml_plugin.sources.ingest.bands import BandPlan, PsfImage
 from astroml_plugin.sources.ingest.fits import read_psf
 from astroml_plugin.sources.ingest.opening import FitsFile, open_fits
 from astroml_plugin.sources.ingest.plans import ImagePlan
+from astroml_plugin.sources.ingest.star_cells import psf_cells
 from astroml_plugin.sources.quality import BandQuality, level_and_noise
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
@@ -57,6 +58,8 @@ def write_tiles(task: TileTask) -> list[TileInfo]:
 
 def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, files: dict[str, FitsFile]) -> TileInfo:
     plan = task.plan
+    if refused := next((band.refused for band in plan.bands if band.refused), ""):
+        raise InputError(refused)
     tile = assemble(plan, geometry.outer, files, survey.psf_shape)
     header = None
     if plan.header is not None:
@@ -127,16 +130,18 @@ def assemble(plan: ImagePlan, outer: Box, files: dict[str, FitsFile], psf_shape:
         image[number][place], mask[number][place] = pixels, bits
         if variance is not None and noise is not None:
             variance[number][place] = noise
-    return Tile(image, variance, mask, _psf(plan, psf_shape))
+    return Tile(image, variance, mask, _psf(plan, outer, psf_shape))
 
 
-def _psf(plan: ImagePlan, psf_shape: tuple[int, ...] | None) -> np.ndarray | None:
-    """(band, 1, 1, y, x), centred in the survey's PSF shape; NaN for a band without one."""
-    if psf_shape is None or not any(band.psf for band in plan.bands):
+def _psf(plan: ImagePlan, outer: Box, psf_shape: tuple[int, ...] | None) -> np.ndarray | None:
+    """(band, cell, cell, y, x), centred in the survey's PSF shape; NaN for a band without one."""
+    if psf_shape is None or not any(band.psf or band.stars for band in plan.bands):
         return None
     psf = np.full((len(plan.bands), *psf_shape), np.nan, np.float32)
     height, width = psf_shape[-2:]
     for number, band in enumerate(plan.bands):
+        if band.stars is not None:
+            psf[number] = psf_cells(band.stars, outer, plan.shape, psf_shape)
         if band.psf is None:
             continue
         planes = cached_psf(band.psf)

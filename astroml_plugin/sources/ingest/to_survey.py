@@ -17,14 +17,16 @@ from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
 from astroml_plugin.sources.ingest.exposures import exposures
 from astroml_plugin.sources.ingest.fields import NO_FILE, Field, Inputs, by_name, drop_companions, fields_of
-from astroml_plugin.sources.ingest.measuring import band_tasks, measure_band, with_skies
+from astroml_plugin.sources.ingest.measuring import Measured, band_tasks, measure_band, with_measured
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
 from astroml_plugin.sources.ingest.plans import ImagePlan, bands_of_file, names_of_cube, plan_field
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
 from astroml_plugin.sources.ingest.skies import Skies
-from astroml_plugin.sources.ingest.sky import Sky
+from astroml_plugin.sources.ingest.star_cells import cells_shape
 from astroml_plugin.sources.ingest.tiles import TileTask, cached_psf, write_tiles
+from astroml_plugin.sources.star_psf import report
+from astroml_plugin.sources.star_psf.quality import Quality
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
 
@@ -146,6 +148,7 @@ class _Run:
     notes: dict[str, list[str]] = field(default_factory=dict)
     """Sentence on a plane left out or a guess -> images of which it is said."""
     skies: Skies = field(default_factory=Skies)
+    star_psfs: list[Quality] = field(default_factory=list)
     done: int = 0
     skipped: int = 0
     known: int = 0
@@ -187,12 +190,16 @@ class _Run:
     def _create(self, out: str, plans: Sequence[ImagePlan], tile_size: int) -> Survey:
         psfs = {band.psf for plan in plans for band in plan.bands if band.psf}
         sizes = [cached_psf(psf).shape[-2:] for psf in psfs]
+        largest = (max((size[0] for size in sizes), default=0), max((size[1] for size in sizes), default=0))
+        shape: tuple[int, int, int, int] | None = (1, 1, *largest) if sizes else None
+        if self.options.psf_from_stars:
+            shape = cells_shape(tile_size, largest)
         return Survey.create(
             out,
             bands=self.bands,
             tile_size=tile_size,
             halo=self._halo,
-            psf_shape=(1, 1, max(size[0] for size in sizes), max(size[1] for size in sizes)) if sizes else None,
+            psf_shape=shape,
             variance=any(band.has_variance for plan in plans for band in plan.bands),
             spectral=next((plan.spectral for plan in plans if plan.spectral is not None), None),
         )
@@ -215,18 +222,32 @@ class _Run:
             yield from (found[item.source_id] for item in batch)
 
     def _measured(self, plans: Sequence[ImagePlan]) -> list[ImagePlan]:
-        """Plans of images of which tiles are to be written, with the skies of their bands."""
-        skies: dict[tuple[int, int], Sky] = {}
+        """Plans of images of which tiles are to be written, with the skies and PSFs of their bands."""
+        found: dict[tuple[int, int], Measured] = {}
         for outcome in run_window(self.client, measure_band, band_tasks(plans, self.options)):
             if outcome.error is None:
-                skies[outcome.item.place] = outcome.value
+                found[outcome.item.place] = outcome.value
             elif not isinstance(outcome.error, AstromlError):  # that is said of each tile, the others are written
                 raise outcome.error
-        measured = with_skies(plans, skies)
+        measured = with_measured(plans, found)
         for plan in measured:
+            self._keep_quality(plan)
             for doubt in dict.fromkeys(band.sky.doubt for band in plan.bands if band.sky.doubt):
                 self.notes.setdefault(f"the background is doubtful: {doubt}", []).append(plan.name)
         return measured
+
+    def _keep_quality(self, plan: ImagePlan) -> None:
+        """Write down, and say, how good the PSFs from stars of an image are."""
+        bands = zip(self.survey.bands, plan.bands, strict=True)
+        found = {name: band.stars.quality for name, band in bands if band.stars is not None}
+        if not found or any(band.refused for band in plan.bands):
+            return
+        report.write(self.survey.url, plan.name, found)
+        self.star_psfs += found.values()
+        for name, quality in found.items():
+            if quality.doubt:
+                label = plan.name if len(plan.bands) == 1 else f"{plan.name} {name}"
+                self.notes.setdefault(f"the PSF from stars is poor: {quality.doubt}", []).append(label)
 
     def _write(self, batch: Sequence[list[ImagePlan]]) -> None:
         """Write the tiles of some fields that are not stored yet."""
@@ -279,7 +300,7 @@ class _Run:
                 self.notes.setdefault(note, []).append(plan.name)
         for kind, given in (
             ("variance", any(band.has_variance for band in plan.bands)),
-            ("psf", any(band.psf for band in plan.bands)),
+            ("psf", self.options.psf_from_stars or any(band.psf for band in plan.bands)),
         ):
             if given and kind not in self.survey.array_names:
                 raise InputError(
@@ -313,7 +334,8 @@ class _Run:
         """Summary of the run."""
         counts = (self.done, self.skipped, self.done, self.bytes)
         warnings = (*(f"{and_more(images)}: {note}" for note, images in self.notes.items()), *self.skies.warnings())
-        failed, notes = tuple(self.failed), self.skies.notes()
+        failed = tuple(self.failed)
+        notes = (*self.skies.notes(), *([report.note(self.star_psfs)] if self.star_psfs else []))
         return IngestResult(self.survey.url, self.survey.kind, *counts, seconds, failed, warnings=warnings, notes=notes)
 
 
