@@ -16,10 +16,10 @@ _RING = 1.5
 _LEAST_RING, _LEAST_SKY = 6, 40
 """Pixels: width of that ring, and pixels of sky in it without which a star is left out."""
 
-_GROWN, _ROOM = 1.5, 2.0
+_GROWN, _ROOM = 1.5, 1.0
 """Radius of what is left out about another object: times that of its outline, and more pixels."""
 
-_LEAST_GOOD = 0.6
+_LEAST_GOOD = 0.3
 """Part of the stamp that must be the star's alone."""
 
 _SIGMA = 1.4826

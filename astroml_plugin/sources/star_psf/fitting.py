@@ -25,12 +25,22 @@ _MODEL_ERROR = 0.01
 _DAMPING = 1e-3
 """Ridge in units of the typical weight of a node; as it acts on changes alone, what the stars tell comes through."""
 
-_TURNS, _STEPS = 4, 60
+_TURNS, _STEPS = 4, 30
 _VARIES_WITHIN = 2.5
 """FWHMs from the centre within which the PSF may vary over the image; its wings are one."""
 
 _FARTHEST = 1.5
 """Pixels by which a star's centre may move."""
+
+_VARIATION, _FLOOR = 0.3, 0.003
+"""Deviation of the terms of the polynomial beyond the first that is expected, in units of the first, and least value of
+that in units of its peak: few stars do not make up a variation."""
+
+_TRUSTED = 3.0
+"""Deviations of a pixel beyond which it counts less: it may be light of another object."""
+
+MARGIN = 3
+"""Pixels by which stamps of stars are wider than the PSF on each side: nodes at their rim are badly known."""
 
 _ODD_FIT = 6.0
 """Scatters of the median chi² beyond which a star is no star, or no single one."""
@@ -66,14 +76,14 @@ class PsfField:
     spacing: float
     """Pixels between nodes."""
     size: int
-    """Side of the PSF in pixels, odd."""
+    """Side in pixels of the stamps that were fitted, odd."""
     order: int
     """Of the polynomial."""
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1 of the stars: beyond, the PSF is that of the nearest place within."""
 
     def at(self, x: F64, y: F64) -> F64:
-        """(n, size, size) PSF at n places, centred on the middle pixel by its adaptive moments, of unit sum."""
+        """(n, s, s) PSF at n places, centred on the middle pixel by its adaptive moments, of unit sum."""
         values = np.tensordot(self.terms(x, y), self.nodes, 1)
         dx, dy = np.zeros(len(x)), np.zeros(len(x))
         found = self.drawn(values, dx, dy)
@@ -81,6 +91,7 @@ class PsfField:
             off = centroid(found)
             dx, dy = dx - np.nan_to_num(off[:, 0]), dy - np.nan_to_num(off[:, 1])
             found = self.drawn(values, dx, dy)
+        found = found[:, MARGIN : self.size - MARGIN, MARGIN : self.size - MARGIN]
         return np.asarray(found / found.sum((1, 2), keepdims=True))
 
     def terms(self, x: F64, y: F64) -> F64:
@@ -147,7 +158,7 @@ def fit_psf(stars: Stars, fwhm: float, order: int, start: Fit | None = None) -> 
         kept = np.ones(len(stars), bool)
     else:
         dx, dy, flux, kept = start.dx, start.dy, start.flux, start.kept
-    weight = stars.good / (stars.noise[:, None, None] ** 2 + (_MODEL_ERROR * np.maximum(stars.pixels, 0)) ** 2)
+    weight = plain = stars.good / (stars.noise[:, None, None] ** 2 + (_MODEL_ERROR * np.maximum(stars.pixels, 0)) ** 2)
     free = _may_vary(psf, fwhm)
     chi2 = np.ones(len(stars))
     for _ in range(_TURNS if start is None else 2):
@@ -156,10 +167,13 @@ def fit_psf(stars: Stars, fwhm: float, order: int, start: Fit | None = None) -> 
         psf = PsfField(nodes, spacing, size, order, psf.box)
         if start is None:
             dx, dy, flux = _followed(psf, terms, stars, weight, (dx, dy, flux))
-            model = psf.drawn(np.tensordot(terms, psf.nodes, 1), dx, dy)
-            square = weight * (stars.pixels - flux[:, None, None] * model) ** 2
+        model = psf.drawn(np.tensordot(terms, psf.nodes, 1), dx, dy)
+        square = plain * (stars.pixels - flux[:, None, None] * model) ** 2
+        if start is None:
             chi2 = square.sum((1, 2)) / np.maximum(stars.good.sum((1, 2)), 1)
             kept = _alike(chi2) & (np.hypot(dx, dy) < _FARTHEST) & (flux > 0)
+        typical = max(1.0, float(np.median(chi2[kept]))) if kept.any() else 1.0
+        weight = plain / typical / np.maximum(1, square / (_TRUSTED**2 * typical))
     return Fit(psf, dx, dy, flux, chi2, kept)
 
 
@@ -190,18 +204,28 @@ def _solved(psf: PsfField, terms: F64, aim: F64, weight: F64, shift: tuple[F64, 
     shape = psf.nodes.shape
     diagonal = np.tensordot(terms.T**2, (up**2).transpose(0, 2, 1) @ weight @ across**2, 1)
     ridge = _DAMPING * float(np.median(diagonal[0][diagonal[0] > 0]))
-    inverse = (free / (diagonal + ridge) + (1 - free)).ravel()
+    prior = _prior(psf.nodes)
+    inverse = (free / (diagonal + ridge + prior) + (1 - free)).ravel()
 
     def normal(flat: F64) -> F64:
         nodes = flat.reshape(shape) * free
-        return (backward(weight * forward(nodes)) + ridge * nodes).ravel()
+        return (backward(weight * forward(nodes)) + (ridge + prior) * nodes).ravel()
 
     total = psf.nodes.size
     operator = LinearOperator((total, total), matvec=normal, dtype=np.float64)
     conditioner = LinearOperator((total, total), matvec=lambda flat: inverse * flat, dtype=np.float64)
-    rest = backward(weight * (aim - forward(psf.nodes))).ravel()
-    change, _ = cg(operator, rest, rtol=1e-6, maxiter=_STEPS, M=conditioner)
+    rest = (backward(weight * (aim - forward(psf.nodes))) - prior * psf.nodes * free).ravel()
+    change, _ = cg(operator, rest, rtol=1e-4, maxiter=_STEPS, M=conditioner)
     return np.asarray(psf.nodes + change.reshape(shape) * free)
+
+
+def _prior(nodes: F64) -> F64:
+    """(term, node, node) inverse variance with which a term is 0: none for the first, or before that is known."""
+    found = np.zeros_like(nodes)
+    peak = float(np.abs(nodes[0]).max())
+    if peak > 0:
+        found[1:] = 1 / (_VARIATION * np.maximum(np.abs(nodes[0]), _FLOOR * peak)) ** 2
+    return found
 
 
 def _followed(psf: PsfField, terms: F64, stars: Stars, weight: F64, now: tuple[F64, F64, F64]) -> tuple[F64, F64, F64]:

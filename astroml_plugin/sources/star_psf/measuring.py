@@ -11,7 +11,7 @@ from astroml_plugin.core.typing import F64
 from astroml_plugin.sources.star_psf.choosing import choose_stars
 from astroml_plugin.sources.star_psf.cutting_out import cut_out
 from astroml_plugin.sources.star_psf.finding import Read, find_objects
-from astroml_plugin.sources.star_psf.fitting import PsfField, fit_psf
+from astroml_plugin.sources.star_psf.fitting import MARGIN, PsfField, fit_psf
 from astroml_plugin.sources.star_psf.judging import judge
 from astroml_plugin.sources.star_psf.quality import Quality
 
@@ -54,7 +54,7 @@ def measure_psf(read: Read, shape: tuple[int, int]) -> StarPsf:
     if len(choice.stars) < LEAST:
         raise _too_few(len(choice.stars), choice.rejected)
     size = int(np.clip(2 * round(_SIDE * choice.fwhm / 2) + 1, _SMALLEST, LARGEST))
-    stars = cut_out(read, shape, objects, choice.stars, size, choice.fwhm)
+    stars = cut_out(read, shape, objects, choice.stars, size + 2 * MARGIN, choice.fwhm)
     rejected = {**choice.rejected, "without enough sky": len(choice.stars) - len(stars)}
     if len(stars) < LEAST:
         raise _too_few(len(stars), rejected)

@@ -64,7 +64,8 @@ class Quality:
             told.append(f"only {self.stars} stars")
         standard = _STANDS_OUT * whole.fwhm_scatter / count**0.5
         if abs(whole.fwhm_off) > max(POOR_WIDTH, standard):
-            told.append(f"stars left out are {100 * whole.fwhm_off:+.1f} % wider than it")
+            side = "wider" if whole.fwhm_off > 0 else "narrower"
+            told.append(f"stars left out are {100 * abs(whole.fwhm_off):.1f} % {side}")
         off, standard = float(np.hypot(whole.e1_off, whole.e2_off)), _STANDS_OUT * whole.e_scatter / count**0.5
         if off > max(POOR_SHAPE, standard):
             told.append(f"shapes of stars left out differ by {off:.3f}")
