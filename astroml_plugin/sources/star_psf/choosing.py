@@ -131,7 +131,7 @@ def _alike(objects: Objects, compact: Bool, peak: float, shape: tuple[int, int])
     for _ in range(3):
         for shown in (objects.e1, objects.e2):
             off = shown - _surface(terms, shown, kept)
-            scatter = max(_scatter(off[kept]), 0.01)
+            scatter = max(_scatter(off[kept]), 0.015)
             kept = kept & (np.abs(off) < np.hypot(3 * scatter, 3 * noise))
     return kept
 

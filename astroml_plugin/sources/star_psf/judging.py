@@ -30,26 +30,43 @@ def shapes(images: F64) -> F64:
         return np.column_stack([0.25 * np.log(xx * yy - xy**2), e])
 
 
-def judge(stars: Stars, fit: Fit, fwhm: float, shape: tuple[int, int], rejected: dict[str, int]) -> Quality:
-    """Leave out each part of the stars once, and compare them with the PSF of the others.
+def left_out(stars: Stars, fit: Fit, fwhm: float) -> F64:
+    """(n, 3) what each star has more than the PSF of the others foretells: ln sigma, e1, e2; NaN where unknown.
 
     Args:
         stars: all that were fitted.
         fit: of all of them.
         fwhm: in pixels, about.
-        shape: (height, width) of the image.
-        rejected: as in `Choice`.
     """
     off = np.full((len(stars), 3), np.nan)
     used = np.flatnonzero(fit.kept)
-    part = np.zeros(len(stars), int)
+    part = np.full(len(stars), -1)
     parts = min(_PARTS, len(used))
-    part[used] = np.arange(len(used)) % parts
+    part[used] = np.arange(len(used)) % max(parts, 1)
     for number in range(parts if len(used) > 2 else 0):
         out = used[part[used] == number]
         there = replace(fit, kept=fit.kept & (part != number))
         psf = fit_psf(stars, fwhm, fit.psf.order, start=there).psf
         off[out] = _offsets(psf, stars, fit, out)
+    return off
+
+
+def mean_offset(off: F64) -> float:
+    """Typical size of offsets (n, 3), robustly."""
+    return float(np.nan_to_num(np.nanmedian(np.hypot(np.hypot(off[:, 0], off[:, 1]), off[:, 2])), nan=np.inf))
+
+
+def quality_of(stars: Stars, fit: Fit, off: F64, shape: tuple[int, int], rejected: dict[str, int]) -> Quality:
+    """Quality of a fit, in zones of the image.
+
+    Args:
+        stars: all that were fitted.
+        fit: of all of them.
+        off: as `left_out` gives them.
+        shape: (height, width) of the image.
+        rejected: as in `Choice`.
+    """
+    used = np.flatnonzero(fit.kept)
     count = int(np.clip(np.sqrt(len(used) / _PER_ZONE), 1, _MOST_ZONES)) if fit.psf.order else 1
     height, width = shape
     edges_x, edges_y = (np.linspace(0, side, count + 1).astype(int) for side in (width, height))

@@ -11,8 +11,8 @@ from astroml_plugin.core.typing import F64
 from astroml_plugin.sources.star_psf.choosing import choose_stars
 from astroml_plugin.sources.star_psf.cutting_out import cut_out
 from astroml_plugin.sources.star_psf.finding import Read, find_objects
-from astroml_plugin.sources.star_psf.fitting import MARGIN, PsfField, fit_psf
-from astroml_plugin.sources.star_psf.judging import judge
+from astroml_plugin.sources.star_psf.fitting import MARGIN, Fit, PsfField, Stars, fit_psf
+from astroml_plugin.sources.star_psf.judging import left_out, mean_offset, quality_of
 from astroml_plugin.sources.star_psf.quality import Quality
 
 LEAST = 5
@@ -23,8 +23,8 @@ _SIDE = 8.0
 _SMALLEST, LARGEST = 25, 49
 """Sides in pixels."""
 
-_ORDERS = ((250, 3), (30, 2), (12, 1))
-"""Stars from which the PSF varies as a polynomial of an order."""
+_ORDERS = ((250, (3,)), (120, (2,)), (30, (2, 1)), (12, (1, 0)))
+"""Stars from which the PSF varies as a polynomial of an order; of two, the one that foretells stars left out better."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +58,17 @@ def measure_psf(read: Read, shape: tuple[int, int]) -> StarPsf:
     rejected = {**choice.rejected, "without enough sky": len(choice.stars) - len(stars)}
     if len(stars) < LEAST:
         raise _too_few(len(stars), rejected)
-    order = next((order for count, order in _ORDERS if len(stars) >= count), 0)
-    fit = fit_psf(stars, choice.fwhm, order)
+    orders = next((orders for count, orders in _ORDERS if len(stars) >= count), (0,))
+    judged = [_judged(stars, choice.fwhm, order) for order in orders]
+    fit, off = min(judged, key=lambda pair: mean_offset(pair[1]))
     if fit.kept.sum() < LEAST:
         raise _too_few(int(fit.kept.sum()), rejected)
-    return StarPsf(fit.psf, judge(stars, fit, choice.fwhm, shape, rejected))
+    return StarPsf(fit.psf, quality_of(stars, fit, off, shape, rejected))
+
+
+def _judged(stars: Stars, fwhm: float, order: int) -> tuple[Fit, F64]:
+    fit = fit_psf(stars, fwhm, order)
+    return fit, left_out(stars, fit, fwhm)
 
 
 def _too_few(count: int, rejected: dict[str, int]) -> InputError:
