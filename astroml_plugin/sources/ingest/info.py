@@ -18,7 +18,7 @@ from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.plans import bands_of_file, names_of_cube
 from astroml_plugin.sources.ingest.roles import given_roles
-from astroml_plugin.sources.ingest.words import IMAGE
+from astroml_plugin.sources.ingest.words import IMAGE, PSF
 
 COLUMNS = ("plane", "pixels", "role", "why", "goes with", "unit", "zero point", "scale", "WCS", "sky", "noise")
 """Headings of the table of a FITS file: zero points are AB, the scale is in arcsec, sky and noise in its unit."""
@@ -43,6 +43,9 @@ def describe_fits(url: str, options: FitsOptions | None = None) -> Description:
         images = f"1 with bands {','.join(bands)}" if bands else str(len(found))
         facts["images of the sky"] = images
         facts |= _cube(found[0], options)
+        if options.psf_from_stars:
+            brought = options.psf or all(exposure.of(PSF) is not None for exposure in found)
+            facts["PSF"] = "as the files bring it" if brought else "from the stars of each image (psf_from_stars)"
     except InputError as error:
         notes = [f"ingest refuses it: {error}"]
     rows = tuple(_row(plane, found) for plane in planes)

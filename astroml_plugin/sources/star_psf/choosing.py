@@ -27,6 +27,10 @@ _LOOSEST = 0.1
 _SIGMA = 1.4826
 _ROUNDS = 12
 
+_FULL, _LEAST_FULL, _BELOW_FULL = 0.97, 3, 0.9
+"""Pixels are full from a level on where so many objects have their peak within that part of the highest one; stars
+above the other part of it are not used."""
+
 _ISOLATION = ((3.0, 0.003), (2.0, 0.01), (1.5, 0.05))
 """FWHMs within which no object may have more than a part of the star's light; the next where too few stars are left."""
 
@@ -76,6 +80,9 @@ def choose_stars(objects: Objects, shape: tuple[int, int], edge: int | None = No
     fwhm = float(np.sqrt(8 * np.log(2)) * np.exp(np.median(objects.width[alike]) if alike.any() else peak))
     rejected["galaxies and other shapes"] = int((clean & ~sharp & ~alike).sum())
     margin = int(np.ceil(2 * fwhm)) if edge is None else edge
+    full = objects.peak > _highest(objects, clean)
+    rejected["full"] = int((alike & full).sum())
+    alike &= ~full
     inside = (np.minimum(objects.x, shape[1] - 1 - objects.x) >= margin) & (
         np.minimum(objects.y, shape[0] - 1 - objects.y) >= margin
     )
@@ -134,6 +141,14 @@ def _alike(objects: Objects, compact: Bool, peak: float, shape: tuple[int, int])
             scatter = max(_scatter(off[kept]), 0.015)
             kept = kept & (np.abs(off) < np.hypot(3 * scatter, 3 * noise))
     return kept
+
+
+def _highest(objects: Objects, clean: Bool) -> float:
+    """Peak above which a star may be full; infinity where nothing tells a level."""
+    peaks = objects.peak[clean & (objects.spike < _SHARPEST)]
+    if not len(peaks) or (peaks >= _FULL * peaks.max()).sum() < _LEAST_FULL:
+        return float("inf")
+    return _BELOW_FULL * float(peaks.max())
 
 
 def _terms(objects: Objects, shape: tuple[int, int]) -> F64:

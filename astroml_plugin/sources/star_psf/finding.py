@@ -61,6 +61,8 @@ class Objects:
     """1 where every pixel about it is usable and within the image, and it is no part of a merged one."""
     spike: F64
     """Part of the light of its 3 x 3 pixels that the brightest has."""
+    peak: F64
+    """That pixel."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -124,9 +126,9 @@ def _extracted(light: np.ndarray, mask: Bool, noise: float) -> np.ndarray:
 
 
 def _measured(light: np.ndarray, usable: Bool, found: np.ndarray, snr: F64) -> tuple[F64, ...]:
-    """Width, e1, e2, whole and spike of objects; NaN of those that are too faint or lie at the border."""
+    """Width, e1, e2, whole, spike and peak of objects; NaN of those that are too faint or lie at the border."""
     count = len(found)
-    width, e1, e2, spike = (np.full(count, np.nan) for _ in range(4))
+    width, e1, e2, spike, peak = (np.full(count, np.nan) for _ in range(5))
     whole = np.zeros(count)
     column, row = np.rint(found["x"]).astype(int), np.rint(found["y"]).astype(int)
     height, across = light.shape
@@ -134,7 +136,7 @@ def _measured(light: np.ndarray, usable: Bool, found: np.ndarray, snr: F64) -> t
     chosen = np.flatnonzero(inside & (snr >= BRIGHT))
     chosen = chosen[np.argsort(-snr[chosen], kind="stable")[:_MOST]]
     if not len(chosen):
-        return width, e1, e2, whole, spike
+        return width, e1, e2, whole, spike, peak
     along = np.arange(-_HALF, _HALF + 1)
     place = np.s_[row[chosen][:, None, None] + along[:, None], column[chosen][:, None, None] + along]
     stamps = light[place]
@@ -144,8 +146,9 @@ def _measured(light: np.ndarray, usable: Bool, found: np.ndarray, snr: F64) -> t
         width[chosen] = 0.25 * np.log(xx * yy - xy**2)
         e1[chosen], e2[chosen] = (xx - yy) / (xx + yy), 2 * xy / (xx + yy)
         inner = np.maximum(stamps[:, _HALF - 1 : _HALF + 2, _HALF - 1 : _HALF + 2], 0)
-        spike[chosen] = inner.max((1, 2)) / inner.sum((1, 2))
+        peak[chosen] = inner.max((1, 2))
+        spike[chosen] = peak[chosen] / inner.sum((1, 2))
     near = np.hypot(along[:, None], along) <= _CORE
     offset = np.hypot(centre[:, 0] - (found["x"] - column)[chosen], centre[:, 1] - (found["y"] - row)[chosen])
     whole[chosen] = usable[place][:, near].all(1) & ((found["flag"][chosen] & 14) == 0) & (offset < _FARTHEST)
-    return width, e1, e2, whole, spike
+    return width, e1, e2, whole, spike, peak

@@ -161,7 +161,7 @@ def fit_psf(stars: Stars, fwhm: float, order: int, start: Fit | None = None) -> 
     weight = plain = stars.good / (stars.noise[:, None, None] ** 2 + (_MODEL_ERROR * np.maximum(stars.pixels, 0)) ** 2)
     free = _may_vary(psf, fwhm)
     chi2 = np.ones(len(stars))
-    for _ in range(_TURNS if start is None else 2):
+    for _ in range(_TURNS):
         pull = weight * (kept * flux**2)[:, None, None]
         nodes = _solved(psf, terms, stars.pixels / flux[:, None, None], pull, (dx, dy), free)
         psf = PsfField(nodes, spacing, size, order, psf.box)

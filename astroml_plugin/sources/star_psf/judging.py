@@ -53,7 +53,8 @@ def left_out(stars: Stars, fit: Fit, fwhm: float) -> F64:
 
 def mean_offset(off: F64) -> float:
     """Typical size of offsets (n, 3), robustly."""
-    return float(np.nan_to_num(np.nanmedian(np.hypot(np.hypot(off[:, 0], off[:, 1]), off[:, 2])), nan=np.inf))
+    known = off[np.isfinite(off).all(1)]
+    return float(np.median(np.sqrt((known**2).sum(1)))) if len(known) else float("inf")
 
 
 def quality_of(stars: Stars, fit: Fit, off: F64, shape: tuple[int, int], rejected: dict[str, int]) -> Quality:

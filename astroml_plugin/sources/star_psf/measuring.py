@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
@@ -59,7 +60,8 @@ def measure_psf(read: Read, shape: tuple[int, int]) -> StarPsf:
     if len(stars) < LEAST:
         raise _too_few(len(stars), rejected)
     orders = next((orders for count, orders in _ORDERS if len(stars) >= count), (0,))
-    judged = [_judged(stars, choice.fwhm, order) for order in orders]
+    with threadpool_limits(1, user_api="blas"):
+        judged = [_judged(stars, choice.fwhm, order) for order in orders]
     fit, off = min(judged, key=lambda pair: mean_offset(pair[1]))
     if fit.kept.sum() < LEAST:
         raise _too_few(int(fit.kept.sum()), rejected)

@@ -97,7 +97,7 @@ _MOST_LINES = 36
 def _name(row: Mapping[str, Any]) -> str:
     if row["zone"] == 0:
         return f"PSF of {row['image']} {row['band']}"
-    return f"  {row['band']} x {row['x0']}-{row['x1']} y {row['y0']}-{row['y1']}"
+    return f"  {row['image']} {row['band']} x {row['x0']}-{row['x1']} y {row['y0']}-{row['y1']}"
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -109,4 +109,13 @@ def _line(row: Mapping[str, Any]) -> str:
     if row["zone"]:
         return text
     rejected = ", ".join(f"{number} {why}" for why, number in json.loads(row["rejected"]).items() if number)
-    return f"{text}; order {row['order']}; rejected: {rejected}" + (f"; poor: {row['doubt']}" if row["doubt"] else "")
+    return f"{text}; order {row['order']}; rejected: {rejected}"
+
+
+def doubts(table: pa.Table) -> list[str]:
+    """One sentence for each PSF that may be poor."""
+    return [
+        f"the PSF from stars of {row['image']} {row['band']} is poor: {row['doubt']}"
+        for row in table.to_pylist()
+        if row["zone"] == 0 and row["doubt"]
+    ]
