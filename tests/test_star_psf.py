@@ -36,8 +36,16 @@ def client() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def image() -> F64:
-    """Pixels of the scene."""
-    return scene()[0]
+    """Pixels of the scene, with a column that has none."""
+    pixels = scene()[0]
+    pixels[:, 300] = np.nan
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def found(image: F64) -> StarPsf:
+    """PSF of the scene."""
+    return measure_psf(reader(image), image.shape)
 
 
 def reader(image: F64) -> Any:
@@ -56,10 +64,8 @@ def errors(found: StarPsf) -> F64:
     return shapes(psf) - shapes(np.stack([true_psf(*place, psf.shape[-1]) for place in zip(x, y, strict=True)]))
 
 
-def test_stars_alone_are_chosen_and_give_the_psf() -> None:
-    image, stars = scene(2)
-    image[:, 300] = np.nan
-    objects = find_objects(reader(image), image.shape)
+def test_stars_alone_are_chosen_and_give_the_psf(image: F64, found: StarPsf) -> None:
+    stars, objects = scene()[1], find_objects(reader(image), image.shape)
     choice = choose_stars(objects, image.shape)
     apart, _ = cKDTree(stars).query(np.column_stack([objects.x, objects.y])[choice.stars])
     assert len(choice.stars) > 40
@@ -67,7 +73,6 @@ def test_stars_alone_are_chosen_and_give_the_psf() -> None:
     column, row = np.rint(objects.x[choice.stars]).astype(int), np.rint(objects.y[choice.stars]).astype(int)
     assert image[row, column].max() < 19_000  # nothing told that others are full
     assert np.abs(column - 300).min() > 2
-    found = measure_psf(reader(image), image.shape)
     off = errors(found)
     assert np.abs(off[:, 0]).max() < 0.01
     assert np.abs(off[:, 1:]).max() < 0.006
@@ -75,8 +80,8 @@ def test_stars_alone_are_chosen_and_give_the_psf() -> None:
     assert found.at(np.array([9.0]), np.array([9.0])).sum() == pytest.approx(1)
 
 
-def test_stars_left_out_tell_how_good_it_is(image: F64) -> None:
-    quality = measure_psf(reader(image), image.shape).quality
+def test_stars_left_out_tell_how_good_it_is(found: StarPsf) -> None:
+    quality = found.quality
     assert quality.doubt == ""
     assert quality.order in (1, 2)
     assert abs(quality.whole.fwhm_off) < 0.01
@@ -88,12 +93,11 @@ def test_stars_left_out_tell_how_good_it_is(image: F64) -> None:
     assert measure_psf(reader(other), other.shape).quality.doubt.startswith("only ")
 
 
-def test_blocks_give_the_same(image: F64, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = measure_psf(reader(image), image.shape)
+def test_blocks_give_the_same(image: F64, found: StarPsf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "BLOCK", 300)
     other = measure_psf(reader(image), image.shape)
-    assert abs(one.quality.stars - other.quality.stars) <= 3
-    np.testing.assert_allclose(errors(one), errors(other), atol=0.004)
+    assert abs(found.quality.stars - other.quality.stars) <= 3
+    np.testing.assert_allclose(errors(found), errors(other), atol=0.004)
 
 
 @pytest.mark.parametrize("stars", [0, 3])
@@ -132,7 +136,7 @@ def test_a_survey_has_it_in_cells(tmp_path: Path, client: Any, image: F64) -> No
     whole = survey.star_psf().to_pylist()[0]
     assert (whole["image"], whole["band"], whole["zone"], whole["stars"] > 40) == ("a", "c000", 0, True)
     told = describe_source(survey)
-    assert f"{whole['stars']} stars; FWHM 3.2" in told.facts["PSF of a c000"]
+    assert f"{whole['stars']} stars; FWHM 3.3" in told.facts["PSF of a c000"]
     assert [name for name in told.facts if "x 0-" in name]
     assert "the PSF of 1 band of images is from stars" in result.notes[-1]
     again, _ = run(client, path, tmp_path / "s.zarr", psf_from_stars=True)

@@ -36,7 +36,7 @@ class BandTask:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one band of one image."""
+    """Sky and PSF of one band of one image, as measured."""
 
     sky: Sky
     stars: StarPsf | None = None

@@ -62,7 +62,7 @@ class Objects:
     spike: F64
     """Part of the light of its 3 x 3 pixels that the brightest has."""
     peak: F64
-    """That pixel."""
+    """Light of the brightest pixel."""
 
     def __len__(self) -> int:
         return len(self.x)

@@ -78,7 +78,7 @@ class PsfField:
     size: int
     """Side in pixels of the stamps that were fitted, odd."""
     order: int
-    """Of the polynomial."""
+    """Order of the polynomial."""
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1 of the stars: beyond, the PSF is that of the nearest place within."""
 

@@ -34,7 +34,7 @@ class Zone:
     fwhm_off: float
     """Mean of (FWHM of a star - foretold) / foretold; NaN where nobody knows."""
     fwhm_scatter: float
-    """Its scatter from star to star, with the noise of the stars."""
+    """Scatter of that from star to star, with the noise of the stars."""
     e1_off: float
     e2_off: float
     e_scatter: float
@@ -43,14 +43,14 @@ class Zone:
 
 @dataclass(frozen=True)
 class Quality:
-    """What is known of a PSF from stars."""
+    """Numbers about a PSF from stars."""
 
     stars: int
     """Stars that the fit uses."""
     rejected: dict[str, int]
     """Why other objects of enough light are not used -> how many."""
     order: int
-    """Of the polynomial in the place."""
+    """Order of the polynomial in the place."""
     whole: Zone
     """The image as one zone."""
     zones: tuple[Zone, ...]

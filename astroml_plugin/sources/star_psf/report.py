@@ -1,4 +1,4 @@
-"""What is known of PSFs from stars: a small table per image in the folder `star_psf` of a survey, and sentences."""
+"""Quality of PSFs from stars: a small table per image in the folder `star_psf` of a survey, and sentences."""
 
 from __future__ import annotations
 
