@@ -46,10 +46,10 @@ def _survey(survey: Survey) -> Description:
     from_stars = survey.star_psf()
     facts |= report.facts(from_stars)
     off = survey.tiles_off_zero(survey.bands)
-    left = f"the level of {and_more(off)} is not at 0: sky is left there, or light fills it"
-    notes = (*([left] if off else []), *report.doubts(from_stars))
+    notes = [f"the level of {and_more(off)} is not at 0: sky is left there, or light fills it"] if off else []
+    notes += report.doubts(from_stars)
     rows = [row for name in sorted(first) for row in _image_rows(survey, first[name], counts[name])]
-    return Description(storage.redact(survey.url), "survey", facts, _IMAGES, tuple(rows), notes)
+    return Description(storage.redact(survey.url), "survey", facts, _IMAGES, tuple(rows), tuple(notes))
 
 
 def _named(bands: tuple[str, ...]) -> str:
