@@ -94,7 +94,7 @@ def _write(path: Path, image: np.ndarray, variance: np.ndarray) -> str:
 
 def _against_truth(kind: Kind, survey: Survey) -> dict[str, float]:
     rng = np.random.default_rng(kind.seed)
-    x, y = rng.uniform(0, kind.side, (2, _PLACES))
+    x, y = rng.uniform(0, kind.side - 1, (2, _PLACES))
     stored = np.stack([_stored(survey, *at) for at in zip(x, y, strict=True)])
     true = psf_images(kind, x, y, stored.shape[-1])
     true /= true.sum((1, 2), keepdims=True)
