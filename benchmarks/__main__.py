@@ -31,7 +31,18 @@ SHORT = (
 )
 PEERS = ("cutouts",)
 """Those that need an environment of others: by name only."""
-LONG = ("ellipticity", "scales", "morphology", "labels", "lens", "segmentation", "anomaly", "generation", "search")
+LONG = (
+    "ellipticity",
+    "scales",
+    "morphology",
+    "labels",
+    "lens",
+    "segmentation",
+    "anomaly",
+    "generation",
+    "search",
+    "star_psf",
+)
 HERE = Path(__file__).parent
 PACKAGES = ("torch", "dask", "zarr", "numpy", "pyarrow", "duckdb")
 

@@ -37,6 +37,8 @@ KINDS = (
 
 _PLACES = 200
 _WITHIN = 1.5
+_FEW = 10
+"""Stars without which there is no figure: the bundle knows PSFs of 2.5 to 5 pixels."""
 
 
 def run(kinds: tuple[Kind, ...] = KINDS) -> Section:
@@ -185,6 +187,8 @@ def _fluxes(kind: Kind, folder: Path, truth: dict[str, np.ndarray], surveys: dic
         good = (apart < _WITHIN) & (truth["star"][number] > 0) & (truth["flux"][number] > 2e4) & (near > 8 * kind.fwhm)
         good &= (truth["flux"][number] < 3e5) & (p_star > 0.5) & np.isfinite(flux)
         ratio = flux[good] / truth["flux"][number][good] - 1
+        if good.sum() < _FEW:
+            continue
         told = "PSF from stars" if name == "stars" else "true PSF"
         figures |= {
             f"flux of stars, {told}: median off, %": 100 * float(np.median(ratio)),

@@ -20,7 +20,10 @@ such peak, as nothing is smaller than a star."""
 _ROUND, _HALF = 0.12, 0.5
 """Part of the objects of a peak whose distortion lies that near to the median: those of cosmic rays scatter."""
 
-_NEAR_PEAK = 0.15
+_LEAST_SNR, _LEAST_PEAK = (20.0, 60.0, 180.0, 540.0), 4
+"""S/N from which on peaks are looked for, and objects of a peak at least."""
+
+_NEAR_PEAK, _SAME_PEAK = 0.15, 0.06
 _LOOSEST = 0.1
 """ln(width) by which a star may lie off the surface of the others, at most."""
 
@@ -73,10 +76,11 @@ def choose_stars(objects: Objects, shape: tuple[int, int], edge: int | None = No
         "masked, merged or at the border": int((bright & ~clean).sum()),
         "cosmic rays": int((clean & sharp).sum()),
     }
-    peak = _star_peak(objects, compact)
-    if peak is None:
+    found = _star_peak(objects, compact)
+    if found is None:
         return Choice(np.zeros(0, np.int64), float("nan"), rejected)
-    alike = _alike(objects, compact, peak, shape)
+    peak, least = found
+    alike = _alike(objects, compact, peak, least, shape)
     fwhm = float(np.sqrt(8 * np.log(2)) * np.exp(np.median(objects.width[alike]) if alike.any() else peak))
     rejected["galaxies and other shapes"] = int((clean & ~sharp & ~alike).sum())
     margin = int(np.ceil(2 * fwhm)) if edge is None else edge
@@ -98,41 +102,55 @@ def choose_stars(objects: Objects, shape: tuple[int, int], edge: int | None = No
     return Choice(chosen, fwhm, rejected)
 
 
-def _star_peak(objects: Objects, compact: Bool) -> float | None:
-    """ln(width) of the stars; None without any object."""
-    width = objects.width[compact]
+def _star_peak(objects: Objects, compact: Bool) -> tuple[float, float] | None:
+    """ln(width) of the stars, and the S/N from which on they stand out; None without any object.
+
+    Among faint objects galaxies may hide the peak of the stars, so brighter ones are looked at alone, too.
+    """
+    found = [_first_peak(objects, compact & (objects.snr >= least)) for least in _LEAST_SNR]
+    known = [width for width, round_ in found if round_]
+    if not known:
+        return (found[0][0], _LEAST_SNR[0]) if np.isfinite(found[0][0]) else None
+    return next(
+        (width, least)
+        for (width, round_), least in zip(found, _LEAST_SNR, strict=True)
+        if round_ and width < min(known) + _SAME_PEAK
+    )
+
+
+def _first_peak(objects: Objects, chosen: Bool) -> tuple[float, bool]:
+    """ln(width) of the first high peak of objects of one shape, and whether there is one; else of the highest."""
+    width = objects.width[chosen]
     if not len(width):
-        return None
-    weight = np.log(objects.snr[compact] / BRIGHT) + 0.05
+        return float("nan"), False
+    weight = np.log(objects.snr[chosen] / BRIGHT) + 0.05
     bins = np.arange(width.min() - 0.2, width.max() + 0.2, _BLUR / 3)
     counts, _ = np.histogram(width, bins, weights=weight)
     kernel = np.exp(-0.5 * (np.arange(-12, 13) / 3) ** 2)
     height = np.convolve(counts, kernel, "same")
     middle = (bins[1:] + bins[:-1]) / 2
-    tops = [
-        number
-        for number in range(1, len(height) - 1)
-        if height[number] >= max(height[number - 1], height[number + 1], _SHARE * height.max(), 1e-9)
-    ]
-    for top in tops:
-        near = compact & (np.abs(objects.width - middle[top]) < 2 * _BLUR)
+    for number in range(1, len(height) - 1):
+        if height[number] < max(height[number - 1], height[number + 1], _SHARE * height.max(), 1e-9):
+            continue
+        near = chosen & (np.abs(objects.width - middle[number]) < 2 * _BLUR)
         e1, e2 = objects.e1[near], objects.e2[near]
-        if len(e1) and (np.hypot(e1 - np.median(e1), e2 - np.median(e2)) < _ROUND).mean() >= _HALF:
-            return float(middle[top])
-    return float(middle[int(np.argmax(height))])
+        alike = np.hypot(e1 - np.median(e1), e2 - np.median(e2)) < _ROUND if len(e1) else np.zeros(1, bool)
+        if len(e1) >= _LEAST_PEAK and alike.mean() >= _HALF:
+            return float(middle[number]), True
+    return float(middle[int(np.argmax(height))]), False
 
 
-def _alike(objects: Objects, compact: Bool, peak: float, shape: tuple[int, int]) -> Bool:
-    """Objects on the surface of widths and shapes that begins at the peak."""
-    terms = _terms(objects, shape)
+def _alike(objects: Objects, compact: Bool, peak: float, least: float, shape: tuple[int, int]) -> Bool:
+    """Objects on the surface of widths and shapes that begins at the peak, as those of S/N `least` and more tell it."""
+    terms, telling = _terms(objects, shape), objects.snr >= least
     kept = compact & (np.abs(objects.width - peak) < _NEAR_PEAK)
     noise = 1 / np.maximum(objects.snr, 1)
     for _ in range(_ROUNDS):
-        off = objects.width - _surface(terms, objects.width, kept)
-        scatter = max(_scatter(off[kept]), 0.004)
+        off = objects.width - _surface(terms, objects.width, kept & telling)
+        scatter = max(_scatter(off[kept & telling]), 0.004)
         limit = np.minimum(np.hypot(2.5 * scatter, 2.5 * noise), _LOOSEST)
         following = compact & (off < limit) & (off > -1.2 * limit)
-        if (following == kept).all() or following.sum() < 3:
+        if (following == kept).all() or (following & telling).sum() < 3:
             break
         kept = following
     for _ in range(3):
