@@ -169,3 +169,12 @@ def test_an_image_with_too_few_stars_fails_and_the_others_are_written(tmp_path: 
     assert name == "b_r0_c0"
     assert "too few for a PSF" in reason
     assert Survey.open(result.source).star_psf()["image"].unique().to_pylist() == ["a"]
+
+
+@pytest.mark.shared_data
+def test_a_real_image_of_few_stars_has_a_sane_one_and_a_warning(tmp_path: Path, client: Any, shared_data: Path) -> None:
+    result = ingest(shared_data / "m51_512.fits", out=str(tmp_path / "s.zarr"), client=client, psf_from_stars=True)
+    whole = Survey.open(result.source).star_psf().to_pylist()[0]
+    assert 5 <= whole["stars"] < 20
+    assert 2.3 < whole["fwhm"] < 2.8
+    assert any("the PSF from stars is poor: only" in warning for warning in result.warnings)

@@ -1,4 +1,4 @@
-"""Pixels as they were read, in NumPy: a tile, its faults, its zero points and the width of its PSF."""
+"""Pixels as they were read, in NumPy: a tile, its faults and zero points, the width of its PSF, moments of light."""
 
 from astroml_plugin.pixels.faults import BAD, is_usable, pixel_bits
 from astroml_plugin.pixels.psf_width import psf_fwhm

@@ -16,7 +16,7 @@ import numpy as np
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.registry import optional
 from astroml_plugin.core.typing import F64
-from astroml_plugin.cutouts.moments import adaptive_moments, pixel_grid, reduced_shear
+from astroml_plugin.pixels.moments import adaptive_moments, pixel_grid, reduced_shear
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray, float], F64]
 """(image (n, h, w), variance (n, h, w), psf (n, py, px) of unit sum, arcsec per pixel) -> (n, 2)."""

@@ -9,7 +9,7 @@ import numpy as np
 import sep
 
 from astroml_plugin.core.typing import F64, Bool
-from astroml_plugin.cutouts.moments import best_gaussians
+from astroml_plugin.pixels.moments import best_gaussians
 from astroml_plugin.sky.wcs import Box
 
 Read = Callable[[Box], tuple[np.ndarray, Bool]]

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
 
 from astroml_plugin.core.typing import F64, Bool
-from astroml_plugin.cutouts.moments import best_gaussians
+from astroml_plugin.pixels.moments import best_gaussians
 
 _NODES_PER_FWHM = 4.0
 _SPACING = (0.5, 2.0)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from astroml_plugin.core.typing import F64
-from astroml_plugin.cutouts.moments import adaptive_moments, reduced_shear
-from astroml_plugin.cutouts.psf import psf_fwhm
+from astroml_plugin.pixels import psf_fwhm
+from astroml_plugin.pixels.moments import adaptive_moments, reduced_shear
 from astroml_plugin.sources.star_psf.fitting import Fit, PsfField, Stars, fit_psf
 from astroml_plugin.sources.star_psf.quality import Quality, Zone
 

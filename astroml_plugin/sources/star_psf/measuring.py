@@ -19,7 +19,7 @@ from astroml_plugin.sources.star_psf.quality import Quality
 LEAST = 5
 """Stars without which there is no PSF."""
 
-_SIDE = 8.0
+_SIDE = 12.0
 """FWHMs along the side of the PSF."""
 _SMALLEST, LARGEST = 25, 49
 """Sides in pixels."""
