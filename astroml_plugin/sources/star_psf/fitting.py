@@ -36,6 +36,9 @@ _VARIATION, _FLOOR = 0.3, 0.003
 """Deviation of the terms of the polynomial beyond the first that is expected, in units of the first, and least value of
 that in units of its peak: few stars do not make up a variation."""
 
+_WING = 0.003
+"""Light that is expected in the wings, in units of the peak: nodes there that hardly a star tells stay near to 0."""
+
 _TRUSTED = 3.0
 """Deviations of a pixel beyond which it counts less: it may be light of another object."""
 
@@ -159,11 +162,11 @@ def fit_psf(stars: Stars, fwhm: float, order: int, start: Fit | None = None) -> 
     else:
         dx, dy, flux, kept = start.dx, start.dy, start.flux, start.kept
     weight = plain = stars.good / (stars.noise[:, None, None] ** 2 + (_MODEL_ERROR * np.maximum(stars.pixels, 0)) ** 2)
-    free = _may_vary(psf, fwhm)
+    core = _core(psf, fwhm)
     chi2 = np.ones(len(stars))
     for _ in range(_TURNS):
         pull = weight * (kept * flux**2)[:, None, None]
-        nodes = _solved(psf, terms, stars.pixels / flux[:, None, None], pull, (dx, dy), free)
+        nodes = _solved(psf, terms, stars.pixels / flux[:, None, None], pull, (dx, dy), core)
         psf = PsfField(nodes, spacing, size, order, psf.box)
         if start is None:
             dx, dy, flux = _followed(psf, terms, stars, weight, (dx, dy, flux))
@@ -183,17 +186,17 @@ def _alike(chi2: F64) -> Bool:
     return np.asarray(chi2 <= middle + _ODD_FIT * max(scatter, 0.02 * middle))
 
 
-def _may_vary(psf: PsfField, fwhm: float) -> F64:
-    """(term, node, node): 1 where the polynomial's term may be other than 0."""
+def _core(psf: PsfField, fwhm: float) -> F64:
+    """(node, node): 1 where the PSF may vary over the image, 0 in its wings."""
     count = psf.nodes.shape[-1]
     along = (np.arange(count) - count // 2) * psf.spacing
-    near = np.hypot(along[:, None], along) <= _VARIES_WITHIN * fwhm
-    return np.stack([np.ones_like(near), *[near] * (len(psf.nodes) - 1)]).astype(np.float64)
+    return np.asarray(np.hypot(along[:, None], along) <= _VARIES_WITHIN * fwhm, np.float64)
 
 
-def _solved(psf: PsfField, terms: F64, aim: F64, weight: F64, shift: tuple[F64, F64], free: F64) -> F64:
+def _solved(psf: PsfField, terms: F64, aim: F64, weight: F64, shift: tuple[F64, F64], core: F64) -> F64:
     """Node values that bring the PSF closer to `aim` (n, s, s), from those it has on."""
     across, up = psf._splines(shift[0]), psf._splines(shift[1])
+    free = np.stack([np.ones_like(core), *[core] * (len(psf.nodes) - 1)])
 
     def forward(nodes: F64) -> F64:
         return np.asarray(up @ np.tensordot(terms, nodes, 1) @ across.transpose(0, 2, 1))
@@ -204,7 +207,7 @@ def _solved(psf: PsfField, terms: F64, aim: F64, weight: F64, shift: tuple[F64, 
     shape = psf.nodes.shape
     diagonal = np.tensordot(terms.T**2, (up**2).transpose(0, 2, 1) @ weight @ across**2, 1)
     ridge = _DAMPING * float(np.median(diagonal[0][diagonal[0] > 0]))
-    prior = _prior(psf.nodes)
+    prior = _prior(psf.nodes, core)
     inverse = (free / (diagonal + ridge + prior) + (1 - free)).ravel()
 
     def normal(flat: F64) -> F64:
@@ -219,11 +222,13 @@ def _solved(psf: PsfField, terms: F64, aim: F64, weight: F64, shift: tuple[F64, 
     return np.asarray(psf.nodes + change.reshape(shape) * free)
 
 
-def _prior(nodes: F64) -> F64:
-    """(term, node, node) inverse variance with which a term is 0: none for the first, or before that is known."""
+def _prior(nodes: F64, core: F64) -> F64:
+    """(term, node, node) inverse variance with which a term is 0: for the first in the wings alone; none before
+    the first is known."""
     found = np.zeros_like(nodes)
     peak = float(np.abs(nodes[0]).max())
     if peak > 0:
+        found[0] = (1 - core) / (_WING * peak) ** 2
         found[1:] = 1 / (_VARIATION * np.maximum(np.abs(nodes[0]), _FLOOR * peak)) ** 2
     return found
 
