@@ -52,8 +52,8 @@ def run(kinds: tuple[Kind, ...] = KINDS) -> Section:
         f"{(__doc__ or '').strip()} Fields of 2048² pixels with stars up to saturation, more galaxies than stars, "
         "cosmic rays and full pixels that nobody masks, and columns without values. FWHM varies by 15 % over a field, "
         f"e by 0.06. Seeds {kinds[0].seed} and up: nothing was tuned on them, but that a PSF over 8 FWHM has "
-        "too little of the wings was seen here (over 12 it was then chosen on others). Errors are of the PSF that the survey "
-        f"stores for {_PLACES} places, its cells included; e and FWHM by adaptive moments. "
+        "too little of the wings was seen here (over 12 it was then chosen on others). Errors are of the PSF that the "
+        f"survey stores for {_PLACES} places, its cells included; e and FWHM by adaptive moments. "
         "Columns of bundles: with this PSF less with the true one in the same cells.\n\n" + table(["", *heads], lines)
     )
     return Section("PSF from stars", text, {"kinds": [asdict(kind) for kind in kinds], "figures": found})
