@@ -20,8 +20,10 @@ from astropy.table import Table
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.core import storage
+from astroml_plugin.sources.survey import Survey
 from tests import universe
 from workflows.cli import main
+from workflows.verbs.options import complain_of
 
 
 @pytest.fixture(scope="module")
@@ -381,3 +383,19 @@ def test_output_to_a_closed_pipe_is_no_error(sky: Path, tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", script, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert "Traceback" not in found.stderr
+
+
+def test_units_that_fail_alike_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    complain_of([("r0_c0", "its stars are too few"), ("r0_c1", "its stars are too few"), ("r1_c0", "the disk is full")])
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "astroml-plugin: r0_c0 and 1 more failed: its stars are too few",
+        "astroml-plugin: r1_c0 failed: the disk is full",
+    ]
+
+
+def test_a_survey_without_tiles_is_said(sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = Survey.create(str(tmp_path / "e.zarr"), bands=("g", "r"), tile_size=160, halo=32)
+    objects, bundle = str(sky / "objects.parquet"), str(sky / "kind")
+    assert main(["infer", empty.url, "--bundle", bundle, "--objects", objects, "--out", str(tmp_path / "c")]) == 0
+    assert "e.zarr holds no tiles yet: bring some in with `ingest` first" in capsys.readouterr().err

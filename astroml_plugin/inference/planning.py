@@ -72,7 +72,10 @@ def _check_halo(ref: BundleRef, task: Task, survey: Survey) -> None:
 
 
 def notes(bundles: Bundles, source: Survey | Stamps, job: Job) -> tuple[str, ...]:
-    """Sentences of what the run does with pixels of another scale than its bundles'."""
+    """Sentences of what the run does with pixels of another scale than its bundles', and where there are none."""
+    kind = "tiles" if isinstance(source, Survey) else "stamps"
+    if not len(source):
+        return (f"{storage.redact(source.url)} holds no {kind} yet: bring some in with `ingest` first",)
     found = (scaling.told(ref.name, task_for(job, ref, bundle.task()), source) for ref, bundle in bundles)
     return tuple(sentence for sentence in found if sentence)
 

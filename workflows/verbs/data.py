@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call, settings
-from workflows.verbs.options import DONE, SOME_FAILED, WRONG_INPUT, complain, finish
+from workflows.verbs.options import DONE, SOME_FAILED, WRONG_INPUT, complain, complain_of, finish
 
 if TYPE_CHECKING:
     from workflows.info import Descriptions
@@ -37,8 +37,7 @@ def _ingest(options: argparse.Namespace) -> int:
         complain(f"warning: {warning}", DONE)
     for note in result.notes:
         complain(note, DONE)
-    for unit, reason in result.failed:
-        complain(f"{unit} failed: {reason}", SOME_FAILED)
+    complain_of(result.failed)
     if result.failed and not result.units_done + result.units_skipped:
         return WRONG_INPUT
     return finish(options, result, line, SOME_FAILED if result.failed else DONE)
@@ -66,8 +65,7 @@ def _add_modes(verb: argparse.ArgumentParser) -> None:
 def _simulate(options: argparse.Namespace) -> int:
     with Reporter() as report:
         result = call(options, progress=report)
-    for unit, reason in result.failures.items():
-        complain(f"{unit} failed: {reason}", SOME_FAILED)
+    complain_of(result.failures.items())
     line = f"simulated {result.rows} objects in {result.units_done} units at {result.source} in {result.seconds:.1f} s"
     return finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
 
@@ -86,8 +84,7 @@ def _cutouts(options: argparse.Namespace) -> int:
         complain(f"warning: {warning}", DONE)
     if result.unplaced:
         complain(f"warning: {result.unplaced} objects are on no tile: they are listed in {result.unplaced_at}", DONE)
-    for what, reason in result.failed:
-        complain(f"{what} failed: {reason}", SOME_FAILED)
+    complain_of(result.failed)
     rate = result.rows / result.seconds if result.seconds else 0.0
     line = (
         f"cut {result.rows} stamps of {result.size} x {result.size} px ({result.rows_skipped} there already) from "

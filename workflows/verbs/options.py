@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -55,6 +56,17 @@ def complain(sentence: str, status: int) -> int:
         line = f"{line[: _LONGEST - _END]} … {line[-_END:]}"
     print(f"astroml-plugin: {line}", file=sys.stderr)
     return status
+
+
+def complain_of(failed: Iterable[tuple[str, str]]) -> None:
+    """Say of units (name, reason) that they failed: each reason once, with the first unit and the number of others."""
+    from astroml_plugin.core.description import and_more
+
+    units: dict[str, list[str]] = {}
+    for unit, reason in failed:
+        units.setdefault(reason, []).append(unit)
+    for reason, names in units.items():
+        complain(f"{and_more(names)} failed: {reason}", SOME_FAILED)
 
 
 def silence(library: str) -> None:
