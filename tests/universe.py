@@ -58,6 +58,7 @@ def make_survey(
     name: str = "field",
     seed: int = 3,
     wcs: bool = True,
+    ra: float = 150.0,
     dec: float = 2.0,
     variance: bool = True,
     zero_points: Sequence[float | None] | None = None,
@@ -77,7 +78,7 @@ def make_survey(
     spread, marks = np.ones_like(image), np.zeros(image.shape, np.uint32)
     if change is not None:
         change(image, spread, marks)
-    cards = header(*shape, dec=dec) if wcs else None
+    cards = header(*shape, ra, dec) if wcs else None
     cuts = cut_tiles(*shape, tile_size, halo)
     first = survey.reserve(len(cuts))
     rows = []

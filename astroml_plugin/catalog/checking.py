@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from astroml_plugin.catalog import declared, index, loss, manifest, parts, runs, sql
+from astroml_plugin.catalog import declared, index, loss, manifest, parts, primary, runs, sql
 from astroml_plugin.catalog.beside import FAILURES, UNPLACED
 from astroml_plugin.catalog.declared import SCHEMA, Declared
 from astroml_plugin.catalog.labels import LABELS, LabelMaps
@@ -129,6 +129,7 @@ def verify(
     damages += [*_tables(catalog, repair), *_label_maps(catalog, repair)]
     if repair and damages:
         catalog.rebuild_manifest(found.distrusted)
+    damages += _primary(catalog, repair)
     if forget_lost:
         forget(catalog)
     return VerifyResult(url, len(paths), found.rows, found.bytes, tuple(damages), time.monotonic() - began)
@@ -138,7 +139,7 @@ def forget(catalog: Catalog) -> None:
     """Give up the rows that are lost: the files that are there are the catalog from now on."""
     run_id = catalog.start_run({"kind": "verify", loss.FORGETS: True})
     catalog.rebuild_manifest(keep_lost=False)
-    catalog.finish_run(run_id)
+    catalog.finish_run(run_id, {primary.FOLDER: primary.decide(catalog)})
 
 
 def _paths(url: str) -> list[str]:
@@ -352,6 +353,25 @@ def _tables(catalog: Catalog, repair: bool) -> Iterator[Damage]:
             if mended:
                 catalog.write_failures(pa.Table.from_pylist([], schema=catalog.failures().schema))
             yield Damage(name, _line(error), mended=mended)
+
+
+def _primary(catalog: Catalog, repair: bool) -> Iterator[Damage]:
+    """Read what is decided about overlapping images, and compare it with the parts; not while a run goes on."""
+    path, what, records = primary.INDEX, "", catalog.runs()
+    try:
+        found = primary.read(catalog.url, records)
+        for path in [] if found is None else found.files():
+            storage.read_table(storage.join(catalog.url, path))
+        path = primary.INDEX
+        going_on = any(record["state"] == "running" for record in records)
+        if found is not None and not going_on and not found.is_of(catalog.current(reconcile=True)):
+            what = "it was made from other parts than are there"
+    except _UNREADABLE as error:
+        what = _line(error)
+    if what:
+        if repair:
+            primary.decide(catalog, again=True)
+        yield Damage(path, what + ("; made again from the parts" if repair else ""), mended=repair)
 
 
 def _label_maps(catalog: Catalog, repair: bool) -> Iterator[Damage]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from astroml_plugin.catalog import manifest, parts, runs
+from astroml_plugin.catalog import manifest, parts, primary, runs
 from astroml_plugin.catalog.checking import check_file
 from astroml_plugin.catalog.merge import merge
 from astroml_plugin.catalog.parts import PartInfo
@@ -77,18 +77,22 @@ def compact(
     try:
         _clean(catalog)
         catalog.absorb_manifests(run_id)
+        primary.decide(catalog)
+        if all(record["run_id"] == run_id or record["state"] != "running" for record in catalog.runs()):
+            primary.clean(catalog)
+        decided = primary.read(catalog.url)
         infos = _settled(catalog)
         groups = plan(infos, target_bytes)
         total, done = sum(len({m.path for m in group}) for group in groups), 0
         for group in groups:
-            done += _merge_group(catalog, run_id, group, memory)
+            done += _merge_group(catalog, run_id, group, memory, decided)
             if progress is not None:
                 progress(done, total)
     except BaseException:
         catalog.finish_run(run_id, {"state": "interrupted"})
         raise
     after = catalog.current(reconcile=True)
-    catalog.finish_run(run_id, {"files_merged": done})
+    catalog.finish_run(run_id, {"files_merged": done, primary.FOLDER: primary.decide(catalog)})
     paths = set(after["path"].to_pylist())
     size = sum(parts.size_of(storage.join(catalog.url, path)) for path in paths)
     rows = sum(after["rows"].to_pylist())
@@ -135,14 +139,20 @@ def _begin(catalog: Catalog) -> str:
     return catalog.start_run({"kind": "compact"})
 
 
-def _merge_group(catalog: Catalog, run_id: str, group: list[PartInfo], memory: str) -> int:
-    """Merge one group, whose files are checked first: they are the only copy; returns the files that went."""
+def _merge_group(
+    catalog: Catalog, run_id: str, group: list[PartInfo], memory: str, decided: primary.State | None
+) -> int:
+    """Merge one group, whose files are checked first: they are the only copy; returns the files that went.
+
+    Where detections of overlapping images were matched, `primary` is written as it was decided.
+    """
     by_path: dict[str, list[PartInfo]] = {}
     for member in group:
         by_path.setdefault(member.path, []).append(member)
     for path, members in sorted(by_path.items()):
         check_file(catalog, path, members)
-    merged = merge(catalog.url, catalog.schema, group, memory=memory)
+    options = {} if decided is None or decided.rule != primary.MATCHED else {"source": decided.source}
+    merged = merge(catalog.url, catalog.schema, group, memory=memory, **options)
     catalog.commit_manifest(run_id, merged.members, time_ns=catalog.later())
     catalog.drop_parts(merged.replaces)
     return len(merged.replaces)

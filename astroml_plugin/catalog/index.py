@@ -15,7 +15,7 @@ from astroml_plugin.core.errors import CorruptError, InputError
 INDEX = "index.json"
 FORMAT = 1
 MANIFEST = "manifest"
-_KEPT = ("run_id", "kind", "state", "source", "versions")
+_KEPT = ("run_id", "kind", "state", "source", "versions", "primary")
 _REMEDY = "run `astroml-plugin compact CATALOG` where the catalog is stored"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from astroml_plugin.catalog import sql
+from astroml_plugin.catalog import exposures, sql
 from astroml_plugin.catalog.export.headers import TEXT_LENGTH, reader_metadata
 from astroml_plugin.catalog.parts import (
     COMPACT,
@@ -35,7 +35,18 @@ UNIT = "_unit"
 """Extra last column of a merged file: the unit of each row, so that one unit can be taken out again."""
 
 
-def merge(url: str, schema: pa.Schema, members: Sequence[PartInfo], *, memory: str = "1GB") -> MergedFile:
+Source = Callable[[str, str], str]
+"""Makes SQL of rows from SQL of rows as they stand in parts and from DuckDB's name of the catalog's folder."""
+
+
+def merge(
+    url: str,
+    schema: pa.Schema,
+    members: Sequence[PartInfo],
+    *,
+    memory: str = "1GB",
+    source: Source = lambda scanned, folder: scanned,
+) -> MergedFile:
     """Write one file with the rows of `members` (each from the file its `path` names), in HEALPix order.
 
     Memory is bounded by `memory`: the sort spills to a temporary folder. Nothing is deleted.
@@ -53,8 +64,8 @@ def merge(url: str, schema: pa.Schema, members: Sequence[PartInfo], *, memory: s
         publishing(storage.join(url, path)) as target,
         sql.connect(memory_limit=memory, temp_directory=spill) as connection,
     ):
-        batches = _sorted_batches(connection, url, schema, members)
-        rows = _write_sorted(batches, described, target, merged_metadata(merged))
+        batches = _sorted_batches(connection, url, schema, members, source)
+        rows = _write_sorted(batches, described, target, {**merged_metadata(merged), **_exposures(url, members)})
         if rows != expected:
             raise CorruptError(f"merged {rows} rows of {expected}: the parts changed meanwhile, run compact again")
     return merged
@@ -65,8 +76,15 @@ def merged_path(members: Sequence[PartInfo]) -> str:
     return f"{COMPACT}/{storage.digest(sorted((m.unit, m.digest) for m in members))[:24]}.parquet"
 
 
+def _exposures(url: str, members: Sequence[PartInfo]) -> dict[str, str]:
+    """Metadata of what the images of the members are worth."""
+    by_path = {path: exposures.read(url, path) for path in sorted({member.path for member in members})}
+    known = {member.unit: told for member in members if (told := by_path[member.path].get(member.unit)) is not None}
+    return exposures.packed(known)
+
+
 def _sorted_batches(
-    connection: duckdb.DuckDBPyConnection, url: str, schema: pa.Schema, members: Sequence[PartInfo]
+    connection: duckdb.DuckDBPyConnection, url: str, schema: pa.Schema, members: Sequence[PartInfo], source: Source
 ) -> Iterator[pa.RecordBatch]:
     """All rows of the members with their unit, sorted as parts are."""
     folder = sql.root(connection, url)
@@ -78,10 +96,10 @@ def _sorted_batches(
     plain, merged = [f for f in files if not is_merged(f)], [f for f in files if is_merged(f)]
     own_path = f"substr(r.filename, {len(folder) + 2}) = m.file"
     if plain:
-        scanned = sql.scan([f"{folder}/{path}" for path in plain], file_name=True)
+        scanned = source(sql.scan([f"{folder}/{path}" for path in plain], file_name=True), folder)
         groups.append(f"SELECT {columns}, m.unit AS {UNIT} FROM {scanned} r JOIN members m ON {own_path}")  # noqa: S608
     if merged:
-        scanned = sql.scan([f"{folder}/{path}" for path in merged], file_name=True)
+        scanned = source(sql.scan([f"{folder}/{path}" for path in merged], file_name=True), folder)
         matches = f"r.{UNIT} = m.unit AND {own_path}"
         groups.append(f"SELECT {columns}, r.{UNIT} AS {UNIT} FROM {scanned} r JOIN members m ON {matches}")  # noqa: S608
     order = ", ".join(f"{sql.name(name)} ASC NULLS LAST" for name in SORT_COLUMNS)

@@ -9,7 +9,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,16 @@ def _degrees(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy())
 
 
-def encode_part(declared: pa.Schema, table: pa.Table, unit: str, digest: str) -> tuple[PartInfo, bytes]:
+def encode_part(
+    declared: pa.Schema, table: pa.Table, unit: str, digest: str, told: Mapping[str, str] | None = None
+) -> tuple[PartInfo, bytes]:
     """The sorted, verified rows of one unit as Parquet bytes, and their manifest row.
+
+    Args:
+        declared: the catalog's schema.
+        table: the rows, in any order.
+        unit, digest: as in `PartInfo`.
+        told: more key-value metadata for the footer.
 
     Raises:
         ValueError: the table is not what the schema declares; the column is named.
@@ -131,7 +139,7 @@ def encode_part(declared: pa.Schema, table: pa.Table, unit: str, digest: str) ->
         **{"unit": unit, "digest": digest, "rows": ordered.num_rows, "healpix_min": low, "healpix_max": high},
         **{"nulls": nulls, "ra": ra, "dec": dec, "radius": radius},
     }
-    metadata = {**reader_metadata(declared, text_lengths(ordered)), formats.PART: json.dumps(footer)}
+    metadata = {**reader_metadata(declared, text_lengths(ordered)), formats.PART: json.dumps(footer), **(told or {})}
     described = with_metadata(ordered.schema, metadata)
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, described, compression="zstd", write_page_checksum=True) as writer:
@@ -180,7 +188,7 @@ def open_parquet(url: str, *, check: bool = False) -> pq.ParquetFile:
     return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=check)
 
 
-def _footer(catalog: str, path: str) -> tuple[dict[bytes, bytes], int]:
+def key_values(catalog: str, path: str) -> tuple[dict[bytes, bytes], int]:
     """Key-value metadata and size in bytes of one file."""
     url = storage.join(catalog, path)
     remedy = "it is no whole Parquet file, delete it and run again"
@@ -228,7 +236,7 @@ def size_of(url: str) -> int:
 
 def read_part_info(catalog: str, path: str) -> PartInfo:
     """The manifest row of a part, from its footer."""
-    metadata, size = _footer(catalog, path)
+    metadata, size = key_values(catalog, path)
     if formats.PART.encode() not in metadata:
         raise CorruptError(f"{path} has no footer of this package: delete it and run again")
     with foreign.refusing(f"the footer of {path}", "delete it and run again", CorruptError):
@@ -246,7 +254,7 @@ def merged_metadata(merged: MergedFile) -> dict[str, str]:
 
 def read_merged(catalog: str, path: str) -> MergedFile:
     """Read the footer of a merged file."""
-    metadata, _ = _footer(catalog, path)
+    metadata, _ = key_values(catalog, path)
     packed = metadata.get(formats.PART_MEMBERS.encode())
     if packed is None:
         raise CorruptError(f"{path} has no list of its units: it was not written by this package")

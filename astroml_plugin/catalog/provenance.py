@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from astroml_plugin.catalog import runs
@@ -12,18 +12,20 @@ from astroml_plugin.core.flags import FLAG_MEANINGS, OBJECT_FLAGS
 from astroml_plugin.core.version import DISTRIBUTION, version
 
 
-def provenance(catalog: Catalog, **asked: Any) -> dict[str, Any]:
+def provenance(catalog: Catalog, records: Sequence[Mapping[str, Any]] | None = None, **asked: Any) -> dict[str, Any]:
     """Origin of rows that were read from a catalog.
 
     Args:
         catalog: the catalog.
+        records: its run records, where they are read already.
         asked: what was asked for: `sql`, `cone`, `made_by`, …; None is left out.
 
     Returns:
         creator (package and version), date (UTC), catalog, source, source_id, runs (run ids), run_versions, bundles
         (name: SHA-256), flags (name: bit and meaning), then `asked`.
     """
-    records = [record for record in catalog.runs() if record.get("kind", "infer") == "infer"]
+    records = catalog.runs() if records is None else records
+    records = [record for record in records if record.get("kind", "infer") == "infer"]
     identity = catalog.identity
     bundles = identity.get("bundles")
     sources = list(dict.fromkeys(str(record["source"]) for record in records if record.get("source")))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.table import QTable
 
-from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, lineage, sql
+from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, lineage, primary, sql
 from astroml_plugin.catalog.cones import Cone, checked_cone, cone_ranges, cone_sql
 from astroml_plugin.catalog.export.columns import settled
 from astroml_plugin.catalog.export.facts import metadata
@@ -157,6 +158,10 @@ def _answer(
 ) -> QueryResult:
     current, lost = catalog.current_and_lost(reconcile=reconcile)
     lost.refuse()
+    records = catalog.runs()
+    decided = primary.read(catalog.url, records)
+    if decided is not None and not decided.is_of(current):
+        warnings.warn(f"{storage.redact(catalog.url)}: {primary.UNDECIDED}", stacklevel=3)
     paths = files_to_read(current, cone, units)
     if storage.is_local(catalog.url):
         for path in paths:
@@ -170,12 +175,12 @@ def _answer(
         origins = lineage.sources(database, text, catalog.schema)
         for name, table in tables.items():
             database.register(name, table)
-        _create_views(database, catalog, paths, _view_where(cone, units), text)
+        _create_views(database, catalog, paths, decided, cone, units, text)
         asked = statement or f"SELECT * FROM catalog {_order(cone)}"  # noqa: S608
         if limit is not None:
             asked = f"SELECT * FROM (\n{asked}\n) LIMIT {int(limit)}"  # noqa: S608
         reader = _checked(database.sql(asked)).to_arrow_reader(_BATCH)
-        told = provenance(catalog, sql=text, cone=None if cone is None else list(cone), limit=limit)
+        told = provenance(catalog, records, sql=text, cone=None if cone is None else list(cone), limit=limit)
         schema = _described(reader.schema, origins).with_metadata(metadata(told))
         batches = _typed(reader, schema)
         if to is None:
@@ -262,13 +267,16 @@ def _create_views(
     database: duckdb.DuckDBPyConnection,
     catalog: Catalog,
     paths: list[str],
-    where: str,
+    decided: primary.State | None,
+    cone: Cone | None,
+    units: Collection[str] | None,
     text: str | None,
 ) -> None:
     folder = sql.root(database, catalog.url)
-    columns = sql.typed_names(catalog.schema)
+    columns, where = sql.typed_names(catalog.schema), _view_where(cone, units)
     if paths:
         scanned = sql.scan([f"{folder}/{path}" for path in paths])
+        scanned = scanned if decided is None else decided.source(scanned, folder, cone)
         database.execute(f"CREATE VIEW catalog AS SELECT {columns} FROM {scanned} {where}")  # noqa: S608
     else:
         database.register("catalog", catalog.schema.empty_table())
@@ -280,7 +288,8 @@ def _create_views(
         database.execute(f"CREATE VIEW unplaced AS SELECT * FROM {scanned}")  # noqa: S608
     else:
         database.register("unplaced", catalog.unplaced())
-    sql.lock(database, f"{folder}/parts", [f"{folder}/{unplaced}"])
+    known = [] if decided is None else decided.files(cone)
+    sql.lock(database, f"{folder}/parts", [f"{folder}/{name}" for name in (unplaced, *known)])
 
 
 def _described(schema: pa.Schema, origins: list[pa.Field | None]) -> pa.Schema:

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin.catalog import beside, index, loss, manifest, parts, runs
+from astroml_plugin.catalog import beside, exposures, index, loss, manifest, parts, runs
 from astroml_plugin.catalog.beside import FAILURES, FAILURES_SCHEMA, UNPLACED, UNPLACED_SCHEMA
 from astroml_plugin.catalog.declared import SCHEMA, declaration, read_schema
+from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.catalog.index import MANIFEST
 from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
 from astroml_plugin.catalog.schema import columns_of
@@ -77,18 +78,21 @@ class Catalog:
 
     # Parts
 
-    def encode_part(self, table: pa.Table, unit: str, digest: str) -> tuple[PartInfo, bytes]:
+    def encode_part(
+        self, table: pa.Table, unit: str, digest: str, exposure: Exposure | None = None
+    ) -> tuple[PartInfo, bytes]:
         """Verified, sorted rows as Parquet bytes; `_healpix_29` is computed when absent. Nothing is written."""
-        return parts.encode_part(self.schema, table, unit, digest)
+        told = exposures.packed({} if exposure is None else {unit: exposure})
+        return parts.encode_part(self.schema, table, unit, digest, told)
 
     def put_part(self, info: PartInfo, data: bytes) -> PartInfo:
         """Write encoded bytes at their name, atomically."""
         storage.write_atomic(storage.join(self.url, info.path), data)
         return info
 
-    def write_part(self, unit: str, digest: str, table: pa.Table) -> PartInfo:
+    def write_part(self, unit: str, digest: str, table: pa.Table, exposure: Exposure | None = None) -> PartInfo:
         """Encode and write one unit's rows (none is fine: the unit is done)."""
-        return self.put_part(*self.encode_part(table, unit, digest))
+        return self.put_part(*self.encode_part(table, unit, digest, exposure))
 
     def listed(self) -> dict[str, set[str]]:
         """Unit -> digests that are done, from one listing and the footers of compacted files."""

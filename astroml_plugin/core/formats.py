@@ -17,6 +17,9 @@ CATALOG_VERSION = "astroml_plugin.version"
 PART = "astroml_plugin.part"
 """Parquet footer key: the part's row of the manifest, as JSON."""
 
+PART_EXPOSURES = "astroml_plugin.exposures"
+"""Parquet footer key of a part or merged file: what the image of each unit is worth, packed."""
+
 PART_MEMBERS = "astroml_plugin.members"
 """Parquet footer key of a merged file: names of the parts within, packed."""
 

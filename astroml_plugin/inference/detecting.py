@@ -12,9 +12,11 @@ from torch import Tensor
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog import Column
+from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.catalog.objects.detected import object_ids
 from astroml_plugin.catalog.schema import arrow_type
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.inference.exposure import of_field, of_tile
 from astroml_plugin.inference.forward import arrow, map_batches
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
@@ -49,6 +51,8 @@ class OwnedDetections:
     """(n,) int32: the task's flags and the engine's."""
     labels: np.ndarray
     """(y, x) uint32 over the tile's outer box: 0 background, else `label_id`."""
+    exposure: Exposure
+    """Depth and sharpness of the tile's image."""
 
 
 def detect(
@@ -73,7 +77,8 @@ def detect(
     def search() -> tuple[TileWork, OwnedDetections]:
         with meter.stage("detect"):
             detections = _nothing(task, bounds) if mapped is None else checked(task.detect(*mapped), task)
-            return owned(work, task, detections, bounds)
+            detected, kept = owned(work, task, detections, bounds)
+            return detected, kept if mapped is None else replace(kept, exposure=of_field(work.info, mapped[1]))
 
     return on_forward_thread("cpu", search)
 
@@ -176,7 +181,7 @@ def owned(work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -
     x, y = x + bounds.x0, y + bounds.y0
     ra, dec, jacobian = on_sky(info, wcs, x, y)
     common = {"object_id": ids[mine], "image": info.image, "tile": info.name, "x": x, "y": y, "ra": ra, "dec": dec}
-    common |= {"primary": work.overlaps.primary(info, x, y, ra, dec)}
+    common |= {"primary": np.ones(len(mine), bool)}  # until the run ends and overlapping images are compared
     rows = Rows(common, _repeated(ids[mine]))
     columns = {c.name: _column(c, found.columns[c.name], mine, ids) for c in task.columns()}
     numbers = np.arange(1, len(mine) + 1, dtype=np.int32)
@@ -185,7 +190,7 @@ def owned(work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -
     labels = np.zeros((info.outer.height, info.outer.width), np.uint32)
     labels[_inside(info, bounds)] = new[found.labels]
     detected = replace(work, rows=rows, jacobian=jacobian, detected=True)
-    return detected, OwnedDetections(columns, pa.array(numbers), flags[mine], labels)
+    return detected, OwnedDetections(columns, pa.array(numbers), flags[mine], labels, of_tile(info))
 
 
 def _column(column: Column, values: np.ndarray, mine: np.ndarray, ids: np.ndarray) -> pa.Array:

@@ -32,8 +32,8 @@ class Job:
     run: str = ""
     """The run's id: stores opened for another run are not reused."""
     objects: str | None = None
-    """Survey: folder of the objects bucketed by unit; where they are detected, table of the images that overlap, None
-    when none do. Stamps: table of repeated ids, None when there are none."""
+    """Survey: folder of the objects bucketed by unit; None where they are detected. Stamps: table of repeated ids, None
+    when there are none."""
     bands: tuple[str, ...] = ()
     """Bands of a Survey that are read: those that some bundle looks at."""
     stamp_size: int = 0

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.inference.detecting import COMMON, LABEL, OwnedDetections, detect
+from astroml_plugin.inference.exposure import of_tile
 from astroml_plugin.inference.forward import apply
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
@@ -30,6 +32,8 @@ class Measured:
     """One row per object: the catalog's columns but those that the catalog adds itself."""
     labels: np.ndarray | None = None
     """(y, x) uint32 label map over the tile's outer box; None where objects were given."""
+    exposure: Exposure | None = None
+    """The image that the unit is a tile of; None of stamps."""
 
 
 def measure(work: TileWork | BlockWork, models: Sequence[RunModel], meter: Meter | None = None) -> Measured:
@@ -52,7 +56,10 @@ def measure(work: TileWork | BlockWork, models: Sequence[RunModel], meter: Meter
         if finder is not None and isinstance(work, TileWork):
             work, detections = detect(work, finder, upload.pixels, on_device_thread, meter)
         columns = on_device_thread(lambda: _columns(work, models, detections, upload, meter))
-    return Measured(_table(work.rows, columns), None if detections is None else detections.labels)
+    table = _table(work.rows, columns)
+    if detections is not None:
+        return Measured(table, detections.labels, detections.exposure)
+    return Measured(table, exposure=of_tile(work.info) if isinstance(work, TileWork) else None)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class BroughtObjects:
     """Objects that no unit owns."""
     changed_tables: tuple[str, ...] = ()
     """Sentences about tables that have changed."""
+    overlaps: bool = False
+    """Whether objects have rows on several images, or may have."""
 
 
 def bring_objects(
@@ -49,7 +51,8 @@ def bring_objects(
     given.write_record(folder, now)
     unplaced = buckets.unplaced()
     catalog.write_unplaced(unplaced)
-    return BroughtObjects(buckets.url, unplaced.num_rows, tuple(given.changes(known, now)))
+    several = buckets.placed > buckets.rows - buckets.unplaced_rows
+    return BroughtObjects(buckets.url, unplaced.num_rows, tuple(given.changes(known, now)), several)
 
 
 def _settings(objects: ObjectTable) -> ObjectSettings:

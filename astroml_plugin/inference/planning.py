@@ -13,7 +13,6 @@ import pyarrow as pa
 from astroml_plugin.catalog import Column
 from astroml_plugin.catalog import schema as catalog_schema
 from astroml_plugin.catalog.objects import ObjectBuckets
-from astroml_plugin.catalog.objects.detected import Overlaps
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import source_side
@@ -215,10 +214,9 @@ def _tiles(job: Job, survey: Survey, identity_digest: str) -> Iterator[Unit]:
 
 
 def _fields(job: Job, survey: Survey, identity_digest: str) -> Iterator[Unit]:
-    """Tiles whose objects are yet to be found; which of them are primary depends on the images that overlap."""
-    overlaps = Overlaps.open(job.objects).digests
+    """Tiles whose objects are yet to be found; which of them are primary is decided when the run ends."""
     for info in survey.iter_tiles():
-        digest = storage.digest(identity_digest, info.checksum, overlaps.get(info.image, ""))[:24]
+        digest = storage.digest(identity_digest, info.checksum, "")[:24]
         yield Unit(job, info.name, info.index, digest, None, info.bytes, info)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from astroml_plugin import __version__
-from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog import Catalog, primary
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.objects import read_chunks
-from astroml_plugin.catalog.objects.detected import Overlaps
 from astroml_plugin.catalog.objects.in_memory import arrow_of, file_of
+from astroml_plugin.catalog.objects.placing import Placer
 from astroml_plugin.compute.cluster import IO_LANES, cores
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import and_more
@@ -162,6 +162,7 @@ class Prepared:
             "bytes": dict(done.bytes),
             "centres": offsets,
             "shard": list(shard) if shard else None,
+            primary.FOLDER: primary.decide(self.catalog),
         }
         self.catalog.finish_run(self.job.run, record)
         return result
@@ -276,6 +277,8 @@ def prepare(
     own = identity(job, checked.source)
     catalog = _create(job.catalog, declared_schema(checked.bundles, job), own)
     brought = _bring_objects(checked, catalog, objects_progress)
+    if brought.overlaps:
+        primary.begin(catalog.url, primary.MATCHED if job.detecting else primary.GIVEN)
     maps = None
     if job.detecting and job.execution.label_maps and isinstance(checked.source, Survey):
         maps = LabelMaps.create(job.catalog, checked.source)
@@ -301,7 +304,7 @@ def _bring_objects(run: CheckedRun, catalog: Catalog, progress: ObjectsProgress 
     if isinstance(source, Stamps):
         return BroughtObjects(find_repeated_ids(source, folder))
     if run.job.detecting:
-        return BroughtObjects(Overlaps.build(source, folder).url)
+        return BroughtObjects(None, overlaps=any(True for _ in Placer(source).overlapping()))
     return bring_objects(run.objects, source, catalog, progress)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog.objects import ObjectBuckets
-from astroml_plugin.catalog.objects.detected import Overlaps
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.cutouts import Cutouts
@@ -69,8 +68,6 @@ class TileWork:
     pixel_scale: float | None
     detected: bool = False
     """Whether the objects are owned by their peaks: their stamps may leave the tile."""
-    overlaps: Overlaps = field(default_factory=lambda: Overlaps(None))
-    """Images that overlap the tile's: they decide which row of a detected object is primary."""
 
     def __len__(self) -> int:
         return len(self.jacobian)
@@ -251,8 +248,7 @@ def read_field(unit: Unit) -> TileWork:
     """A tile whose objects are yet to be found."""
     if unit.tile is None:
         raise AstromlError(f"unit {unit.name} has no tile")
-    work = _work(unit, unit.tile.wcs(), Rows({}, np.zeros(0, bool)), np.zeros((0, 2, 2)), pixels=True)
-    return replace(work, overlaps=opened(Overlaps, unit.job.objects, unit.job.run))
+    return _work(unit, unit.tile.wcs(), Rows({}, np.zeros(0, bool)), np.zeros((0, 2, 2)), pixels=True)
 
 
 def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixels: bool) -> TileWork:

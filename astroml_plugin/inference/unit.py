@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog, PartInfo
+from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.inference.budget import budget
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
@@ -30,7 +31,7 @@ def run_unit(unit: Unit) -> UnitResult:
     with budget(job.execution.memory).holding(unit.nbytes):
         measured = read_and_measure(unit, models, meter)
     catalog: Catalog = opened(Catalog, job.catalog, job.run)
-    part, data = encode(measured.table, unit, catalog, meter)
+    part, data = encode(measured.table, unit, catalog, meter, measured.exposure)
     maps: LabelMaps | None = None
     if job.execution.label_maps and measured.labels is not None:
         maps = opened(LabelMaps, job.catalog, job.run)
@@ -48,10 +49,12 @@ def read_and_measure(unit: Unit, models: Sequence[RunModel], meter: Meter) -> Me
     return measure(work, models, meter)
 
 
-def encode(table: pa.Table, unit: Unit, catalog: Catalog, meter: Meter) -> tuple[PartInfo, bytes]:
+def encode(
+    table: pa.Table, unit: Unit, catalog: Catalog, meter: Meter, exposure: Exposure | None = None
+) -> tuple[PartInfo, bytes]:
     """The unit's part of the catalog: its manifest row, and its Parquet file as bytes."""
     with meter.stage("encode"):
-        part, data = catalog.encode_part(table, unit.name, unit.digest)
+        part, data = catalog.encode_part(table, unit.name, unit.digest, exposure)
     meter.add("encode", count=table.nbytes)
     return part, data
 

@@ -348,6 +348,11 @@ def _axes(ra: F64, dec: F64) -> tuple[F64, F64]:
     return west, north
 
 
+def edge_distance(height: ArrayLike, width: ArrayLike, x: F64, y: F64) -> F64:
+    """Pixels from each position to the nearest edge of its image."""
+    return np.asarray(np.minimum.reduce([x + 0.5, np.asarray(width) - 0.5 - x, y + 0.5, np.asarray(height) - 0.5 - y]))
+
+
 def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> F64:
     """Angle between positions in degrees, exact at small and large angles."""
     values: F64 = np.degrees(angular_separation(*(np.radians(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))))

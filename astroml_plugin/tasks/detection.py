@@ -52,6 +52,12 @@ class Field:
         assert self.psf is not None
         return np.array([[psf_fwhm(cell) for cell in row] for row in self.psf.mean(0)])
 
+    @property
+    def median_psf_fwhm(self) -> float:
+        """FWHM in pixels of the PSF, the median over the field; NaN where it is not known."""
+        known = [] if self.psf is None else self._psf_fwhm[np.isfinite(self._psf_fwhm)]
+        return float(np.median(known)) if len(known) else float("nan")
+
     def psf_fwhm_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(n,) FWHM in pixels of the PSF, mean of the bands, at places of the field; NaN where it is not known."""
         if self.psf is None:

@@ -14,7 +14,7 @@ from astropy_healpix import neighbours
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Bool
-from astroml_plugin.sky.wcs import HEALPIX_ORDER, Wcs, healpix29, separation, unit_vectors
+from astroml_plugin.sky.wcs import HEALPIX_ORDER, Wcs, edge_distance, healpix29, separation, unit_vectors
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import ParentImage
 
@@ -173,11 +173,6 @@ class Placer:
             known = pc.is_in(left["image"], value_set=pa.array(self._number, pa.string()))
             reason[~np.asarray(known.to_numpy()) & finite] = NO_IMAGE
         return left.append_column("reason", pa.array(reason, pa.string()))
-
-
-def edge_distance(height: Any, width: Any, x: F64, y: F64) -> F64:
-    """Pixels from each position to the nearest edge of its image."""
-    return np.asarray(np.minimum.reduce([x + 0.5, width - 0.5 - x, y + 0.5, height - 0.5 - y]))
 
 
 def _outline(height: int, width: int) -> tuple[F64, F64]:

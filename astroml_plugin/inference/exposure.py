@@ -1,0 +1,66 @@
+"""Depth and sharpness of a tile's image, for the choice between images that overlap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from astroml_plugin.catalog.exposures import Exposure
+from astroml_plugin.cutouts.calibration import NANOJANSKY, known
+from astroml_plugin.sources.quality import fine_noise
+from astroml_plugin.sources.tile_table import TileInfo
+from astroml_plugin.tasks.detection import Field
+
+USUAL_FWHM = 4.0
+"""Pixels taken for the PSF where the image has none: half of it is the match radius."""
+
+_SIGNIFICANCE = 5.0
+_FWHM_OF_SIGMA = 2.3548
+_LOOKED_AT = 2**18
+
+
+def of_tile(info: TileInfo) -> Exposure:
+    """What a tile tells of its image without its pixels: name and shape."""
+    return Exposure(info.image, *info.image_shape)
+
+
+def of_field(info: TileInfo, field: Field) -> Exposure:
+    """What the pixels of a tile, in the bands that objects are found in, tell of its image.
+
+    The depth is that of a point source of 5 sigma, measured with the PSF as weight, in all bands with a zero point
+    together (inverse variances added, as for a flat spectrum). The noise is the median variance, or that of
+    neighbouring pixels where there is no variance.
+    """
+    fwhm = field.median_psf_fwhm
+    has_psf = bool(np.isfinite(fwhm))
+    width = fwhm if has_psf else USUAL_FWHM
+    weight = sum(1 / variance for variance in _variances(field) if variance > 0)
+    depth = None
+    if weight > 0:
+        spread = np.sqrt(4 * np.pi) * width / _FWHM_OF_SIGMA  # pixels that a source's noise is of, square root
+        depth = float(NANOJANSKY - 2.5 * np.log10(_SIGNIFICANCE * spread / np.sqrt(weight)))
+    arcsec = None if field.pixel_scale is None else float(width * field.pixel_scale)
+    return replace(of_tile(info), depth=depth, fwhm=arcsec, has_psf=has_psf)
+
+
+def _variances(field: Field) -> list[float]:
+    """Variance in nJy² of a pixel in each band with a zero point; bands without a usable pixel are not there."""
+    found = []
+    for band, zero_point in enumerate(known(field.zero_points, len(field.bands)).tolist()):
+        variance = _variance(field, band)
+        if np.isfinite(zero_point) and np.isfinite(variance):
+            found.append(variance * 10 ** (0.8 * (NANOJANSKY - zero_point)))
+    return found
+
+
+def _variance(field: Field, band: int) -> float:
+    """Variance of a usual pixel in the field's unit; NaN without usable pixels."""
+    usable = None if field.bits is None else field.bits[band] == 0
+    if field.variance is None:
+        image = field.image[band]
+        return fine_noise(image if usable is None else np.where(usable, image, np.nan)) ** 2
+    step = max(1, int(np.sqrt(field.variance[band].size / _LOOKED_AT)))
+    sample = field.variance[band][::step, ::step]
+    sample = sample[(sample > 0) & np.isfinite(sample) & (True if usable is None else usable[::step, ::step])]
+    return float(np.median(sample)) if len(sample) else float("nan")
