@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from scipy.spatial import cKDTree
 
 from astroml_plugin.catalog import Catalog, Column, primary, schema
 from astroml_plugin.catalog.exposures import Exposure
@@ -69,23 +70,27 @@ class Image:
 
 
 def sky(count: int = 300, ra: float = 150.0, dec: float = 2.0, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Positions (degrees) and magnitudes (22 to 26) of sources within 50 arcsec of a place."""
+    """Positions (degrees) and magnitudes (22 to 26) of sources about a place, 0.4 arcsec apart or more."""
     rng = np.random.default_rng(seed)
     wcs = Wcs.from_header(universe.header(SIDE, SIDE, ra, dec))
     x, y = rng.uniform(-50, SIDE + 50, (2, count))
+    close = cKDTree(np.stack([x, y], 1)).query_pairs(0.4 / universe.SCALE, output_type="ndarray")
+    x, y = np.delete(x, close[:, 1]), np.delete(y, close[:, 1])
     there_ra, there_dec = wcs.to_sky(x, y)
-    return np.asarray(there_ra) % 360, there_dec, rng.uniform(22, 26, count)
+    return np.asarray(there_ra) % 360, there_dec, rng.uniform(22, 26, len(x))
 
 
-def write(catalog: Catalog, image: Image, stars: Sequence[np.ndarray], digest: str = "a" * 16, half: int = 0) -> None:
-    """One run that adds a tile with the sources of an image (of its left or right half: 1, 2), and decides."""
-    unit = f"{image.name}_r0_c{half}"
-    rows = image.rows(*stars, unit)
-    if half:
-        rows = rows.filter((np.asarray(rows["x"]) < SIDE / 2) == (half == 1))
-    told = Exposure(image.name, SIDE, SIDE, image.depth, image.fwhm, True)
-    run = catalog.start_run({"kind": "infer"})
-    catalog.commit_manifest(run, [catalog.write_part(unit, digest, rows, told)])
+def write(catalog: Catalog, stars: Sequence[np.ndarray], *images: Image, digest: str = "a" * 16, half: int = 0) -> None:
+    """One run that adds a tile with the sources of each image (of its left or right half: 1, 2), and decides."""
+    run, infos = catalog.start_run({"kind": "infer"}), []
+    for image in images:
+        unit = f"{image.name}_r0_c{half}"
+        rows = image.rows(*stars, unit)
+        if half:
+            rows = rows.filter((np.asarray(rows["x"]) < SIDE / 2) == (half == 1))
+        told = Exposure(image.name, SIDE, SIDE, image.depth, image.fwhm, True)
+        infos.append(catalog.write_part(unit, digest, rows, told))
+    catalog.commit_manifest(run, infos)
     catalog.finish_run(run, {primary.FOLDER: primary.decide(catalog)})
 
 
@@ -93,8 +98,7 @@ def catalog_of(folder: Path | str, images: Sequence[Image], stars: Sequence[np.n
     """A finished catalog of images that overlap."""
     made = Catalog.create(str(folder), schema(COLUMNS), {"source": "s", "bundle": "b"})
     primary.begin(made.url, primary.MATCHED)
-    for image in images:
-        write(made, image, stars)
+    write(made, stars, *images)
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.sources.survey import Survey
 from tests import universe
 from workflows.compact import compact
@@ -148,6 +149,35 @@ def test_overlapping_images_keep_every_row_and_one_primary(sky: Path, tmp_path: 
     assert int(pc.sum(table["primary"]).as_py()) == 200
     keys = set(zip(table["object_id"].to_pylist(), table["image"].to_pylist()))
     assert len(keys) == table.num_rows
+
+
+def test_an_image_without_pixels_there_does_not_count(sky: Path, tmp_path: Path, client: object) -> None:
+    def holed(image: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> None:
+        image[:, 120:220, 100:300] = np.nan
+        mask[:, 120:220, 100:300] = int(MaskBit.NO_DATA)
+
+    whole, source = str(tmp_path / "whole.zarr"), str(tmp_path / "two.zarr")
+    for url, change in ((whole, None), (source, holed)):
+        universe.make_survey(url, change=change)
+        universe.make_survey(url, name="second", dec=2.0 + 60 * universe.SCALE / 3600, seed=4)
+        run(sky, tmp_path / Path(url).stem, client, source=url)
+    table, before = rows(tmp_path / "two"), rows(tmp_path / "whole")
+    assert int(pc.sum(table["primary"]).as_py()) == 200
+    others = Counter(table["object_id"].to_pylist())
+    blank = table.filter(pc.is_null(table["p_star"]))
+    lost = blank.filter(pc.and_(blank["primary"], [others[one] > 1 for one in blank["object_id"].to_pylist()]))
+    assert blank.num_rows > 20
+    assert lost.num_rows == 0
+    moved = table.filter(pc.xor(table["primary"], before["primary"]))
+    assert moved.num_rows > 20
+    second = moved.filter(pc.equal(moved["image"], "second"))
+    assert pc.all(second["primary"]).as_py()
+    assert not pc.any(pc.is_null(second["p_star"])).as_py()
+    record = Catalog.open(str(tmp_path / "two")).runs()[-1]["primary"]
+    assert record["objects_moved"] == second.num_rows
+    compact(str(tmp_path / "two"))
+    assert_same(rows(tmp_path / "two"), table)
+    assert verify(str(tmp_path / "two")).is_whole
 
 
 def test_added_tiles_extend_a_catalog(sky: Path, tmp_path: Path, client: object) -> None:

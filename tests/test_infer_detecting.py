@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from astroml_plugin.catalog import Catalog, exposures, primary
 from astroml_plugin.catalog.overlay import read_labels
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sky.wcs import separation
 from tests import spotter, universe
 from tests.detection import TILINGS, assert_same, rows, rows_of, run
+from tests.overlaps import painted
 from tests.test_faults import COMMAND, parts, wait_for
 from workflows.cli import main
 from workflows.infer import dry_run, plan, run_unit
@@ -109,27 +111,45 @@ def test_a_dry_run_says_that_objects_are_yet_to_be_found(spotted: Path, capsys: 
     assert "when spots has found them" in capsys.readouterr().out
 
 
-def test_overlapping_images_show_each_place_once_as_primary(spotted: Path, tmp_path: Path, client: object) -> None:
-    source, out = str(tmp_path / "two.zarr"), tmp_path / "catalog"
-    universe.make_survey(source)
+def test_overlapping_images_show_each_source_once_as_primary(spotted: Path, tmp_path: Path, client: object) -> None:
+    source, out, up = str(tmp_path / "two.zarr"), tmp_path / "catalog", 2.0 + 60 * universe.SCALE / 3600
+    universe.make_survey(source, name="z_deep", change=painted(150.0, 2.0, 0.5))
     run(spotted, out, client, source=source)
     assert pc.all(rows(out)["primary"]).as_py()
-    universe.make_survey(source, name="second", dec=2.0 + 60 * universe.SCALE / 3600)
-    run(spotted, out, client, source=source)
-    run(spotted, tmp_path / "fresh", client, source=source)
+    assert not (out / primary.INDEX).exists()
+    universe.make_survey(source, name="shallow", dec=up, change=painted(150.0, up, 12.0, offset=0.5, seed=2))
+    extended = run(spotted, out, client, source=source)
+    assert extended.units_skipped == extended.units_done
+    for shard in ((1, 2), (2, 2)):
+        run(spotted, tmp_path / "fresh", client, source=source, shard=shard)
     table = rows(out)
     assert_same(table, rows(tmp_path / "fresh"))
-    survey = Survey.open(source)
-    images = survey.images()
-    for row in table.to_pylist():
-        edges = {}
-        for name, image in images.items():
-            x, y = image.wcs().to_pixel(row["ra"], row["dec"])
-            if image.tile_of(x, y)[0] >= 0:
-                edges[name] = min(x[0], 399 - x[0], y[0], 299 - y[0])
-        best = max(edges.values())
-        assert row["primary"] == (edges[row["image"]] == best), row
-    assert 0 < pc.sum(table["primary"]).as_py() < table.num_rows
+    others = table.filter(pc.invert(table["primary"]))
+    assert 40 < others.num_rows < table.num_rows / 2
+    assert set(others["image"].to_pylist()) == {"shallow", "z_deep"}  # where the deep one cuts it off
+    for row in others.to_pylist():
+        near = separation(
+            *(table.filter(table["primary"])[name].to_numpy() for name in ("ra", "dec")), row["ra"], row["dec"]
+        )
+        assert near.min() * 3600 < (1.01 if row["flags"] or row["image"] == "shallow" else 0.51)
+    deep = table.filter(pc.and_(pc.equal(table["image"], "z_deep"), pc.equal(table["flags"], 0)))
+    assert pc.all(deep["primary"]).as_py()
+    record = Catalog.open(str(out)).runs()[-1]["primary"]
+    assert record["matched_to_a_better_row"] == others.num_rows
+    assert record["match_radius_arcsec"] == pytest.approx(0.5, abs=0.01)
+    assert (record["rows_of_unknown_depth"], record["rows_without_psf"]) == (0, 0)
+    told = {
+        name: one
+        for path in Catalog.open(str(out)).listing()[0]
+        for name, one in exposures.read(str(out), path).items()
+    }
+    depths = {one.image: one.depth for one in told.values()}
+    assert depths["z_deep"] - depths["shallow"] == pytest.approx(2.5 * np.log10(12 / 0.5), abs=0.01)
+    spread = 5 * 0.5 * np.sqrt(4 * np.pi) * 4.5**0.5  # of a pixel, of a Gaussian PSF whose variance is 4.5 pixels
+    assert depths["z_deep"] == pytest.approx(31.4 - 2.5 * np.log10(spread), abs=0.03)
+    both = [str(spotted / "spots"), str(spotted / "kind")]
+    run(spotted, tmp_path / "both", client, source=source, bundle=both)
+    assert rows(tmp_path / "both")["primary"].equals(table["primary"])
 
 
 def test_without_a_wcs_ids_come_from_pixels(spotted: Path, tmp_path: Path, client: object) -> None:

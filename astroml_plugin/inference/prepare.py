@@ -278,7 +278,8 @@ def prepare(
     catalog = _create(job.catalog, declared_schema(checked.bundles, job), own)
     brought = _bring_objects(checked, catalog, objects_progress)
     if brought.overlaps:
-        primary.begin(catalog.url, primary.MATCHED if job.detecting else primary.GIVEN)
+        flags = f"{job.detecting}_flags" if job.detecting and len(job.bundles) > 1 else "flags"
+        primary.begin(catalog.url, primary.MATCHED if job.detecting else primary.GIVEN, flags)
     maps = None
     if job.detecting and job.execution.label_maps and isinstance(checked.source, Survey):
         maps = LabelMaps.create(job.catalog, checked.source)

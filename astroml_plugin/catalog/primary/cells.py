@@ -16,13 +16,10 @@ from astroml_plugin.core.typing import F64, I64, Array, Bool
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, separation
 
 MOST_ROWS = 1_000_000
-"""Rows of units in a cell beyond which it is divided: they are in memory together."""
+"""Rows in a cell and its margin, about, beyond which it is divided: they are in memory together."""
 
 MOST_PAIRS = 20_000_000
 """Rows times images beyond which a cell is divided: so many pairs of rows may be near each other."""
-
-DEEPEST = 14
-"""Order of the smallest cells, of 13 arcsec."""
 
 _REACH = 50.6
 """Degrees from the centre of a cell of order 0 to its farthest corner, and 5 % more; half of it in each next order."""
@@ -77,22 +74,30 @@ class Placed:
         away: F64 = separation(self._ra[some], self._dec[some], *cell.centre)
         return some[away <= cell.reach + margin + self._radius[some]]
 
+    def rows(self, cell: Cell, margin: float, some: I64) -> float:
+        """Rows of units within `margin` degrees of a cell, about, as if each had them evenly in its circle."""
+        share = ((cell.reach + margin) / np.maximum(self._radius[some], 1e-9)) ** 2
+        return float((self._rows[some] * np.minimum(share, 1)).sum())
+
     def images(self, some: I64) -> int:
         """Number of images that units are of."""
         return len(np.unique(self._image[some]))
 
     def crowded(self, margin: float) -> Iterator[Cell]:
-        """Cells in which units of several images lie, no more rows in each than memory should hold."""
+        """Cells in which units of several images lie, no more rows in each than memory should hold.
+
+        They are not divided below the size of the margin, which would be read again for each.
+        """
         everything = np.arange(len(self._ra))
         for number in range(12):
             yield from self._crowded(Cell(0, number), margin, everything)
 
     def _crowded(self, cell: Cell, margin: float, among: I64) -> Iterator[Cell]:
         there = self.near(cell, margin, among)
-        images, rows = self.images(there), int(self._rows[there].sum())
+        images, rows = self.images(there), self.rows(cell, margin, there)
         if images < 2:
             return
-        if cell.order < DEEPEST and (rows > MOST_ROWS or rows * images > MOST_PAIRS):
+        if cell.reach > 2 * margin and (rows > MOST_ROWS or rows * images > MOST_PAIRS):
             for part in cell.divided():
                 yield from self._crowded(part, margin, there)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,10 @@ NO_PIXELS = int(ObjectFlag.EDGE | ObjectFlag.NONFINITE)
 UNKNOWN_FWHM = 1.0
 """Arcsec taken for the PSF of parts that say nothing of their image: versions before did not."""
 
-_MARGIN = 1 / 60
+CUT = int(ObjectFlag.EDGE | ObjectFlag.TRUNCATED)
+"""Flags of a detection of which a part is lost, so that its centre is off: its match radius is twice as large."""
+
+_MARGIN = 20 / 3600
 """Degrees around a cell in which units are looked for at first."""
 
 _CHAIN = 2
@@ -45,7 +49,7 @@ _TRIES = 5
 _READERS = 16
 """Footers read at once."""
 
-_COLUMNS = ("object_id", "image", "tile", "x", "y", "ra", "dec", "flags", "primary", HEALPIX)
+_COLUMNS = ("object_id", "image", "tile", "x", "y", "ra", "dec", "primary", HEALPIX)
 _ORDER = ("object_id", "image", "x", "y", "ra", "dec")
 
 
@@ -94,12 +98,13 @@ def told(found: State) -> dict[str, Any]:
         counts.update({name: int(value) for name, value in cell.told.items() if name != "radius"})
     widest = max((cell.told.get("radius", 0.0) for cell in found.cells), default=0.0)
     if found.rule == GIVEN:
-        return {"rule": "farthest from the edge, of the images that show the object", **counts}
+        return {"rule": "farthest from the edge, of the images that show the object", "flags": found.flags, **counts}
     return {
         "rule": "matched on the sky; usable first, then the deepest, then farthest from the edge, then by name",
-        "match_radius": "half the larger PSF FWHM of the two images",
+        "match_radius": "half the larger PSF FWHM of the two images; all of it where one shows the object cut off",
         "match_radius_arcsec": round(widest, 4),
         "depth_step": matching.DEPTH_STEP,
+        "flags": found.flags,
         **counts,
     }
 
@@ -113,8 +118,9 @@ def _before(catalog: Catalog, again: bool) -> State | None:
     try:
         found = state.read(catalog.url, catalog.runs())
     except CorruptError:
-        return State(rule_of(catalog))
-    return State(found.rule) if found is not None and again else found
+        told_flags = [record[FOLDER].get("flags", "flags") for record in catalog.runs() if record.get(FOLDER)]
+        return State(rule_of(catalog), flags=told_flags[-1] if told_flags else "flags")
+    return State(found.rule, flags=found.flags) if found is not None and again else found
 
 
 def _stands(catalog: Catalog, found: State, current: pa.Table) -> bool:
@@ -125,13 +131,13 @@ def _decided(catalog: Catalog, before: State, current: pa.Table) -> State:
     known = {(cell.order, cell.number): cell for cell in before.cells if before.format == state.FORMAT}
     placed, cells = Placed(current), []
     for cell in placed.crowded(_MARGIN):
-        one = _Cell(catalog, before.rule, placed, cell)
+        one = _Cell(catalog, before, placed, cell)
         old = known.get((cell.order, cell.number))
         if old is not None and old.key == one.key and (not old.file or _exists(catalog, old.file)):
             cells.append(old)
         else:
             cells.append(one.decided())
-    return State(before.rule, state.units_digest(current), tuple(cells))
+    return replace(before, units=state.units_digest(current), cells=tuple(cells), format=state.FORMAT)
 
 
 def _exists(catalog: Catalog, file: str) -> bool:
@@ -141,24 +147,24 @@ def _exists(catalog: Catalog, file: str) -> bool:
 class _Cell:
     """One cell, with all units that what is decided in it may depend on."""
 
-    def __init__(self, catalog: Catalog, rule: str, placed: Placed, cell: Cell) -> None:
-        self.catalog, self.rule, self.cell = catalog, rule, cell
+    def __init__(self, catalog: Catalog, before: State, placed: Placed, cell: Cell) -> None:
+        self.catalog, self.rule, self.flags, self.cell = catalog, before.rule, before.flags, cell
         margin = _MARGIN
         while True:
             some = placed.near(cell, margin)
             units = placed.table.take(pa.array(some))
             self.exposures = _exposures(catalog, units)
-            needed = (placed.images(some) + _CHAIN) * self._widest() / 3600
-            if rule == GIVEN or needed <= margin:
+            needed = (placed.images(some) + _CHAIN) * 2 * self._widest() / 3600
+            if self.rule == GIVEN or needed <= margin:
                 break
             margin = needed
         self.margin = margin
         self.paths: list[str] = sorted(set(units["path"].to_pylist()))
         pairs = sorted(zip(units["unit"].to_pylist(), units["digest"].to_pylist(), strict=True))
-        self.key = storage.digest(state.FORMAT, rule, cell.order, cell.number, pairs)[:24]
+        self.key = storage.digest(state.FORMAT, self.rule, self.flags, cell.order, cell.number, pairs)[:24]
 
     def _widest(self) -> float:
-        """Arcsec: the largest match radius."""
+        """Arcsec: the largest match radius of whole objects."""
         return max((one.fwhm or UNKNOWN_FWHM for one in self.exposures.values()), default=UNKNOWN_FWHM) / 2
 
     def decided(self) -> Decided:
@@ -181,14 +187,16 @@ class _Cell:
         of_row = [self.exposures.get(tile) for tile in rows["tile"].to_pylist()]
         depth = _numbers([None if one is None else one.depth for one in of_row])
         fwhm = _numbers([None if one is None else one.fwhm for one in of_row])
+        flags = np.asarray(rows["told"])
+        radius = np.nan_to_num(fwhm, nan=UNKNOWN_FWHM) / 2 * np.where(flags & CUT, 2, 1)
         detected = matching.Detected(
             ra=np.asarray(rows["ra"]),
             dec=np.asarray(rows["dec"]),
             image=_ranks(rows["image"]),
-            unusable=(np.asarray(rows["flags"]) & UNUSABLE) != 0,
+            unusable=(flags & UNUSABLE) != 0,
             depth=depth,
             edge=_edges(rows, of_row),
-            fwhm=np.nan_to_num(fwhm, nan=UNKNOWN_FWHM),
+            radius=radius,
         )
         counts = matching.counted(detected)
         guessed = np.array([one is None or not one.has_psf for one in of_row], bool)
@@ -200,7 +208,7 @@ class _Cell:
 
     def _given(self, rows: pa.Table, own: Bool) -> tuple[Bool, Bool, dict[str, float]]:
         """Value of each row, whether it is to be named, and counts."""
-        lacking = np.where(np.asarray(rows["blank"]), 2, (np.asarray(rows["flags"]) & NO_PIXELS) != 0)
+        lacking = np.where(np.asarray(rows["blank"]), 2, (np.asarray(rows["told"]) & NO_PIXELS) != 0)
         by_place, ids = np.asarray(rows["primary"]), np.asarray(rows["object_id"])
         some = np.isin(ids, ids[by_place & (lacking > 0)])  # all others keep their rows
         few = rows.filter(pa.array(some))
@@ -219,6 +227,7 @@ class _Cell:
     def _rows(self) -> pa.Table:
         """Rows of the cell and its margin, in an order of their own."""
         names = [f"part.{sql.name(name)}" for name in _COLUMNS]
+        names.append(f"part.{sql.name(self.flags)} AS told")
         if self.rule == GIVEN:
             names.append(f"{_blank(self.catalog.schema)} AS blank")
         with sql.connect() as database:

@@ -35,8 +35,8 @@ class Detected:
     """(n,) AB magnitudes of 5 sigma, NaN where not known."""
     edge: F64
     """(n,) pixels to the image's edge, NaN where not known."""
-    fwhm: F64
-    """(n,) arcsec, of the PSF."""
+    radius: F64
+    """(n,) arcsec within which its partners lie; of a pair, the larger one counts."""
 
     def __len__(self) -> int:
         return len(self.ra)
@@ -69,14 +69,14 @@ def quality_rank(rows: Detected) -> I64:
 
 
 def partners(rows: Detected) -> I64:
-    """(k, 2) numbers of rows of different images that are nearest to each other within half the larger FWHM."""
+    """(k, 2) numbers of rows of different images that are nearest to each other within the match radius."""
     if len(rows) < 2:
         return np.zeros((0, 2), np.int64)
     towards = unit_vectors(rows.ra, rows.dec)
-    pairs = cKDTree(towards).query_pairs(_chord(rows.fwhm.max() / 2), output_type="ndarray").astype(np.int64)
+    pairs = cKDTree(towards).query_pairs(_chord(rows.radius.max()), output_type="ndarray").astype(np.int64)
     pairs = pairs[rows.image[pairs[:, 0]] != rows.image[pairs[:, 1]]]
     apart = np.linalg.norm(towards[pairs[:, 0]] - towards[pairs[:, 1]], axis=1)
-    near = apart <= _chord(rows.fwhm[pairs].max(axis=1) / 2)
+    near = apart <= _chord(rows.radius[pairs].max(axis=1))
     pairs, apart = pairs[near], np.tile(apart[near], 2)
     source, target = np.concatenate([pairs, pairs[:, ::-1]]).T
     order = np.lexsort([target, apart, rows.image[target], source])

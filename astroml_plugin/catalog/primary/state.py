@@ -81,6 +81,8 @@ class State:
     """`units_digest` of the parts that it is made from; empty where nothing is decided yet."""
     cells: tuple[Decided, ...] = ()
     """Cells in which images overlap."""
+    flags: str = "flags"
+    """Column that tells which rows show an object badly: of several bundles, that of the one that found it."""
     format: int = FORMAT
     """Version of the rules."""
 
@@ -117,10 +119,10 @@ def units_digest(current: pa.Table) -> str:
     return hashed.hexdigest()
 
 
-def begin(url: str, rule: str) -> None:
+def begin(url: str, rule: str, flags: str = "flags") -> None:
     """Say that images of a catalog overlap, before its first rows are written; what is decided stays."""
     if not storage.exists(storage.join(url, INDEX)):
-        write(url, State(rule))
+        write(url, State(rule, flags=flags))
 
 
 def write(url: str, state: State) -> None:
@@ -148,7 +150,7 @@ def read(url: str, records: Sequence[Mapping[str, Any]] = ()) -> State | None:
         raise damaged(url, INDEX) from error
     try:
         cells = tuple(_decided(cell) for cell in value["cells"])
-        state = State(str(value["rule"]), str(value["units"]), cells, int(value["format"]))
+        state = State(str(value["rule"]), str(value["units"]), cells, str(value["flags"]), int(value["format"]))
         if state.rule not in (MATCHED, GIVEN):
             raise ValueError(f"there is no rule {state.rule}")
     except (KeyError, TypeError, ValueError) as error:
