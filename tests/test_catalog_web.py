@@ -21,11 +21,13 @@ from catalogs import DECLARED, IDENTITY, small_catalog, unit_rows
 
 from astroml_plugin.catalog import Catalog, compact, ranking
 from astroml_plugin.catalog.checking import verify
+from astroml_plugin.catalog.primary import INDEX
 from astroml_plugin.catalog.query import query
 from astroml_plugin.core import storage, web
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
+from tests.overlaps import Image, catalog_of, sky
 from workflows.cli import main
 from workflows.ingest import ingest
 
@@ -119,6 +121,18 @@ def test_the_answers_are_those_of_the_folder(
     if ranges:
         assert any(" bytes=" in line for line in handler.asked)
     assert not any(line.startswith(("PUT", "POST", "DELETE")) for line in handler.asked)
+
+
+def test_which_rows_count_is_told_over_http(served: Served) -> None:
+    folder, address, _ = served
+    images = [Image("deep", depth=26.5), Image("shallow", dec=2.01, depth=24.0)]
+    catalog, url = catalog_of(folder / "two", images, sky()), f"{address}/two"
+    assert rows_of(url) == rows_of(catalog.url)
+    assert {row["primary"] for row in rows_of(url, 'SELECT DISTINCT "primary" FROM catalog')} == {True, False}
+    assert verify(url).is_whole
+    (folder / "two" / INDEX).unlink()
+    with pytest.raises(CorruptError, match="verify CATALOG --repair"):
+        query(url)
 
 
 def test_rank_verify_and_files(served: Served, tmp_path: Path) -> None:

@@ -384,7 +384,7 @@ def test_parts_and_answers_are_read_without_warnings(catalog: Catalog, tmp_path:
         warnings.simplefilter("error")
         for path in (part, tmp_path / "a.parquet"):
             table = Table.read(path, format=reader)
-            assert table["primary"].description == "True on one row of an object: where it is farthest from the edge"
+            assert table["primary"].description == "True on one row of an object, also where images overlap"
 
 
 def test_a_refused_export_leaves_the_old_file(catalog: Catalog, tmp_path: Path) -> None:

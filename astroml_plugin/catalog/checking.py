@@ -151,7 +151,8 @@ def _verify_web(url: str, began: float, progress: Callable[[int, int], None] | N
     catalog = Catalog.open(url)
     paths = sorted(catalog.listing()[0])
     found = _parts(catalog, paths, False, progress)
-    damages = [*found.damages, *_absent(catalog, {damage.path for damage in found.damages}), *_tables(catalog, False)]
+    damages = [*found.damages, *_absent(catalog, {damage.path for damage in found.damages})]
+    damages += [*_tables(catalog, False), *_primary(catalog, False)]
     return VerifyResult(url, len(paths), found.rows, found.bytes, tuple(damages), time.monotonic() - began)
 
 

@@ -176,7 +176,8 @@ def _answer(
         for name, table in tables.items():
             database.register(name, table)
         _create_views(database, catalog, paths, decided, cone, units, text)
-        asked = statement or f"SELECT * FROM catalog {_order(cone)}"  # noqa: S608
+        joined = decided is not None and bool(decided.files(cone))
+        asked = statement or f"SELECT * FROM catalog {_order(joined or cone is not None)}"  # noqa: S608
         if limit is not None:
             asked = f"SELECT * FROM (\n{asked}\n) LIMIT {int(limit)}"  # noqa: S608
         reader = _checked(database.sql(asked)).to_arrow_reader(_BATCH)
@@ -201,8 +202,9 @@ def _checked(answer: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     return answer
 
 
-def _order(cone: Cone | None) -> str:
-    return "" if cone is None else f'ORDER BY {sql.name(HEALPIX)}, "object_id", "image"'
+def _order(shuffled: bool) -> str:
+    """Rows of one part are in order; those of a cone come from several, and joins keep no order."""
+    return "" if not shuffled else f'ORDER BY {sql.name(HEALPIX)}, "object_id", "image"'
 
 
 def _unreadable(error: BaseException) -> CorruptError:

@@ -51,7 +51,7 @@ COMMON_COLUMNS: tuple[Column, ...] = (
     Column(
         "dec", "float64", "deg", "pos.eq.dec;meta.main", "Declination, ICRS; null without a world coordinate system"
     ),
-    Column("primary", "bool", "", "meta.code", "True on one row of an object: where it is farthest from the edge"),
+    Column("primary", "bool", "", "meta.code", "True on one row of an object, also where images overlap"),
     Column("flags", "int32", "", "meta.code.qual", "Bits, see the flags map in the metadata"),
 )
 HEALPIX_COLUMN = Column(HEALPIX, "int64", "", "pos.healpix", "HEALPix index of ra, dec: order 29, nested")

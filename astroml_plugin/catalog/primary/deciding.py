@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.core.typing import I64, Bool
+from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.sky.wcs import edge_distance
 
 UNUSABLE = int(ObjectFlag.EDGE | ObjectFlag.MASKED | ObjectFlag.NONFINITE | ObjectFlag.SATURATED | ObjectFlag.TRUNCATED)
@@ -184,9 +183,7 @@ class _Cell:
 
     def _matched(self, rows: pa.Table, own: Bool) -> tuple[Bool, Bool, dict[str, float]]:
         """Value of each row, whether it is to be named, and counts."""
-        of_row = [self.exposures.get(tile) for tile in rows["tile"].to_pylist()]
-        depth = _numbers([None if one is None else one.depth for one in of_row])
-        fwhm = _numbers([None if one is None else one.fwhm for one in of_row])
+        depth, fwhm, has_psf = (self._of_rows(rows, name) for name in ("depth", "fwhm", "has_psf"))
         flags = np.asarray(rows["told"])
         radius = np.nan_to_num(fwhm, nan=UNKNOWN_FWHM) / 2 * np.where(flags & CUT, 2, 1)
         detected = matching.Detected(
@@ -195,14 +192,16 @@ class _Cell:
             image=_ranks(rows["image"]),
             unusable=(flags & UNUSABLE) != 0,
             depth=depth,
-            edge=_edges(rows, of_row),
+            edge=self._edges(rows),
             radius=radius,
         )
         counts = matching.counted(detected)
-        guessed = np.array([one is None or not one.has_psf for one in of_row], bool)
         found = {
             **{"rows": own.sum(), "matched_to_a_better_row": (own & ~counts).sum()},
-            **{"rows_of_unknown_depth": (own & np.isnan(depth)).sum(), "rows_without_psf": (own & guessed).sum()},
+            **{
+                "rows_of_unknown_depth": (own & np.isnan(depth)).sum(),
+                "rows_without_psf": (own & (has_psf != 1)).sum(),
+            },
         }
         return counts, ~counts, {**{name: int(value) for name, value in found.items()}, "radius": self._widest()}
 
@@ -212,17 +211,28 @@ class _Cell:
         by_place, ids = np.asarray(rows["primary"]), np.asarray(rows["object_id"])
         some = np.isin(ids, ids[by_place & (lacking > 0)])  # all others keep their rows
         few = rows.filter(pa.array(some))
-        of_row = [self.exposures.get(tile) for tile in few["tile"].to_pylist()]
         given = matching.Given(
             source=_sources(few),
             image=_ranks(few["image"]),
             by_place=by_place[some],
             lacking=lacking[some].astype(np.int64),
-            edge=_edges(few, of_row),
+            edge=self._edges(few),
         )
         value, moved = by_place.copy(), np.zeros(len(rows), bool)
         value[some], moved[some] = matching.shown(given)
         return value, moved, {"rows": int(own.sum()), "objects_moved": int((own & moved & value).sum())}
+
+    def _of_rows(self, rows: pa.Table, name: str) -> F64:
+        """(n,) what is known of the image of each row; NaN where nobody said."""
+        coded = rows["tile"].combine_chunks().dictionary_encode()
+        values = [getattr(self.exposures.get(tile), name, None) for tile in coded.dictionary.to_pylist()]
+        of_rows: F64 = np.array(values, np.float64)[np.asarray(coded.indices)]
+        return of_rows
+
+    def _edges(self, rows: pa.Table) -> F64:
+        """(n,) pixels to the edges of the images; NaN where their shapes are not known."""
+        height, width = (self._of_rows(rows, side) for side in ("height", "width"))
+        return edge_distance(height, width, np.asarray(rows["x"]), np.asarray(rows["y"]))
 
     def _rows(self) -> pa.Table:
         """Rows of the cell and its margin, in an order of their own."""
@@ -259,17 +269,6 @@ def _blank(schema: pa.Schema) -> str:
         for item in plain
     ]
     return f"({' AND '.join(terms)})" if terms else "FALSE"
-
-
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    """(n,) float64, NaN where None."""
-    return np.array(values, np.float64)
-
-
-def _edges(rows: pa.Table, of_row: Sequence[Exposure | None]) -> np.ndarray:
-    """(n,) pixels to the edges of the images, NaN where their shapes are not known."""
-    height, width = (_numbers([getattr(one, side, None) for one in of_row]) for side in ("height", "width"))
-    return edge_distance(height, width, np.asarray(rows["x"]), np.asarray(rows["y"]))
 
 
 def _ranks(names: pa.ChunkedArray) -> I64:

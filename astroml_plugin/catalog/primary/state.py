@@ -25,8 +25,8 @@ FORMAT = 1
 """Raised when other rows would be chosen: what is there is then made again."""
 
 UNDECIDED = (
-    "which rows are primary is not decided for all parts, as a run goes on or was killed; until the same `infer` or "
-    "`compact` ends, an object may have several"
+    "which rows are primary is not decided for all parts, as a run goes on or was killed: wait for its end, or run the "
+    "same `infer` or `compact`"
 )
 """Words about a catalog whose parts have changed since it was decided."""
 
