@@ -1,4 +1,4 @@
-"""What the image of a unit is worth where images overlap: shape, depth and sharpness, kept in the footers of parts."""
+"""Worth of the image of a unit where images overlap: shape, depth and sharpness, kept in the footers of parts."""
 
 from __future__ import annotations
 

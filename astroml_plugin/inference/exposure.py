@@ -21,12 +21,12 @@ _LOOKED_AT = 2**18
 
 
 def of_tile(info: TileInfo) -> Exposure:
-    """What a tile tells of its image without its pixels: name and shape."""
+    """Name and shape of the image of a tile: all that it tells without its pixels."""
     return Exposure(info.image, *info.image_shape)
 
 
 def of_field(info: TileInfo, field: Field) -> Exposure:
-    """What the pixels of a tile, in the bands that objects are found in, tell of its image.
+    """Depth and sharpness of the image of a tile, from its pixels in the bands that objects are found in.
 
     The depth is that of a point source of 5 sigma, measured with the PSF as weight, in all bands with a zero point
     together (inverse variances added, as for a flat spectrum). The noise is the median variance, or that of

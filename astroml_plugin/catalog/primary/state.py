@@ -50,7 +50,7 @@ KEY = ("object_id", "image", "x", "y")
 
 @dataclass(frozen=True)
 class Decided:
-    """What was decided in one cell."""
+    """Decision in one cell."""
 
     order: int
     """Order of the cell."""
@@ -73,7 +73,7 @@ class Decided:
 
 @dataclass(frozen=True)
 class State:
-    """What is decided."""
+    """Decision for a whole catalog."""
 
     rule: str
     """MATCHED or GIVEN."""
@@ -131,7 +131,7 @@ def write(url: str, state: State) -> None:
 
 
 def read(url: str, records: Sequence[Mapping[str, Any]] = ()) -> State | None:
-    """What is decided in a catalog; None where no images overlap.
+    """Decision for a catalog; None where no images overlap.
 
     Args:
         url: the catalog.
