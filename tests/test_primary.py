@@ -314,6 +314,18 @@ def test_runs_that_end_together_agree(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "c" / "primary" / "0-1-left.parquet").exists()
 
 
+def test_a_part_that_cannot_be_read_is_told_in_one_sentence(tmp_path: Path) -> None:
+    made = catalog_of(tmp_path / "c", [DEEP, SHALLOW], sky())
+    before = rows(made)
+    part = next((tmp_path / "c" / "parts").rglob("deep*.parquet"))
+    data = part.read_bytes()
+    part.write_bytes(data[:4] + bytes(len(data) // 2) + data[4 + len(data) // 2 :])
+    with pytest.raises(CorruptError, match="verify CATALOG --repair"):
+        primary.decide(made, again=True)
+    part.write_bytes(data)
+    assert rows(made).equals(before)
+
+
 def test_without_overlaps_there_is_nothing(tmp_path: Path) -> None:
     made = catalog_of(tmp_path / "c", [DEEP], sky())
     (tmp_path / "c" / primary.INDEX).unlink()

@@ -32,9 +32,9 @@ class Cell:
     """A HEALPix cell, nested."""
 
     order: int
-    """Its order."""
+    """Order, 0 to 29."""
     number: int
-    """Its number."""
+    """Number among those of the order."""
 
     @property
     def reach(self) -> float:

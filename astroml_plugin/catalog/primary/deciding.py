@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -70,9 +71,14 @@ def decide(catalog: Catalog, *, again: bool = False) -> dict[str, Any] | None:
     before = _before(catalog, again)
     if before is None:
         return None
-    for _ in range(_TRIES):
+    for left in reversed(range(_TRIES)):
         current = catalog.current(reconcile=True)
-        made = before if _stands(catalog, before, current) else _decided(catalog, before, current)
+        try:
+            made = before if _stands(catalog, before, current) else _decided(catalog, before, current)
+        except (duckdb.Error, FileNotFoundError, CorruptError) as error:
+            if left:
+                continue  # another run has merged or replaced parts meanwhile
+            raise _unreadable(error) from error
         state.write(catalog.url, made)
         kept = set(made.files())
         catalog.drop_parts([name for name in before.files() if name not in kept])
@@ -111,6 +117,14 @@ def told(found: State) -> dict[str, Any]:
 def rule_of(catalog: Catalog) -> str:
     """The rule that holds for a catalog: those of detected objects have a number in a label map."""
     return MATCHED if "label_id" in catalog.schema.names else GIVEN
+
+
+def _unreadable(error: Exception) -> CorruptError:
+    told = storage.redact(" ".join(str(error).split())[:200])
+    return CorruptError(
+        f"overlapping images cannot be compared, as a part of the catalog cannot be read ({told}): run `astroml-plugin "
+        f"verify CATALOG --repair`, then the same infer again"
+    )
 
 
 def _before(catalog: Catalog, again: bool) -> State | None:

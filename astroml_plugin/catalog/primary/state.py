@@ -55,7 +55,7 @@ class Decided:
     order: int
     """Order of the cell."""
     number: int
-    """Its number."""
+    """Number among those of the order."""
     key: str
     """Digest of the units that may have rows in it or near it."""
     file: str = ""
