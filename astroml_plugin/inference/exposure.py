@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from astroml_plugin.catalog.exposures import Exposure
-from astroml_plugin.cutouts.calibration import NANOJANSKY, known
+from astroml_plugin.cutouts.calibration import known
+from astroml_plugin.pixels import NANOJANSKY
 from astroml_plugin.sources.quality import fine_noise
 from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.detection import Field
