@@ -77,6 +77,16 @@ def test_rims_below_zero_are_flagged_whatever_the_size(size: int) -> None:
     assert cut_off(both, 25).tolist() == [[True, False]]
 
 
+@pytest.mark.parametrize(("fwhm", "beta"), [(3.0, None), (3.75, 3.0), (4.5, 2.5), (6.0, 2.5), (8.0, 2.5)])
+@pytest.mark.parametrize("size", [25, 33])
+def test_sky_that_is_left_is_flagged_and_wings_are_not(size: int, fwhm: float, beta: float | None) -> None:
+    # 1 % of the peak left on 25 pixels moves the slope of e by +6 %, 3 % by +15 % (GalSim, S/N 30 to 100)
+    right = psf(size, fwhm, beta)
+    noise = np.random.default_rng(1).normal(0, 0.005, right.shape)
+    both = np.stack([right + (0.01 if fwhm < 5 else 0.06), right, right + noise]).astype(np.float32)
+    assert cut_off(torch.from_numpy(both)[None], 25).tolist() == [[True, False, False]]
+
+
 def test_the_bundle_flags_objects_of_the_band_that_it_reads() -> None:
     task = ModelBundle.load("ellipticity").task()
     image = np.random.default_rng(0).normal(size=(2, 2, 48, 48)).astype(np.float32)

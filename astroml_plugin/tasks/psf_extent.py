@@ -1,4 +1,4 @@
-"""PSF images that end before their PSF does, and those from which too much sky was taken: their wings are not right."""
+"""PSF images that end before their PSF does, and those with too much or too little sky: their wings are not right."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ pixels. On 11 pixels the slope of e moves by 1.2 to 19 % where the edge is 0.004
 15 to 21 pixels, with 120 galaxies of S/N 100 under a PSF of e1 = 0.05 and FWHM 3 to 6: above the limit it moves by up
 to +6 %, and the mean of e1 by +0.001 to +0.009; below by 1.6 % and 0.0017 at most."""
 
+_FLATTEST = 2.4
+"""Slope, light ~ radius^-slope, between two thirds of the image and its edge: a flatter edge above `_EDGE_SMALL` is
+sky. PSFs of FWHM up to 8 pixels on 25 have 3 and more."""
+
 
 def cut_off(psf: Tensor, size: int) -> Tensor:
-    """(n, band) bool: PSF images of which too much light lies outside, or of any size with a rim below zero.
+    """(n, band) bool: PSF images of which too much light lies outside, or of any size with a rim below zero or of sky.
 
     Args:
         psf: (n, band, py, px) of any size and sum, as stored; a rim of zeros is not counted as part of it.
@@ -38,7 +42,12 @@ def cut_off(psf: Tensor, size: int) -> Tensor:
     side = (2 * outermost + 1).clamp_max(min(height, width))
     limit = torch.where(side < _SMALL * size, _EDGE_SMALL, _EDGE)
     peak = pixels.amax(2)
-    return (peak > 0) & (((side < size) & (edge > limit * peak)) | (edge < -_EDGE_SMALL * peak))
+    inside = (2 * outermost + 1) // 3
+    inner = (pixels @ rings).gather(2, inside.clamp_min(0)[..., None])[..., 0]
+    inner = inner / rings.sum(0)[inside.clamp_min(0)]
+    flat = inner < edge * (outermost / inside.clamp_min(1)) ** _FLATTEST
+    sky = (edge < -_EDGE_SMALL * peak) | (flat & (edge > _EDGE_SMALL * peak))
+    return (peak > 0) & (((side < size) & (edge > limit * peak)) | sky)
 
 
 @lru_cache(maxsize=16)

@@ -7,9 +7,10 @@ patch fitted along. What two Gaussians share is known in closed form, so that a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from astroml_plugin.core.typing import F32, F64, I32, I64, Bool
@@ -88,6 +89,16 @@ class GaussianFluxes:
 
 
 @dataclass(frozen=True)
+class PsfPicture:
+    """A PSF that can be drawn at any place."""
+
+    spline: F64
+    """(py, px) cubic spline of the image; its sum, with the light beyond the image, is 1."""
+    centre: tuple[float, float]
+    """x and y in the image of the light under its Gaussian."""
+
+
+@dataclass(frozen=True)
 class PointSources:
     """Stars among n objects, and how a star at their places is fitted."""
 
@@ -99,10 +110,14 @@ class PointSources:
     """(n,) total light over the flux of that Gaussian."""
     error: F64
     """(n,) relative error of `gain`."""
+    cell: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    """(n,) number of the picture of the PSF at each object."""
+    pictures: tuple[PsfPicture, ...] = ()
+    """Pictures of the field's PSFs."""
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """Objects of one patch that are near each other, m of them, each pair both ways round."""
 
     mine: I64
@@ -133,7 +148,7 @@ def fit_gaussians(
     usual = np.full(count, TYPICAL**2) if stars is None else np.where(is_star, stars.square, TYPICAL**2)
     trust = np.where(is_star, _TRUST_PSF, _TRUST)
     square = usual
-    pairs, pixels = _pairs(centre, patch), _Pixels(image, variance, centre, labels, patch)
+    pairs, pixels = near_pairs(centre, patch), _Pixels(image, variance, centre, labels, patch)
     for step in range(_STEPS):
         light, moment, norm, noise = pixels.products(square)
         shared, shared_moment = _overlaps(pairs, square)
@@ -172,7 +187,7 @@ def recentred(
     weight = snr**2 / (snr**2 + _CERTAIN**2)
     current = centre
     for _ in range(_RECENTRINGS):
-        pairs, pixels = _pairs(current, patch), _Pixels(image, variance, current, labels, patch)
+        pairs, pixels = near_pairs(current, patch), _Pixels(image, variance, current, labels, patch)
         light, moments = pixels.moments(square)
         shared, _ = _overlaps(pairs, square)
         theirs = shared * flux[pairs.other]
@@ -188,7 +203,21 @@ def recentred(
     return tuple(before + weight * (at - before) for before, at in zip(centre, current, strict=True))  # type: ignore[return-value]
 
 
-def _wings(pixels: _Pixels, pairs: _Pairs, square: F64, flux: F64, error: F64) -> tuple[F64, F64]:
+def wide_gaussian(place: tuple[F64, F64], sigma: F64, flux: F64, total: F64) -> F64:
+    """(m, k, k) light of objects as they are fitted: the Gaussian, and the rest of their total in a wider one.
+
+    Args:
+        place: columns and rows (m, k) minus the centre.
+        sigma, flux, total: (m,) of the objects.
+    """
+    light = np.zeros((len(sigma), place[1].shape[1], place[0].shape[1]))
+    for width, part in ((sigma, flux), (_WIDER * sigma, total - flux)):
+        x, y = (np.exp(-0.5 * (at / width[:, None]) ** 2) for at in place)
+        light += (part / (2 * np.pi * width**2))[:, None, None] * y[:, :, None] * x[:, None, :]
+    return light
+
+
+def _wings(pixels: _Pixels, pairs: Pairs, square: F64, flux: F64, error: F64) -> tuple[F64, F64]:
     """Light beside the models in units of the flux, and its error, (n,), (n,).
 
     Mean of the measured and the usual wings, weighted by their errors.
@@ -215,23 +244,24 @@ def _resized(square: F64, light: F64, moment: F64, usual: F64, trusted: F64) -> 
     return np.clip(1 / np.maximum(inverse, 1 / _LARGEST**2), _SMALLEST**2, _LARGEST**2)
 
 
-def _pairs(centre: tuple[F64, F64], patch: I64) -> _Pairs:
+def near_pairs(centre: tuple[F64, F64], patch: I64) -> Pairs:
+    """Pairs of n objects, at x and y, of one patch within `_NEAR` pixels of each other."""
     place = in_patches(*centre, patch)
     close = KDTree(place).query_pairs(_NEAR, output_type="ndarray") if len(place) else np.zeros((0, 2), np.int64)
     mine, other = np.concatenate([close, close[:, ::-1]]).T
     order = np.lexsort((other, mine))
     mine, other = mine[order], other[order]
-    return _Pairs(mine, other, sum((at[mine] - at[other]) ** 2 for at in centre))
+    return Pairs(mine, other, sum((at[mine] - at[other]) ** 2 for at in centre))
 
 
-def _overlaps(pairs: _Pairs, square: F64) -> tuple[F64, F64]:
+def _overlaps(pairs: Pairs, square: F64) -> tuple[F64, F64]:
     """(m,) sums over the plane of g_i g_j and of g_i g_j r_i² / 2, for Gaussians of unit flux."""
     mine, both = square[pairs.mine], square[pairs.mine] + square[pairs.other]
     shared = np.exp(-0.5 * pairs.square / both) / (2 * np.pi * both)
     return shared, shared * (mine * square[pairs.other] / both + 0.5 * (mine / both) ** 2 * pairs.square)
 
 
-def _solved(light: F64, norm: F64, pairs: _Pairs, shared: F64) -> F64:
+def _solved(light: F64, norm: F64, pairs: Pairs, shared: F64) -> F64:
     """Fluxes (n,) with which all Gaussians together explain the light: steps that cannot overshoot, patch by patch."""
     count = len(light)
     scale = norm + np.bincount(pairs.mine, shared, count)
@@ -242,7 +272,7 @@ def _solved(light: F64, norm: F64, pairs: _Pairs, shared: F64) -> F64:
     return flux
 
 
-def _spread(pairs: _Pairs, shared: F64, norm: F64, count: int) -> F64:
+def _spread(pairs: Pairs, shared: F64, norm: F64, count: int) -> F64:
     """(n,) factor on errors because neighbours are fitted along."""
     both = norm[pairs.mine] * norm[pairs.other]
     square = np.bincount(pairs.mine, shared**2 / np.maximum(both, 1e-30), count)

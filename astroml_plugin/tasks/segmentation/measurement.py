@@ -21,6 +21,7 @@ from astroml_plugin.tasks.segmentation.photometry import (
     seen_in_band,
     summed,
 )
+from astroml_plugin.tasks.segmentation.point_fits import compared, unlike
 from astroml_plugin.tasks.segmentation.point_sources import point_profile, point_sources
 from astroml_plugin.tasks.segmentation.settings import SegmentSettings
 from astroml_plugin.tasks.segmentation.signal import signal_at, variance_of
@@ -82,7 +83,7 @@ def measure_objects(
     settings: SegmentSettings,
 ) -> tuple[dict[str, np.ndarray], F64, Bool]:
     """Columns (n,) but the blend's, the S/N (n,) of each object's light, and which are stars of unsure totals (n,):
-    the PSF image is too small for the wings of its PSF.
+    the PSF image is too small for the wings of its PSF, or too noisy, or a star does not look like it.
 
     Args:
         maps: (channels, h, w); `star` and `share` are used.
@@ -114,8 +115,11 @@ def measure_objects(
         iso = isophotal_flux(image, variance, pixels, share, count)
         aper = aperture_flux(image, variance, centre, settings.aperture, parts, segmentation, other)
         stars = _stars(field, number, centre, columns["p_star"])
-        unsure |= False if stars is None else stars.is_star & (stars.error > _UNFORESEEN)
-        fitted = fit_gaussians(image, variance, centre, segmentation.labels, segmentation.patch, stars)
+        light = (image, variance, centre, segmentation.labels, segmentation.patch)
+        fitted = fit_gaussians(*light, stars)
+        if stars is not None:
+            fitted, misfit = compared(*light, stars, fitted)
+            unsure |= stars.is_star & ((stars.error > _UNFORESEEN) | unlike(misfit))
         total = fitted.total, fitted.total_error(_PROFILES * galaxy)
         for name, (flux, error) in (("iso", iso), ("aper", aper), ("total", total)):
             column = f"flux_{name}_{band}"

@@ -6,10 +6,13 @@ import numpy as np
 
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import F32, F64, I32, U8, Array, Bool
-from astroml_plugin.tasks.segmentation.peaks import Pixels, Segmentation
+from astroml_plugin.tasks.segmentation.peaks import Pixels, Segmentation, around
 
 _BATCH = 4096
 """Objects whose apertures are in memory at once."""
+
+_SHARP, _EQUAL, _SEVERAL = 50.0, 0.02, 3
+"""S/N of the brightest pixel of an object, differences in units of the noise, and number of pixels of a flat top."""
 
 _FEW = 5
 """Pixels below which a shape means nothing."""
@@ -120,6 +123,32 @@ def seen_in_band(image: F32, variance: F32, pixels: Pixels, count: int) -> Bool:
         return np.zeros(count, bool)
     usable: Bool = np.bincount(pixels.owner, variance[pixels.row, pixels.column] > 0, count) > 0
     return usable
+
+
+def flat_tops(image: F32, variance: F32, pixels: Pixels, count: int) -> Bool:
+    """(n,) which objects have several equal pixels at their brightest one: a detector or a file has clipped them.
+
+    Equal is what differs by less than `_EQUAL` of the noise of a pixel whose S/N is above `_SHARP`, next to the
+    brightest one. No mask and no saturation level is needed.
+
+    Args:
+        image, variance: (h, w) of one band.
+        pixels: the lit ones.
+        count: n.
+    """
+    flat = np.zeros(count, bool)
+    light = image[pixels.row, pixels.column]
+    order = np.lexsort((light, pixels.owner))
+    last = np.flatnonzero(np.diff(pixels.owner[order], append=-1))
+    top = order[last]
+    where = pixels.row[top], pixels.column[top]
+    noise = np.sqrt(variance[where])
+    sharp = (noise > 0) & (light[top] > _SHARP * noise)
+    where, top, noise = (where[0][sharp], where[1][sharp]), top[sharp], noise[sharp]
+    beside = around(image, where, 1)
+    alike = np.abs(beside - light[top][:, None, None]) < _EQUAL * noise[:, None, None]
+    flat[pixels.owner[top]] = alike.sum((1, 2)) >= _SEVERAL
+    return flat
 
 
 def pixel_flags(bits: U8 | None, pixels: Pixels, count: int) -> I32:

@@ -7,18 +7,28 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from astroml_plugin.core.typing import F64, Bool
-from astroml_plugin.tasks.segmentation.gaussian_fluxes import PointSources, fit_gaussians
+from astroml_plugin.tasks.segmentation.gaussian_fluxes import PointSources, PsfPicture, fit_gaussians, recentred
 
 _PAD = 16
 """Pixels around a PSF image, so that the fit has room."""
+
+_RIM = 4
+"""Pixels of nothing around the picture of a PSF."""
+
+_CENTRINGS = 3
+"""Times that the centre of a PSF image is improved: each moves it by at most 1.5 pixels."""
 
 _RINGS = (0.5, 0.75, 1.0)
 """Edges of two rings, in half-sides of the PSF image, from which the light beyond the image is foreseen."""
 
 _STEEPEST, _FLATTEST = 8.0, 2.4
 """Slopes of the wings, profile ~ radius^-slope: a steeper one has no light outside, a flatter one is taken for this."""
+
+_NORMAL = 1.4826
+"""Standard deviation over the median of absolute values of normal noise."""
 
 _UNSURE = 0.0004
 """Relative error of the total of a star that no noise explains: pixels, phases and centres."""
@@ -37,7 +47,11 @@ class PointProfile:
     """Total light over the flux of that Gaussian."""
     error: float
     """Relative error of `gain`."""
+    picture: PsfPicture | None = None
+    """The PSF itself."""
 
+
+_NOTHING = PsfPicture(np.zeros((3, 3)), (1.0, 1.0))
 
 NO_PROFILE = PointProfile(np.nan, np.nan, np.nan)
 """For a PSF that is not known or cannot be fitted."""
@@ -52,19 +66,23 @@ def point_profile(psf: NDArray[np.floating]) -> PointProfile:
     row, column = np.indices(image.shape)
     centre = ((image * column).sum() / total, (image * row).sum() / total)
     padded = np.pad(image / total, _PAD).astype(np.float32)
-    fitted = fit_gaussians(
-        padded,
-        np.full(padded.shape, 1e-14, np.float32),
-        (np.array([centre[0] + _PAD]), np.array([centre[1] + _PAD])),
-        np.zeros(padded.shape, np.int32),
-        np.ones(1, np.int64),
-    )
+    even = np.full(padded.shape, 1e-14, np.float32)
+    nothing = np.zeros(padded.shape, np.int32), np.ones(1, np.int64)
+    place = np.array([centre[0] + _PAD]), np.array([centre[1] + _PAD])
+    for _ in range(_CENTRINGS):
+        place = recentred(padded, even, place, *nothing)
+    fitted = fit_gaussians(padded, even, place, *nothing)
     flux = float(fitted.flux[0])
     if not 0.3 < flux < 1.5:
         return NO_PROFILE
+    centre = (float(place[0][0]) - _PAD, float(place[1][0]) - _PAD)
     beyond = _light_beyond(image / total, centre)
-    error = float(np.hypot(np.hypot(_UNSURE, _BEYOND_UNSURE * beyond), _sky_taken(image / total, centre)))
-    return PointProfile(float(fitted.sigma[0]) ** 2, (1 + beyond) / flux, error)
+    unsure = _UNSURE, _BEYOND_UNSURE * beyond, _sky_taken(image / total, centre), _noise_of_sum(image / total, centre)
+    error = float(np.sqrt(np.square(unsure).sum()))
+    picture = PsfPicture(
+        ndimage.spline_filter(np.pad(image, 2)) / (total * (1 + beyond)), (centre[0] + 2, centre[1] + 2)
+    )
+    return PointProfile(float(fitted.sigma[0]) ** 2, (1 + beyond) / flux, error, picture)
 
 
 def _sky_taken(image: F64, centre: tuple[float, float]) -> float:
@@ -73,6 +91,15 @@ def _sky_taken(image: F64, centre: tuple[float, float]) -> float:
     row, column = np.indices(image.shape)
     outer = image[np.hypot(column - centre[0], row - centre[1]) >= _RINGS[-2] * half]
     return float(max(0.0, -outer.mean()) * image.size) if outer.size else 0.0
+
+
+def _noise_of_sum(image: F64, centre: tuple[float, float]) -> float:
+    """Noise of the sum of a PSF image of unit sum, from second differences of pixels along rows in its outer part."""
+    half = (min(image.shape) - 1) / 2
+    row, column = np.indices(image.shape)
+    outer = np.hypot(column - centre[0], row - centre[1]) >= _RINGS[-2] * half
+    bends = (2 * image[:, 1:-1] - image[:, :-2] - image[:, 2:])[outer[:, 1:-1]]
+    return float(_NORMAL * np.median(np.abs(bends)) / np.sqrt(6) * np.sqrt(image.size)) if bends.size else 0.0
 
 
 def _light_beyond(image: F64, centre: tuple[float, float]) -> float:
@@ -108,4 +135,5 @@ def point_sources(profiles: list[PointProfile], cell: NDArray[np.intp], is_star:
     square, gain, error = (
         np.array([getattr(profile, name) for profile in profiles])[cell] for name in ("square", "gain", "error")
     )
-    return PointSources(is_star & np.isfinite(gain), square, gain, error)
+    pictures = tuple(profile.picture or _NOTHING for profile in profiles)
+    return PointSources(is_star & np.isfinite(gain), square, gain, error, cell, pictures)

@@ -27,9 +27,9 @@ from astroml_plugin.tasks.segmentation.layer_maps import FOREGROUND, OFFSET_X, O
 from astroml_plugin.tasks.segmentation.loss import segmentation_loss, segmentation_metrics, transformed_layers
 from astroml_plugin.tasks.segmentation.measurement import blends, declared_columns, measure_objects, out_of_domain
 from astroml_plugin.tasks.segmentation.peaks import segment
-from astroml_plugin.tasks.segmentation.photometry import pixel_flags
+from astroml_plugin.tasks.segmentation.photometry import flat_tops, pixel_flags
 from astroml_plugin.tasks.segmentation.settings import SegmentSettings
-from astroml_plugin.tasks.segmentation.signal import combined_image, estimated_variance, signal_to_noise
+from astroml_plugin.tasks.segmentation.signal import combined_image, estimated_variance, signal_to_noise, variance_of
 from astroml_plugin.tasks.segmentation.truth import LAYERS
 from astroml_plugin.tasks.settings import TaskSettings
 from astroml_plugin.tasks.source_check import check_pixels
@@ -146,6 +146,9 @@ class SegmentTask(DetectingTask):
         blended, columns[PARENT] = blends(segmentation, snr)
         flags = pixel_flags(field.bits, segmentation.pixels, len(x)) | blended * np.int32(ObjectFlag.BLENDED)
         flags |= int(ObjectFlag.NO_VARIANCE) if estimated else 0
+        for plane, noise in zip(field.image, variance_of(field), strict=True):
+            flat = flat_tops(plane, noise, segmentation.pixels, len(x))
+            flags |= flat * np.int32(ObjectFlag.SATURATED)
         flags |= out_of_domain(field, (x, y), settings.psf_fwhm) | unsure * np.int32(ObjectFlag.OUT_OF_DOMAIN)
         ordered = {column.name: columns[column.name].astype(column.type) for column in self.columns()}
         return Detections(segmentation.labels, x, y, peaks.column, peaks.row, ordered, flags)
