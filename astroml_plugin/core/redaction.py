@@ -12,16 +12,42 @@ from urllib.parse import unquote
 HIDDEN = "***"
 """Stands where a secret was."""
 
+_PHRASE = "passw(?:or)?d|passphrase|passcode|pwd"
 _STRONG = (
-    "passw(?:or)?d|passphrase|pwd|secret|token|credentials?|signature|cookie|jsessionid|"
-    "api[_-]?key|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key|secret[_-]?key|shared[_-]?key|"
-    "x-(?:amz|goog)-[a-z-]+"
+    rf"{_PHRASE}|secret|token|credentials?|signature|cookie|jsessionid|verifier|oauth[_-]\w{{1,20}}|"
+    "client[_-]assertion|saml(?:request|response)|"
+    "(?:api|account|private|secret|shared|subscription|functions?|auth|encryption|master|host|service|session|signing|"
+    "consumer|client|application)[_-]?key|access[_-]?key(?:[_-]?id)?|x-(?:amz|goog)-[a-z-]+"
 )
-_WEAK = "key|sig|sas|auth|pass|pw|policy|key-pair-id"
+_SHORT = "pass|pw|pin|otp"
+_WEAK = rf"key|sig|sas|auth|{_SHORT}|policy|key-pair-id"
 _WORD = r"[\w.-]{0,40}"
 _NAME = rf"(?:{_WORD}(?:{_STRONG}){_WORD}|(?:{_WORD}[_.-])?(?:{_WEAK}))"
-_QUOTED = r"""(?P<quote>\\?["'])(?:(?!(?P=quote)).)*"""
-_BARE = r"""(?:[^\s&]|&(?![\w.%-]+=))*(?:[^\s&'")\]},.;:]|&(?![\w.%-]+=))"""
+_START = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9a-f][0-9a-f]))"
+"""Before a name: no letter or digit, or a letter of a URL written as %3F."""
+
+# how names and values are joined and quoted: as they are, within JSON, URLs (twice) and XML
+_CODED = r"""\\["']|%(?:25){0,3}2[27]|&quot;|&#3[49];"""
+_MARK = rf"""(?:["']|{_CODED})"""
+_EQUALS = r"\s*(?:=>?|:=|%(?:25){0,3}3d)\s*"
+_COLON = r"\s*(?::|%(?:25){0,3}3a)\s*"
+_QUOTED = (
+    r"""(?P<plain>"{3}|'{3}|["'])(?:\\.|(?P=plain)(?P=plain)|(?!(?P=plain))[^\\\n])*|"""
+    rf"""(?P<coded>{_CODED})(?:\\\\\\["']|(?!(?P=coded)).)*"""
+)
+_BARE = r"""(?:[^\s&]|&(?![\w.%-]{1,40}=))*(?:[^\s&'")\]},.;:]|&(?![\w.%-]{1,40}=))"""
+_LIST = r"""[\[(]\s{0,20}(?=\w{0,2}["'])[^\])\n]{0,400}"""
+_VALUE = rf"""(?:[|>][+-]?[ ]*\n[ ]+[^\n]+|(?:[bru]{{1,2}}(?=["']))?(?:{_QUOTED}|{_LIST}|{_BARE}))"""
+
+_COMMANDS = {
+    r"(?:mysql\w{0,10}|mariadb[\w-]{0,10}|sshpass|7z[ar]?|rar|unrar|mongo\w{0,10}|cqlsh)": "p",
+    r"(?:docker|podman|helm|az|oc|skopeo|buildah)\b[^\n|;]{0,80}\blogin": "p",
+    r"(?:sqlcmd|bcp|unzip|zip)": "P",
+    r"redis-cli": "a",
+    r"ldap\w{1,10}": "w",
+}
+"""Commands (patterns) -> the letter of their option that takes a password."""
+
 _PATTERNS = (
     # auth=('user', 'password') and BasicAuth('user', 'password')
     re.compile(
@@ -31,21 +57,49 @@ _PATTERNS = (
     re.compile(r"""(?i)(\b(?:set-)?cookie2?\s*:\s*)[^\s;'"]+(?:;\s*[\w.-]+(?:=[^\s;'"]*)?)*"""),
     re.compile(r"""(?i)(authorization\s*[:=]\s*digest\s+)\w+=(?:"[^"]*"|[^\s,]+)(?:,\s*\w+=(?:"[^"]*"|[^\s,]+))*"""),
     # a header, whatever its scheme
-    re.compile(rf"""(?i)((?:proxy-)?authorization\\?["']?\s*(?:[:=]|%3d|%3a)\s*)(?:{_QUOTED}|(?:\w+\s+)?{_BARE})"""),
+    re.compile(rf"""(?i)((?:proxy-)?authorization{_MARK}?(?:{_EQUALS}|{_COLON}))(?:{_QUOTED}|(?:\w+\s+)?{_BARE})"""),
     re.compile(r"(?i)(\bbearer(?:\s*:)?\s+)[^\s'\"]+"),
-    # name = value, and 'name': 'value'
-    re.compile(rf"""(?i)(?<![A-Za-z0-9])({_NAME}\\?["']?\s*(?:=>?|%3d)\s*)(?:{_QUOTED}|{_BARE})"""),
-    re.compile(rf"""(?i)(?<![A-Za-z0-9])({_NAME}\\?["']\s*:\s*)(?:{_QUOTED}|{_BARE})"""),
-    re.compile(rf"""(?i)(?<![A-Za-z0-9])({_WORD}(?:{_STRONG})\s*(?::|%3a)\s*)(?:{_QUOTED}|{_BARE})"""),
-    # words of command lines: --token X, passwd X, -u user:X; and "password X" where X looks like one
-    re.compile(rf"""(?i)(?<![\w-])(--{_NAME}\s+)(?!-)(?:{_QUOTED}|{_BARE})"""),
+    # passwords of several words
+    re.compile(rf"""(?i){_START}({_WORD}(?:{_PHRASE})\s*:[ \t]*)(?=[\w])[^\n,;)\]}}'"]*[^\s,;)\]}}'".:]"""),
+    re.compile(
+        rf"""(?im)^([ \t>#*-]{{0,20}}{_WORD}(?:{_PHRASE})[ \t]*=[ \t]+)(?=\w)[^\n,;)\]}}'"&]*[^\s,;)\]}}'"&.:]"""
+    ),
+    # name="name" value="value"
+    re.compile(rf"""(?i)(["'](?:{_WORD}(?:{_STRONG})|{_SHORT})["']\s{{1,20}}value{_EQUALS}){_VALUE}"""),
+    # name = value, and 'name': 'value', and ('name', 'value')
+    re.compile(rf"(?i){_START}({_NAME}{_MARK}?{_EQUALS}){_VALUE}"),
+    re.compile(rf"(?i){_START}({_NAME}{_MARK}{_COLON}){_VALUE}"),
+    re.compile(rf"(?i){_START}({_WORD}(?:{_STRONG}){_COLON}){_VALUE}"),
+    re.compile(
+        rf"""(?im)((?:^|[,;{{(\[&?'"])[ ]{{0,20}}(?:{_WORD}[_.-])?(?:{_SHORT}){_COLON})(?!\d{{1,3}}\b){_VALUE}"""
+    ),
+    re.compile(rf"""(?i)(\(\s{{0,20}}["']{_WORD}(?:{_STRONG})["'],\s{{0,20}}){_VALUE}"""),
+    # <name>value</name>
+    re.compile(rf"(?i)(<(?:\w{{1,20}}:)?{_WORD}(?:{_STRONG}|{_SHORT})(?:\s[^<>]*)?>(?:<!\[CDATA\[)?)[^<]+"),
+    # words of command lines: --token X, -password X, passwd X, -u user:X, mysql -pX; SECRET 'X' and IDENTIFIED BY 'X'
+    re.compile(rf"""(?i)(?<![\w-])(--{_NAME}(?:\s+|["'],\s*))(?!-){_VALUE}"""),
+    re.compile(
+        rf"""(?i)(?<![\w-])(-(?:{_WORD}(?:{_STRONG})|\w{{0,20}}pass(?:in|out)?)(?:\s+|["'],\s*))(?!-){_VALUE}"""
+    ),
+    *(
+        re.compile(rf"""(?<![\w-])({command}(?:\.exe)?\b[^\n|;]{{0,300}}?[\s"']-{letter}["',\s]{{0,4}})(?!-){_VALUE}""")
+        for command, letter in _COMMANDS.items()
+    ),
     re.compile(rf"""(?i)\b((?:passwd|pwd)\s+)(?:{_QUOTED}|{_BARE})"""),
-    re.compile(rf"""(?i)\b((?:{_STRONG})\s+(?:is\s+|was\s+)?)(?=\S*\d)(?=\S*[a-z])[^\s'"]{{6,}}"""),
+    re.compile(rf"""(?i)\b((?:passw(?:or)?d|passphrase|secret|identified\s+by)\s+)(?:{_QUOTED})"""),
+    re.compile(
+        rf"""(?i)\b((?:user(?:name)?|login)(?:{_EQUALS}|{_COLON}|\s+(?!(?:and|or|nor|with|without|by|the|a)\s))[^\s,;]{{1,80}}[,;]?\s+(?:and\s+)?"""
+        rf"""(?:{_PHRASE}|{_SHORT})(?:{_EQUALS}|{_COLON}|\s+)){_VALUE}"""
+    ),
+    re.compile(r"""(?m)((?:^|[>'"]) ?PASS )\S+$"""),
+    # "password X" and "pass X" where X looks like one
+    re.compile(rf"""(?i)\b((?:{_STRONG}|{_SHORT})\s+(?:is\s+|was\s+)?)(?=\S*\d)(?=\S*[a-z])[^\s'"]{{6,}}"""),
     re.compile(r"(?<!\S)((?:-u|--user)[= ]\s*)[^\s:]+:\S+"),
     # parameters of a URL that let people in under other names
     re.compile(r"""(?i)([?&;](?:code|refresh|session(?:id)?|sid|jwt)=)[^\s&;#'"]+"""),
     # user:password@host where no scheme is before it, and the same with : and @ written as %3A and %40
-    re.compile(r"""(?<![\w./:@%+*-])([A-Za-z_][\w.+-]*:)(?!//|\S*://)[^\s'",]{4,}(?=@[\w.-])"""),
+    re.compile(r"""(?<![\w:/.])(//[^\s/:@'"]{1,80}:)(?!\d{1,5}/)[^\s'"]{1,200}(?=@[\w.-])"""),
+    re.compile(r"""(?<![\w./:@%+*-])([A-Za-z_][\w.+-]*:)(?!//|\S{0,200}://)[^\s'",]{4,200}(?=@[\w.-])"""),
     re.compile(r"""(?i)(?<![\w.%/+-])()[\w.+-]+%3a[^\s'"&]*(?=%40|@)"""),
     # what is a secret by its looks
     re.compile(r"()eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),
