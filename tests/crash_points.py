@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 import torch
 from astropy.io import fits
 
+from astroml_plugin.core.errors import CorruptError
 from astroml_plugin.inference.options import ObjectTable
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.sources.stamps import Stamps
@@ -46,6 +47,7 @@ from workflows.ingest import ingest
 from workflows.query import query
 from workflows.search import search
 from workflows.train import train
+from workflows.verify import verify
 
 _OPERATIONS = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "fsync")
 _SHAPE = (220, 300)
@@ -121,6 +123,31 @@ def _finished(folder: Path) -> None:
     _infer(folder, folder / "base")
 
 
+def _damaged(folder: Path) -> None:
+    """A catalog with damage of many kinds, all of which `verify --repair` mends."""
+    _finished(folder)
+    base = folder / "base"
+    for name in ("run.json", "failures.parquet", "index.json", "objects/tables.json"):
+        (base / name).write_bytes(b"{")
+    next((base / "manifest").glob("*.parquet")).write_bytes(b"PAR1")
+    (base / "schema.json").write_bytes((base / "schema.json").read_bytes()[:-9])
+    (base / "parts/000/x-y.parquet").mkdir(parents=True)
+
+
+def _repair(out: Path) -> None:
+    result = verify(str(out), repair=True)
+    if not result.is_whole or verify(str(out)).damages:
+        raise AssertionError(result.damages)
+
+
+def _rows_or_refused(out: Path) -> pa.Table:
+    """All rows; none where schema.json is still damaged, which is refused."""
+    try:
+        return catalog(out)
+    except CorruptError:
+        return pa.table({})
+
+
 def _nothing_twice(seen: pa.Table, final: pa.Table, base: pa.Table | None) -> bool:
     ids = set(seen["object_id"].to_pylist())
     kept = set() if base is None else set(base["object_id"].to_pylist())
@@ -192,6 +219,12 @@ COMMANDS: dict[str, Command] = {
     "infer after compact": Command(_after_merging, _extend, catalog, _nothing_twice),
     "compact": Command(
         _finished, lambda folder, out: compact(str(out)), catalog, lambda seen, final, base: seen.equals(final)
+    ),
+    "verify --repair": Command(
+        _damaged,
+        lambda folder, out: _repair(out),
+        _rows_or_refused,
+        lambda seen, final, base: not seen.num_columns or seen.equals(final),
     ),
     "ingest of an image": Command(
         _image,

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from astroml_plugin.catalog import Catalog, compact
-from astroml_plugin.catalog.checking import DAMAGED, verify
+from astroml_plugin.catalog.beside import DAMAGED
+from astroml_plugin.catalog.checking import verify
 from astroml_plugin.catalog.done import DoneUnits
 from astroml_plugin.core.errors import CorruptError
 from tests.test_bit_rot import make

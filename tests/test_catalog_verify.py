@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from astroml_plugin.catalog import Catalog, Column, compact, schema
-from astroml_plugin.catalog.checking import DAMAGED, verify
+from astroml_plugin.catalog.beside import DAMAGED
+from astroml_plugin.catalog.checking import verify
 from astroml_plugin.core.errors import CorruptError, InputError
 from workflows.cli import main
 from workflows.query import query

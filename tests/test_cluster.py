@@ -13,7 +13,15 @@ from types import SimpleNamespace
 import pytest
 from distributed import LocalCluster, get_worker
 
-from astroml_plugin.compute.cluster import WorkerDiedError, clients, connect, dashboard_urls, run_window, window
+from astroml_plugin.compute.cluster import (
+    WorkerDiedError,
+    clients,
+    connect,
+    dashboard_urls,
+    run_window,
+    starting,
+    window,
+)
 from astroml_plugin.core.errors import AstromlError, InputError
 
 POISON = 7
@@ -192,8 +200,24 @@ def test_nothing_listens_beyond_this_machine(kind: str) -> None:
     assert set(listening) <= {"127.0.0.1", "::1"}
 
 
-def test_prometheus_finds_dasks_metrics_where_it_is_told_to_look() -> None:
+def test_threads_of_this_process_need_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    def listening() -> set[int]:
+        found = psutil.Process().net_connections(kind="inet")
+        return {one.laddr.port for one in found if one.status == psutil.CONN_LISTEN}
+
+    monkeypatch.setattr(starting, "find_spec", lambda package: None)
+    before = listening()
+    with connect("local", workers=2, threads=1) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+        assert listening() <= before
+        assert dashboard_urls(client) == {}
+
+
+def test_prometheus_finds_dasks_metrics_where_it_is_told_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("prometheus_client")
+    monkeypatch.setattr(starting, "find_spec", lambda package: package)
     with connect("local", threads=1) as client:
         url = dashboard_urls(client)["Prometheus metrics"]
         assert url.startswith("http://127.0.0.1:")
@@ -202,7 +226,7 @@ def test_prometheus_finds_dasks_metrics_where_it_is_told_to_look() -> None:
 
 
 def test_only_pages_that_can_be_shown_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status", cluster=None)
+    client = SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status", cluster=None, scheduler=None)
     monkeypatch.setattr(clients, "find_spec", lambda package: None)
     assert dashboard_urls(client) == {}
     monkeypatch.setattr(clients, "find_spec", lambda package: package)

@@ -17,6 +17,7 @@ POINTS = {
     "infer with another objects table": 24,
     "infer after compact": 20,
     "compact": 24,
+    "verify --repair": 40,
     "ingest of an image": 20,
     "ingest of an archive": 16,
     "train": 12,

@@ -470,3 +470,20 @@ def test_the_verb_takes_names_of_units(catalog: Catalog, capsys: pytest.CaptureF
     assert rows > 0
     assert main(["query", catalog.url, "--units", "im_0,im_1", "--limit", "1000", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 2 * rows
+
+
+@pytest.mark.parametrize("values", [[1, None, 3], ["a", None, "b\n\nc"], [None, 0.5, 1.0], [True, None, False]])
+def test_a_csv_of_one_column_keeps_its_rows(tmp_path: Path, values: list[Any]) -> None:
+    write_rows(pa.table({"v": values}), str(tmp_path / "o.csv"))
+    found = read(tmp_path / "o.csv")["v"]
+    assert [None if value is np.ma.masked else str(value).lower() for value in found] == [
+        None if value is None else str(value).lower() for value in values
+    ]
+
+
+def test_texts_that_readers_of_csv_would_end_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"v": ["a\0b"]})
+    with pytest.raises(InputError, match=r"'v' has texts with a NUL letter.*replace\(v, chr\(0\), ''\)"):
+        write_rows(table, str(tmp_path / "o.csv"))
+    write_rows(table, str(tmp_path / "o.ecsv"))
+    assert read(tmp_path / "o.ecsv")["v"].tolist() == ["a\0b"]

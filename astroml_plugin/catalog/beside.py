@@ -1,8 +1,9 @@
-"""The small tables beside the parts of a catalog: units that failed, and objects that no unit owns."""
+"""Tables and folders beside the parts of a catalog: units that failed, unplaced objects, damaged files set aside."""
 
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from astroml_plugin.core.errors import DamagedError
 
 FAILURES = "failures.parquet"
 UNPLACED = "unplaced.parquet"
+
+DAMAGED = "damaged"
+"""Folder of a catalog into which files that cannot be used are moved."""
 
 FAILURES_SCHEMA = pa.schema(
     [("unit", pa.string()), ("reason", pa.string()), ("attempts", pa.int32()), ("time", pa.string())]
@@ -50,6 +54,20 @@ def write_failures(url: str, table: pa.Table, run_id: str, done: Callable[[], se
         storage.write_table(storage.join(url, FAILURES), _merged_failures(url, names, done))
         if _failure_files(url) == names:
             return
+
+
+def set_aside(url: str, path: str) -> None:
+    """Move a file of a catalog, or a folder that stands in its place, out of the way: it can still be looked at."""
+    there, here = storage.join(url, DAMAGED, path.replace("/", "__")), storage.join(url, path)
+    if storage.is_local(url):
+        target, source = storage.local_path(there), storage.local_path(here)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir() or (source.is_dir() and target.exists()):
+            target = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
+        source.replace(target)
+        return
+    storage.write_atomic(there, storage.read_bytes(here))
+    storage.remove(here)
 
 
 def _failure_files(url: str) -> list[str]:

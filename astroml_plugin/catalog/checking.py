@@ -11,44 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import duckdb
-import pyarrow as pa
-
-from astroml_plugin.catalog import declared, index, loss, manifest, parts, primary, runs, sql
-from astroml_plugin.catalog.beside import FAILURES, UNPLACED
+from astroml_plugin.catalog import declared, index, loss, manifest, parts, primary, runs, small_files, sql
+from astroml_plugin.catalog.beside import DAMAGED, set_aside
 from astroml_plugin.catalog.declared import SCHEMA, Declared
 from astroml_plugin.catalog.labels import LABELS, LabelMaps
 from astroml_plugin.catalog.parts import PartInfo
 from astroml_plugin.catalog.schema import schema
+from astroml_plugin.catalog.small_files import Damage
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.catalog.whole_files import against_manifest, read_whole
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
-
-DAMAGED = "damaged"
-"""Folder of a catalog into which `verify` moves files that cannot be used."""
+from astroml_plugin.core.errors import CorruptError, InputError
 
 _READERS = 4
 """Files read at once."""
-
-_UNREADABLE = (pa.ArrowException, duckdb.Error, OSError, ValueError, KeyError, TypeError, AstromlError)
-"""Errors of reading a file whose bytes were changed."""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One thing that is wrong with a catalog."""
-
-    path: str
-    """File, relative to the catalog."""
-    what: str
-    """The damage, in words for people."""
-    units: int = 0
-    """Units whose rows are concerned."""
-    rows: int = 0
-    """Rows that are concerned, as the manifest counts them."""
-    mended: bool = False
-    """Whether `repair` has made it again from what is there."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +88,8 @@ def verify(
         storage.refuse_web(url)
     if storage.is_web(url):
         return _verify_web(url, began, progress)
-    if not storage.list_files(url):
-        raise InputError(f"there is no catalog at {storage.redact(url)}: give the --out folder of an infer run")
-    damages = [*_schema(url, repair), *_records(url, repair)]
+    _refuse_other(url)
+    damages = [*_schema(url, repair), *small_files.records(url, repair)]
     if any(not damage.mended and damage.path == SCHEMA for damage in damages):
         return VerifyResult(url, 1, 0, 0, tuple(damages), time.monotonic() - began)
     catalog, paths = Catalog.open(url), _paths(url)
@@ -122,11 +97,12 @@ def verify(
     if most is not None and (what := declared.read(url).differs(most[0])):
         damages.append(_outvoted(catalog, most, what, repair))
         catalog = replace(catalog, schema=schema(most[0].columns))
-    damages += [*_manifests(catalog, repair), *_index(url, repair)]
+    damages += [*_manifests(catalog, repair), *small_files.index_of(url, repair)]
+    damages += _folders(url, repair)
     found = _parts(catalog, paths, repair, progress)
     damages += found.damages
     damages += _absent(catalog, {damage.path for damage in damages})
-    damages += [*_tables(catalog, repair), *_label_maps(catalog, repair)]
+    damages += [*small_files.tables(catalog, repair), *small_files.objects(url, repair), *_label_maps(catalog, repair)]
     if repair and damages:
         catalog.rebuild_manifest(found.distrusted)
     damages += _primary(catalog, repair)
@@ -142,6 +118,30 @@ def forget(catalog: Catalog) -> None:
     catalog.finish_run(run_id, {primary.FOLDER: primary.decide(catalog)})
 
 
+def _refuse_other(url: str) -> None:
+    """InputError for a folder that is no catalog, not even a damaged one."""
+    if storage.exists(storage.join(url, SCHEMA)) or any(
+        storage.list_files(storage.join(url, folder)) for folder in (parts.PARTS, runs.RUNS)
+    ):
+        return
+    place = storage.redact(url)
+    if storage.exists(storage.join(url, "zarr.json")):
+        raise InputError(f"{place} is a Zarr store, as surveys and stamps are, and no catalog: give the --out of infer")
+    raise InputError(f"there is no catalog at {place}: give the --out folder of an infer run")
+
+
+def _folders(url: str, repair: bool) -> Iterator[Damage]:
+    """Folders that stand where files of rows belong, as a wrong copy makes them."""
+    if not storage.is_local(url):
+        return
+    for place in sorted(storage.local_path(storage.join(url, parts.PARTS)).glob("*/*.parquet/")):
+        if place.is_dir():
+            path = f"{parts.PARTS}/{place.parent.name}/{place.name}"
+            if repair:
+                set_aside(url, path)
+            yield Damage(path, "it is a folder" + (f"; moved into {DAMAGED}" if repair else ""), mended=repair)
+
+
 def _paths(url: str) -> list[str]:
     return [f"{parts.PARTS}/{name}" for name in storage.list_files(storage.join(url, parts.PARTS), ".parquet")]
 
@@ -152,7 +152,7 @@ def _verify_web(url: str, began: float, progress: Callable[[int, int], None] | N
     paths = sorted(catalog.listing()[0])
     found = _parts(catalog, paths, False, progress)
     damages = [*found.damages, *_absent(catalog, {damage.path for damage in found.damages})]
-    damages += [*_tables(catalog, False), *_primary(catalog, False)]
+    damages += [*small_files.tables(catalog, False), *_primary(catalog, False)]
     return VerifyResult(url, len(paths), found.rows, found.bytes, tuple(damages), time.monotonic() - began)
 
 
@@ -208,12 +208,8 @@ def _read(catalog: Catalog, path: str) -> tuple[list[PartInfo], int] | str:
         return infos, parts.size_of(url)
     except CorruptError as error:
         return str(error)
-    except _UNREADABLE as error:
-        return _line(error)
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    except small_files.UNREADABLE as error:
+        return small_files.line(error)
 
 
 def _named(catalog: Catalog) -> dict[str, dict[str, dict[str, Any]]]:
@@ -231,20 +227,12 @@ def _unusable(catalog: Catalog, path: str, what: str, counted: tuple[int, int], 
     return Damage(path, what, *counted)
 
 
-def set_aside(url: str, path: str) -> None:
-    """Move a file out of the way, so that it can still be looked at."""
-    storage.write_atomic(
-        storage.join(url, DAMAGED, path.replace("/", "__")), storage.read_bytes(storage.join(url, path))
-    )
-    storage.remove(storage.join(url, path))
-
-
 def _absent(catalog: Catalog, known: set[str]) -> Iterator[Damage]:
     """Files that the manifest names and that are not there."""
     by_path: dict[str, tuple[int, int]] = {}
     try:
         lost = catalog.current_and_lost(reconcile=True)[1]
-    except _UNREADABLE:
+    except small_files.UNREADABLE:
         return  # a damaged file, which is told already, is in the way
     for row in lost.named.to_pylist():
         units, rows = by_path.get(row["path"], (0, 0))
@@ -265,8 +253,8 @@ def _schema(url: str, repair: bool) -> Iterator[Damage]:
         if storage.exists(storage.join(url, SCHEMA)):
             raise
         what = str(error)
-    except _UNREADABLE as error:
-        what = _line(error)
+    except small_files.UNREADABLE as error:
+        what = small_files.line(error)
     else:
         return
     mended = repair and _write_schema(url)
@@ -294,21 +282,6 @@ def _outvoted(catalog: Catalog, most: tuple[Declared, int, int], what: str, repa
     return Damage(SCHEMA, f"{count} of {total} files agree against it: {what}", mended=repair)
 
 
-def _records(url: str, repair: bool) -> Iterator[Damage]:
-    """Read the run records and run.json, which is the newest of them."""
-    folder = storage.join(url, runs.RUNS)
-    paths = [f"{runs.RUNS}/{name}" for name in storage.list_files(folder, ".json")]
-    for path in [*paths, *(["run.json"] if storage.exists(storage.join(url, "run.json")) else [])]:
-        try:
-            runs.checked(storage.read_json(storage.join(url, path)))
-        except _UNREADABLE as error:
-            if repair:
-                set_aside(url, path)
-            yield Damage(path, _line(error) + ("; moved into " + DAMAGED if repair else ""), mended=repair)
-    if repair and not storage.exists(storage.join(url, "run.json")) and (records := runs.read_all(url)):
-        storage.write_json(storage.join(url, "run.json"), records[-1])
-
-
 def _manifests(catalog: Catalog, repair: bool) -> Iterator[Damage]:
     """Read the manifest files; what they say is in the footers too."""
     for name in catalog.manifest_names():
@@ -317,43 +290,10 @@ def _manifests(catalog: Catalog, repair: bool) -> Iterator[Damage]:
             table = storage.read_table(url)
             if table.schema.names != parts.MANIFEST_SCHEMA.names:
                 raise ValueError("it is no manifest")
-        except _UNREADABLE as error:
+        except small_files.UNREADABLE as error:
             if repair:
                 set_aside(catalog.url, f"manifest/{name}")
-            yield Damage(f"manifest/{name}", _line(error), mended=repair)
-
-
-def _index(url: str, repair: bool) -> Iterator[Damage]:
-    """Compare index.json, which readers over HTTP go by, with what it is made from; not while a run goes on."""
-    path = storage.join(url, index.INDEX)
-    wanted = index.made(url)
-    if not storage.exists(path) or any(record.get("state") == "running" for record in wanted["runs"]):
-        return
-    try:
-        if storage.read_json(path) == wanted:
-            return
-        what = "it names other files than are there"
-    except _UNREADABLE as error:
-        what = _line(error)
-    if repair:
-        index.write(url)
-    yield Damage(index.INDEX, what, mended=repair)
-
-
-def _tables(catalog: Catalog, repair: bool) -> Iterator[Damage]:
-    """Read the tables of failures and of unplaced objects."""
-    for name in (FAILURES, UNPLACED):
-        url = storage.join(catalog.url, name)
-        try:
-            if storage.exists(url):
-                storage.read_table(url)
-        except _UNREADABLE as error:
-            mended = repair and name == FAILURES
-            if repair:
-                set_aside(catalog.url, name)
-            if mended:
-                catalog.write_failures(pa.Table.from_pylist([], schema=catalog.failures().schema))
-            yield Damage(name, _line(error), mended=mended)
+            yield Damage(f"manifest/{name}", small_files.line(error), mended=repair)
 
 
 def _primary(catalog: Catalog, repair: bool) -> Iterator[Damage]:
@@ -367,8 +307,8 @@ def _primary(catalog: Catalog, repair: bool) -> Iterator[Damage]:
         going_on = any(record["state"] == "running" for record in records)
         if found is not None and not going_on and not found.is_of(catalog.current(reconcile=True)):
             what = "it was made from other parts than are there"
-    except _UNREADABLE as error:
-        what = _line(error)
+    except small_files.UNREADABLE as error:
+        what = small_files.line(error)
     if what:
         if repair:
             primary.decide(catalog, again=True)
@@ -383,7 +323,7 @@ def _label_maps(catalog: Catalog, repair: bool) -> Iterator[Damage]:
     for number in sorted(maps.present()):
         try:
             maps.read(number)
-        except _UNREADABLE as error:
+        except small_files.UNREADABLE as error:
             if repair:
                 maps.remove(number)
-            yield Damage(f"{LABELS} tile {number}", _line(error))
+            yield Damage(f"{LABELS} tile {number}", small_files.line(error))

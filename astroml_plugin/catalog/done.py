@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from astroml_plugin.catalog import manifest, parts
-from astroml_plugin.catalog.checking import set_aside
+from astroml_plugin.catalog.beside import set_aside
 from astroml_plugin.catalog.parts import MergedFile
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.catalog.whole_files import read_whole

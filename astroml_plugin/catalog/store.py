@@ -87,7 +87,12 @@ class Catalog:
 
     def put_part(self, info: PartInfo, data: bytes) -> PartInfo:
         """Write encoded bytes at their name, atomically."""
-        storage.write_atomic(storage.join(self.url, info.path), data)
+        place = storage.join(self.url, info.path)
+        try:
+            storage.write_atomic(place, data)
+        except IsADirectoryError:  # a wrong copy made a folder of this name
+            beside.set_aside(self.url, info.path)
+            storage.write_atomic(place, data)
         return info
 
     def write_part(self, unit: str, digest: str, table: pa.Table, exposure: Exposure | None = None) -> PartInfo:

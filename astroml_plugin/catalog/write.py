@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,11 +98,38 @@ def _write_csv(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path)
     rows = 0
     flat = _flat_schema(schema)
     check_names(flat.names)
-    with pacsv.CSVWriter(path, flat) as writer:
+    with path.open("wb") as sink, pacsv.CSVWriter(sink, flat) as writer:
         for batch in batches:
-            writer.write_batch(_flat(batch, flat))
+            plain = _flat(batch, flat)
+            for name, column in zip(flat.names, plain.columns, strict=True):
+                _refuse_nul(name, column)
+            if len(flat) == 1:
+                sink.write(_no_empty_lines(plain))
+            else:
+                writer.write_batch(plain)
             rows += batch.num_rows
     return rows
+
+
+def _refuse_nul(name: str, column: pa.Array) -> None:
+    """InputError where a text has a NUL letter, at which readers of text files end it."""
+    if is_text(column.type) and pc.any(pc.match_substring(column, "\0")).as_py():
+        raise InputError(
+            f"column '{name}' has texts with a NUL letter, at which readers of CSV end a text: write "
+            f"replace({name}, chr(0), ''), or use .parquet"
+        )
+
+
+def _no_empty_lines(batch: pa.RecordBatch) -> bytes:
+    """Lines of a single column, nulls as two quotes: readers take an empty line for no row."""
+    (column,) = batch.columns
+    words = is_text(column.type)
+    plain = pa.RecordBatch.from_arrays([pc.fill_null(column, "") if words else column], schema=batch.schema)
+    sink = io.BytesIO()
+    pacsv.write_csv(plain, sink, pacsv.WriteOptions(include_header=False))
+    if words:
+        return sink.getvalue()
+    return b"".join((line or b'""') + b"\n" for line in sink.getvalue().splitlines())
 
 
 def _flat_schema(schema: pa.Schema) -> pa.Schema:

@@ -14,10 +14,15 @@ import pyarrow.compute as pc
 from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, ObjectSettings, read_chunks
 from astroml_plugin.catalog.objects.readers import file_names
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import DamagedError, InputError
 
 FORMAT = 1
-_RECORD = "tables.json"
+FOLDER = "objects"
+"""Folder of a catalog that holds its objects tables, sorted, and their record."""
+
+_RECORD, _COPY = "tables.json", "tables.copy.json"
+_SEAL = "sha256"
+REMEDY = "put a copy of the file back, or choose another --out"
 
 
 @dataclass(frozen=True)
@@ -72,22 +77,78 @@ class TableRecord:
 
 
 def read_record(folder: str) -> list[TableRecord]:
-    """Tables of the catalog whose folder of objects this is; none where no run has written them."""
-    url = storage.join(folder, _RECORD)
+    """Tables of the catalog whose folder of objects this is; none where no run has written them.
+
+    Raises:
+        DamagedError: the record and its copy are damaged.
+    """
+    errors: list[Exception] = []
+    for name in (_RECORD, _COPY):
+        try:
+            return _read(storage.join(folder, name))
+        except FileNotFoundError:
+            continue
+        except (DamagedError, IsADirectoryError) as error:
+            errors.append(error)
+    if errors:
+        raise DamagedError(f"{storage.redact(storage.join(folder, _RECORD))} is damaged: {REMEDY}") from errors[0]
+    return []
+
+
+def _read(url: str) -> list[TableRecord]:
+    told = storage.read_record(url, tables=list)
+    sealed = {key: value for key, value in told.items() if key != _SEAL}
+    if _SEAL in told and told[_SEAL] != storage.digest(sealed):
+        raise storage.damaged(url, "its digest is another one")
     try:
-        known = storage.read_record(url, tables=list)["tables"]
-    except FileNotFoundError:
-        return []
-    try:
-        return [TableRecord(**one) for one in known]
+        return [TableRecord(**one) for one in told["tables"]]
     except TypeError as error:
         raise storage.damaged(url, error) from error
 
 
 def write_record(folder: str, tables: Sequence[TableRecord]) -> None:
-    """Keep the tables of a catalog."""
+    """Keep the tables of a catalog, and a copy, as nothing else tells how they were read."""
     told = {"format": FORMAT, "tables": [asdict(one) for one in tables]}
-    storage.write_json(storage.join(folder, _RECORD), told)
+    sealed = {**told, _SEAL: storage.digest(told)}
+    for name in (_RECORD, _COPY):
+        place = storage.join(folder, name)
+        if storage.is_local(place) and storage.local_path(place).is_dir():
+            storage.local_path(place).rename(storage.local_path(f"{place}.damaged"))
+        storage.write_json(place, sealed)
+
+
+def damages(folder: str) -> list[tuple[str, str]]:
+    """(file, words) of the record and its copy where they are damaged, or gone while the other is there.
+
+    A lone record without a digest is whole: older versions wrote no copy.
+    """
+    found: dict[str, str] = {}
+    read: dict[str, list[TableRecord]] = {}
+    for name in (_RECORD, _COPY):
+        try:
+            read[name] = _read(storage.join(folder, name))
+        except FileNotFoundError:
+            found[name] = "it is gone"
+        except (DamagedError, OSError) as error:
+            found[name] = "it is a folder" if isinstance(error, IsADirectoryError) else "it cannot be read as written"
+    if set(found.values()) == {"it is gone"} and len(found) == 2:
+        return []
+    if found == {_COPY: "it is gone"} and _SEAL not in storage.read_json(storage.join(folder, _RECORD)):
+        return []
+    if len(read) == 2 and read[_RECORD] != read[_COPY]:  # killed between the two, or an older one was put back
+        found[_COPY] = "it differs from the record"
+    return list(found.items())
+
+
+def mend(folder: str) -> bool:
+    """Make the record and its copy again from the one that is whole; False where none is."""
+    try:
+        tables = read_record(folder)
+    except DamagedError:
+        return False
+    if tables:
+        write_record(folder, tables)
+    return bool(tables)
 
 
 def chosen_tables(mine: GivenTable, known: Sequence[TableRecord], *, extend: bool, catalog: str) -> list[GivenTable]:

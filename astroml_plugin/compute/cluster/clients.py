@@ -13,7 +13,7 @@ from typing import Any
 from distributed import Client, LocalCluster, SpecCluster
 from distributed.core import CommClosedError, Status
 
-from astroml_plugin.compute.cluster.starting import LOOPBACK, STARTERS, start
+from astroml_plugin.compute.cluster.starting import LOOPBACK, STARTERS, has_pages, start
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.storage import redact
 
@@ -33,6 +33,8 @@ def may_restart_workers(client: Client) -> bool:
 def dashboard_urls(client: Client) -> dict[str, str]:
     """URLs to look at a running cluster, by name: Dask's own pages, those that what is installed here can show."""
     link = str(client.dashboard_link).rpartition("/")[0]
+    if str(getattr(client.scheduler, "address", "")).startswith("inproc") and not has_pages():
+        return {}
     if isinstance(client.cluster, LocalCluster):  # which names the host's own address, where nothing listens
         link = f"http://{LOOPBACK}:{link.rpartition(':')[2]}"
     pages = {"bokeh": ("dashboard", "status"), "prometheus_client": ("Prometheus metrics", "metrics")}

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -57,7 +58,7 @@ def start(scheduler: str, workers: int | None, threads: int | None) -> SpecClust
 
 
 def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
-    return LocalCluster(
+    cluster = LocalCluster(
         processes=False,
         n_workers=workers or 1,
         threads_per_worker=threads or max(1, cores() // (workers or 1)),
@@ -65,6 +66,20 @@ def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
         local_directory=str(private_folder("dask")),
         **_LOOPBACK_ONLY,
     )
+    if not has_pages():
+        cluster.sync(_stop_pages, cluster)
+    return cluster
+
+
+def has_pages() -> bool:
+    """Whether Dask's own pages were asked for: by installing the extra `dashboard`, which bokeh tells."""
+    return find_spec("bokeh") is not None
+
+
+async def _stop_pages(cluster: LocalCluster) -> None:
+    """Stop the web servers of scheduler and workers, so that threads of this process need no port."""
+    for server in (cluster.scheduler, *cluster.workers.values()):
+        server.http_server.stop()
 
 
 def _processes(workers: int | None, threads: int | None) -> LocalCluster:
