@@ -41,13 +41,15 @@ def measured(
     image: np.ndarray,
     place: tuple[np.ndarray, np.ndarray],
     patch: np.ndarray,
-    psf: np.ndarray | None = None,
+    masked: np.ndarray | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Totals before and after the comparison, errors before and after, and misfits of objects that are all stars."""
-    profile = point_profile(PSF.drawImage(nx=33, ny=33, scale=SCALE).array if psf is None else psf)
+    profile = point_profile(PSF.drawImage(nx=33, ny=33, scale=SCALE).array)
     count = len(patch)
     stars = point_sources([profile], np.zeros(count, int), np.ones(count, bool))
     variance = np.full(image.shape, NOISE**2, np.float32)
+    if masked is not None:
+        image, variance = np.where(masked, 0, image), np.where(masked, 0, variance)
     light = np.zeros(image.shape, np.int32), patch
     centre = recentred(image, variance, place, *light)
     before = fit_gaussians(image, variance, centre, *light, stars)
@@ -106,6 +108,19 @@ def test_stars_that_are_alone_stay_as_they_are() -> None:
     np.testing.assert_array_equal(after, before)
     np.testing.assert_allclose(error, error_before, rtol=0.02)
     assert misfit.max() < 0.01
+
+
+@pytest.mark.parametrize("reach", [1, 3])
+def test_stars_with_masked_cores_have_errors_that_hold(reach: int) -> None:
+    image, x, y, flux, _ = sky(lambda _: [(PSF, 0.0, 0.0, 1.0)], 17)
+    rows, columns = np.indices(image.shape)
+    masked = np.zeros(image.shape, bool)
+    for right, down in zip(x, y, strict=True):
+        masked |= (np.abs(columns - round(right)) <= reach) & (np.abs(rows - round(down)) <= reach)
+    _, after, _, error, _ = measured(image, (x, y), np.arange(COUNT), masked)
+    assert np.abs((after - flux) / error).max() < 3
+    assert np.abs(after / flux - 1).max() < 0.05
+    assert (error > 0.01 * flux).all()
 
 
 @pytest.mark.parametrize(("away", "ratio"), [(10, 10), (6, 3), (5, 1), (4, 0.3)])

@@ -41,6 +41,13 @@ of an exponential disk whose half-light radius is 0.13 FWHM."""
 _GALAXIES = 0.15
 """Part of the light of a galaxy under a star that may be the star's: galaxies are fitted with Gaussians."""
 
+_HIDDEN = 0.03
+"""Relative error of a total of which nothing is seen within `_REACH`, as of a star with a masked core: the wings of a
+PSF image are not better known. In proportion to the energy that is hidden."""
+
+_MUCH = 0.05
+"""Part of the energy from which on a star of which this is hidden is fitted with the PSF, as those that share light."""
+
 _CORRELATED = 3.78
 """Pixels of one independent value after smoothing with 1 2 1 along both axes."""
 
@@ -142,7 +149,8 @@ def compared(
 ) -> tuple[GaussianFluxes, F64]:
     """Fluxes with what the PSF itself says about stars, and the misfit (n,) of each star; 0 for others.
 
-    Stars that share their patch of light with others near are fitted together with the PSF, places too. The misfit of a
+    Stars that share their patch of light with others near are fitted together with the PSF, places too, and stars of
+    which much is hidden. The misfit of a
     star is what the pixels have beside it and its neighbours, in units of its light: the root of the energy within
     `_REACH` σ, weighted with the PSF, without that of noise and of `_ALLOWED` of the light. It enlarges the error, and
     so does the light of galaxies beside a star.
@@ -160,20 +168,19 @@ def compared(
     known = replace(fitted, flux=np.nan_to_num(fitted.flux).clip(0), sigma=np.nan_to_num(fitted.sigma, nan=1.0))
     total = np.nan_to_num(fitted.total).clip(0)
     scene = _Scene(image, variance, labels, patch, centre, stars, known, total, pairs)
-    together = np.flatnonzero(bright & (np.bincount(pairs.mine, minlength=len(patch)) > 0))
-    before, galaxies = _misfits(scene, together)
-    misfit[together] = before
-    alone = np.setdiff1d(np.flatnonzero(bright), together)
-    misfit[alone], _ = _misfits(scene, alone)
+    every = np.flatnonzero(bright)
+    misfit[every], doubts = _misfits(scene, every)
     unsure = np.hypot(fitted.unsure, _ALIKE * misfit)
-    unsure[together] = np.hypot(unsure[together], _GALAXIES * galaxies)
+    unsure[every] = np.hypot(unsure[every], doubts)
+    beside = np.bincount(pairs.mine, minlength=len(patch)) > 0
+    together = every[beside[every] | (doubts > _HIDDEN * _MUCH)]
     totals = fitted.total.copy()
-    points, after, galaxies, refined = _together(scene, together)
-    better = after <= before[points]
-    points, after, galaxies = points[better], after[better], galaxies[better]
+    points, after, doubts, refined = _together(scene, together)
+    better = after <= misfit[together[points]]
+    points, after, doubts = points[better], after[better], doubts[better]
     number = together[points]
     misfit[number], totals[number] = after, refined.total[number]
-    unsure[number] = np.hypot(fitted.unsure[number], _ALIKE_BLENDED * after + _GALAXIES * galaxies)
+    unsure[number] = np.hypot(fitted.unsure[number], _ALIKE_BLENDED * after + doubts)
     return replace(fitted, total=totals, unsure=unsure), misfit
 
 
@@ -184,8 +191,11 @@ def unlike(misfit: F64) -> Bool:
 
 
 def _misfits(scene: _Scene, chosen: I64) -> tuple[F64, F64]:
-    """Root of the energy beside some stars and their neighbours, and light of galaxies there, over the star's (n,)."""
-    values, galaxies = np.zeros(len(chosen)), np.zeros(len(chosen))
+    """Root of the energy beside some stars and their neighbours, over that of the star, and relative errors (n,).
+
+    The errors are for light of galaxies under a star, and for its own light that pixels that are not used hide.
+    """
+    values, doubts = np.zeros(len(chosen)), np.zeros(len(chosen))
     for part, numbers in _batches(chosen):
         rows, columns, light, noise = scene.stamps(numbers)
         used = noise > 0
@@ -193,9 +203,10 @@ def _misfits(scene: _Scene, chosen: I64) -> tuple[F64, F64]:
         whole = (point**2).sum((1, 2))
         beside, of_galaxies, _, _ = scene.beside(numbers, rows, columns)
         total = scene.total[numbers]
-        galaxies[part] = (
-            (point * used * of_galaxies).sum((1, 2)) / np.maximum((point**2 * used).sum((1, 2)), 1e-30) / total
-        )
+        energy_seen = (point**2 * used).sum((1, 2))
+        under = (point * used * of_galaxies).sum((1, 2)) / total / np.maximum(energy_seen, 1e-30)
+        hidden = 1 - energy_seen / np.maximum(whole, 1e-30)
+        doubts[part] = np.hypot(_GALAXIES * under, _HIDDEN * hidden)
         own = _smoothed(point * used)
         rest = _smoothed((light - beside - total[:, None, None] * point) * used)
         weight = point.clip(0) / np.maximum(point.max((1, 2), keepdims=True), 1e-30)
@@ -203,24 +214,24 @@ def _misfits(scene: _Scene, chosen: I64) -> tuple[F64, F64]:
         excess = (weight * rest**2).sum((1, 2)) - spread.sum((1, 2))
         excess -= _EXCESS * np.sqrt(2 * _CORRELATED * (spread**2).sum((1, 2)))
         energy = (weight * own**2).sum((1, 2))
-        seen = ((point * used) ** 2).sum((1, 2)) > _SEEN * whole
+        seen = energy_seen > _SEEN * whole
         with np.errstate(invalid="ignore", divide="ignore"):
             square = excess / (energy * total**2) - _ALLOWED**2
         values[part] = np.where(seen & (square > 0), np.sqrt(np.maximum(np.nan_to_num(square), 0)), 0)
-    return values, galaxies
+    return values, doubts
 
 
 def _together(scene: _Scene, chosen: I64) -> tuple[I64, F64, F64, _Scene]:
     """Fit some stars together, and leave out what turns out to be no point source: it stays the Gaussian that it was.
 
     Returns:
-        Places in `chosen` of those that are points, their misfits and the light of galaxies under them, and the scene.
+        Places in `chosen` of those that are points, their misfits and relative errors, and the scene.
     """
     points = np.arange(len(chosen))
-    refined, misfit, galaxies = scene, np.zeros(len(chosen)), np.zeros(len(chosen))
+    refined, misfit, doubts = scene, np.zeros(len(chosen)), np.zeros(len(chosen))
     for last in [False] * (_ROUNDS - 1) + [True]:
         refined = _fitted_together(scene, chosen[points])
-        misfit, galaxies = _misfits(refined, chosen[points])
+        misfit, doubts = _misfits(refined, chosen[points])
         worst = unlike(misfit) & _worst_of_its_neighbours(refined, chosen[points], misfit)
         if last or not worst.any():
             break
@@ -228,7 +239,7 @@ def _together(scene: _Scene, chosen: I64) -> tuple[I64, F64, F64, _Scene]:
         is_star[chosen[points[worst]]] = False
         scene = replace(scene, fitted=replace(scene.fitted, is_star=is_star))
         points = points[~worst]
-    return points, misfit, galaxies, refined
+    return points, misfit, doubts, refined
 
 
 def _worst_of_its_neighbours(scene: _Scene, chosen: I64, misfit: F64) -> Bool:
