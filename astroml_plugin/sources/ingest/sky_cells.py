@@ -132,11 +132,11 @@ def _block(values: F32, usable: Bool, height: int, width: int) -> tuple[F64, F64
     second, level = _background(light, masked, *binned)
     level = np.where(clear > 0, level + pivot, np.nan)
     back = second.back()
-    back[masked] = np.nan
-    residual = plain - _enlarged(back, step, values.shape)
-    residual[~usable] = np.nan
-    noise = _cell_noise(residual, height, width)
-    return np.stack([level, noise, clear, whole, crowded]), _square_sums(residual)
+    sky = usable[::step, ::step] & ~masked
+    residual = np.where(sky, plain[::step, ::step] - back, np.nan)  # one pixel of each that were averaged tells noise
+    whole_sky = np.where(masked | (weight < 1), np.nan, light - back)
+    squares = _square_sums(whole_sky, residual, step)
+    return np.stack([level, _cell_noise(residual, *binned), clear, whole, crowded]), squares
 
 
 def _background(light: np.ndarray, masked: Bool, height: int, width: int) -> tuple[Any, F64]:
@@ -196,38 +196,38 @@ def _sums(values: np.ndarray, height: int, width: int) -> F64:
     return np.asarray(np.add.reduceat(rows, starts[1], axis=1))
 
 
-def _enlarged(values: np.ndarray, step: int, shape: tuple[int, ...]) -> np.ndarray:
-    return values.repeat(step, 0).repeat(step, 1)[: shape[0], : shape[1]]
-
-
 def _cell_noise(residual: F32, height: int, width: int) -> F64:
     """Standard deviation of the pixels of each cell by their median absolute deviation; NaN without pixels.
 
-    Where most are equal, as in counts of few photons, it is their plain one. Of large cells one pixel in four is used.
+    Where most are equal, as in counts of few photons, it is their plain one.
     """
-    step = 2 if min(height, width) >= _LARGE else 1
     rows, columns = (-(-side // step) for side, step in zip(residual.shape, (height, width), strict=True))
     found = np.full((rows, columns), np.nan)
     for row in range(rows):
         for column in range(columns):
-            part = residual[row * height : (row + 1) * height : step, column * width : (column + 1) * width : step]
+            part = residual[row * height : (row + 1) * height, column * width : (column + 1) * width]
             sample = part[np.isfinite(part)]
             if sample.size:
                 found[row, column] = _SIGMA * np.median(np.abs(sample)) or np.std(sample)
     return found
 
 
-def _square_sums(residual: F32) -> F64:
-    """(n,) sums of squares of 8 x 8 pixels of sky, in units of the standard deviation that white noise would have."""
-    height, width = (side - side % APERTURE for side in residual.shape)
-    if not height or not width:
-        return np.zeros(0)
-    parts = residual[:height, :width].reshape(height // APERTURE, APERTURE, width // APERTURE, APERTURE)
-    sums = parts.sum((1, 3)).ravel()
+def _square_sums(sky: F32, residual: F32, step: int) -> F64:
+    """(n,) sums of squares of 8 x 8 pixels of sky, in units of the standard deviation that white noise would have.
+
+    Args:
+        sky: (y, x) means of `step` x `step` pixels without their level, NaN where one of them is no sky.
+        residual: (y, x) single pixels without their level, NaN where they are no sky.
+        step: pixels along a side that were averaged.
+    """
+    side = APERTURE // step
+    height, width = (length - length % side for length in sky.shape)
     sample = _some(residual, np.isfinite(residual))
-    if not sample.size:
+    if not height or not width or not sample.size:
         return np.zeros(0)
     noise = _SIGMA * float(np.median(np.abs(sample)))
+    parts = sky[:height, :width].reshape(height // side, side, width // side, side)
+    sums = parts.sum((1, 3), dtype=np.float64).ravel() * step**2
     return sums[np.isfinite(sums)] / (APERTURE * noise) if noise > 0 else np.zeros(0)
 
 
