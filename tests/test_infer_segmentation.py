@@ -185,6 +185,7 @@ def crowd(image: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_hundred_thousand_objects_in_one_tile(tmp_path: Path, client: object) -> None:
     """All are found, and memory is bounded by the tile, not by what is in it."""
     side = 2560

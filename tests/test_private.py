@@ -138,6 +138,7 @@ def test_dask_works_in_a_private_folder(name: str, place: Path, monkeypatch: pyt
         return object()
 
     monkeypatch.setattr(starting, "LocalCluster", cluster)
+    monkeypatch.setattr(starting, "has_pages", lambda: True)
     start: Callable[..., object] = starting.STARTERS[name]
     start(1, 1)
     assert given["local_directory"] == str(place / "dask")

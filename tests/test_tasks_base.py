@@ -23,7 +23,11 @@ def stamps(count: int = 6, size: int = 48, bands: tuple[str, ...] = ("r",), *, p
     rng = np.random.default_rng(1)
     image = rng.normal(100, 5, (count, len(bands), size, size)).astype(np.float32)
     image[:, :, size // 2, size // 2] += 500
-    kernel = None if psf is None else rng.uniform(0.5, 1, (count, len(bands), psf, psf)).astype(np.float32)
+    kernel = None
+    if psf is not None:
+        y, x = np.mgrid[:psf, :psf] - psf // 2
+        light = rng.uniform(0.5, 1, (count, len(bands), 1, 1)) * np.exp(-(x**2 + y**2) / (2 * 2.0**2))
+        kernel = light.astype(np.float32)
     return from_stamps(image, more.get("variance"), kernel, bands=bands, pixel_scale=0.2)
 
 

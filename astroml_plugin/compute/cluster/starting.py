@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from distributed import LocalCluster, SpecCluster
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
+from astroml_plugin.core.quiet import FILTERS
 
 LOOPBACK = "127.0.0.1"
 _LOOPBACK_ONLY = {"dashboard_address": f"{LOOPBACK}:0", "worker_dashboard_address": f"{LOOPBACK}:0"}
@@ -53,7 +55,8 @@ def start(scheduler: str, workers: int | None, threads: int | None) -> SpecClust
     Raises:
         InputError: what it needs is not installed, or this process may start no others.
     """
-    with _starting, dask.config.set(_OWN_CLUSTERS):
+    with _starting, dask.config.set(_OWN_CLUSTERS), FILTERS, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Creating scratch directories")  # of a busy machine: nothing is wrong
         return STARTERS[scheduler](workers, threads)
 
 
