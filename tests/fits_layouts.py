@@ -266,8 +266,50 @@ def layouts() -> Iterator[Layout]:
         ("THING", "other"),
     )
     yield Layout("more names", "night2.fits", tuple(P(n, r, values="image" if n == "THING" else "") for n, r in more))
+    yield from more_names()
     yield from strangers()
     yield from wrong_guesses()
+
+
+def more_names() -> Iterator[Layout]:
+    """Names of survey files as they are distributed, and headers that tell what is no image of light."""
+    for band in ("VIS", "NIR-H", "DECAM-g", "HSC-z"):
+        parts = {f"BGSUB-MOSAIC-{band}": "image", f"MOSAIC-{band}-RMS": "std", f"MOSAIC-{band}-FLAG": "mask"}
+        parts |= {f"BGMOD-{band}": "other", f"GRID-PSF-{band}": "psf"}
+        for part, role in parts.items():
+            file = f"EUC_MER_{part}_TILE102018665-ACBD03_20241018T143710.276838Z_00.00.fits"
+            yield Layout("Euclid MER tiles", file, (P("", role),))
+    bits = tuple(P(name, "mask") for name in ("MASKBITS", "WISEM1", "WISEM2"))
+    yield Layout("Legacy Survey DR10", "legacysurvey-1500p020-maskbits.fits.fz", bits, compressed=True)
+    for part, role in {"depth": "other", "psfdepth": "other", "image": "image", "invvar": "weight"}.items():
+        plane = P(f"{part}_r", role) if part in ("image", "invvar") else P("", role, values="image")
+        yield Layout("Legacy Survey DR10", f"legacysurvey-1500p020-{part}-r.fits.fz", (plane,), compressed=True)
+    basic = {"bcd": "image", "bunc": "std", "cunc": "std", "bdmsk": "mask", "mosaic": "image", "mosaic_unc": "std"}
+    yield from _single("Spitzer BCD", {}, **{f"SPITZER_I1_1_0001_0000_2_{part}": role for part, role in basic.items()})
+    for part, role in {"c0m": "image", "c1m": "mask"}.items():
+        chips = tuple(P("SCI", role, {"CRVAL1": 150.0 + n}, n) for n in (1, 2))
+        yield Layout("HST WFPC2", f"u2ou0101t_{part}.fits", chips, {"TELESCOP": "HST", "INSTRUME": "WFPC2"})
+    yield from _single("KiDS DR4", {}, **{f"KiDS_DR4.0_1.0_r_{n}": r for n, r in (("sci", "image"), ("wei", "weight"))})
+    dark = {"DATA-TYP": "DOMEFLAT"}, {"HIERARCH ESO DPR TYPE": "FLAT,SKY"}, {"HIERARCH ESO DPR CATG": "CALIB"}
+    dark += {"OBSTYPE": "SKYFLAT"}, {"KOAIMTYP": "flatlamp"}, {"HIERARCH ESO PRO CATG": "MASTER_BIAS"}, {"BUNIT": "K"}
+    dark += {"BUNIT": "%"}, {"BUNIT": "deg"}, {"CTYPE3": "STOKES", "CRVAL3": 2.0, "CRPIX3": 1.0, "CDELT3": 1.0}
+    for number, cards in enumerate(dark):
+        shape = (1, *SHAPE) if "CTYPE3" in cards else SHAPE
+        yield Layout("no light by its header", f"n{number}.fits", (P("SCI", "other", cards, None, shape, "image"),))
+    light = {"DATA-TYP": "OBJECT"}, {"HIERARCH ESO DPR TYPE": "STD", "HIERARCH ESO DPR CATG": "CALIB"}
+    light += {"BUNIT": "K", "BMAJ": 0.01}, {"HIERARCH ESO PRO CATG": "SCIENCE_IMAGE", "IMAGETYP": "FLATTENED"}
+    for number, cards in enumerate(light):
+        yield Layout("light by its header", f"l{number}.fits", (P("", "image", cards),))
+    maps = (P("EMLINE_GFLUX", "image", {"HDUCLAS2": "DATA"}), P("STELLAR_VEL", "other", {"HDUCLAS2": "DATA"}))
+    inverse = {"HDUCLAS2": "ERROR", "HDUCLAS3": "INVMSE"}
+    maps += (P("STELLAR_VEL_IVAR", "other", {**inverse, "SCIDATA": "STELLAR_VEL"}, values="weight"),)
+    maps += (P("VELOCITIES", "other", {"HDUCLAS2": "DATA", "BUNIT": "km/s"}, values="image"), P("EMLINE_SEW", "other"))
+    yield Layout("MaNGA MAPS", "manga-8485-1901-MAPS-HYB10.fits", maps)
+    shape = (3, *SHAPE)
+    ints = tuple(P(name, "other", shape=shape, values=role) for name, role in (("SCI", "image"), ("ERR", "std")))
+    yield Layout("JWST integrations", "jw01234_nrca1_rateints.fits", ints, {"TELESCOP": "JWST"})
+    two = (P("SCI", "unclear", values="image"), P("SCI_BKSUB", "unclear", values="image"), P("ERR", "std"))
+    yield Layout("corrected beside it", "ceers_f115w_i2d.fits", (*two, P("BKGMASK", "other", values="mask")))
 
 
 def strangers() -> Iterator[Layout]:

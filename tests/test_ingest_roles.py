@@ -14,7 +14,10 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.sources.ingest.exposures import exposures
+from astroml_plugin.sources.ingest.fields import by_name
 from astroml_plugin.sources.ingest.fits import list_planes
+from astroml_plugin.sources.ingest.options import IngestOptions
 from tests.fits_layouts import SHAPE, SKY, Layout, P, layouts, pixels
 from tests.test_ingest_fits import run, whole
 
@@ -169,7 +172,7 @@ def test_images_of_several_filters_are_bands_with_their_psf(tmp_path: Path, clie
 def test_planes_that_nothing_tells_apart_are_refused_until_said(tmp_path: Path, client: Any) -> None:
     layout = next(layout for layout in LAYOUTS if layout.observatory == "two without names")
     path, _ = layout.write(tmp_path)
-    with pytest.raises(InputError, match=r"nothing tells what each is: say it with --roles, such as 0=image,1=std"):
+    with pytest.raises(InputError, match=r"what each is: say it with --roles, such as 0=image,1=ROLE, where ROLE"):
         run(client, str(path), tmp_path / "s.zarr")
     _, survey = run(client, str(path), tmp_path / "s.zarr", roles="0=image,1=std")
     assert survey.tile(0).has_variance
@@ -276,6 +279,83 @@ def test_parts_of_one_image_in_several_files_come_together_by_their_names(tmp_pa
     alone = str(tmp_path / "1497p015_ac51-w1-unc-3.fits")
     with pytest.raises(InputError, match="give its image with it"):
         run(client, alone, tmp_path / "t.zarr")
+
+
+def test_files_of_one_survey_come_together_by_the_words_of_its_names(tmp_path: Path, client: Any) -> None:
+    for number, band in enumerate(("VIS", "NIR-Y")):
+        parts = {f"BGSUB-MOSAIC-{band}": "image", f"MOSAIC-{band}-RMS": "std", f"MOSAIC-{band}-FLAG": "mask"}
+        parts |= {f"BGMOD-{band}": "other", f"GRID-PSF-{band}": "psf", f"CATALOG-PSF-{band}": "psf"}
+        for part, role in parts.items():
+            write(
+                tmp_path, P("", role, {"CRVAL1": 150.0 + number}), file=f"EUC_MER_{part}_TILE1-{part[:2]}_2024T1.fits"
+            )
+    result, survey = run(client, str(tmp_path / "EUC*.fits"), tmp_path / "s.zarr")
+    assert len(survey.images()) == 2
+    for name in survey.images():
+        assert (whole(survey, name, "mask") > 0).sum() == 9
+        assert np.nanmedian(whole(survey, name, "variance")) == pytest.approx(4, rel=0.1)
+    assert survey.read_tile(survey.tile(0)).psf is None
+    assert "left out, as its name tells no image" in " | ".join(result.warnings)
+
+
+def test_one_mask_serves_several_filters_and_the_infrared_has_its_own(tmp_path: Path) -> None:
+    for band in ("r", "g", "W1"):
+        write(tmp_path, P(f"IMAGE_{band}", "image"), file=f"legacysurvey-1p0-image-{band}.fits")
+        write(tmp_path, P(f"INVVAR_{band}", "weight"), file=f"legacysurvey-1p0-invvar-{band}.fits")
+        write(tmp_path, P("", "other"), file=f"legacysurvey-1p0-depth-{band}.fits")
+    masks = write(tmp_path, P("WISEM1", "mask"), P("MASKBITS", "mask"), file="legacysurvey-1p0-maskbits.fits")
+    with fits.open(masks, mode="update") as hdus:
+        hdus["WISEM1"].data[0, 0] = 64
+    names = [str(tmp_path / f"legacysurvey-1p0-image-{band}.fits") for band in ("g", "r", "W1")]
+    urls = [*names, *(str(path) for path in sorted(tmp_path.glob("*.fits")) if str(path) not in names)]
+    found = by_name(urls, IngestOptions())
+    assert found.images == names
+    assert all(files["mask"] == masks and "weight" in files for files in found.beside.values())
+    chosen = {name: exposures(name, IngestOptions(), found.beside[name])[0].mask for name in names}
+    assert [plane.name for plane in chosen.values() if plane is not None] == ["MASKBITS", "MASKBITS", "WISEM1"]
+
+
+def test_basic_data_of_spitzer_have_each_their_own_errors(tmp_path: Path) -> None:
+    parts = ("bcd", "cbcd", "bunc", "cbunc", "bimsk")
+    urls = [write(tmp_path, P("", "image"), file=f"SPITZER_I1_1_0001_2_{part}.fits") for part in parts]
+    found = by_name(urls, IngestOptions())
+    assert found.images == urls[:2]
+    assert found.beside == {urls[0]: {"std": urls[2], "mask": urls[4]}, urls[1]: {"std": urls[3], "mask": urls[4]}}
+
+
+def test_data_quality_of_wfpc2_goes_with_its_chips(tmp_path: Path, client: Any) -> None:
+    hst = {"TELESCOP": "HST", "INSTRUME": "WFPC2"}
+    for part, role in (("c0m", "image"), ("c1m", "mask")):
+        chips = [P("SCI", role, {"CRVAL1": 150.0 + n}, version=n) for n in (1, 2)]
+        path = write(tmp_path, *chips, file=f"u2ou1234_{part}.fits", **hst)
+    with fits.open(path, mode="update") as hdus:
+        hdus["SCI", 2].data[0, :2] = 8, 1024
+    _, survey = run(client, str(tmp_path / "u2*.fits"), tmp_path / "s.zarr")
+    assert whole(survey, "u2ou1234_c0m_2", "mask")[0, 0, :3].tolist() == [MaskBit.SATURATED, 0, 0]
+
+
+def test_the_plane_of_an_array_that_is_light_is_taken(tmp_path: Path, client: Any) -> None:
+    stokes = {"CTYPE4": "STOKES", "CRVAL4": 1.0, "CRPIX4": 2.0, "CDELT4": 1.0, "BUNIT": "Jy/beam"}
+    terms = "the other 2 of SPECLNMF are terms of the spectrum"
+    for name, cards, taken, told in (
+        ("qiu", stokes | {"CDELT4": -1.0}, 1, "Stokes I is taken, Q, RR left out"),
+        ("terms", {"CTYPE4": "SPECLNMF"}, 0, terms),
+    ):
+        path = write(tmp_path, P("", "image", cards, shape=(3, 1, *SHAPE)), file=f"{name}.fits")
+        result, survey = run(client, path, tmp_path / f"{name}.zarr", background="off")
+        assert survey.bands == ("c000",)
+        np.testing.assert_array_equal(whole(survey, name)[0], fits.getdata(path)[taken, 0])
+        assert told in " | ".join(result.warnings)
+
+
+def test_an_image_and_a_corrected_one_need_a_word(tmp_path: Path, client: Any) -> None:
+    path = write(tmp_path, P("SCI", "image"), P("SCI_BKSUB", "image"), P("ERR", "std"))
+    with pytest.raises(InputError, match="nothing tells which is meant: say it with --roles SCI=image"):
+        run(client, path, tmp_path / "s.zarr")
+    result, survey = run(client, path, tmp_path / "s.zarr", roles="SCI_BKSUB=image", background="off")
+    np.testing.assert_array_equal(whole(survey, "a")[0], fits.getdata(path, "SCI_BKSUB"))
+    assert survey.tile(0).has_variance
+    assert any("SCI_BKSUB is the image by hand" in warning for warning in result.warnings)
 
 
 def test_numbers_of_the_wcs_that_are_text_are_read(tmp_path: Path, client: Any) -> None:

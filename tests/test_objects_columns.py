@@ -12,7 +12,7 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import MaskedColumn, Table
+from astropy.table import MaskedColumn, QTable, Table
 
 from astroml_plugin.catalog.objects import OBJECT_SCHEMA, ObjectSettings, read_chunks
 from astroml_plugin.core.errors import InputError
@@ -239,3 +239,28 @@ def test_real_catalogues(shared_data: Path) -> None:
     table = read(spitzer, 100, columns="object_id=#row")
     assert table["object_id"].to_pylist() == list(range(224))
     assert np.all((table["ra"].to_numpy() > 275) & (table["ra"].to_numpy() < 277))
+
+
+@pytest.mark.parametrize("suffix", ["ecsv", "parquet"])
+def test_tables_of_photutils_need_no_mapping(tmp_path: Path, suffix: str) -> None:
+    table = QTable({"label": [4, 9], "xcentroid": [1.5, 2.5], "ycentroid": [3.0, 4.0]})
+    path = tmp_path / f"pixels.{suffix}"
+    table.write(path)
+    found = read(path)
+    assert found["object_id"].to_pylist() == [4, 9]
+    assert found["x"].to_pylist() == [1.5, 2.5]
+    for frame, expected in (("icrs", True), ("galactic", True), ("fk4", False)):
+        sky = SkyCoord([10.0, 11.0], [2.0, 3.0], unit="deg", frame="icrs")
+        path = tmp_path / f"{frame}.{suffix}"
+        QTable({"label": [4, 9], "sky_centroid": sky.transform_to(frame), "xcentroid": [1.5, 2.5]}).write(path)
+        if expected:
+            np.testing.assert_allclose(read(path)["ra"].to_pylist(), [10.0, 11.0], atol=1e-9)
+        else:
+            with pytest.raises(InputError, match="no position columns"):
+                read(path)
+
+
+def test_a_column_of_labels_is_no_id(tmp_path: Path) -> None:
+    Table({"label": [0, 1], "ra": [1.0, 2.0], "dec": [1.0, 2.0]}).write(tmp_path / "t.csv")
+    with pytest.raises(InputError, match="no object id column"):
+        read(tmp_path / "t.csv")

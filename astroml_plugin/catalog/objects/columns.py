@@ -29,14 +29,17 @@ CHUNK_ROWS = 1_000_000
 ROW_NUMBER = "#row"
 """Stands for the row number (from 0) where a table has no id column: `object_id=#row`."""
 
+_OF_PHOTUTILS = {"xcentroid", "x_centroid"}
+"""Columns beside which `label` is the number of an object; elsewhere it may be its class."""
+
 NAMES: dict[str, tuple[str, ...]] = {
     "object_id": ("object_id", "objectId", "source_id", "SourceID", "NUMBER", "objid", "id_str", "id"),
     "ra": ("ra", "RA", "coord_ra", "ALPHA_J2000", "RAJ2000", "ALPHAWIN_J2000", "RA_ICRS", "raMean"),
     "dec": ("dec", "DEC", "coord_dec", "DELTA_J2000", "DEJ2000", "DELTAWIN_J2000", "DE_ICRS", "DECJ2000", "decMean"),
     "l": ("l", "GLON", "glon"),
     "b": ("b", "GLAT", "glat"),
-    "x": ("x", "XWIN_IMAGE", "X_IMAGE"),
-    "y": ("y", "YWIN_IMAGE", "Y_IMAGE"),
+    "x": ("x", "XWIN_IMAGE", "X_IMAGE", "xcentroid", "x_centroid", "xcenter", "x_fit"),
+    "y": ("y", "YWIN_IMAGE", "Y_IMAGE", "ycentroid", "y_centroid", "ycenter", "y_fit"),
     "image": ("image",),
 }
 """Names that are understood without a mapping, the preferred first; letter case may differ."""
@@ -234,6 +237,8 @@ def _by_name(ours: str, raw: RawTable) -> str | None:
     for known in NAMES[ours]:
         if known in names:
             return known
+    if ours == "object_id" and "label" in names and _OF_PHOTUTILS & {*names}:
+        return "label"
     lower = {name.lower(): name for name in names}
     return next((lower[known.lower()] for known in NAMES[ours] if known.lower() in lower), None)
 

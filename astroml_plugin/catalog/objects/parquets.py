@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from astropy.table.meta import get_header_from_yaml
 
 from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable
+from astroml_plugin.catalog.objects.sky_coords import hints_of
 from astroml_plugin.catalog.objects.votables import read_heads
 from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.catalog.schema import is_text
@@ -161,7 +162,7 @@ def _table(files: Sequence[str], rows_told: int | None = None, place: str = "") 
             raise InputError(f"the HATS catalogue {place} says it has {rows_told} rows and has {count}: copy it anew")
 
     kinds = {one.name: kind for one in schema if (kind := _kind(one.type))}
-    return RawTable(tuple(schema.names), chunks, units, kinds, doubt=doubt)
+    return RawTable(tuple(schema.names), chunks, units, kinds, hints=_hints(schema), doubt=doubt)
 
 
 def _check_alike(file: pq.ParquetFile, url: str, first: str, columns: Sequence[str], units: dict[str, str]) -> None:
@@ -208,6 +209,17 @@ def _units(schema: pa.Schema) -> tuple[dict[str, str], str]:
 def _units_of_votable(header: bytes) -> dict[str, str]:
     heads = read_heads(io.BytesIO(header))
     return dict(heads[0].units) if heads else {}
+
+
+def _hints(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a SkyCoord by astropy's metadata; none where it cannot be read."""
+    text = (schema.metadata or {}).get(_YAML, b"")
+    if b"SkyCoord" not in text:
+        return {}
+    try:
+        return hints_of(get_header_from_yaml(text.decode().split("\n")), schema.names)
+    except Exception:  # noqa: BLE001  metadata of someone else's making: columns go by their names then
+        return {}
 
 
 def _units_of_yaml(text: bytes) -> dict[str, str]:

@@ -17,6 +17,7 @@ import pyarrow.csv as pacsv
 from astropy.table.meta import get_header_from_yaml
 
 from astroml_plugin.catalog.objects.raw import ARRAY, RawTable, local_file, rechunk
+from astroml_plugin.catalog.objects.sky_coords import hints_of
 from astroml_plugin.core import foreign
 from astroml_plugin.core.errors import InputError
 
@@ -45,6 +46,7 @@ class _Head:
     encoding: str
     units: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -57,7 +59,8 @@ def open_text(url: str) -> Iterator[list[RawTable]]:
     with local_file(url) as path:
         head = _read_head(path)
         read = _by_blanks if head.delimiter == " " else _by_delimiter
-        yield [RawTable(head.names, lambda c, r: read(path, head, c, r), head.units, head.kinds, words=True)]
+        rest = {"units": head.units, "kinds": head.kinds, "hints": head.hints}
+        yield [RawTable(head.names, lambda c, r: read(path, head, c, r), **rest, words=True)]
 
 
 def _by_delimiter(path: Path, head: _Head, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
@@ -172,7 +175,7 @@ def _ecsv(path: Path, comments: list[str], first: str, skip: int, encoding: str)
     names = tuple(_cells(first, delimiter))
     units = {name: str(one["unit"]) for name, one in columns.items() if one.get("unit")}
     kinds = {name: ARRAY for name, one in columns.items() if one.get("subtype")}
-    return _Head(names, skip, delimiter, encoding, units, kinds)
+    return _Head(names, skip, delimiter, encoding, units, kinds, hints_of(header, names))
 
 
 def _delimiter(text: str) -> str:

@@ -16,7 +16,7 @@ from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.roles import given_roles
-from astroml_plugin.sources.ingest.words import EXPOSURE, IMAGE, MASK, PSF, STD, VARIANCE, WEIGHT
+from astroml_plugin.sources.ingest.words import EXPOSURE, IMAGE, MASK, PSF, STD, VARIANCE, WEIGHT, is_band, tokens_of
 
 COMPANIONS = (VARIANCE, STD, WEIGHT, EXPOSURE, MASK, PSF)
 """Roles of planes that belong to an image."""
@@ -136,7 +136,10 @@ def _lost(planes: Sequence[Plane]) -> list[str]:
 
 def _wcs_notes(image: Plane) -> list[str]:
     lost = f"{image.label} has no sky coordinates: its WCS cannot be used ({image.wcs_problem})"
-    return [*([lost] if image.wcs_problem else []), *(f"{image.label}: {note}" for note in image.wcs_notes)]
+    return [
+        *([lost] if image.wcs_problem else []),
+        *(f"{image.label}: {note}" for note in (*image.wcs_notes, *image.notes)),
+    ]
 
 
 def _paired(found: list[Exposure], others: Sequence[Plane]) -> tuple[list[Exposure], list[str]]:
@@ -223,7 +226,7 @@ def _matching(url: str, planes: Sequence[Plane], image: Plane, position: int, ro
     if url == image.url:
         planes = [plane for plane in planes if plane.role == role]
     of_role = [plane for plane in planes if plane.role == role]
-    candidates = of_role or list(planes)
+    candidates = _of_its_band(of_role or list(planes), image)
     alike = [plane for plane in candidates if (plane.name, plane.version) == (image.name, image.version)]
     alike += [plane for plane in candidates if (plane.key, plane.version) == (image.key, image.version)]
     if alike:
@@ -232,6 +235,19 @@ def _matching(url: str, planes: Sequence[Plane], image: Plane, position: int, ro
         return candidates[0]
     if position < len(candidates):
         return candidates[position]
+    if not candidates:
+        raise InputError(
+            f"{storage.redact(url)} has no {role} for the filter of {storage.redact(image.url)}: leave it out"
+        )
     raise InputError(
         f"{storage.redact(url)} has {len(candidates)} planes for {role}, none for HDU {image.extname} of its image"
     )
+
+
+def _of_its_band(planes: Sequence[Plane], image: Plane) -> list[Plane]:
+    """Planes without those of another filter: of the filter of the image where there are some, else of no filter."""
+    named = [plane for plane in planes if is_band(plane.key)]
+    if not named or len({plane.key for plane in planes}) < len(planes):
+        return list(planes)
+    bands = {image.key, image.cards.get("FILTER", "").upper(), *tokens_of(stem_of(image.url))}
+    return [plane for plane in named if plane.key in bands] or [plane for plane in planes if plane not in named]

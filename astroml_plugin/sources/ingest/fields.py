@@ -14,10 +14,13 @@ from astroml_plugin.sources.ingest.exposures import COMPANIONS, companion, neede
 from astroml_plugin.sources.ingest.in_memory import content_of
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions
-from astroml_plugin.sources.ingest.words import MASK, VARIANCE, WEIGHT, file_key, read_file_name
+from astroml_plugin.sources.ingest.words import MASK, VARIANCE, WEIGHT, file_key, read_file_name, shared_keys
 
 Beside = Mapping[str, Mapping[str, str]]
 """Image file -> role -> file that holds the plane of that role."""
+
+_SEVERAL_PSFS = ("GRID", "CATALOG")
+"""Words for files of many PSFs: none of them is the PSF of an image."""
 
 NO_FILE = "-"
 """Stands in the list of inputs for a band that a field does not have."""
@@ -68,20 +71,26 @@ def by_name(urls: Sequence[str], options: FitsOptions) -> Inputs:
     if options.roles is not None or not others:
         return Inputs(list(urls), {}, [])
     images: dict[tuple[str, str], list[str]] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
     for url in readings:
         if url not in others:
             images.setdefault(_name_key(url), []).append(url)
+            for key in shared_keys(stem_of(url)):
+                shared.setdefault((url.rpartition("/")[0], key), []).append(url)
     patterns = {VARIANCE: options.variance_pattern, WEIGHT: options.weight_pattern, MASK: options.mask_pattern}
     beside: dict[str, dict[str, str]] = {}
     left_out = []
     for url, reading in others.items():
         owners = images.get(_name_key(url), [])
-        if len(owners) != 1:
+        if not owners and (reading.role == MASK or reading.role not in COMPANIONS):  # one mask of several filters
+            owners = shared.get(_name_key(url), [])
+        elif len(owners) != 1:
             continue
-        mine = beside.setdefault(owners[0], {})
-        if reading.role in COMPANIONS and not patterns.get(reading.role) and reading.role not in mine:
-            mine[reading.role] = url
-        else:
+        usable = reading.role in COMPANIONS and not patterns.get(reading.role) and reading.word not in _SEVERAL_PSFS
+        free = [owner for owner in owners if usable and reading.role not in beside.setdefault(owner, {})]
+        for owner in free:
+            beside[owner][reading.role] = url
+        if owners and not free:
             left_out.append(url)
     gone = {*left_out, *(file for files in beside.values() for file in files.values())}
     return Inputs(

@@ -20,11 +20,16 @@ from astroml_plugin.sources.ingest.pixels import read_box
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.roles import with_roles
 from astroml_plugin.sources.ingest.samples import look
+from astroml_plugin.sources.ingest.stacks import stack_of
 from astroml_plugin.sources.ingest.words import IMAGE, PSF, UNCLEAR
 from astroml_plugin.sources.spectral import SpectralAxis, is_spectral, spectral_axis
 
 _OWN_CARDS = ("HDUCLAS1", "HDUCLAS2", "HDUCLAS3", "SCIDATA", "ERRDATA", "QUALDATA", "UTYPE")
-_SHARED_CARDS = ("IMAGETYP", "OBSTYPE", "FILTER", "BAND")
+_SHARED_CARDS = ("IMAGETYP", "OBSTYPE", "FRAMETYP", "DATA-TYP", "KOAIMTYP", "EXP_TYPE", "DATAMODL", "FILTER", "BAND")
+_SHARED_CARDS += ("ESO DPR TYPE", "ESO DPR CATG", "ESO PRO CATG")
+_RADIO = ("BMAJ", "RESTFRQ", "RESTFREQ", "FREQ", "WAVELEN", "WAVELENG")
+"""Cards of images whose temperature is a brightness."""
+
 _DISPERSED = ("DISPAXIS", "COEFF0", "DC-FLAG")
 """Cards of spectra, also of several in the rows of one plane."""
 
@@ -65,9 +70,15 @@ def list_images(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]
     shown = storage.redact(url)
     if unclear := [plane for plane in planes if plane.role == UNCLEAR]:
         names = [plane.name or str(plane.hdu) for plane in unclear]
+        if all(plane.why.startswith("EXTNAME") for plane in unclear):
+            raise InputError(
+                f"{shown}: {', '.join(plane.label for plane in unclear)} are images of one place on the sky, and "
+                f"nothing tells which is meant: say it with --roles {names[0]}=image (then the others are left out)"
+            )
         raise InputError(
             f"{shown}: {', '.join(plane.label for plane in unclear)} have one shape and one place on the sky, and "
-            f"nothing tells what each is: say it with --roles, such as {names[0]}=image,{names[1]}=std"
+            f"nothing tells what each is: say it with --roles, such as {names[0]}=image,{names[1]}=ROLE, where ROLE is "
+            "std, variance, weight (1/variance), mask or other"
         )
     if not any(plane.role == IMAGE for plane in planes):
         told = "; ".join(f"{plane.label} is {plane.role} ({plane.why})" for plane in planes[:4])
@@ -85,13 +96,17 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
     stacked = [number for number, length in enumerate(shape[:-2]) if length > 1]
     if len(shape) < 2 or len(stacked) > 1 or min(shape) < 1 or max(shape[-2:]) < 2:
         return None
-    planes = int(shape[stacked[0]]) if stacked else None
     header = hdu.header
+    stack = stack_of(header, shape)
+    planes = int(shape[stacked[0]]) if stacked and stack.taken is None else None
     unit = str(_keyword(header, primary, "BUNIT") or "").strip()
     cards = {card: str(header[card]).strip() for card in _OWN_CARDS if card in header}
     cards |= {card: str(value) for card in _SHARED_CARDS if (value := _keyword(header, primary, card)) is not None}
     if dispersed := next((card for card in _DISPERSED if card in header), ""):
         cards["dispersed"] = dispersed
+    cards |= {"stack": stack.dark} if stack.dark else {}
+    if any(card in header or card in primary for card in _RADIO) or any(map(is_spectral, _kinds(header, len(shape)))):
+        cards["radio"] = "yes"
     number_of_axis = len(shape) - stacked[0] if stacked else 0
     axis = None if planes is None else spectral_axis(header, file.hdus, number_of_axis, planes)
     coordinates = coordinates_of(header, file.hdus)
@@ -116,13 +131,19 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
         exposure_time=_number(_keyword(header, primary, "EXPTIME")),
         cards=cards,
         keywords=_mask_keywords(header, primary),
+        taken=stack.taken,
+        notes=(stack.note,) if stack.note else (),
         whole=file.raw is not None,
     )
 
 
+def _kinds(header: Any, axes: int) -> list[str]:
+    return [str(header.get(f"CTYPE{number}", "")).strip().upper() for number in range(3, max(axes, 4) + 1)]
+
+
 def _lost_axis(header: Any, axis: SpectralAxis | None, number: int) -> list[str]:
     kind = str(header.get(f"CTYPE{number}", "")).strip().upper()
-    if axis is not None or not is_spectral(kind):
+    if axis is not None or not number or not is_spectral(kind):
         return []
     return [f"its axis {kind} cannot be read: bands are numbered"]
 

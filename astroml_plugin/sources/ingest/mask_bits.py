@@ -72,7 +72,22 @@ _LEGACY: dict[int, int] = {
 """Legacy Surveys `maskbits`: saturated and ALLMASK in g, r, z, i count; the others mark neighbourhoods.
 Source: DR9, DR10 bitmasks."""
 
+_WISE_MASK: dict[int, int] = {
+    **dict.fromkeys((0, 1, 5, 7), _IGNORED),
+    **{2: MaskBit.OTHER, 3: MaskBit.OTHER, 4: MaskBit.OTHER, 6: MaskBit.SATURATED},
+}
+"""Legacy Surveys WISEM1, WISEM2: ghost, two latents, saturation count; the others mark neighbourhoods of bright stars.
+Source: DR9, DR10 bitmasks."""
+
+_WFPC2: dict[int, int] = {
+    **dict.fromkeys((0, 1, 2, 5, 9), MaskBit.BAD),
+    **{3: MaskBit.SATURATED, 4: MaskBit.NO_DATA, 8: _IGNORED, 10: _IGNORED},
+}
+"""WFPC2: bits 0 decoding error, 1 bad calibration, 2 permanent defect, 3 saturated, 4 missing, 5 other, 9 hot; 8 (above
+a charge trap) and 10 (hot, repaired) tell no more than a larger error. Source: WFPC2 Data Handbook, table 3.5."""
+
 _TABLES = (
+    ("WFPC2", _WFPC2),
     ("JWST", _JWST),
     ("HST", _HST),
     ("PS1", _PAN_STARRS),
@@ -122,8 +137,13 @@ def meaning_of(name: str) -> int:
     return next((int(bit) for words, bit in _WORDS if re.search(words, plain)), int(MaskBit.OTHER))
 
 
-def shipped_table(header: Mapping[str, str]) -> tuple[tuple[int, int], ...] | None:
-    """(bit value, `MaskBit`) of a telescope whose masks name no bits; None for others."""
+def shipped_table(header: Mapping[str, str], name: str = "") -> tuple[tuple[int, int], ...] | None:
+    """(bit value, `MaskBit`) of a telescope whose masks name no bits; None for others.
+
+    Args:
+        header: of the mask.
+        name: EXTNAME in capitals.
+    """
     told = " ".join(header.get(card, "") for card in ("TELESCOP", "INSTRUME", "SURVEY")).upper()
-    table = next((bits for name, bits in _TABLES if name in told), None)
+    table = _WISE_MASK if name.startswith("WISEM") else next((bits for word, bits in _TABLES if word in told), None)
     return None if table is None else tuple((1 << bit, int(meaning)) for bit, meaning in table.items())

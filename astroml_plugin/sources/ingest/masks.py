@@ -130,7 +130,7 @@ def _automatic(plane: Plane) -> tuple[MaskMap, str]:
         if (int(version[0]), int(version[1])) >= _CODES_SINCE or "DECAM" not in str(header.get("INSTRUME", "")).upper():
             return MaskMap("codes", _pairs(CP_CODES)), ""
         return MaskMap("bits", _pairs(CP_BITS)), ""
-    if (table := shipped_table(header)) is not None:
+    if (table := shipped_table(header, name)) is not None:
         return MaskMap("bits", table), ""
     guess = ""
     if header.get("BITPIX") != "8" or plane.sample is None or plane.sample.high > 1:

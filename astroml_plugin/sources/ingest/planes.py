@@ -54,6 +54,10 @@ class Plane:
     """Header cards that tell the role: HDUCLAS1 to 3, SCIDATA, ERRDATA, QUALDATA, UTYPE, IMAGETYP, OBSTYPE, FILTER."""
     keywords: dict[str, str] = field(default_factory=dict)
     """Header cards that tell what the bits of a mask mean."""
+    taken: int | None = None
+    """The one plane of an array of more axes that is taken, such as Stokes I; `planes` is None then."""
+    notes: tuple[str, ...] = ()
+    """Sentences on planes of the array that are left out."""
     whole: bool = False
     """Whether the file can only be read as a whole."""
     sample: Sample | None = None
@@ -85,4 +89,4 @@ class Plane:
 
     def plane(self, number: int) -> Pixels:
         """Plane `number` of a cube, or the 2-D array itself."""
-        return Pixels(self.url, self.hdu, None if self.planes is None else number, self.whole)
+        return Pixels(self.url, self.hdu, self.taken if self.planes is None else number, self.whole)

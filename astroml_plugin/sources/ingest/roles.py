@@ -14,6 +14,7 @@ import numpy as np
 from astropy import units as u
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.samples import Sample
 from astroml_plugin.sources.ingest.units import unit_of
@@ -30,6 +31,7 @@ from astroml_plugin.sources.ingest.words import (
     VARIANCE,
     WEIGHT,
     Reading,
+    one_image_twice,
     one_series,
     read_file_name,
     read_name,
@@ -46,7 +48,15 @@ _UTYPES = {"stddevuncertainty": STD, "varianceuncertainty": VARIANCE, "inverseva
 """Kinds of uncertainty of astropy's NDData."""
 
 _SPECTRAL = re.compile(r"^(WAVE|AWAV|LAMBDA|FREQ|VELO|VRAD|VOPT|FELO|ZOPT|BETA|ENER|WAVN|TIME|ANGLE|STOKES)")
-_CALIBRATION = re.compile(r"^(BIAS|ZERO|DARK|FLAT|DOME ?FLAT|SKY ?FLAT|TWILIGHT|ARC|LAMP)\b")
+_CALIBRATION = re.compile(
+    r"^(BIAS|ZERO|DARK|TWILIGHT|ARC([ _-]?LAMP)?|LAMP|COMP|COMPARISON|FRINGE|PINHOLE|OVERSCAN|SUPERSKY"
+    r"|((DOME|SKY|SUPER|TWI|TWILIGHT|INST|LED|LAMP)[ _-]?)?FLAT([ _-]?(FIELD|LAMP|LAMPS|FRAME))?S?)(?![A-Z])"
+)
+_MASTER = re.compile(r"(^|_)(BIAS|DARK|FLAT|ARC|LED|LAMPFLAT|AUTOFLAT)(_|$)")
+"""In ESO PRO CATG and JWST's EXP_TYPE."""
+
+_SERIES = ("RATEINTS", "CALINTS", "CRFINTS")
+"""Ends of names of JWST's files with one plane per integration."""
 
 _FEW = 0.05
 """Share of negative pixels that a map of errors or weights may have: marks, and slips of an interpolation."""
@@ -88,7 +98,7 @@ def with_roles(planes: Sequence[Plane], stem: str, given: Mapping[str, str]) -> 
     found = [_by_hand(plane, given) or _checked(_by_rule(plane, named)) for plane in planes]
     if any(plane.role and not _by_file_name(plane) for plane in found):  # a file of several kinds: its name tells none
         found = [_by_hand(plane, given) or _checked(_by_rule(plane, None)) for plane in planes]
-    return _settled(_by_reference(found))
+    return _settled(_versions(_by_reference(found)))
 
 
 def _by_file_name(plane: Plane) -> bool:
@@ -113,6 +123,8 @@ def _by_rule(plane: Plane, named: Reading | None) -> Plane:
     reading = read_name(plane.name)
     key = plane.name.upper() if reading is None else reading.key
     plane = replace(plane, key=key)
+    if (header := _by_header(plane)) is not None:
+        return replace(plane, role=header[0], why=header[1])
     said = _by_keywords(plane)
     axis = next((value for value in plane.axes if _SPECTRAL.match(value)), None)
     named_otherwise = reading is not None and reading.role == OTHER and said is not None and said[0] == IMAGE
@@ -127,7 +139,7 @@ def _by_rule(plane: Plane, named: Reading | None) -> Plane:
         return replace(plane, role=OTHER, why=f"an axis of it is {axis}: no image of the sky")
     if min(plane.shape) < 2:
         return replace(plane, role=OTHER, why="one row or column: a spectrum or a table")
-    if (by_unit := _by_unit(plane)) is not None and said is None:
+    if (by_unit := _by_unit(plane)) is not None:
         return replace(plane, role=by_unit[0], why=by_unit[1])
     if named is not None and _fits(named.role, plane):
         return replace(plane, role=named.role, why=f"file name ({named.word})")
@@ -150,10 +162,25 @@ def _by_keywords(plane: Plane) -> tuple[str, str] | None:
         known = _UTYPES.get(utype.lower().rpartition(".")[2])
         if known or "uncertainty" in utype.lower():
             return (known, f"UTYPE {utype}") if known else (OTHER, f"UTYPE {utype}: which kind of errors is not said")
-    for card in ("IMAGETYP", "OBSTYPE"):
+    return None
+
+
+def _by_header(plane: Plane) -> tuple[str, str] | None:
+    """OTHER for what the header tells to be no image of the sky, whatever its planes are called."""
+    for card in ("IMAGETYP", "OBSTYPE", "FRAMETYP", "DATA-TYP", "KOAIMTYP", "ESO DPR TYPE"):
         if _CALIBRATION.match(plane.cards.get(card, "").upper()):
             return OTHER, f"{card} {plane.cards[card]}: a calibration frame"
-    return None
+    for card in ("ESO PRO CATG", "EXP_TYPE"):
+        if _MASTER.search(plane.cards.get(card, "").upper()):
+            return OTHER, f"{card} {plane.cards[card]}: a calibration frame"
+    if plane.cards.get("ESO DPR CATG", "").upper() == "CALIB":
+        kind = plane.cards.get("ESO DPR TYPE", "").upper()
+        if not kind.startswith(("STD", "OBJECT", "SKY")) and "ESO PRO CATG" not in plane.cards:
+            return OTHER, "ESO DPR CATG CALIB: a calibration frame"
+    last = stem_of(plane.url).upper().rpartition("_")[2]
+    if plane.planes and (last in _SERIES or plane.cards.get("DATAMODL", "").upper() == "CUBEMODEL"):
+        return OTHER, "its planes are integrations of one exposure, no bands: use the file of their mean (rate, cal)"
+    return (OTHER, plane.cards["stack"]) if "stack" in plane.cards else None
 
 
 def _by_unit(plane: Plane) -> tuple[str, str] | None:
@@ -166,8 +193,10 @@ def _by_unit(plane: Plane) -> tuple[str, str] | None:
     kind = unit.physical_type
     if kind == "time":
         return EXPOSURE, f"BUNIT {plane.unit}"
-    if kind in ("speed", "angle", "length"):
+    if kind in ("speed", "angle", "length") or unit == u.percent:
         return OTHER, f"BUNIT {plane.unit}: no light"
+    if kind == "temperature" and "radio" not in plane.cards:
+        return OTHER, f"BUNIT {plane.unit}: a temperature, and no beam or frequency tells that it is a brightness"
     return None
 
 
@@ -203,17 +232,48 @@ def _by_reference(planes: list[Plane]) -> list[Plane]:
     quality, errors = (
         {plane.cards.get(card, "").upper() for plane in planes} - {""} for card in ("QUALDATA", "ERRDATA")
     )
+    dark = {plane.name.upper(): plane for plane in planes if plane.role == OTHER and plane.name}
     found = []
     for plane in planes:
         if not plane.role and plane.name.upper() in quality:
             plane = replace(plane, role=MASK, why=f"QUALDATA names {plane.name}")
         if plane.role in ("", STD):
             plane = _by_square(plane, planes)
+        if (
+            plane.role in (VARIANCE, STD, WEIGHT, MASK)
+            and (owner := dark.get(plane.cards.get("SCIDATA", "").upper())) is not None
+        ):
+            plane = replace(plane, role=OTHER, why=f"it belongs to {owner.name}, which is no image ({owner.why})")
         if not plane.role and plane.name.upper() in errors:
             why = f"ERRDATA names {plane.name}, and nothing says which kind of errors it holds"
             plane = replace(plane, role=OTHER, why=why, lost=True)
         found.append(plane)
     return found
+
+
+def _versions(planes: list[Plane]) -> list[Plane]:
+    """Images by name that may be one image twice, as SCI and SCI_BKSUB: unclear, or left out beside one by hand."""
+    hand = [plane for plane in planes if plane.role == IMAGE and plane.why.startswith("by hand")]
+    named = [plane for plane in planes if plane.role == IMAGE and plane.why.startswith("EXTNAME")]
+    found = []
+    for plane in planes:
+        alike = [other for other in named + hand if plane in named and _on_one_place_twice(plane, other)]
+        if chosen := [other for other in alike if other in hand]:
+            why = f"{plane.why}, but {chosen[0].extname} is the image by hand (roles)"
+            plane = replace(plane, role=OTHER, why=why, lost=True)
+        elif alike:
+            told = ", ".join(other.extname for other in alike)
+            plane = replace(plane, role=UNCLEAR, why=f"EXTNAME {plane.name} may be the image of {told} once more")
+        found.append(plane)
+    return found
+
+
+def _on_one_place_twice(one: Plane, other: Plane) -> bool:
+    if one is other or (one.planes, one.version) != (other.planes, other.version) or one.name == other.name:
+        return False
+    if one.header is None or one.header != other.header or one.shape != other.shape:
+        return False
+    return one_image_twice(one.key, other.key)
 
 
 def _by_square(plane: Plane, planes: Sequence[Plane]) -> Plane:

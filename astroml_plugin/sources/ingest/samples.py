@@ -84,7 +84,7 @@ def look(file: FitsFile, pixels: Pixels, shape: tuple[int, int], planes: int | N
             place = (number + 0.5) / strips
             start = max(0, min(int(place * height), height - _ROWS))
             box = Box(0, start, width, min(start + _ROWS, height))
-            plane = None if planes is None else int(place * planes)
+            plane = pixels.plane if planes is None else int(place * planes)
             found.append(read_box(file, Pixels(pixels.url, pixels.hdu, plane, pixels.whole), box).astype(np.float64))
         small = height % 2 == width % 2 == 1 and 3 <= min(height, width) <= max(height, width) <= _SMALL
         whole = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 IMAGE, VARIANCE, STD, WEIGHT, MASK = "image", "variance", "std", "weight", "mask"
@@ -24,6 +25,8 @@ _NOT_LIGHT = """
     FIELDMAP GCORREL RCORREL ICORREL ZCORREL KERNEL THUMBNAIL PREVIEW JPEG HDRTAB ASDF BIAS DARK FLAT FLATFIELD OVERSCAN
     APCORR POINTING XPOS YPOS VELOCITY DISPERSION RAWX RAWY DEPTH EFFTIME CURVATURE ALPHA SAMP GAIN ZEROPOINT
     SNR BINID SKYCOO ELLCOO REFOUT ZEROFRAME TSYS NEFF COVAR COVARIANCE CORRELATION
+    VEL GVEL SVEL EW GEW SEW FOM LFOM GSIGMA SSIGMA TPLSIGMA INSTSIGMA SIGMACORR SPECINDEX RATIO METALLICITY REDDENING
+    EBV TEMPERATURE TDUST BKGMASK SRCMASK SOURCEMASK SKYMASK
 """
 _SKY_BACKGROUND = """
     SKY SKYBG SKYMAP BACKGROUND BACKGRND BACKGR BKG BKGD BKGRND BGMOD BGD BG MODEL BLOBMODEL PB PBEAM APERTURE
@@ -33,18 +36,18 @@ _PRECEDENCE: tuple[tuple[str, str], ...] = (
     ("PSF PSFS PRF PSFMODEL PSFIMG PSFCENT DAOPSFCENT", PSF),
     (
         "MASK MASKS MSK DQ DQA DQF DQM FLG FLAG FLAGS QUALITY QUAL DATAQUALITY BPM BADPIX BADPIXEL BADPIXELS "
-        "BADPIXMASK BITMASK MASKBITS PIXMASK BAD DEFECTS IMASK BIMSK MSKIMG PIXELDQ GROUPDQ",
+        "BADPIXMASK BITMASK MASKBITS WISEM PIXMASK BAD DEFECTS IMASK BIMSK BDMSK BBMSK BMASK MSKIMG PIXELDQ GROUPDQ",
         MASK,
     ),
     ("SEG SEGM SEGMENTATION SEGMAP LABEL LABELS SEGMENTS OBJMASK BLOBS BLOBMAP CHECKSEG DETMAP", LABELS),
     (
-        "IVAR INVVAR INVVARIANCE INVERSEVARIANCE INVVARIMAGE IVM INVMSE WEIGHT WEIGHTS WHT WGT WEIGHTMAP WHTMAP",
+        "IVAR INVVAR INVVARIANCE INVERSEVARIANCE INVVARIMAGE IVM INVMSE WEIGHT WEIGHTS WHT WGT WEI WEIGHTMAP WHTMAP",
         WEIGHT,
     ),
     ("VARIANCE VARIANCES VAR STAT MSE VARMAP", VARIANCE),
     (
         "ERR ERROR ERRORS RMS STD STDDEV STDEV SIGMA SIG UNCERT UNCERTAINTY UNCERTAINTIES UNC UNCIMG NOISE RMSE RMSMAP "
-        "ERRMAP NOISEMAP FLUXERR SCIERR MUNC CBUNC REFUNC EDATA",
+        "ERRMAP NOISEMAP FLUXERR SCIERR MUNC BUNC CUNC CBUNC REFUNC EDATA",
         STD,
     ),
     (
@@ -99,7 +102,7 @@ _FILE_WORDS = _words(
     WEIGHT WEIGHTS WHT WGT WEIGHTMAP IVAR INVVAR IVM RMS RMSMAP UNC UNCERT UNCERTAINTY ERR ERROR SIGMA NOISEMAP
     VARIANCE MASK MSK DQ FLAG FLAGS FLG MASKBITS BADPIX BPM SEG SEGM SEGMENTATION SEGMAP PSF PSFS PRF EXPMAP
     EXPTIME NEXP COV COVERAGE CONF RRHR NSCAN NSAM CHI CHI2 RESIDUAL RESID GALDEPTH PSFDEPTH PSFSIZE SKYBG BGMOD BKG
-    MSKIMG REFUNC REFCOV DAOPSFCENT MUNC MCOV CBUNC BIMSK OBJMASK
+    MSKIMG REFUNC REFCOV DAOPSFCENT MUNC MCOV BUNC CUNC CBUNC BIMSK BDMSK BBMSK OBJMASK TDUST
     """
 )
 """Words that count anywhere in a file name; others name objects and people too (std, sky, exp, var)."""
@@ -107,7 +110,7 @@ _FILE_WORDS = _words(
 _AFTER = re.compile(r"[A-Z]|\d+[A-Z]?|[A-Z]{1,4}\d+|TILE\d*|IMAGES?|IMG|MAP|EXTENSION|FITS|FINAL")
 """Words that may follow the one that tells a role in a file name: letters of bands, numbers, versions and the like."""
 
-_IMAGE_FILES = _words("IMAGE IMG INT SCI SCIENCE DATA SCIIMG REFIMG MAIC CBCD BCD DRZ DRC FLUX")
+_IMAGE_FILES = _words("IMAGE IMG INT SCI SCIENCE DATA SCIIMG REFIMG MAIC DRZ DRC FLUX C0M C0F")
 """Words for the image in names of files that come in several parts."""
 
 _PIPELINE = re.compile(r"O[OKPS][IWED]")
@@ -115,15 +118,51 @@ _PIPELINE = re.compile(r"O[OKPS][IWED]")
 
 _LAST_WORDS = _words(
     """
-    VAR STD STAT EXP NOISE WT SKY BACKGROUND PB AREA
+    VAR STD STAT EXP NOISE WT WEI SKY BACKGROUND PB AREA
     """
 )
 """Words that count as the last of a file name."""
+
+_OF_SURVEYS: tuple[tuple[frozenset[str], Mapping[str, str]], ...] = (
+    (
+        _words("EUC MER"),
+        {
+            **{"RMS": STD, "FLAG": MASK, "GRID": PSF, "CATALOG": PSF, "PSF": PSF, "BGMOD": OTHER},
+            **{"SEGMAP": LABELS, "EXPTIME": EXPOSURE, "BGSUB": IMAGE, "MOSAIC": IMAGE},
+        },
+    ),
+    (
+        _words("LEGACYSURVEY"),
+        {
+            **{"MASKBITS": MASK, "INVVAR": WEIGHT, "NEXP": EXPOSURE, "IMAGE": IMAGE},
+            **dict.fromkeys(("MODEL", "BLOBMODEL", "CHI2", "DEPTH", "GALDEPTH", "PSFDEPTH", "PSFSIZE", "RESID"), OTHER),
+        },
+    ),
+)
+"""Words of a survey's file names -> the words that tell the role there, wherever they stand; the first counts."""
+
+_HASHED = re.compile(r"TILE\d+")
+"""In names of Euclid: what follows differs from file to file of one tile."""
+
+_WFPC2 = re.compile(r"U\w{6,8}_[CD]([01])[MFH]", re.IGNORECASE)
+"""Files of WFPC2: c0m is calibrated, c1m its data quality, each with planes SCI."""
+
+_SPITZER = {"BCD": "BCD", "BUNC": "BCD", "CBCD": "CBCD", "CBUNC": "CBCD", "CUNC": "CBCD"}
+"""Image and errors of Spitzer's basic data -> the image that they belong to."""
 
 _BANDS = re.compile(
     r"(?:(?:NIR|VIS|HSC|DECAM|SDSS|LSST|ACS|WFC3|NIRCAM|MIRI|IRAC|MIPS|WISE)_?)?"
     r"(?:[UBVRIGZYJHKLM]S?|[UGRIZY]P|VIS|NIR|FUV|NUV|F\d{3,4}[A-Z]{1,2}\d?|W[1-4]|CH[1-4]|I[1-4]|N\d{3,4}|NB\d+)"
 )
+
+
+_TREATED = _words(
+    """
+    BKSUB BKGSUB BGSUB SKYSUB BACKSUB BKG SUB SUBTRACTED CORR CORRECTED COR CLEAN CLEANED RAW ORIG ORIGINAL UNCORR NOSUB
+    FLATTENED SMOOTH SMOOTHED CONV CONVOLVED UNCONV MATCHED DENOISED DESTRIPED CRCLEAN NOBKG FINAL FILTERED MASKED
+    """
+)
+"""Words by which one image tells that something was done to it: it may stand beside itself without it."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +192,7 @@ def read_name(name: str) -> Reading | None:
     if not found:
         return None
     (_, role), place, (word, rest), _ = min(found)
-    rest = word + rest if word in _TELLING else rest
+    rest = word + rest if word in _TELLING else f"W{rest}" if word == "WISEM" else rest
     keep = [rest if position == -place else _bare(token) for position, token in enumerate(tokens)]
     return Reading(role, word, "_".join(part for part in keep if part))
 
@@ -190,8 +229,11 @@ def read_file_name(stem: str) -> Reading | None:
     if "STK" in tokens or "WRP" in tokens:  # Pan-STARRS: .wt is a variance, .exp and .num count exposures
         last = {"WT": VARIANCE, "EXP": EXPOSURE, "NUM": EXPOSURE, "EXPWT": EXPOSURE, "MASK": MASK}.get(tokens[-1])
         return None if last is None else Reading(last, tokens[-1], "")
-    if "LEGACYSURVEY" in tokens and {"MODEL", "BLOBMODEL"} & {*tokens}:
-        return Reading(OTHER, "MODEL", "")
+    if (word := next((word for word in _of_survey(tokens) if word in tokens), "")) != "":
+        role = _of_survey(tokens)[word]
+        return None if role == IMAGE else Reading(role, word, "")
+    if (wfpc2 := _WFPC2.fullmatch(stem)) is not None:
+        return Reading(MASK, tokens[-1], "") if wfpc2[1] == "1" else None
     if code := next((token for token in tokens if _PIPELINE.fullmatch(token)), None):
         role = {"W": WEIGHT, "E": EXPOSURE, "D": MASK}.get(code[-1])
         return None if role is None else Reading(role, code, "")
@@ -207,16 +249,46 @@ def read_file_name(stem: str) -> Reading | None:
     return Reading(role, word, "")
 
 
+def _of_survey(tokens: list[str]) -> Mapping[str, str]:
+    """Words and roles of the survey that a file name tells; none for other files."""
+    return next((roles for names, roles in _OF_SURVEYS if names <= {*tokens}), {})
+
+
 def file_key(stem: str) -> str:
     """The words of a file's name without those that tell a role: an image and its weight have one key."""
+    tokens = tokens_of(stem)
     reading = read_file_name(stem)
+    if survey := _of_survey(tokens):
+        end = next((n for n, token in enumerate(tokens) if _HASHED.fullmatch(token)), len(tokens))
+        return "_".join(token for token in tokens[: end + 1] if token not in survey)
     role = set() if reading is None else {reading.word}
-    kept = [token for token in tokens_of(stem) if token not in role | _IMAGE_FILES and not _PIPELINE.fullmatch(token)]
-    return "_".join(kept)
+    kept = [token for token in tokens if token not in role | _IMAGE_FILES and not _PIPELINE.fullmatch(token)]
+    belongs = _SPITZER.get(tokens[-1]) if tokens else None
+    return "_".join([token for token in kept if token not in _SPITZER] + ([belongs] if belongs else []))
+
+
+def shared_keys(stem: str) -> set[str]:
+    """Keys of files that may serve this image and others beside it: without its filter, or its step of calibration."""
+    words = file_key(stem).split("_")
+    return {
+        "_".join(words[:n] + words[n + 1 :])
+        for n, word in enumerate(words)
+        if _BANDS.fullmatch(word) or word in _SPITZER.values()
+    }
 
 
 def _is_after(token: str) -> bool:
     return token not in _FILE_WORDS and bool(_AFTER.fullmatch(token) or is_band(token))
+
+
+def one_image_twice(one: str, other: str) -> bool:
+    """Whether keys of two images differ only in what was done to it, or in a word that nobody knows beside none."""
+    left = ["_".join(word for word in key.split("_") if word not in _TREATED) for key in (one, other)]
+    if left[0] == left[1]:
+        return True
+    word = left[0] or left[1]
+    telling = is_band(word) or word[-1:].isdigit() or any(known in word for known in _TELLING)
+    return "" in left and not telling
 
 
 def is_band(name: str) -> bool:
