@@ -338,7 +338,7 @@ def test_the_plane_of_an_array_that_is_light_is_taken(tmp_path: Path, client: An
     stokes = {"CTYPE4": "STOKES", "CRVAL4": 1.0, "CRPIX4": 2.0, "CDELT4": 1.0, "BUNIT": "Jy/beam"}
     terms = "the other 2 of SPECLNMF are terms of the spectrum"
     for name, cards, taken, told in (
-        ("qiu", stokes | {"CDELT4": -1.0}, 1, "Stokes I is taken, Q, RR left out"),
+        ("qiu", stokes | {"CDELT4": -1.0}, 1, "Stokes I is taken, Q, 0 left out"),
         ("terms", {"CTYPE4": "SPECLNMF"}, 0, terms),
     ):
         path = write(tmp_path, P("", "image", cards, shape=(3, 1, *SHAPE)), file=f"{name}.fits")

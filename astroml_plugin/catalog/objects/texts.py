@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,8 @@ def open_text(url: str) -> Iterator[list[RawTable]]:
     with local_file(url) as path:
         head = _read_head(path)
         read = _by_blanks if head.delimiter == " " else _by_delimiter
-        rest = {"units": head.units, "kinds": head.kinds, "hints": head.hints}
-        yield [RawTable(head.names, lambda c, r: read(path, head, c, r), **rest, words=True)]
+        table = RawTable(head.names, lambda c, r: read(path, head, c, r), head.units, head.kinds, words=True)
+        yield [replace(table, hints=head.hints)]
 
 
 def _by_delimiter(path: Path, head: _Head, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:

@@ -25,8 +25,10 @@ from astroml_plugin.sources.ingest.words import IMAGE, PSF, UNCLEAR
 from astroml_plugin.sources.spectral import SpectralAxis, is_spectral, spectral_axis
 
 _OWN_CARDS = ("HDUCLAS1", "HDUCLAS2", "HDUCLAS3", "SCIDATA", "ERRDATA", "QUALDATA", "UTYPE")
-_SHARED_CARDS = ("IMAGETYP", "OBSTYPE", "FRAMETYP", "DATA-TYP", "KOAIMTYP", "EXP_TYPE", "DATAMODL", "FILTER", "BAND")
-_SHARED_CARDS += ("ESO DPR TYPE", "ESO DPR CATG", "ESO PRO CATG")
+_SHARED_CARDS = (
+    *("IMAGETYP", "OBSTYPE", "FRAMETYP", "DATA-TYP", "KOAIMTYP", "EXP_TYPE", "DATAMODL", "FILTER", "BAND"),
+    *("ESO DPR TYPE", "ESO DPR CATG", "ESO PRO CATG"),
+)
 _RADIO = ("BMAJ", "RESTFRQ", "RESTFREQ", "FREQ", "WAVELEN", "WAVELENG")
 """Cards of images whose temperature is a brightness."""
 

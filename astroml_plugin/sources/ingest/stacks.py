@@ -64,11 +64,10 @@ def stack_of(header: Any, shape: tuple[int, ...]) -> Stack:
 
 
 def _stokes(header: Any, axis: int, length: int) -> list[str] | None:
-    """Names along a STOKES axis; None where its numbers are none of Stokes parameters."""
+    """Names along a STOKES axis; None where its numbers cannot be read."""
     try:
         start, step, pixel = (float(header.get(f"{card}{axis}", 1)) for card in ("CRVAL", "CDELT", "CRPIX"))
         values = [round(start + (number + 1 - pixel) * (step or 1)) for number in range(length)]
     except (TypeError, ValueError, OverflowError):
         return None
-    names = [_STOKES.get(value, "") for value in values]
-    return names if all(names) else None
+    return [_STOKES.get(value, str(value)) for value in values]

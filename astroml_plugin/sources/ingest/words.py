@@ -229,9 +229,8 @@ def read_file_name(stem: str) -> Reading | None:
     if "STK" in tokens or "WRP" in tokens:  # Pan-STARRS: .wt is a variance, .exp and .num count exposures
         last = {"WT": VARIANCE, "EXP": EXPOSURE, "NUM": EXPOSURE, "EXPWT": EXPOSURE, "MASK": MASK}.get(tokens[-1])
         return None if last is None else Reading(last, tokens[-1], "")
-    if (word := next((word for word in _of_survey(tokens) if word in tokens), "")) != "":
-        role = _of_survey(tokens)[word]
-        return None if role == IMAGE else Reading(role, word, "")
+    if known := [Reading(role, word, "") for word, role in _of_survey(tokens).items() if word in tokens]:
+        return None if known[0].role == IMAGE else known[0]
     if (wfpc2 := _WFPC2.fullmatch(stem)) is not None:
         return Reading(MASK, tokens[-1], "") if wfpc2[1] == "1" else None
     if code := next((token for token in tokens if _PIPELINE.fullmatch(token)), None):
@@ -239,6 +238,8 @@ def read_file_name(stem: str) -> Reading | None:
         return None if role is None else Reading(role, code, "")
     end = next((token for token in reversed(tokens) if not _is_after(token)), "")
     hit = _lookup(end) if end else None
+    if hit is not None and hit[0] == "RMS" and re.search("[A-Z]", hit[1]):  # a word such as "terms"
+        hit = None
     found = [(_ROLE[hit[0]], end)] if hit is not None and hit[0] in _FILE_WORDS else []
     if tokens and tokens[-1] in _LAST_WORDS and not found:
         token = "WEIGHT" if tokens[-1] == "WT" else tokens[-1]
