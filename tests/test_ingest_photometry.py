@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.pixels import plausible
+from astroml_plugin.sources.ingest import FitsOptions
+from astroml_plugin.sources.ingest.exposures import exposures
 from astroml_plugin.sources.ingest.photometry import Calibration, calibrate
 from tests.test_ingest_fits import WCS_CARDS, noise, run, write
 
@@ -52,7 +55,7 @@ CASES: list[tuple[str, str, str, dict[str, Any], float]] = [
     ("SDSS frame", "", "frame-r-001000-1-0100", {"NMGY": 0.0047}, 22.5),
     ("cgs", "erg/s/cm2/Hz", "a", {}, -48.6),
     ("MJy/sr", "MJy/sr", "a", {}, jansky(1e6 * PIXEL)),
-    ("JWST", "MJy/sr", "a", {"PIXAR_SR": 2.1e-14}, jansky(2.1e-8)),
+    ("JWST", "MJy/sr", "a", {"PIXAR_SR": 1.03 * PIXEL}, jansky(1.03e6 * PIXEL)),
     ("mJy/arcsec2", "mJy/arcsec2", "a", {}, jansky(1e-3 * 0.18**2)),
     ("Jy/beam", "Jy/beam", "a", {"BMAJ": 1e-3, "BMIN": 1e-3}, jansky(4 * math.log(2) / math.pi * (5e-5 / 1e-3) ** 2)),
     ("AIPS", "JY/BEAM", "a", {"HISTORY": "AIPS   CLEAN BMAJ=  1.0000E-03 BMIN=  1.0000E-03 BPA=  0.0"}, 15.541),
@@ -115,6 +118,26 @@ def test_zero_points_that_nobody_means_leave_the_next_best() -> None:
 def test_contradictions_are_said() -> None:
     assert "differ by 4.40 mag" in known("nJy", MAGZERO=27.0).doubt
     assert "taken as AB" in known("adu", MAGZERO=23.0, FILTER="Ks").doubt
+    both = known("", PHOTZP=30.0, MAGZERO=25.0)
+    assert both.zero_point == 25
+    assert both.doubt.startswith("MAGZERO 25 and PHOTZP 30 differ by 5.00 mag, the first is taken")
+    small = known("MJy/sr", PIXAR_SR=PIXEL / 4)
+    assert small.zero_point == pytest.approx(jansky(1e6 * PIXEL), abs=1e-3)
+    assert "PIXAR_SR is 0.25 times the area of a pixel by the WCS" in small.doubt
+
+
+def test_a_zero_point_of_0_is_meant_where_the_pixels_are_that_faint(tmp_path: Path, client: Any) -> None:
+    faint = write(tmp_path / "faint.fits", noise() * 1e-12, MAGZERO=0.0)
+    counts = write(tmp_path / "counts.fits", noise(), MAGZERO=0.0)
+    for path, stated in ((faint, True), (counts, False)):
+        image = exposures(path, FitsOptions())[0].image
+        assert (image.calibration.zero_point == 0) == stated
+        assert "MAGZERO 0" in (image.calibration.doubt or image.calibration.why)
+    _, survey = run(client, faint, tmp_path / "s.zarr", zero_point=(0.0,))
+    assert survey.tile(0).zero_points == {"c000": pytest.approx(22.5)}  # of the stored unit, 1e-9
+    with pytest.raises(InputError, match="zero point 0 is no AB magnitude of one unit of the pixels"):
+        run(client, counts, tmp_path / "t.zarr", zero_point=(0.0,))
+    assert not (tmp_path / "t.zarr").exists()
 
 
 def test_the_survey_keeps_ab_and_how_it_is_known(tmp_path: Path, client: Any) -> None:

@@ -41,3 +41,19 @@ def refuse_implausible(zero_points: np.ndarray | Sequence[float], what: str, unk
             f"{what}: zero point {odd[0]:g} is no AB magnitude of one unit of the pixels, such as 27 or 31.4 (nJy): "
             f"correct it; where it is not known, {unknown}"
         )
+
+
+_PER_NOISE = (12.0, 45.0)
+"""AB magnitude of the noise of a pixel in images of the sky: 17 in WISE W4, 29 in deep ones of large telescopes."""
+
+
+def plausible_for(zero_point: float, noise: float) -> bool:
+    """Whether a zero point can be meant by the noise of a pixel: 0 for fluxes in units of 3631 Jy of about 1e-12.
+
+    Args:
+        zero_point: AB magnitude of one unit of the pixels.
+        noise: standard deviation of a pixel in this unit; NaN or 0 where it is not known.
+    """
+    if not noise > 0 or not np.isfinite(zero_point):
+        return False
+    return bool(_PER_NOISE[0] <= zero_point - 2.5 * float(np.log10(noise)) <= _PER_NOISE[1])

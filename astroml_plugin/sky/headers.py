@@ -43,6 +43,9 @@ _UNUSABLE = "the header's world coordinate system cannot be used ({}): use pixel
 _FRAMES = {"J2000": ("FK5", 2000.0), "J2000.0": ("FK5", 2000.0), "B1950": ("FK4", 1950.0), "B1950.0": ("FK4", 1950.0)}
 """Names that people give for a frame: RADESYS and EQUINOX that they mean."""
 
+_LARGE_PIXEL = 0.1
+"""Degrees: pixels of images of the sky are smaller, other axes count in steps of 1 as a rule."""
+
 _YEARS = (1800.0, 2100.0)
 """An equinox outside them is no year of a catalogue: nobody knows what is meant."""
 
@@ -141,7 +144,7 @@ def coordinates_of(header: Any, hdus: Any = None) -> Coordinates:
             cards, axes = _renamed(header, letter)
             notes.append(f"its alternate WCS {letter} is taken, as it has no other")
         there = sum(map(bool, map(_SKY_AXIS.match, axes))) == 1 or all(map(_SKY_AXIS.match, axes[:2]))
-        problem = _repair(cards, notes) if there else _elsewhere(axes)
+        problem = _repair(cards, notes) if there else _elsewhere(axes, cards)
         dropped = tuple(axes[2:])
     if problem:
         return Coordinates(None, problem, (), dropped)
@@ -183,10 +186,23 @@ def _renamed(header: Any, letter: str) -> tuple[Header, list[str]]:
     return cards, _ctypes(cards)
 
 
-def _elsewhere(axes: list[str]) -> str:
-    """Sentence on sky axes that are not those of the image."""
+def _elsewhere(axes: list[str], cards: Header) -> str:
+    """Sentence on sky axes that are not those of the image, or are not named."""
     sky = [str(number) for number, axis in enumerate(axes, start=1) if _SKY_AXIS.match(axis)]
+    if not sky and not any(axes[:2]) and _looks_like_sky(cards):
+        return "it has no CTYPE1 and CTYPE2, though CRVAL and the scale are those of a place on the sky"
     return f"its sky is on axes {' and '.join(sky)}, not on the first two" if sky else ""
+
+
+def _looks_like_sky(cards: Header) -> bool:
+    """Whether cards without CTYPE have a reference in degrees and a scale that no count of pixels has."""
+    longitude, latitude = (_number(cards.get(f"CRVAL{axis}")) for axis in (1, 2))
+    scales = [_number(cards.get(key)) or 0.0 for key in ("CD1_1", "CD1_2", "CDELT1", "CD2_1", "CD2_2", "CDELT2")]
+    if longitude is None or latitude is None or not -360 <= longitude <= 360 or not -90 <= latitude <= 90:
+        return False
+    return bool(longitude or latitude) and all(
+        0 < max(map(abs, part)) < _LARGE_PIXEL for part in (scales[:3], scales[3:])
+    )
 
 
 def _repair(cards: Header, notes: list[str]) -> str:
@@ -198,7 +214,7 @@ def _repair(cards: Header, notes: list[str]) -> str:
         cards[card.keyword] = number
     if mixed := _drop_axes(cards):
         return mixed
-    if problem := _check_scale(cards, notes):
+    if problem := _check_reference(cards, notes) or _check_scale(cards, notes):
         return problem
     _check_frame(cards, notes)
     return ""
@@ -226,6 +242,17 @@ def _drop_axes(cards: Header) -> str:
         cards.remove(keyword, ignore_missing=True, remove_all=True)
         if isinstance(side, int) and side > 0:
             cards[keyword] = side
+    return ""
+
+
+def _check_reference(cards: Header, notes: list[str]) -> str:
+    """A sentence where half of the reference is missing: the standard has 0 for it, which nobody means then."""
+    missing = [key for key in ("CRVAL1", "CRVAL2") if _number(cards.get(key)) is None]
+    if not missing or ("AMDX1" in cards and "PLTRAH" in cards):
+        return ""
+    if len(missing) == 1:
+        return f"it has no {missing[0]}"
+    notes.append("its WCS has no CRVAL1 and CRVAL2: 0 is taken for both, as the FITS standard has it")
     return ""
 
 

@@ -15,6 +15,7 @@ from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.masks import variance_of_weight
 from astroml_plugin.sources.ingest.opening import FitsFile
+from astroml_plugin.sources.ingest.padding import CLEAR
 from astroml_plugin.sources.ingest.pixels import Pixels, as_float32, read_box
 from astroml_plugin.sources.ingest.sky import Sky
 
@@ -70,7 +71,7 @@ def read_usable(band: BandPlan, box: Box, files: Mapping[str, FitsFile]) -> tupl
 def _without(sky: Sky, values: np.ndarray, box: Box) -> tuple[np.ndarray, Bool]:
     """Pixels (float32) without their sky, and those that are padding: exactly 0 where the sky is far from it."""
     level = sky.at(box)
-    never = (values == 0) & (np.abs(level) > _PADDING * sky.noise)
+    never = (values == 0) & (np.abs(level) > (CLEAR if sky.padded else _PADDING) * sky.noise)
     with np.errstate(invalid="ignore", over="ignore"):
         flat = (values - level).astype(np.float32)
     flat[never] = np.nan

@@ -7,17 +7,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from astroml_plugin.sources.ingest.exposures import Exposure
+from astroml_plugin.sources.ingest.looking import looked_at
 from astroml_plugin.sources.ingest.masks import MaskMap, mask_map
 from astroml_plugin.sources.ingest.options import FitsOptions
+from astroml_plugin.sources.ingest.photometry import refuse_by_pixels
 from astroml_plugin.sources.ingest.pixels import Pixels
 from astroml_plugin.sources.ingest.planes import Plane
+from astroml_plugin.sources.ingest.samples import Sample
 from astroml_plugin.sources.ingest.sky import Sky
 from astroml_plugin.sources.ingest.words import EXPOSURE, STD, VARIANCE, WEIGHT
 from astroml_plugin.sources.star_psf.measuring import StarPsf
 
-_TOO_LARGE, _TOO_SMALL = 5.0, 0.05
-"""An error plane's typical error over the noise of the image, beyond which the plane is questioned: sources and
-correlated noise lie well within."""
+_TOO_LARGE, _TOO_SMALL = 2.0, 0.5
+"""An error plane's typical error over the noise of the image, beyond which the plane is questioned. Noise that adds up
+(`Sample.growth`) lowers the noise of single pixels: errors may be larger by that."""
+
+_GROWTH = 2.5
+"""Growth where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,9 @@ def band_plan(exposure: Exposure, number: int, options: FitsOptions) -> tuple[Ba
         psf=None if exposure.psf is None else PsfImage(exposure.psf.url, exposure.psf.hdu),
     )
     plan, notes = _with_noise(plan, exposure, plane)
-    notes += [] if zero else _calibration_notes(image)
+    if zero_point is not None and zero:
+        refuse_by_pixels(zero_point, image.sample, "ingest --zero-point")
+    notes += [*looked_at(exposure), *([] if zero else _calibration_notes(image))]
     if exposure.mask is not None:
         meaning, guess = mask_map(options.mask_map, exposure.mask)
         plan = replace(plan, mask=exposure.mask.plane(plane), mask_map=meaning)
@@ -136,22 +144,33 @@ def _exposure_scale(source: Plane, image: Plane) -> float | None:
 
 
 def _is_exposure_time(source: Plane, image: Plane) -> bool:
-    """Whether weights are seconds in truth, as AstroDrizzle writes by default: up to EXPTIME, far from the noise."""
+    """Whether weights are seconds in truth, as AstroDrizzle writes by default: the header says so, or they reach up to
+    EXPTIME, far from the noise."""
     time, sample = image.exposure_time, source.sample
-    if source.role != WEIGHT or source.why.startswith("by hand") or not time or sample is None or image.sample is None:
+    if source.role != WEIGHT or source.why.startswith("by hand") or sample is None or image.sample is None:
         return False
-    return 0.3 * time <= sample.high <= 1.1 * time and not _agrees(sample.typical**-0.5, image.sample.noise)
+    if any(plane.cards.get("weighting", "").upper() in _SECONDS for plane in (source, image)):
+        return True
+    if not time:
+        return False
+    return 0.3 * time <= sample.high <= 1.1 * time and not _agrees(sample.typical**-0.5, image.sample)
 
 
-def _agrees(error: float, noise: float) -> bool:
-    return not (np.isfinite(error) and noise > 0) or _TOO_SMALL < error / noise < _TOO_LARGE
+_SECONDS = ("EXP", "EXPTIME")
+"""Values of FINALWHT and the like where weights are exposure times."""
+
+
+def _agrees(error: float, image: Sample) -> bool:
+    noise = image.fine if image.fine > 0 else image.noise
+    growth = max(1.0, image.growth) if image.growth > 0 else _GROWTH
+    return not (np.isfinite(error) and noise > 0) or _TOO_SMALL <= error / noise <= _TOO_LARGE * growth
 
 
 def _doubts(source: Plane, image: Plane, role: str) -> list[str]:
     """A sentence where errors are far from the noise that the image itself shows."""
-    if source.sample is None or image.sample is None or not source.sample.typical > 0:
+    if source.sample is None or image.sample is None or not source.sample.typical > 0 or not source.sample.high > 0:
         return []
-    value, noise = source.sample.typical, image.sample.noise
+    value, noise = source.sample.typical, image.sample
     errors = {VARIANCE: value**0.5, STD: value, WEIGHT: value**-0.5}
     if _agrees(errors[role], noise):
         return []
@@ -160,5 +179,5 @@ def _doubts(source: Plane, image: Plane, role: str) -> list[str]:
     hint = f"--roles {source.extname}={other} reads it otherwise" if better or role == WEIGHT else "check the file"
     return [
         f"{source.label} is taken as {role} ({source.why}), but its typical error is {errors[role]:.3g} where "
-        f"{image.label} has noise of {noise:.3g}: {hint}"
+        f"{image.label} has noise of {noise.fine if noise.fine > 0 else noise.noise:.3g}: {hint}"
     ]

@@ -15,7 +15,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.sky.headers import astropy_quiet, coordinates_of
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.ingest.opening import FitsFile, open_fits, refuse_truncated, refusing, stem_of
-from astroml_plugin.sources.ingest.photometry import calibrate
+from astroml_plugin.sources.ingest.photometry import by_pixels, calibrate
 from astroml_plugin.sources.ingest.pixels import read_box
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.roles import with_roles
@@ -34,6 +34,9 @@ _RADIO = ("BMAJ", "RESTFRQ", "RESTFREQ", "FREQ", "WAVELEN", "WAVELENG")
 
 _DISPERSED = ("DISPAXIS", "COEFF0", "DC-FLAG")
 """Cards of spectra, also of several in the rows of one plane."""
+
+_WEIGHTING = ("FINALWHT", "D001WTSC", "WHTTYPE", "WHT_TYPE")
+"""Cards of AstroDrizzle and of mosaics by it: how input images are weighted."""
 
 _MASK_CARDS = re.compile(r"^(MP_|BIT\d|MSK[NMV])")
 _MASK_SHARED = ("PLVER", "INSTRUME", "TELESCOP", "SURVEY")
@@ -56,6 +59,7 @@ def list_planes(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]
             primary = hdus[0].header
             found = [plane for number, hdu in enumerate(hdus) if (plane := _describe(file, number, hdu, primary))]
         found = [replace(plane, sample=look(file, plane.plane(0), plane.shape, plane.planes)) for plane in found]
+        found = [replace(plane, calibration=by_pixels(plane.calibration, plane.sample)) for plane in found]
         kinds = ", ".join(f"{type(hdu).__name__} {hdu.name}".strip() for hdu in hdus)
     if not found:
         raise InputError(f"{storage.redact(url)} holds no image of two or three axes (it has {kinds})")
@@ -104,6 +108,8 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
     unit = str(_keyword(header, primary, "BUNIT") or "").strip()
     cards = {card: str(header[card]).strip() for card in _OWN_CARDS if card in header}
     cards |= {card: str(value) for card in _SHARED_CARDS if (value := _keyword(header, primary, card)) is not None}
+    if weighting := next((value for card in _WEIGHTING if (value := _keyword(header, primary, card))), None):
+        cards["weighting"] = str(weighting).strip()
     if dispersed := next((card for card in _DISPERSED if card in header), ""):
         cards["dispersed"] = dispersed
     cards |= {"stack": stack.dark} if stack.dark else {}

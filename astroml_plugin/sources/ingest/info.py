@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import Description, shown
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.lookup import split_text
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.ingest.bands import band_plan
 from astroml_plugin.sources.ingest.exposures import COMPANIONS, Exposure, exposures
 from astroml_plugin.sources.ingest.fits import list_planes
+from astroml_plugin.sources.ingest.measuring import BandTask, measure_band
 from astroml_plugin.sources.ingest.npz import open_npz
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.planes import Plane
 from astroml_plugin.sources.ingest.plans import bands_of_file, names_of_cube
 from astroml_plugin.sources.ingest.roles import given_roles
+from astroml_plugin.sources.ingest.sky import OFF
 from astroml_plugin.sources.ingest.words import IMAGE, PSF
 
 COLUMNS = ("plane", "pixels", "role", "why", "goes with", "unit", "zero point", "scale", "WCS", "sky", "noise")
 """Headings of the table of a FITS file: zero points are AB, the scale is in arcsec, sky and noise in its unit."""
 
 _ZERO_POINT_DIGITS = 3
+
+_QUICK = 2**25
+"""Pixels of a file whose skies are looked at: some 3 s."""
 
 
 def describe_fits(url: str, options: FitsOptions | None = None) -> Description:
@@ -39,6 +45,7 @@ def describe_fits(url: str, options: FitsOptions | None = None) -> Description:
     try:
         found = exposures(url, options)
         notes = [note for exposure in found for note in (*exposure.notes, *band_plan(exposure, 0, options)[1])]
+        notes += _sky_notes(found, options)
         bands = bands_of_file(found)
         images = f"1 with bands {','.join(bands)}" if bands else str(len(found))
         facts["images of the sky"] = images
@@ -50,6 +57,23 @@ def describe_fits(url: str, options: FitsOptions | None = None) -> Description:
         notes = [f"ingest refuses it: {error}"]
     rows = tuple(_row(plane, found) for plane in planes)
     return Description(storage.redact(url), "FITS file", facts, COLUMNS, rows, tuple(dict.fromkeys(notes)))
+
+
+def _sky_notes(found: Sequence[Exposure], options: FitsOptions) -> list[str]:
+    """Doubts about the skies of images that are quickly measured: files on this machine, up to `_QUICK` pixels."""
+    notes, left = [], _QUICK
+    for exposure in found:
+        image = exposure.image
+        left -= image.shape[0] * image.shape[1]
+        if options.background == OFF or left < 0 or not storage.is_local(image.url):
+            break
+        try:
+            band = band_plan(exposure, 0, options)[0]
+            sky = measure_band(BandTask(band, image.shape, (0, 0), replace(options, psf_from_stars=False))).sky
+        except AstromlError:  # the ingest says it of the tile
+            continue
+        notes += [f"{image.label}: {doubt}" for doubt in sky.doubts]
+    return notes
 
 
 def _cube(exposure: Exposure, options: FitsOptions) -> dict[str, str]:

@@ -54,13 +54,18 @@ class FitsOptions:
         if self.background_mesh is not None and self.background_mesh < _LEAST_MESH:
             raise InputError(f"background_mesh must be {_LEAST_MESH} pixels or more, not {self.background_mesh}")
 
-    def zero_points(self, bands: Sequence[str]) -> tuple[float, ...]:
+    def zero_points(self, bands: Sequence[str], by_pixels: bool = False) -> tuple[float, ...]:
         """One zero point per band; none where none is given.
+
+        Args:
+            bands: of the survey or stamps.
+            by_pixels: whether finite numbers are judged later, by the noise of each image.
 
         Raises:
             InputError: another number of zero points, or numbers that are none.
         """
-        refuse_implausible(self.zero_point, "ingest --zero-point")
+        if not by_pixels or not all(map(math.isfinite, self.zero_point)):
+            refuse_implausible(self.zero_point, "ingest --zero-point")
         if len(self.zero_point) not in (0, 1, len(bands)):
             told = f"{len(self.zero_point)} zero points for the bands {', '.join(bands)}"
             raise InputError(f"{told}: give one for all, or one per band")

@@ -10,8 +10,9 @@ from typing import Any
 
 from astropy import units as u
 
-from astroml_plugin.pixels import plausible
+from astroml_plugin.pixels import plausible, plausible_for, refuse_implausible
 from astroml_plugin.sky.wcs import ARCSEC, Wcs
+from astroml_plugin.sources.ingest.samples import Sample
 from astroml_plugin.sources.ingest.units import unit_of
 from astroml_plugin.sources.ingest.words import tokens_of
 
@@ -20,6 +21,9 @@ _KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZPT", "ZP", "MAGZP", "ZEROPNT", "IMAGEZ
 _SYSTEM_KEYS = ("MAGSYS", "ZPSYS", "PHOTSYS", "ZP_SYS", "PHOTSYST", "VEGAMAG")
 _DIFFER = 0.05
 """Magnitudes by which a keyword and BUNIT may differ before that is said."""
+
+_AREAS = 0.05
+"""Share by which the header's area of a pixel and the WCS's may differ: distortion does less."""
 
 _ZERO_JANSKY: dict[str, dict[str, float]] = {
     "WISE": {"W1": 309.540, "W2": 171.787, "W3": 31.674, "W4": 8.363},
@@ -63,6 +67,8 @@ class Calibration:
     """Reason for it."""
     doubt: str = ""
     """A sentence where it is a guess or contradicted, else ""."""
+    zero: str = ""
+    """Card that says 0, which is a zero point only where the pixels are that faint (`by_pixels`)."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,11 @@ class _Source:
         except (TypeError, ValueError):
             return None
         return value if math.isfinite(value) and value > 0 else None
+
+    def says_zero(self, key: str) -> bool:
+        """Whether a card is the number 0."""
+        value = self.get(key)
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == 0
 
     @property
     def odd(self) -> list[str]:
@@ -151,15 +162,58 @@ def calibrate(header: Any, primary: Any, unit: str, stem: str, coordinates: str 
     if not found:
         known = by_unit if by_unit.zero_point is not None else _by_telescope(source) or by_unit
         if known.zero_point is None and (odd := source.odd or [one.why for one in stated]):
-            return Calibration(why=f"{odd[0]} is no AB magnitude of one unit")
+            zero = next((key for key in _KEYS if source.says_zero(key)), "")
+            return Calibration(why=f"{odd[0]} is no AB magnitude of one unit", zero=zero)
         return known
     first = found[0]
+    for other in found[1:]:
+        if first.zero_point is not None and other.zero_point is not None and not first.doubt:
+            first = replace(first, doubt=_apart(first, other.why, first.zero_point - other.zero_point))
     if first.zero_point is not None and by_unit.zero_point is not None and "beam" not in by_unit.why:
-        apart = abs(first.zero_point - by_unit.zero_point)
-        if apart > _DIFFER and not first.doubt:
-            doubt = f"{first.why} and {by_unit.why} differ by {apart:.2f} mag, the first is taken (see --zero-point)"
-            return replace(first, doubt=doubt)
+        doubt = _apart(first, by_unit.why, first.zero_point - by_unit.zero_point)
+        return replace(first, doubt=first.doubt or doubt)
     return first
+
+
+def _apart(first: Calibration, other: str, apart: float) -> str:
+    """A sentence where two zero points differ."""
+    told = f"{first.why} and {other} differ by {abs(apart):.2f} mag, the first is taken (see --zero-point)"
+    return told if abs(apart) > _DIFFER else ""
+
+
+def by_pixels(known: Calibration, sample: Sample | None) -> Calibration:
+    """Calibration of an image whose header says a zero point of 0, by its pixels: 0 may also mean "unknown".
+
+    Args:
+        known: by the header.
+        sample: of the image's pixels.
+    """
+    if known.zero_point is not None or not known.zero or sample is None:
+        return known
+    noise = _noise_of(sample)
+    if not plausible_for(0.0, noise):
+        return known
+    doubt = f"{known.zero} 0 is taken for the zero point, as the pixels have noise of {noise:.3g} (see --zero-point)"
+    return Calibration(0.0, "AB", f"{known.zero} 0", doubt)
+
+
+def refuse_by_pixels(zero_point: float, sample: Sample | None, what: str) -> None:
+    """Refuse a stated zero point that neither others use nor the noise of the image allows.
+
+    Args:
+        zero_point: AB magnitude of one unit of the pixels.
+        sample: of the image's pixels.
+        what: where it is from, for the message.
+
+    Raises:
+        InputError: nobody can mean it.
+    """
+    if sample is None or not plausible_for(zero_point, _noise_of(sample)):
+        refuse_implausible([zero_point], what)
+
+
+def _noise_of(sample: Sample) -> float:
+    return sample.fine if sample.fine > 0 else sample.noise
 
 
 def _by_keywords(source: _Source) -> Iterator[Calibration]:
@@ -253,9 +307,9 @@ def _by_unit(source: _Source) -> Calibration:
             value = float(unit.to(target, equivalencies=light))
         except u.UnitConversionError:
             continue
-        why, share = f"BUNIT {source.unit}", 1.0
+        why, share, doubt = f"BUNIT {source.unit}", 1.0, ""
         if area or per_beam:
-            solid = _pixel_area(source)
+            solid, doubt = _pixel_area(source)
             beam = _beam(source) if per_beam else 1.0
             if solid is None or beam is None:
                 lacking = "the size of a pixel" if solid is None else "the beam (BMAJ, BMIN)"
@@ -264,7 +318,7 @@ def _by_unit(source: _Source) -> Calibration:
             why += f", pixel of {solid:.4g} sr" if area else f", {share:.4g} beam in a pixel"
         if not 0 < value * share < math.inf:
             return unknown
-        return Calibration(_JANSKY - 2.5 * math.log10(value * share), "AB", why)
+        return Calibration(_JANSKY - 2.5 * math.log10(value * share), "AB", why, doubt)
     return unknown
 
 
@@ -278,14 +332,24 @@ def _bases(unit: u.UnitBase) -> list[u.UnitBase]:
     return [base**power for base, power in zip(unit.bases, unit.powers, strict=True)]
 
 
-def _pixel_area(source: _Source) -> float | None:
-    """Steradians of a pixel."""
-    if (area := source.number("PIXAR_SR")) is not None:
-        return area
-    if (area := source.number("PIXAR_A2")) is not None:
-        return area / ARCSEC**2
-    scale = math.nan if source.coordinates is None else Wcs(source.coordinates).pixel_scale
-    return (scale / ARCSEC) ** 2 if math.isfinite(scale) else None
+def _pixel_area(source: _Source) -> tuple[float | None, str]:
+    """Steradians of a pixel, and a sentence where the header contradicts its WCS, which is then believed.
+
+    Images with distortion state the average, and the WCS gives the pixel in the middle: they differ by little.
+    """
+    told, card = source.number("PIXAR_SR"), "PIXAR_SR"
+    if told is None and (area := source.number("PIXAR_A2")) is not None:
+        told, card = area / ARCSEC**2, "PIXAR_A2"
+    by_wcs = None
+    if source.coordinates is not None and re.search(r"^(CD\d_\d|CDELT1|XPIXELSZ)\b", source.coordinates, re.MULTILINE):
+        scale = Wcs(source.coordinates).pixel_scale
+        by_wcs = (scale / ARCSEC) ** 2 if math.isfinite(scale) and scale > 0 else None
+    if told is None or by_wcs is None or abs(told / by_wcs - 1) <= _AREAS:
+        return told or by_wcs, ""
+    return by_wcs, (
+        f"{card} is {told / by_wcs:.3g} times the area of a pixel by the WCS ({by_wcs:.4g} sr), which is taken for the "
+        "zero point (see --zero-point)"
+    )
 
 
 def _beam(source: _Source) -> float | None:

@@ -6,14 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.sky.wcs import Wcs, separation
 from astroml_plugin.sources.ingest.bands import BandPlan, PsfImage, band_plan
 from astroml_plugin.sources.ingest.exposures import Exposure, exposures, needed
 from astroml_plugin.sources.ingest.fields import NO_FILE, Field, is_pattern
+from astroml_plugin.sources.ingest.looking import apart
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.planes import Plane
@@ -206,14 +204,9 @@ def _refuse_other_grid(first: Plane, other: Plane) -> None:
 
 def _apart(first: Plane, other: Plane) -> float:
     """Pixels by which the WCS of two planes of one shape differ at most."""
-    if first.header == other.header:
-        return 0.0
     assert first.header is not None
     assert other.header is not None
-    height, width = first.shape
-    x, y = np.array([0, width - 1, 0, width - 1, width / 2]), np.array([0, 0, height - 1, height - 1, height / 2])
-    one, two = Wcs(first.header), Wcs(other.header)
-    return float(np.nanmax(separation(*one.to_sky(x, y), *two.to_sky(x, y)))) * 3600 / one.pixel_scale
+    return apart(first.header, other.header, first.shape)
 
 
 def _field_name(urls: Sequence[str], bands: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from astroml_plugin.core.errors import CorruptError
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.ingest.opening import FitsFile
 from astroml_plugin.sources.ingest.pixels import Pixels, read_box
+from astroml_plugin.sources.quality import fine_noise
 
 _STRIPS = 4
 _STRIPS_OF_TILES = 2
@@ -19,6 +20,8 @@ _ROWS = 6
 
 _PER_MAD = 1.4826
 """Standard deviation of Gaussian noise over its median absolute deviation."""
+
+_FEW_SUMS = 32
 
 _SMALL = 257
 """Pixels across up to which a plane is read whole, to see whether it is symmetric."""
@@ -54,6 +57,15 @@ class Sample:
     """Share of the finite pixels that are exactly 0."""
     symmetric: bool = False
     """Whether a small plane is the same turned by 180 degrees, as kernels and correlation functions are."""
+    fine: float = np.nan
+    """Noise by the differences of neighbours, so that light that fills the image is none of it; NaN of too few."""
+    growth: float = np.nan
+    """Noise of sums of `_ROWS` x `_ROWS` pixels over that of as much white noise by `fine`; NaN of too few."""
+
+    @property
+    def one_value(self) -> bool:
+        """Whether all pixels are of one value, or none is finite."""
+        return not self.low < self.high
 
     @property
     def factor(self) -> float:
@@ -92,8 +104,28 @@ def look(file: FitsFile, pixels: Pixels, shape: tuple[int, int], planes: int | N
         )
     except CorruptError:  # said again, with its place, when the tile is read
         return None
-    sample = summarise(np.concatenate(found, axis=0))
+    seen = [np.where(np.isfinite(part) & (part != 0), part, np.nan) for part in found]  # 0: padding, as a rule
+    fine = fine_noise(np.concatenate(seen, axis=0))
+    sample = replace(summarise(np.concatenate(found, axis=0)), fine=fine, growth=_growth(seen, fine))
     return sample if whole is None else replace(sample, symmetric=_is_symmetric(whole))
+
+
+def _growth(strips: list[np.ndarray], fine: float) -> float:
+    """Noise of sums of squares of pixels over that of as much white noise, by the differences of neighbouring sums.
+
+    Args:
+        strips: (y, x) rows that lie together, NaN where unusable.
+        fine: noise of a pixel.
+    """
+    differences = []
+    for strip in strips:
+        across = strip.shape[1] // _ROWS
+        if len(strip) == _ROWS and across > 1 and fine > 0:
+            sums = strip[:, : across * _ROWS].reshape(_ROWS, across, _ROWS).sum((0, 2))
+            differences.append(np.abs(np.diff(sums)))
+    size = np.concatenate(differences) if differences else np.zeros(0)
+    size = size[np.isfinite(size)]
+    return float(np.median(size)) / (0.9538725524 * _ROWS * fine) if size.size >= _FEW_SUMS else float("nan")
 
 
 def _is_symmetric(values: np.ndarray) -> bool:

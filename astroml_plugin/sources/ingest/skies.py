@@ -9,6 +9,9 @@ from astroml_plugin.core.description import and_more
 from astroml_plugin.sources.quality import CLEAR_OF_ZERO
 from astroml_plugin.sources.tile_table import TileInfo
 
+_LEAST = 1e-3
+"""Noises of a pixel: a sky below it is none, and is not spoken of."""
+
 
 @dataclass
 class Skies:
@@ -25,7 +28,7 @@ class Skies:
         """Count tiles that were written."""
         for info in tiles:
             for quality in info.quality.values():
-                if quality.sky_taken:
+                if quality.sky_taken and (abs(quality.sky_taken) > _LEAST * quality.noise or not quality.noise > 0):
                     level = abs(quality.sky_taken) / quality.noise if quality.noise > 0 else 0.0
                     self.taken[info.image] = max(self.taken.get(info.image, 0.0), level)
                     self.meshes.add(int(quality.sky_mesh))

@@ -30,6 +30,9 @@ AT_ZERO = 0.5
 BELOW_ZERO = 1.0
 """Nor may it lie lower than this part of the noise in a tenth of the image: only sky is below zero."""
 
+ROUGH = 4.0
+"""Scatter of the pixels of the sky over the noise by differences of neighbours in a row, beyond which it is said."""
+
 _MOST_CELLS = 512
 """Cells along the longer side, at most: cells are larger in images beyond."""
 
@@ -78,11 +81,26 @@ class Sky:
     """Share of the cells that large objects cover: neighbours tell their sky."""
     doubt: str = ""
     """Why it may be wrong."""
+    fine: float = float("nan")
+    """Noise of a pixel by differences of neighbours in a row."""
+    padded: bool = False
+    """Whether pixels of exactly 0 are padding where the level is clear of 0."""
 
     @property
     def taken(self) -> bool:
         """Whether anything is taken off."""
         return self.cells is not None
+
+    @property
+    def doubts(self) -> list[str]:
+        """Sentences on what may be wrong with the sky, and on noise that is not that of single pixels."""
+        found = [f"the background is doubtful: {self.doubt}"] if self.doubt else []
+        if not found and self.noise > ROUGH * self.fine > 0:
+            found.append(
+                f"pixels of its sky scatter {self.noise / self.fine:.3g} times as much as neighbours in a row differ, "
+                "as with stripes, fringes or resampled pixels: bundles that find objects may take them for objects"
+            )
+        return found
 
     @property
     def mesh(self) -> int:
@@ -136,7 +154,8 @@ def sky_of(cells: Cells, choice: str) -> Sky:
     covered = _covered(level, valid, noise)
     sky = valid & ~covered
     middle = float(np.median(level[sky]))
-    found = Sky(None, cells.size, middle, noise, cells.correlation, float(covered.sum() / valid.sum()))
+    share = float(covered.sum() / valid.sum())
+    found = Sky(None, cells.size, middle, noise, cells.correlation, share, fine=cells.fine, padded=cells.padded)
     if choice == AUTO and _at_zero(level[sky], noise):
         return found
     filled = _fills(level, sky, noise) or found.covered > _FILLED

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from astroml_plugin.core.typing import F32, F64, Bool
 from astroml_plugin.sky.wcs import Box
+from astroml_plugin.sources.ingest.padding import padding_of
 from astroml_plugin.sources.quality import fine_noise
 
 _BIN = 2
@@ -71,15 +72,19 @@ class Cells:
     """Noise of a pixel by the differences of neighbours, so that light that fills the image is none of it."""
     correlation: float
     """Standard deviation of sums of 8 x 8 pixels of sky over that of as much white noise; NaN where unknown."""
+    padded: bool = False
+    """Whether pixels of exactly 0 are padding beside a sky that is far from 0: they were left out."""
 
 
 def measure(read: Read, shape: tuple[int, int], mesh: int) -> Cells:
     """Sky of an image in cells of about `mesh` pixels."""
     height, width = (cell_side(side, mesh) for side in shape)
     planes = np.full((5, -(-shape[0] // height), -(-shape[1] // width)), np.nan)
-    sums, fine = [], []
+    sums, fine, padded = [], [], False
     for box in _blocks(shape, height, width):
         values, usable = read(box)
+        if (padding := padding_of(values, usable)) is not None:
+            usable, padded = usable & ~padding, True
         fine.append(fine_noise(values, usable))
         found, squares = _block(values.astype(np.float32, copy=False), usable & np.isfinite(values), height, width)
         row, column = box.y0 // height, box.x0 // width
@@ -91,6 +96,7 @@ def measure(read: Read, shape: tuple[int, int], mesh: int) -> Cells:
         *((height, width), shape, level, noise, clear, usable_share, crowded),
         fine=float(np.median(known)) if known else float("nan"),
         correlation=_growth(np.concatenate(sums)),
+        padded=padded,
     )
 
 

@@ -17,6 +17,7 @@ from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sky.wcs import TileGeometry, cut_tiles
 from astroml_plugin.sources.ingest.exposures import exposures
 from astroml_plugin.sources.ingest.fields import NO_FILE, Field, Inputs, by_name, drop_companions, fields_of
+from astroml_plugin.sources.ingest.looking import no_psf
 from astroml_plugin.sources.ingest.measuring import Measured, band_tasks, measure_band, with_measured
 from astroml_plugin.sources.ingest.opening import stem_of
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
@@ -71,7 +72,7 @@ def ingest_fits(
         if stored is not None:
             return IngestResult(survey.url, survey.kind, 0, stored, 0, 0, time.monotonic() - start)
     bands, group = _bands_and_group(urls, bands, options)
-    options.zero_points(bands)  # refused before anything is read
+    options.zero_points(bands, by_pixels=True)  # refused before anything is read
     fields = fields_of(urls, group, bands, options, inputs.beside)
     if options.name is not None and len(fields) > 1:
         raise InputError(f"name {options.name!r} for {len(fields)} fields: leave it out, or ingest them one by one")
@@ -189,6 +190,9 @@ class _Run:
 
     def _create(self, out: str, plans: Sequence[ImagePlan], tile_size: int) -> Survey:
         psfs = {band.psf for plan in plans for band in plan.bands if band.psf}
+        for psf in sorted((psf for psf in psfs if psf.hdu is None), key=lambda psf: psf.url):
+            if lost := no_psf(cached_psf(psf)):
+                self.notes.setdefault(lost, []).append(stem_of(psf.url))
         sizes = [cached_psf(psf).shape[-2:] for psf in psfs]
         largest = (max((size[0] for size in sizes), default=0), max((size[1] for size in sizes), default=0))
         shape: tuple[int, int, int, int] | None = (1, 1, *largest) if sizes else None
@@ -232,8 +236,8 @@ class _Run:
         measured = with_measured(plans, found)
         for plan in measured:
             self._keep_quality(plan)
-            for doubt in dict.fromkeys(band.sky.doubt for band in plan.bands if band.sky.doubt):
-                self.notes.setdefault(f"the background is doubtful: {doubt}", []).append(plan.name)
+            for doubt in dict.fromkeys(doubt for band in plan.bands for doubt in band.sky.doubts):
+                self.notes.setdefault(doubt, []).append(plan.name)
         return measured
 
     def _keep_quality(self, plan: ImagePlan) -> None:
