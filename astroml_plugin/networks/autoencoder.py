@@ -215,6 +215,8 @@ class Measured(nn.Module):
         """(n, columns + outputs of the network)."""
         learned = self.network(*inputs)
         known = (
-            learned.new_zeros(len(learned), self.columns) if self.training else self.fixed(*inputs).to(learned.dtype)
+            learned.new_zeros(learned.shape[0], self.columns)
+            if self.training
+            else self.fixed(*inputs).to(learned.dtype)
         )
         return torch.cat([known, learned], dim=1)

@@ -55,7 +55,7 @@ class SymmetricConvolution(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(n, orientations x after, h / stride, w / stride), normalised, from (n, channels, h, w)."""
         found = functional.conv2d(image, self.filters(), stride=self.stride, padding=self.size // 2).contiguous()
-        each = found.reshape(len(found) * ORIENTATIONS, self.after, *found.shape[2:])
+        each = found.reshape(found.shape[0] * ORIENTATIONS, self.after, *found.shape[2:])
         output: Tensor = self.norm(each).reshape(found.shape)
         return output
 
@@ -135,7 +135,7 @@ class EquivariantCNN(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(n, outputs) from image (n, bands, h, w)."""
         found = self.features(self._padded(image)).mean((2, 3))
-        turned = found.reshape(len(found), ORIENTATIONS, -1)
+        turned = found.reshape(found.shape[0], ORIENTATIONS, -1)
         output: Tensor = self.head(torch.cat([turned.mean(1), turned.amax(1)], dim=1))
         return output
 

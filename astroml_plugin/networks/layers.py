@@ -26,19 +26,31 @@ def fast_asinh(values: Tensor) -> Tensor:
     if values.requires_grad:
         return torch.asinh(values)
     size = values.abs()
+    if torch.compiler.is_compiling():  # in words that every runtime knows
+        return ((size * size + 1).sqrt() + size).log() * values.sign()
     return torch.addcmul(torch.ones_like(size), size, size).sqrt_().add_(size).log_().copysign_(values)
 
 
 def lower_median(values: Tensor) -> Tensor:
     """Median (the lower of two) over the last axis without the NaN; 0 where there is nothing else.
 
-    On a CPU by a partition: torch's own takes twice as long.
+    On a CPU by a partition: torch's own takes twice as long. In a graph by a sort, which every runtime knows.
     """
-    plain = values.device.type == "cpu" and not values.requires_grad and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling():
+        return _sorted_median(values)
+    plain = values.device.type == "cpu" and not values.requires_grad
     if plain and values.shape[-1] and not bool(values.isnan().any()):
         middle = (values.shape[-1] - 1) // 2
         return torch.from_numpy(np.partition(values.numpy(), middle, axis=-1)[..., middle].copy())
     return torch.nanmedian(values, dim=-1).values.nan_to_num()
+
+
+def _sorted_median(values: Tensor) -> Tensor:
+    known = ~values.isnan()
+    most = (values.shape[-1] - 1) // 2 + 1
+    ranked = torch.where(known, values, torch.inf).topk(most, dim=-1, largest=False).values
+    place = ((known.sum(-1, keepdim=True) - 1) // 2).clamp_min(0)
+    return torch.where(known.any(-1), ranked.gather(-1, place)[..., 0], 0.0)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

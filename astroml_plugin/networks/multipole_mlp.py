@@ -100,7 +100,7 @@ class MultipoleMLP(nn.Module):
         moments = self._moments(image, psf)
         turns = [0] if self.training else range(TURNS)
         stacked = torch.cat([self._features([self._turn(item, turn) for item in moments]) for turn in turns])
-        return torch.cat(self._read(stacked).chunk(len(turns)), dim=1)
+        return self._read(stacked).reshape(len(turns), image.shape[0], -1).transpose(0, 1).flatten(1)
 
     def stem(self, image: Tensor, psf: Tensor | None = None) -> Tensor:
         """Features (n, f): all that the dense layers see of image and PSF. Nothing in here is learned."""

@@ -120,14 +120,14 @@ class PolarCNN(nn.Module):
         """(n, outputs) from image (n, bands, h, w), whose background is 0, centred on pixel side // 2."""
         count = len(self.members)
         sampled = self.sampled(image)
-        if self.training and len(image) >= 2 * count:
+        if self.training and image.shape[0] >= 2 * count:
             parts = zip(self.members, sampled.tensor_split(count))
             return torch.cat([member(part) for member, part in parts])
         return torch.stack([member(sampled) for member in self.members]).mean(0)
 
     def sampled(self, image: Tensor) -> Tensor:
         """(n, bands, rings, directions) interpolated (bilinear); 0 beyond the stamp."""
-        count, height, width = len(image), image.shape[-2], image.shape[-1]
+        count, height, width = image.shape[0], image.shape[-2], image.shape[-1]
         turn, shift, size = torch.zeros(1, 1, 1), torch.zeros(1, 2), torch.ones(1, 1, 1)
         if self.training:
             turn = torch.rand(count, 1, 1) * (2 * math.pi)

@@ -74,7 +74,7 @@ class Structure(nn.Module):
 
     def forward(self, image: Tensor, weight: Tensor) -> Tensor:
         """(n, `PARTS`) float32 from image (n, b, h, w) in units of the noise and weight, the same, 0 where invalid."""
-        if image.device.type != "cpu":
+        if image.device.type != "cpu" or torch.compiler.is_compiling():
             return self._measured(image, weight)
         chunks = zip(image.split(_CHUNK), weight.split(_CHUNK))  # what a chunk needs stays in the processor's cache
         return torch.cat([self._measured(*chunk) for chunk in chunks])
@@ -167,14 +167,22 @@ def _turned(light: Tensor) -> Tensor:
     flipped = functional.pad(light.flip((1, 2)), (_REACH,) * 4)
     start = middle - half
     windows = flipped[:, start : start + 2 * half + 1 + 2 * _REACH, start : start + 2 * half + 1 + 2 * _REACH]
-    core_side = 2 * half + 1
-    seen = windows.unfold(1, core_side, 1).unfold(2, core_side, 1).reshape(len(light), count * count, core_side**2)
-    cost = torch.cdist(core.reshape(len(light), 1, core_side**2), seen, p=1.0)[:, 0]
-    best = cost.argmin(1)
+    best = _distances(core, windows, count).argmin(1)
     dy, dx = best // count, best % count
     rows = torch.arange(side, device=light.device)
     taken = flipped.gather(1, (dy[:, None] + rows)[:, :, None].expand(-1, -1, flipped.shape[2]))
     return taken.gather(2, (dx[:, None] + rows)[:, None, :].expand(-1, side, -1))
+
+
+def _distances(core: Tensor, windows: Tensor, count: int) -> Tensor:
+    """(n, count²) sums of |core - window| of images (n, k, k) at `count` places along each axis of larger ones."""
+    side = core.shape[-1]
+    if torch.compiler.is_compiling():  # in words that every runtime knows
+        places = [(y, x) for y in range(count) for x in range(count)]
+        each = [(core - windows[:, y : y + side, x : x + side]).abs().sum((1, 2)) for y, x in places]
+        return torch.stack(each, dim=1)
+    seen = windows.unfold(1, side, 1).unfold(2, side, 1).reshape(core.shape[0], count * count, side**2)
+    return torch.cdist(core.reshape(core.shape[0], 1, side**2), seen, p=1.0)[:, 0]
 
 
 def _sizes(both: Tensor) -> tuple[Tensor, Tensor, Tensor]:

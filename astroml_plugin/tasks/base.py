@@ -29,6 +29,7 @@ from astroml_plugin.tasks import input_unit, missing, scale, source_check
 from astroml_plugin.tasks.centring import centring_changes, off_centre_bits
 from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.gaps import gap_bits
+from astroml_plugin.tasks.graph import InGraph
 from astroml_plugin.tasks.judged import Judged
 from astroml_plugin.tasks.normalisation import measure_scales, normalise_psf
 from astroml_plugin.tasks.psf_extent import cut_off
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 
-class Task(Judged):
+class Task(InGraph, Judged):
     """Model input, loss, metrics and catalog columns of one kind of measurement."""
 
     Settings: ClassVar[type[TaskSettings]] = TaskSettings

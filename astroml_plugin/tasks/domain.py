@@ -89,7 +89,7 @@ def aperture_snr(image: Tensor, level: Tensor, variance: Tensor, valid: Tensor) 
     """
     weight = _aperture(int(image.shape[-2]), int(image.shape[-1]), image.device)
     square = weight.square()
-    if bool(valid.all()):
+    if not torch.compiler.is_compiling() and bool(valid.all()):
         light, area = image.flatten(2) @ weight, weight.sum()
         noise = variance.flatten(2) @ square if variance.shape[-1] > 1 else variance.flatten(1) * square.sum()
     else:

@@ -47,6 +47,12 @@ def lost_bands(stamps: Cutouts) -> Tensor:
     return _beside(shares[0]) < _NEEDED
 
 
+def lost_by_mask(valid: Tensor) -> Tensor:
+    """(n, band) bool: bands of `lost_bands`, of their unusable pixels alone, from valid (n, band, h, w) bool."""
+    weight = _weight(int(valid.shape[2]), int(valid.shape[3]), valid.device)
+    return _beside(valid.flatten(2).float() @ weight) < _NEEDED
+
+
 def _of(bands: Tensor, needed: Tensor | None) -> Tensor:
     return (bands if needed is None else bands[:, needed]).any(1)
 

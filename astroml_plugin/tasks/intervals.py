@@ -23,6 +23,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.evaluation.value_metrics import value_figures
 from astroml_plugin.tasks.base import Task, TaskSettings
+from astroml_plugin.tasks.graph import interpolated
 
 LEVELS = (0.683, 0.95)
 """Probability content of the two intervals."""
@@ -104,7 +105,7 @@ class IntervalTask(Task):
 
     def members(self, outputs: Tensor) -> Tensor:
         """Outputs (n, …) as (n, m, `per_member`), m the members times the orientations that the network gives."""
-        return outputs.reshape(len(outputs), -1, self.per_member)
+        return outputs.reshape(outputs.shape[0], -1, self.per_member)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean over the members: point loss, likelihood of the width, pinball loss of both half-widths' logarithms."""
@@ -152,9 +153,9 @@ class IntervalTask(Task):
     def intervals(self, outputs: Tensor) -> Intervals:
         """Means and half-widths (n, k) of n objects, scaled as the validation split asked for."""
         raw, scale = self._combined(outputs), self.settings.error_scale
-        size = raw.narrow.log().cpu().numpy()
+        size = raw.narrow.log()
         narrow, wide = (
-            width * torch.from_numpy(np.interp(size, scale.knots, factors)).to(width)
+            width * interpolated(size, scale.knots, factors)
             for width, factors in ((raw.narrow, scale.narrow), (raw.wide, scale.wide))
         )
         return Intervals(raw.mean, narrow, torch.maximum(narrow, wide))

@@ -15,10 +15,10 @@ from astroml_plugin.cutouts import is_complete
 from astroml_plugin.networks.layers import lower_median
 
 _MAD_TO_SIGMA = 1.482602218505602
-_CENTRED = 0.003  # pixels within which a PSF is where it belongs: measurements follow its centre closely
-_FARTHEST = 1.5  # pixels from there, in x or y, beyond which a PSF is left where it is
-_CENTRE_SIGMA, _STEPS, _GAIN = 2.0, 12, 1.3  # Gaussian weight in pixels, and iterations, of a PSF's centre
-_FEW = 16  # border pixels below which the whole stamp is asked instead
+CENTRED = 0.003  # pixels within which a PSF is where it belongs: measurements follow its centre closely
+FARTHEST = 1.5  # pixels from there, in x or y, beyond which a PSF is left where it is
+_CENTRE_SIGMA, STEPS, GAIN = 2.0, 12, 1.3  # Gaussian weight in pixels, and iterations, of a PSF's centre
+FEW = 16  # border pixels below which the whole stamp is asked instead
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ class Normalisation:
             return torch.tensor(self.scales, device=edge.device).expand(edge.shape[:2]), False
         if variance is None:
             return robust_width(edge), True
-        spread = lower_median(border_pixels(variance, None if complete else valid, self.border)[..., ::_SPARSE])
+        spread = lower_median(border_pixels(variance, None if complete else valid, self.border)[..., ::SPARSE])
         return torch.where(spread > 0, spread.clamp_min(0).sqrt(), torch.ones_like(spread)), False
 
 
 _CACHED = 2**17
 """Pixels of stamps that are stretched at once on a CPU: beyond, what one operation leaves has left the cache."""
 
-_SPARSE = 4
+SPARSE = 4
 """Variance changes slowly: every fourth border pixel tells its level."""
 
 _CHOICES = {"background": ("border", "none"), "unit": ("noise", "scale"), "stretch": ("linear", "asinh")}
@@ -121,7 +121,7 @@ def missing_bands(pixels: Tensor, valid: Tensor, complete: bool = False) -> Tens
     """
     flat = pixels.flatten(2)
     if complete:
-        constant = (flat[..., ::_SPARSE] == flat[..., :1]).all(2)
+        constant = (flat[..., ::SPARSE] == flat[..., :1]).all(2)
         if bool(constant.any()):  # only these are worth a look at every pixel
             constant[constant.clone()] = (flat[constant] == flat[constant][..., :1]).all(1)
         return constant
@@ -160,7 +160,7 @@ def border_pixels(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
     edge = torch.cat([part.flatten(2) for part in parts], dim=2)
     if valid is None:
         return edge
-    few = edge.isfinite().sum(2) < _FEW
+    few = edge.isfinite().sum(2) < FEW
     if not bool(few.any()):
         return edge
     wider = torch.full((*edge.shape[:2], height * across), torch.nan, device=edge.device)
@@ -241,14 +241,14 @@ def gaussian_psf(fwhm: float, size: int) -> Tensor:
 def centred_psf(psf: Tensor) -> Tensor:
     """PSFs (n, band, py, px) moved onto pixel size // 2; left alone where they are on it or over 1.5 pixels away."""
     flat = psf.flatten(0, 1)
-    off = (_light_centre(flat, flat.new_zeros(len(flat), 2)).abs().amax(1) > _CENTRED).nonzero().flatten()
+    off = (light_centre(flat, flat.new_zeros(len(flat), 2)).abs().amax(1) > CENTRED).nonzero().flatten()
     if not len(off):
         return psf
     off_centre = flat[off]
     place = torch.zeros(len(off), 2, dtype=psf.dtype, device=psf.device)
-    for _ in range(_STEPS):
-        place = place + _GAIN * _light_centre(off_centre, place)
-    near = (place.abs() <= _FARTHEST).all(1)
+    for _ in range(STEPS):
+        place = place + GAIN * light_centre(off_centre, place)
+    near = (place.abs() <= FARTHEST).all(1)
     if not bool(near.any()):
         return psf
     moved = flat.clone()
@@ -256,7 +256,7 @@ def centred_psf(psf: Tensor) -> Tensor:
     return moved.reshape(psf.shape)
 
 
-def _light_centre(image: Tensor, about: Tensor) -> Tensor:
+def light_centre(image: Tensor, about: Tensor) -> Tensor:
     """(n, 2) mean x, y relative to `about` (n, 2; pixels from pixel size // 2) under a Gaussian there; 0 of nothing."""
     y, x = (
         torch.arange(side, dtype=image.dtype, device=image.device) - side // 2 - about[:, axis, None]

@@ -54,6 +54,13 @@ def _learning_curve(options: argparse.Namespace) -> int:
     return finish(options, result, "\n".join(result.answers.values()))
 
 
+def _export(options: argparse.Namespace) -> int:
+    from workflows.export import show
+
+    result = call(options)
+    return finish(options, result, show(result))
+
+
 VERBS = {
     "train": Verb(
         _train,
@@ -97,5 +104,11 @@ VERBS = {
         "workflows.learning_curve:learning_curve",
         "How many labels does a target need?",
         "classify --data galaxies.zarr --out curve --target 0.9",
+    ),
+    "export": Verb(
+        _export,
+        "workflows.export:export",
+        "Write a bundle as one ONNX file that other programs run on raw pixels.",
+        "lens --to onnx --out lens.onnx",
     ),
 }

@@ -16,10 +16,12 @@ from astroml_plugin.core.typing import F64
 
 _KNOTS = (0.01, 0.02, 0.05, *(round(0.1 * k, 1) for k in range(1, 9)), 0.85, 0.9, 0.925, 0.95)
 """Parts of the population at which its distribution is kept; the last one is where the tail begins."""
+LEVELS = tuple((-np.log10(1 - np.asarray(_KNOTS))).tolist())
+"""-lg of the probability of larger values at each knot."""
 _SHAPES = (0.0, 0.5)
 """Shape of the generalised Pareto distribution: an exponential at the least, so that no value is impossible."""
 _ROUNDS, _OUTLYING = 4, 3.0
-_FAR = 12.0
+FAR = 12.0
 """Standardised latent values beyond which nothing is added: a stamp may be odd in one direction."""
 
 
@@ -42,7 +44,7 @@ class Tail:
         """(n,) float64, 0 or more."""
         if not self.knots:
             return np.zeros(len(values))
-        knots, levels = np.asarray(self.knots), -np.log10(1 - np.asarray(_KNOTS))
+        knots, levels = np.asarray(self.knots), np.asarray(LEVELS)
         value = np.asarray(values, np.float64)
         tail = np.interp(value, knots, levels)
         below, above = knots[0] - value, value - knots[-1]
@@ -140,7 +142,7 @@ class Density:
         for share, mean, factor in zip(self.weights, self.means, self.factors):
             matrix = torch.tensor(factor, dtype=torch.float64).reshape(len(mean), len(mean))
             offset = (vectors - torch.tensor(mean, dtype=torch.float64)) @ matrix.T
-            distance = _FAR**2 * torch.log1p(offset.square() / _FAR**2)
+            distance = FAR**2 * torch.log1p(offset.square() / FAR**2)
             each.append(share + float(torch.linalg.slogdet(matrix)[1]) - 0.5 * distance.sum(1))
         return np.asarray(-torch.logsumexp(torch.stack(each), dim=0).numpy())
 

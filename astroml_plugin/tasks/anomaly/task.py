@@ -26,7 +26,9 @@ from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.evaluation.ranking_metrics import search_figures
 from astroml_plugin.networks import autoencoder, structure
 from astroml_plugin.networks.autoencoder import Measured
+from astroml_plugin.networks.layers import lower_median
 from astroml_plugin.sources.labels import label_texts
+from astroml_plugin.tasks.anomaly import graph
 from astroml_plugin.tasks.anomaly.injection import UNDECIDED, Injection
 from astroml_plugin.tasks.anomaly.tail_probability import (
     Density,
@@ -37,7 +39,8 @@ from astroml_plugin.tasks.anomaly.tail_probability import (
     fit_tail,
 )
 from astroml_plugin.tasks.base import Task, TaskSettings
-from astroml_plugin.tasks.normalisation import Normalisation, border_level
+from astroml_plugin.tasks.graph import RawStamps
+from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels
 from astroml_plugin.tasks.source_check import refuse_few
 
 SIGNS = {
@@ -307,6 +310,22 @@ class AnomalyTask(Task):
         if self.settings.keep_latent:
             plain["latent"] = numbers["latent"].numpy()
         return plain
+
+    def graph_inputs(self, stamps: RawStamps) -> tuple[Tensor, ...]:
+        """Image and weight, as of `prepare`."""
+        (image,), valid = super().graph_inputs(stamps), stamps.valid.to(torch.float32)
+        if stamps.variance is None:
+            return image, valid
+        border = border_pixels(stamps.hidden(stamps.variance), None, self.settings.normalisation.border)
+        sky = lower_median(border)[..., None, None]
+        return image, (sky / stamps.variance.clamp_min(1e-30)).clamp(0.0, 2.0) * valid
+
+    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+        """Score, signs, structure and latent vector; an artefact's kind needs flags of pixels."""
+        numbers, weights = self._named(outputs), {name: self._weights()[name] for name in SIGNS}
+        columns = {name: numbers[name] for name in ("asymmetry", "second_source")}
+        columns |= {"latent": numbers["latent"]} if self.settings.keep_latent else {}
+        return graph.scored(self.settings, numbers, outputs[:, _SNR_AND_SIZE], weights) | columns
 
     def _artefacts(
         self, tails: Mapping[str, np.ndarray], numbers: Mapping[str, Tensor], cutouts: Cutouts

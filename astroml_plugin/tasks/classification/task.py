@@ -295,6 +295,10 @@ class ClassifyTask(Task):
             columns["label"] = classes[self.class_numbers(probabilities)]
         return columns
 
+    def graph_columns(self, outputs: Tensor, stamps: Any) -> dict[str, Tensor]:
+        """Probabilities."""
+        return dict(zip((f"p_{name}" for name in self.settings.classes), self.probabilities(outputs).unbind(1)))
+
     # ---- how good ----------------------------------------------------------------------------------------------
 
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:

@@ -25,10 +25,12 @@ from astroml_plugin.cutouts import Cutouts, steps_taken
 from astroml_plugin.evaluation import figures, input_errors, shape_report
 from astroml_plugin.evaluation.baselines import shapes
 from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.networks.layers import lower_median
 from astroml_plugin.sources.labels import float_labels
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.domain import DomainLimits, aperture_snr, domain_bits, measure_limits
 from astroml_plugin.tasks.ellipticity import response
+from astroml_plugin.tasks.graph import RawStamps
 from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
 from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels, normalise_psf, robust_width
 from astroml_plugin.tasks.response_fit import ResponseFit
@@ -95,7 +97,7 @@ class EllipticityTask(IntervalTask):
 
     def members(self, outputs: Tensor) -> Tensor:
         """Outputs (n, member, number); means from a stamp that was turned by 90 or 270 degrees are turned back."""
-        turns = outputs.reshape(len(outputs), -1, self.settings.members, self.per_member)
+        turns = outputs.reshape(outputs.shape[0], -1, self.settings.members, self.per_member)
         if turns.shape[1] == 1:
             return turns[:, 0]
         signs = torch.ones_like(turns[:1, :, :1])
@@ -111,7 +113,7 @@ class EllipticityTask(IntervalTask):
     def response(self, outputs: Tensor) -> Tensor:
         """(n, 4) R11, R12, R21, R22 = d e_i / d g_j in the pixel frame; NaN where the bundle has none."""
         if not self.settings.response:
-            return torch.full((len(outputs), 4), torch.nan)
+            return torch.full((outputs.shape[0], 4), torch.nan)
         return self.members(outputs)[..., -self.extra :].mean(1)
 
     def snr(self, cutouts: Cutouts) -> Tensor:
@@ -170,6 +172,18 @@ class EllipticityTask(IntervalTask):
         parts = [intervals.mean, intervals.narrow, intervals.wide, sky, angle[:, None], self.response(outputs), snr]
         values = np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
         return {name: values[:, number] for number, (name, *_) in enumerate(_COLUMNS)}
+
+    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+        """Columns of the pixel frame, and the S/N; those of the sky need a WCS."""
+        found, scaling = self.intervals(outputs), self.settings.normalisation
+        edge = border_pixels(stamps.hidden(stamps.image), None, scaling.border)
+        level = lower_median(edge) if scaling.background == "border" else torch.zeros_like(edge[..., 0])
+        variance = stamps.variance
+        if variance is None:
+            variance = robust_width(edge).square()[..., None, None].expand_as(stamps.image)
+        snr = aperture_snr(stamps.image, level, variance, stamps.valid)
+        values = torch.cat([found.mean, found.narrow, found.wide, self.response(outputs), snr[:, None]], dim=1)
+        return dict(zip(_IN_PIXELS, values.unbind(1)))
 
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
         """Swapping x and y reverses e1, mirroring one axis reverses e2."""
@@ -252,6 +266,9 @@ def position_angle(sky: np.ndarray) -> np.ndarray:
     values: np.ndarray = np.mod(from_west - 90.0, 180.0)
     return values
 
+
+_IN_PIXELS = ("e1", "e2", "e1_err", "e2_err", "e1_err95", "e2_err95", "r11", "r12", "r21", "r22", "snr")
+"""Columns that need no WCS."""
 
 _SHAPE, _ERROR, _RESPONSE = "src.ellipticity", "stat.error;src.ellipticity", "arith.factor;src.ellipticity"
 _COLUMNS = (

@@ -17,6 +17,7 @@ from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation import figures
 from astroml_plugin.sources.labels import float_labels
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.graph import RawStamps
 from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
 
 
@@ -104,6 +105,18 @@ class RegressTask(IntervalTask):
                 narrow, wide = narrow * mean, wide * mean
             columns |= {name: mean, f"{name}_err": narrow, f"{name}_err95": wide}
         return {name: values.astype(np.float32) for name, values in columns.items()}
+
+    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+        """Values and half-widths, as of `decode`."""
+        found, _ = self.in_own_scale(self.intervals(outputs), torch.zeros(1, self.values))
+        columns: dict[str, Tensor] = {}
+        for place, name in enumerate(self.labels):
+            mean, narrow, wide = (item[:, place] for item in (found.mean, found.narrow, found.wide))
+            if name in self.settings.logarithmic:
+                mean = mean.exp()
+                narrow, wide = narrow * mean, wide * mean
+            columns |= {name: mean, f"{name}_err": narrow, f"{name}_err95": wide}
+        return columns
 
     def in_own_scale(self, intervals: Intervals, targets: Tensor) -> tuple[Intervals, Tensor]:
         """Intervals and targets (n, k) in the scale of the target columns, or of their logarithms."""

@@ -11,6 +11,17 @@ from astroml_plugin.tasks.segmentation.truth import LAYERS
 FOREGROUND, CENTRE, NEAR, OFFSET_X, OFFSET_Y, STAR, SHARE = range(len(LAYERS))
 """Number of each layer of truth, which is the channel of the map that learns it."""
 
+MAPS = {
+    "foreground": "Probability that the light of all objects exceeds one sigma of the noise",
+    "centre": "Height of a Gaussian about the nearest centre, 1 on it",
+    "near": "Probability that a centre lies within 2.5 pixels",
+    "offset_x": "Pixels along x from here to the centre of the object that gives most light",
+    "offset_y": "Pixels along y from here to the centre of the object that gives most light",
+    "star": "Probability that this object is a point source",
+    "share": "Its part of the light here",
+}
+"""Map -> description."""
+
 
 def log_odds(probability: Any) -> Any:
     """Natural logarithm of the odds, of a number or an array."""

@@ -19,11 +19,13 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.networks.layers import fast_asinh
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
+from astroml_plugin.tasks.graph import RawStamps
 from astroml_plugin.tasks.segmentation.detection import accepted_peaks, with_companions
 from astroml_plugin.tasks.segmentation.gaussian_fluxes import recentred
-from astroml_plugin.tasks.segmentation.layer_maps import FOREGROUND, OFFSET_X, OFFSET_Y, logistic, logit
+from astroml_plugin.tasks.segmentation.layer_maps import FOREGROUND, MAPS, OFFSET_X, OFFSET_Y, logistic, logit
 from astroml_plugin.tasks.segmentation.loss import segmentation_loss, segmentation_metrics, transformed_layers
 from astroml_plugin.tasks.segmentation.measurement import blends, declared_columns, measure_objects, out_of_domain
 from astroml_plugin.tasks.segmentation.peaks import segment
@@ -47,6 +49,8 @@ class SegmentTask(DetectingTask):
     stride = property(lambda self: int(self.settings.stride))
     reach = property(lambda self: int(self.settings.overlap + self.settings.largest))
     channels = len(LAYERS)
+    without_variance = False
+    graph_texts: ClassVar[dict[str, str]] = MAPS
 
     def columns(self) -> list[Column]:
         """Area, moments, star probability and blend, and three fluxes of each band."""
@@ -101,6 +105,23 @@ class SegmentTask(DetectingTask):
         image = torch.stack([(signal / softening).asinh_().mul_(softening), usable.to(torch.float32)], dim=1)
         flags = (~usable.flatten(1).any(1)).to(torch.int32) * int(ObjectFlag.NONFINITE)
         return (image,), flags | (int(ObjectFlag.NO_VARIANCE) if variance is None else 0)
+
+    def graph_inputs(self, stamps: RawStamps) -> tuple[Tensor, ...]:
+        """S/N and usable pixels, as of `prepare`."""
+        signal = signal_to_noise(stamps.image, stamps.variance, stamps.valid, self.settings.assumed_noise)
+        scaled = signal / self.settings.normalisation.softening
+        image = fast_asinh(scaled) * self.settings.normalisation.softening
+        return (torch.stack([image, stamps.valid.any(1).to(torch.float32)], dim=1),)
+
+    def graph_failed(self, stamps: RawStamps) -> Tensor:
+        """(n,) bool: images without a usable pixel."""
+        return ~stamps.valid.flatten(1).any(1)
+
+    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+        """The maps (n, h, w) by name, probabilities and offsets in pixels; objects are not looked for in them."""
+        offsets = (OFFSET_X, OFFSET_Y)
+        maps = {name: outputs[:, layer] for layer, name in enumerate(LAYERS)}
+        return {name: maps[name] if LAYERS.index(name) in offsets else maps[name].sigmoid() for name in LAYERS}
 
     # ---- learning ----------------------------------------------------------------------------------------------
 
