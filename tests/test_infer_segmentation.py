@@ -19,6 +19,7 @@ from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.training.bundle import ModelBundle
 from tests import universe
 from tests.detection import rows, run
+from workflows.infer import dry_run
 from workflows.ingest import ingest
 
 SHAPE = (300, 640)
@@ -142,6 +143,15 @@ def survey_of(image: np.ndarray, folder: Path, **tiling: int) -> str:
     """An image as a survey, the way a user brings it: FITS, then `ingest`."""
     fits.writeto(folder / "image.fits", image)
     return ingest([str(folder / "image.fits")], out=str(folder / "survey.zarr"), **tiling).source
+
+
+def test_a_survey_without_a_psf_is_told_the_remedy(tmp_path: Path) -> None:
+    bare = survey_of(np.random.default_rng(2).normal(0, 1, (64, 64)).astype(np.float32), tmp_path)
+    told = dry_run(bare, bundle="segmentation").notes
+    assert "no PSF" in told[-1]
+    assert "--psf-from-stars, or --psf" in told[-1]
+    with_psf = universe.make_survey(str(tmp_path / "psf.zarr"), shape=(64, 64), tile_size=64, halo=128)
+    assert dry_run(with_psf.url, bundle="segmentation").notes == ()
 
 
 @pytest.mark.shared_data

@@ -19,6 +19,7 @@ from astroml_plugin.catalog import Catalog, compact, primary
 from astroml_plugin.catalog.checking import forget, verify
 from astroml_plugin.catalog.primary import cells, deciding, matching
 from astroml_plugin.core.errors import CorruptError
+from astroml_plugin.core.flags import ObjectFlag
 from tests import universe
 from tests.overlaps import SIDE, Image, catalog_of, sky, write
 from workflows.query import query
@@ -35,6 +36,10 @@ def rows(catalog: Catalog, **asked: object) -> pa.Table:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return query(catalog.url, "SELECT * FROM catalog ORDER BY source, image", **asked).to_arrow()
+
+
+def test_a_row_without_a_psf_is_usable() -> None:
+    assert not (deciding.UNUSABLE | deciding.NO_PIXELS | deciding.CUT) & ObjectFlag.NO_PSF
 
 
 def assert_once(catalog: Catalog) -> pa.Table:

@@ -78,6 +78,19 @@ def test_several_bands_are_one_deeper_image() -> None:
     assert found.columns["flux_aper_g"][nearest] == pytest.approx(faint, rel=0.4)
 
 
+def test_stars_without_a_psf_say_so_and_galaxies_do_not() -> None:
+    psf = star_on(replace(noise_tile(side=33), image=np.zeros((1, 33, 33), np.float32)), 16, 16, 1.0).image
+    tile = star_on(star_on(star_on(noise_tile(), 60, 128, 6000.0), 196, 128, 6000.0), 128, 60, 30_000.0, sigma=5.0)
+    half = np.stack([psf, np.full_like(psf, np.nan)], axis=1)[:, None]  # two cells, the right one unknown
+    flags = []
+    for cells in (None, half, psf[:, None, None]):
+        found = find(replace(tile, psf=cells))
+        near = [np.hypot(found.x - x, found.y - y).argmin() for x, y in ((60, 128), (196, 128), (128, 60))]
+        assert found.columns[f"flux_total_{TASK.bands[0]}"][near[:2]] == pytest.approx(6000, rel=0.04)
+        flags.append([bool(found.flags[number] & ObjectFlag.NO_PSF) for number in near])
+    assert flags == [[True, True, False], [False, True, False], [False, False, False]]
+
+
 @pytest.mark.parametrize("level", [0.0, 3.0])
 def test_a_constant_or_masked_tile_has_nothing_but_perhaps_a_few(level) -> None:
     image = np.full((1, SIDE, SIDE), level, np.float32)

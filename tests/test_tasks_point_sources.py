@@ -104,6 +104,20 @@ def test_a_psf_that_is_none_makes_no_stars(psf: np.ndarray) -> None:
         assert profile.gain < 2
 
 
+def test_stars_whose_psf_is_not_known_have_errors_that_hold_the_wings_of_all_psfs() -> None:
+    pulls = []
+    for name in ("Gaussian", "Moffat 2.5", "Moffat 4.77", "Kolmogorov"):
+        image, x, y, flux = sky(PSFS[name], 11, 150, 1500)
+        nothing = np.zeros(image.shape, np.int32), np.arange(len(x))
+        stars = point_sources([NO_PROFILE], np.zeros(len(x), int), np.ones(len(x), bool))
+        assert stars.unknown.all()
+        found = fit_gaussians(image, np.full(image.shape, NOISE**2, np.float32), (x, y), *nothing, stars)
+        assert np.median(found.total / flux) == pytest.approx(1, abs=0.02)
+        pulls.append((found.total - flux) / found.total_error(np.zeros(len(x))))
+        assert abs(np.median(pulls[-1])) < 1.5
+    assert np.sqrt(np.mean(np.square(pulls))) == pytest.approx(1, abs=0.3)
+
+
 def test_an_object_that_is_no_star_is_fitted_as_before() -> None:
     image, x, y, _ = sky(PSFS["Moffat 3"], 7, 50, 100)
     nothing = np.zeros(image.shape, np.int32), np.arange(len(x))

@@ -130,7 +130,7 @@ class InferResult:
     changed_tables: tuple[str, ...] = ()
     """Sentences about objects tables that have changed, so that their rows were replaced."""
     notes: tuple[str, ...] = ()
-    """Sentences of what was done with pixels of another scale than the bundles'."""
+    """Sentences of what was done with pixels of another scale than the bundles', or without a PSF."""
 
 
 @dataclass

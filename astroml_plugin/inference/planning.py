@@ -71,12 +71,24 @@ def _check_halo(ref: BundleRef, task: Task, survey: Survey) -> None:
 
 
 def notes(bundles: Bundles, source: Survey | Stamps, job: Job) -> tuple[str, ...]:
-    """Sentences of what the run does with pixels of another scale than its bundles', and where there are none."""
+    """Sentences of what the run does with pixels of another scale, without a PSF, and where there are no pixels."""
     kind = "tiles" if isinstance(source, Survey) else "stamps"
     if not len(source):
         return (f"{storage.redact(source.url)} holds no {kind} yet: bring some in with `ingest` first",)
-    found = (scaling.told(ref.name, task_for(job, ref, bundle.task()), source) for ref, bundle in bundles)
+    tasks = [(ref.name, task_for(job, ref, bundle.task())) for ref, bundle in bundles]
+    found = (told(name, task, source) for told in (scaling.told, _without_psf) for name, task in tasks)
     return tuple(sentence for sentence in found if sentence)
+
+
+def _without_psf(name: str, task: Task, source: Survey | Stamps) -> str:
+    """A sentence where a bundle that finds objects measures fluxes and no PSF is known; empty elsewhere."""
+    measures = isinstance(task, DetectingTask) and any(one.ucd.startswith("phot.flux") for one in task.columns())
+    if not measures or "psf" in source.array_names:
+        return ""
+    return (
+        f"{name}: the survey has no PSF, so the wings of stars are assumed (flag NO_PSF): their total fluxes are right "
+        f"within some per cent only, as their errors say. Give a PSF to `ingest`: --psf-from-stars, or --psf"
+    )
 
 
 def pixels_needed(bundles: Bundles, source: Survey | Stamps, job: Job) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class InferPlan:
     detecting: str = ""
     """The bundle that will find the objects; empty where they are given."""
     notes: tuple[str, ...] = ()
-    """Sentences of what is done with pixels of another scale than the bundles'."""
+    """Sentences of what is done with pixels of another scale than the bundles', or without a PSF."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Prepared:
     changed_tables: tuple[str, ...] = ()
     """Sentences about objects tables that have changed."""
     notes: tuple[str, ...] = ()
-    """Sentences of what is done with pixels of another scale than the bundles'."""
+    """Sentences of what is done with pixels of another scale than the bundles', or without a PSF."""
 
     def units(self) -> Iterator[Unit]:
         """Units of the run (of its shard), lazily."""

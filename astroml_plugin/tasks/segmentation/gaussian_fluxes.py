@@ -7,7 +7,7 @@ patch fitted along. What two Gaussians share is known in closed form, so that a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from astroml_plugin.tasks.segmentation.peaks import in_patches
 
 _Cut = tuple[slice, F32, F32]
 
-TYPICAL = 2.0
-"""Sigma in pixels of a faint object, PSF included."""
+TYPICAL, _TYPICAL_STAR = 2.0, 1.6
+"""Sigma in pixels of a faint object, PSF included, and of a faint star whose PSF is not known."""
 
 _TRUST, _TRUST_PSF = 3.0, 10.0
 """S/N at which an object's own size counts as much as `TYPICAL`, and a star's as much as the PSF's."""
@@ -38,6 +38,11 @@ _WINGS = 0.06, 0.03
 """Total over Gaussian flux - 1 is `_CORE` + `_SLOPE` x wings, where wings are what the wider Gaussian sees beside the
 model, in units of its flux: these numbers, and the mean and spread of the wings, are those of isolated stars and Sersic
 galaxies of n 0.5-4 on simulated fields (seeds 500-507). The fainter an object, the more its wings are the mean ones."""
+
+_SLOPE_STAR, _WINGS_STAR, _PSFS = 4.0, (0.025, 0.016), 0.6
+"""For a star whose PSF is not known: the slope without a core, the mean and the spread of the wings, and the error of
+the total in units of the wings. A Gaussian has no wings and nothing to add. Moffat profiles of beta 4.77, 3.5 and 2.5
+have wings of 0.021, 0.030 and 0.045, and 0.070, 0.11 and 0.19 to add; Kolmogorov's 0.022 and 0.10 (FWHM 2.5 to 5)."""
 
 _RESIDUAL = 0.15
 """Part of a neighbour's flux that its own model leaves in the wings."""
@@ -103,16 +108,18 @@ class PointSources:
     """Stars among n objects, and how a star at their places is fitted."""
 
     is_star: Bool
-    """(n,) whether an object is a star."""
+    """(n,) whether an object is a star whose PSF is known."""
     square: F64
     """(n,) σ² in pixels² of the PSF's Gaussian."""
     gain: F64
     """(n,) total light over the flux of that Gaussian."""
     error: F64
     """(n,) relative error of `gain`."""
-    cell: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    unknown: Bool
+    """(n,) stars whose PSF is not known, which are not in `is_star`."""
+    cell: NDArray[np.intp]
     """(n,) number of the picture of the PSF at each object."""
-    pictures: tuple[PsfPicture, ...] = ()
+    pictures: tuple[PsfPicture, ...]
     """Pictures of the field's PSFs."""
 
 
@@ -141,11 +148,14 @@ def fit_gaussians(
         centre: x and y of n objects, pixels.
         labels: (h, w) 0 background, else the object's number plus 1: pixels of other patches are not used.
         patch: (n,) number of the patch of light that each object is in.
-        stars: objects that are drawn towards the width of the PSF and have its wings; None where no PSF is known.
+        stars: objects that are drawn towards the width of the PSF and have its wings, or those of usual PSFs where it
+            is not known; None: no object is a star.
     """
     count = len(centre[0])
     is_star = np.zeros(count, bool) if stars is None else stars.is_star
-    usual = np.full(count, TYPICAL**2) if stars is None else np.where(is_star, stars.square, TYPICAL**2)
+    usual = np.full(count, TYPICAL**2)
+    if stars is not None:
+        usual = np.where(is_star, stars.square, np.where(stars.unknown, _TYPICAL_STAR**2, usual))
     trust = np.where(is_star, _TRUST_PSF, _TRUST)
     square = usual
     pairs, pixels = near_pairs(centre, patch), _Pixels(image, variance, centre, labels, patch)
@@ -160,8 +170,7 @@ def fit_gaussians(
             square = _resized(square, alone, moment, usual, trust * noise)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.where(norm > 0, noise / norm, np.nan) * _spread(pairs, shared, norm, count)
-        wings, spread = _wings(pixels, pairs, square, flux, error)
-        total, unsure = flux * (1 + _CORE + _SLOPE * wings), _SLOPE * spread
+        total, unsure = _with_wings(_wings(pixels, pairs, square, flux, error), flux, stars)
     if stars is not None:
         total, unsure = np.where(is_star, flux * stars.gain, total), np.where(is_star, stars.error, unsure)
     return GaussianFluxes(np.where(norm > 0, flux, np.nan), error, np.sqrt(square), total, unsure, is_star)
@@ -217,11 +226,26 @@ def wide_gaussian(place: tuple[F64, F64], sigma: F64, flux: F64, total: F64) -> 
     return light
 
 
-def _wings(pixels: _Pixels, pairs: Pairs, square: F64, flux: F64, error: F64) -> tuple[F64, F64]:
-    """Light beside the models in units of the flux, and its error, (n,), (n,).
+def _with_wings(seen: tuple[F64, F64], flux: F64, stars: PointSources | None) -> tuple[F64, F64]:
+    """Totals (n,) of galaxies, and of stars whose PSF is not known, and their relative errors, from wings as seen."""
+    wings, spread = _expected(*seen, _WINGS)
+    total, unsure = flux * (1 + _CORE + _SLOPE * wings), _SLOPE * spread
+    if stars is None or not stars.unknown.any():
+        return total, unsure
+    wings, spread = _expected(*seen, _WINGS_STAR)
+    added = np.maximum(_SLOPE_STAR * wings, 0)
+    alone = flux * (1 + added), np.hypot(_SLOPE_STAR * spread, _PSFS * wings) / (1 + added)
+    return np.where(stars.unknown, alone[0], total), np.where(stars.unknown, alone[1], unsure)
 
-    Mean of the measured and the usual wings, weighted by their errors.
-    """
+
+def _expected(wings: F64, certain: F64, usual: tuple[float, float]) -> tuple[F64, F64]:
+    """Mean (n,) of wings seen with a certainty and the usual ones, weighted by their errors, and its error."""
+    mean, weight = usual[0], 1 / usual[1] ** 2
+    return (mean * weight + wings * certain) / (weight + certain), 1 / np.sqrt(weight + certain)
+
+
+def _wings(pixels: _Pixels, pairs: Pairs, square: F64, flux: F64, error: F64) -> tuple[F64, F64]:
+    """Light (n,) beside the models in units of the flux, as seen, and one over the square of its error (n,)."""
     wide, model, noise = pixels.wings(square)
     both = _WIDER**2 * square[pairs.mine] + square[pairs.other]
     theirs = (
@@ -230,9 +254,7 @@ def _wings(pixels: _Pixels, pairs: Pairs, square: F64, flux: F64, error: F64) ->
     rest = wide - model * flux - np.bincount(pairs.mine, theirs, len(flux))
     left = np.bincount(pairs.mine, (_RESIDUAL * theirs) ** 2, len(flux))
     unit = np.maximum(flux, error)
-    usual, spread = _WINGS
-    certain, weight = unit**2 / (noise**2 + left), 1 / spread**2
-    return (usual * weight + np.clip(rest / unit, -1, 1) * certain) / (weight + certain), 1 / np.sqrt(weight + certain)
+    return np.clip(rest / unit, -1, 1), unit**2 / (noise**2 + left)
 
 
 def _resized(square: F64, light: F64, moment: F64, usual: F64, trusted: F64) -> F64:

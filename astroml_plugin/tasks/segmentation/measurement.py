@@ -22,7 +22,7 @@ from astroml_plugin.tasks.segmentation.photometry import (
     summed,
 )
 from astroml_plugin.tasks.segmentation.point_fits import compared, unlike
-from astroml_plugin.tasks.segmentation.point_sources import point_profile, point_sources
+from astroml_plugin.tasks.segmentation.point_sources import NO_PROFILE, point_profile, point_sources
 from astroml_plugin.tasks.segmentation.settings import SegmentSettings
 from astroml_plugin.tasks.segmentation.signal import signal_at, variance_of
 
@@ -33,8 +33,8 @@ _FLUXES = (
 )
 _OPTICAL = ("U", "B", "V", "R", "I")
 
-_PROFILES = 0.15
-"""Spread of the total flux of galaxies of one size and Gaussian flux, because their profiles differ."""
+_PROFILES, _PROFILES_ALONE = 0.15, 0.2
+"""Spread of the total flux of galaxies of one size and Gaussian flux, because their profiles differ; without a PSF."""
 
 _UNFORESEEN = 0.006
 """Relative error of a star's total, foreseen from its PSF image, from which on the star is flagged. Totals are then 1
@@ -81,9 +81,10 @@ def measure_objects(
     pixel: tuple[I64, I64],
     centre: tuple[F64, F64],
     settings: SegmentSettings,
-) -> tuple[dict[str, np.ndarray], F64, Bool]:
-    """Columns (n,) but the blend's, the S/N (n,) of each object's light, and which are stars of unsure totals (n,):
-    the PSF image is too small for the wings of its PSF, or too noisy, or a star does not look like it.
+) -> tuple[dict[str, np.ndarray], F64, I32]:
+    """Columns (n,) but the blend's, the S/N (n,) of each object's light, and flags (n,) of stars: OUT_OF_DOMAIN for an
+    unsure total (the PSF image is too small for the wings of its PSF, or too noisy, or a star does not look like it),
+    NO_PSF for one in which the wings of an unknown PSF are assumed.
 
     Args:
         maps: (channels, h, w); `star` and `share` are used.
@@ -106,7 +107,8 @@ def measure_objects(
     galaxy = 1 - np.nan_to_num(columns["p_star"])
     parts, other = np.ones(maps.shape[1:], np.float32), np.full(maps.shape[1:], -1, np.int32)
     parts[lit], other[lit] = share, pixels.other
-    unsure = np.zeros(count, bool)
+    flags = np.zeros(count, np.int32)
+    profiles = _PROFILES_ALONE if field.psf is None else _PROFILES
     for number, band in enumerate(settings.bands):
         image, variance = field.image[number], variance_of(field)[number]
         unit = _nanojansky(field.zero_points[number] if field.zero_points else None)
@@ -117,15 +119,15 @@ def measure_objects(
         stars = _stars(field, number, centre, columns["p_star"])
         light = (image, variance, centre, segmentation.labels, segmentation.patch)
         fitted = fit_gaussians(*light, stars)
-        if stars is not None:
-            fitted, misfit = compared(*light, stars, fitted)
-            unsure |= stars.is_star & ((stars.error > _UNFORESEEN) | unlike(misfit))
-        total = fitted.total, fitted.total_error(_PROFILES * galaxy)
+        fitted, misfit = compared(*light, stars, fitted)
+        unsure = stars.is_star & ((stars.error > _UNFORESEEN) | unlike(misfit))
+        flags |= unsure * np.int32(ObjectFlag.OUT_OF_DOMAIN) | (stars.unknown & seen) * np.int32(ObjectFlag.NO_PSF)
+        total = fitted.total, fitted.total_error(profiles * galaxy)
         for name, (flux, error) in (("iso", iso), ("aper", aper), ("total", total)):
             column = f"flux_{name}_{band}"
             columns |= {column: flux * units, f"{column}_err": error * units}
             columns |= {f"{column}_own": flux * own, f"{column}_own_err": error * own}
-    return columns, summed(signal * share, pixels, count), unsure
+    return columns, summed(signal * share, pixels, count), flags
 
 
 def blends(segmentation: Segmentation, snr: F64) -> tuple[Bool, I64]:
@@ -150,12 +152,13 @@ def out_of_domain(field: Field, centre: tuple[F64, F64], psf_fwhm: tuple[float, 
     return (~fits).astype(np.int32) * np.int32(ObjectFlag.OUT_OF_DOMAIN)
 
 
-def _stars(field: Field, band: int, centre: tuple[F64, F64], p_star: np.ndarray) -> PointSources | None:
-    """Point sources of a band of the field; None where it has no PSF."""
+def _stars(field: Field, band: int, centre: tuple[F64, F64], p_star: np.ndarray) -> PointSources:
+    """Point sources of a band of the field."""
+    is_star = np.nan_to_num(p_star) > _IS_STAR
     if field.psf is None:
-        return None
+        return point_sources([NO_PROFILE], np.zeros(len(is_star), np.intp), is_star)
     profiles = [point_profile(cell) for row in field.psf[band] for cell in row]
-    return point_sources(profiles, field.psf_cell_at(*centre), np.nan_to_num(p_star) > _IS_STAR)
+    return point_sources(profiles, field.psf_cell_at(*centre), is_star)
 
 
 def _nanojansky(zero_point: float | None) -> float:

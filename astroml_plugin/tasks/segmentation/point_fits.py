@@ -159,12 +159,12 @@ def compared(
         image, variance, centre, labels, patch, stars: those of `fit_gaussians`.
         fitted: its result.
     """
-    pairs = near_pairs(centre, patch)
     with np.errstate(invalid="ignore", divide="ignore"):
         bright = fitted.is_star & (fitted.flux > _LEAST_SNR * fitted.error) & (fitted.total > 0)
     misfit = np.zeros(len(patch))
     if not bright.any():
         return fitted, misfit
+    pairs = near_pairs(centre, patch)
     known = replace(fitted, flux=np.nan_to_num(fitted.flux).clip(0), sigma=np.nan_to_num(fitted.sigma, nan=1.0))
     total = np.nan_to_num(fitted.total).clip(0)
     scene = _Scene(image, variance, labels, patch, centre, stars, known, total, pairs)

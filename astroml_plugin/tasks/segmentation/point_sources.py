@@ -130,10 +130,11 @@ def point_sources(profiles: list[PointProfile], cell: NDArray[np.intp], is_star:
     Args:
         profiles: those of the field's PSFs.
         cell: (n,) number of the profile at each object.
-        is_star: (n,) whether an object is a point source; one whose PSF is not known is fitted as any other.
+        is_star: (n,) whether an object is a point source; one whose PSF is not known has the wings of any PSF.
     """
     square, gain, error = (
         np.array([getattr(profile, name) for profile in profiles])[cell] for name in ("square", "gain", "error")
     )
     pictures = tuple(profile.picture or _NOTHING for profile in profiles)
-    return PointSources(is_star & np.isfinite(gain), square, gain, error, cell, pictures)
+    known = np.isfinite(gain)
+    return PointSources(is_star & known, square, gain, error, is_star & ~known, cell, pictures)

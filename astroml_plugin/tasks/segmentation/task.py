@@ -162,7 +162,7 @@ class SegmentTask(DetectingTask):
         segmentation = segment(lit, maps[OFFSET_X], maps[OFFSET_Y], peaks.pixel)
         image, variance = combined_image(field, unusable=0)
         x, y = recentred(image, variance, peaks.centre, segmentation.labels, segmentation.patch)
-        columns, snr, unsure = measure_objects(maps, field, segmentation, peaks.pixel, (x, y), settings)
+        columns, snr, of_stars = measure_objects(maps, field, segmentation, peaks.pixel, (x, y), settings)
         columns["p_object"] = logistic(peaks.log_odds)
         blended, columns[PARENT] = blends(segmentation, snr)
         flags = pixel_flags(field.bits, segmentation.pixels, len(x)) | blended * np.int32(ObjectFlag.BLENDED)
@@ -170,6 +170,6 @@ class SegmentTask(DetectingTask):
         for plane, noise in zip(field.image, variance_of(field), strict=True):
             flat = flat_tops(plane, noise, segmentation.pixels, len(x))
             flags |= flat * np.int32(ObjectFlag.SATURATED)
-        flags |= out_of_domain(field, (x, y), settings.psf_fwhm) | unsure * np.int32(ObjectFlag.OUT_OF_DOMAIN)
+        flags |= out_of_domain(field, (x, y), settings.psf_fwhm) | of_stars
         ordered = {column.name: columns[column.name].astype(column.type) for column in self.columns()}
         return Detections(segmentation.labels, x, y, peaks.column, peaks.row, ordered, flags)
