@@ -150,7 +150,7 @@ def test_a_survey_without_a_psf_is_told_the_remedy(tmp_path: Path) -> None:
     told = dry_run(bare, bundle="segmentation").notes
     assert "no PSF" in told[-1]
     assert "--psf-from-stars, or --psf" in told[-1]
-    with_psf = universe.make_survey(str(tmp_path / "psf.zarr"), shape=(64, 64), tile_size=64, halo=128)
+    with_psf = universe.make_survey(str(tmp_path / "psf.zarr"), shape=(64, 64), tile_size=512, halo=128)
     assert dry_run(with_psf.url, bundle="segmentation").notes == ()
 
 

@@ -80,12 +80,14 @@ def test_several_bands_are_one_deeper_image() -> None:
 
 def test_stars_without_a_psf_say_so_and_galaxies_do_not() -> None:
     psf = star_on(replace(noise_tile(side=33), image=np.zeros((1, 33, 33), np.float32)), 16, 16, 1.0).image
-    tile = star_on(star_on(star_on(noise_tile(), 60, 128, 6000.0), 196, 128, 6000.0), 128, 60, 30_000.0, sigma=5.0)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    disk = 40 * np.exp(-np.sqrt((columns - 190) ** 2 + (rows - 60) ** 2 + 1) / 3.5).astype(np.float32)
+    tile = star_on(star_on(replace(noise_tile(), image=noise_tile().image + disk), 60, 128, 6000.0), 196, 128, 6000.0)
     half = np.stack([psf, np.full_like(psf, np.nan)], axis=1)[:, None]  # two cells, the right one unknown
     flags = []
     for cells in (None, half, psf[:, None, None]):
         found = find(replace(tile, psf=cells))
-        near = [np.hypot(found.x - x, found.y - y).argmin() for x, y in ((60, 128), (196, 128), (128, 60))]
+        near = [np.hypot(found.x - x, found.y - y).argmin() for x, y in ((60, 128), (196, 128), (190, 60))]
         assert found.columns[f"flux_total_{TASK.bands[0]}"][near[:2]] == pytest.approx(6000, rel=0.04)
         flags.append([bool(found.flags[number] & ObjectFlag.NO_PSF) for number in near])
     assert flags == [[True, True, False], [False, True, False], [False, False, False]]
