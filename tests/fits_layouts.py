@@ -85,7 +85,7 @@ class Layout:
         if number == 0:
             return fits.PrimaryHDU(data, header)
         if self.compressed:
-            return fits.CompImageHDU(data, header)
+            return fits.CompImageHDU(data, header, **({"name": plane.name} if plane.name else {}))
         return fits.ImageHDU(data, header, **({"name": plane.name} if plane.name else {}), ver=plane.version)
 
 
