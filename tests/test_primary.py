@@ -339,20 +339,3 @@ def test_without_overlaps_there_is_nothing(tmp_path: Path) -> None:
     assert primary.decide(made) is None
     assert not (tmp_path / "c" / "primary" / "index.json").exists()
     assert pc.all(rows(made)["primary"]).as_py()
-
-
-def test_a_given_object_counts_where_it_is_whole_then_in_the_deepest_image_then_by_place() -> None:
-    given = matching.Given(
-        source=np.array([0, 0, 1, 1, 2, 2, 3, 3]),
-        image=np.array([0, 1] * 4),
-        by_place=np.array([True, False] * 4),
-        lacking=np.array([0, 0, 1, 0, 0, 1, 0, 0]),
-        depth=np.array([24.0, 26.0, 26.0, 24.0, 24.0, 26.0, 25.0, 25.02]),
-        edge=np.array([50.0, 20.0] * 4),
-    )
-    counts, moved = matching.shown(given)
-    assert np.flatnonzero(counts).tolist() == [1, 3, 4, 6]
-    assert np.flatnonzero(moved).tolist() == [0, 1, 2, 3]
-    assert matching.differ(given.depth)
-    assert not matching.differ(np.array([25.0, 25.02, 24.98]))
-    assert matching.differ(np.array([25.0, np.nan]))

@@ -103,11 +103,7 @@ def told(found: State) -> dict[str, Any]:
         counts.update({name: int(value) for name, value in cell.told.items() if name != "radius"})
     widest = max((cell.told.get("radius", 0.0) for cell in found.cells), default=0.0)
     if found.rule == GIVEN:
-        return {
-            "rule": "of the images that show the object the deepest, then the one farthest from the edge",
-            "flags": found.flags,
-            **counts,
-        }
+        return {"rule": "farthest from the edge, of the images that show the object", "flags": found.flags, **counts}
     return {
         "rule": "matched on the sky; usable first, then the deepest, then farthest from the edge, then by name",
         "match_radius": "half the larger PSF FWHM of the two images; all of it where one shows the object cut off",
@@ -227,18 +223,13 @@ class _Cell:
         """Value of each row, whether it is to be named, and counts."""
         lacking = np.where(np.asarray(rows["blank"]), 2, (np.asarray(rows["told"]) & NO_PIXELS) != 0)
         by_place, ids = np.asarray(rows["primary"]), np.asarray(rows["object_id"])
-        depth = self._of_rows(rows, "depth")
         some = np.isin(ids, ids[by_place & (lacking > 0)])  # all others keep their rows
-        if matching.differ(depth):
-            _, number, count = np.unique(ids, return_inverse=True, return_counts=True)
-            some |= count[number] > 1
         few = rows.filter(pa.array(some))
         given = matching.Given(
             source=_sources(few),
             image=_ranks(few["image"]),
             by_place=by_place[some],
             lacking=lacking[some].astype(np.int64),
-            depth=depth[some],
             edge=self._edges(few),
         )
         value, moved = by_place.copy(), np.zeros(len(rows), bool)

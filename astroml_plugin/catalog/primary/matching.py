@@ -60,21 +60,12 @@ def quality_rank(rows: Detected) -> I64:
 
     Rows of images whose depth is not known come after all others.
     """
+    depth = np.nan_to_num(np.round(rows.depth / DEPTH_STEP), nan=-np.inf)
     edge = np.nan_to_num(rows.edge, nan=-np.inf)
-    order = np.lexsort([np.arange(len(rows)), rows.image, -edge, -_steps(rows.depth), rows.unusable])
+    order = np.lexsort([np.arange(len(rows)), rows.image, -edge, -depth, rows.unusable])
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(len(rows))
     return rank
-
-
-def _steps(depth: F64) -> F64:
-    """Depths in steps; one that is not known comes before all others."""
-    return np.nan_to_num(np.round(depth / DEPTH_STEP), nan=-np.inf)
-
-
-def differ(depth: F64) -> bool:
-    """Whether images are not all as good as equally deep."""
-    return len(np.unique(_steps(depth))) > 1
 
 
 def partners(rows: Detected) -> I64:
@@ -121,8 +112,6 @@ class Given:
     """(n,) whether it is the row farthest from its image's edge: one of each object."""
     lacking: I64
     """(n,) how much of the object the image lacks: 0 nothing, 1 pixels of its stamp, 2 all that was measured."""
-    depth: F64
-    """(n,) AB magnitudes of 5 sigma, NaN where not known."""
     edge: F64
     """(n,) pixels to the image's edge, NaN where not known."""
 
@@ -133,10 +122,10 @@ class Given:
 def shown(rows: Given) -> tuple[Bool, Bool]:
     """(n,) True on one row of each object, and (n,) whether that is other rows than by place.
 
-    The row of the image that lacks least of the object counts, then that of the deepest one, then the row by place.
+    The row by place counts, unless another image lacks less of the object.
     """
     edge = np.nan_to_num(rows.edge, nan=-np.inf)
-    order = np.lexsort([rows.image, -edge, ~rows.by_place, -_steps(rows.depth), rows.lacking, rows.source])
+    order = np.lexsort([rows.image, -edge, ~rows.by_place, rows.lacking, rows.source])
     first = np.zeros(len(rows), bool)
     first[order] = np.diff(rows.source[order], prepend=-1) != 0
     moved = np.bincount(rows.source[first & ~rows.by_place], minlength=rows.source.max(initial=-1) + 1) > 0

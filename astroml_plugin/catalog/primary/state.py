@@ -21,7 +21,7 @@ from astroml_plugin.sky.wcs import separation
 
 FOLDER = "primary"
 INDEX = "primary/index.json"
-FORMAT = 2
+FORMAT = 1
 """Raised when other rows would be chosen: what is there is then made again."""
 
 UNDECIDED = (
