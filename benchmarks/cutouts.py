@@ -20,6 +20,7 @@ from astroml_plugin.compute.cluster import connect, cores
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.stamps import Stamps
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
+from benchmarks.skies import tan_header
 from tests.pages import table
 from workflows.cutouts import cutouts
 from workflows.ingest import ingest
@@ -104,7 +105,7 @@ def _tiles() -> Path:
     rng = np.random.default_rng(11)
     rows: list[pd.DataFrame] = []
     for number in range(TILES):
-        header = _header(150 + 0.3 * number)
+        header = tan_header(150 + 0.3 * number, SIDE, SCALE)
         name = f"tile{number}.fits"
         fits.PrimaryHDU(rng.normal(0, 1, (SIDE, SIDE)).astype(np.float32), header).writeto(making / name)
         x, y = rng.uniform(STAMP, SIDE - STAMP, (2, PER_TILE))
@@ -118,14 +119,6 @@ def _tiles() -> Path:
     own.sample(frac=1, random_state=1).to_parquet(making / "objects.parquet")
     making.rename(folder)
     return folder
-
-
-def _header(ra: float) -> fits.Header:
-    cards = {
-        **{"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": ra, "CRVAL2": 2.0, "CUNIT1": "deg", "CUNIT2": "deg"},
-        **{"CRPIX1": SIDE / 2, "CRPIX2": SIDE / 2, "CD1_1": -SCALE, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": SCALE},
-    }
-    return fits.Header({**cards, "MAGZERO": 31.4})
 
 
 def _ours(client: Any, survey: str, objects: str, out: Path, name: str) -> float:

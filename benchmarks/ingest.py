@@ -17,6 +17,7 @@ from zarr.codecs import ZstdCodec
 from astroml_plugin.compute.cluster import connect, cores
 from astroml_plugin.sources.survey import Survey
 from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, timed
+from benchmarks.skies import tan_header
 from tests.pages import table
 from workflows.ingest import ingest
 
@@ -69,7 +70,7 @@ def _files(planes: Sequence[str]) -> Path:
     making.mkdir()
     rng = np.random.default_rng(5)
     for number in range(IMAGES):
-        header = _header(150 + 0.4 * number)
+        header = tan_header(150 + 0.4 * number, SIDE, SCALE)
         image = rng.normal(0, 5, (SIDE, SIDE)).astype(np.float32)
         hdus: list[Any] = [fits.PrimaryHDU(image, header)]
         if "variance" in planes:
@@ -79,14 +80,6 @@ def _files(planes: Sequence[str]) -> Path:
         fits.HDUList(hdus).writeto(making / f"image{number}.fits")
     making.rename(folder)
     return folder
-
-
-def _header(ra: float) -> fits.Header:
-    cards = {
-        **{"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": ra, "CRVAL2": 2.0, "CUNIT1": "deg", "CUNIT2": "deg"},
-        **{"CRPIX1": SIDE / 2, "CRPIX2": SIDE / 2, "CD1_1": -SCALE, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": SCALE},
-    }
-    return fits.Header({**cards, "MAGZERO": 31.4, "FILTER": "r"})
 
 
 def _plain(files: Sequence[str], out: Path, planes: Sequence[str], threads: int) -> None:

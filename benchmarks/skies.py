@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from astropy.io import fits
 from distributed import Client
 
 from astroml_plugin import inference
@@ -27,6 +28,15 @@ from benchmarks.harness import scratch
 
 BANDS = ("g", "r", "i")
 SCALE = 0.2
+
+
+def tan_header(ra: float, side: int, scale: float) -> fits.Header:
+    """Header of a square image in r, nJy, whose middle is at (`ra`, 2) degrees: `side` pixels of `scale` degrees."""
+    cards = {
+        **{"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": ra, "CRVAL2": 2.0, "CUNIT1": "deg", "CUNIT2": "deg"},
+        **{"CRPIX1": side / 2, "CRPIX2": side / 2, "CD1_1": -scale, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": scale},
+    }
+    return fits.Header({**cards, "MAGZERO": 31.4, "FILTER": "r"})
 
 
 def noise_survey(tiles_side: int, tile_size: int, halo: int, per_tile: int, bands: tuple[str, ...] = BANDS) -> Path:

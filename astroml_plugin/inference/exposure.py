@@ -9,7 +9,7 @@ import numpy as np
 from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.cutouts.calibration import known
 from astroml_plugin.pixels import NANOJANSKY
-from astroml_plugin.sources.quality import fine_noise
+from astroml_plugin.sources.quality import fine_noise, grid_step
 from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.detection import Field
 
@@ -59,9 +59,8 @@ def _variance(field: Field, band: int) -> float:
     """Variance of a usual pixel in the field's unit; NaN without usable pixels."""
     usable = None if field.bits is None else field.bits[band] == 0
     if field.variance is None:
-        image = field.image[band]
-        return fine_noise(image if usable is None else np.where(usable, image, np.nan)) ** 2
-    step = max(1, int(np.sqrt(field.variance[band].size / _LOOKED_AT)))
+        return fine_noise(field.image[band], usable) ** 2
+    step = grid_step(field.variance[band].size, _LOOKED_AT)
     sample = field.variance[band][::step, ::step]
     sample = sample[(sample > 0) & np.isfinite(sample) & (True if usable is None else usable[::step, ::step])]
     return float(np.median(sample)) if len(sample) else float("nan")

@@ -48,7 +48,8 @@ def level_and_noise(values: np.ndarray, usable: Bool | None = None) -> tuple[flo
         values: (y, x), NaN where unusable.
         usable: (y, x) bool, whether a pixel can be used; None: every one that is finite.
     """
-    chosen = np.s_[:: _step(values), :: _step(values)]
+    step = grid_step(values.size, _LOOKED_AT)
+    chosen = np.s_[::step, ::step]
     sample = _clean(values, usable, chosen)
     sample = sample[np.isfinite(sample)]
     if sample.size < _FEW:
@@ -72,7 +73,7 @@ def fine_noise(values: np.ndarray, usable: Bool | None = None) -> float:
         values: (y, x), NaN where unusable.
         usable: (y, x) bool, whether a pixel can be used; None: every one that is finite.
     """
-    step, last = _step(values), values.shape[1] - 1
+    step, last = grid_step(values.size, _LOOKED_AT), values.shape[1] - 1
     left, right = (np.s_[::step, first : last + first : step] for first in (0, 1))
     differences = np.abs(_clean(values, usable, right) - _clean(values, usable, left))
     differences = differences[np.isfinite(differences)]
@@ -81,9 +82,9 @@ def fine_noise(values: np.ndarray, usable: Bool | None = None) -> float:
     return float(np.median(differences)) / _MEDIAN_OF_DIFFERENCES or float(np.std(differences)) / np.sqrt(2)
 
 
-def _step(values: np.ndarray) -> int:
-    """Distance of the pixels that are looked at."""
-    return max(1, int(np.sqrt(values.size / _LOOKED_AT)))
+def grid_step(pixels: int, wanted: int) -> int:
+    """Distance along both axes of about `wanted` pixels of an image that has `pixels`."""
+    return max(1, int(np.sqrt(pixels / wanted)))
 
 
 def _clean(values: np.ndarray, usable: Bool | None, chosen: tuple[slice, slice]) -> F64:

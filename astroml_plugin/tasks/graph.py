@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from astroml_plugin.tasks.settings import TaskSettings
 
 
-class RawStamps(NamedTuple):
+class GivenStamps(NamedTuple):
     """Stamps as a user of an exported model gives them, what cannot be used already told apart."""
 
     image: Tensor
@@ -47,7 +47,7 @@ class RawStamps(NamedTuple):
     """(n, band, psf_size, psf_size) float32 of any sum; None where the model reads none."""
 
     @classmethod
-    def of(cls, image: Tensor, variance: Tensor | None, psf: Tensor | None) -> RawStamps:
+    def of(cls, image: Tensor, variance: Tensor | None, psf: Tensor | None) -> GivenStamps:
         """Stamps whose pixels count where image and variance are finite and the variance is above 0."""
         valid = image.isfinite()
         if variance is not None:
@@ -70,21 +70,21 @@ class InGraph:
     graph_texts: ClassVar[dict[str, str]] = {}
     """Output that is no column of the catalog -> description."""
 
-    def graph_inputs(self, stamps: RawStamps) -> tuple[Tensor, ...]:
+    def graph_inputs(self, stamps: GivenStamps) -> tuple[Tensor, ...]:
         """Network inputs as of `prepare`."""
         image = normalised(self.settings.normalisation, stamps)
         return (image,) if stamps.psf is None else (image, normalised_psf(stamps.psf))
 
-    def graph_failed(self, stamps: RawStamps) -> Tensor:
+    def graph_failed(self, stamps: GivenStamps) -> Tensor:
         """(n,) bool: stamps that get NaN, as in a catalog; and those of whose border too few pixels are left."""
         return without_values(self.settings, stamps)
 
-    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+    def graph_columns(self, outputs: Tensor, stamps: GivenStamps) -> dict[str, Tensor]:
         """Column of the catalog -> (n,) or (n, k) from network outputs (n, ...); here the outputs as they are."""
         return {"outputs": outputs}
 
 
-def normalised(scaling: Normalisation, stamps: RawStamps) -> Tensor:
+def normalised(scaling: Normalisation, stamps: GivenStamps) -> Tensor:
     """Pixels (n, band, y, x) as `Normalisation.apply` makes them, 0 where not valid."""
     edge = border_pixels(stamps.hidden(stamps.image), None, scaling.border)
     level = lower_median(edge) if scaling.background == "border" else torch.zeros_like(edge[..., 0])
@@ -102,7 +102,7 @@ def normalised(scaling: Normalisation, stamps: RawStamps) -> Tensor:
     return torch.where(stamps.valid, scaled, 0.0)
 
 
-def without_values(settings: TaskSettings, stamps: RawStamps) -> Tensor:
+def without_values(settings: TaskSettings, stamps: GivenStamps) -> Tensor:
     """(n,) bool: no pixel at all, a needed band missing, or fewer than 16 pixels of its border left."""
     absent = missing_bands(stamps.image, stamps.valid) | lost_by_mask(stamps.valid)
     edge = border_pixels(stamps.hidden(stamps.image), None, settings.normalisation.border)

@@ -16,7 +16,7 @@ from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.example_stamps import example_stamps
-from astroml_plugin.tasks.graph import RawStamps
+from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.input_unit import zero_point_of
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
@@ -109,12 +109,12 @@ class PortableModel(nn.Module):
         stamps = self.stamps(*inputs)
         return self.read(self.network(*self.task.graph_inputs(stamps)), stamps)
 
-    def stamps(self, *inputs: Tensor) -> RawStamps:
+    def stamps(self, *inputs: Tensor) -> GivenStamps:
         """The inputs of `reads` as stamps."""
         given = dict(zip(self.reads, inputs))
-        return RawStamps.of(given["image"], given.get("variance"), given.get("psf"))
+        return GivenStamps.of(given["image"], given.get("variance"), given.get("psf"))
 
-    def read(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+    def read(self, outputs: Tensor, stamps: GivenStamps) -> dict[str, Tensor]:
         """Column -> (n, ...) from network outputs (n, ...); NaN where a stamp gets no values."""
         failed = self.task.graph_failed(stamps) | ~outputs.flatten(1).isfinite().all(1)
         found = self.task.graph_columns(torch.where(_along(failed, outputs), 0.0, outputs), stamps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from astroml_plugin.core.typing import Bool
-from astroml_plugin.sources.quality import fine_noise
+from astroml_plugin.sources.quality import fine_noise, grid_step
 
 CLEAR = 3.0
 """Noises by which a sky must be away from 0 so that pixels of exactly 0 beside it are no sky."""
@@ -36,7 +36,7 @@ def padding_of(values: np.ndarray, usable: Bool) -> Bool | None:
     rest = usable & np.isfinite(values) & ~zero
     if not rest.any():
         return zero
-    step = max(1, int(np.sqrt(values.size / _LOOKED_AT)))
+    step = grid_step(values.size, _LOOKED_AT)
     inner = rest[1:-1:step, 1:-1:step]
     sides = [zero[:-2:step, 1:-1:step], zero[2::step, 1:-1:step], zero[1:-1:step, :-2:step], zero[1:-1:step, 2::step]]
     shape = min(part.shape for part in (inner, *sides))

@@ -17,7 +17,7 @@ from scipy import ndimage
 from astroml_plugin.core.typing import F32, F64, Bool
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.ingest.padding import padding_of
-from astroml_plugin.sources.quality import fine_noise
+from astroml_plugin.sources.quality import fine_noise, grid_step
 
 _BIN = 2
 """Pixels along each axis that are averaged before a level is looked for, in cells of `_LARGE` pixels and more."""
@@ -186,7 +186,7 @@ def _objects(residual: np.ndarray, bad: Bool, rms: np.ndarray) -> Bool:
 
 def _some(values: F32, chosen: Bool) -> F32:
     """Some of the chosen values: enough of them for a median."""
-    step = max(1, int(np.sqrt(values.size / _ENOUGH)))
+    step = grid_step(values.size, _ENOUGH)
     some: F32 = values[::step, ::step][chosen[::step, ::step]]
     return some if some.size >= _FEW else values[chosen]
 

@@ -39,7 +39,7 @@ from astroml_plugin.tasks.anomaly.tail_probability import (
     fit_tail,
 )
 from astroml_plugin.tasks.base import Task, TaskSettings
-from astroml_plugin.tasks.graph import RawStamps
+from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels
 from astroml_plugin.tasks.source_check import refuse_few
 
@@ -311,7 +311,7 @@ class AnomalyTask(Task):
             plain["latent"] = numbers["latent"].numpy()
         return plain
 
-    def graph_inputs(self, stamps: RawStamps) -> tuple[Tensor, ...]:
+    def graph_inputs(self, stamps: GivenStamps) -> tuple[Tensor, ...]:
         """Image and weight, as of `prepare`."""
         (image,), valid = super().graph_inputs(stamps), stamps.valid.to(torch.float32)
         if stamps.variance is None:
@@ -320,7 +320,7 @@ class AnomalyTask(Task):
         sky = lower_median(border)[..., None, None]
         return image, (sky / stamps.variance.clamp_min(1e-30)).clamp(0.0, 2.0) * valid
 
-    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+    def graph_columns(self, outputs: Tensor, stamps: GivenStamps) -> dict[str, Tensor]:
         """Score, signs, structure and latent vector; an artefact's kind needs flags of pixels."""
         numbers, weights = self._named(outputs), {name: self._weights()[name] for name in SIGNS}
         columns = {name: numbers[name] for name in ("asymmetry", "second_source")}

@@ -30,7 +30,7 @@ from astroml_plugin.sources.labels import float_labels
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.domain import DomainLimits, aperture_snr, domain_bits, measure_limits
 from astroml_plugin.tasks.ellipticity import response
-from astroml_plugin.tasks.graph import RawStamps
+from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
 from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels, normalise_psf, robust_width
 from astroml_plugin.tasks.response_fit import ResponseFit
@@ -173,7 +173,7 @@ class EllipticityTask(IntervalTask):
         values = np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
         return {name: values[:, number] for number, (name, *_) in enumerate(_COLUMNS)}
 
-    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+    def graph_columns(self, outputs: Tensor, stamps: GivenStamps) -> dict[str, Tensor]:
         """Columns of the pixel frame, and the S/N; those of the sky need a WCS."""
         found, scaling = self.intervals(outputs), self.settings.normalisation
         edge = border_pixels(stamps.hidden(stamps.image), None, scaling.border)

@@ -17,7 +17,7 @@ from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation import figures
 from astroml_plugin.sources.labels import float_labels
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.tasks.graph import RawStamps
+from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
 
 
@@ -106,7 +106,7 @@ class RegressTask(IntervalTask):
             columns |= {name: mean, f"{name}_err": narrow, f"{name}_err95": wide}
         return {name: values.astype(np.float32) for name, values in columns.items()}
 
-    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+    def graph_columns(self, outputs: Tensor, stamps: GivenStamps) -> dict[str, Tensor]:
         """Values and half-widths, as of `decode`."""
         found, _ = self.in_own_scale(self.intervals(outputs), torch.zeros(1, self.values))
         columns: dict[str, Tensor] = {}

@@ -22,7 +22,7 @@ from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.networks.layers import fast_asinh
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
-from astroml_plugin.tasks.graph import RawStamps
+from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.segmentation.detection import accepted_peaks, with_companions
 from astroml_plugin.tasks.segmentation.gaussian_fluxes import recentred
 from astroml_plugin.tasks.segmentation.layer_maps import FOREGROUND, MAPS, OFFSET_X, OFFSET_Y, logistic, logit
@@ -106,18 +106,18 @@ class SegmentTask(DetectingTask):
         flags = (~usable.flatten(1).any(1)).to(torch.int32) * int(ObjectFlag.NONFINITE)
         return (image,), flags | (int(ObjectFlag.NO_VARIANCE) if variance is None else 0)
 
-    def graph_inputs(self, stamps: RawStamps) -> tuple[Tensor, ...]:
+    def graph_inputs(self, stamps: GivenStamps) -> tuple[Tensor, ...]:
         """S/N and usable pixels, as of `prepare`."""
         signal = signal_to_noise(stamps.image, stamps.variance, stamps.valid, self.settings.assumed_noise)
         scaled = signal / self.settings.normalisation.softening
         image = fast_asinh(scaled) * self.settings.normalisation.softening
         return (torch.stack([image, stamps.valid.any(1).to(torch.float32)], dim=1),)
 
-    def graph_failed(self, stamps: RawStamps) -> Tensor:
+    def graph_failed(self, stamps: GivenStamps) -> Tensor:
         """(n,) bool: images without a usable pixel."""
         return ~stamps.valid.flatten(1).any(1)
 
-    def graph_columns(self, outputs: Tensor, stamps: RawStamps) -> dict[str, Tensor]:
+    def graph_columns(self, outputs: Tensor, stamps: GivenStamps) -> dict[str, Tensor]:
         """The maps (n, h, w) by name, probabilities and offsets in pixels; objects are not looked for in them."""
         offsets = (OFFSET_X, OFFSET_Y)
         maps = {name: outputs[:, layer] for layer, name in enumerate(LAYERS)}
