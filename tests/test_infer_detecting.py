@@ -26,6 +26,8 @@ from workflows.cli import main
 from workflows.infer import dry_run, plan, run_unit
 from workflows.query import query
 
+pytestmark = pytest.mark.usefixtures("spotting")  # every test finds the task, whichever runs first
+
 
 def test_three_tilings_of_one_sky_give_the_same_objects(spotted: Path) -> None:
     first = rows(spotted / "catalog0")
