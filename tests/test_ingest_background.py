@@ -17,6 +17,7 @@ from astroml_plugin.core.typing import F64
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.info import describe_source
 from astroml_plugin.sources.ingest import FitsOptions
+from astroml_plugin.sources.ingest.measuring import measured_sky
 from astroml_plugin.sources.ingest.sky import Sky, mesh_side, sky_of
 from astroml_plugin.sources.ingest.sky_cells import measure
 from tests.test_ingest_fits import run, whole
@@ -54,7 +55,7 @@ def sky_by(image: F64, choice: str = "auto", mesh: int | None = None) -> Sky:
         part = image[box.y0 : box.y1, box.x0 : box.x1]
         return part, np.isfinite(part)
 
-    return sky_of(measure(read, image.shape, mesh_side(mesh, image.shape)), choice)
+    return measured_sky(read, image.shape, choice, mesh)
 
 
 def write(path: Path, image: Any, **planes: Any) -> str:
@@ -83,6 +84,28 @@ def test_a_sky_at_zero_stays_as_it_is() -> None:
     light, noise = scene()
     y = np.mgrid[:SIDE, :SIDE][0] / SIDE
     assert sky_by(light + noise - 12 * (y > 0.7)).taken  # nothing but sky is below 0
+
+
+@pytest.mark.parametrize(("level", "share"), [(0.0, 0.2), (1.0, 0.2), (-2.2, 2.0), (60.0, 2.0)])
+def test_some_rows_of_a_large_image_tell_a_sky_at_zero(level: float, share: float) -> None:
+    light, _ = scene()
+    image = np.tile(light, (4, 2)) + np.random.default_rng(2).normal(level, 5, (4 * SIDE, 2 * SIDE))
+    looked_at = 0
+
+    def read(box: Box) -> tuple[Any, Any]:
+        nonlocal looked_at
+        part = image[box.y0 : box.y1, box.x0 : box.x1]
+        looked_at += part.size
+        return part, np.isfinite(part)
+
+    sky = measured_sky(read, image.shape, "auto", None)
+    assert looked_at <= share * image.size
+    whole_sky = sky_of(measure(read, image.shape, mesh_side(None, image.shape)), "auto")
+    assert sky.taken == whole_sky.taken == (level == 60)
+    assert sky.level == pytest.approx(whole_sky.level, abs=0.05 * 5)
+    assert sky.noise == pytest.approx(whole_sky.noise, rel=0.03)
+    assert sky.correlation == pytest.approx(whole_sky.correlation, abs=0.1)
+    assert sky.fine == pytest.approx(whole_sky.fine, rel=0.03)
 
 
 def test_large_objects_stay_and_those_that_fill_an_image_are_told() -> None:

@@ -16,8 +16,8 @@ from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.opening import open_fits
 from astroml_plugin.sources.ingest.options import FitsOptions
 from astroml_plugin.sources.ingest.plans import ImagePlan
-from astroml_plugin.sources.ingest.sky import OFF, Sky, mesh_side, sky_of
-from astroml_plugin.sources.ingest.sky_cells import measure
+from astroml_plugin.sources.ingest.sky import AUTO, OFF, Sky, mesh_side, sky_at_zero, sky_of
+from astroml_plugin.sources.ingest.sky_cells import Read, look, measure
 from astroml_plugin.sources.star_psf.measuring import StarPsf, measure_psf
 
 
@@ -73,8 +73,7 @@ def measure_band(task: BandTask) -> Measured:
 
         sky = task.band.sky
         if task.options.background != OFF:
-            cells = measure(read, task.shape, mesh_side(task.options.background_mesh, task.shape))
-            sky = sky_of(cells, task.options.background)
+            sky = measured_sky(read, task.shape, task.options.background, task.options.background_mesh)
         if not task.options.psf_from_stars or task.band.psf is not None:
             return Measured(sky)
         flat = replace(task.band, sky=sky)
@@ -82,6 +81,21 @@ def measure_band(task: BandTask) -> Measured:
             return Measured(sky, measure_psf(lambda box: read_usable(flat, box, files), task.shape))
         except InputError as error:
             return Measured(sky, refused=str(error))
+
+
+def measured_sky(read: Read, shape: tuple[int, int], choice: str, mesh: int | None) -> Sky:
+    """The sky that is to be taken off an image of a shape (height, width).
+
+    Args:
+        read: its pixels.
+        shape: in pixels.
+        choice: see `sky_of`. With "auto", some rows of a large image tell a sky that is clearly at zero.
+        mesh: side of the cells in pixels; None: the default.
+    """
+    side = mesh_side(mesh, shape)
+    some = look(read, shape, side) if choice == AUTO else None
+    at_zero = sky_at_zero(some) if some is not None else None
+    return at_zero or sky_of(measure(read, shape, side), choice)
 
 
 def with_measured(plans: Sequence[ImagePlan], found: Mapping[tuple[int, int], Measured]) -> list[ImagePlan]:

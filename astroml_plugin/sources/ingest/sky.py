@@ -33,6 +33,9 @@ BELOW_ZERO = 1.0
 ROUGH = 4.0
 """Scatter of the pixels of the sky over the noise by differences of neighbours in a row, beyond which it is said."""
 
+_CLEARLY = 0.8
+"""Part of the noise that these limits are taken of where only some of the pixels were looked at."""
+
 _MOST_CELLS = 512
 """Cells along the longer side, at most: cells are larger in images beyond."""
 
@@ -142,20 +145,11 @@ def sky_of(cells: Cells, choice: str) -> Sky:
         choice: "mesh", "level" (one level), or "auto", which leaves a sky that is at zero, and takes off one level at
             most where objects fill the image.
     """
-    seen = cells.usable > 0
-    valid = (cells.clear >= _ENOUGH_CLEAR) & (cells.noise > 0) & np.isfinite(cells.level)
-    level = cells.level
-    if valid.sum() < 0.25 * seen.sum():  # crowded everywhere: the level of everything is what there is
-        level = np.where(valid, level, cells.crowded)
-        valid = valid | ((cells.usable >= _ENOUGH_CLEAR) & (cells.noise > 0) & np.isfinite(level))
+    level, valid = _levels(cells)
     if not valid.any():
         return Sky()
-    noise = float(np.median(cells.noise[valid]))
-    covered = _covered(level, valid, noise)
-    sky = valid & ~covered
-    middle = float(np.median(level[sky]))
-    share = float(covered.sum() / valid.sum())
-    found = Sky(None, cells.size, middle, noise, cells.correlation, share, fine=cells.fine, padded=cells.padded)
+    found, sky = _found(cells, level, valid)
+    noise, middle = found.noise, found.level
     if choice == AUTO and _at_zero(level[sky], noise):
         return found
     filled = _fills(level, sky, noise) or found.covered > _FILLED
@@ -183,6 +177,34 @@ def sky_of(cells: Cells, choice: str) -> Sky:
             "takes that off: if it is light of objects, give --background level"
         )
     return replace(found, cells=mesh, doubt=doubt)
+
+
+def sky_at_zero(cells: Cells) -> Sky | None:
+    """The sky where it is clearly at zero by some cells of an image, with nothing to be taken off; else None."""
+    level, valid = _levels(cells)
+    if not valid.any():
+        return None
+    found, sky = _found(cells, level, valid)
+    clearly = found.covered <= _FILLED and _at_zero(level[sky], _CLEARLY * found.noise)
+    return found if clearly and (cells.clear[valid] >= _ENOUGH_CLEAR).all() else None
+
+
+def _levels(cells: Cells) -> tuple[F64, Bool]:
+    """Level of each cell, and whether it is known."""
+    valid = (cells.clear >= _ENOUGH_CLEAR) & (cells.noise > 0) & np.isfinite(cells.level)
+    if valid.sum() >= 0.25 * (cells.usable > 0).sum():
+        return cells.level, valid
+    level = np.where(valid, cells.level, cells.crowded)  # crowded everywhere: the level of everything is what there is
+    return level, valid | ((cells.usable >= _ENOUGH_CLEAR) & (cells.noise > 0) & np.isfinite(level))
+
+
+def _found(cells: Cells, level: F64, valid: Bool) -> tuple[Sky, Bool]:
+    """The sky with nothing taken off, and which cells are sky."""
+    noise = float(np.median(cells.noise[valid]))
+    covered = _covered(level, valid, noise)
+    sky = valid & ~covered
+    middle, share = float(np.median(level[sky])), float(covered.sum() / valid.sum())
+    return Sky(None, cells.size, middle, noise, cells.correlation, share, fine=cells.fine, padded=cells.padded), sky
 
 
 def _at_zero(level: F64, noise: float) -> bool:

@@ -28,6 +28,9 @@ _SMOOTH, _STANDS_OUT, _GROWN = 1.5, 3.0, 3
 """Objects: sigma of a Gaussian filter, threshold in the noise of the filtered image, and pixels that outlines are grown
 by; in averaged pixels."""
 
+_STRIP, _EVERY, _FEWEST_STRIPS = 32, 256, 8
+"""Rows of a strip, rows from one strip to the next, and strips without which an image is small."""
+
 _BLOCK_PIXELS = 2**21
 """Pixels of a block, about: 8 MB of float32."""
 
@@ -79,6 +82,31 @@ class Cells:
 def measure(read: Read, shape: tuple[int, int], mesh: int) -> Cells:
     """Sky of an image in cells of about `mesh` pixels."""
     height, width = (cell_side(side, mesh) for side in shape)
+    return _in_cells(read, shape, height, width)
+
+
+def look(read: Read, shape: tuple[int, int], mesh: int) -> Cells | None:
+    """Sky of some rows of a large image, in cells of about `mesh` pixels along them; None of an image that is small.
+
+    It reads `_STRIP` rows of every `_EVERY`: an eighth of the pixels.
+    """
+    strips = shape[0] // _EVERY
+    if strips < _FEWEST_STRIPS or shape[1] < _EVERY:
+        return None
+    spare = (_EVERY - _STRIP) // 2
+
+    def read_strips(box: Box) -> tuple[np.ndarray, Bool]:
+        parts = [
+            read(Box(box.x0, number * _EVERY + spare, box.x1, number * _EVERY + spare + _STRIP))
+            for number in range(box.y0 // _STRIP, box.y1 // _STRIP)
+        ]
+        return np.concatenate([values for values, _ in parts]), np.concatenate([usable for _, usable in parts])
+
+    return _in_cells(read_strips, (strips * _STRIP, shape[1]), _STRIP, cell_side(shape[1], mesh))
+
+
+def _in_cells(read: Read, shape: tuple[int, int], height: int, width: int) -> Cells:
+    """Sky in cells of a height and a width; `read` is asked for boxes of whole cells."""
     planes = np.full((5, -(-shape[0] // height), -(-shape[1] // width)), np.nan)
     sums, fine, padded = [], [], False
     for box in _blocks(shape, height, width):
@@ -116,7 +144,7 @@ def _blocks(shape: tuple[int, int], height: int, width: int) -> Iterator[Box]:
 
 def _block(values: F32, usable: Bool, height: int, width: int) -> tuple[F64, F64]:
     """(level, noise, clear, usable, crowded) of the cells, (5, row, column), and (n,) sums in units of white noise."""
-    step = _BIN if min(height, width) >= _LARGE else 1
+    step = _BIN if width >= _LARGE and height >= _STRIP else 1
     binned = height // step, width // step
     sample = _some(values, usable)
     pivot = float(np.median(sample)) if sample.size else 0.0
