@@ -6,7 +6,7 @@ Nothing in a bundle is executed: task and network are looked up by their registe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,17 @@ from torch import nn
 from astroml_plugin.core import registry, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training import known_objects
+from astroml_plugin.training import known_objects, zipped
 from astroml_plugin.training.building import folded, load_network
-from astroml_plugin.training.card import CARD, FORMAT, Card, read_card, write_card
+from astroml_plugin.training.card import CARD, FORMAT, Card, card_bytes, parse_card, read_card, write_card
 from astroml_plugin.training.known_objects import KnownObjects
 from astroml_plugin.training.places import locate, shipped, split_pin
 
 __all__ = ["CARD", "FORMAT", "WEIGHTS", "Card", "ModelBundle", "locate", "shipped"]
 
 WEIGHTS = "weights.safetensors"
+_MEMORY = "memory:"
+"""Begins the `url` of a bundle that was never a folder here."""
 _KNOWN = "known_objects"
 """Key of a card's training record: the digest of the record of training objects."""
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
@@ -41,6 +43,8 @@ class ModelBundle:
     """Description: task, network, training, metrics."""
     weights: bytes = field(repr=False)
     """The safetensors file, a few MB at most."""
+    record: bytes | None = field(default=None, repr=False)
+    """The file of training objects of a bundle that was read from memory; None where it is read when asked for."""
 
     @classmethod
     def load(cls, source: str | Path) -> ModelBundle:
@@ -55,7 +59,7 @@ class ModelBundle:
                 a pickle in the folder.
         """
         url, pinned = locate(str(source)), split_pin(str(source))[1]
-        _refuse_pickles(url)
+        _refuse_pickles(storage.list_files(url), storage.redact(url))
         card = read_card(url)
         if not card.sha256.startswith(pinned):
             raise InputError(
@@ -68,13 +72,34 @@ class ModelBundle:
             raise InputError(
                 f"bundle {storage.redact(url)} has no {WEIGHTS}: it is incomplete, copy it again"
             ) from None
-        found = hashlib.sha256(weights).hexdigest()
-        if found != card.weights_sha256:
-            raise InputError(
-                f"the weights of bundle {storage.redact(url)} were altered (SHA-256 {found[:12]}…, "
-                f"the card says {card.weights_sha256[:12]}…): get the bundle again or retrain it"
-            )
+        _refuse_altered(card, weights, storage.redact(url))
         return cls(url, card, weights)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: str = "a bundle in memory") -> ModelBundle:
+        """Verify a bundle that is a zip archive of its folder, as from a folder; nothing is written to disk.
+
+        Args:
+            data: the archive, for example of `to_zip`.
+            source: where it comes from, for messages.
+
+        Raises:
+            InputError: as `load`; or no archive of one bundle, paths outside its folder, more than is allowed.
+        """
+        files, shown = zipped.unpacked(data, source), storage.redact(source)
+        _refuse_pickles(files, shown)
+        card = parse_card(files[CARD], shown)
+        if WEIGHTS not in files:
+            raise InputError(f"bundle {shown} has no {WEIGHTS}: it is incomplete, copy it again")
+        _refuse_altered(card, files[WEIGHTS], shown)
+        return cls(f"{_MEMORY}{card.sha256}", card, files[WEIGHTS], files.get(known_objects.FILE, b""))
+
+    def to_zip(self) -> bytes:
+        """The bundle as a zip archive of its folder: card, weights, record of training objects; the same every time."""
+        files = {CARD: card_bytes(self.card), WEIGHTS: self.weights}
+        if self.card.training.get(_KNOWN) is not None:
+            files[known_objects.FILE] = self._record()
+        return zipped.packed(files, self.name)
 
     @classmethod
     def save(cls, url: str | Path, network: nn.Module, card: Card, known: KnownObjects | None = None) -> ModelBundle:
@@ -104,16 +129,22 @@ class ModelBundle:
         told = self.card.training.get(_KNOWN)
         if told is None:
             return None
-        try:
-            record = storage.read_bytes(storage.join(self.url, known_objects.FILE))
-        except FileNotFoundError:
-            record = b""
+        return KnownObjects.from_bytes(self._record(), self.name)
+
+    def _record(self) -> bytes:
+        """The file of training objects that the card names."""
+        told, record = self.card.training.get(_KNOWN), self.record
+        if record is None:
+            try:
+                record = storage.read_bytes(storage.join(self.url, known_objects.FILE))
+            except FileNotFoundError:
+                record = b""
         if not isinstance(told, Mapping) or hashlib.sha256(record).hexdigest() != told.get("sha256"):
             raise InputError(
                 f"{known_objects.FILE} of bundle {storage.redact(self.url)} is absent or was altered: get the bundle "
                 f"again"
             )
-        return KnownObjects.from_bytes(record, self.name)
+        return record
 
     @property
     def sha256(self) -> str:
@@ -177,11 +208,21 @@ def _with_known(url: str, card: Card, known: KnownObjects | None) -> Card:
     return replace(card, training={**card.training, _KNOWN: told})
 
 
-def _refuse_pickles(url: str) -> None:
+def _refuse_altered(card: Card, weights: bytes, shown: str) -> None:
+    """Raise InputError where the weights are not those that the card vouches for."""
+    found = hashlib.sha256(weights).hexdigest()
+    if found != card.weights_sha256:
+        raise InputError(
+            f"the weights of bundle {shown} were altered (SHA-256 {found[:12]}…, "
+            f"the card says {card.weights_sha256[:12]}…): get the bundle again or retrain it"
+        )
+
+
+def _refuse_pickles(names: Iterable[str], shown: str) -> None:
     """A file that could run code when loaded has no place in a bundle."""
-    found = [name for name in storage.list_files(url) if name.lower().endswith(_PICKLES)]
+    found = [name for name in names if name.lower().endswith(_PICKLES)]
     if found:
         raise InputError(
-            f"bundle {storage.redact(url)} holds {', '.join(found[:3])}: pickled files can run code and are refused; "
+            f"bundle {shown} holds {', '.join(found[:3])}: pickled files can run code and are refused; "
             f"remove them, weights belong in {WEIGHTS}"
         )

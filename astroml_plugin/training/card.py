@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -61,8 +62,13 @@ class Card:
 def write_card(url: str, card: Card) -> Card:
     """Write the card of the bundle at `url` with its digest; gives the card as written."""
     signed = replace(card, card_sha256=card.sha256, format=FORMAT)
-    storage.write_json(storage.join(url, CARD), _plain(signed))
+    storage.write_atomic(storage.join(url, CARD), card_bytes(signed))
     return signed
+
+
+def card_bytes(card: Card) -> bytes:
+    """The file of a card that is signed already."""
+    return (json.dumps(_plain(card), indent=2) + "\n").encode()
 
 
 def read_card(url: str, *, check: bool = True) -> Card:
@@ -75,16 +81,29 @@ def read_card(url: str, *, check: bool = True) -> Card:
     Raises:
         InputError: no JSON, a newer format, missing or unknown fields, wrong types, or a card that was altered.
     """
-    name = f"{CARD} of bundle {storage.redact(url)}"
+    return parse_card(storage.read_bytes(storage.join(url, CARD)), storage.redact(url), check=check)
+
+
+def parse_card(data: bytes, shown: str, *, check: bool = True) -> Card:
+    """The card of a bundle from the bytes of its file.
+
+    Args:
+        data: JSON.
+        shown: names the bundle, for messages.
+        check: as for `read_card`.
+
+    Raises:
+        InputError: as `read_card`.
+    """
+    name = f"{CARD} of bundle {shown}"
     try:
-        values = storage.read_json(storage.join(url, CARD))
+        values = storage.parse_json(data, name)
     except DamagedError as error:
         raise InputError(f"{name} is not JSON ({error.__cause__}): get the bundle again") from None
     version = foreign.record(values, {"format": int}, name, _AGAIN)["format"]
     if version > FORMAT:
         raise InputError(
-            f"bundle {storage.redact(url)} has format {version} and this version reads up to {FORMAT}: "
-            f"upgrade astroml-plugin"
+            f"bundle {shown} has format {version} and this version reads up to {FORMAT}: upgrade astroml-plugin"
         )
     known = {item.name for item in fields(Card)}
     missing = {"name", "task", "settings", "network", "weights_sha256"} - set(values)
@@ -99,7 +118,7 @@ def read_card(url: str, *, check: bool = True) -> Card:
         raise InputError(
             f"{name} was altered (SHA-256 {card.sha256[:12]}…, it says {card.card_sha256[:12] or 'nothing'}): get the "
             f"bundle again; if you edited it on purpose, sign it with "
-            f"`python -m astroml_plugin.training.card {storage.redact(url)}`"
+            f"`python -m astroml_plugin.training.card {shown}`"
         )
     return card
 
