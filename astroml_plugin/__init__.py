@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from astroml_plugin.core.errors import AstromlError, InputError
     from astroml_plugin.core.flags import ObjectFlag
     from astroml_plugin.cutouts import Cutouts, Grid
-    from astroml_plugin.inference import Unit, UnitResult
-    from astroml_plugin.pixels import Tile
+    from astroml_plugin.inference import Measured, MeasureOptions, Unit, UnitResult, declared_schema, measure
     from astroml_plugin.sky.wcs import Wcs
     from astroml_plugin.sources.labels import float_labels
     from astroml_plugin.sources.stamps import Stamps, open_source
     from astroml_plugin.sources.survey import Survey
+    from astroml_plugin.sources.tile import Tile
+    from astroml_plugin.sources.tile_arrays import TilePlace
     from astroml_plugin.sources.tile_table import TileInfo
     from astroml_plugin.tasks.base import Task, TaskSettings
     from astroml_plugin.tasks.detection import DetectingTask, Detections
@@ -43,6 +44,8 @@ __all__ = [
     "Grid",
     "InputError",
     "LabelledStamps",
+    "MeasureOptions",
+    "Measured",
     "ModelBundle",
     "Normalisation",
     "ObjectFlag",
@@ -53,11 +56,14 @@ __all__ = [
     "TaskSettings",
     "Tile",
     "TileInfo",
+    "TilePlace",
     "Unit",
     "UnitResult",
     "Wcs",
     "__version__",
+    "declared_schema",
     "float_labels",
+    "measure",
     "open_source",
 ]
 
@@ -67,12 +73,13 @@ _HOMES = {
     "core.errors": "AstromlError InputError",
     "core.flags": "ObjectFlag",
     "cutouts": "Cutouts Grid",
-    "inference": "Unit UnitResult",
-    "pixels": "Tile",
+    "inference": "MeasureOptions Measured Unit UnitResult declared_schema measure",
     "sky.wcs": "Wcs",
     "sources.labels": "float_labels",
     "sources.stamps": "Stamps open_source",
     "sources.survey": "Survey",
+    "sources.tile": "Tile",
+    "sources.tile_arrays": "TilePlace",
     "sources.tile_table": "TileInfo",
     "tasks.base": "Task TaskSettings",
     "tasks.detection": "DetectingTask Detections",

@@ -24,6 +24,8 @@ NOUNS = {
     "Grid",
     "InputError",
     "LabelledStamps",
+    "MeasureOptions",
+    "Measured",
     "ModelBundle",
     "Normalisation",
     "ObjectFlag",
@@ -34,11 +36,14 @@ NOUNS = {
     "TaskSettings",
     "Tile",
     "TileInfo",
+    "TilePlace",
     "Unit",
     "UnitResult",
     "Wcs",
     "__version__",
+    "declared_schema",
     "float_labels",
+    "measure",
     "open_source",
 }
 """Stable names. One that goes, or changes its meaning, is a change that the changelog must explain."""

@@ -1,4 +1,4 @@
-"""Bundles as zip archives in memory: the same bundle as the folder, and nothing of an archive gets out of its folder."""
+"""Bundles as zip archives in memory: the same bundle as the folder, and nothing gets out of an archive's folder."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference import BundleRef, Unit, models, resident
 from astroml_plugin.inference.detecting import detect
-from astroml_plugin.inference.measuring import measure
+from astroml_plugin.inference.measuring import measure_work
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel, models_of
 from astroml_plugin.inference.reading import BlockWork, Rows, TileWork, read_unit
@@ -102,7 +102,7 @@ def test_the_middle_called_alone_gives_the_rows_of_the_catalog(
     (part,) = (tmp_path / "c" / "parts").rglob("*.parquet")
     written = pq.read_table(part)
     work = read_unit(unit)
-    measured = measure(work, [run_model(str(sky / name)) for name in bundles])
+    measured = measure_work(work, [run_model(str(sky / name)) for name in bundles])
     assert measured.table.num_rows == written.num_rows > 0
     rows = measured.table.sort_by("object_id")
     for name in measured.table.column_names:
@@ -120,7 +120,7 @@ def test_the_middle_measures_stamps_in_memory(sky: Path) -> None:
     table = {"object_id": np.arange(5), "image": "mine", "tile": "none", "primary": np.ones(5, bool)}
     table |= {name: np.full(5, np.nan) for name in ("x", "y", "ra", "dec")}
     work = BlockWork(image, np.ones_like(image), None, ("r",), Rows(table, np.array([0, 0, 1, 0, 0], bool)), 0.2)
-    measured = measure(work, [run_model(str(sky / "kind"))])
+    measured = measure_work(work, [run_model(str(sky / "kind"))])
     assert measured.table.column_names[-3:] == ["p_star", "p_galaxy", "label"]
     assert measured.table["x"].null_count == 5
     assert (measured.table["flags"].to_numpy() & 64 > 0).tolist() == [False, False, True, False, False]
@@ -128,14 +128,18 @@ def test_the_middle_measures_stamps_in_memory(sky: Path) -> None:
 
 def test_each_model_is_made_once_a_unit(sky: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, real = [], models._model
-    monkeypatch.setattr(models, "_model", lambda job, ref: made.append(ref.name) or real(job, ref))
+    monkeypatch.setattr(models, "_model", lambda job, ref, loaded: made.append(ref.name) or real(job, ref, loaded))
     run_unit(first_unit(sky, tmp_path / "c", "spots", "kind", objects=False))
     assert made == ["spots", "kind"]
 
 
 def test_encoding_and_writing_alone(sky: Path, tmp_path: Path) -> None:
     unit = first_unit(sky, tmp_path / "c", "spots", objects=False)
-    measured, catalog, meter = measure(read_unit(unit), models_of(unit.job)), Catalog.open(str(tmp_path / "c")), Meter()
+    measured, catalog, meter = (
+        measure_work(read_unit(unit), models_of(unit.job)),
+        Catalog.open(str(tmp_path / "c")),
+        Meter(),
+    )
     part, data = encode(measured.table, unit, catalog, meter)
     assert part.rows == measured.table.num_rows
     assert pq.read_table(pa.BufferReader(data)).num_rows == part.rows

@@ -9,9 +9,10 @@ from astroml_plugin.inference.driver import (
     execute,
     observer_of,
 )
+from astroml_plugin.inference.in_memory import declared_schema, measure
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
+from astroml_plugin.inference.measuring import Measured
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable
-from astroml_plugin.inference.planning import declared_schema
 from astroml_plugin.inference.prepare import InferPlan, Prepared, check_run, prepare
 from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.inference.unit import run_unit
@@ -23,6 +24,7 @@ __all__ = [
     "InferResult",
     "Job",
     "MeasureOptions",
+    "Measured",
     "ObjectTable",
     "OutputError",
     "Prepared",
@@ -35,6 +37,7 @@ __all__ = [
     "check_run",
     "declared_schema",
     "execute",
+    "measure",
     "observer_of",
     "prepare",
     "run_unit",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,9 +34,15 @@ class Measured:
     """(y, x) uint32 label map over the tile's outer box; None where objects were given."""
     exposure: Exposure | None = None
     """The image that the unit is a tile of; None of stamps."""
+    unplaced: pa.Table | None = None
+    """Objects that were given and not measured, with the reason, in the order given; None where none were given."""
+    notes: tuple[str, ...] = ()
+    """Sentences of what was done with pixels of another scale than the bundles', or without a PSF."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds by stage: `meter.STAGES`, and wait."""
 
 
-def measure(work: TileWork | BlockWork, models: Sequence[RunModel], meter: Meter | None = None) -> Measured:
+def measure_work(work: TileWork | BlockWork, models: Sequence[RunModel], meter: Meter | None = None) -> Measured:
     """Measure the objects of a tile or of a block of stamps.
 
     Args:

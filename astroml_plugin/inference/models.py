@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from astroml_plugin.inference.resident import BundleRef, resident
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.run_options import run_options
+from astroml_plugin.training.bundle import ModelBundle
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,22 @@ def task_for(job: Job, ref: BundleRef, task: Task) -> Task:
     return task.for_run(run_options(task, ref.run_options, ref.name))
 
 
-def models_of(job: Job) -> tuple[RunModel, ...]:
+def models_of(job: Job, loaded: Mapping[str, ModelBundle] = MappingProxyType({})) -> tuple[RunModel, ...]:
     """The models of a run in column order; each is loaded at its first use in this process.
+
+    Args:
+        job: the run.
+        loaded: SHA-256 -> bundle that is in memory already; others are read from where they are.
 
     Raises:
         InputError: a bundle is not what the run was planned with.
     """
-    return tuple(_model(job, ref) for ref in job.bundles)
+    return tuple(_model(job, ref, loaded.get(ref.sha256)) for ref in job.bundles)
 
 
-def _model(job: Job, ref: BundleRef) -> RunModel:
+def _model(job: Job, ref: BundleRef, loaded: ModelBundle | None) -> RunModel:
     how = job.execution
-    loaded = resident(ref, how.device or choose_device())
-    task = task_for(job, ref, loaded.task)
-    network = task.inference_network(loaded.network)
-    return RunModel(ref, task, network, loaded.device, job.measure.precision, how.compiling, how.batch)
+    resident_model = resident(ref, how.device or choose_device(), loaded)
+    task = task_for(job, ref, resident_model.task)
+    network = task.inference_network(resident_model.network)
+    return RunModel(ref, task, network, resident_model.device, job.measure.precision, how.compiling, how.batch)

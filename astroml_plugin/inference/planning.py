@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
@@ -18,24 +20,60 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import source_side
 from astroml_plugin.inference import scaling
 from astroml_plugin.inference.detecting import LABEL
+from astroml_plugin.inference.facts import Source, TileFacts
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.models import task_for
+from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions
 from astroml_plugin.inference.reading import RepeatedIds
 from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.tasks.run_options import assign_options
 from astroml_plugin.training.bundle import ModelBundle
 
 Bundles = Sequence[tuple[BundleRef, ModelBundle]]
 """The models of a run, and how they are called."""
 
+Bundle = ModelBundle | str | PathLike[str]
+"""A bundle in memory, or its path, URL or shipped name."""
+
 SCHEMA_VERSION = 2
 """Part of every unit's digest: raised when the meaning of a row changes."""
 
 
-def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
+def load_bundles(bundles: Bundle | Sequence[Bundle]) -> Bundles:
+    """Bundles, each with the name that its columns are prefixed with.
+
+    Raises:
+        InputError: none is given, or one is no bundle.
+    """
+    loaded = []
+    for given in [bundles] if isinstance(bundles, ModelBundle | str | PathLike) else bundles:
+        model = given if isinstance(given, ModelBundle) else ModelBundle.load(fspath(given))
+        loaded.append((BundleRef(model.name, storage.absolute(model.url), model.sha256), model))
+    if not loaded:
+        raise InputError("no bundle given: name at least one with --bundle")
+    return loaded
+
+
+def assigned(
+    loaded: Bundles, source: Source, measure: MeasureOptions, execution: ExecutionOptions
+) -> tuple[Bundles, Job]:
+    """Bundles with the run options that each takes, and the values that the run's units will share.
+
+    Raises:
+        InputError: options that no bundle takes, or two bundles that find objects.
+    """
+    given = assign_options({ref.name: model.task() for ref, model in loaded}, measure.run_options())
+    options = {name: json.dumps(values, sort_keys=True) for name, values in given.by_bundle.items()}
+    bundles = [(replace(ref, options=options[ref.name]), model) for ref, model in loaded]
+    refs, measure = tuple(ref for ref, _ in bundles), measure.with_run_options(given.given)
+    return bundles, Job("", "", refs, measure, execution, **detecting_bundle(bundles, source))
+
+
+def check_bundles(bundles: Bundles, source: Source, job: Job) -> None:
     """Check that every bundle can read the source, before anything is started.
 
     Args:
@@ -53,26 +91,33 @@ def check_bundles(bundles: Bundles, source: Survey | Stamps, job: Job) -> None:
         task = task_for(job, ref, bundle.task())
         if isinstance(task, DetectingTask):
             _check_detecting(ref, task, source)
-        elif isinstance(source, Survey):
+        elif not isinstance(source, Stamps):
             _check_halo(ref, task, source)
         _check_source(task, source, ref.band, job)
 
 
-def _check_halo(ref: BundleRef, task: Task, survey: Survey) -> None:
+def _check_halo(ref: BundleRef, task: Task, survey: Survey | TileFacts) -> None:
     step = scaling.widest(task, survey)
     side = source_side(task.stamp_size, step)
     if side <= 2 * survey.halo:
         return
     scaled = f" of {task.pixel_scale:.4g} arcsec, {side} px of the survey" if step != 1 else ""
     raise InputError(
-        f"bundle {ref.name} needs a halo of {(side + 1) // 2} px for its {task.stamp_size} px stamps{scaled}, the "
-        f"survey has {survey.halo}: ingest again with a larger --halo"
+        f"bundle {ref.name} needs a halo of {(side + 1) // 2} px for its {task.stamp_size} px stamps{scaled}, "
+        f"{_halo_of(survey)}"
     )
 
 
-def notes(bundles: Bundles, source: Survey | Stamps, job: Job) -> tuple[str, ...]:
+def _halo_of(source: Survey | TileFacts) -> str:
+    """The halo that there is, and how to have a larger one."""
+    if isinstance(source, TileFacts):
+        return f"the tile has {source.halo}: give one with more pixels around those that it owns (TilePlace)"
+    return f"the survey has {source.halo}: ingest again with a larger --halo"
+
+
+def notes(bundles: Bundles, source: Source, job: Job) -> tuple[str, ...]:
     """Sentences of what the run does with pixels of another scale, without a PSF, and where there are no pixels."""
-    kind = "tiles" if isinstance(source, Survey) else "stamps"
+    kind = "stamps" if isinstance(source, Stamps) else "tiles"
     if not len(source):
         return (f"{storage.redact(source.url)} holds no {kind} yet: bring some in with `ingest` first",)
     tasks = [(ref.name, task_for(job, ref, bundle.task())) for ref, bundle in bundles]
@@ -80,7 +125,7 @@ def notes(bundles: Bundles, source: Survey | Stamps, job: Job) -> tuple[str, ...
     return tuple(sentence for sentence in found if sentence)
 
 
-def _without_psf(name: str, task: Task, source: Survey | Stamps) -> str:
+def _without_psf(name: str, task: Task, source: Source) -> str:
     """A sentence where a bundle that finds objects measures fluxes and no PSF is known; empty elsewhere."""
     measures = isinstance(task, DetectingTask) and any(one.ucd.startswith("phot.flux") for one in task.columns())
     if not measures or "psf" in source.array_names:
@@ -91,7 +136,7 @@ def _without_psf(name: str, task: Task, source: Survey | Stamps) -> str:
     )
 
 
-def pixels_needed(bundles: Bundles, source: Survey | Stamps, job: Job) -> dict[str, Any]:
+def pixels_needed(bundles: Bundles, source: Source, job: Job) -> dict[str, Any]:
     """Fields of a job about its pixels: bands that some bundle looks at, side of the largest stamp."""
     tasks = [(task_for(job, ref, bundle.task()), ref.band) for ref, bundle in bundles]
     wanted = {name for task, band in tasks for name in task.choose_bands(source.bands, band)}
@@ -101,7 +146,7 @@ def pixels_needed(bundles: Bundles, source: Survey | Stamps, job: Job) -> dict[s
     }
 
 
-def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamps) -> None:
+def _check_detecting(ref: BundleRef, task: DetectingTask, source: Source) -> None:
     if isinstance(source, Stamps):
         raise InputError(
             f"bundle {ref.name} finds objects in the tiles of a survey, and these are stamps of objects that are "
@@ -110,11 +155,11 @@ def _check_detecting(ref: BundleRef, task: DetectingTask, source: Survey | Stamp
     if source.halo < task.reach:
         raise InputError(
             f"bundle {ref.name} needs a halo of {task.reach} px, so that objects at the border of a tile are found "
-            f"whole, and the survey has {source.halo}: ingest again with --halo {task.reach} or more"
+            f"whole: {_halo_of(source)}"
         )
 
 
-def detecting_bundle(bundles: Bundles, source: Survey | Stamps) -> dict[str, Any]:
+def detecting_bundle(bundles: Bundles, source: Source) -> dict[str, Any]:
     """Fields of a job about the bundle that finds the objects; empty where they are given.
 
     Raises:
@@ -140,7 +185,7 @@ def map_bytes(bundles: Bundles, source: Survey | Stamps) -> int:
     return 4 * channels * source.tile_size**2 if isinstance(source, Survey) else 0
 
 
-def _check_source(task: Task, source: Survey | Stamps, band: str | None, job: Job) -> None:
+def _check_source(task: Task, source: Source, band: str | None, job: Job) -> None:
     task.check_source(
         bands=source.bands,
         pixel_scale=source.pixel_scale,
@@ -152,7 +197,7 @@ def _check_source(task: Task, source: Survey | Stamps, band: str | None, job: Jo
     )
 
 
-def declared_schema(bundles: Bundles, job: Job) -> pa.Schema:
+def schema_of(bundles: Bundles, job: Job) -> pa.Schema:
     """The catalog's schema: task columns bare for one bundle, prefixed `<bundle>_` for several."""
     columns: list[Column] = [LABEL] if job.detecting else []
     if len(bundles) == 1:

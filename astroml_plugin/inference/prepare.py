@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import tempfile
@@ -32,22 +31,20 @@ from astroml_plugin.inference.objects import BroughtObjects, ObjectsProgress, br
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.planning import (
     Bundles,
+    assigned,
     check_bundles,
-    declared_schema,
-    detecting_bundle,
     find_repeated_ids,
     identity,
+    load_bundles,
     map_bytes,
     notes,
     pixels_needed,
+    schema_of,
     select_shard,
     units_of,
 )
-from astroml_plugin.inference.resident import BundleRef
 from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
-from astroml_plugin.tasks.run_options import assign_options
-from astroml_plugin.training.bundle import ModelBundle
 
 _FLAGS = {"format": "--objects-format"}
 """Fields of an objects table that the command line calls otherwise."""
@@ -189,35 +186,14 @@ def check_run(
     """
     measure, execution = measure or MeasureOptions(), execution or ExecutionOptions()
     opened, loaded = open_source(source), load_bundles(bundle)
-    assigned = assign_options({ref.name: model.task() for ref, model in loaded}, measure.run_options())
-    bundles = [
-        (replace(ref, options=json.dumps(assigned.by_bundle[ref.name], sort_keys=True)), model) for ref, model in loaded
-    ]
-    job = Job(
-        storage.absolute(source),
-        "",
-        tuple(ref for ref, _ in bundles),
-        measure.with_run_options(assigned.given),
-        execution,
-        **detecting_bundle(bundles, opened),
-    )
+    bundles, job = assigned(loaded, opened, measure, execution)
+    job = replace(job, source=storage.absolute(source))
     table = objects if isinstance(objects, ObjectTable) else ObjectTable(table=objects)
     _check_objects(opened, job, table)
     if not execution.label_maps and not job.detecting:
         raise InputError("--no-labels would do nothing, as no bundle here finds objects: leave it away")
     check_bundles(bundles, opened, job)
     return CheckedRun(opened, bundles, replace(job, **pixels_needed(bundles, opened, job)), table)
-
-
-def load_bundles(bundle: str | Sequence[str]) -> Bundles:
-    """The bundles by path, URL or shipped name, each with the name its columns are prefixed with."""
-    loaded = []
-    for source in [bundle] if isinstance(bundle, str) else bundle:
-        model = ModelBundle.load(source)
-        loaded.append((BundleRef(model.name, storage.absolute(model.url), model.sha256), model))
-    if not loaded:
-        raise InputError("no bundle given: name at least one with --bundle")
-    return loaded
 
 
 def _check_objects(source: Survey | Stamps, job: Job, objects: ObjectTable) -> None:
@@ -275,7 +251,7 @@ def prepare(
             "a Survey needs objects to measure: give a table with --objects TABLE, or a bundle that finds them"
         )
     own = identity(job, checked.source)
-    catalog = _create(job.catalog, declared_schema(checked.bundles, job), own)
+    catalog = _create(job.catalog, schema_of(checked.bundles, job), own)
     brought = _bring_objects(checked, catalog, objects_progress)
     if brought.overlaps:
         flags = f"{job.detecting}_flags" if job.detecting and len(job.bundles) > 1 else "flags"
@@ -305,7 +281,7 @@ def _bring_objects(run: CheckedRun, catalog: Catalog, progress: ObjectsProgress 
     if isinstance(source, Stamps):
         return BroughtObjects(find_repeated_ids(source, folder))
     if run.job.detecting:
-        return BroughtObjects(None, overlaps=any(True for _ in Placer(source).overlapping()))
+        return BroughtObjects(None, overlaps=any(True for _ in Placer(source.images()).overlapping()))
     return bring_objects(run.objects, source, catalog, progress)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ from astroml_plugin.catalog.objects import ObjectBuckets
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.cutouts import Cutouts
-from astroml_plugin.inference.job import Unit
+from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.pixels import SparseTile, Tile
 from astroml_plugin.sky.wcs import Wcs
 from astroml_plugin.sources.cut_columns import CutColumns
@@ -231,24 +231,39 @@ def read_tile(unit: Unit) -> TileWork:
     """A tile and the objects that it owns; their positions on the sky where the table gives none."""
     if unit.tile is None or unit.job.objects is None:
         raise AstromlError(f"unit {unit.name} has no tile or no objects")
-    info, wcs = unit.tile, unit.tile.wcs()
+    wcs = unit.tile.wcs()
     buckets: ObjectBuckets = opened(ObjectBuckets, unit.job.objects, unit.job.run)
     objects = buckets.read(unit.name)
+    rows, jacobian = rows_of(objects, unit.tile, wcs)
+    return _work(unit, wcs, rows, jacobian, pixels=len(rows.duplicate) > 0)
+
+
+def rows_of(objects: pa.Table, info: TileInfo, wcs: Wcs | None) -> tuple[Rows, np.ndarray]:
+    """Objects that a tile owns as rows of a catalog, and `Cutouts.jacobian` at each.
+
+    Args:
+        objects: as of `ObjectBuckets.read`.
+        info: the tile.
+        wcs: of its arrays; None without one.
+    """
     x, y = (np.asarray(objects[name], np.float64) for name in ("x", "y"))
     ra, dec = _degrees(objects["ra"]), _degrees(objects["dec"])
     sky_ra, sky_dec, jacobian = on_sky(info, wcs, x, y)
     ra, dec = np.where(np.isfinite(ra), ra, sky_ra), np.where(np.isfinite(ra), dec, sky_dec)
     common = {"object_id": objects["object_id"], "image": info.image, "tile": info.name}
     common |= {"x": x, "y": y, "ra": ra, "dec": dec, "primary": objects["primary"]}
-    rows = Rows(common, np.asarray(objects["duplicate"]))
-    return _work(unit, wcs, rows, jacobian, pixels=len(x) > 0)
+    return Rows(common, np.asarray(objects["duplicate"])), jacobian
+
+
+NO_ROWS = Rows({}, np.zeros(0, bool)), np.zeros((0, 2, 2))
+"""Rows and jacobians of a tile whose objects are yet to be found."""
 
 
 def read_field(unit: Unit) -> TileWork:
     """A tile whose objects are yet to be found."""
     if unit.tile is None:
         raise AstromlError(f"unit {unit.name} has no tile")
-    return _work(unit, unit.tile.wcs(), Rows({}, np.zeros(0, bool)), np.zeros((0, 2, 2)), pixels=True)
+    return _work(unit, unit.tile.wcs(), *NO_ROWS, pixels=True)
 
 
 def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixels: bool) -> TileWork:
@@ -262,9 +277,17 @@ def _work(unit: Unit, wcs: Wcs | None, rows: Rows, jacobian: np.ndarray, *, pixe
         tile = survey.read_around(unit.tile, rows.table["x"], rows.table["y"], size, bands)
     elif pixels:
         tile = survey.read_tile(unit.tile, bands)
-    known = [unit.tile.zero_points.get(band) for band in survey.bands]
-    zero_points = dict(zip(survey.bands, unit.job.measure.zero_points(survey.bands, known)))
-    return TileWork(tile, replace(unit.tile, zero_points=zero_points), bands, rows, jacobian, scale)
+    return TileWork(tile, calibrated(unit.tile, unit.job, survey.bands), bands, rows, jacobian, scale)
+
+
+def calibrated(info: TileInfo, job: Job, bands: Sequence[str]) -> TileInfo:
+    """A tile with the zero points of its bands, those that the run states included.
+
+    Raises:
+        InputError: stated ones that cannot be.
+    """
+    known = [info.zero_points.get(band) for band in bands]
+    return replace(info, zero_points=dict(zip(bands, job.measure.zero_points(bands, known))))
 
 
 def read_block(unit: Unit) -> BlockWork:

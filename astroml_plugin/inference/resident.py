@@ -74,8 +74,13 @@ _cache: dict[Any, Any] = {}
 _forward: dict[bool, ThreadPoolExecutor] = {}
 
 
-def resident(ref: BundleRef, device: str) -> ResidentModel:
-    """The model of `ref`, loaded at its first use in this process.
+def resident(ref: BundleRef, device: str, loaded: ModelBundle | None = None) -> ResidentModel:
+    """The model of `ref`, made at its first use in this process.
+
+    Args:
+        ref: the bundle.
+        device: torch device.
+        loaded: the bundle where it is in memory already; None: it is read from its URL.
 
     Raises:
         InputError: the bundle is not what the run was planned with.
@@ -83,12 +88,12 @@ def resident(ref: BundleRef, device: str) -> ResidentModel:
     key = (ref.sha256, device)
     with _lock:
         if key not in _models:
-            _models[key] = _load(ref, torch.device(device))
+            _models[key] = _load(ref, torch.device(device), loaded)
         return _models[key]
 
 
-def _load(ref: BundleRef, device: torch.device) -> ResidentModel:
-    bundle = ModelBundle.load(ref.url)
+def _load(ref: BundleRef, device: torch.device, loaded: ModelBundle | None) -> ResidentModel:
+    bundle = ModelBundle.load(ref.url) if loaded is None else loaded
     if bundle.sha256 != ref.sha256:
         raise InputError(f"bundle {ref.name} changed since the run was planned: run again with another output")
     network = place_network(bundle.network(fused=True), device)

@@ -10,15 +10,15 @@ import numpy as np
 
 from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import REACH, DeviceTile, psf_fwhms, source_side
+from astroml_plugin.inference.facts import Source
 from astroml_plugin.inference.reading import TileWork
 from astroml_plugin.sources.stamps import Stamps
-from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks import scale
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 
 
-def widest(task: Task, source: Survey | Stamps) -> float:
+def widest(task: Task, source: Source) -> float:
     """Largest step at which the stamps of a task are surely cut from a survey; 1 where none are resampled."""
     finest = _finest(task, source)
     if finest is None or task.settings.sizes != "arcsec":
@@ -26,7 +26,7 @@ def widest(task: Task, source: Survey | Stamps) -> float:
     return max(1.0, float(task.settings.pixel_scale) / finest)
 
 
-def side_read(task: Task, source: Survey | Stamps) -> int:
+def side_read(task: Task, source: Source) -> int:
     """Side in pixels of a survey of what is read about each object, but for `REACH` on each side."""
     if _finest(task, source) is None or isinstance(source, Stamps):
         return task.stamp_size
@@ -35,7 +35,7 @@ def side_read(task: Task, source: Survey | Stamps) -> int:
     return max(task.stamp_size, source_side(task.stamp_size + 2 * REACH, widest(task, source)))
 
 
-def _finest(task: Task, source: Survey | Stamps) -> float | None:
+def _finest(task: Task, source: Source) -> float | None:
     """Smallest arcsec per pixel of a source; None where no stamp of the task is resampled."""
     scales = source.pixel_scales
     if isinstance(task, DetectingTask) or scales is None:
@@ -66,7 +66,7 @@ def _cell(work: TileWork, cells: int, axis: str) -> Any:
     return np.clip(pixel / length * cells, 0, cells - 1).astype(np.int64)
 
 
-def told(name: str, task: Task, source: Survey | Stamps) -> str:
+def told(name: str, task: Task, source: Source) -> str:
     """A sentence of what a run does with pixels of another scale than a bundle's; empty where they are alike."""
     settings, scales = task.settings, source.pixel_scales
     if scales is None or not any(scale.differs(settings, one) for one in scales):

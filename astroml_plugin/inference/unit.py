@@ -12,7 +12,7 @@ from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.inference.budget import budget
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
-from astroml_plugin.inference.measuring import Measured, measure
+from astroml_plugin.inference.measuring import Measured, measure_work
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel, models_of
 from astroml_plugin.inference.reading import opened, read_unit
@@ -46,7 +46,7 @@ def read_and_measure(unit: Unit, models: Sequence[RunModel], meter: Meter) -> Me
     with meter.stage("read"):
         work = read_unit(unit)
     meter.add("read", count=work.nbytes)
-    return measure(work, models, meter)
+    return measure_work(work, models, meter)
 
 
 def encode(

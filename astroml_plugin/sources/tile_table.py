@@ -207,7 +207,7 @@ class TileTable:
         found: dict[str, ParentImage] = {}
         for info in self.iter_tiles():
             if info.image not in found:
-                found[info.image] = ParentImage(info.image, info.image_shape, _parent_header(info), step)
+                found[info.image] = ParentImage(info.image, info.image_shape, parent_header(info), step)
             found[info.image].tiles[(info.row, info.column)] = info.index
         return found
 
@@ -282,7 +282,8 @@ def tile_name(image: str, row: int, column: int) -> str:
     return f"{image}_r{row}_c{column}"
 
 
-def _parent_header(info: TileInfo) -> str | None:
+def parent_header(info: TileInfo) -> str | None:
+    """WCS cards of the whole parent image of a tile; None without a WCS."""
     wcs = info.wcs()
     return None if wcs is None else wcs.shifted(-info.outer.x0, -info.outer.y0, info.image_shape).header
 

@@ -1,4 +1,4 @@
-"""The files of a bundle as one zip archive in memory, and back: within limits, with no path outside, nothing executed."""
+"""The files of a bundle as one zip archive in memory, and back: within limits, no path outside, nothing executed."""
 
 from __future__ import annotations
 

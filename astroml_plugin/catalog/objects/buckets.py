@@ -256,7 +256,7 @@ class _Build:
             if storage.exists(self.at(name + ".json")):
                 chunks += checked_chunks([storage.read_json(self.at(name + ".json"))], self.at(name + ".json"))
             else:
-                placer = placer or Placer(self.survey)
+                placer = placer or Placer(self.survey.images())
                 chunks.append(self._place_chunk(placer, table, start, name, number))
             start += table.num_rows
             self.progress("place", start, None)

@@ -146,6 +146,16 @@ def read_chunks(
         raise InputError(f"the objects table {place} has no rows")
 
 
+def objects_in(raw: RawTable, settings: ObjectSettings, place: str) -> pa.Table:
+    """All objects of one table (OBJECT_SCHEMA); none where it has no rows.
+
+    Raises:
+        InputError: no positions, no ids, or ids that int64 cannot hold exactly; `place` names the table.
+    """
+    found = list(_read(_usable([raw], settings, place), place, CHUNK_ROWS, ()))
+    return pa.concat_tables(found) if found else OBJECT_SCHEMA.empty_table()
+
+
 def _read(
     tables: Sequence[tuple[RawTable, _Choice]], place: str, rows: int, carry: Sequence[str]
 ) -> Iterator[pa.Table]:

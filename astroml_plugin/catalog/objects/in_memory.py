@@ -12,6 +12,8 @@ import pyarrow as pa
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
+from astroml_plugin.catalog.objects.columns import ObjectSettings, objects_in
+from astroml_plugin.catalog.objects.parquets import described
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 
@@ -51,6 +53,21 @@ def arrow_of(objects: Any) -> pa.Table:
     raise InputError(
         f"objects cannot be a {type(objects).__name__}: give a path or URL, or a table of astropy, pandas or Arrow"
     )
+
+
+def objects_of(objects: Any, settings: ObjectSettings) -> pa.Table:
+    """Objects of a table from Python (OBJECT_SCHEMA), read as those of a file; nothing is written.
+
+    Args:
+        objects: as for `arrow_of`; may have no rows.
+        settings: which columns are meant.
+
+    Raises:
+        InputError: no table, no positions, no ids, or ids that int64 cannot hold exactly.
+    """
+    table = arrow_of(objects)
+    raw = described(table.schema, lambda names, _: iter([table.select(list(names))]))
+    return objects_in(raw, settings, "the objects table in memory")
 
 
 def _of_pandas(frame: Any) -> pa.Table:

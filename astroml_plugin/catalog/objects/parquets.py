@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -148,7 +148,7 @@ def _table(files: Sequence[str], rows_told: int | None = None, place: str = "") 
     """One list of the rows of several files of equal columns."""
     with open_parquet(files[0]) as file:
         schema = file.schema_arrow
-    units, doubt = _units(schema)
+    units, _ = _units(schema)
 
     def chunks(columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
         count = 0
@@ -161,6 +161,17 @@ def _table(files: Sequence[str], rows_told: int | None = None, place: str = "") 
         if rows_told is not None and count != rows_told:
             raise InputError(f"the HATS catalogue {place} says it has {rows_told} rows and has {count}: copy it anew")
 
+    return described(schema, chunks)
+
+
+def described(schema: pa.Schema, chunks: Callable[[Sequence[str], int], Iterator[pa.Table]]) -> RawTable:
+    """A table of a schema, with the units and the places on the sky that its metadata tell.
+
+    Args:
+        schema: of all columns.
+        chunks: see `RawTable`.
+    """
+    units, doubt = _units(schema)
     kinds = {one.name: kind for one in schema if (kind := _kind(one.type))}
     return RawTable(tuple(schema.names), chunks, units, kinds, hints=_hints(schema), doubt=doubt)
 

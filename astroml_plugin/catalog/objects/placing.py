@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from astropy_healpix import neighbours
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, Wcs, edge_distance, healpix29, separation, unit_vectors
-from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import ParentImage
 
 NO_POSITION = "no finite position"
@@ -44,10 +43,9 @@ _PAIRS = 2_000_000
 
 
 class Placer:
-    """Places objects on the parent images of a survey."""
+    """Places objects on parent images, by name."""
 
-    def __init__(self, survey: Survey) -> None:
-        images = survey.images()
+    def __init__(self, images: Mapping[str, ParentImage]) -> None:
         self.images: list[ParentImage] = [images[name] for name in sorted(images)]
         self._number = {image.name: number for number, image in enumerate(self.images)}
         self._wcs: dict[int, Wcs] = {}

@@ -14,7 +14,8 @@ from astroml_plugin.sources.ingest.opening import SUFFIX
 from astroml_plugin.sources.ingest.options import FitsOptions, IngestOptions
 from astroml_plugin.sources.ingest.picture_stamps import ingest_pictures
 from astroml_plugin.sources.ingest.result import IngestResult, Progress
-from astroml_plugin.sources.ingest.to_survey import HALO, ingest_fits
+from astroml_plugin.sources.ingest.to_survey import ingest_fits
+from astroml_plugin.sources.tile_arrays import HALO
 
 __all__ = [
     "HALO",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -57,17 +58,40 @@ def write_tiles(task: TileTask) -> list[TileInfo]:
 
 
 def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, files: dict[str, FitsFile]) -> TileInfo:
-    plan = task.plan
+    tile, info = made(task.plan, geometry, files, survey.bands, survey.psf_shape)
+    return replace(info, index=index, source_tiles=task.total, checksum=survey.write_tile(index, tile))
+
+
+def made(
+    plan: ImagePlan,
+    geometry: TileGeometry,
+    files: dict[str, FitsFile],
+    bands: Sequence[str],
+    psf_shape: tuple[int, ...] | None,
+) -> tuple[Tile, TileInfo]:
+    """One tile from open files, and its row of a tile table but for index and checksum.
+
+    Args:
+        plan: the image, measured.
+        geometry: which part of it.
+        files: URL -> open file, of all planes.
+        bands: names of the bands.
+        psf_shape: (cell, cell, y, x) of the PSF's cells; None where there is none.
+
+    Raises:
+        CorruptError: pixels cannot be decoded.
+        InputError: a band was refused.
+    """
     if refused := next((band.refused for band in plan.bands if band.refused), ""):
         raise InputError(refused)
-    tile = assemble(plan, geometry.outer, files, survey.psf_shape)
+    tile = assemble(plan, geometry.outer, files, psf_shape)
     header = None
     if plan.header is not None:
         outer = geometry.outer
         header = Wcs(plan.header).shifted(outer.x0, outer.y0, (outer.height, outer.width)).header
-    named = dict(zip(survey.bands, plan.bands, strict=True))
-    return TileInfo(
-        index=index,
+    named = dict(zip(bands, plan.bands, strict=True))
+    return tile, TileInfo(
+        index=0,
         name=tile_name(plan.name, geometry.row, geometry.column),
         image=plan.name,
         image_shape=plan.shape,
@@ -90,8 +114,7 @@ def _write(survey: Survey, task: TileTask, index: int, geometry: TileGeometry, f
         has_psf=tile.psf is not None,
         source=plan.field.source,
         source_id=plan.field.source_id,
-        source_tiles=task.total,
-        checksum=survey.write_tile(index, tile),
+        source_tiles=1,
         bytes=tile.nbytes,
     )
 

@@ -29,15 +29,13 @@ from astroml_plugin.sources.ingest.tiles import TileTask, cached_psf, write_tile
 from astroml_plugin.sources.star_psf import report
 from astroml_plugin.sources.star_psf.quality import Quality
 from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_arrays import HALO
 from astroml_plugin.sources.tile_table import TileInfo, tile_name
 
 T = TypeVar("T")
 
 TILE_SIZE = 4096
 """Outer side of a tile where nothing smaller holds every image."""
-
-HALO = 128
-"""Default halo of a new survey in pixels."""
 
 COMMIT_TILES = 64
 COMMIT_SECONDS = 5.0
@@ -71,7 +69,7 @@ def ingest_fits(
         stored = _finished(survey, inputs, bands, options)
         if stored is not None:
             return IngestResult(survey.url, survey.kind, 0, stored, 0, 0, time.monotonic() - start)
-    bands, group = _bands_and_group(urls, bands, options)
+    bands, group = bands_and_group(urls, bands, options)
     options.zero_points(bands, by_pixels=True)  # refused before anything is read
     fields = fields_of(urls, group, bands, options, inputs.beside)
     if options.name is not None and len(fields) > 1:
@@ -112,7 +110,7 @@ def _complete(survey: Survey) -> dict[str, int]:
     return {source: count for source, count in stored.items() if count >= needed[source]}
 
 
-def _bands_and_group(
+def bands_and_group(
     urls: Sequence[str], bands: tuple[str, ...] | None, options: FitsOptions
 ) -> tuple[tuple[str, ...], int]:
     """Band names and the number of files that make one field, by a look at the first file."""
@@ -165,7 +163,7 @@ class _Run:
         plans: Iterable[list[ImagePlan]] = self._plan(fields)
         if survey is None and tile_size is None and len(fields) <= _LOOK_AT_MOST:
             plans = list(plans)
-            tile_size = _auto_tile_size([plan for of_field in plans for plan in of_field], self._halo)
+            tile_size = auto_tile_size([plan for of_field in plans for plan in of_field], self._halo)
         batches = _batched(plans, _PLAN_BATCH)
         first = next(batches)
         if survey is None:
@@ -193,11 +191,7 @@ class _Run:
         for psf in sorted((psf for psf in psfs if psf.hdu is None), key=lambda psf: psf.url):
             if lost := no_psf(cached_psf(psf)):
                 self.notes.setdefault(lost, []).append(stem_of(psf.url))
-        sizes = [cached_psf(psf).shape[-2:] for psf in psfs]
-        largest = (max((size[0] for size in sizes), default=0), max((size[1] for size in sizes), default=0))
-        shape: tuple[int, int, int, int] | None = (1, 1, *largest) if sizes else None
-        if self.options.psf_from_stars:
-            shape = cells_shape(tile_size, largest)
+        shape = psf_shape_of(plans, tile_size, self.options.psf_from_stars)
         return Survey.create(
             out,
             bands=self.bands,
@@ -360,7 +354,16 @@ def _tasks(url: str, todo: Sequence[tuple[ImagePlan, list[TileGeometry], int]], 
             index += len(chosen)
 
 
-def _auto_tile_size(plans: Sequence[ImagePlan], halo: int) -> int:
-    """Side that holds the largest image with its halo, in steps of 64; `TILE_SIZE` when that is smaller."""
+def auto_tile_size(plans: Sequence[ImagePlan], halo: int, most: int = TILE_SIZE) -> int:
+    """Side that holds the largest image with its halo, in steps of 64; `most` when that is smaller."""
     side = max(max(plan.shape) for plan in plans) + 2 * halo
-    return min(TILE_SIZE, -(-side // 64) * 64)
+    return min(most, -(-side // 64) * 64)
+
+
+def psf_shape_of(plans: Sequence[ImagePlan], tile_size: int, from_stars: bool) -> tuple[int, int, int, int] | None:
+    """(cells, cells, y, x) of PSF images that hold those of all bands; None where there are none."""
+    sizes = [cached_psf(band.psf).shape[-2:] for plan in plans for band in plan.bands if band.psf]
+    largest = (max((size[0] for size in sizes), default=0), max((size[1] for size in sizes), default=0))
+    if from_stars:
+        return cells_shape(tile_size, largest)
+    return (1, 1, *largest) if sizes else None
