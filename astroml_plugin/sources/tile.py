@@ -204,7 +204,7 @@ class Tile(pixels.Tile):
         return pixels.Tile(self.image[index], *picked)
 
     def images(self) -> dict[str, ParentImage]:
-        """Its parent image by name, with this tile as the only one."""
+        """The parent image by name, with this tile as the only one."""
         info = self.info
         return {info.image: _OneTile(info.image, info.image_shape, parent_header(info), 1, inner=info.inner)}
 

@@ -36,9 +36,9 @@ class ReadTile:
     """An image as one tile."""
 
     tile: Tile
-    """Its pixels, with the halo around them."""
+    """Pixels, with the halo around those of the image."""
     info: TileInfo
-    """Its place, WCS, units and zero points."""
+    """Place, WCS, units and zero points."""
     bands: tuple[str, ...]
     """Names of the band axis."""
     notes: tuple[str, ...]
