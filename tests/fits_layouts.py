@@ -293,9 +293,15 @@ def more_names() -> Iterator[Layout]:
     dark = {"DATA-TYP": "DOMEFLAT"}, {"HIERARCH ESO DPR TYPE": "FLAT,SKY"}, {"HIERARCH ESO DPR CATG": "CALIB"}
     dark += {"OBSTYPE": "SKYFLAT"}, {"KOAIMTYP": "flatlamp"}, {"HIERARCH ESO PRO CATG": "MASTER_BIAS"}, {"BUNIT": "K"}
     dark += {"BUNIT": "%"}, {"BUNIT": "deg"}, {"CTYPE3": "STOKES", "CRVAL3": 2.0, "CRPIX3": 1.0, "CDELT3": 1.0}
+    dark += ({"CONTENT": "EPIC BACKGROUND MAP", "TELESCOP": "XMM"},)
     for number, cards in enumerate(dark):
         shape = (1, *SHAPE) if "CTYPE3" in cards else SHAPE
         yield Layout("no light by its header", f"n{number}.fits", (P("SCI", "other", cards, None, shape, "image"),))
+    epic = {"EPIC IMAGE": "image", "EPIC EXPOSURE MAP": "exposure", "EPIC DETECTION MASK": "mask"}
+    for number, (content, role) in enumerate(epic.items()):
+        yield Layout("XMM", f"P0123M1S001{number}.fits", (P("", role, {"CONTENT": content, "TELESCOP": "XMM"}),))
+    chips = {"CTYPE3": "GROUP_NUMBER", "TELESCOP": "HST", "INSTRUME": "WFPC"}
+    yield Layout("HST WFPC groups", "w0bs0102t_c0f.fits", (P("", "other", chips, shape=(4, *SHAPE), values="image"),))
     light = {"DATA-TYP": "OBJECT"}, {"HIERARCH ESO DPR TYPE": "STD", "HIERARCH ESO DPR CATG": "CALIB"}
     light += {"BUNIT": "K", "BMAJ": 0.01}, {"HIERARCH ESO PRO CATG": "SCIENCE_IMAGE", "IMAGETYP": "FLATTENED"}
     for number, cards in enumerate(light):

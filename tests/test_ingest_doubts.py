@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import F64
 from astroml_plugin.sky.headers import coordinates_of
 from astroml_plugin.sky.wcs import Box
@@ -20,7 +22,7 @@ from astroml_plugin.sources.ingest.info import describe_fits
 from astroml_plugin.sources.ingest.looking import no_psf
 from astroml_plugin.sources.ingest.measuring import BandTask, measure_band
 from astroml_plugin.sources.ingest.opening import open_fits
-from astroml_plugin.sources.ingest.padding import padding_of
+from astroml_plugin.sources.ingest.padding import fill_of, padding_of
 from tests.test_ingest_background import sky_by
 from tests.test_ingest_fits import WCS_CARDS
 
@@ -125,6 +127,43 @@ def test_zeros_that_are_values_stay() -> None:
         assert padding_of(np.where(border, 0, image).astype("f8"), everything) is None
     distance = np.hypot(*(np.mgrid[:640, :640] - 320))
     assert padding_of(np.where(distance < 300, 1000 * np.exp(-distance / 60), 0), everything) is None
+
+
+@pytest.mark.parametrize(("fill", "level"), [(-99.0, 0.0), (1e20, 50.0), (-32768.0, 0.3)])
+def test_values_for_missing_pixels_are_no_light(tmp_path: Path, fill: float, level: float) -> None:
+    image, border = padded(level, 2)
+    image = np.where(border, fill, image + level).astype("f4")
+    path = tmp_path / "a.fits"
+    fits.PrimaryHDU(image).writeto(path)
+    band = band_plan(exposures(str(path), FitsOptions())[0], 0, FitsOptions())[0]
+    sky = measure_band(BandTask(band, image.shape, (0, 0), FitsOptions())).sky
+    assert sky.fills == pytest.approx((fill,))
+    assert sky.noise == pytest.approx(2, rel=0.03)
+    with open_fits(str(path)) as file:
+        pixels, _, mask = read_band(replace(band, sky=sky), Box(0, 0, 640, 640), {str(path): file})
+    assert (np.isnan(pixels) == border).all()
+    assert ((mask & MaskBit.NO_DATA > 0) == border).all()
+    assert f"pixels of exactly {fill:g} are far from all others" in str(describe_fits(str(path)))
+
+
+def test_a_block_between_the_rows_that_were_looked_at_is_found(tmp_path: Path) -> None:
+    image = np.random.default_rng(3).normal(0, 2, (2100, 300)).astype("f4")
+    image[10:60, 100:200] = -99  # rows 112 to 144 are looked at, then 368 to 400
+    path = str(tmp_path / "a.fits")
+    fits.PrimaryHDU(image).writeto(path)
+    band = band_plan(exposures(path, FitsOptions())[0], 0, FitsOptions())[0]
+    sky = measure_band(BandTask(band, image.shape, (0, 0), FitsOptions())).sky
+    with open_fits(path) as file:
+        pixels = read_band(replace(band, sky=sky), Box(0, 0, 300, 2100), {path: file})[0]
+    assert (np.isnan(pixels) == (image == -99)).all()
+
+
+def test_clipped_full_and_counted_pixels_are_no_fill() -> None:
+    image, everything = deviates(10), np.ones((SIDE, SIDE), bool)
+    full = np.where(np.arange(SIDE) < 20, np.float32(65535), image)  # saturated
+    few = np.random.default_rng(1).poisson(0.3, image.shape).astype("f4")
+    for seen in (image, full, np.clip(image, -10, None), few, np.round(image), few - 1):
+        assert fill_of(seen, everything) is None
 
 
 def test_padding_has_no_data_and_info_says_what_is_doubtful(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ CASES: list[tuple[str, str, str, dict[str, Any], float]] = [
     ("unWISE", "", "unwise-1-w2-img-m", {"MAGZP": (22.5, "in Vega mag"), "BAND": 2}, 22.5 + jansky(171.787)),
     ("2MASS", "DN", "aJ", {"MAGZP": 20.8, "TELESCOP": "2MASS", "FILTER": "h"}, 20.8 + jansky(1024.0)),
     ("UKIDSS", "", "w", {"MAGZPT": 23.0, "TELESCOP": "UKIRT", "FILTER": "K", "EXPTIME": 10.0}, 23 + 2.5 + 1.9),
+    ("UKIDSS WFCAM", "", "w", {"MAGZPT": 23.0, "TELESCOP": "UKIRT", "FILTER": "K", "EXP_TIME": 10.0}, 23 + 2.5 + 1.9),
     ("VISTA", "", "v", {"MAGZPT": 23.0, "TELESCOP": "ESO-VISTA", "FILTER": "Ks", "EXPTIME": 10.0}, 23 + 2.5 + 1.827),
     ("Johnson", "adu", "a", {"MAGZERO": 25.0, "MAGSYS": "Vega", "FILTER": "V"}, 25.02),
     ("AB said", "adu", "a", {"MAGZERO": (24.6, "AB zeropoint"), "FILTER": "J"}, 24.6),
@@ -73,7 +74,7 @@ def test_zero_points_are_ab(name: str, unit: str, stem: str, cards: dict[str, An
     assert not found.doubt
     assert found.why
     assert found.system == (
-        "Vega" if name in ("unWISE", "2MASS", "UKIDSS", "VISTA", "Johnson") or "WISE" in name else "AB"
+        "Vega" if name in ("unWISE", "2MASS", "UKIDSS", "UKIDSS WFCAM", "VISTA", "Johnson") or "WISE" in name else "AB"
     )
 
 
@@ -116,6 +117,8 @@ def test_zero_points_that_nobody_means_leave_the_next_best() -> None:
 
 
 def test_contradictions_are_said() -> None:
+    assert "neither BUNIT nor EXPTIME says" in known("", MAGZPT=23.0, TELESCOP="UKIRT", FILTER="K").doubt
+    assert "neither BUNIT nor EXPTIME says" in known("adu", MAGZPT=(25.0, "mag of 1 ADU/s")).doubt
     assert "differ by 4.40 mag" in known("nJy", MAGZERO=27.0).doubt
     assert "taken as AB" in known("adu", MAGZERO=23.0, FILTER="Ks").doubt
     both = known("", PHOTZP=30.0, MAGZERO=25.0)

@@ -17,6 +17,7 @@ from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.sources.ingest.exposures import exposures
 from astroml_plugin.sources.ingest.fields import by_name
 from astroml_plugin.sources.ingest.fits import list_planes
+from astroml_plugin.sources.ingest.mask_bits import shipped_table
 from astroml_plugin.sources.ingest.options import IngestOptions
 from tests.fits_layouts import SHAPE, SKY, Layout, P, layouts, pixels
 from tests.test_ingest_fits import run, whole
@@ -210,6 +211,9 @@ def test_exposure_maps_give_a_variance_by_the_noise_of_the_image(tmp_path: Path,
     assert any("the variance of SCI is a guess: WHT" in said for said in result.warnings)
 
 
+ACS = {"TELESCOP": "HST", "INSTRUME": "ACS"}
+
+
 @pytest.mark.parametrize(
     ("cards", "values", "bits"),
     [
@@ -222,7 +226,11 @@ def test_exposure_maps_give_a_variance_by_the_noise_of_the_image(tmp_path: Path,
             [MaskBit.SATURATED, MaskBit.DETECTED],
         ),
         ({"TELESCOP": "JWST"}, [1, 2, 4, 1024], [MaskBit.BAD, MaskBit.SATURATED, 0, 0]),
-        ({"TELESCOP": "HST"}, [256, 8192, 32, 4], [MaskBit.SATURATED, MaskBit.COSMIC_RAY, 0, MaskBit.BAD]),
+        (ACS, [256, 2048, 8192, 32, 4], [MaskBit.SATURATED] * 2 + [MaskBit.COSMIC_RAY, 0, MaskBit.BAD]),
+        (ACS | {"INSTRUME": "WFC3", "DETECTOR": "IR"}, [256, 2048, 8, 512], [MaskBit.SATURATED, 0] + [MaskBit.BAD] * 2),
+        (ACS | {"INSTRUME": "STIS"}, [256, 2048, 8, 128], [MaskBit.SATURATED, 0, MaskBit.BAD, MaskBit.NO_DATA]),
+        (ACS | {"INSTRUME": "NICMOS"}, [64, 256, 512, 1024], [MaskBit.SATURATED, MaskBit.BAD, MaskBit.COSMIC_RAY, 0]),
+        (ACS | {"INSTRUME": "WFPC"}, [8, 256, 16, 128], [MaskBit.SATURATED, 0, MaskBit.NO_DATA, MaskBit.COSMIC_RAY]),
         ({"HDUCLAS2": "QUALITY", "HDUCLAS3": "MASKONE"}, [1, 0], [0, MaskBit.BAD]),
     ],
 )
@@ -258,6 +266,7 @@ def test_unknown_bits_are_bad_and_that_is_said(tmp_path: Path, client: Any) -> N
     result, survey = run(client, path, tmp_path / "s.zarr")
     assert whole(survey, "a", "mask")[0, 0, :3].tolist() == [MaskBit.BAD, MaskBit.BAD, 0]
     assert any("what the values of DQ mean is not known" in warning for warning in result.warnings)
+    assert shipped_table(ACS | {"INSTRUME": "FOC"}) is None  # not the bits of ACS
     _, survey = run(client, path, tmp_path / "t.zarr", mask_map="bits:1=BAD,2=SATURATED,4=IGNORE")
     assert whole(survey, "a", "mask")[0, 0, :3].tolist() == [MaskBit.SATURATED, 0, 0]
 
@@ -346,6 +355,27 @@ def test_the_plane_of_an_array_that_is_light_is_taken(tmp_path: Path, client: An
         assert survey.bands == ("c000",)
         np.testing.assert_array_equal(whole(survey, name)[0], fits.getdata(path)[taken, 0])
         assert told in " | ".join(result.warnings)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_stokes_i_of_several_frequencies(tmp_path: Path, client: Any, packed: bool) -> None:
+    stokes = {"CTYPE3": "STOKES", "CRVAL3": 1.0, "CRPIX3": 1.0, "CDELT3": 1.0}
+    stokes |= {"CTYPE4": "FREQ", "CRVAL4": 1.4e9, "CRPIX4": 1.0, "CDELT4": 1e7, "CUNIT4": "Hz"}
+    swapped = {key[:-1] + {"3": "4", "4": "3"}[key[-1]]: value for key, value in stokes.items()}
+    values = np.arange(6, dtype="f4").reshape(3, 2, 1, 1) * 100 + pixels("image", 1)  # (FREQ, STOKES, y, x)
+    for name, cards, data in (("a", stokes, values), ("b", swapped, values.swapaxes(0, 1))):
+        header = fits.Header(SKY | cards)
+        packing = {"compression_type": "GZIP_1", "quantize_level": 0}
+        hdu = fits.CompImageHDU(data, header, **packing) if packed else fits.ImageHDU(data, header)
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / f"{name}.fits")
+        result, survey = run(client, tmp_path / f"{name}.fits", tmp_path / f"{name}.zarr", background="off")
+        assert survey.bands == ("f1400", "f1410", "f1420")
+        np.testing.assert_array_equal(whole(survey, name), values[:, 0])
+        assert "Stokes I is taken, Q left out" in " ".join(result.warnings)
+    time = SKY | stokes | {"CTYPE3": "TIME"}
+    fits.PrimaryHDU(values, fits.Header(time)).writeto(tmp_path / "t.fits")
+    with pytest.raises(InputError, match="3 planes of FREQ and 2 planes of TIME, and bands lie along one axis: write"):
+        run(client, tmp_path / "t.fits", tmp_path / "t.zarr")
 
 
 def test_an_image_and_a_corrected_one_need_a_word(tmp_path: Path, client: Any) -> None:

@@ -13,6 +13,7 @@ from astropy.wcs import WCS
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sources.ingest import FitsOptions, describe_fits
+from astroml_plugin.sources.ingest.fits import list_planes
 from astroml_plugin.sources.spectral import SpectralAxis, spectral_axis
 from astroml_plugin.sources.survey import Survey
 from workflows.info import info
@@ -100,6 +101,22 @@ def test_what_else_the_header_says() -> None:
     assert axis_of({"CTYPE3": "STOKES", "CRVAL3": 1.0, "CDELT3": 1.0}) is None
     assert axis_of({"CTYPE3": "LINEAR", "CRVAL3": 1.0, "CDELT3": 1.0}) is None
     assert axis_of({}) is None
+
+
+def test_energies_of_a_counts_cube_are_those_of_its_bins(tmp_path: Path) -> None:
+    edges = 100 * 2.0 ** np.arange(4)  # MeV
+    columns = [
+        fits.Column(name, "E", unit="keV", array=values * 1e3)
+        for name, values in (("E_MIN", edges[:-1]), ("E_MAX", edges[1:]))
+    ]
+    cards = {"CTYPE3": "Energy", "CRPIX3": 1.0, "CRVAL3": 100.0, "CDELT3": 100.0, "CUNIT3": "MeV"}
+    cube = fits.PrimaryHDU(np.ones((3, 8, 8), "f4"), fits.Header(cards))
+    fits.HDUList([cube, fits.BinTableHDU.from_columns(columns, name="EBOUNDS")]).writeto(tmp_path / "ccube.fits")
+    axis = list_planes(str(tmp_path / "ccube.fits"))[0].spectral
+    assert axis is not None
+    assert axis.unit == "GeV"
+    np.testing.assert_allclose(axis.values, np.array([0.1, 0.2, 0.4]) * 2**0.5, rtol=1e-5)
+    np.testing.assert_allclose(axis.widths, [0.1, 0.2, 0.4], rtol=1e-5)
 
 
 def test_logarithmic_wavelengths_are_those_of_astropy() -> None:

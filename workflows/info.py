@@ -46,7 +46,16 @@ def _describe(path: str, options: FitsOptions) -> list[Description]:
         "*" in path or SUFFIX.search(storage.path_of(path)) or storage.exists(storage.absolute(path))
     ):
         return [describe_bundle(path)]
-    return [describe_fits(url, options) for url in expand([path])]
+    urls = expand([path])
+    return [describe_fits(url, options) if len(urls) == 1 else _or_why_not(url, options) for url in urls]
+
+
+def _or_why_not(url: str, options: FitsOptions) -> Description:
+    """Description of one of several files; of one that cannot be read, why not."""
+    try:
+        return describe_fits(url, options)
+    except InputError as error:
+        return Description(storage.redact(url), "not read", {}, (), (), (f"ingest refuses it: {error}",))
 
 
 def _has(path: str, name: str) -> bool:

@@ -180,8 +180,11 @@ def spectral_axis(header: Any, hdus: Any, axis: int, planes: int) -> SpectralAxi
     cards["CUNIT1"] = _SPELLINGS.get(unit.upper(), unit)
     with astropy_quiet():
         try:
-            found = _tabulated(header, hdus, axis, planes) if kind.endswith("-TAB") else _values(cards, planes)
-            axis_found = None if found is None else _in_best_unit(*found, cards)
+            if kind.startswith("ENER") and (bins := _energy_bins(hdus, planes)) is not None:
+                axis_found: SpectralAxis | None = _in_best_unit(bins[0], u.keV, cards, bins[1])
+            else:
+                found = _tabulated(header, hdus, axis, planes) if kind.endswith("-TAB") else _values(cards, planes)
+                axis_found = None if found is None else _in_best_unit(*found, cards)
         except Exception:  # noqa: BLE001 (headers of others: a third axis that cannot be read has no values)
             return None
     if axis_found is None:
@@ -199,6 +202,21 @@ def _tabulated(header: Any, hdus: Any, axis: int, planes: int) -> tuple[F64, u.U
     return np.asarray(wcs.all_pix2world(pixels, 1)[:, wcs.wcs.spec]), u.Unit(wcs.wcs.cunit[wcs.wcs.spec])
 
 
+def _energy_bins(hdus: Any, planes: int) -> tuple[F64, F64] | None:
+    """(middles, widths) in keV of the planes of a counts cube by its table EBOUNDS; None without one that fits.
+
+    Cubes of Fermi have bins of equal ratio, which their WCS cannot tell.
+    """
+    table = next((hdu for hdu in hdus if hdu.name == "EBOUNDS" and {"E_MIN", "E_MAX"} <= {*hdu.columns.names}), None)
+    if table is None or len(table.data) != planes:
+        return None
+    low, high = (
+        u.Quantity(np.asarray(table.data[name], np.float64), table.columns[name].unit or "keV").to_value("keV")
+        for name in ("E_MIN", "E_MAX")
+    )
+    return np.sqrt(low * high), np.asarray(high - low)
+
+
 def _values(cards: Header, planes: int) -> tuple[F64, u.UnitBase] | None:
     """(values of the planes' middles, their unit): as wcslib tells them, else along a straight line."""
     try:
@@ -214,7 +232,11 @@ def _values(cards: Header, planes: int) -> tuple[F64, u.UnitBase] | None:
     return (np.asarray(values), unit) if np.isfinite(values).all() and np.ptp(values) > 0 else None
 
 
-def _in_best_unit(values: F64, unit: u.UnitBase, cards: Header) -> SpectralAxis | None:
+def _in_best_unit(values: F64, unit: u.UnitBase, cards: Header, widths: F64 | None = None) -> SpectralAxis | None:
+    """The axis in the unit in which its numbers are of a usual size; `widths` (in `unit`) where they are not the steps.
+
+    None for units of no spectral axis, and for planes of no width.
+    """
     kind, base = next(((kind, base) for base, kind in _PHYSICAL.items() if unit.is_equivalent(base)), ("", u.m))
     if not kind:
         return None
@@ -222,7 +244,7 @@ def _in_best_unit(values: F64, unit: u.UnitBase, cards: Header) -> SpectralAxis 
     best = next(name for name, limit in _UNITS[kind] if typical <= limit)
     # wcslib gives SI: 1e-7 of a step is its rounding
     values = (values * unit).to_value(u.Unit(best))
-    widths = np.abs(np.gradient(values))
+    widths = np.abs(np.gradient(values)) if widths is None else (widths * unit).to_value(u.Unit(best))
     digits = int(np.ceil(-np.log10(widths.min()))) + 6
     values, widths = np.round(values, digits), np.round(widths, digits)
     if not (widths > 0).all():

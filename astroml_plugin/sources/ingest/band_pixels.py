@@ -15,7 +15,7 @@ from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.ingest.bands import BandPlan
 from astroml_plugin.sources.ingest.masks import variance_of_weight
 from astroml_plugin.sources.ingest.opening import FitsFile
-from astroml_plugin.sources.ingest.padding import CLEAR
+from astroml_plugin.sources.ingest.padding import CLEAR, fill_of
 from astroml_plugin.sources.ingest.pixels import Pixels, as_float32, read_box
 from astroml_plugin.sources.ingest.sky import Sky
 
@@ -51,9 +51,16 @@ def read_band(
     mask[~np.isfinite(pixels)] |= np.uint32(MaskBit.UNMASKED_NAN)
     if band.saturation is not None:
         mask[pixels >= band.saturation] |= np.uint32(MaskBit.SATURATED)
+    fills = band.sky.fills
+    if band.sky.in_part and not fills and (fill := fill_of(pixels, is_usable(mask))) is not None:
+        fills = (fill,)
+    empty = np.isin(pixels, np.array(fills, np.float32)) if fills else None
     if band.sky.taken:
         pixels, never = _without(band.sky, values, box)
         mask[never] |= np.uint32(MaskBit.NO_DATA)
+    if empty is not None:
+        mask[empty] |= np.uint32(MaskBit.NO_DATA)
+        pixels = np.where(empty, np.float32(np.nan), pixels)
     return pixels, variance, mask
 
 

@@ -27,7 +27,7 @@ from astroml_plugin.sources.spectral import SpectralAxis, is_spectral, spectral_
 _OWN_CARDS = ("HDUCLAS1", "HDUCLAS2", "HDUCLAS3", "SCIDATA", "ERRDATA", "QUALDATA", "UTYPE")
 _SHARED_CARDS = (
     *("IMAGETYP", "OBSTYPE", "FRAMETYP", "DATA-TYP", "KOAIMTYP", "EXP_TYPE", "DATAMODL", "FILTER", "BAND"),
-    *("ESO DPR TYPE", "ESO DPR CATG", "ESO PRO CATG"),
+    *("ESO DPR TYPE", "ESO DPR CATG", "ESO PRO CATG", "CONTENT"),
 )
 _RADIO = ("BMAJ", "RESTFRQ", "RESTFREQ", "FREQ", "WAVELEN", "WAVELENG")
 """Cards of images whose temperature is a brightness."""
@@ -39,7 +39,7 @@ _WEIGHTING = ("FINALWHT", "D001WTSC", "WHTTYPE", "WHT_TYPE")
 """Cards of AstroDrizzle and of mosaics by it: how input images are weighted."""
 
 _MASK_CARDS = re.compile(r"^(MP_|BIT\d|MSK[NMV])")
-_MASK_SHARED = ("PLVER", "INSTRUME", "TELESCOP", "SURVEY")
+_MASK_SHARED = ("PLVER", "INSTRUME", "TELESCOP", "SURVEY", "DETECTOR")
 
 
 def list_planes(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]:
@@ -58,7 +58,7 @@ def list_planes(url: str, roles: Mapping[str, str] | None = None) -> list[Plane]
             refuse_truncated(file)
             primary = hdus[0].header
             found = [plane for number, hdu in enumerate(hdus) if (plane := _describe(file, number, hdu, primary))]
-        found = [replace(plane, sample=look(file, plane.plane(0), plane.shape, plane.planes)) for plane in found]
+        found = [replace(plane, sample=look(file, plane.plane, plane.shape, plane.planes)) for plane in found]
         found = [replace(plane, calibration=by_pixels(plane.calibration, plane.sample)) for plane in found]
         kinds = ", ".join(f"{type(hdu).__name__} {hdu.name}".strip() for hdu in hdus)
     if not found:
@@ -99,12 +99,13 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
     if not isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
         return None
     shape = tuple(hdu.shape)
-    stacked = [number for number, length in enumerate(shape[:-2]) if length > 1]
-    if len(shape) < 2 or len(stacked) > 1 or min(shape) < 1 or max(shape[-2:]) < 2:
+    if len(shape) < 2 or min(shape) < 1 or max(shape[-2:]) < 2:
         return None
     header = hdu.header
     stack = stack_of(header, shape)
-    planes = int(shape[stacked[0]]) if stacked and stack.taken is None else None
+    if stack.refused:
+        raise InputError(f"{storage.redact(file.url)} HDU {number}: {stack.refused}")
+    planes = None if stack.axis is None else int(shape[stack.axis])
     unit = str(_keyword(header, primary, "BUNIT") or "").strip()
     cards = {card: str(header[card]).strip() for card in _OWN_CARDS if card in header}
     cards |= {card: str(value) for card in _SHARED_CARDS if (value := _keyword(header, primary, card)) is not None}
@@ -115,7 +116,7 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
     cards |= {"stack": stack.dark} if stack.dark else {}
     if any(card in header or card in primary for card in _RADIO) or any(map(is_spectral, _kinds(header, len(shape)))):
         cards["radio"] = "yes"
-    number_of_axis = len(shape) - stacked[0] if stacked else 0
+    number_of_axis = 0 if stack.axis is None else len(shape) - stack.axis
     axis = None if planes is None else spectral_axis(header, file.hdus, number_of_axis, planes)
     coordinates = coordinates_of(header, file.hdus)
     return Plane(
@@ -139,7 +140,8 @@ def _describe(file: FitsFile, number: int, hdu: Any, primary: Any) -> Plane | No
         exposure_time=_number(_keyword(header, primary, "EXPTIME")),
         cards=cards,
         keywords=_mask_keywords(header, primary),
-        taken=stack.taken,
+        first=stack.first,
+        step=stack.step,
         notes=(stack.note,) if stack.note else (),
         whole=file.raw is not None,
     )

@@ -38,15 +38,42 @@ _JWST: dict[int, int] = {
 """JWST: only DO_NOT_USE (bit 0) forbids a pixel; SATURATED (1) and NON_SCIENCE (9) have names here, the others tell how
 it was calibrated. Source: the data quality flags of the JWST calibration pipeline."""
 
-_HST: dict[int, int] = {
+_ACS: dict[int, int] = {
     **dict.fromkeys((0, 2, 4, 7, 9), MaskBit.BAD),
     **dict.fromkeys((8, 11), MaskBit.SATURATED),
     **dict.fromkeys((12, 13), MaskBit.COSMIC_RAY),
     **{1: MaskBit.NO_DATA, 3: _IGNORED, 5: _IGNORED, 6: _IGNORED, 10: _IGNORED, 14: MaskBit.OTHER},
 }
-"""HST (ACS, WFC3): bits 0 decoding error, 1 filled, 2 bad detector, 4 hot, 7 bad in the bias, 8 and 11 saturated, 9 bad
-flat or blob, 12 and 13 cosmic ray; 3, 5, 6 and 10 (unstable, warm, trapped charge) tell no more than a larger error.
-Source: ACS Data Handbook, table 3.4; WFC3 Data Handbook, table 3.3."""
+"""ACS, and the UVIS channel of WFC3: bits 0 decoding error, 1 filled, 2 bad detector, 4 hot, 7 bad in the bias, 8 and
+11 saturated, 9 bad flat or blob, 12 and 13 cosmic ray; 3, 5, 6 and 10 (unstable, warm, trapped charge) tell no more
+than a larger error. Source: ACS Data Handbook, table 3.4; WFC3 Data Handbook, table 3.3."""
+
+_WFC3_IR: dict[int, int] = {
+    **dict.fromkeys((0, 2, 3, 4, 7, 9), MaskBit.BAD),
+    **{1: MaskBit.NO_DATA, 8: MaskBit.SATURATED, 12: MaskBit.COSMIC_RAY, 13: MaskBit.COSMIC_RAY, 14: MaskBit.SUSPECT},
+    **dict.fromkeys((5, 6, 10, 11), _IGNORED),
+}
+"""Infrared channel of WFC3: 3 deviant zero read, 10 spike, 11 signal in the zero read (corrected), 14 more cosmic rays
+than can be told; others as ACS. Source: flags of calwf3 (hstcal)."""
+
+_STIS: dict[int, int] = {
+    **dict.fromkeys((0, 2, 3, 4, 5, 9), MaskBit.BAD),
+    **{1: MaskBit.NO_DATA, 7: MaskBit.NO_DATA, 8: MaskBit.SATURATED, 13: MaskBit.COSMIC_RAY},
+    **dict.fromkeys((10, 11, 12, 14), _IGNORED),
+}
+"""STIS: 3 behind an occulting bar, 4 hot, 5 large blemish, 7 overscan, 8 saturated, 9 bad in a reference file, 13
+rejected when images were combined; 10 small blemish, 11 and 12 (of extracted spectra) and 14 (charge transfer not
+corrected) tell no more than a larger error. Source: flags of calstis (hstcal)."""
+
+_NICMOS: dict[int, int] = {
+    **dict.fromkeys((0, 4, 5, 8), MaskBit.BAD),
+    **dict.fromkeys((1, 2, 3, 14), MaskBit.SUSPECT),
+    **{6: MaskBit.SATURATED, 7: MaskBit.NO_DATA, 9: MaskBit.COSMIC_RAY, 12: MaskBit.COSMIC_RAY},
+    **dict.fromkeys((10, 11), _IGNORED),
+}
+"""NICMOS: 1 to 3 poor linearity, dark, flat; 4 grot, 5 defect, 6 saturated, 7 telemetry lost, 8 bad by calibration, 9
+cosmic ray, 12 the same of AstroDrizzle, 14 more than can be told; 10 (an object) and 11 (signal in the zero read,
+corrected) say nothing bad. Source: task dqpar and calnica of STSDAS."""
 
 _PAN_STARRS: dict[int, int] = {
     **dict.fromkeys((0, 1, 2, 4, 6, 13), MaskBit.BAD),
@@ -79,21 +106,27 @@ _WISE_MASK: dict[int, int] = {
 """Legacy Surveys WISEM1, WISEM2: ghost, two latents, saturation count; the others mark neighbourhoods of bright stars.
 Source: DR9, DR10 bitmasks."""
 
-_WFPC2: dict[int, int] = {
+_WFPC: dict[int, int] = {
     **dict.fromkeys((0, 1, 2, 5, 9), MaskBit.BAD),
-    **{3: MaskBit.SATURATED, 4: MaskBit.NO_DATA, 8: _IGNORED, 10: _IGNORED},
+    **{3: MaskBit.SATURATED, 4: MaskBit.NO_DATA, 7: MaskBit.COSMIC_RAY, 11: MaskBit.NO_DATA},
+    **dict.fromkeys((6, 8, 10), _IGNORED),
 }
-"""WFPC2: bits 0 decoding error, 1 bad calibration, 2 permanent defect, 3 saturated, 4 missing, 5 other, 9 hot; 8 (above
-a charge trap) and 10 (hot, repaired) tell no more than a larger error. Source: WFPC2 Data Handbook, table 3.5."""
+"""WF/PC-1 and WFPC2: bits 0 decoding error, 1 bad calibration, 2 permanent defect, 3 saturated, 4 missing, 5 other, 7
+cosmic ray, 9 hot, 11 chip masked out; 6 (overlap of chips), 8 (above a charge trap) and 10 (hot, repaired) tell no more
+than a larger error. Source: package wfpc of STSDAS; WFPC2 Data Handbook, table 3.4."""
 
 _TABLES = (
-    ("WFPC2", _WFPC2),
     ("JWST", _JWST),
-    ("HST", _HST),
+    ("ROMAN", _JWST),
     ("PS1", _PAN_STARRS),
     ("ZTF", _ZTF),
     ("LEGACYSURVEY", _LEGACY),
 )
+_INSTRUMENTS = {
+    **{"ACS": _ACS, "WFC3": _ACS, "STIS": _STIS, "NICMOS": _NICMOS},
+    **dict.fromkeys(("WFPC", "WFPC2", "WF/PC", "WF/PC-1"), _WFPC),
+}
+"""Instruments of HST whose bits are known: those of others (FOC, COS) are another thing."""
 
 
 def bits_in_header(header: Mapping[str, str]) -> dict[int, str]:
@@ -144,6 +177,14 @@ def shipped_table(header: Mapping[str, str], name: str = "") -> tuple[tuple[int,
         header: of the mask.
         name: EXTNAME in capitals.
     """
-    told = " ".join(header.get(card, "") for card in ("TELESCOP", "INSTRUME", "SURVEY")).upper()
-    table = _WISE_MASK if name.startswith("WISEM") else next((bits for word, bits in _TABLES if word in told), None)
+    telescope, instrument, survey, detector = (
+        header.get(card, "").strip().upper() for card in ("TELESCOP", "INSTRUME", "SURVEY", "DETECTOR")
+    )
+    told = " ".join((telescope, instrument, survey))
+    if name.startswith("WISEM"):
+        table: dict[int, int] | None = _WISE_MASK
+    elif "HST" in telescope:
+        table = _WFC3_IR if (instrument, detector) == ("WFC3", "IR") else _INSTRUMENTS.get(instrument)
+    else:
+        table = next((bits for word, bits in _TABLES if word in told), None)
     return None if table is None else tuple((1 << bit, int(meaning)) for bit, meaning in table.items())

@@ -1,4 +1,4 @@
-"""Pixels of exactly 0 that were never observed: borders of rotated mosaics, and columns that nobody filled."""
+"""Pixels that were never observed and hold one value: borders of rotated mosaics, and columns that nobody filled."""
 
 from __future__ import annotations
 
@@ -51,3 +51,39 @@ def padding_of(values: np.ndarray, usable: Bool) -> Bool | None:
 
 
 _LOOKED_AT = 2**18
+
+_FILL_BELOW, _FILL_ABOVE = 5.0, 1e7
+"""Noises that a value for missing pixels lies below the sky, or above it: nothing that is seen is so bright."""
+
+_FILL_LEAST = 64
+_GAP, _IN_GAP = 2.0, 0.05
+"""Noises beside it that are empty: pixels there are fewer than this share of those that have it. Pixels that somebody
+clipped have others beside them."""
+
+
+def fill_of(values: np.ndarray, usable: Bool) -> float | None:
+    """The value of pixels that were never observed, such as -99 or 1e20; None where there is none beside 0.
+
+    It is the smallest or largest value of a block, that many pixels have, far from all others.
+
+    Args:
+        values: (y, x) pixels with their sky.
+        usable: (y, x) whether each can be used.
+    """
+    seen = np.where(usable, values, np.nan)
+    low, high = (float(reduce(seen, axis=None)) for reduce in (np.fmin.reduce, np.fmax.reduce))
+    for value, sign in ((low, 1), (high, -1)):
+        count = int(np.count_nonzero(seen == value))
+        if value == 0 or count < max(_FILL_LEAST, _FEW * values.size):
+            continue
+        rest = usable & np.isfinite(values) & (values != value)
+        step = grid_step(values.size, _LOOKED_AT)
+        sample = values[::step, ::step][rest[::step, ::step]].astype(np.float64)
+        noise = fine_noise(values, rest)
+        if not sample.size or not noise > 0:
+            continue
+        away = sign * (float(np.median(sample)) - float(value))
+        beside = rest & (np.abs(values.astype(np.float64) - float(value)) <= _GAP * noise)
+        if away > (_FILL_BELOW if sign > 0 else _FILL_ABOVE) * noise and np.count_nonzero(beside) < _IN_GAP * count:
+            return float(value)
+    return None

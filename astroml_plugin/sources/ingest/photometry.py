@@ -19,6 +19,9 @@ from astroml_plugin.sources.ingest.words import tokens_of
 _JANSKY = 8.9
 _KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZPT", "ZP", "MAGZP", "ZEROPNT", "IMAGEZPT", "ZPTMAG", "ABMAGZP")
 _SYSTEM_KEYS = ("MAGSYS", "ZPSYS", "PHOTSYS", "ZP_SYS", "PHOTSYST", "VEGAMAG")
+_TIMES = ("EXPTIME", "TEXPTIME", "EXP_TIME", "TEXP")
+"""Cards of the exposure time in seconds."""
+
 _DIFFER = 0.05
 """Magnitudes by which a keyword and BUNIT may differ before that is said."""
 
@@ -117,8 +120,15 @@ class _Source:
     @property
     def exposure(self) -> float:
         """Magnitudes that the exposure time adds where pixels are not per second."""
-        time = None if self.per_second else self.number("EXPTIME") or self.number("TEXPTIME")
+        time = None if self.per_second else next(filter(None, map(self.number, _TIMES)), None)
         return 0.0 if time is None else 2.5 * math.log10(time)
+
+    @property
+    def untimed(self) -> str:
+        """A sentence where a zero point of one second meets pixels of a time that nobody says; "" else."""
+        if self.per_second or any(map(self.number, _TIMES)):
+            return ""
+        return "is for one second, and neither BUNIT nor EXPTIME says that pixels are: they are taken so"
 
     @property
     def telescope(self) -> str:
@@ -248,20 +258,19 @@ def _of_hst(source: _Source, zero_point: float, why: str) -> Iterator[Calibratio
 def _of_keyword(source: _Source, key: str, value: float) -> Calibration:
     comment = source.comment(key)
     why = f"{key} {value:g}"
-    if key == "MAGZPT" and source.telescope in ("UKIRT", "VISTA"):
-        value += source.exposure - _extinction(source)
-        why += " for one second, and EXPTIME"
-    elif (
-        re.search(r"per sec|/ ?s(ec)?\b|s-1|1 ?(DN|ADU|e-?|count)/s", comment, re.IGNORECASE) and not source.per_second
-    ):
+    casu = key == "MAGZPT" and source.telescope in ("UKIRT", "VISTA")
+    timed = casu or re.search(r"per sec|/ ?s(ec)?\b|s-1|1 ?(DN|ADU|e-?|count)/s", comment, re.IGNORECASE)
+    untimed = f"{why} {source.untimed}" if timed and source.untimed else ""
+    if timed and not source.per_second:
         value += source.exposure
-        why += " for one second, and EXPTIME"
+        why += "" if untimed else " for one second, and EXPTIME"
+    value -= _extinction(source) if casu else 0.0
     told = " ".join([comment, *(str(source.get(card) or "") for card in _SYSTEM_KEYS)])
     vega = re.search(r"\bvega", told, re.IGNORECASE) is not None
     ab = re.search(r"\bAB(mag)?\b", told) is not None
     band = source.band
     if not vega and (ab or not source.telescope):
-        doubt = ""
+        doubt = untimed
         if not ab and band in _INFRARED:
             doubt = f"{why} is taken as AB, as nothing says that it is Vega; filter {band} (see --zero-point)"
         return Calibration(value, "AB", why, doubt)
@@ -269,9 +278,8 @@ def _of_keyword(source: _Source, key: str, value: float) -> Calibration:
     if offset is None:
         doubt = f"{why} is a Vega magnitude, and its offset to AB is not known for filter {band or 'unknown'}"
         return Calibration(None, "Vega", why, doubt)
-    return Calibration(
-        value + offset, "Vega", f"{why} Vega ({source.telescope} {band}".replace("( ", "(") + f": AB {offset:+.3f})"
-    )
+    why = f"{why} Vega ({source.telescope} {band}".replace("( ", "(") + f": AB {offset:+.3f})"
+    return Calibration(value + offset, "Vega", why, untimed)
 
 
 def _extinction(source: _Source) -> float:

@@ -38,7 +38,7 @@ class Pixels:
     url: str
     hdu: int
     plane: int | None = None
-    """Plane of a cube; None for a 2-D array."""
+    """Plane of an array of more axes than two, counted in the order of the file; None for a 2-D array."""
     whole: bool = False
     """Whether the file can only be read as a whole (gzip, bzip2, xz, zip)."""
 
@@ -70,10 +70,10 @@ def read_box(file: FitsFile, pixels: Pixels, box: Box) -> np.ndarray:
 
 def _decoded(hdu: Any, plane: int | None, box: Box) -> np.ndarray:
     """Values of a box of a tile-compressed image."""
-    index = tuple((plane or 0) if length > 1 else 0 for length in hdu.shape[:-2])
+    index = np.unravel_index(plane or 0, hdu.shape[:-2]) if len(hdu.shape) > 2 else ()
     alone = _hcompress if str(hdu.compression_type).startswith("HCOMPRESS") else contextlib.nullcontext()
     with alone:
-        return np.asarray(hdu.section[(*index, slice(box.y0, box.y1), slice(box.x0, box.x1))])
+        return np.asarray(hdu.section[(*map(int, index), slice(box.y0, box.y1), slice(box.x0, box.x1))])
 
 
 def _raw_box(file: FitsFile, hdu: Any, plane: int, box: Box) -> np.ndarray:

@@ -54,8 +54,10 @@ class Plane:
     """Header cards that tell the role: HDUCLAS1 to 3, SCIDATA, ERRDATA, QUALDATA, UTYPE, IMAGETYP, OBSTYPE, FILTER."""
     keywords: dict[str, str] = field(default_factory=dict)
     """Header cards that tell what the bits of a mask mean."""
-    taken: int | None = None
-    """The one plane of an array of more axes that is taken, such as Stokes I; `planes` is None then."""
+    first: int | None = None
+    """Number of the first plane in an array of more axes than two, all its planes counted in the order of the file."""
+    step: int = 1
+    """Planes of the array from one plane that is taken to the next."""
     notes: tuple[str, ...] = ()
     """Sentences on planes of the array that are left out."""
     whole: bool = False
@@ -89,4 +91,5 @@ class Plane:
 
     def plane(self, number: int) -> Pixels:
         """Plane `number` of a cube, or the 2-D array itself."""
-        return Pixels(self.url, self.hdu, self.taken if self.planes is None else number, self.whole)
+        first = self.first if self.planes is None else (self.first or 0) + number * self.step
+        return Pixels(self.url, self.hdu, first, self.whole)

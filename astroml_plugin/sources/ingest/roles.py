@@ -55,6 +55,13 @@ _CALIBRATION = re.compile(
 _MASTER = re.compile(r"(^|_)(BIAS|DARK|FLAT|ARC|LED|LAMPFLAT|AUTOFLAT)(_|$)")
 """In ESO PRO CATG and JWST's EXP_TYPE."""
 
+_CONTENTS = (
+    (r"\bEXP(OSURE)?[ _]?MAP$", EXPOSURE),
+    (r"\b(BACKGROUND|BKG|SENSITIVITY|UPPER LIMIT)[ _]?(MAP|IMAGE)$", OTHER),
+    (r"\b(DETECTION|DET|EXCLUSION)[ _]?MASK$", MASK),
+)
+"""Ends of CONTENT, the card by which X-ray missions (XMM, Chandra) tell their maps."""
+
 _SERIES = ("RATEINTS", "CALINTS", "CRFINTS")
 """Ends of names of JWST's files with one plane per integration."""
 
@@ -177,6 +184,9 @@ def _by_header(plane: Plane) -> tuple[str, str] | None:
         kind = plane.cards.get("ESO DPR TYPE", "").upper()
         if not kind.startswith(("STD", "OBJECT", "SKY")) and "ESO PRO CATG" not in plane.cards:
             return OTHER, "ESO DPR CATG CALIB: a calibration frame"
+    content = plane.cards.get("CONTENT", "").upper()
+    if (role := next((role for words, role in _CONTENTS if re.search(words, content)), None)) is not None:
+        return role, f"CONTENT {plane.cards['CONTENT']}"
     last = stem_of(plane.url).upper().rpartition("_")[2]
     if plane.planes and (last in _SERIES or plane.cards.get("DATAMODL", "").upper() == "CUBEMODEL"):
         return OTHER, "its planes are integrations of one exposure, no bands: use the file of their mean (rate, cal)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,16 +77,17 @@ class Sample:
         return float(10.0 ** -np.round(np.log10(scale)))
 
 
-def look(file: FitsFile, pixels: Pixels, shape: tuple[int, int], planes: int | None) -> Sample | None:
+def look(file: FitsFile, array: Callable[[int], Pixels], shape: tuple[int, int], planes: int | None) -> Sample | None:
     """Sample of a 2-D array, or of some planes of a cube; None where its pixels cannot be decoded.
 
     Args:
         file: the open file.
-        pixels: the array; of a cube any plane.
+        array: the 2-D array, or a plane of the cube by its number.
         shape: (height, width).
         planes: planes of the cube; None for a 2-D array.
     """
     height, width = shape
+    pixels = array(0)
     hdu = file.hdus[pixels.hdu]
     strips = min(_STRIPS, height)
     if isinstance(hdu, fits.CompImageHDU):  # whole tiles are decoded, one by one where it is HCOMPRESS
@@ -96,8 +98,7 @@ def look(file: FitsFile, pixels: Pixels, shape: tuple[int, int], planes: int | N
             place = (number + 0.5) / strips
             start = max(0, min(int(place * height), height - _ROWS))
             box = Box(0, start, width, min(start + _ROWS, height))
-            plane = pixels.plane if planes is None else int(place * planes)
-            found.append(read_box(file, Pixels(pixels.url, pixels.hdu, plane, pixels.whole), box).astype(np.float64))
+            found.append(read_box(file, array(int(place * (planes or 1))), box).astype(np.float64))
         small = height % 2 == width % 2 == 1 and 3 <= min(height, width) <= max(height, width) <= _SMALL
         whole = (
             read_box(file, pixels, Box(0, 0, width, height)).astype(np.float64) if small and planes is None else None

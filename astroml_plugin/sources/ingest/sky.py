@@ -88,6 +88,10 @@ class Sky:
     """Noise of a pixel by differences of neighbours in a row."""
     padded: bool = False
     """Whether pixels of exactly 0 are padding where the level is clear of 0."""
+    fills: tuple[float, ...] = ()
+    """Values of pixels that were never observed, such as -99."""
+    in_part: bool = False
+    """Whether only some of the rows were looked at."""
 
     @property
     def taken(self) -> bool:
@@ -98,7 +102,10 @@ class Sky:
     def doubts(self) -> list[str]:
         """Sentences on what may be wrong with the sky, and on noise that is not that of single pixels."""
         found = [f"the background is doubtful: {self.doubt}"] if self.doubt else []
-        if not found and self.noise > ROUGH * self.fine > 0:
+        if self.fills:
+            told = " and of ".join(f"{value:g}" for value in self.fills)
+            found.append(f"pixels of exactly {told} are far from all others: they are taken as never observed")
+        if not self.doubt and self.noise > ROUGH * self.fine > 0:
             found.append(
                 f"pixels of its sky scatter {self.noise / self.fine:.3g} times as much as neighbours in a row differ, "
                 "as with stripes, fringes or resampled pixels: bundles that find objects may take them for objects"
@@ -147,7 +154,7 @@ def sky_of(cells: Cells, choice: str) -> Sky:
     """
     level, valid = _levels(cells)
     if not valid.any():
-        return Sky()
+        return Sky(fills=cells.fills)
     found, sky = _found(cells, level, valid)
     noise, middle = found.noise, found.level
     if choice == AUTO and _at_zero(level[sky], noise):
@@ -186,7 +193,7 @@ def sky_at_zero(cells: Cells) -> Sky | None:
         return None
     found, sky = _found(cells, level, valid)
     clearly = found.covered <= _FILLED and _at_zero(level[sky], _CLEARLY * found.noise)
-    return found if clearly and (cells.clear[valid] >= _ENOUGH_CLEAR).all() else None
+    return replace(found, in_part=True) if clearly and (cells.clear[valid] >= _ENOUGH_CLEAR).all() else None
 
 
 def _levels(cells: Cells) -> tuple[F64, Bool]:
@@ -204,7 +211,13 @@ def _found(cells: Cells, level: F64, valid: Bool) -> tuple[Sky, Bool]:
     covered = _covered(level, valid, noise)
     sky = valid & ~covered
     middle, share = float(np.median(level[sky])), float(covered.sum() / valid.sum())
-    return Sky(None, cells.size, middle, noise, cells.correlation, share, fine=cells.fine, padded=cells.padded), sky
+    found = Sky(
+        *(None, cells.size, middle, noise, cells.correlation, share),
+        fine=cells.fine,
+        padded=cells.padded,
+        fills=cells.fills,
+    )
+    return found, sky
 
 
 def _at_zero(level: F64, noise: float) -> bool:

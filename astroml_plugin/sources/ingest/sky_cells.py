@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from astroml_plugin.core.typing import F32, F64, Bool
 from astroml_plugin.sky.wcs import Box
-from astroml_plugin.sources.ingest.padding import padding_of
+from astroml_plugin.sources.ingest.padding import fill_of, padding_of
 from astroml_plugin.sources.quality import fine_noise, grid_step
 
 _BIN = 2
@@ -77,6 +77,8 @@ class Cells:
     """Standard deviation of sums of 8 x 8 pixels of sky over that of as much white noise; NaN where unknown."""
     padded: bool = False
     """Whether pixels of exactly 0 are padding beside a sky that is far from 0: they were left out."""
+    fills: tuple[float, ...] = ()
+    """Values of pixels that were never observed, such as -99; they were left out."""
 
 
 def measure(read: Read, shape: tuple[int, int], mesh: int) -> Cells:
@@ -108,9 +110,13 @@ def look(read: Read, shape: tuple[int, int], mesh: int) -> Cells | None:
 def _in_cells(read: Read, shape: tuple[int, int], height: int, width: int) -> Cells:
     """Sky in cells of a height and a width; `read` is asked for boxes of whole cells."""
     planes = np.full((5, -(-shape[0] // height), -(-shape[1] // width)), np.nan)
-    sums, fine, padded = [], [], False
+    sums, fine, padded, fills = [], [], False, set[float]()
     for box in _blocks(shape, height, width):
         values, usable = read(box)
+        if (fill := fill_of(values, usable)) is not None:
+            fills.add(fill)
+        for fill in fills:
+            usable = usable & (values != fill)
         if (padding := padding_of(values, usable)) is not None:
             usable, padded = usable & ~padding, True
         fine.append(fine_noise(values, usable))
@@ -125,6 +131,7 @@ def _in_cells(read: Read, shape: tuple[int, int], height: int, width: int) -> Ce
         fine=float(np.median(known)) if known else float("nan"),
         correlation=_growth(np.concatenate(sums)),
         padded=padded,
+        fills=tuple(sorted(fills)),
     )
 
 
