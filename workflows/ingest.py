@@ -10,6 +10,7 @@ from typing import Any
 from astroml_plugin.core.description import Descriptions
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
+from astroml_plugin.sources.alerts import is_packets
 from astroml_plugin.sources.ingest import (
     IngestOptions,
     IngestResult,
@@ -17,6 +18,7 @@ from astroml_plugin.sources.ingest import (
     describe_fits,
     describe_npz,
     expand,
+    ingest_alerts,
     ingest_fits,
     ingest_stamps,
 )
@@ -38,7 +40,8 @@ def ingest(
     """Bring FITS images into a Survey, or stamps into Stamps; a rerun reads nothing that is done.
 
     Args:
-        inputs: FITS files, folders, `*` patterns or URLs; .npz archives; or one folder of pictures (with `table`).
+        inputs: FITS files, folders, `*` patterns or URLs; .npz archives; one folder of pictures (with `table`); or
+            alert packets (.avro, folders of them; with `kind` also tar archives and Parquet).
             Several bands of one field are as many files in the order of `bands` ("-" for a band it lacks). From Python
             also an HDUList, CCDData, NDData, an array, (array, WCS), or a list of these.
         out: the store; made when it is not there, added to when it is.
@@ -55,6 +58,9 @@ def ingest(
     items, out = as_list(inputs), fspath(out)
     if chosen.table is None and not items:
         raise InputError("nothing to ingest: name FITS files, .npz archives, or a folder with --table")
+    if chosen.table is None and _are_packets(items, chosen):
+        chosen.refuse_useless("alerts")
+        return ingest_alerts([fspath(item) for item in items], out, chosen, client, progress)
     archives = [item for item in items if not is_from_python(item) and is_archive(fspath(item))]
     scenes = [] if chosen.table is not None else [item for item in archives if is_scene(fspath(item))]
     chosen.refuse_useless("pictures" if chosen.table is not None else "npz" if len(archives) > len(scenes) else "FITS")
@@ -65,6 +71,16 @@ def ingest(
     if scenes or any(map(is_from_python, items)) or (archives and len(archives) < len(items)):
         raise InputError("images and archives of stamps cannot go into one store: ingest them apart")
     return ingest_stamps([fspath(item) for item in items], out, chosen, client, progress)
+
+
+def _are_packets(items: Sequence[Any], options: IngestOptions) -> bool:
+    """Whether inputs are alert packets: all of them, or none."""
+    if options.kind is not None and not any(map(is_from_python, items)):
+        return True
+    found = [not is_from_python(item) and is_packets(fspath(item)) for item in items]
+    if any(found) and not all(found):
+        raise InputError("alert packets and other inputs cannot go into one store: ingest them apart, or say --kind")
+    return all(found)
 
 
 def dry_run(inputs: Any, *, options: IngestOptions | None = None, **changes: Any) -> Descriptions:

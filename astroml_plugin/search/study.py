@@ -12,10 +12,8 @@ training and, at its end, the outcome. Nothing else is needed to go on: neither 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ import pyarrow as pa
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DamagedError, InputError
+from astroml_plugin.core.locking import alone_in
 from astroml_plugin.search.objectives import Objective, finite, kept, number, pareto
 from astroml_plugin.search.space import Configuration, Space
 from astroml_plugin.training.checkpoint import CHECKPOINT, LOG, history_of, read_log
@@ -219,19 +218,8 @@ class Study:
         Raises:
             InputError: another process holds it.
         """
-        if not storage.is_local(self.url):
+        with alone_in(self.url, "searches in"):
             yield
-            return
-        handle = os.open(storage.local_path(storage.join(self.url, ".lock")), os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise InputError(
-                f"another process searches in {storage.redact(self.url)}: wait for it or stop it"
-            ) from None
-        finally:
-            os.close(handle)
 
     # ---- tables --------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Files -> Source: FITS into a Survey, .npz archives and picture folders into Stamps."""
+"""Files -> Source: FITS into a Survey, .npz archives, picture folders and alert packets into Stamps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.ingest.alert_stamps import ingest_alerts
 from astroml_plugin.sources.ingest.fields import NO_FILE
 from astroml_plugin.sources.ingest.info import describe_fits, describe_npz
 from astroml_plugin.sources.ingest.npz_stamps import ingest_npz
@@ -27,6 +28,7 @@ __all__ = [
     "describe_fits",
     "describe_npz",
     "expand",
+    "ingest_alerts",
     "ingest_fits",
     "ingest_npz",
     "ingest_pictures",

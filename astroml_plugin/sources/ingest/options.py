@@ -10,6 +10,7 @@ from typing import Any
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import changed, option_of, refuse_choices
 from astroml_plugin.pixels import refuse_implausible
+from astroml_plugin.sources.alerts.kinds import CHOICES
 from astroml_plugin.sources.ingest import sky
 
 _LEAST_MESH = 16
@@ -101,10 +102,18 @@ class IngestOptions(FitsOptions):
     """Stamps per unit; default about 32 MB."""
     pixel_scale: float | None = None
     """Arcsec per pixel of stamps."""
+    kind: str | None = None
+    """Kind of alert packets: ztf (also Gattini-IR, WINTER, TURBO), lsst, or auto; archives and Parquet need it."""
+    schema: str | None = None
+    """Avro schema (.avsc) of alert packets that come without one, as messages of Kafka do."""
+    stamp_size: int | None = None
+    """Side of the stamps of alerts in pixels; default as in the first packet."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("tile_size", 1), ("halo", 0), ("block", 1)):
+        if self.kind is not None:
+            refuse_choices(self, {"kind": CHOICES}, "option")
+        for name, least in (("tile_size", 1), ("halo", 0), ("block", 1), ("stamp_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{option_of(name)} {value}: give a whole number from {least} on")
@@ -123,15 +132,24 @@ class IngestOptions(FitsOptions):
         """Refuse options that do nothing for inputs of a kind.
 
         Args:
-            kind: "FITS", "npz" or "pictures".
+            kind: "FITS", "npz", "pictures" or "alerts".
 
         Raises:
             InputError: names them.
         """
         of_fits = {"name", *(item.name for item in fields(FitsOptions)), "tile_size", "halo"} - {"zero_point"}
-        of_stamps = {"npz_map", "layout", "block", "pixel_scale"}
-        useless = {"FITS": of_stamps, "npz": of_fits, "pictures": of_fits | {"npz_map", "layout"}}[kind]
+        of_alerts = {"kind", "schema", "stamp_size"}
+        of_stamps = {"npz_map", "layout", "block", "pixel_scale", *of_alerts}
+        useless = {
+            "FITS": of_stamps,
+            "npz": of_fits | of_alerts,
+            "pictures": of_fits | {"npz_map", "layout"} | of_alerts,
+            "alerts": of_fits | {"npz_map", "layout", "bands", "table", "zero_point"},
+        }[kind]
         told = [option_of(name) for name in changed(self) if name in useless]
         if told:
-            inputs, others = ("stamps", "FITS images") if kind != "FITS" else ("FITS images", "stamps")
-            raise InputError(f"{', '.join(told)} would do nothing for {inputs}, only for {others}: leave it away")
+            inputs = {"FITS": "FITS images", "alerts": "alert packets"}.get(kind, "stamps")
+            named = of_alerts.intersection(changed(self)) and kind != "alerts"
+            others = "alert packets" if named else "stamps" if kind == "FITS" else "FITS images"
+            only = "" if kind == "alerts" else f", only for {others}"
+            raise InputError(f"{', '.join(told)} would do nothing for {inputs}{only}: leave it away")
