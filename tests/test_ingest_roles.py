@@ -14,11 +14,14 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.inference.planning import _psf_in_some
 from astroml_plugin.sources.ingest.exposures import exposures
 from astroml_plugin.sources.ingest.fields import by_name
 from astroml_plugin.sources.ingest.fits import list_planes
 from astroml_plugin.sources.ingest.mask_bits import shipped_table
 from astroml_plugin.sources.ingest.options import IngestOptions
+from astroml_plugin.tasks.segmentation.settings import SegmentSettings
+from astroml_plugin.tasks.segmentation.task import SegmentTask
 from tests.fits_layouts import SHAPE, SKY, Layout, P, layouts, pixels
 from tests.test_ingest_fits import run, whole
 
@@ -355,6 +358,15 @@ def test_the_plane_of_an_array_that_is_light_is_taken(tmp_path: Path, client: An
         assert survey.bands == ("c000",)
         np.testing.assert_array_equal(whole(survey, name)[0], fits.getdata(path)[taken, 0])
         assert told in " | ".join(result.warnings)
+
+
+def test_a_psf_in_some_tiles_only_is_said_with_counts(tmp_path: Path, client: Any) -> None:
+    write(tmp_path, P("SCI", "image"), P("PSF", "psf"), file="a.fits")
+    write(tmp_path, P("SCI", "image"), file="b.fits")
+    _, survey = run(client, [str(tmp_path / name) for name in ("a.fits", "b.fits")], tmp_path / "s.zarr")
+    assert survey.tiles_without_psf() == ["b_r0_c0"]
+    detecting = SegmentTask(SegmentSettings(bands=survey.bands))
+    assert "1 of 2 tiles have no PSF (b_r0_c0)" in _psf_in_some([detecting], survey)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import FK5, AltAz, EarthLocation, SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 
@@ -249,12 +250,15 @@ def test_tables_of_photutils_need_no_mapping(tmp_path: Path, suffix: str) -> Non
     found = read(path)
     assert found["object_id"].to_pylist() == [4, 9]
     assert found["x"].to_pylist() == [1.5, 2.5]
-    for frame, expected in (("icrs", True), ("galactic", True), ("fk4", False)):
+    frames: list[Any] = ["icrs", "galactic", "fk4", "fk5", "geocentrictrueecliptic", FK5(equinox="J1975")]
+    for number, frame in enumerate([*frames, AltAz(obstime="J2020", location=EarthLocation(1, 2, 3))]):
+        expected = number < len(frames)
         sky = SkyCoord([10.0, 11.0], [2.0, 3.0], unit="deg", frame="icrs")
-        path = tmp_path / f"{frame}.{suffix}"
+        path = tmp_path / f"{number}.{suffix}"
         QTable({"label": [4, 9], "sky_centroid": sky.transform_to(frame), "xcentroid": [1.5, 2.5]}).write(path)
         if expected:
-            np.testing.assert_allclose(read(path)["ra"].to_pylist(), [10.0, 11.0], atol=1e-9)
+            np.testing.assert_allclose(read(path)["ra"].to_pylist(), [10.0, 11.0], atol=1e-8)
+            np.testing.assert_allclose(read(path)["dec"].to_pylist(), [2.0, 3.0], atol=1e-8)
         else:
             with pytest.raises(InputError, match="no position columns"):
                 read(path)

@@ -124,6 +124,9 @@ def _field(pixels: cut.DeviceTile, info: TileInfo, bounds: Box) -> Field:
         origin=(bounds.x0, bounds.y0),
         zero_points=pixels.zero_points,
         pixel_scale=pixels.pixel_scale,
+        noise_growth=tuple(
+            info.quality[band].noise_growth if band in info.quality else float("nan") for band in pixels.bands
+        ),
         psf_box=(info.outer.x0, info.outer.y0, info.outer.x1, info.outer.y1),
     )
 

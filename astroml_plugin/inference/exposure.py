@@ -9,6 +9,7 @@ import numpy as np
 from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.cutouts.calibration import known
 from astroml_plugin.pixels import NANOJANSKY
+from astroml_plugin.pixels.correlation import growth_in_gaussians, next_to_each_other
 from astroml_plugin.sources.quality import fine_noise, grid_step
 from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.detection import Field
@@ -31,12 +32,12 @@ def of_field(info: TileInfo, field: Field) -> Exposure:
 
     The depth is that of a point source of 5 sigma, measured with the PSF as weight, in all bands with a zero point
     together (inverse variances added, as for a flat spectrum). The noise is the median variance, or that of
-    neighbouring pixels where there is no variance.
+    neighbouring pixels where there is no variance, and it grows in sums as `Field.noise_growth` says.
     """
     fwhm = field.median_psf_fwhm
     has_psf = bool(np.isfinite(fwhm))
     width = fwhm if has_psf else USUAL_FWHM
-    weight = sum(1 / variance for variance in _variances(field) if variance > 0)
+    weight = sum(1 / variance for variance in _variances(field, (width / _FWHM_OF_SIGMA) ** 2) if variance > 0)
     depth = None
     if weight > 0:
         spread = np.sqrt(4 * np.pi) * width / _FWHM_OF_SIGMA  # pixels that a source's noise is of, square root
@@ -45,12 +46,16 @@ def of_field(info: TileInfo, field: Field) -> Exposure:
     return replace(of_tile(info), depth=depth, fwhm=arcsec, has_psf=has_psf)
 
 
-def _variances(field: Field) -> list[float]:
-    """Variance in nJy² of a pixel in each band with a zero point; bands without a usable pixel are not there."""
+def _variances(field: Field, square: float) -> list[float]:
+    """Variance in nJy² of a pixel in each band with a zero point; bands without a usable pixel are not there.
+
+    It is that of as much white noise as gives the noise of a point source, whose PSF has the σ² `square` in pixels².
+    """
     found = []
     for band, zero_point in enumerate(known(field.zero_points, len(field.bands)).tolist()):
         variance = _variance(field, band)
         if np.isfinite(zero_point) and np.isfinite(variance):
+            variance *= float(growth_in_gaussians(field.growth(band), np.array([square]))[0]) ** 2
             found.append(variance * 10 ** (0.8 * (NANOJANSKY - zero_point)))
     return found
 
@@ -59,7 +64,8 @@ def _variance(field: Field, band: int) -> float:
     """Variance of a usual pixel in the field's unit; NaN without usable pixels."""
     usable = None if field.bits is None else field.bits[band] == 0
     if field.variance is None:
-        return fine_noise(field.image[band], usable) ** 2
+        beside = next_to_each_other(field.growth(band))  # of correlated pixels, neighbours differ too little
+        return fine_noise(field.image[band], usable) ** 2 / (1 - beside)
     step = grid_step(field.variance[band].size, _LOOKED_AT)
     sample = field.variance[band][::step, ::step]
     sample = sample[(sample > 0) & np.isfinite(sample) & (True if usable is None else usable[::step, ::step])]

@@ -16,6 +16,7 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.catalog import schema as catalog_schema
 from astroml_plugin.catalog.objects import ObjectBuckets
 from astroml_plugin.core import storage
+from astroml_plugin.core.description import and_more
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import source_side
 from astroml_plugin.inference import scaling
@@ -122,7 +123,21 @@ def notes(bundles: Bundles, source: Source, job: Job) -> tuple[str, ...]:
         return (f"{storage.redact(source.url)} holds no {kind} yet: bring some in with `ingest` first",)
     tasks = [(ref.name, task_for(job, ref, bundle.task())) for ref, bundle in bundles]
     found = (told(name, task, source) for told in (scaling.told, _without_psf) for name, task in tasks)
-    return tuple(sentence for sentence in found if sentence)
+    return tuple(sentence for sentence in (*found, _psf_in_some([task for _, task in tasks], source)) if sentence)
+
+
+def _psf_in_some(tasks: Sequence[Task], source: Source) -> str:
+    """A sentence with counts where some tiles of a survey have a PSF, others have none, and a bundle uses it."""
+    uses = any(task.settings.psf != "none" or isinstance(task, DetectingTask) for task in tasks)
+    if not uses or not isinstance(source, Survey) or "psf" not in source.array_names:
+        return ""
+    without = source.tiles_without_psf()
+    if not without:
+        return ""
+    return (
+        f"{len(without)} of {len(source)} tiles have no PSF ({and_more(without)}): their objects are flagged NO_PSF "
+        "where a bundle needs it; give those images a PSF (ingest --psf-from-stars or --psf)"
+    )
 
 
 def _without_psf(name: str, task: Task, source: Source) -> str:

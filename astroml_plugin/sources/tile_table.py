@@ -251,6 +251,16 @@ class TileTable:
                     found.append(name)
         return found
 
+    def tiles_without_psf(self) -> list[str]:
+        """Names of the tiles that have no PSF."""
+        tables = [self._read_table(url, columns=["name", "has_psf"]) for _, _, url in self._parts()]
+        return [
+            name
+            for table in tables
+            for name, there in zip(table["name"].to_pylist(), table["has_psf"].to_pylist(), strict=True)
+            if not there
+        ]
+
     def __len__(self) -> int:
         return len(self.index_table())
 

@@ -45,6 +45,13 @@ class Field:
     psf_box: tuple[int, int, int, int] | None = None
     """Parent pixels (x0, y0, x1, y1) that the cells of `psf` divide: a tile's outer box may reach beyond the image,
     the field does not. None: the field's own."""
+    noise_growth: tuple[float, ...] = ()
+    """Noise of sums of 8 x 8 pixels over that of white noise in each band, of the whole image; NaN where it is not
+    known, empty: nowhere."""
+
+    def growth(self, band: int) -> float:
+        """`noise_growth` of a band by its number; NaN where it is not known."""
+        return self.noise_growth[band] if self.noise_growth else float("nan")
 
     @cached_property
     def _psf_fwhm(self) -> np.ndarray:

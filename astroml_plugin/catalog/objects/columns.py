@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy import units as u
-from astropy.coordinates import SkyCoord
 
 from astroml_plugin.catalog.objects.angles import degrees, factor, floats
 from astroml_plugin.catalog.objects.carried import chosen, with_carried
 from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable, rechunk
 from astroml_plugin.catalog.objects.readers import open_tables
+from astroml_plugin.catalog.objects.sky_coords import WRITTEN_IN, to_icrs
 from astroml_plugin.catalog.schema import without_dictionary
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
@@ -102,6 +101,8 @@ class _Choice:
     image: str | None
     origin: int
     units: tuple[str | None, str | None]
+    written_in: str = ""
+    """Frame that is not ICRS, as `sky_coords.to_icrs` takes it."""
 
 
 def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
@@ -223,7 +224,11 @@ def _choose(raw: RawTable, settings: ObjectSettings, place: str) -> _Choice:
             f"the units of {place} cannot be read ({raw.doubt}): say those of {' and '.join(lacking)}, as in --columns "
             f"ra={first}[deg],dec={second}[deg], or write the table again"
         )
-    return _Choice(columns[0], frame, first, second, columns[3], origin, (units.get(first), units.get(second)))
+    written_in = "galactic" if frame == "galactic" else ""
+    if (first, second) == (raw.hints.get("ra"), raw.hints.get("dec")):
+        written_in = raw.hints.get(WRITTEN_IN, "")
+    units_of_axes = units.get(first), units.get(second)
+    return _Choice(columns[0], frame, first, second, columns[3], origin, units_of_axes, written_in)
 
 
 def _with_units(mapping: dict[str, str], raw: RawTable) -> tuple[dict[str, str], dict[str, str]]:
@@ -290,22 +295,12 @@ def _objects(chunk: pa.Table, choice: _Choice, start: int, place: str) -> pa.Tab
     else:
         axes = zip(_AXES[choice.frame], (choice.first, choice.second), choice.units, strict=True)
         first, second = (degrees(chunk[name], unit, axis, name, place) for axis, name, unit in axes)
-        if choice.frame == "galactic":
-            first, second = _to_icrs(first, second)
+        if choice.written_in:
+            first, second = to_icrs(first, second, choice.written_in)
         columns |= {"ra": first, "dec": second}
     return pa.table(
         {field.name: pa.chunked_array([pa.array(columns[field.name], field.type)]) for field in OBJECT_SCHEMA}
     )
-
-
-def _to_icrs(longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ICRS degrees of Galactic degrees; NaN where these are no position."""
-    ra, dec = np.full(len(longitude), np.nan), np.full(len(longitude), np.nan)
-    usable = np.isfinite(longitude) & (np.abs(latitude) <= 90)
-    if usable.any():
-        sky = SkyCoord(longitude[usable] * u.deg, latitude[usable] * u.deg, frame="galactic").icrs
-        ra[usable], dec[usable] = sky.ra.deg, sky.dec.deg
-    return ra, dec
 
 
 def _text(column: pa.ChunkedArray, name: str, place: str) -> pa.Array:

@@ -19,6 +19,9 @@ from astroml_plugin.sources.ingest.words import tokens_of
 _JANSKY = 8.9
 _KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZPT", "ZP", "MAGZP", "ZEROPNT", "IMAGEZPT", "ZPTMAG", "ABMAGZP")
 _SYSTEM_KEYS = ("MAGSYS", "ZPSYS", "PHOTSYS", "ZP_SYS", "PHOTSYST", "VEGAMAG")
+_LEAST_SHARE = 1e-5
+"""Part of a beam in a pixel: with less, it is 300 pixels wide, and nobody samples so."""
+
 _TIMES = ("EXPTIME", "TEXPTIME", "EXP_TIME", "TEXP")
 """Cards of the exposure time in seconds."""
 
@@ -323,6 +326,10 @@ def _by_unit(source: _Source) -> Calibration:
                 lacking = "the size of a pixel" if solid is None else "the beam (BMAJ, BMIN)"
                 return Calibration(why=f"{why}, but {lacking} is not known")
             share = solid / beam
+            if per_beam and share < _LEAST_SHARE:
+                return Calibration(
+                    why=f"{why}, but BMAJ and BMIN make a beam of {1 / share:.2g} pixels: are they degrees?"
+                )
             why += f", pixel of {solid:.4g} sr" if area else f", {share:.4g} beam in a pixel"
         if not 0 < value * share < math.inf:
             return unknown
@@ -361,8 +368,10 @@ def _pixel_area(source: _Source) -> tuple[float | None, str]:
 
 
 def _beam(source: _Source) -> float | None:
-    """Steradians of the beam, from BMAJ and BMIN in degrees, or from the history that AIPS writes."""
+    """Steradians of the beam, from BMAJ and BMIN in degrees (or as they say), or from the history that AIPS writes."""
     axes = [source.number("BMAJ"), source.number("BMIN")]
+    if "arcsec" in source.comment("BMAJ").lower():
+        axes = [None if axis is None else axis / 3600 for axis in axes]
     if None in axes and "HISTORY" in source.header:
         lines = "\n".join(str(line) for line in source.header["HISTORY"])
         match = re.findall(r"BMAJ=\s*([-+.\dEe]+)\s+BMIN=\s*([-+.\dEe]+)", lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import F32, F64, I32, I64, Bool
 from astroml_plugin.pixels import NANOJANSKY
+from astroml_plugin.pixels.correlation import growth_in_gaussians, growth_in_squares
 from astroml_plugin.tasks.detection import PARENT, Field
 from astroml_plugin.tasks.segmentation.gaussian_fluxes import PointSources, fit_gaussians
 from astroml_plugin.tasks.segmentation.layer_maps import SHARE, STAR, logistic
@@ -120,6 +122,10 @@ def measure_objects(
         light = (image, variance, centre, segmentation.labels, segmentation.patch)
         fitted = fit_gaussians(*light, stars)
         fitted, misfit = compared(*light, stars, fitted)
+        growth = field.growth(number)
+        fitted = replace(fitted, error=fitted.error * growth_in_gaussians(growth, fitted.sigma**2))
+        iso = iso[0], iso[1] * growth_in_squares(growth, np.sqrt(columns["area"]))
+        aper = aper[0], aper[1] * growth_in_squares(growth, np.full(count, np.sqrt(np.pi) * settings.aperture))
         unsure = stars.is_star & ((stars.error > _UNFORESEEN) | unlike(misfit))
         flags |= unsure * np.int32(ObjectFlag.OUT_OF_DOMAIN) | (stars.unknown & seen) * np.int32(ObjectFlag.NO_PSF)
         total = fitted.total, fitted.total_error(profiles * galaxy)

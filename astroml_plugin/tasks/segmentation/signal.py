@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.core.typing import F32, I64
+from astroml_plugin.pixels.correlation import next_to_each_other
 from astroml_plugin.tasks.detection import Field
 
 _MEDIAN_OF_DIFFERENCES = 0.9538725524
@@ -58,6 +59,9 @@ def estimated_variance(field: Field, assumed_noise: float) -> np.ndarray:
     """Variance (band, h, w) of a field that has none; 0 where pixels cannot be used."""
     image = torch.from_numpy(field.image)[None]
     noise = pixel_noise(image, image != 0, assumed_noise)[0].numpy()
+    if assumed_noise == 0:  # of correlated pixels, neighbours differ too little
+        beside = [next_to_each_other(field.growth(band)) for band in range(len(field.image))]
+        noise = noise / np.sqrt(1 - np.array(beside, np.float32))[:, None, None]
     usable = np.ones(field.image.shape, bool) if field.bits is None else field.bits == 0
     values: np.ndarray = usable * noise**2
     return values
