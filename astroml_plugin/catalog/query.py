@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.table import QTable
 
-from astroml_plugin.catalog import HEALPIX, Catalog, columns_of, lineage, primary, sql
+from astroml_plugin.catalog import HEALPIX, Catalog, annotation_files, columns_of, lineage, primary, sql
 from astroml_plugin.catalog.cones import Cone, checked_cone, cone_ranges, cone_sql
 from astroml_plugin.catalog.export.columns import settled
 from astroml_plugin.catalog.export.facts import metadata
@@ -110,7 +110,7 @@ def query(
 
     Args:
         catalog: path or fsspec URL of its folder.
-        sql: one SELECT over the views `catalog`, `failures` and `unplaced`; default: all of `catalog`.
+        sql: one SELECT over the views `catalog`, `failures`, `unplaced` and of annotations; default: all of `catalog`.
         cone: (ra, dec, radius) in degrees: `catalog` holds only rows within. Rows without a sky position never are.
         to: write the answer to this .parquet, .csv, .ecsv, .fits or .vot (whole or not at all) instead of holding it.
         limit: at most so many rows.
@@ -290,8 +290,11 @@ def _create_views(
         database.execute(f"CREATE VIEW unplaced AS SELECT * FROM {scanned}")  # noqa: S608
     else:
         database.register("unplaced", catalog.unplaced())
+    for name, selected in annotation_files.views(catalog, text, folder).items():
+        database.execute(f"CREATE VIEW {sql.name(name)} AS {selected}")
     known = [] if decided is None else decided.files(cone)
-    sql.lock(database, f"{folder}/parts", [f"{folder}/{name}" for name in (unplaced, *known)])
+    allowed = [f"{folder}/parts", f"{folder}/{annotation_files.FOLDER}"]
+    sql.lock(database, allowed, [f"{folder}/{name}" for name in (unplaced, *known)])
 
 
 def _described(schema: pa.Schema, origins: list[pa.Field | None]) -> pa.Schema:

@@ -25,9 +25,9 @@ def connect(**options: str) -> duckdb.DuckDBPyConnection:
     return database
 
 
-def lock(connection: duckdb.DuckDBPyConnection, folder: str, files: Sequence[str] = ()) -> None:
-    """From here on only `files` and those below `folder` can be opened, and no setting can be changed."""
-    connection.execute("SET allowed_directories = ?", [[folder, glob_escape(folder)]])
+def lock(connection: duckdb.DuckDBPyConnection, folders: Sequence[str], files: Sequence[str] = ()) -> None:
+    """From here on only `files` and those below `folders` can be opened, and no setting can be changed."""
+    connection.execute("SET allowed_directories = ?", [[form for one in folders for form in (one, glob_escape(one))]])
     connection.execute("SET allowed_paths = ?", [[form for name in files for form in (name, glob_escape(name))]])
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

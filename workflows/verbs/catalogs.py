@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call
 from workflows.verbs.options import DONE, SOME_FAILED, complain, finish
 
@@ -29,6 +30,14 @@ def _rank(options: argparse.Namespace) -> int:
     told = {name: getattr(result, name) for name in ("catalog", "by", "objects", "ranked", "folded", "seconds")}
     line = f"{len(result)} rows by {result.by} written to {options.to}" if options.to else show(result)
     return finish(options, {**told, "rows": len(result), "to": options.to}, line)
+
+
+def _annotate(options: argparse.Namespace) -> int:
+    from workflows.annotate import show
+
+    with Reporter() as report:
+        result = call(options, progress=report)
+    return finish(options, result, show(result))
 
 
 def _label(options: argparse.Namespace) -> int:
@@ -111,6 +120,12 @@ VERBS = {
         "A page of pictures on this machine to score the top objects, and a ranking that learns from the scores.",
         "catalog --source survey.zarr --top 500 --where 'flags & 2 = 0'",
         changed={"learner": _LEARNERS},
+    ),
+    "annotate": Verb(
+        _annotate,
+        "workflows.annotate:annotate",
+        "New columns for the rows of a catalog from its stored vectors: classes, clusters, distances. No pixels.",
+        "catalog --name kinds --labels labels.csv --label kind",
     ),
     "query": Verb(
         _query,
