@@ -28,6 +28,7 @@ SHORT = (
     "ranking",
     "classes",
     "fields",
+    "alerts",
 )
 PEERS = ("cutouts",)
 """Those that need an environment of others: by name only."""

@@ -19,10 +19,13 @@ import pytest
 
 pytest.importorskip("fastavro")
 
+import fastavro
+
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.locking import alone_in
 from astroml_plugin.sources import Stamps
+from astroml_plugin.sources.alerts.avro import record_reader
 from astroml_plugin.sources.alerts.packets import Packet, Reading, count, records
 from astroml_plugin.sources.alerts.pictures import fitted, read_picture
 from tests.alert_packets import (
@@ -216,6 +219,40 @@ def test_missing_cutouts_and_short_edges_are_nan(tmp_path):
     np.testing.assert_array_equal(image[2, 0, 6:, :15], whole[6:, :15])
     assert np.isnan(image[2, 0, :6]).all()
     assert np.isnan(image[2, 0, :, 15:]).all()
+
+
+def test_values_are_passed_over_as_fastavro_does():
+    parts = [{"name": "a", "type": ["null", "float"]}, {"name": "b", "type": "long"}]
+    inner = {"type": "record", "name": "i", "fields": parts}
+    types = {
+        "null": (["null", "int"], [None, 5, -(2**30)]),
+        "number": ("long", [0, -1, 2**62, 300]),
+        "text": (["string", "null", "bytes"], ["", "ü" * 99, None, b"\x00" * 300]),
+        "flag": ("boolean", [True, False]),
+        "fixed": ({"type": "fixed", "name": "f", "size": 3}, [b"\n\n\n"]),
+        "enum": ({"type": "enum", "name": "e", "symbols": ["A", "B"]}, ["A", "B"]),
+        "list": ({"type": "array", "items": inner}, [[], [{"a": None, "b": 1}, {"a": 2.5, "b": -(2**40)}] * 40]),
+        "again": (["null", {"type": "array", "items": ["i", "string"]}], [None, ["x", {"a": 1.0, "b": 2}]]),
+        "map": ({"type": "map", "values": "double"}, [{}, {"key": 1.0, "other": 2.0}]),
+    }
+    fields = [{"name": name, "type": kind} for name, (kind, _) in types.items()]
+    parsed = fastavro.parse_schema({"type": "record", "name": "r", "fields": fields}, _force=True)
+    random = np.random.default_rng(3)
+    for _ in range(200):
+        record = {name: values[random.integers(len(values))] for name, (_, values) in types.items()}
+        file = io.BytesIO()
+        fastavro.schemaless_writer(file, parsed, record)
+        data = file.getvalue()
+        reader = record_reader(json.dumps({"type": "record", "name": "r", "fields": fields}).encode(), _no_field)
+        assert [run.skip is not None for run in reader.runs] == [True]
+        assert reader.runs[0].skip(data + b"rest", 0) == len(data)
+        for length in range(0, len(data), 37):
+            with pytest.raises(InputError, match="damaged"):
+                reader.runs[0].skip(data[:length], 0)
+
+
+def _no_field(name: str) -> bool:
+    return False
 
 
 def test_the_centre_pixel_stays_the_centre():

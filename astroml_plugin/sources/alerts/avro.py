@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zlib
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 
 from astroml_plugin.core.archives import allowed_bytes
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.sources.alerts.skipping import Skip, UnknownTypeError, skipper
 
 MAGIC = b"Obj\x01"
 """First bytes of an Avro container."""
@@ -52,8 +54,10 @@ class _Run:
     """Neighbouring fields of a record that are all wanted, or all skipped."""
 
     schema: Any
-    reader: Any
-    """None where the fields are wanted; else a record without fields."""
+    reader: Any = None
+    """A record without fields, where they are skipped by fastavro."""
+    skip: Skip | None = None
+    """Passes over them, where they are skipped here."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,15 @@ class RecordReader:
         records = [one for one in kinds if isinstance(one, dict) and one.get("type") == "record"]
         return [(item["name"], item["type"]) for one in records[:1] for item in one["fields"]]
 
-    def read(self, file: BinaryIO) -> dict[str, Any]:
+    def read(self, file: io.BytesIO) -> dict[str, Any]:
         """The next record of a file, its wanted fields only."""
         read = fastavro().schemaless_reader
         record: dict[str, Any] = {}
         for run in self.runs:
-            record |= read(file, run.schema, run.reader)
+            if run.skip is not None:
+                file.seek(run.skip(file.getvalue(), file.tell()))
+            else:
+                record |= read(file, run.schema, run.reader)
         return record
 
 
@@ -116,6 +123,9 @@ def record_reader(schema: bytes, wanted: Wanted) -> RecordReader:
 
 def _run(library: Any, fields: list[Any], keep: bool, named: Mapping[str, Any]) -> _Run:
     seen: set[str] = set()
+    if not keep:
+        with contextlib.suppress(UnknownTypeError):
+            return _Run(None, skip=skipper([item["type"] for item in fields], named))
     whole = {"type": "record", "name": "Run", "fields": [_with_definitions(item, named, seen) for item in fields]}
     empty = None if keep else library.parse_schema({"type": "record", "name": "Run", "fields": []}, _force=True)
     return _Run(library.parse_schema(whole, _force=True), empty)

@@ -12,7 +12,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, F64, I64
 from astroml_plugin.sources.alerts.alert import Alert, Place, objects_table, read_alert
 from astroml_plugin.sources.alerts.kinds import KINDS, AlertKind
-from astroml_plugin.sources.alerts.packets import Packet, Reading, count, records
+from astroml_plugin.sources.alerts.packets import Packet, Reading, count, held, records
 from astroml_plugin.sources.alerts.pictures import Picture, fitted
 from astroml_plugin.sources.stamps import Stamps
 
@@ -112,18 +112,19 @@ class _Block:
 
     def take(self, packet: Packet, known: _Known) -> None:
         """Read a packet, or as much of it as there is room for."""
+        given, packet = packet, held(packet)
         total = count(packet)
         if total is not None and packet.stop is None and total - packet.first > self.stamps.block:
             starts = range(packet.first, total, self.stamps.block)
             parts = [replace(packet, first=start, stop=min(start + self.stamps.block, total)) for start in starts]
-            packet, self.left = parts[0], [*self.left, *parts[1:]]
+            packet, self.left = parts[0], [*self.left, *(replace(part, data=given.data) for part in parts[1:])]
         if not self.room or (total is not None and (packet.stop or total) - packet.first > self.room):
-            self.left.append(packet)
+            self.left.append(replace(packet, data=given.data))
             return
         try:
             for found in records(packet, self.task.reading):
                 if not self.room:  # a damaged packet, whose length nothing tells
-                    self.left.append(replace(packet, first=found.number))
+                    self.left.append(replace(packet, data=given.data, first=found.number))
                     return
                 self._add(packet, found.number, total, found.kind, found.record, known)
         except InputError as error:

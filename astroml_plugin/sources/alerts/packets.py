@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -166,6 +166,17 @@ def records(packet: Packet, how: Reading) -> Iterator[Found]:
         if isinstance(error, storage.PERMANENT) or storage.is_remote_failure(error):
             raise
         raise InputError(f"it is damaged, or not what its schema says ({foreign.in_words(error)})") from error
+
+
+def held(packet: Packet) -> Packet:
+    """A packet with its content in memory, where it is a small file: it is read once then."""
+    if packet.data is not None or _is_parquet(packet):
+        return packet
+    try:
+        data = _content(packet)
+    except OSError:
+        return packet  # the reader says why
+    return packet if data is None else replace(packet, data=data)
 
 
 def count(packet: Packet) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,10 +54,7 @@ class _Layout:
     roles: tuple[str, ...]
     matrix: tuple[float, float, float, float] | None
     packed: bool
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.kind).itemsize if self.shape else 0
+    nbytes: int
 
 
 def read_picture(value: Any) -> Picture | None:
@@ -135,8 +133,9 @@ def _layout(header: bytes) -> _Layout:
         shape = tuple(int(cards[f"NAXIS{axis}"]) for axis in range(axes, 0, -1))
         matrix = tuple(_element(cards, row, column) for row in (1, 2) for column in (1, 2))
         blank = cards.get("BLANK")
+        kind = _KINDS[int(cards["BITPIX"])]
         return _Layout(
-            kind=_KINDS[int(cards["BITPIX"])],
+            kind=kind,
             shape=shape,
             scale=float(cards.get("BSCALE", 1.0)),
             zero=float(cards.get("BZERO", 0.0)),
@@ -144,6 +143,7 @@ def _layout(header: bytes) -> _Layout:
             unit=str(cards.get("BUNIT", "")).strip(),
             roles=(str(cards.get("UTYPE", "")), str(cards.get("EXTNAME", "")).upper()),
             matrix=None if None in matrix else matrix,  # type: ignore[arg-type]
+            nbytes=math.prod(shape) * np.dtype(kind).itemsize if shape else 0,
             packed=str(cards.get("XTENSION", "IMAGE")).strip() != "IMAGE",
         )
     except (KeyError, ValueError, TypeError) as error:
