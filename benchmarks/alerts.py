@@ -30,6 +30,8 @@ stamp_size = 63
 [network_arguments]
 widths = [8, 16, 32]
 hidden = 32
+[split]
+by = "sky"
 [training]
 epochs = 1
 batch_size = 64
@@ -101,7 +103,7 @@ def _night(source: Path) -> Path:
     for number in range(PACKETS):
         data, candid = packets[number % len(packets)]
         new = 10**18 + number
-        (folder / f"{new}.avro").write_bytes(_numbered(data, candid, new, flip=number % 2 == 0))
+        (folder / f"{new}.avro").write_bytes(_numbered(data, candid, new, flip=number // len(packets) % 2 == 0))
     (folder.parent / f"{folder.name}.done").touch()
     return folder
 

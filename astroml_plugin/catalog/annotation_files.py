@@ -58,7 +58,7 @@ class Annotation:
 
     @property
     def url(self) -> str:
-        """Its folder."""
+        """Folder of the annotation."""
         return storage.join(self.catalog, FOLDER, self.name)
 
     def record(self) -> dict[str, Any] | None:

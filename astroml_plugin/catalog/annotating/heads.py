@@ -72,7 +72,7 @@ class Head:
         }
 
     def to_bytes(self) -> bytes:
-        """As safetensors; kind, names and facts stand in its header."""
+        """Safetensors with kind, names and facts in the header."""
         told = json.dumps({"kind": self.kind, "names": list(self.names), "about": dict(self.about)}, sort_keys=True)
         return save({name: np.ascontiguousarray(value) for name, value in self.arrays.items()}, {"head": told})
 
@@ -140,9 +140,7 @@ def fit_classes(vectors: np.ndarray, labels: np.ndarray, seed: int = 0) -> Head:
     names, counts = np.unique(labels.astype(str), return_counts=True)
     told = {str(name): int(count) for name, count in zip(names, counts)}
     if len(names) < _FEWEST or counts.min() < _FEWEST:
-        raise InputError(
-            f"there must be {_FEWEST} classes or more, of {_FEWEST} labelled objects or more: these are {told}"
-        )
+        raise InputError(f"give {_FEWEST} classes or more, with {_FEWEST} labelled objects each: there are {told}")
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
     folds = StratifiedKFold(min(_FOLDS, int(counts.min())), shuffle=True, random_state=seed)
     guessed = _fitted(lambda: cross_val_predict(model, vectors, labels.astype(str), cv=folds))

@@ -58,7 +58,7 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an annotation is made from; it is its identity."""
+    """Kind, vectors and labels that an annotation is made from: its identity."""
 
     kind: str
     """One of classes, clusters, distances."""
