@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from astroml_plugin.core.errors import AstromlError, InputError
     from astroml_plugin.core.flags import ObjectFlag
     from astroml_plugin.cutouts import Cutouts, Grid
-    from astroml_plugin.inference import Measured, MeasureOptions, Unit, UnitResult, declared_schema, measure
+    from astroml_plugin.inference import (
+        Measured,
+        MeasureOptions,
+        Unit,
+        UnitResult,
+        declared_schema,
+        measure,
+        measure_frame,
+    )
     from astroml_plugin.sky.wcs import Wcs
     from astroml_plugin.sources.labels import float_labels
     from astroml_plugin.sources.stamps import Stamps, open_source
@@ -64,6 +72,7 @@ __all__ = [
     "declared_schema",
     "float_labels",
     "measure",
+    "measure_frame",
     "open_source",
 ]
 
@@ -73,7 +82,7 @@ _HOMES = {
     "core.errors": "AstromlError InputError",
     "core.flags": "ObjectFlag",
     "cutouts": "Cutouts Grid",
-    "inference": "MeasureOptions Measured Unit UnitResult declared_schema measure",
+    "inference": "MeasureOptions Measured Unit UnitResult declared_schema measure measure_frame",
     "sky.wcs": "Wcs",
     "sources.labels": "float_labels",
     "sources.stamps": "Stamps open_source",

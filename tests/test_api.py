@@ -44,6 +44,7 @@ NOUNS = {
     "declared_schema",
     "float_labels",
     "measure",
+    "measure_frame",
     "open_source",
 }
 """Stable names. One that goes, or changes its meaning, is a change that the changelog must explain."""

@@ -9,6 +9,7 @@ from astroml_plugin.inference.driver import (
     execute,
     observer_of,
 )
+from astroml_plugin.inference.frame import measure_frame
 from astroml_plugin.inference.in_memory import declared_schema, measure
 from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
 from astroml_plugin.inference.measuring import Measured
@@ -38,6 +39,7 @@ __all__ = [
     "declared_schema",
     "execute",
     "measure",
+    "measure_frame",
     "observer_of",
     "prepare",
     "run_unit",

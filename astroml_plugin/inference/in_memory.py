@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from astroml_plugin.catalog.objects import ObjectSettings
 from astroml_plugin.catalog.objects.in_memory import objects_of
-from astroml_plugin.catalog.objects.placing import Placer
+from astroml_plugin.catalog.objects.placing import Placer, in_units_order
 from astroml_plugin.catalog.parts import with_healpix
 from astroml_plugin.catalog.schema import verify
 from astroml_plugin.core.errors import InputError
@@ -41,9 +40,6 @@ OUTSIDE = ("refuse", "leave")
 
 _OF_RUNS = ("scheduler", "workers", "threads", "memory", "unit_timeout", "shard", "label_maps")
 """Execution options that say something about runs of many tiles alone."""
-
-_ORDER = ("object_id", "x", "y", "row")
-"""Order in which a unit's objects are measured: batches are then the same wherever they come from."""
 
 
 def measure(
@@ -153,7 +149,7 @@ def _placed(tile: Tile, objects: Any, outside: str) -> tuple[pa.Table, pa.Table]
     table = objects_of(given.table, settings)
     if tile.wcs is None and table.num_rows and table["x"].null_count == table.num_rows:
         raise InputError("the objects have positions on the sky and the tile has no WCS: give x, y, or a WCS")
-    placed, unplaced = Placer(tile.images()).place(table, 0)
+    placed, unplaced = in_units_order(table, Placer(tile.images()))
     if unplaced.num_rows and outside == "refuse":
         first = unplaced.slice(0, 1).to_pylist()[0]
         place = ", ".join(f"{name} {first[name]:g}" for name in ("x", "y", "ra", "dec") if first[name] is not None)
@@ -163,8 +159,4 @@ def _placed(tile: Tile, objects: Any, outside: str) -> tuple[pa.Table, pa.Table]
             f"{inner.x1}, y {inner.y0} to {inner.y1}), the first is {first['object_id']} ({place or 'no position'}: "
             f"{first['reason']}): leave them out, or have them listed with outside='leave'"
         )
-    ids = np.asarray(table["object_id"])
-    values, counts = np.unique(ids, return_counts=True)
-    repeated = np.isin(np.asarray(placed["object_id"]), values[counts > 1])
-    placed = placed.append_column("duplicate", pa.array(repeated, pa.bool_()))
-    return placed.take(pc.sort_indices(placed, sort_keys=[(name, "ascending") for name in _ORDER])), unplaced
+    return placed, unplaced

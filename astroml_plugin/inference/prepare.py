@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from astroml_plugin import __version__
 from astroml_plugin.catalog import Catalog, primary
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.objects import read_chunks
-from astroml_plugin.catalog.objects.in_memory import arrow_of, file_of
+from astroml_plugin.catalog.objects.in_memory import arrow_of, objects_of
 from astroml_plugin.catalog.objects.placing import Placer
 from astroml_plugin.compute.cluster import IO_LANES, cores
 from astroml_plugin.core import storage
@@ -205,10 +204,10 @@ def _check_objects(source: Survey | Stamps, job: Job, objects: ObjectTable) -> N
         raise InputError("Stamps carry their own objects: leave --objects away, or give a Survey")
     if job.detecting:
         raise InputError(f"bundle {job.detecting} finds the objects itself: leave --objects away, or that bundle")
-    with tempfile.TemporaryDirectory(prefix="astroml-") as folder:
-        table = objects.table
-        head = table if isinstance(table, str | os.PathLike) else arrow_of(table).slice(0, _LOOKED_AT)
-        next(read_chunks(file_of(head, folder), objects, _LOOKED_AT))
+    if isinstance(objects.table, str | os.PathLike):
+        next(read_chunks(os.fspath(objects.table), objects, _LOOKED_AT))
+    elif not objects_of(arrow_of(objects.table).slice(0, _LOOKED_AT), objects).num_rows:
+        raise InputError("the objects table in memory has no rows")
 
 
 def _refuse_useless(source: Survey | Stamps, job: Job, objects: ObjectTable) -> None:

@@ -227,13 +227,19 @@ def _degrees(column: pa.ChunkedArray) -> np.ndarray:
     return np.array(column.cast(pa.float64()).to_numpy(), np.float64)
 
 
-def read_tile(unit: Unit) -> TileWork:
-    """A tile and the objects that it owns; their positions on the sky where the table gives none."""
-    if unit.tile is None or unit.job.objects is None:
+def read_tile(unit: Unit, objects: pa.Table | None = None) -> TileWork:
+    """A tile and the objects that it owns; their positions on the sky where the table gives none.
+
+    Args:
+        unit: the tile.
+        objects: as of `ObjectBuckets.read`; None: they are read from where the run has them.
+    """
+    if unit.tile is None or (objects is None and unit.job.objects is None):
         raise AstromlError(f"unit {unit.name} has no tile or no objects")
     wcs = unit.tile.wcs()
-    buckets: ObjectBuckets = opened(ObjectBuckets, unit.job.objects, unit.job.run)
-    objects = buckets.read(unit.name)
+    if objects is None:
+        buckets: ObjectBuckets = opened(ObjectBuckets, unit.job.objects or "", unit.job.run)
+        objects = buckets.read(unit.name)
     rows, jacobian = rows_of(objects, unit.tile, wcs)
     return _work(unit, wcs, rows, jacobian, pixels=len(rows.duplicate) > 0)
 
@@ -323,12 +329,16 @@ class RepeatedIds:
         return cls(np.zeros(0, np.int64) if url is None else np.asarray(storage.read_table(url)["object_id"]))
 
 
-def read_unit(unit: Unit) -> TileWork | BlockWork:
+def read_unit(unit: Unit, objects: pa.Table | None = None) -> TileWork | BlockWork:
     """Pixels and objects of a unit.
+
+    Args:
+        unit: tile or block.
+        objects: of the tile, where they came with the unit; see `read_tile`.
 
     Raises:
         AstromlError, OSError: they cannot be read.
     """
     if unit.tile is None:
         return read_block(unit)
-    return read_field(unit) if unit.job.detecting else read_tile(unit)
+    return read_field(unit) if unit.job.detecting else read_tile(unit, objects)

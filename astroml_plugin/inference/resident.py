@@ -202,7 +202,35 @@ def _libc(name: str, *arguments: int) -> None:
 
 
 _runs: set[str] = set()
-"""Names of the runs that use this process's models."""
+"""Names of those that use this process's models: runs, and the preload of a worker."""
+
+
+def hold_models(name: str) -> None:
+    """Keep this process's models until `let_models_go` with the same name."""
+    with _lock:
+        _runs.add(name)
+
+
+def let_models_go(name: str) -> None:
+    """Drop this process's models, unless somebody else holds them."""
+    with _lock:
+        _runs.discard(name)
+        last = not _runs
+    if last:
+        release()
+
+
+def take_share(threads: int, workers_here: int) -> None:
+    """Take this worker's part of its host's cores and memory, before its first unit.
+
+    Args:
+        threads: compute threads of the worker.
+        workers_here: workers of its host.
+    """
+    global _share
+    limit_malloc_arenas(threads)
+    share_host(workers_here)
+    _share = share_of(threads, workers_here)
 
 
 class ResidentModels(WorkerPlugin):
@@ -223,7 +251,6 @@ class ResidentModels(WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         """Share the host's cores among its workers."""
-        global _share
         if wrong := version.others([self.code]):
             reason = (
                 f"the run is of astroml_plugin {wrong}, this worker has {version.version()}: install the same there"
@@ -231,16 +258,9 @@ class ResidentModels(WorkerPlugin):
             _log.error("worker %s leaves: %s", worker.address, reason)
             worker.loop.add_callback(worker.close, nanny=True, reason=reason)
             return
-        with _lock:
-            _runs.add(self.name)
-        limit_malloc_arenas(worker.state.nthreads)
-        share_host(self.workers_per_host)
-        _share = share_of(worker.state.nthreads, self.workers_per_host)
+        hold_models(self.name)
+        take_share(worker.state.nthreads, self.workers_per_host)
 
     def teardown(self, worker: Any) -> None:
         """Drop the models, unless another run uses them."""
-        with _lock:
-            _runs.discard(self.name)
-            last = not _runs
-        if last:
-            release()
+        let_models_go(self.name)

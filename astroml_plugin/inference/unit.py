@@ -17,6 +17,7 @@ from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel, models_of
 from astroml_plugin.inference.reading import opened, read_unit
 from astroml_plugin.inference.resident import trim_malloc
+from astroml_plugin.inference.telling import tell
 
 
 def run_unit(unit: Unit) -> UnitResult:
@@ -38,13 +39,21 @@ def run_unit(unit: Unit) -> UnitResult:
     write(unit.index, part, data, measured.labels, catalog, maps, meter)
     del measured, data
     trim_malloc()
+    tell(unit.name, part.rows, meter.seconds)
     return UnitResult(part, meter.seconds, meter.bytes, dict(meter.centres))
 
 
-def read_and_measure(unit: Unit, models: Sequence[RunModel], meter: Meter) -> Measured:
-    """The unit's rows, and its label map where it detects them; its pixels are let go on return."""
+def read_and_measure(unit: Unit, models: Sequence[RunModel], meter: Meter, objects: pa.Table | None = None) -> Measured:
+    """The unit's rows, and its label map where it detects them; its pixels are let go on return.
+
+    Args:
+        unit: tile or block.
+        models: of the run.
+        meter: takes time and bytes.
+        objects: of the tile, where they came with the unit; see `reading.read_tile`.
+    """
     with meter.stage("read"):
-        work = read_unit(unit)
+        work = read_unit(unit, objects)
     meter.add("read", count=work.nbytes)
     return measure_work(work, models, meter)
 

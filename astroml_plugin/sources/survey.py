@@ -6,7 +6,7 @@ A tile exists once its row is committed, after its shards. Only the driver resiz
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -190,6 +190,25 @@ class Survey(Store, TileTable):
         return da.map_blocks(
             _read_block, self.url, name, chunks=chunks, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype)
         )
+
+    def map_tiles(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> list[Any]:
+        """`function(survey, info, …)` of every tile as a `dask.delayed` value, for a graph of your own.
+
+        The function gets the open survey and the tile's row, and reads what it needs (`Tile.from_survey`). The graph
+        holds URL and rows, no pixels.
+
+        Args:
+            function: can be pickled; runs on the workers.
+            arguments, named: further arguments; delayed ones are computed before.
+        """
+        import dask
+
+        lazy = dask.delayed(_on_tile, pure=False)
+        return [lazy(function, self.url, info, *arguments, **named) for info in self.iter_tiles()]
+
+
+def _on_tile(function: Callable[..., Any], url: str, info: TileInfo, *arguments: Any, **named: Any) -> Any:
+    return function(Survey.open(url), info, *arguments, **named)
 
 
 def _read_block(url: str, name: str, block_info: Any = None) -> np.ndarray:

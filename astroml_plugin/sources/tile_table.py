@@ -194,9 +194,13 @@ class TileTable:
 
     def index_table(self) -> pa.Table:
         """All tiles by index: names, image shapes, inner boxes, checksum, bytes, pixel_scale, source_id; no headers."""
-        tables = [self._read_table(url, columns=list(_LIGHT)) for _, _, url in self._parts()]
+        return self.columns(_LIGHT)
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Columns of the tile table, `index` among them, by index."""
+        tables = [self._read_table(url, columns=list(names)) for _, _, url in self._parts()]
         if not tables:
-            return _table([], self.bands).select(list(_LIGHT))
+            return _table([], self.bands).select(list(names))
         table = pa.concat_tables(tables).combine_chunks().sort_by("index")
         _, first = np.unique(table["index"].to_numpy(), return_index=True)
         return table if len(first) == len(table) else table.take(pa.array(first))

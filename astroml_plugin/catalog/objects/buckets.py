@@ -32,7 +32,7 @@ from astroml_plugin.catalog.objects.bucket_files import (
 from astroml_plugin.catalog.objects.carried import names_in, typed, widest, word_kinds
 from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, OBJECT_SCHEMA, ObjectSettings
 from astroml_plugin.catalog.objects.given import GivenTable, chunk_digest, content_digest
-from astroml_plugin.catalog.objects.placing import PLACED_SCHEMA, Placer
+from astroml_plugin.catalog.objects.placing import PLACED_SCHEMA, UNITS_ORDER, Placer
 from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
@@ -342,7 +342,7 @@ class _Build:
         parts = [read_range(self.at(c["name"] + ".placed.parquet"), "tile", low, high) for c in chunks]
         kinds = widest([c.get("words", {}) for c in chunks])
         table = pa.concat_tables([typed(part, kinds) for part in parts], promote_options="permissive")
-        order = [(name, "ascending") for name in ("tile", "object_id", "x", "y", "row")]
+        order = [(name, "ascending") for name in UNITS_ORDER]
         table = table.take(pc.sort_indices(table, sort_keys=order)).combine_chunks()
         ids = table["object_id"].to_numpy()
         table = table.append_column("duplicate", pa.array(_contains(duplicates, ids)))

@@ -173,6 +173,28 @@ class Placer:
         return left.append_column("reason", pa.array(reason, pa.string()))
 
 
+UNITS_ORDER = ("tile", "object_id", "x", "y", "row")
+"""Order in which the objects of units are measured: batches are then the same wherever they come from."""
+
+
+def in_units_order(objects: pa.Table, placer: Placer) -> tuple[pa.Table, pa.Table]:
+    """(placed, unplaced) rows of a whole table of objects, as `ObjectBuckets` brings them to units.
+
+    Args:
+        objects: OBJECT_SCHEMA.
+        placer: of the images.
+
+    Returns:
+        Placed rows have PLACED_SCHEMA and `duplicate`, whether the id stands more than once in the table, in the order
+        of `ObjectBuckets.read`, tile after tile.
+    """
+    placed, unplaced = placer.place(objects, 0)
+    values, counts = np.unique(np.asarray(objects["object_id"]), return_counts=True)
+    repeated = np.isin(np.asarray(placed["object_id"]), values[counts > 1])
+    placed = placed.append_column("duplicate", pa.array(repeated, pa.bool_()))
+    return placed.take(pc.sort_indices(placed, sort_keys=[(name, "ascending") for name in UNITS_ORDER])), unplaced
+
+
 def _outline(height: int, width: int) -> tuple[F64, F64]:
     """Centre of an image, then points along its border."""
     t = np.linspace(0, 1, 17)
