@@ -18,6 +18,7 @@ SHORT = (
     "startup",
     "ingest",
     "engine",
+    "measure",
     "shapes",
     "reading",
     "scheduler",

@@ -22,7 +22,7 @@ from astroml_plugin.sources.ingest.one_tile import read_images
 from astroml_plugin.sources.ingest.options import IngestOptions
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_arrays import TilePlace
-from astroml_plugin.sources.tile_table import ParentImage, TileInfo, check_name, parent_header, tile_name
+from astroml_plugin.sources.tile_table import ParentImage, TileInfo, check_name, parent_wcs, tile_name
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,13 @@ class Tile(pixels.Tile):
 
     def images(self) -> dict[str, ParentImage]:
         """The parent image by name, with this tile as the only one."""
-        info = self.info
-        return {info.image: _OneTile(info.image, info.image_shape, parent_header(info), 1, inner=info.inner)}
+        info, parent = self.info, self._parent
+        header = None if parent is None else parent.header
+        return {info.image: _OneTile(info.image, info.image_shape, header, 1, inner=info.inner, sky=parent)}
+
+    @cached_property
+    def _parent(self) -> Wcs | None:
+        return None if self.wcs is None else parent_wcs(self.info, self.wcs)
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,12 @@ class _OneTile(ParentImage):
 
     inner: Box = field(kw_only=True)
     """Pixels that the tile owns."""
+    sky: Wcs | None = field(kw_only=True)
+    """World coordinates of the whole image."""
+
+    def wcs(self) -> Wcs | None:
+        """World coordinates of the whole image, read once."""
+        return self.sky
 
     def tile_of(self, x: ArrayLike, y: ArrayLike) -> I64:
         """0 for positions that the tile owns, else -1."""

@@ -211,7 +211,7 @@ class TileTable:
         found: dict[str, ParentImage] = {}
         for info in self.iter_tiles():
             if info.image not in found:
-                found[info.image] = ParentImage(info.image, info.image_shape, parent_header(info), step)
+                found[info.image] = ParentImage(info.image, info.image_shape, _parent_header(info), step)
             found[info.image].tiles[(info.row, info.column)] = info.index
         return found
 
@@ -296,10 +296,14 @@ def tile_name(image: str, row: int, column: int) -> str:
     return f"{image}_r{row}_c{column}"
 
 
-def parent_header(info: TileInfo) -> str | None:
-    """WCS cards of the whole parent image of a tile; None without a WCS."""
+def _parent_header(info: TileInfo) -> str | None:
     wcs = info.wcs()
-    return None if wcs is None else wcs.shifted(-info.outer.x0, -info.outer.y0, info.image_shape).header
+    return None if wcs is None else parent_wcs(info, wcs).header
+
+
+def parent_wcs(info: TileInfo, wcs: Wcs) -> Wcs:
+    """World coordinates of the whole parent image of a tile, from those of the tile's array."""
+    return wcs.shifted(-info.outer.x0, -info.outer.y0, info.image_shape)
 
 
 def _schema(bands: Sequence[str]) -> pa.Schema:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import safetensors.torch
@@ -172,14 +172,22 @@ class ModelBundle:
         return self.card.settings.get("pixel_scale")
 
     def task(self) -> Task:
-        """Make the task with the card's settings.
+        """The task with the card's settings, made once: tasks do not change.
 
         Raises:
             InputError: the task is not installed here, or the card's settings are not its own.
         """
+        return self._task
+
+    @cached_property
+    def _task(self) -> Task:
         kind = registry.load(registry.TASKS, self.card.task)
         task: Task = kind.from_settings(self.card.settings, f"settings of bundle {self.name}")
         return task
+
+    def __getstate__(self) -> dict[str, object]:
+        """Fields alone travel to other processes."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def network(self, *, fused: bool = False) -> nn.Module:
         """Build the network with the bundle's weights, in eval mode on the CPU.
