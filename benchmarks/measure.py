@@ -39,8 +39,8 @@ def run() -> Section:
         texts.append(f"### {count:,} objects a tile\n\n{text}")
     head = (
         f"{run.__doc__} The network is the smallest of a recipe (strided CNN), so that all else shows. One core, "
-        f"{REPEATS} rounds in turn over four tiles, median (quartiles). The middle is what `measure` and `infer` have in "
-        "common: pixels to the device, stamps, normalisation, network, columns. A unit reads the tile and its objects, "
+        f"{REPEATS} rounds in turn over four tiles, median (quartiles). The middle is what `measure` and `infer` "
+        "share: pixels to the device, stamps, normalisation, network, columns. A unit reads the tile and its objects, "
         "and encodes and writes its part beside it. Ratios are of arms of one round, on one tile."
     )
     return Section("Measuring pixels in memory", "\n\n".join([head, *texts]), data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -199,6 +201,16 @@ def test_positions_on_the_sky_need_a_wcs(sky: Path) -> None:
     tile = ap.Tile.from_arrays(PIXELS, "r")
     with pytest.raises(InputError, match="the tile has no WCS"):
         ap.measure(tile, {"object_id": [1], "ra": [1.0], "dec": [1.0]}, bundles(sky, ["kind"]))
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """A pipeline may measure, fork, and measure again: the threads of the parent would never answer."""
+    code = (
+        "import os, torch; from astroml_plugin.inference import resident as r; do = lambda: r.on_forward_thread('cpu', "
+        "lambda: 7); assert do() == 7; pid = os.fork(); pid or os._exit(do()); print(os.waitpid(pid, 0)[1] >> 8)"
+    )
+    told = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert told.stdout.strip() == "7", told.stderr
 
 
 def test_models_stay_and_threads_share_them(sky: Path, monkeypatch: pytest.MonkeyPatch) -> None:

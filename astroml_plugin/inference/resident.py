@@ -7,6 +7,7 @@ import ctypes
 import itertools
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +160,16 @@ def _forward_pool(single: bool) -> ThreadPoolExecutor:
             lanes, threads = (1, _share.lanes * _share.threads) if single else (_share.lanes, _share.threads)
             _forward[single] = ThreadPoolExecutor(lanes, "forward", initializer=partial(torch.set_num_threads, threads))
         return _forward[single]
+
+
+def _forked() -> None:
+    """Give a forked process locks and threads of its own: those of its parent are not there."""
+    global _lock
+    _lock = threading.Lock()
+    _forward.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def release() -> None:
