@@ -289,30 +289,37 @@ def test_two_ingests_at_once_are_refused(tmp_path):
         ingest(night, out=tmp_path / "stamps.zarr")
 
 
-def _survive(tmp_path: Path, kills: int, packets: int) -> None:
-    """Stop an ingest at chance moments until it has ended by itself, then compare."""
-    night = write_night(tmp_path / "night", packets)
+def _survive(tmp_path: Path, kills: int, packets: int) -> int:
+    """Stop an ingest after some of its blocks again and again, and compare at the end; stops between two blocks."""
+    night, objects, added = tmp_path / "night", tmp_path / "stamps.zarr" / "objects", 80
+    write_night(night, packets)
     command = [sys.executable, "-m", "workflows.cli", "ingest", str(night), "--out", str(tmp_path / "stamps.zarr")]
-    command += ["--block", "8"]
-    began = time.monotonic()
+    command += ["--block", "4"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    whole = time.monotonic() - began
-    random = np.random.default_rng(1)
+    random, halfway = np.random.default_rng(1), 0
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     for stopped in range(kills):
-        write_night(night, 40, first=packets + 40 * stopped)
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as run:
-            time.sleep(whole * random.uniform(0.6, 1.1))
-            os.killpg(run.pid, signal.SIGKILL)
+        write_night(night, added, first=packets + added * stopped)
+        there, more = len(list(objects.iterdir())), int(random.integers(0, 12))
+        with subprocess.Popen(command, start_new_session=True, **quiet) as run:
+            while run.poll() is None and len(list(objects.iterdir())) < there + more:
+                time.sleep(0.001)
+            time.sleep(random.uniform(0, 0.02))
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+        ids = _ids(str(tmp_path / "stamps.zarr"))
+        assert len(set(ids)) == len(ids)
+        halfway += more > 0 and len(ids) < packets + added * (stopped + 1)
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    wanted = [FIRST_CANDID + number for number in range(packets + 40 * kills)]
+    wanted = [FIRST_CANDID + number for number in range(packets + added * kills)]
     assert _ids(str(tmp_path / "stamps.zarr")) == wanted
+    return halfway
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_twenty_times_nothing_is_lost_or_doubled(tmp_path):
-    _survive(tmp_path, kills=20, packets=40)
+    assert _survive(tmp_path, kills=20, packets=40) > 10
 
 
 @pytest.mark.shared_data
