@@ -21,7 +21,7 @@ from catalogs import small_catalog, unit_rows
 
 from astroml_plugin.catalog import Catalog, schema
 from astroml_plugin.catalog.export.facts import with_provenance
-from astroml_plugin.catalog.export.fits import ascii_text, is_plain
+from astroml_plugin.catalog.export.texts import ascii_text, is_plain
 from astroml_plugin.catalog.overlay import OBJECTS_SCHEMA, LabelImage
 from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.write import FORMATS, write_rows

@@ -1,53 +1,75 @@
-"""A bundle as one file that other programs run on raw pixels."""
+"""A bundle, a catalog or a survey in the files of other programs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import with_changes
+from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.onnx_file import onnx_file
+from workflows.export_catalog import ExportOptions, ExportResult, export_catalog, write_outlines
 
-FORMATS = ("onnx",)
-"""Formats that a bundle is exported to."""
+__all__ = ["FORMATS", "ExportOptions", "ExportResult", "export", "show"]
 
-
-@dataclass(frozen=True)
-class ExportResult:
-    """Outcome of an export."""
-
-    out: str
-    """The file."""
-    bytes: int
-    """Size of the file."""
-    description: dict[str, Any]
-    """Facts that users need: bands, sizes, units, inputs, outputs; they are in the file's metadata too."""
-    differences: dict[str, float]
-    """Output -> largest difference from our own measurement of drawn stamps, relative above 1."""
+FORMATS = {
+    "bundle": ("onnx",),
+    "catalog": ("hats", "votable", "fits", "parquet", "moc", "reg"),
+    "survey": ("moc", "reg"),
+}
+"""What is exported to what."""
 
 
 def export(
-    bundle: str | Path, *, to: str = "onnx", out: str | Path | None = None, variance: bool = True
+    source: str | Path,
+    *,
+    to: str = "onnx",
+    out: str | Path | None = None,
+    variance: bool = True,
+    options: ExportOptions | None = None,
+    **changes: Any,
 ) -> ExportResult:
-    """Write a bundle as one file for other programs: raw pixels in, columns out, the normalisation inside.
+    """Write a bundle as ONNX; a catalog as HATS, VOTable, FITS, Parquet, MOC or regions; a survey as MOC or regions.
 
-    The file is written only if ONNX Runtime gives what we measure on the same stamps, to 3e-5.
+    A bundle's file takes raw pixels and is written only if ONNX Runtime gives what we measure, to 3e-5. Catalogs of any
+    size are written in bounded memory. HATS that was killed goes on when it is asked for again.
 
     Args:
-        bundle: path, URL or shipped name.
-        to: format of the file: onnx.
-        out: file or URL to write; default the bundle's name with .onnx, in the current folder.
-        variance: a variance as second input, where the bundle reads one; without it the noise is that of the border.
+        source: path, URL or shipped name of a bundle; path or URL of a catalog or survey.
+        to: onnx; hats, votable, fits, parquet, moc or reg.
+        out: file, URL or (HATS) folder to write; of a bundle, default its name with .onnx, in the current folder.
+        variance: of a bundle: a variance as second input, where it reads one; without it the noise is the border's.
+        options: which rows and columns of a catalog, and how.
+        changes: single fields of the options by name, for example `where="flags = 0"`.
 
     Raises:
-        InputError: no such format, the extra `onnx` is not installed, or the bundle cannot be exported.
+        InputError: no such format, a missing extra, nothing that can be exported; says what to do.
     """
-    if to not in FORMATS:
-        raise InputError(f"a bundle is exported to {', '.join(FORMATS)}, not to {to!r}")
-    model = ModelBundle.load(bundle)
+    source, chosen = str(source), with_changes(ExportOptions, options, changes, "the options of export")
+    kind = _kind(source)
+    if to not in FORMATS[kind]:
+        raise InputError(f"a {kind} is exported to {', '.join(FORMATS[kind])}, not to {to!r}")
+    if kind == "bundle":
+        return _bundle(source, to, out, variance)
+    if out is None:
+        raise InputError(f"where shall the {to} of the {kind} go? Give --out")
+    if kind == "survey":
+        return ExportResult(str(out), rows=write_outlines(Survey.open(source).outlines(), to, str(out), chosen))
+    return export_catalog(source, to, str(out), chosen)
+
+
+def _kind(source: str) -> str:
+    for kind, name in (("catalog", "schema.json"), ("survey", "zarr.json")):
+        if storage.path_of(source) == source and storage.exists(storage.join(storage.absolute(source), name)):
+            return kind
+    return "bundle"
+
+
+def _bundle(source: str, to: str, out: str | Path | None, variance: bool) -> ExportResult:
+    model = ModelBundle.load(source)
     url = storage.absolute(str(out or f"{model.name}.{to}"))
     made = onnx_file(model, variance=variance)
     made.write(url)
@@ -55,7 +77,22 @@ def export(
 
 
 def show(result: ExportResult) -> str:
-    """The outcome for a terminal: where it is, what goes in and what comes out."""
+    """The outcome for a terminal: where it is, and what is in it or not."""
+    if result.description:
+        return _show_bundle(result)
+    lines = [f"{result.rows} rows written to {result.out}", *result.notes]
+    if result.hats is not None:
+        lines[0] += f", {result.hats.partitions} partitions"
+        if result.hats.joined is not None:
+            joined = result.hats.joined
+            lines.append(
+                f"{joined.matched} rows have their id in the primary catalogue, {joined.strangers} have not; "
+                f"{joined.without} of its rows get nulls; load it by {result.hats.properties}"
+            )
+    return "\n".join(lines)
+
+
+def _show_bundle(result: ExportResult) -> str:
     told = result.description
     inputs, outputs = (
         ", ".join(f"{port['name']} {_shape(port)}" for port in told[key]) for key in ("inputs", "outputs")

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.io import fits
 
-from astroml_plugin.catalog.export.fits import ENCODED, card_text, plain_or_coded
+from astroml_plugin.catalog.export.fits import card_text
+from astroml_plugin.catalog.export.texts import ENCODED, plain_or_coded
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.merge import publishing
 from astroml_plugin.catalog.store import Catalog

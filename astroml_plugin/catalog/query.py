@@ -136,9 +136,9 @@ def query(
             if isinstance(error, duckdb.IOException) or (_REMOTE in str(error) and _FORBIDDEN not in str(error)):
                 if not reconcile:
                     continue  # compact or a run has replaced parts meanwhile: look again
-                raise _unreadable(error) from error
+                raise unreadable(error) from error
             if any(word in str(error) for word in _BROKEN_FILE):
-                raise _unreadable(error) from error
+                raise unreadable(error) from error
             raise InputError(f"the query failed: {_line(error)}") from error
         return replace(result, seconds=time.monotonic() - began)
     raise AssertionError("unreachable")
@@ -175,7 +175,7 @@ def _answer(
         origins = lineage.sources(database, text, catalog.schema)
         for name, table in tables.items():
             database.register(name, table)
-        _create_views(database, catalog, paths, decided, cone, units, text)
+        create_views(database, catalog, paths, decided, cone, units, text)
         joined = decided is not None and bool(decided.files(cone))
         asked = statement or f"SELECT * FROM catalog {_order(joined or cone is not None)}"  # noqa: S608
         if limit is not None:
@@ -183,7 +183,7 @@ def _answer(
         reader = _checked(database.sql(asked)).to_arrow_reader(_BATCH)
         told = provenance(catalog, records, sql=text, cone=None if cone is None else list(cone), limit=limit)
         schema = _described(reader.schema, origins).with_metadata(metadata(told))
-        batches = _typed(reader, schema)
+        batches = typed_batches(reader, schema)
         if to is None:
             table = settled(pa.Table.from_batches(batches, schema))
             return QueryResult(table.num_rows, None, 0.0, columns_of(table.schema), len(paths), table)
@@ -207,7 +207,8 @@ def _order(shuffled: bool) -> str:
     return "" if not shuffled else f'ORDER BY {sql.name(HEALPIX)}, "object_id", "image"'
 
 
-def _unreadable(error: BaseException) -> CorruptError:
+def unreadable(error: BaseException) -> CorruptError:
+    """The error about a part that DuckDB cannot read, with the remedy."""
     return CorruptError(
         f"a part of the catalog cannot be read ({_line(error)}): run `astroml-plugin verify CATALOG --repair`, then "
         f"the same infer again"
@@ -265,7 +266,7 @@ def one_select(database: duckdb.DuckDBPyConnection, text: str) -> str:
     return statements[0].query.strip().rstrip(";").strip() or text
 
 
-def _create_views(
+def create_views(
     database: duckdb.DuckDBPyConnection,
     catalog: Catalog,
     paths: list[str],
@@ -274,6 +275,17 @@ def _create_views(
     units: Collection[str] | None,
     text: str | None,
 ) -> None:
+    """Make the views `catalog`, `failures` and `unplaced`; nothing else can be opened from then on.
+
+    Args:
+        database: gets them.
+        catalog: the catalog.
+        paths: its files that count, from `files_to_read`.
+        decided: which rows are primary where images overlap.
+        cone: the rows of `catalog` that are seen.
+        units: the units whose rows are seen.
+        text: SQL that will be asked; tables that it does not name are not read.
+    """
     folder = sql.root(database, catalog.url)
     columns, where = sql.typed_names(catalog.schema), _view_where(cone, units)
     if paths:
@@ -303,7 +315,7 @@ def _described(schema: pa.Schema, origins: list[pa.Field | None]) -> pa.Schema:
     return lineage.described(pa.schema(fields), origins)
 
 
-def _typed(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def typed_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Batches with the types of `schema`; errors that come while rows are read are DuckDB's, as those before."""
     waiting = iter(batches)
     while True:

@@ -25,9 +25,10 @@ from astroml_plugin.catalog.export.columns import (
     settled,
     values_of,
 )
+from astroml_plugin.catalog.export.extents import Rows, TableRows, check_count, text_lengths_of
 from astroml_plugin.catalog.export.facts import cards, facts, told_of
 from astroml_plugin.catalog.export.fits import write_fits
-from astroml_plugin.catalog.export.headers import reader_metadata, text_lengths
+from astroml_plugin.catalog.export.headers import reader_metadata
 from astroml_plugin.catalog.export.votable import write_votable
 from astroml_plugin.catalog.merge import publishing
 from astroml_plugin.catalog.parts import with_metadata
@@ -70,28 +71,75 @@ def write_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: str,
     with publishing(storage.absolute(to)) as path:
         if kind == "csv":
             return _write_csv(batches, schema, path)
-        table = settled(pa.Table.from_batches(batches, schema))
-        if kind == "parquet":
-            _write_parquet(table, path)
-        elif kind == "fits":
-            write_fits(table, path, cards(told_of(schema)))
-        elif kind == "vot":
-            write_votable(table, path, facts(told_of(schema)))
-        else:
-            _write_ecsv(table, path)
-        return int(table.num_rows)
+        rows = TableRows.of(pa.Table.from_batches(batches, schema))
+        if kind == "ecsv":
+            _write_ecsv(rows.table, path)
+            return int(rows.table.num_rows)
+        return _WRITERS[kind](rows, path)
 
 
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    for field in table.schema:
+def write_streamed(rows: Rows, to: str, kind: str) -> int:
+    """Write rows of any number as parquet, fits or vot, in bounded memory, whole or not at all; gives their number.
+
+    Args:
+        rows: they are read twice.
+        to: path or URL of the file.
+        kind: parquet, fits or vot.
+
+    Raises:
+        InputError: the format cannot hold a column.
+        CorruptError: the second reading gives other rows than the first.
+    """
+    check_names(rows.schema.names)
+    if kind in _TEXTS:
+        check_letters(rows.schema.names, _TEXTS[kind])
+    with publishing(storage.absolute(to)) as path:
+        return _WRITERS[kind](rows, path)
+
+
+def _write_fits(rows: Rows, path: Path) -> int:
+    about = cards(told_of(rows.schema))
+    if {"ra", "dec"} <= set(rows.schema.names):
+        about.append(("RADESYS", "ICRS", "frame of ra and dec"))
+    return write_fits(rows, path, about)
+
+
+def _write_votable(rows: Rows, path: Path) -> int:
+    return write_votable(rows, path, facts(told_of(rows.schema)))
+
+
+def _write_parquet(rows: Rows, path: Path) -> int:
+    for field in rows.schema:
         if isinstance(field.type, pa.BaseExtensionType):
             raise refusal(field.name, field.type, "Parquet")
         try:
             pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
             raise refusal(field.name, field.type, "Parquet") from error
-    described = with_metadata(table.schema, reader_metadata(table.schema, text_lengths(table)))
-    pq.write_table(table.cast(described), path, compression="zstd", row_group_size=_BATCH)
+    count, lengths = text_lengths_of(rows)
+    described = with_metadata(rows.schema, reader_metadata(rows.schema, lengths))
+    written = 0
+    with pq.ParquetWriter(path, described, compression="zstd") as writer:
+        for table in _row_groups(rows.batches(), rows.schema):
+            writer.write_table(table.cast(described), row_group_size=_BATCH)
+            written += table.num_rows
+    check_count(count, written)
+    return count
+
+
+def _row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Tables of at least `_BATCH` rows, the last one may have fewer."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(item.num_rows for item in waiting) >= _BATCH:
+            yield pa.Table.from_batches(waiting, schema)
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting, schema)
+
+
+_WRITERS = {"parquet": _write_parquet, "fits": _write_fits, "vot": _write_votable}
 
 
 def _write_csv(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:

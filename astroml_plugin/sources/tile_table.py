@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.typing import I64
+from astroml_plugin.sky.coverage import Outline
 from astroml_plugin.sky.wcs import Box, Wcs, tile_step
 from astroml_plugin.sources import quality
 from astroml_plugin.sources.quality import BandQuality
@@ -204,6 +205,15 @@ class TileTable:
         table = pa.concat_tables(tables).combine_chunks().sort_by("index")
         _, first = np.unique(table["index"].to_numpy(), return_index=True)
         return table if len(first) == len(table) else table.take(pa.array(first))
+
+    def outlines(self) -> Iterator[Outline]:
+        """What each tile owns, as a polygon on the sky; tiles without a WCS are left out."""
+        for info in self.iter_tiles():
+            wcs = info.wcs()
+            if wcs is not None:
+                ra, dec = wcs.to_sky(*map(np.asarray, _corners(info)))
+                if np.isfinite(ra).all() and np.isfinite(dec).all():
+                    yield Outline(info.name, ra, dec)
 
     def images(self) -> dict[str, ParentImage]:
         """Every parent image by name."""

@@ -108,7 +108,7 @@ VERBS = {
     "export": Verb(
         _export,
         "workflows.export:export",
-        "Write a bundle as one ONNX file that other programs run on raw pixels.",
+        "A bundle as ONNX; a catalog as HATS, VOTable, FITS, Parquet, MOC or regions; a survey's tiles.",
         "lens --to onnx --out lens.onnx",
     ),
 }

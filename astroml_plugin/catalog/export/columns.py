@@ -130,10 +130,9 @@ def values_of(name: str, column: pa.ChunkedArray, holder: str) -> Values:
         InputError: a type that is neither, or numbers beyond int64 that are no uint64.
     """
     kind = column.type
-    if is_text(kind):
-        return _text(name, column.cast(pa.large_string()))
-    if pa.types.is_temporal(kind) and not (pa.types.is_duration(kind) or pa.types.is_interval(kind)):
-        return _moments(name, column, holder)
+    texts = as_texts(name, column, holder)
+    if texts is not None:
+        return _text(name, texts, is_time=is_moment(kind))
     if pa.types.is_decimal(kind):
         if kind.scale == 0:
             raise refusal(name, kind, holder, " with numbers beyond 64 bits")
@@ -145,6 +144,30 @@ def values_of(name: str, column: pa.ChunkedArray, holder: str) -> Values:
     column = _widened(column)
     null = np.asarray(pc.is_null(column).to_numpy())
     return Values(name, np.array(pc.fill_null(column, _nothing(column.type)).to_numpy()), null)
+
+
+def as_texts(name: str, column: pa.ChunkedArray, holder: str) -> pa.ChunkedArray | None:
+    """A column (n) of texts, or of moments as ISO 8601 texts, as large strings; None for others.
+
+    Args:
+        name: of the column.
+        column: its values.
+        holder: what it is for.
+
+    Raises:
+        InputError: moments that no calendar has.
+    """
+    if is_text(column.type):
+        return column.cast(pa.large_string())
+    kind = column.type
+    if pa.types.is_temporal(kind) and not (pa.types.is_duration(kind) or pa.types.is_interval(kind)):
+        return _moments(name, column, holder)
+    return None
+
+
+def is_moment(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds dates or timestamps."""
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -164,14 +187,14 @@ def _widened(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     return column.cast(_WIDER.get(column.type, column.type))
 
 
-def _text(name: str, column: pa.ChunkedArray, *, is_time: bool = False) -> Values:
+def _text(name: str, column: pa.ChunkedArray, *, is_time: bool) -> Values:
     null = np.asarray(pc.is_null(column).to_numpy())
     data = np.empty(len(column), object)
     data[:] = pc.fill_null(column, "").to_pylist()
     return Values(name, data, null, is_text=True, is_time=is_time)
 
 
-def _moments(name: str, column: pa.ChunkedArray, holder: str) -> Values:
+def _moments(name: str, column: pa.ChunkedArray, holder: str) -> pa.ChunkedArray:
     """Dates, times and timestamps as ISO 8601; with a zone, in UTC with the letter Z at the end."""
     kind = column.type
     if zoned := pa.types.is_timestamp(kind) and kind.tz is not None:
@@ -180,10 +203,9 @@ def _moments(name: str, column: pa.ChunkedArray, holder: str) -> Values:
     if pc.any(pc.match_substring(texts, "out of range")).as_py():
         raise refusal(name, kind, holder, " with moments that no calendar has")
     texts = pc.replace_substring(texts, " ", "T")
-    texts = (
-        pc.binary_join_element_wise(texts, pa.scalar("Z", texts.type), pa.scalar("", texts.type)) if zoned else texts
-    )
-    return _text(name, texts, is_time=not pa.types.is_time(kind))
+    if zoned:
+        texts = pc.binary_join_element_wise(texts, pa.scalar("Z", texts.type), pa.scalar("", texts.type))
+    return texts
 
 
 def _vectors(name: str, column: pa.ChunkedArray) -> Values:

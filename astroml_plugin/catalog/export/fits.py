@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -19,85 +18,97 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import Table
 
-from astroml_plugin.catalog.export.columns import Values, check_names, is_mostly_padding, refusal, values_of
+from astroml_plugin.catalog.export.columns import (
+    INT64_MAX,
+    as_texts,
+    check_names,
+    is_mostly_padding,
+    refusal,
+    values_of,
+)
+from astroml_plugin.catalog.export.extents import Extent, Rows, blocks, check_count, extents_of
+from astroml_plugin.catalog.export.texts import ENCODED, ascii_text, is_plain, records
 from astroml_plugin.catalog.schema import Column, columns_of
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import Array
 
 _BLOCK = 2880
-_RECORDS = 32 << 20
-"""Bytes of records that are laid out at once."""
 
 _MOST_COLUMNS, _LONGEST_NAME = 999, 68
 """Columns of a table, and letters of a name within one card (a quote counts twice)."""
 
-_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-ENCODED = "percent-encoded UTF-8, as FITS holds ASCII only"
-"""Words in the comment of a column whose texts went through `ascii_text`."""
-
 _FORMS = {"b": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "u8": "K", "f4": "E", "f8": "D"}
-
-
-def ascii_text(text: str) -> str:
-    """A text as FITS can hold it: letters beyond printable ASCII, `%` and spaces at the end as in URLs (K%C3%B6ln)."""
-    coded = quote(text, safe=_SAFE)
-    return coded.rstrip(" ") + "%20" * (len(coded) - len(coded.rstrip(" ")))
-
-
-def is_plain(text: str) -> bool:
-    """Whether FITS can hold a text as it is."""
-    return text.isascii() and (not text or (text.isprintable() and text[-1] != " "))
-
-
-def plain_or_coded(texts: Sequence[str]) -> tuple[list[str], bool]:
-    """Texts of one column for FITS, and whether they are percent-encoded: all are, where one needs it."""
-    if all(map(is_plain, texts)):
-        return list(texts), False
-    return [ascii_text(text) for text in texts], True
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """One column as it is stored."""
+    """How one column is stored."""
 
     column: Column
-    values: Array
     form: str
     dtype: tuple[Any, ...]
     null: int | None = None
     zero: int | None = None
     coded: bool = False
 
+    def encode(self, column: pa.ChunkedArray) -> Array:
+        """Values (n) of the column as the bytes of records."""
+        texts = as_texts(self.column.name, column, "FITS")
+        if texts is not None:
+            return records(texts, int(self.dtype[0][1:]), self._as_ascii)
+        values = values_of(self.column.name, column, "FITS")
+        if values.data.dtype.kind == "b":
+            return np.where(values.null, 0, np.where(values.data, ord("T"), ord("F"))).astype(np.uint8)
+        if self.zero is not None:
+            return (values.data.astype(np.uint64) ^ np.uint64(self.zero)).view(np.int64)
+        filled = values.data.astype(np.dtype(self.dtype[0]))
+        if values.data.dtype.kind in "iu" and values.null.any():
+            if self.null is None:
+                raise ValueError(f"column {self.column.name} has nulls now")
+            filled[values.null] = self.null
+        return filled
 
-def write_fits(table: pa.Table, path: Path, about: Sequence[tuple[str, str, str]] = (), name: str = "CATALOG") -> None:
-    """Write a settled table as the first extension of a FITS file.
+    def _as_ascii(self, text: str) -> bytes:
+        return (ascii_text(text) if self.coded else text).encode("ascii")
+
+
+def write_fits(rows: Rows, path: Path, about: Sequence[tuple[str, str, str]] = (), name: str = "CATALOG") -> int:
+    """Write rows as the first extension of a FITS file, in bounded memory; gives their number.
 
     Args:
-        table: (n rows) fields may carry unit, ucd and description.
+        rows: they are read twice; fields may carry unit, ucd and description.
         path: the file.
         about: (keyword, value, comment) of further cards; long values are continued.
         name: EXTNAME.
 
     Raises:
         InputError: a column that FITS cannot hold, names that differ in case only, more than 999 columns.
+        CorruptError: the second reading gives other rows than the first.
     """
-    if table.num_columns > _MOST_COLUMNS:
-        raise InputError(f"{table.num_columns} columns: FITS holds {_MOST_COLUMNS}, name fewer or use .parquet")
-    check_names(table.column_names, any_case=False)
+    schema = rows.schema
+    if len(schema) > _MOST_COLUMNS:
+        raise InputError(f"{len(schema)} columns: FITS holds {_MOST_COLUMNS}, name fewer or use .parquet")
+    check_names(schema.names, any_case=False)
+    count, extents = extents_of(rows, "FITS")
     stored = [
-        _stored(column, values_of(column.name, table[column.name], "FITS")) for column in columns_of(table.schema)
+        _stored(column, kind, extent, count)
+        for column, kind, extent in zip(columns_of(schema), schema.types, extents, strict=True)
     ]
     names = [ascii_text(item.column.name) if not is_plain(item.column.name) else item.column.name for item in stored]
     check_names(names, any_case=False)
     _refuse_long_names(stored, names)
-    records = np.dtype([(f"c{k}", *item.dtype) for k, item in enumerate(stored)])
-    header = _header(stored, names, records.itemsize, table.num_rows, about, name)
+    layout = np.dtype([(f"c{k}", *item.dtype) for k, item in enumerate(stored)])
+    header = _header(stored, names, layout.itemsize, count, about, name)
+    written = 0
     with path.open("wb") as sink:
         sink.write(fits.PrimaryHDU().header.tostring(padding=True).encode("ascii"))
         sink.write(header.tostring(padding=True).encode("ascii"))
-        for block in _blocks(stored, records, table.num_rows):
+        for _, block in blocks(rows, layout, [item.encode for item in stored]):
             sink.write(block.tobytes())
-        sink.write(bytes(-(records.itemsize * table.num_rows) % _BLOCK))
+            written += len(block)
+        sink.write(bytes(-(layout.itemsize * count) % _BLOCK))
+    check_count(count, written)
+    return count
 
 
 def _refuse_long_names(stored: Sequence[_Stored], names: Sequence[str]) -> None:
@@ -110,65 +121,47 @@ def _refuse_long_names(stored: Sequence[_Stored], names: Sequence[str]) -> None:
             )
 
 
-def _blocks(stored: list[_Stored], records: np.dtype, rows: int) -> Iterator[Array]:
-    step = max(1, _RECORDS // max(1, records.itemsize))
-    for start in range(0, rows, step):
-        block = np.zeros(min(step, rows - start), records)
-        for k, item in enumerate(stored):
-            block[f"c{k}"] = item.values[start : start + step]
-        yield block
-
-
-def _stored(column: Column, values: Values) -> _Stored:
-    if values.is_text:
-        return _text(column, values)
-    shape = () if values.data.ndim == 1 else ((values.length,),)
-    count = "" if values.data.ndim == 1 else str(values.length)
-    data = values.data
-    if data.dtype.kind == "b":
-        letters = np.where(values.null, 0, np.where(data, ord("T"), ord("F"))).astype(np.uint8)
-        return _Stored(column, letters, f"{count}L", ("u1", *shape))
-    if data.dtype.kind == "u" and data.dtype.itemsize == 8:
-        if values.null.any():
+def _stored(column: Column, kind: pa.DataType, extent: Extent, rows: int) -> _Stored:
+    empty = pa.chunked_array([], kind)
+    if as_texts(column.name, empty, "FITS") is not None:
+        return _text(column, extent, rows)
+    values = values_of(column.name, empty, "FITS")
+    vector = values.data.ndim == 2
+    shape, count = ((values.length,), str(values.length)) if vector else ((), "")
+    number = values.data.dtype
+    if number.kind == "b":
+        return _Stored(column, f"{count}L", ("u1", *shape))
+    if kind == pa.uint64() and extent.largest > INT64_MAX:
+        if extent.nulls:
             raise refusal(column.name, pa.uint64(), "FITS", " with nulls and numbers beyond 2^63")
-        return _Stored(column, (data ^ np.uint64(1 << 63)).view(np.int64), f"{count}K", (">i8", *shape), zero=1 << 63)
+        return _Stored(column, f"{count}K", (">i8", *shape), zero=1 << 63)
     null = None
-    if data.dtype.kind in "iu" and values.null.any():
-        data, null = _with_null(data, values.null)
-    code = f"{data.dtype.kind}{data.dtype.itemsize}"
-    return _Stored(column, data, f"{count}{_FORMS[code]}", (f">{code}", *shape), null)
+    if number.kind in "iu" and extent.nulls:
+        number, null = _with_null(number, extent)
+    code = f"{number.kind}{number.itemsize}"
+    return _Stored(column, f"{count}{_FORMS[code]}", (f">{code}", *shape), null)
 
 
-def _with_null(data: Array, null: Array) -> tuple[Array, int]:
-    """Whole numbers with one that no row has in place of nulls, in a wider type where every number occurs."""
-    kind = np.dtype(np.int16) if data.dtype == np.uint8 else data.dtype
-    taken = np.unique(data[~null].astype(np.int64))
-    low, high = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
-    if low < int(taken[0] if len(taken) else 0):
-        free = low
-    elif high > int(taken[-1]):
-        free = high
-    else:
-        gaps = np.flatnonzero(taken[:-1] + 1 != taken[1:])  # a difference could overflow
-        if not len(gaps):
-            return _with_null(data.astype({2: np.int32, 4: np.int64}[kind.itemsize]), null)
-        free = int(taken[gaps[0]]) + 1
-    filled = data.astype(kind)
-    filled[null] = free
-    return filled, free
+def _with_null(number: np.dtype, extent: Extent) -> tuple[np.dtype, int]:
+    """A type of whole numbers and one of its numbers that no row has; a wider type where every number occurs."""
+    kind = np.dtype(np.int16) if number == np.uint8 else number
+    if extent.free is None:
+        return kind, int(np.iinfo(kind).min)
+    if len(extent.free):
+        return kind, int(extent.free[0])
+    wider = np.int32 if kind.itemsize == 2 else np.int64
+    return np.dtype(wider), int(np.iinfo(wider).min)
 
 
-def _text(column: Column, values: Values) -> _Stored:
-    texts, coded = plain_or_coded(values.data.tolist())
-    width = max(1, max(map(len, texts), default=1))
-    if is_mostly_padding(len(texts), width, sum(map(len, texts))):
+def _text(column: Column, extent: Extent, rows: int) -> _Stored:
+    lengths = extent.letters if extent.is_plain else extent.coded
+    width = max(1, lengths.longest)
+    if is_mostly_padding(rows, width, lengths.total):
         raise InputError(
             f"column '{column.name}' has a text of {width} letters, and FITS gives every row as many: use .parquet, or "
             f"write left({column.name}, 200)"
         )
-    data = np.empty(len(texts), object)
-    data[:] = [text.encode("ascii") for text in texts]
-    return _Stored(column, data, f"{width}A", (f"S{width}",), coded=coded)
+    return _Stored(column, f"{width}A", (f"S{width}",), coded=not extent.is_plain)
 
 
 def _header(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,29 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from astroml_plugin.catalog.export.columns import Values, is_mostly_padding, refusal, values_of
-from astroml_plugin.catalog.schema import Column, columns_of
+from astroml_plugin.catalog.export.columns import (
+    INT64_MAX,
+    as_texts,
+    is_moment,
+    is_mostly_padding,
+    refusal,
+    values_of,
+)
+from astroml_plugin.catalog.export.extents import Extent, Rows, blocks, check_count, extents_of
+from astroml_plugin.catalog.export.texts import records
+from astroml_plugin.catalog.schema import Column, columns_of, is_vector
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.typing import Array
+from astroml_plugin.core.typing import Array, Bool
 
 _TYPES = {
     "b1": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "i8": "long", "f4": "float", "f8": "double",
 }  # fmt: skip
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _NO_ID = re.compile(r"[^A-Za-z0-9_.-]")
-_RECORDS = 57 << 19
-"""Bytes of records that are laid out at once; whole lines of base64 (57 bytes)."""
+_LINE = 57
+"""Bytes of a line of base64."""
 
 
 @dataclass(frozen=True)
@@ -47,30 +57,74 @@ class Field:
 
 @dataclass(frozen=True)
 class _Stored:
+    """How one column is stored."""
+
     field: Field
-    values: Array
     dtype: tuple[Any, ...]
-    null: Array
-    """(n,) rows without a value."""
+
+    def encode(self, column: pa.ChunkedArray) -> Array:
+        """Values (n) of the column as the bytes of records."""
+        name = self.field.column.name
+        texts = as_texts(name, column, "VOTable")
+        if texts is not None:
+            return records(texts, int(self.dtype[0][1:]), lambda text: text.encode("utf-16-be"))
+        values = values_of(name, column, "VOTable")
+        if values.data.dtype.kind == "b":
+            return np.where(values.null, ord("?"), np.where(values.data, ord("T"), ord("F"))).astype(np.uint8)
+        return values.data.astype(np.dtype(self.dtype[0]))
+
+    def null(self, column: pa.ChunkedArray) -> Bool:
+        """(n,) rows without a value: of vectors, those without any.
+
+        Raises:
+            InputError: nulls within vectors of whole numbers, which VOTable cannot hold.
+        """
+        name, kind = self.field.column.name, column.type
+        if as_texts(name, column, "VOTable") is not None or not is_vector(kind):
+            return np.asarray(pc.is_null(column).to_numpy())
+        values = values_of(name, column, "VOTable")
+        null: Bool = np.logical_and.reduce(values.null, axis=1)
+        if values.data.dtype.kind in "iu" and (values.null.any(axis=1) & ~null).any():
+            inner = pa.list_(pa.from_numpy_dtype(values.data.dtype))
+            raise refusal(name, inner, "VOTable", " with nulls within vectors")
+        return null
 
 
-def write_votable(table: pa.Table, path: Path, about: Iterable[tuple[str, str]] = ()) -> None:
-    """Write a settled table (n rows) as a VOTable; `about` are (name, value) of INFO elements.
+def write_votable(rows: Rows, path: Path, about: Iterable[tuple[str, str]] = ()) -> int:
+    """Write rows as a VOTable, in bounded memory; gives their number.
+
+    Args:
+        rows: they are read twice; fields may carry unit, ucd and description.
+        path: the file.
+        about: (name, value) of INFO elements.
 
     Raises:
         InputError: a column that VOTable cannot hold.
+        CorruptError: the second reading gives other rows than the first.
     """
+    schema = rows.schema
+    count, extents = extents_of(rows, "VOTable")
     stored = [
-        _stored(column, values_of(column.name, table[column.name], "VOTable")) for column in columns_of(table.schema)
+        _stored(column, kind, extent, count)
+        for column, kind, extent in zip(columns_of(schema), schema.types, extents, strict=True)
     ]
-    flags = -(-len(stored) // 8)
-    records = np.dtype([("null", "u1", (flags,)), *((f"c{k}", *item.dtype) for k, item in enumerate(stored))])
-    head, tail = _document([item.field for item in stored], about, table.num_rows, binary=True)
+    layout = np.dtype([("null", "u1", (-(-len(stored) // 8),)), *((f"c{k}", *s.dtype) for k, s in enumerate(stored))])
+    head, tail = _document([item.field for item in stored], about, count, binary=True)
+    written, left = 0, b""
     with path.open("wb") as sink:
         sink.write(head.encode())
-        for block in _blocks(stored, records, table.num_rows):
-            sink.write(base64.encodebytes(block.tobytes()))
+        for piece, block in blocks(rows, layout, [item.encode for item in stored]):
+            for k, item in enumerate(stored):
+                null = item.null(pa.chunked_array([piece.column(k)]))
+                block["null"][:, k // 8] |= (null << (7 - k % 8)).astype(np.uint8)
+            left += block.tobytes()
+            whole = len(left) - len(left) % _LINE
+            sink.write(base64.encodebytes(left[:whole]))
+            left, written = left[whole:], written + len(block)
+        sink.write(base64.encodebytes(left))
         sink.write(tail.encode())
+    check_count(count, written)
+    return count
 
 
 def header(fields: Sequence[Field], about: Iterable[tuple[str, str]] = ()) -> str:
@@ -79,51 +133,32 @@ def header(fields: Sequence[Field], about: Iterable[tuple[str, str]] = ()) -> st
     return head + tail
 
 
-def _blocks(stored: list[_Stored], records: np.dtype, rows: int) -> Iterator[Array]:
-    step = 57 * max(1, _RECORDS // (57 * records.itemsize))
-    for start in range(0, rows, step):
-        block = np.zeros(min(step, rows - start), records)
-        for k, item in enumerate(stored):
-            block[f"c{k}"] = item.values[start : start + step]
-            block["null"][:, k // 8] |= (item.null[start : start + step] << (7 - k % 8)).astype(np.uint8)
-        yield block
-
-
-def _stored(column: Column, values: Values) -> _Stored:
-    if values.is_text:
-        return _text(column, values)
+def _stored(column: Column, kind: pa.DataType, extent: Extent, rows: int) -> _Stored:
+    empty = pa.chunked_array([], kind)
+    if as_texts(column.name, empty, "VOTable") is not None:
+        return _text(column, extent, rows, "timestamp" if is_moment(kind) else "")
+    values = values_of(column.name, empty, "VOTable")
     vector = values.data.ndim == 2
-    shape = ((values.length,),) if vector else ()
-    null: Array = np.logical_and.reduce(values.null, axis=1) if vector else values.null
-    data, kind = values.data, values.data.dtype
-    if kind.kind == "u" and kind.itemsize == 8:
-        raise refusal(column.name, pa.uint64(), "VOTable", " with numbers beyond 2^63")
-    if kind.kind in "iu" and vector and (values.null.any(axis=1) & ~null).any():
-        raise refusal(column.name, pa.list_(pa.from_numpy_dtype(kind)), "VOTable", " with nulls within vectors")
-    field = Field(column, _TYPES[f"{kind.kind}{kind.itemsize}"], str(values.length) if vector else "")
-    if kind.kind == "b":
-        letters = np.where(values.null, ord("?"), np.where(data, ord("T"), ord("F"))).astype(np.uint8)
-        return _Stored(field, letters, ("u1", *shape), null)
-    return _Stored(field, data, (f">{kind.kind}{kind.itemsize}", *shape), null)
+    shape, number = ((values.length,),) if vector else (), values.data.dtype
+    if kind == pa.uint64() and extent.largest > INT64_MAX:
+        raise refusal(column.name, kind, "VOTable", " with numbers beyond 2^63")
+    field = Field(column, _TYPES[f"{number.kind}{number.itemsize}"], str(values.length) if vector else "")
+    return _Stored(field, ("u1" if number.kind == "b" else f">{number.kind}{number.itemsize}", *shape))
 
 
-def _text(column: Column, values: Values) -> _Stored:
-    coded = [text.encode("utf-16-be") for text in values.data.tolist()]
-    if any("\0" in text for text in values.data.tolist()):
+def _text(column: Column, extent: Extent, rows: int, xtype: str) -> _Stored:
+    if extent.has_nul:
         raise InputError(
             f"column '{column.name}' has texts with a NUL letter, which end a text in VOTable: write "
             f"replace({column.name}, chr(0), ''), or use .parquet"
         )
-    width = max(2, max(map(len, coded), default=2))
-    if is_mostly_padding(len(coded), width, sum(map(len, coded))):
+    width = max(2, extent.utf16.longest)
+    if is_mostly_padding(rows, width, extent.utf16.total):
         raise InputError(
             f"column '{column.name}' has a text of {width // 2} letters, and every row would get as many: use "
             f".parquet, or write left({column.name}, 200)"
         )
-    data = np.empty(len(coded), object)
-    data[:] = coded
-    xtype = "timestamp" if values.is_time else ""
-    return _Stored(Field(column, "unicodeChar", str(width // 2), xtype), data, (f"S{width}",), values.null)
+    return _Stored(Field(column, "unicodeChar", str(width // 2), xtype), (f"S{width}",))
 
 
 # XML
@@ -134,6 +169,7 @@ def _document(
 ) -> tuple[str, str]:
     """The texts before the rows and after them."""
     sky = any(_is_sky(field.column) for field in fields)
+    time = any(field.xtype == "timestamp" for field in fields)
     infos = "".join(f"<INFO name={_attribute(name)} value={_attribute(value)}/>\n" for name, value in about)
     ids = _ids([field.column.name for field in fields])
     count = "" if rows is None else f' nrows="{rows}"'
@@ -142,6 +178,7 @@ def _document(
         '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n'
         f'<RESOURCE type="results">\n{infos}'
         + ('<COOSYS ID="icrs" system="ICRS"/>\n' if sky else "")
+        + ('<TIMESYS ID="utc" timescale="UTC" refposition="UNKNOWN"/>\n' if time else "")
         + f'<TABLE name="catalog"{count}>\n'
         + "".join(_field(field, name) for field, name in zip(fields, ids, strict=True))
     )
@@ -159,7 +196,7 @@ def _field(field: Field, identifier: str) -> str:
         "unit": column.unit,
         "ucd": column.ucd,
         "xtype": field.xtype,
-        "ref": "icrs" if _is_sky(column) else "",
+        "ref": "icrs" if _is_sky(column) else "utc" if field.xtype == "timestamp" else "",
     }
     attributes = " ".join(f"{key}={_attribute(word)}" for key, word in words.items() if word or key == "name")
     if not column.description:
@@ -175,7 +212,7 @@ def _is_sky(column: Column) -> bool:
 def _ids(names: Sequence[str]) -> list[str]:
     """XML identifiers, as near to the names as can be."""
     found: list[str] = []
-    taken = {"icrs"}
+    taken = {"icrs", "utc"}
     for name in names:
         base = _NO_ID.sub("_", name) or "_"
         base = base if base[0].isalpha() or base[0] == "_" else f"_{base}"

@@ -179,7 +179,7 @@ class AnomalyTask(Task):
                 Column(f"anomaly_{name}", "float32", "", "stat.likelihood", f"-lg p: {text}")
                 for name, text in SIGNS.items()
             ),
-            Column("asymmetry", "float32", "", "phys.angSize;src.morph.param", "Asymmetry under half a turn"),
+            Column("asymmetry", "float32", "", "stat.asymmetry;src.morph.param", "Asymmetry under half a turn"),
             Column(
                 "second_source",
                 "float32",

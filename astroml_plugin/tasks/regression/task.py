@@ -74,7 +74,7 @@ class RegressTask(IntervalTask):
         for name in self.labels:
             unit = self.settings.units.get(name, "")
             found += [
-                Column(name, "float32", unit, "", f"{name}, posterior mean"),
+                Column(name, "float32", unit, "stat.fit.param", f"{name}, posterior mean"),
                 Column(f"{name}_err", "float32", unit, "stat.error", f"Half-width of the 68.3 % interval of {name}"),
                 Column(f"{name}_err95", "float32", unit, "stat.error", f"Half-width of the 95 % interval of {name}"),
             ]

@@ -101,7 +101,9 @@ class RestoreTask(Task):
     def columns(self) -> list[Column]:
         """Pixels in the stamps' own units, band by band, row by row; and reduced chi² of the observed ones."""
         return [
-            Column("restored", f"float32[{self.outputs}]", "", "", f"Pixels (band, y, x), {WARNING}"),
+            Column(
+                "restored", f"float32[{self.outputs}]", "", "phot.flux;obs.image", f"Pixels (band, y, x), {WARNING}"
+            ),
             Column("restored_chi2", "float32", "", "stat.fit.chi2", "Reduced chi2 of the observed pixels against them"),
         ]
 

@@ -52,7 +52,13 @@ def declared_columns(bands: Sequence[str]) -> list[Column]:
     columns = [
         Column("area", "int32", "pix2", "phys.angArea", "Pixels of the object's outline"),
         *(
-            Column(f"i{name}", "float32", "pix2", "", f"Second moment {name} of the light within the outline")
+            Column(
+                f"i{name}",
+                "float32",
+                "pix2",
+                "src.morph.param",
+                f"Second moment {name} of the light within the outline",
+            )
             for name in ("xx", "yy", "xy")
         ),
         Column("peak_snr", "float32", "", "stat.snr", "Signal over noise of the pixel at the peak"),
