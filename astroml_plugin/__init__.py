@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         measure,
         measure_frame,
     )
+    from astroml_plugin.inference import Measured, MeasureOptions, Unit, UnitResult, declared_schema, measure
+    from astroml_plugin.inference.partition import measure_partition
     from astroml_plugin.sky.wcs import Wcs
     from astroml_plugin.sources.labels import float_labels
     from astroml_plugin.sources.stamps import Stamps, open_source
@@ -73,6 +75,7 @@ __all__ = [
     "float_labels",
     "measure",
     "measure_frame",
+    "measure_partition",
     "open_source",
 ]
 
@@ -83,6 +86,8 @@ _HOMES = {
     "core.flags": "ObjectFlag",
     "cutouts": "Cutouts Grid",
     "inference": "MeasureOptions Measured Unit UnitResult declared_schema measure measure_frame",
+    "inference": "MeasureOptions Measured Unit UnitResult declared_schema measure",
+    "inference.partition": "measure_partition",
     "sky.wcs": "Wcs",
     "sources.labels": "float_labels",
     "sources.stamps": "Stamps open_source",

@@ -31,7 +31,7 @@ SHORT = (
     "fields",
     "alerts",
 )
-PEERS = ("cutouts",)
+PEERS = ("cutouts", "exports")
 """Those that need an environment of others: by name only."""
 LONG = (
     "ellipticity",

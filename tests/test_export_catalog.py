@@ -55,7 +55,8 @@ def test_all_rows_of_a_foreign_catalog(
     found = pq.read_table(path) if suffix == "parquet" else None
     if found is not None:
         assert found.schema.names == wanted.schema.names
-        assert found.sort_by("object_id").to_pydict().__repr__() == wanted.sort_by("object_id").to_pydict().__repr__()
+        assert str(found.sort_by("object_id").to_pydict()) == str(wanted.sort_by("object_id").to_pydict())
+        return  # astropy stops at null vectors of Parquet
     table = read(path)
     table.sort("object_id")
     ids = sorted(wanted["object_id"].to_pylist())
@@ -171,7 +172,7 @@ def test_a_catalog_without_positions_has_no_sky(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of the 4 rows has a position on the sky"):
         export(catalog.url, to="reg", out=tmp_path / "a.reg")
     assert export(catalog.url, to="fits", out=tmp_path / "a.fits").rows == 4
-    assert np.isnan(read(tmp_path / "a.fits")["ra"]).all()
+    assert np.isnan(fits.getdata(tmp_path / "a.fits", 1)["ra"]).all()
 
 
 def test_rows_that_change_between_the_readings_are_told(tmp_path: Path) -> None:
