@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from astroml_plugin.catalog.merge import publishing
-from astroml_plugin.catalog.streamed import CatalogRows, first_cells, without_position
+from astroml_plugin.catalog.streamed import CatalogRows, rows_by_cell
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64
@@ -39,11 +39,11 @@ def write_rows_moc(rows: CatalogRows, to: str, order: int | None = None) -> tupl
     """
     check_order(order)
     chosen = ROWS_ORDER if order is None else order
-    none, total = without_position(rows)
-    _refuse_nowhere(none, total)
-    cells = first_cells(rows, 2 * (HEALPIX_ORDER - chosen)).to_numpy()
+    cells, counts, none = rows_by_cell(rows, 2 * (HEALPIX_ORDER - chosen))
+    placed = int(counts.sum())
+    _refuse_nowhere(placed, none)
     _write_moc(coverage.moc_of_cells(cells, chosen), to)
-    return total - none, none
+    return placed, none
 
 
 def write_outlines_moc(outlines: Iterable[Outline], to: str, order: int | None = None) -> int:
@@ -58,10 +58,11 @@ def write_outlines_moc(outlines: Iterable[Outline], to: str, order: int | None =
 
 def write_rows_region(rows: CatalogRows, to: str) -> tuple[int, int]:
     """Write a region file of DS9 with a point for each row; gives the rows with and without a position."""
-    none, total = without_position(rows)
-    _refuse_nowhere(none, total)
+    _, counts, none = rows_by_cell(rows, 2 * HEALPIX_ORDER)
+    placed = int(counts.sum())
+    _refuse_nowhere(placed, none)
     _write_lines(coverage.point_lines(_places(rows)), to)
-    return total - none, none
+    return placed, none
 
 
 def write_outlines_region(outlines: Iterable[Outline], to: str) -> int:
@@ -73,9 +74,9 @@ def write_outlines_region(outlines: Iterable[Outline], to: str) -> int:
     return len(found)
 
 
-def _refuse_nowhere(none: int, total: int) -> None:
-    if none == total:
-        raise InputError(f"none of the {total} rows has a position on the sky: use --to fits, votable or parquet")
+def _refuse_nowhere(placed: int, none: int) -> None:
+    if not placed:
+        raise InputError(f"none of the {none} rows has a position on the sky: use --to fits, votable or parquet")
 
 
 def _places(rows: CatalogRows) -> Iterator[tuple[F64, F64, I64]]:

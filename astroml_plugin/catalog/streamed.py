@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,6 +19,7 @@ from astroml_plugin.catalog.schema import HEALPIX
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.typing import I64
 
 _BATCH = 65_536
 
@@ -128,19 +130,17 @@ class CatalogRows:
         return [tuple(group) for group in found]
 
 
-def without_position(rows: CatalogRows) -> tuple[int, int]:
-    """Rows without a position on the sky, and all rows."""
-    none = total = 0
+def rows_by_cell(rows: CatalogRows, shift: int) -> tuple[I64, I64, int]:
+    """HEALPix cells (k,) that hold rows, sorted, the rows of each (k,), and the rows without a position.
+
+    Args:
+        rows: of a catalog.
+        shift: cells are nested ones of the order 29 - `shift` / 2.
+    """
+    cells, counts, none = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
     for batch in rows.having([HEALPIX]).batches():
         none += batch.column(0).null_count
-        total += batch.num_rows
-    return none, total
-
-
-def first_cells(rows: CatalogRows, shift: int) -> pa.Array:
-    """HEALPix cells that hold rows, sorted (k,) int64; nested, of the order 29 - `shift` / 2."""
-    found = pa.array([], pa.int64())
-    for batch in rows.having([HEALPIX]).batches():
-        cells = pc.shift_right(pc.drop_null(batch.column(0)), shift)
-        found = pc.unique(pa.concat_arrays([found, cells]))
-    return found.take(pc.sort_indices(found))
+        own, count = np.unique(np.asarray(pc.drop_null(batch.column(0))) >> shift, return_counts=True)
+        cells, place = np.unique(np.concatenate([cells, own]), return_inverse=True)
+        counts = np.bincount(place, np.concatenate([counts, count]), len(cells)).astype(np.int64)
+    return cells, counts, none

@@ -8,21 +8,29 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from astroml_plugin.catalog.export.facts import facts, told_of
 from astroml_plugin.catalog.hats.extension import Joined, Primary
 from astroml_plugin.catalog.hats.library import check_name, hats, hats_import, quietly
 from astroml_plugin.catalog.hats.reader import GroupReader
 from astroml_plugin.catalog.primary.state import units_digest
-from astroml_plugin.catalog.schema import COMMON_COLUMNS, HEALPIX
-from astroml_plugin.catalog.streamed import CatalogRows, without_position
+from astroml_plugin.catalog.schema import COMMON_COLUMNS, HEALPIX, is_text, is_vector
+from astroml_plugin.catalog.streamed import CatalogRows, rows_by_cell
 from astroml_plugin.core import storage
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
+from astroml_plugin.core.typing import I64
 from astroml_plugin.core.version import DISTRIBUTION, version
 
 _PLAN = "astroml_export.json"
 """File of a collection that says what it is made of: the same export goes on, another one is refused."""
 
 _ORDER = 29
+_PARTITION = 1 << 30
+_COARSEST, _FINEST = 6, 10
+"""Orders among which that of the smallest partitions is chosen; hats-import holds all cells of it in memory."""
+
 _PLACED = f'"{HEALPIX}" IS NOT NULL'
 
 
@@ -32,8 +40,8 @@ class HatsOptions:
 
     margin: float = 10.0
     """Width of the margin cache in arcsec: matches within it find neighbours across partitions; 0: none."""
-    partition_rows: int = 1_000_000
-    """Most rows of a partition."""
+    partition_rows: int | None = None
+    """Most rows of a partition; default 1,000,000, fewer where rows are wide: a partition takes 1 GiB at most."""
     extends: str | None = None
     """HATS catalogue that gets new columns: only ids and what it lacks are written, in its partitions."""
     extends_id: str = "object_id"
@@ -72,31 +80,47 @@ def write_hats(rows: CatalogRows, out: str, client: Any, options: HatsOptions) -
     """
     hats_import()
     folder = _folder(out)
-    none, total = without_position(rows)
-    if none == total:
+    primary = None if options.extends is None else Primary.open(options.extends, options.extends_id)
+    given, rows = rows, _written(rows, primary)
+    cells, counts, _ = rows_by_cell(rows, 2 * (_ORDER - _FINEST))
+    none, placed = rows_by_cell(given, 2 * _ORDER)[2], int(counts.sum())
+    if not placed:
         raise InputError(
-            f"none of the {total} rows has a position on the sky (stamps without a WCS): HATS has no place for them, "
+            f"none of the {none} rows has a position on the sky (stamps without a WCS): HATS has no place for them, "
             f"use --to fits, votable or parquet"
         )
-    primary = None if options.extends is None else Primary.open(options.extends, options.extends_id)
-    rows = _written(rows, primary)
     _begin(folder, rows, options)
     reader = GroupReader.of(rows)
-    arguments = _arguments(folder, reader, total - none, options, primary)
+    most = options.partition_rows or partition_rows(reader.schema)
+    deepest = [order for order, _ in primary.pixels] if primary else []
+    order = max([_order(cells, counts, most), *deepest])
+    layout = {"expected_total_rows": placed, "pixel_threshold": most, "highest_healpix_order": order}
+    arguments = _arguments(folder, reader, options, primary, layout)
+    if arguments is not None:
+        _import(arguments, client)
     with quietly():
-        if arguments is not None:
-            with client.as_current():
-                hats_import().pipeline_with_client(arguments, client)
         made = hats().read_hats(folder)
     catalog = getattr(made, "main_catalog", made)
     count = int(catalog.catalog_info.total_rows)
-    if count != total - none:
-        raise InputError(
-            f"{folder} has {count} rows of {total - none}: the catalog changed, delete it and export again"
-        )
+    if count != placed:
+        raise InputError(f"{folder} has {count} rows of {placed}: the catalog changed, delete it and export again")
     joined = None if primary is None else primary.joined(catalog)
     properties = None if primary is None or joined is None else _describe(folder, rows, primary, joined)
     return HatsCollection(str(folder), count, none, len(catalog.get_healpix_pixels()), properties, joined)
+
+
+def _import(arguments: Any, client: Any) -> None:
+    """Let hats-import write; what stops it is one sentence."""
+    with quietly() as said, client.as_current():
+        try:
+            hats_import().pipeline_with_client(arguments, client)
+        except AstromlError:
+            raise
+        except Exception as error:
+            words = " ".join([str(error), *said.getvalue().split()[-60:]])
+            raise CorruptError(
+                f"hats-import stopped: run the same command again, what is done is kept ({words})"
+            ) from error
 
 
 def _folder(out: str) -> Path:
@@ -111,7 +135,7 @@ def _folder(out: str) -> Path:
 def _written(rows: CatalogRows, primary: Primary | None) -> CatalogRows:
     """The rows that HATS gets, those with a position, their index first; of an extension primary ones, new columns."""
     names = [name for name in rows.schema.names if name != HEALPIX]
-    conditions = [_PLACED, *([f"({rows.where})"] if rows.where else [])]
+    conditions = [_PLACED, *([f"(\n{rows.where}\n)"] if rows.where else [])]
     if primary is not None:
         common = {column.name for column in COMMON_COLUMNS} - {"flags"}
         names = ["object_id", "ra", "dec", *(name for name in names if name not in common)]
@@ -136,19 +160,25 @@ def _begin(folder: Path, rows: CatalogRows, options: HatsOptions) -> None:
                 f"{folder} holds an export of other rows or in another layout: delete it, or choose another"
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(_is_file_of_others(path) for path in folder.iterdir())):
         raise InputError(f"{folder} holds something else: choose a new folder for the collection")
     folder.mkdir(parents=True, exist_ok=True)
     storage.write_json(str(file), plan)
 
 
-def _arguments(folder: Path, reader: GroupReader, count: int, options: HatsOptions, primary: Primary | None) -> Any:
+def _is_file_of_others(path: Path) -> bool:
+    """Whether a file is none that a killed export left before it had begun."""
+    return not path.name.startswith(f".{_PLAN}")
+
+
+def _arguments(
+    folder: Path, reader: GroupReader, options: HatsOptions, primary: Primary | None, layout: dict[str, int]
+) -> Any:
     """What hats-import shall do, or None where all is done."""
     from hats_import.collection.arguments import CollectionArguments
 
     if (folder / "collection.properties").exists():
         return None
-    deepest = max((order for order, _ in primary.pixels), default=0) if primary else 0
     with quietly():
         arguments = CollectionArguments(
             output_path=str(folder.parent),
@@ -161,15 +191,34 @@ def _arguments(folder: Path, reader: GroupReader, count: int, options: HatsOptio
             file_reader=reader,
             use_healpix_29=True,
             add_healpix_29=False,
-            expected_total_rows=count,
-            pixel_threshold=options.partition_rows,
-            highest_healpix_order=max(10, deepest),
+            **layout,
             existing_pixels=list(primary.pixels) if primary else None,
         )
         if options.margin > 0:
             name = f"{folder.name}_margin"
             arguments.add_margin(margin_threshold=options.margin, output_artifact_name=name, is_default=True)
     return arguments
+
+
+def _order(cells: I64, counts: I64, most: int) -> int:
+    """Order of the smallest partitions: the coarsest one at which none has more than `most` rows, 6 to 10."""
+    for order in range(_COARSEST, _FINEST):
+        _, place = np.unique(cells >> (2 * (_FINEST - order)), return_inverse=True)
+        if np.bincount(place, counts).max(initial=0) <= most:
+            return order
+    return _FINEST
+
+
+def partition_rows(schema: pa.Schema) -> int:
+    """Rows of a partition that takes 1 GiB in memory at most, and no more than a million."""
+    return max(1, min(1_000_000, _PARTITION // sum(_width(kind) for kind in schema.types)))
+
+
+def _width(kind: pa.DataType) -> int:
+    """Bytes of a value; 32 of a text."""
+    if is_vector(kind):
+        return int(kind.list_size) * _width(kind.value_type)
+    return 32 if is_text(kind) else max(1, kind.bit_width // 8)
 
 
 def properties(rows: CatalogRows) -> dict[str, str]:
