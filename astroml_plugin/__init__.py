@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         measure,
         measure_frame,
     )
-    from astroml_plugin.inference import Measured, MeasureOptions, Unit, UnitResult, declared_schema, measure
     from astroml_plugin.inference.partition import measure_partition
     from astroml_plugin.sky.wcs import Wcs
     from astroml_plugin.sources.labels import float_labels
@@ -86,7 +85,6 @@ _HOMES = {
     "core.flags": "ObjectFlag",
     "cutouts": "Cutouts Grid",
     "inference": "MeasureOptions Measured Unit UnitResult declared_schema measure measure_frame",
-    "inference": "MeasureOptions Measured Unit UnitResult declared_schema measure",
     "inference.partition": "measure_partition",
     "sky.wcs": "Wcs",
     "sources.labels": "float_labels",
