@@ -32,7 +32,7 @@ SHORT = (
     "alerts",
 )
 PEERS = ("cutouts", "exports")
-"""Those that need an environment of others: by name only."""
+"""Benchmarks that need an environment of others: by name only."""
 LONG = (
     "ellipticity",
     "scales",

@@ -16,7 +16,7 @@ PACKAGES = ("hats-import>=0.11", "lsdb>=0.11", "mocpy>=0.17")
 
 
 def interpreter() -> Path:
-    """Its Python; the environment is made where there is none."""
+    """Path of the Python there; the environment is made where there is none."""
     python, stamp = FOLDER / "bin" / "python", FOLDER / ".ready"
     if not stamp.exists() or stamp.read_text() != repr(PACKAGES):
         subprocess.run([sys.executable, "-m", "venv", str(FOLDER)], check=True)

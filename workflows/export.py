@@ -20,7 +20,7 @@ FORMATS = {
     "catalog": ("hats", "votable", "fits", "parquet", "moc", "reg"),
     "survey": ("moc", "reg"),
 }
-"""What is exported to what."""
+"""Kind of input -> formats that it is exported to."""
 
 
 def export(

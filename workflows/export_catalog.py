@@ -24,9 +24,9 @@ class ExportOptions(HatsOptions):
     where: str | None = None
     """SQL condition on the rows, as in `query`."""
     order: int | None = None
-    """Of a MOC: HEALPix order of its cells; default 12 (52 arcsec) for rows, 14 (13 arcsec) for tiles."""
+    """HEALPix order of the cells of a MOC; default 12 (52 arcsec) for rows, 14 (13 arcsec) for tiles."""
     survey: str | None = None
-    """Of a MOC or region file of a catalog: the survey it is of; its tiles that are done count, not the rows."""
+    """Survey of the catalog: a MOC or region file is then of its tiles that are done, not of the rows."""
     memory: str = "1GB"
     """Bound of the memory in which rows are read."""
     scheduler: str = "local"
@@ -44,13 +44,13 @@ class ExportResult:
     bytes: int = 0
     """Size of the file of a bundle."""
     description: dict[str, Any] = field(default_factory=dict)
-    """Of a bundle, facts that users need: bands, sizes, units, inputs, outputs; they are in the file's metadata too."""
+    """Facts about a bundle that users need: bands, sizes, units, inputs, outputs; they are in the file's metadata too."""
     differences: dict[str, float] = field(default_factory=dict)
     """Output -> largest difference from our own measurement of drawn stamps, relative above 1."""
     rows: int = 0
     """Rows, or outlines of tiles."""
     notes: tuple[str, ...] = ()
-    """What is not in the file."""
+    """Sentences about rows that are not in the file."""
     hats: HatsCollection | None = None
     """The HATS collection."""
 

@@ -81,7 +81,7 @@ class CatalogRows:
                 pass
 
     def having(self, columns: Sequence[str], paths: Sequence[str] | None = None) -> CatalogRows:
-        """The same rows with these columns; only those of some files, where given."""
+        """Rows with these columns only; those of some files, where given."""
         schema = pa.schema([self.catalog.schema.field(name) for name in columns], metadata=self.schema.metadata)
         return replace(self, schema=schema, paths=self.paths if paths is None else tuple(paths))
 

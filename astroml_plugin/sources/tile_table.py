@@ -207,7 +207,7 @@ class TileTable:
         return table if len(first) == len(table) else table.take(pa.array(first))
 
     def outlines(self) -> Iterator[Outline]:
-        """What each tile owns, as a polygon on the sky; tiles without a WCS are left out."""
+        """Pixels that each tile owns, as a polygon on the sky; tiles without a WCS are left out."""
         for info in self.iter_tiles():
             wcs = info.wcs()
             if wcs is not None:

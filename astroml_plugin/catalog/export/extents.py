@@ -67,9 +67,9 @@ class Lengths:
     """Lengths of the texts of a column, in one way of writing them."""
 
     longest: int = 0
-    """That of the longest one."""
+    """Length of the longest text."""
     total: int = 0
-    """That of all together."""
+    """Length of all texts together."""
 
     def add(self, lengths: I64, counts: I64) -> None:
         """Count (k,) lengths, each of which occurs `counts` (k,) times."""
@@ -79,14 +79,14 @@ class Lengths:
 
 @dataclass
 class Extent:
-    """What a column holds over all rows."""
+    """Contents of a column over all rows."""
 
     nulls: bool = False
     """Whether a row has no value."""
     largest: int = 0
     """Largest whole number; 0 where none is above 0."""
     free: I64 | None = None
-    """Of whole numbers up to int64: some within the type's range that no row has, the best one for null first."""
+    """Whole numbers up to int64: some within the type's range that no row has, the best one for null first."""
     letters: Lengths = field(default_factory=Lengths)
     """Letters of the texts."""
     utf16: Lengths = field(default_factory=Lengths)

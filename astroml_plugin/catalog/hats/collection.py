@@ -45,7 +45,7 @@ class HatsOptions:
     extends: str | None = None
     """HATS catalogue that gets new columns: only ids and what it lacks are written, in its partitions."""
     extends_id: str = "object_id"
-    """Its column of ids."""
+    """Column of ids of the catalogue that is extended."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class HatsCollection:
     """A collection that was written."""
 
     url: str
-    """Its folder."""
+    """Folder of the collection."""
     rows: int
     """Rows."""
     left_out: int
@@ -61,9 +61,9 @@ class HatsCollection:
     partitions: int
     """Partitions."""
     properties: str | None
-    """Of an extension: the file by which `lsdb.Catalog.load_extension` finds it."""
+    """File by which `lsdb.Catalog.load_extension` finds an extension; None for others."""
     joined: Joined | None
-    """Of an extension: how its rows meet those of the primary."""
+    """Rows of an extension beside those of its primary catalogue; None for others."""
 
 
 def write_hats(rows: CatalogRows, out: str, client: Any, options: HatsOptions) -> HatsCollection:
@@ -174,7 +174,7 @@ def _is_file_of_others(path: Path) -> bool:
 def _arguments(
     folder: Path, reader: GroupReader, options: HatsOptions, primary: Primary | None, layout: dict[str, int]
 ) -> Any:
-    """What hats-import shall do, or None where all is done."""
+    """Work for hats-import, or None where all is done."""
     from hats_import.collection.arguments import CollectionArguments
 
     if (folder / "collection.properties").exists():

@@ -39,11 +39,11 @@ class Primary:
     url: str
     """The catalogue, or the collection that holds it, as an absolute path or URL."""
     column: str
-    """Its column of ids."""
+    """Name of the column of ids."""
     ra: str
-    """Its column of right ascensions."""
+    """Name of the column of right ascensions."""
     dec: str
-    """Its column of declinations."""
+    """Name of the column of declinations."""
     pixels: tuple[tuple[int, int], ...]
     """(order, number) of its partitions."""
     catalog: Any

@@ -1,4 +1,4 @@
-"""What hats-import reads: the rows of a catalog in groups of files, with the headers that its files shall have."""
+"""A reader for hats-import: the rows of a catalog in groups of files, with the headers that its files shall have."""
 
 from __future__ import annotations
 
