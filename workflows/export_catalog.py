@@ -44,7 +44,7 @@ class ExportResult:
     bytes: int = 0
     """Size of the file of a bundle."""
     description: dict[str, Any] = field(default_factory=dict)
-    """Facts about a bundle that users need: bands, sizes, units, inputs, outputs; they are in the file's metadata too."""
+    """Facts about a bundle that users need: bands, sizes, units, inputs, outputs; also in the file's metadata."""
     differences: dict[str, float] = field(default_factory=dict)
     """Output -> largest difference from our own measurement of drawn stamps, relative above 1."""
     rows: int = 0
