@@ -30,6 +30,7 @@ SHORT = (
     "classes",
     "fields",
     "alerts",
+    "backends",
 )
 PEERS = ("cutouts", "exports")
 """Benchmarks that need an environment of others: by name only."""

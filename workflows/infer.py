@@ -16,7 +16,7 @@ from astroml_plugin.inference import (
     RunObserver,
     Unit,
     UnitResult,
-    check_devices,
+    check_workers,
     execute,
     observer_of,
     run_unit,
@@ -87,7 +87,7 @@ def infer(
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(client_of(client, how.scheduler, workers=how.workers, threads=how.threads))
         observer.connected(dashboard_urls(opened))
-        check_devices(opened, how.device)
+        check_workers(opened, how)
         done = execute(
             opened,
             ready.units(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin.compute.precision import HALF_PAYS, half_type
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
 
@@ -25,7 +27,7 @@ Output = TypeVar("Output")
 Done = TypeVar("Done")
 
 PRECISIONS = ("float32", "auto")
-"""Number formats of a network: float32, or on CUDA autocast to half precision ("auto"; float32 on a CPU)."""
+"""Number formats of a network: float32, or autocast to half precision where the device computes in it ("auto")."""
 
 COMPILING = ("auto", "always", "never")
 """Whether a network is compiled: on CUDA once it has been forwarded `COMPILE_AFTER` times, at once, or not at all."""
@@ -74,13 +76,6 @@ def place_network(network: nn.Module, device: torch.device | str) -> nn.Module:
     """The network on a torch device, its weights in the channels_last order; it is changed in place."""
     placed: nn.Module = network.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
-
-
-def half_type(device: torch.device) -> torch.dtype | None:
-    """Type that `auto` casts to: bfloat16 on GPUs that have it, float16 on older ones; None (float32) on a CPU."""
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
 FOLDED, COMPILED, HALF = 1e-4, 1e-3, 0.1
@@ -136,21 +131,40 @@ class Forward:
         if self.dtype is not None and example is not None:
             self._check_half([item.to(self.device) for item in example()])
 
+    @property
+    def form(self) -> str:
+        """What it runs in, and the number format."""
+        how = "torch.compile" if self._compiled is not None else "torch"
+        return f"{how} {str(self.dtype or torch.float32).removeprefix('torch.')}"
+
     def _check_half(self, inputs: Sequence[Tensor]) -> None:
-        """Give half precision up where it changes what the network answers."""
+        """Give half precision up where it changes what the network answers, and on a CPU where it is no faster."""
         half, name = self.dtype, type(self.network).__name__
         found = self(inputs, len(inputs[0])).float()
         self.dtype, self.calls = None, 0
         gap = difference(self(inputs, len(inputs[0])), found)
         self.calls = 0
         if gap <= HALF:
-            self.dtype = half
+            self.dtype = half if self.device.type == "cuda" or self._half_pays(half, inputs) else None
             return
         warnings.warn(
             f"network {name} runs in float32: in {half} its answers differ by {gap:.2g} of their range",
             RuntimeWarning,
             stacklevel=3,
         )
+
+    def _half_pays(self, half: torch.dtype | None, inputs: Sequence[Tensor]) -> bool:
+        """Whether half precision takes at most `HALF_PAYS` of float32's time, in turns."""
+        ratios = []
+        for _ in range(3):
+            took = []
+            for dtype in (half, None):
+                self.dtype, began = dtype, time.perf_counter()
+                self(inputs, len(inputs[0]))
+                took.append(time.perf_counter() - began)
+            ratios.append(took[0] / took[1])
+        self.calls = 0
+        return sorted(ratios)[1] <= HALF_PAYS
 
     def __call__(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
         """(n, outputs) from inputs of n <= `batch` objects; compiled networks are given `batch`, padded with zeros."""

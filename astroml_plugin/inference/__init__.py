@@ -5,7 +5,7 @@ from astroml_plugin.inference.driver import (
     Progress,
     RunObserver,
     RunProgress,
-    check_devices,
+    check_workers,
     execute,
     observer_of,
 )
@@ -34,8 +34,8 @@ __all__ = [
     "RunProgress",
     "Unit",
     "UnitResult",
-    "check_devices",
     "check_run",
+    "check_workers",
     "declared_schema",
     "execute",
     "measure",

@@ -21,11 +21,13 @@ from astroml_plugin.catalog.done import DoneUnits
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.compute.cluster import check_client, run_window
-from astroml_plugin.compute.device import device_problem
+from astroml_plugin.compute.device import choose_device, device_problem
+from astroml_plugin.compute.runtimes import RUNTIMES, runtime_problem
 from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
 from astroml_plugin.inference.meter import bottleneck
+from astroml_plugin.inference.options import ExecutionOptions
 from astroml_plugin.inference.resident import ResidentModels
 from astroml_plugin.inference.unit import run_unit
 
@@ -62,6 +64,10 @@ class RunProgress:
     """The stage that the last units spent most time in."""
     centres: Mapping[str, int] = field(default_factory=dict)
     """Objects by where their light lay, summed over the units: see `meter.Meter`."""
+    forms: Mapping[str, int] = field(default_factory=dict)
+    """Objects by what ran their forward, summed over the units: see `meter.Meter`."""
+    refused: tuple[str, ...] = ()
+    """Sentences about runtimes that were asked for and not used."""
 
 
 Progress = Callable[[RunProgress], None]
@@ -175,13 +181,16 @@ class _Run:
         stages.update(result.seconds)
         moved.update(result.bytes)
         centres.update(result.centres)
+        forms = Counter(self.stand.forms)
+        forms.update(result.forms)
+        refused = tuple(sorted({*self.stand.refused, *result.refused}))
         self.recent.append(result.seconds)
         lately: Counter[str] = Counter()
         for seconds in self.recent:
             lately.update(seconds)
         done, rows = self.stand.done + 1, self.stand.rows + result.part.rows
-        changes = {"stages": stages, "bytes": moved, "centres": centres, "bottleneck": bottleneck(lately)}
-        self.update(done=done, rows=rows, **changes)
+        changes = {"stages": stages, "bytes": moved, "centres": centres, "forms": forms}
+        self.update(done=done, rows=rows, refused=refused, bottleneck=bottleneck(lately), **changes)
 
     def failed(self, unit: Unit, error: BaseException, attempts: int) -> None:
         reason = storage.redact(f"{type(error).__name__}: {error}")
@@ -245,11 +254,18 @@ def execute(
     return replace(run.stand, damaged=len(run.damaged), seconds=time.perf_counter() - run.started)
 
 
-def check_devices(client: Client, device: str | None) -> None:
-    """Raise InputError where a worker cannot use a torch device that was asked for."""
+def check_workers(client: Client, execution: ExecutionOptions) -> None:
+    """Raise InputError where a worker cannot use the torch device or the backend that was asked for."""
+    device, backend = execution.device, execution.backend
     told = [] if device is None else [problem for problem in client.run(device_problem, device).values() if problem]
     if told:
         raise InputError(f"device {device} cannot be used by {len(told)} of the workers ({told[0]}): name another one")
+    if backend in RUNTIMES and any(lacking := client.run(_backend_problem, backend, device).values()):
+        raise InputError(next(problem for problem in lacking if problem))
+
+
+def _backend_problem(backend: str, device: str | None) -> str:
+    return runtime_problem(backend, device or choose_device())
 
 
 def _prepare_workers(client: Client) -> str:

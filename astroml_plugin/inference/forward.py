@@ -16,7 +16,10 @@ from torch import Tensor
 from astroml_plugin.catalog.schema import arrow_type, vectors
 from astroml_plugin.compute.device import PLAIN_BATCH, Forward, pipelined
 from astroml_plugin.compute.memory import stamps_per_forward
+from astroml_plugin.compute.runtimes import RUNTIMES, cached_graph
+from astroml_plugin.core.version import code_digest
 from astroml_plugin.cutouts import Cutouts, Recut, cut, offset_counts, recentred, to_device
+from astroml_plugin.inference.backends import ForwardChoice, half_wanted
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
 from astroml_plugin.inference.reading import BlockWork, Scale, TileWork
@@ -40,7 +43,7 @@ STAMP_SIDE = 48
 class Runner:
     """A model's network in this process, and the batch it has memory for."""
 
-    forward: Forward
+    forward: ForwardChoice
     batch: int
     """Stamps or windows per forward; halved for good when the device's memory does not hold them."""
     what: str = "stamps"
@@ -63,22 +66,36 @@ class Runner:
 def runner_of(model: RunModel) -> Runner:
     """The process's runner of a model, made at its first use."""
     ref, batch = model.ref, model.batch
-    key = (ref.sha256, ref.options, str(model.device), model.precision, model.compiling, batch)
+    same = (ref.sha256, ref.options, str(model.device))
+    key = (*same, model.precision, model.compiling, model.backend, batch)
 
     def make() -> Runner:
-        forward = Forward(
-            model.network,
-            model.device,
-            precision=model.precision,
-            compiling=model.compiling,
-            example=model.task.example_inputs,
-        )
+        forward = _forward_of(model)
         if isinstance(model.task, DetectingTask):
             return Runner(forward, _windows_per_forward(model), "windows")
         return Runner(forward, batch or stamps_per_forward(model.network, model.task.input_shapes(), model.device))
 
     runner: Runner = process_cache(key, make)
     return runner
+
+
+def _forward_of(model: RunModel) -> ForwardChoice:
+    """The model's network with the choice of its runtime."""
+    ref, example = model.ref, model.task.example_inputs
+    half = half_wanted(model.precision, model.device)
+    plain = Forward(
+        model.network,
+        model.device,
+        precision="float32" if half and model.backend in RUNTIMES else model.precision,
+        compiling=model.compiling,
+        example=example,
+    )
+
+    def graph() -> bytes:
+        stride = model.task.stride if isinstance(model.task, DetectingTask) else 0
+        return cached_graph(model.network, example(), [ref.sha256, ref.options, code_digest()], stride)
+
+    return ForwardChoice(plain, model.backend, graph, example, ref.name, half)
 
 
 def _windows_per_forward(model: RunModel) -> int:
@@ -136,7 +153,7 @@ def map_batches(
     while True:
         batch = runner.batch
         try:
-            return _once(runner.forward, batch, model, bands, batches(batch), finish, meter)
+            return _once(runner, batch, model, bands, batches(batch), finish, meter)
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise
@@ -146,7 +163,7 @@ def map_batches(
 
 
 def _once(
-    forward: Forward,
+    runner: Runner,
     batch: int,
     model: RunModel,
     bands: tuple[str, ...],
@@ -167,10 +184,15 @@ def _once(
         with torch.inference_mode():
             return finish(item, outputs)
 
+    def answered(item: Batch) -> Tensor:
+        outputs, form = runner.forward(item.inputs, batch)
+        meter.add_forms({f"{model.ref.name} {form}": len(outputs)}, runner.forward.refused)
+        return outputs
+
     device = str(model.device)
     return pipelined(
         meter.each("prepare", prepared()),
-        meter.timed("forward", lambda item: forward(item.inputs, batch)),
+        meter.timed("forward", answered),
         meter.timed("forward", finished),
         device=device,
         overlap=overlaps(device),

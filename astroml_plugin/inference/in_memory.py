@@ -99,7 +99,7 @@ def measure(
     table = verify(with_healpix(found.table), schema_of(fitting, job))
     if placed is not None:
         table = table.take(pc.sort_indices(placed["row"]))
-    told = notes(fitting, source, job)
+    told = (*notes(fitting, source, job), *sorted(meter.refused))
     return replace(found, table=table, unplaced=unplaced, notes=told, seconds=dict(meter.seconds))
 
 

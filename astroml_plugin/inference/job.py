@@ -76,3 +76,7 @@ class UnitResult:
     """Bytes by stage: read as arrays, copy to another device, encode as rows, write as Parquet."""
     centres: dict[str, int] = field(default_factory=dict)
     """Objects by where their light lay: see `meter.Meter`."""
+    forms: dict[str, int] = field(default_factory=dict)
+    """Objects by what ran their forward: see `meter.Meter`."""
+    refused: tuple[str, ...] = ()
+    """Sentences about runtimes that were asked for and not used."""

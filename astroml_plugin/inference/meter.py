@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -26,6 +26,10 @@ class Meter:
     bytes: dict[str, int] = field(default_factory=dict)
     centres: Counter[str] = field(default_factory=Counter)
     """Objects by where their light lay: bundle, a space, and a key of `offset_counts`."""
+    forms: Counter[str] = field(default_factory=Counter)
+    """Objects (or windows) by what ran their forward: bundle, runtime and number format, with spaces between."""
+    refused: set[str] = field(default_factory=set)
+    """Sentences about runtimes that were asked for and not used."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, stage: str, seconds: float = 0.0, count: int = 0) -> None:
@@ -40,6 +44,12 @@ class Meter:
         """Add objects of a bundle by where their light lay."""
         with self._lock:
             self.centres.update({f"{bundle} {place}": count for place, count in counts.items()})
+
+    def add_forms(self, counts: Mapping[str, int], refused: Iterable[str]) -> None:
+        """Add objects by what ran their forward, and what was not used."""
+        with self._lock:
+            self.forms.update(counts)
+            self.refused.update(refused)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

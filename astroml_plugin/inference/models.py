@@ -35,6 +35,8 @@ class RunModel:
     """One of `device.PRECISIONS`."""
     compiling: str = "auto"
     """One of `device.COMPILING`."""
+    backend: str = "torch"
+    """One of `runtimes.BACKENDS`."""
     batch: int | None = None
     """Stamps per forward; None: 128 on a CPU, on CUDA what memory holds."""
 
@@ -73,4 +75,5 @@ def _model(job: Job, ref: BundleRef, loaded: ModelBundle | None) -> RunModel:
     resident_model = resident(ref, how.device or choose_device(), loaded)
     task = task_for(job, ref, resident_model.task)
     network = task.inference_network(resident_model.network)
-    return RunModel(ref, task, network, resident_model.device, job.measure.precision, how.compiling, how.batch)
+    running = job.measure.precision, how.compiling, how.backend, how.batch
+    return RunModel(ref, task, network, resident_model.device, *running)

@@ -10,6 +10,7 @@ from typing import Any
 from astroml_plugin.catalog.objects import ObjectSettings
 from astroml_plugin.compute.cluster import UNIT_TIMEOUT, check_counts
 from astroml_plugin.compute.device import COMPILING, PRECISIONS
+from astroml_plugin.compute.runtimes import BACKENDS, RUNTIMES
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices, refuse_unknown, with_changes
 from astroml_plugin.inference.resident import check_device
@@ -33,7 +34,8 @@ class MeasureOptions:
     band: str | None = None
     """Band for bundles that take any single one."""
     precision: str = "float32"
-    """"float32", or "auto": half precision on CUDA (bfloat16, float16 on GPUs before 2020)."""
+    """"float32", or "auto": half precision on GPUs (bfloat16, float16 on GPUs before 2020), and on CPUs that have
+    bfloat16 where it is faster."""
     assumed_psf_fwhm: float = 0.0
     """Arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag NO_PSF). 0: a bundle
     that needs a PSF refuses a source without."""
@@ -120,6 +122,9 @@ class ExecutionOptions:
     compiling: str = "auto"
     """"auto" compiles networks on CUDA once they have seen some hundred batches, "always" at once and on CPUs too,
     "never" not at all."""
+    backend: str = "auto"
+    """What runs networks on a CPU: "torch", "onnx" (ONNX Runtime), "openvino", or "auto": the fastest of those that are
+    installed, once a process has spent 30 s in a network. Its answers must be those of torch, else torch runs."""
     memory: int | None = None
     """Bytes of pixels that a worker process holds at once (a unit that is larger runs alone); default half of what its
     host has free at the first unit, shared among the workers there."""
@@ -132,7 +137,11 @@ class ExecutionOptions:
     """Write the label maps of a bundle that finds objects (`read_labels` reads them)."""
 
     def __post_init__(self) -> None:
-        refuse_choices(self, {"compiling": COMPILING}, "infer's")
+        refuse_choices(self, {"compiling": COMPILING, "backend": BACKENDS}, "infer's")
+        if self.compiling == "always" and self.backend in RUNTIMES:
+            raise InputError(
+                f"--compile always compiles with torch, and --backend {self.backend} runs without: choose one"
+            )
         check_counts(self.workers, self.threads)
         if not 0 <= self.unit_timeout < math.inf:
             raise InputError(

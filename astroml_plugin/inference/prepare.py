@@ -23,6 +23,7 @@ from astroml_plugin.core.description import and_more
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import changed, option_of, to_mapping
 from astroml_plugin.core.version import code_digest
+from astroml_plugin.inference.backend_record import by_bundle, mixed_formats
 from astroml_plugin.inference.centres import median_offsets, warning
 from astroml_plugin.inference.driver import InferResult, RunProgress
 from astroml_plugin.inference.job import Job, Unit
@@ -150,13 +151,16 @@ class Prepared:
         offsets = median_offsets(done.centres)
         told = warning(offsets, stamps=isinstance(self.source, Stamps)) or self._sky_warning()
         counts = done.done, done.skipped, done.failed, done.rows, self.unplaced
-        result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told, self.changed_tables, self.notes)
+        ran = by_bundle(done.forms)
+        said = (*self.notes, *done.refused, *mixed_formats(self.catalog, ran))
+        result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told, self.changed_tables, said)
         shard = self.job.execution.shard
         record = {
             "result": {name: value for name, value in vars(result).items() if name != "catalog"},
             "stages": {name: round(value, 3) for name, value in done.stages.items()},
             "bytes": dict(done.bytes),
             "centres": offsets,
+            "backends": ran,
             "shard": list(shard) if shard else None,
             primary.FOLDER: primary.decide(self.catalog),
         }

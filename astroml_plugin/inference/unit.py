@@ -40,7 +40,8 @@ def run_unit(unit: Unit) -> UnitResult:
     del measured, data
     trim_malloc()
     tell(unit.name, part.rows, meter.seconds)
-    return UnitResult(part, meter.seconds, meter.bytes, dict(meter.centres))
+    counts = dict(meter.centres), dict(meter.forms)
+    return UnitResult(part, meter.seconds, meter.bytes, *counts, tuple(sorted(meter.refused)))
 
 
 def read_and_measure(unit: Unit, models: Sequence[RunModel], meter: Meter, objects: pa.Table | None = None) -> Measured:

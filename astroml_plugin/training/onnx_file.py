@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from astroml_plugin.compute.onnx_graph import opened, translated
 from astroml_plugin.core import foreign, registry, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.tasks.detection import DetectingTask
@@ -33,9 +31,7 @@ METADATA = "astroml_plugin"
 """Key of the file's metadata: the `Description` as JSON."""
 
 _MISSING = 'exporting to ONNX needs the packages onnx, onnxscript and onnxruntime: pip install "astroml-plugin[onnx]"'
-_OPSET = 18
 _SIDES = ("y", "x")
-_TRACED = 3
 
 
 @dataclass(frozen=True)
@@ -88,13 +84,6 @@ def onnx_file(bundle: ModelBundle, *, variance: bool = True) -> OnnxFile:
     return OnnxFile(content, description, gaps)
 
 
-def opened(runtime: Any, content: bytes, threads: int = 0) -> Any:
-    """A session of ONNX Runtime on the CPU; `threads` 0 leaves their number to it."""
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
 def _length(model: PortableModel, name: str, shape: Sequence[int], axis: int) -> int | str:
     """Length of an axis but the first; its name where it is free: sides of images that objects are found in."""
     free = isinstance(model.task, DetectingTask) and name != "psf" and axis >= len(shape) - 2
@@ -111,22 +100,10 @@ def _translated(bundle: ModelBundle, model: PortableModel, inputs: Sequence[Tens
         for name, item in zip(model.reads, inputs)
     )
     try:
-        with _quiet(), torch.inference_mode(False), torch.no_grad():
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")
             first = model.columns(*inputs)  # what layers keep for later is made here, of numbers
-            traced = torch.export.export(
-                model, tuple(item[:_TRACED] for item in inputs), dynamic_shapes=(axes,), strict=False
-            )
-            program = torch.onnx.export(
-                traced,
-                dynamo=True,
-                input_names=list(model.reads),
-                output_names=list(first),
-                opset_version=_OPSET,
-                external_data=False,
-                verbose=False,
-            )
-        assert program is not None
-        return first, program.model_proto
+            return first, translated(model, inputs, axes, names=model.reads, outputs=list(first))
     except Exception as error:  # noqa: BLE001 - the exporter's own, or of a network that is not made for it
         reason = foreign.in_words(error.__cause__ or error)
         raise InputError(
@@ -147,17 +124,3 @@ def _describe(onnx: Any, proto: Any, description: Description) -> None:
     proto.producer_name, proto.producer_version = "astroml_plugin", description.version
     proto.doc_string = description.description
     onnx.helper.set_model_props(proto, {METADATA: json.dumps(description.to_json())})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's own report: what matters of it is in our error."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
