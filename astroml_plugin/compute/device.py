@@ -133,7 +133,7 @@ class Forward:
 
     @property
     def form(self) -> str:
-        """What it runs in, and the number format."""
+        """Runtime and number format."""
         how = "torch.compile" if self._compiled is not None else "torch"
         return f"{how} {str(self.dtype or torch.float32).removeprefix('torch.')}"
 

@@ -76,7 +76,7 @@ def opened(runtime: Any, content: bytes, threads: int = 0) -> Any:
 
 
 def _shapes(module: nn.Module, axes: Sequence[Mapping[int, Any]]) -> tuple[Any, ...]:
-    """What is free, in the form of the arguments of `forward`: those of `*inputs` are one."""
+    """Free axes in the form of the arguments of `forward`: those of `*inputs` are one."""
     given = tuple(dict(one) for one in axes)
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL not in kinds:

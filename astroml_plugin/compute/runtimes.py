@@ -22,7 +22,7 @@ from astroml_plugin.core.private import private_folder
 RUNTIMES = ("onnx", "openvino")
 
 BACKENDS = ("auto", "torch", *RUNTIMES)
-"""What runs a network on a CPU; "auto" is the fastest of those that are installed, on a run that is long enough."""
+"""Runtimes of a network on a CPU; "auto" is the fastest of those that are installed, on a run that is long enough."""
 
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 

@@ -1,4 +1,4 @@
-"""What ran the networks of a run, as its record says it, and whether a catalog's rows are of several number formats."""
+"""Runtimes of a run's networks, as its record names them, and catalogs whose rows are of several number formats."""
 
 from __future__ import annotations
 

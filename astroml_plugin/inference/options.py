@@ -123,7 +123,7 @@ class ExecutionOptions:
     """"auto" compiles networks on CUDA once they have seen some hundred batches, "always" at once and on CPUs too,
     "never" not at all."""
     backend: str = "auto"
-    """What runs networks on a CPU: "torch", "onnx" (ONNX Runtime), "openvino", or "auto": the fastest of those that are
+    """Runtime of networks on a CPU: "torch", "onnx" (ONNX Runtime), "openvino", or "auto": the fastest that is
     installed, once a process has spent 30 s in a network. Its answers must be those of torch, else torch runs."""
     memory: int | None = None
     """Bytes of pixels that a worker process holds at once (a unit that is larger runs alone); default half of what its
