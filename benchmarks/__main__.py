@@ -19,6 +19,7 @@ SHORT = (
     "ingest",
     "engine",
     "measure",
+    "prepare",
     "shapes",
     "reading",
     "scheduler",

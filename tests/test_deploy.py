@@ -56,6 +56,14 @@ def test_the_kubernetes_job_is_an_indexed_shard_each() -> None:
 
 def test_the_image_copies_what_the_package_needs() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
-    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "astroml_plugin", "workflows"):
+    for name in (
+        "pyproject.toml",
+        "setup.py",
+        "constraints.txt",
+        "README.md",
+        "LICENSE",
+        "astroml_plugin",
+        "workflows",
+    ):
         assert name in text
         assert (DEPLOY.parent / name).exists()

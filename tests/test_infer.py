@@ -294,6 +294,8 @@ def test_the_run_record_says_where_the_rows_come_from(sky: Path, tmp_path: Path,
     assert record["result"]["rows"] == 200
     assert len(record["bundles"][0]["sha256"]) == 64
     assert {"read", "forward", "encode", "write"} <= set(record["stages"])
+    assert set(record["prepared_by"]) <= {"native", "torch"}
+    assert sum(record["prepared_by"].values()) >= 1
 
 
 def test_tables_in_memory_are_objects_too(sky: Path, tmp_path: Path, client: object) -> None:

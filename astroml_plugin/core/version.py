@@ -31,9 +31,9 @@ def version() -> str:
 
 @cache
 def code_digest() -> str:
-    """Twelve hex digits of the SHA-256 over the package's Python files: equal where, and only where, the code is."""
+    """Twelve hex digits of the SHA-256 over the package's Python and C files: equal only where the code is."""
     digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
+    for file in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.c")]):
         digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 

@@ -1,17 +1,16 @@
 """Cutouts in memory: put a tile on the device once, gather stamps there, hand them over in batches."""
 
 from astroml_plugin.cutouts.centring import (
-    CROWDED,
     REACH,
     Centring,
     LightCentre,
     Recut,
-    crowded,
     light_centre,
     measured_tolerance,
     offset_counts,
     recentred,
 )
+from astroml_plugin.cutouts.crowding import CROWDED, crowded
 from astroml_plugin.cutouts.device_tile import DeviceTile, Move, device_bits, is_complete, to_device
 from astroml_plugin.cutouts.psf import psf_fwhms
 from astroml_plugin.cutouts.raw import RawStamps, raw_stamps

@@ -16,18 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts.device_tile import is_complete
 from astroml_plugin.cutouts.stamps import Cutouts
+from astroml_plugin.pixels import native, native_light
 
 REACH = 3
 """Pixels in x and y by which a stamp is moved at most."""
-
-CROWDED = REACH + 2.5
-"""Pixels within which another object of a table keeps a stamp where it is, for its light is not this one's."""
 
 PRECISE = 0.2
 """Pixels: centres with a smaller error count in `offset_counts`."""
@@ -101,8 +98,7 @@ def light_centre(stamps: Cutouts, width: float = 2.0) -> LightCentre:
     Returns:
         Unknown where there is no light above the noise, or every band has an unusable pixel in the core.
     """
-    plane, noise = _plane(stamps)
-    sums = plane.flatten(1) @ _weights(int(plane.shape[-1]), width, plane.device)
+    plane, noise, sums = _plane(stamps, width)
     total, place, gain = _slopes(sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3], width)
     single = torch.ones(len(plane), dtype=torch.bool, device=plane.device)
     alone = single.clone()
@@ -207,25 +203,6 @@ def recentred(
     return replace(stamps, off_centre=off), found
 
 
-def crowded(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(n,) bool: another object of a table lies within `CROWDED` pixels, half a pixel or more away.
-
-    What lies nearer is taken for the same object: nothing can tell two apart there.
-    """
-    places = np.stack([x, y], axis=1)
-    answer = np.zeros(len(places), bool)
-    known = np.isfinite(places).all(1)
-    different, which = np.unique(places[known], axis=0, return_inverse=True)
-    if len(different) > 1:
-        apart, _ = cKDTree(different).query(different, k=_NEAREST, distance_upper_bound=CROWDED)
-        answer[known] = ((apart >= _ONE) & np.isfinite(apart)).any(1)[which.ravel()]
-    return answer
-
-
-_NEAREST = 6  # places that are looked at, with the object's own
-_ONE = 0.5  # pixels within which two places are of one object
-
-
 def measured_tolerance(stamps: Cutouts, width: float) -> float:
     """Tolerance of `Centring` from some hundred training stamps.
 
@@ -270,6 +247,9 @@ def _weights(side: int, width: float, device: torch.device) -> Tensor:
 def _moments(plane: Tensor, place: Tensor, width: float) -> tuple[Tensor, Tensor, Tensor]:
     """(n,) light under the weight at `place`, (n, 2) the step from there to the centre, (n,) its factor."""
     side = int(plane.shape[-1])
+    if native.takes(plane, place):
+        sums = torch.from_numpy(native_light.moments(plane.numpy(), place.numpy(), width))
+        return _slopes(sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3], width)
     offset = torch.arange(side, dtype=torch.float32, device=plane.device) - side // 2 - place[..., None]
     square = offset.square()
     weight = torch.exp(square * (-0.5 / width**2))
@@ -296,16 +276,23 @@ def _error(total: Tensor, gain: Tensor, noise: Tensor, width: float) -> Tensor:
     return gain * _noise(noise, width) * (width / math.sqrt(2.0)) / total.clamp_min(1e-30)
 
 
-def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
-    """(n, w, w) bands together about the centre pixel without their level, and (n,) noise of its pixels.
+def _plane(stamps: Cutouts, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, w, w) bands together about the centre pixel without their level, (n,) noise of its pixels, and (n, 4) sums of
+    it under the weights of a Gaussian.
 
     Each band is divided by its noise and weighted by its S/N, 1 at least: best for what has one colour (a matched
     filter), and free of the bands' units.
     """
     height, width = int(stamps.image.shape[-2]), int(stamps.image.shape[-1])
     half = min(_HALF, (min(height, width) - 1) // 2)
+    plain = stamps.image.dtype == torch.float32 and min(height, width) > 3
+    if plain and native.takes(stamps.image, stamps.variance, stamps.valid):
+        valid = None if is_complete(stamps.valid) else stamps.valid
+        spread, marks = (None if item is None else item.numpy() for item in (stamps.variance, valid))
+        found = native_light.centre_plane(stamps.image.numpy(), spread, marks, _window(half, sigma))
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1]), torch.from_numpy(found[2])
     here = (..., slice(height // 2 - half, height // 2 + half + 1), slice(width // 2 - half, width // 2 + half + 1))
-    image, valid = stamps.image[here], stamps.valid[here]
+    image, inside = stamps.image[here], stamps.valid[here]
     complete = is_complete(stamps.valid)
     known = stamps.image if complete else stamps.image.masked_fill(~stamps.valid, torch.nan)
     rim = torch.cat([known[..., 0, :], known[..., -1, :], known[..., 0], known[..., -1]], -1)[..., ::_RIM_STEP]
@@ -319,17 +306,28 @@ def _plane(stamps: Cutouts) -> tuple[Tensor, Tensor]:
     if not complete:
         axis = torch.arange(-half, half + 1, device=image.device, dtype=torch.float32)
         core = torch.hypot(axis[:, None], axis) <= _CORE
-        variance = torch.where((valid | ~core).flatten(2).all(2), variance, 0.0)
-        image = image.masked_fill(~valid, 0.0)
+        variance = torch.where((inside | ~core).flatten(2).all(2), variance, 0.0)
+        image = image.masked_fill(~inside, 0.0)
     usable = variance > 0
     scale = torch.where(usable, variance.clamp_min(0).rsqrt(), 0.0).nan_to_num(posinf=0.0)
     image = image * scale[..., None, None]
+    weights = _weights(2 * half + 1, sigma, image.device)
     if image.shape[1] == 1:
-        return image[:, 0], usable[:, 0].to(torch.float32)
+        return image[:, 0], usable[:, 0].to(torch.float32), image[:, 0].flatten(1) @ weights
     light = image.flatten(2) @ _weights(2 * half + 1, _BAND_SIGMA, image.device)[:, 0]
     weight = (light / _noise(torch.ones_like(light), _BAND_SIGMA)).clamp_min(1.0) * usable
     weight = weight / weight.amax(1, keepdim=True).clamp_min(1.0)
-    return (image * weight[..., None, None]).sum(1), weight.square().sum(1).sqrt()
+    plane = (image * weight[..., None, None]).sum(1)
+    return plane, weight.square().sum(1).sqrt(), plane.flatten(1) @ weights
+
+
+@lru_cache(maxsize=16)
+def _window(half: int, sigma: float) -> native_light.CentreWindow:
+    """The window and the weights of `_plane` for compiled code."""
+    side, cpu = 2 * half + 1, torch.device("cpu")
+    band, moments = _weights(side, _BAND_SIGMA, cpu)[:, 0], _weights(side, sigma, cpu).T
+    light, sums = (np.ascontiguousarray(weight.numpy()) for weight in (band, moments))
+    return native_light.CentreWindow(half, _RIM_STEP, _CORE, math.sqrt(math.pi) * _BAND_SIGMA, light, sums)
 
 
 def _with(stamps: Cutouts, index: Tensor, shift: Tensor, anew: Cutouts | None) -> Cutouts:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.cutouts import calibration
+from astroml_plugin.pixels import native
 from astroml_plugin.pixels.faults import BAD, pixel_bits
 from astroml_plugin.pixels.tile import SparseTile, Tile, band_index
 
@@ -158,6 +159,8 @@ def usable(
     """Image and variance on the device, 0 where they cannot be used, and the bits that say why (None: all can)."""
     pixels = moved(image, device, move)
     spread = None if variance is None else moved(variance, device, move)
+    if native.takes(pixels, spread):
+        return without_faults(pixels, spread, mask)
     if device.type == "cpu" and move is None:
         marked = pixel_bits(image, variance, mask)
         bits = torch.from_numpy(marked) if marked.any() else None
@@ -167,6 +170,18 @@ def usable(
         return pixels, spread, None
     unusable = bits != 0
     return pixels.masked_fill(unusable, 0), None if spread is None else spread.masked_fill(unusable, 0.0), bits
+
+
+def without_faults(
+    image: Tensor, variance: Tensor | None, mask: np.ndarray | None, before: Tensor | None = None, *, look: bool = True
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """`usable` by compiled code; arguments as of `native.faults`."""
+    known, bits = (None if item is None else item.numpy() for item in (variance, before))
+    found = native.faults(image.numpy(), known, mask, bits, look=look)
+    if found is None:
+        return image, variance, before
+    pixels, spread, marks = found
+    return torch.from_numpy(pixels), None if spread is None else torch.from_numpy(spread), torch.from_numpy(marks)
 
 
 def moved(array: np.ndarray, device: torch.device, move: Move | None) -> Tensor:

@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from astroml_plugin.pixels import native, native_light
+
 _CORE = 1 / 3  # of the peak: pixels above it tell the width
 _HALF = 5  # pixels from the centre that are looked at: the cores of FWHMs up to 8 pixels, and flat ones beyond
 _LEAST = 4  # such pixels
@@ -21,6 +23,26 @@ def psf_fwhms(psf: Tensor) -> Tensor:
     """
     height, width = int(psf.shape[-2]), int(psf.shape[-1])
     half_y, half_x = min(_HALF, (height - 1) // 2), min(_HALF, (width - 1) // 2)
+    count, x, y, square, xx, yy, xy, cubic_x, cubic_y, fourth, lost, lost_x, lost_y, lost_square, peak = _core_sums(
+        psf, half_y, half_x
+    ).unbind(-1)
+    at_x, at_y = x / count.clamp_min(1), y / count.clamp_min(1)  # where the core lies
+    away = at_x.square() + at_y.square()
+    apart = square - away * count  # sum of the squares of the distances from there, and of their squares
+    turned = at_x.square() * xx + 2 * at_x * at_y * xy + at_y.square() * yy
+    wide = fourth + 4 * turned - 4 * (at_x * cubic_x + at_y * cubic_y) + 2 * away * square - 3 * away.square() * count
+    told = lost_square - 2 * (at_x * lost_x + at_y * lost_y) + away * lost
+    slope = (count * told - apart * lost) / (count * wide - apart.square()).clamp_min(1e-30)
+    fits = (count >= _LEAST) & (slope < 0) & (peak > 0)
+    return torch.where(fits, (-4 * math.log(2) / torch.where(fits, slope, -1.0)).sqrt(), torch.nan).to(torch.float32)
+
+
+def _core_sums(psf: Tensor, half_y: int, half_x: int) -> Tensor:
+    """(..., 15): ten sums over the core, four of them times the logarithm of the light over the peak, and the peak."""
+    height, width = int(psf.shape[-2]), int(psf.shape[-1])
+    if native.takes(psf) and psf.numel():
+        sums = native_light.psf_core(psf.reshape(-1, 1, height, width).numpy(), (half_y, half_x), _CORE)
+        return torch.from_numpy(sums).reshape(*psf.shape[:-2], -1)
     rows = slice(height // 2 - half_y, height // 2 + half_y + 1)
     light = torch.nan_to_num(psf[..., rows, width // 2 - half_x : width // 2 + half_x + 1].to(torch.float32)).flatten(
         -2
@@ -29,17 +51,7 @@ def psf_fwhms(psf: Tensor) -> Tensor:
     core = light > _CORE * peak
     level = torch.where(core, light / peak, 1.0).log()
     powers = _powers(half_y, half_x, psf.device)
-    count, x, y, square, xx, yy, xy, cubic_x, cubic_y, fourth = (core.to(torch.float32) @ powers).unbind(-1)
-    lost, lost_x, lost_y, lost_square = (level @ powers[:, :4]).unbind(-1)
-    at_x, at_y = x / count.clamp_min(1), y / count.clamp_min(1)  # where the core lies
-    away = at_x.square() + at_y.square()
-    apart = square - away * count  # sum of the squares of the distances from there, and of their squares
-    turned = at_x.square() * xx + 2 * at_x * at_y * xy + at_y.square() * yy
-    wide = fourth + 4 * turned - 4 * (at_x * cubic_x + at_y * cubic_y) + 2 * away * square - 3 * away.square() * count
-    told = lost_square - 2 * (at_x * lost_x + at_y * lost_y) + away * lost
-    slope = (count * told - apart * lost) / (count * wide - apart.square()).clamp_min(1e-30)
-    fits = (count >= _LEAST) & (slope < 0) & (peak[..., 0] > 0)
-    return torch.where(fits, (-4 * math.log(2) / torch.where(fits, slope, -1.0)).sqrt(), torch.nan)
+    return torch.cat([core.to(torch.float32) @ powers, level @ powers[:, :4], peak], dim=-1)
 
 
 @lru_cache(maxsize=16)

@@ -17,8 +17,8 @@ from torch import Tensor
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import calibration
-from astroml_plugin.cutouts.device_tile import DeviceTile, Move, marked, moved, usable
-from astroml_plugin.pixels import band_index, stamp_origin
+from astroml_plugin.cutouts.device_tile import DeviceTile, Move, marked, moved, usable, without_faults
+from astroml_plugin.pixels import band_index, native, stamp_origin
 
 _PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
 
@@ -129,6 +129,10 @@ class Cutouts:
         """
         if mask is None or not mask.any():
             return self
+        if native.takes(self.image, self.variance, self.bits):
+            image, spread, marks = without_faults(self.image, self.variance, mask, self.bits, look=False)
+            valid = self.valid if marks is None else marks == 0
+            return replace(self, image=image, variance=spread, valid=valid, bits=marks)
         there = moved(mask.view(np.int32), self.image.device, move)
         bits = marked(_no_bits(self.image) if self.bits is None else self.bits.clone(), there)
         valid = bits == 0

@@ -30,6 +30,7 @@ from astroml_plugin.inference.meter import bottleneck
 from astroml_plugin.inference.options import ExecutionOptions
 from astroml_plugin.inference.resident import ResidentModels
 from astroml_plugin.inference.unit import run_unit
+from astroml_plugin.pixels import native
 
 FLUSH_SECONDS = 5.0
 """Interval at which finished parts are written to the manifest while a run goes on."""
@@ -68,6 +69,8 @@ class RunProgress:
     """Objects by what ran their forward, summed over the units: see `meter.Meter`."""
     refused: tuple[str, ...] = ()
     """Sentences about runtimes that were asked for and not used."""
+    ways: Mapping[str, int] = field(default_factory=dict)
+    """Workers by what prepares stamps there on a CPU: `native.NATIVE` or `native.TORCH`."""
 
 
 Progress = Callable[[RunProgress], None]
@@ -233,9 +236,9 @@ def execute(
         OutputError: the catalog cannot be written.
         InputError: the workers run another version of this package.
     """
-    plugin = _prepare_workers(client)
+    plugin, ways = _prepare_workers(client)
     mapped = None if label_maps is None else label_maps.present()
-    run = _Run(catalog, run_id, progress, RunProgress(total), mapped=mapped)
+    run = _Run(catalog, run_id, progress, RunProgress(total, ways=ways), mapped=mapped)
     try:
         for outcome in run_window(client, run_unit, run.to_do(units), timeout=unit_timeout):
             if isinstance(outcome.error, OutputError):
@@ -268,16 +271,22 @@ def _backend_problem(backend: str, device: str | None) -> str:
     return runtime_problem(backend, device or choose_device())
 
 
-def _prepare_workers(client: Client) -> str:
-    """Check that every worker runs this code, and put the plugin there; gives its name."""
+def _running() -> tuple[tuple[str, str], str]:
+    """The code that this process runs (`version.running`), and its `native.way`."""
+    return version.running(), native.way()
+
+
+def _prepare_workers(client: Client) -> tuple[str, Mapping[str, int]]:
+    """Check that every worker runs this code, and put the plugin there; gives its name, and workers by `native.way`."""
     check_client(client)
     try:
-        versions = client.run(version.running)
+        told = client.run(_running)
     except Exception as error:
         raise InputError(
             f"the workers cannot import astroml_plugin ({type(error).__name__}): "
             f"install version {version.version()} there"
         ) from error
+    versions = {address: code for address, (code, _) in told.items()}
     if wrong := version.others(versions.values()):
         raise InputError(
             f"workers run astroml_plugin {wrong}, this is {version.version()} (code {version.code_digest()}): "
@@ -286,7 +295,7 @@ def _prepare_workers(client: Client) -> str:
     hosts = Counter(address.rpartition(":")[0] for address in versions)
     plugin = ResidentModels(uuid.uuid4().hex, max(hosts.values(), default=1), version.running())
     client.register_plugin(plugin)
-    return plugin.name
+    return plugin.name, Counter(way for _, way in told.values())
 
 
 def _release_workers(client: Client, plugin: str) -> None:

@@ -161,6 +161,7 @@ class Prepared:
             "bytes": dict(done.bytes),
             "centres": offsets,
             "backends": ran,
+            "prepared_by": dict(done.ways),
             "shard": list(shard) if shard else None,
             primary.FOLDER: primary.decide(self.catalog),
         }

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.cutouts import is_complete
+from astroml_plugin.pixels import native, native_light
 
 _APERTURE = 3.0  # Gaussian sigma in pixels of the aperture that tells the S/N
 _INNER, _OUTER = 1.5, 4.0  # Gaussian sigmas in pixels of the apertures whose ratio is the concentration
@@ -69,7 +72,7 @@ def domain_bits(limits: DomainLimits, valid: Tensor, image: Tensor, psf: Tensor 
     odd = (snr < limits.faintest) | (snr > _BRIGHTER * limits.brightest) | _has_neighbour(cells)
     if psf is not None and limits.most_concentrated > 0:
         odd |= _concentration(light) > limits.most_concentrated * _concentration(_light(psf)[0])
-    if not bool(valid.all()):
+    if not is_complete(valid):
         core = valid & _disk(valid.shape[-1], valid.device)
         wanted = int(_disk(valid.shape[-1], valid.device).sum()) * valid.shape[1]
         odd |= (core.flatten(1).sum(1) < wanted) | (valid.flatten(1).float().mean(1) < _LEAST_VALID)
@@ -89,7 +92,7 @@ def aperture_snr(image: Tensor, level: Tensor, variance: Tensor, valid: Tensor) 
     """
     weight = _aperture(int(image.shape[-2]), int(image.shape[-1]), image.device)
     square = weight.square()
-    if not torch.compiler.is_compiling() and bool(valid.all()):
+    if not torch.compiler.is_compiling() and is_complete(valid):
         light, area = image.flatten(2) @ weight, weight.sum()
         noise = variance.flatten(2) @ square if variance.shape[-1] > 1 else variance.flatten(1) * square.sum()
     else:
@@ -139,10 +142,23 @@ def _disk(size: int, device: torch.device) -> Tensor:
     return torch.hypot(axis[:, None].float(), axis.float()) <= _CORE
 
 
+@lru_cache(maxsize=16)
+def _apertures(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(3, size²) Gaussians and (size,) cell of a row or column, -1 of none, of `_sums`."""
+    cells = _cells(size)
+    place = (np.arange(size) - size // 2 + cells * _CELL // 2) // _CELL
+    weights = _sums(size, torch.device("cpu"))[:, :3].T.numpy()
+    return np.ascontiguousarray(weights), np.where((place >= 0) & (place < cells), place, -1).astype(np.int64)
+
+
 def _light(image: Tensor) -> tuple[Tensor, Tensor]:
     """(n, 3) light in the apertures and (n, cells, cells) in the cells, all bands together, noise as of one band."""
     cells = _cells(image.shape[-1])
     bands = image.shape[1]
+    if native.takes(image) and image.shape[-1] == image.shape[-2]:
+        weights, place = _apertures(int(image.shape[-1]))
+        sums = torch.from_numpy(native_light.light(image.numpy(), weights, place, cells))
+        return sums[:, :3], sums[:, 3:].reshape(-1, cells, cells) / _CELL
     together = image[:, 0] if bands == 1 else image.sum(1) / bands**0.5
     light = together.flatten(1) @ _sums(image.shape[-1], image.device)
     return light[:, :3], light[:, 3:].reshape(-1, cells, cells)

@@ -40,7 +40,7 @@ def lacking(
         stamps = fitted(cutouts.take(torch.from_numpy(suspects).to(cutouts.image.device)))
         missing = missing_bands(stamps.image, stamps.valid) | lost_bands(stamps)
         needed = needed_bands(spare, stamps)
-        found[suspects] = domain_flags(missing, stamps.valid, needed, complete=False).cpu().numpy()
+        found[suspects] = domain_flags(missing, stamps.valid, needed).cpu().numpy()
     return found
 
 

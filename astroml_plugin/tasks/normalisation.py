@@ -1,10 +1,15 @@
-"""From raw pixels to network input, on the device, without a loop over objects: the only such code there is."""
+"""From raw pixels to network input, on the device: the only such code there is.
+
+On a CPU compiled code does it stamp by stamp where it is there (`pixels.native`), to float32 rounding; torch elsewhere.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +18,7 @@ from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.cutouts import is_complete
 from astroml_plugin.networks.layers import lower_median
+from astroml_plugin.pixels import native, native_light
 
 _MAD_TO_SIGMA = 1.482602218505602
 CENTRED = 0.003  # pixels within which a PSF is where it belongs: measurements follow its centre closely
@@ -61,9 +67,15 @@ class Normalisation:
             estimated from the border, OUT_OF_DOMAIN where a needed band is missing (`missing_bands`), NONFINITE where
             the stamp has no valid pixel.
         """
+        if self.unit == "scale" and len(self.scales) != image.shape[1]:
+            raise InputError(
+                f"normalisation has {len(self.scales)} scales for {image.shape[1]} bands: give one per band"
+            )
         complete = is_complete(valid)
+        if native.takes(image, variance, valid):
+            return self._native(image, variance, None if complete else valid, needed)
         pixels = image if complete else image.to(torch.float32)
-        flags = domain_flags(missing_bands(pixels, valid, complete), valid, needed, complete)
+        flags = domain_flags(missing_bands(pixels, valid, complete), None if complete else valid, needed)
         edge = border_pixels(pixels, None if complete else valid, self.border).to(torch.float32)
         level = lower_median(edge) if self.background == "border" else torch.zeros_like(edge[..., 0])
         unit, estimated = self._unit(edge, variance, valid, complete)
@@ -71,6 +83,28 @@ class Normalisation:
         if estimated:
             flags |= int(ObjectFlag.NO_VARIANCE)
         return (scaled if complete else scaled.masked_fill(~valid, 0.0)), flags
+
+    def _native(
+        self, image: Tensor, variance: Tensor | None, valid: Tensor | None, needed: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`apply` by compiled code; no `valid` where all pixels are."""
+        fixed = self.unit == "scale"
+        scaled, missing, empty = native.normalise(
+            image.numpy(),
+            None if fixed or variance is None else variance.numpy(),
+            None if valid is None else valid.numpy(),
+            native.Scaling(
+                self.border,
+                self.background == "border",
+                self.scales if fixed else None,
+                self.softening if self.stretch == "asinh" else 0.0,
+            ),
+        )
+        flags = domain_flags(torch.from_numpy(missing), None, needed)
+        flags |= torch.from_numpy(empty).to(torch.int32) * int(ObjectFlag.NONFINITE)
+        if variance is None and not fixed:
+            flags |= int(ObjectFlag.NO_VARIANCE)
+        return torch.from_numpy(scaled), flags
 
     def _scaled(self, pixels: Tensor, level: Tensor, unit: Tensor) -> Tensor:
         """(n, band, h, w) float32: without the level, in the unit, stretched.
@@ -94,10 +128,6 @@ class Normalisation:
     def _unit(self, edge: Tensor, variance: Tensor | None, valid: Tensor, complete: bool) -> tuple[Tensor, bool]:
         """(n, band) pixel value that becomes 1, and whether it is noise estimated from the border."""
         if self.unit == "scale":
-            if len(self.scales) != edge.shape[1]:
-                raise InputError(
-                    f"normalisation has {len(self.scales)} scales for {edge.shape[1]} bands: give one per band"
-                )
             return torch.tensor(self.scales, device=edge.device).expand(edge.shape[:2]), False
         if variance is None:
             return robust_width(edge), True
@@ -130,18 +160,17 @@ def missing_bands(pixels: Tensor, valid: Tensor, complete: bool = False) -> Tens
     return flat.masked_fill(~usable, torch.inf).amin(2) >= flat.masked_fill(~usable, -torch.inf).amax(2)
 
 
-def domain_flags(missing: Tensor, valid: Tensor, needed: Tensor | None, complete: bool) -> Tensor:
+def domain_flags(missing: Tensor, valid: Tensor | None, needed: Tensor | None) -> Tensor:
     """(n,) int32: OUT_OF_DOMAIN where a needed band, or every band, is missing; NONFINITE without a valid pixel.
 
     Args:
         missing: (n, band) of `missing_bands`.
-        valid: (n, band, h, w) bool.
+        valid: (n, band, h, w) bool; None: all pixels are, or the caller sees to NONFINITE.
         needed: (band,) bool; None: all.
-        complete: all pixels are valid.
     """
     lacking = missing.any(1) if needed is None else missing[:, needed].any(1) | missing.all(1)
     flags = lacking.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
-    if complete:
+    if valid is None:
         return flags
     return flags | (~valid.flatten(1).any(1)).to(torch.int32) * int(ObjectFlag.NONFINITE)
 
@@ -171,6 +200,9 @@ def border_pixels(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
 
 def border_level(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
     """(n, band) median of the border of `border_pixels`, the background of each stamp."""
+    if native.takes(pixels, valid):
+        level, _ = native.border_statistics(pixels.numpy(), None if valid is None else valid.numpy(), width)
+        return torch.from_numpy(level)
     return lower_median(border_pixels(pixels, valid, width))
 
 
@@ -192,6 +224,16 @@ def _asinh_(values: Tensor, size: Tensor, root: Tensor) -> Tensor:
     torch.abs(values, out=size)
     torch.mul(values, values, out=root).add_(1.0).sqrt_().add_(size).log_()
     return torch.copysign(root, values, out=values)
+
+
+def border_width(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
+    """(n, band) `robust_width` of the border of `border_pixels`, the noise of each stamp."""
+    if native.takes(pixels, valid):
+        known = None if valid is None else valid.numpy()
+        _, spread = native.border_statistics(pixels.numpy(), known, width, width=True)
+        assert spread is not None
+        return torch.from_numpy(spread)
+    return robust_width(border_pixels(pixels, valid, width))
 
 
 def measure_scales(image: Tensor, variance: Tensor | None, valid: Tensor, border: int) -> tuple[float, ...]:
@@ -222,6 +264,10 @@ def normalise_psf(psf: Tensor, size: int) -> tuple[Tensor, Tensor]:
         no usable PSF; and (n,) bool, true where one band or more has none (a sum that is not above 0, or NaN). PSFs
         whose centre lies within 1.5 pixels of that pixel, as between two pixels of an even size, are moved onto it.
     """
+    if native.takes(psf):
+        along = _centre_weights(int(psf.shape[2])), _centre_weights(int(psf.shape[3]))
+        made, usable, place = native_light.unit_psf(psf.numpy(), along)
+        return _fit(_centred(torch.from_numpy(made), torch.from_numpy(place)), size), ~torch.from_numpy(usable).all(1)
     pixels = psf.to(torch.float32)
     total = pixels.sum((2, 3))
     good = total.isfinite() & (total > 0)
@@ -241,7 +287,13 @@ def gaussian_psf(fwhm: float, size: int) -> Tensor:
 def centred_psf(psf: Tensor) -> Tensor:
     """PSFs (n, band, py, px) moved onto pixel size // 2; left alone where they are on it or over 1.5 pixels away."""
     flat = psf.flatten(0, 1)
-    off = (light_centre(flat, flat.new_zeros(len(flat), 2)).abs().amax(1) > CENTRED).nonzero().flatten()
+    return _centred(psf, light_centre(flat, flat.new_zeros(len(flat), 2)))
+
+
+def _centred(psf: Tensor, centre: Tensor) -> Tensor:
+    """`centred_psf` of PSFs whose light lies at (n * band, 2)."""
+    flat = psf.flatten(0, 1)
+    off = (centre.abs().amax(1) > CENTRED).nonzero().flatten()
     if not len(off):
         return psf
     off_centre = flat[off]
@@ -254,6 +306,14 @@ def centred_psf(psf: Tensor) -> Tensor:
     moved = flat.clone()
     moved[off[near]] = _shifted(off_centre[near], -place[near])
     return moved.reshape(psf.shape)
+
+
+@lru_cache(maxsize=16)
+def _centre_weights(side: int) -> np.ndarray:
+    """(side,) float32, the Gaussian of `light_centre` about pixel side // 2."""
+    offset = np.arange(side, dtype=np.float32) - side // 2
+    weight: np.ndarray = np.exp(-0.5 * np.square(offset / _CENTRE_SIGMA)).astype(np.float32)
+    return weight
 
 
 def light_centre(image: Tensor, about: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from astroml_plugin.pixels import native, native_light
+
 _SMALL = 0.6
 """Part of the PSF image that a network sees, below which a PSF counts as small: 15 of 25 pixels."""
 
@@ -32,22 +34,35 @@ def cut_off(psf: Tensor, size: int) -> Tensor:
     """
     height, width = int(psf.shape[-2]), int(psf.shape[-1])
     rings = _rings(height, width, psf.device)
-    pixels = psf.to(torch.float32).nan_to_num().flatten(2)
-    there = (pixels != 0).to(torch.float32)
-    counts = there @ rings
+    sums, counts, peak = _ring_sums(psf, rings)
     place = torch.arange(rings.shape[1], device=psf.device)
     outermost = torch.where(counts > 0, place, -1).amax(2)
-    edge = (pixels @ rings).gather(2, outermost.clamp_min(0)[..., None])[..., 0]
+    edge = sums.gather(2, outermost.clamp_min(0)[..., None])[..., 0]
     edge = edge / counts.gather(2, outermost.clamp_min(0)[..., None])[..., 0].clamp_min(1)
     side = (2 * outermost + 1).clamp_max(min(height, width))
     limit = torch.where(side < _SMALL * size, _EDGE_SMALL, _EDGE)
-    peak = pixels.amax(2)
     inside = (2 * outermost + 1) // 3
-    inner = (pixels @ rings).gather(2, inside.clamp_min(0)[..., None])[..., 0]
-    inner = inner / rings.sum(0)[inside.clamp_min(0)]
+    inner = sums.gather(2, inside.clamp_min(0)[..., None])[..., 0]
+    inner = inner / _ring_sizes(height, width, psf.device)[inside.clamp_min(0)]
     flat = inner < edge * (outermost / inside.clamp_min(1)) ** _FLATTEST
     sky = (edge < -_EDGE_SMALL * peak) | (flat & (edge > _EDGE_SMALL * peak))
     return (peak > 0) & (((side < size) & (edge > limit * peak)) | sky)
+
+
+def _ring_sums(psf: Tensor, rings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums, and counts of pixels that are not 0, (n, band, ring), and peaks (n, band)."""
+    if native.takes(psf):
+        sums, counts, peak = native_light.psf_rings(psf.numpy(), int(rings.shape[1]))
+        return torch.from_numpy(sums), torch.from_numpy(counts), torch.from_numpy(peak)
+    pixels = psf.to(torch.float32).nan_to_num().flatten(2)
+    return pixels @ rings, (pixels != 0).to(torch.float32) @ rings, pixels.amax(2)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _ring_sizes(height: int, width: int, device: torch.device) -> Tensor:
+    """(rings,) pixels of each ring of `_rings`."""
+    return _rings(height, width, device).sum(0)
 
 
 @lru_cache(maxsize=16)

@@ -20,13 +20,14 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.settings import refuse_unknown
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts import Cutouts, is_complete
 from astroml_plugin.evaluation import anomaly_report
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.evaluation.ranking_metrics import search_figures
 from astroml_plugin.networks import autoencoder, structure
 from astroml_plugin.networks.autoencoder import Measured
 from astroml_plugin.networks.layers import lower_median
+from astroml_plugin.pixels import native
 from astroml_plugin.sources.labels import label_texts
 from astroml_plugin.tasks.anomaly import graph
 from astroml_plugin.tasks.anomaly.injection import UNDECIDED, Injection
@@ -208,8 +209,12 @@ class AnomalyTask(Task):
         stamps = self.fitted_stamps(cutouts)
         if stamps.variance is None:
             return (image, stamps.valid.to(torch.float32)), flags
-        complete = bool(stamps.valid.all())
-        sky = border_level(stamps.variance, None if complete else stamps.valid, self.settings.normalisation.border)
+        complete, border = is_complete(stamps.valid), self.settings.normalisation.border
+        known = None if complete else stamps.valid
+        if native.takes(stamps.variance, known):
+            usable = None if known is None else known.numpy()
+            return (image, torch.from_numpy(native.sky_weights(stamps.variance.numpy(), usable, border))), flags
+        sky = border_level(stamps.variance, known, border)
         weight = (sky[..., None, None] / stamps.variance.clamp_min(1e-30)).clamp_(0, 2)
         return (image, weight if complete else weight.mul_(stamps.valid)), flags
 
@@ -333,7 +338,7 @@ class AnomalyTask(Task):
         """(n,) values of `ARTEFACTS`; flags and missing pixels go before measured signs."""
         flags = self.cut_flags(cutouts)
         valid = self.fitted_stamps(cutouts).valid
-        missing = np.zeros(len(flags)) if bool(valid.all()) else 1 - valid.flatten(1).float().mean(1).cpu().numpy()
+        missing = np.zeros(len(flags)) if is_complete(valid) else 1 - valid.flatten(1).float().mean(1).cpu().numpy()
         sharp = (tails["sharpness"] > _SHARP_TAIL) & (numbers["sharpness"].numpy() > _LEAST_SHARP)
         line = (tails["line"] > _TRAIL_TAIL) & (numbers["line"].numpy() > _LEAST_LINE)
         full = 10 ** numbers["plateau"].numpy() - 1 > _PLATEAU

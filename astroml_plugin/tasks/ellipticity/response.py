@@ -37,7 +37,7 @@ from astroml_plugin.tasks.ellipticity.readout import (
     write_response,
 )
 from astroml_plugin.tasks.intervals import IntervalTask
-from astroml_plugin.tasks.normalisation import border_pixels, centred_psf, robust_width
+from astroml_plugin.tasks.normalisation import border_width, centred_psf
 from astroml_plugin.tasks.response_fit import ResponseFit
 
 _PARTS = 4  # that ridges are judged on in turn
@@ -151,7 +151,7 @@ def _whole(task: IntervalTask, cutouts: Cutouts) -> Cutouts:
     assert stamps.psf is not None
     stamps = replace(stamps, psf=centred_psf(stamps.psf))
     if stamps.variance is None:
-        width = robust_width(border_pixels(stamps.image, None, task.settings.normalisation.border))
+        width = border_width(stamps.image, None, task.settings.normalisation.border)
         stamps = replace(stamps, variance=width.square()[..., None, None].expand_as(stamps.image).contiguous())
     return stamps
 

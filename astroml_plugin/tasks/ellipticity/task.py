@@ -21,7 +21,7 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import Columns
-from astroml_plugin.cutouts import Cutouts, steps_taken
+from astroml_plugin.cutouts import Cutouts, is_complete, steps_taken
 from astroml_plugin.evaluation import figures, input_errors, shape_report
 from astroml_plugin.evaluation.baselines import shapes
 from astroml_plugin.evaluation.measurements import Measurements
@@ -32,7 +32,14 @@ from astroml_plugin.tasks.domain import DomainLimits, aperture_snr, domain_bits,
 from astroml_plugin.tasks.ellipticity import response
 from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.intervals import Intervals, IntervalSettings, IntervalTask
-from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels, normalise_psf, robust_width
+from astroml_plugin.tasks.normalisation import (
+    Normalisation,
+    border_level,
+    border_pixels,
+    border_width,
+    normalise_psf,
+    robust_width,
+)
 from astroml_plugin.tasks.response_fit import ResponseFit
 
 _LARGEST = 0.999  # a reduced shear is below 1
@@ -120,12 +127,12 @@ class EllipticityTask(IntervalTask):
         """(n,) measured S/N as of `domain.aperture_snr`, on the CPU; the border tells what the stamps do not know."""
         stamps, scaling = self.fitted_stamps(cutouts), self.settings.normalisation
         image, variance = stamps.image.to(torch.float32), stamps.variance
-        known = None if bool(stamps.valid.all()) else stamps.valid
+        known = None if is_complete(stamps.valid) else stamps.valid
         level = border_level(image, known, scaling.border)
         if scaling.background == "none":
             level = torch.zeros_like(level)
         if variance is None:
-            variance = robust_width(border_pixels(image, known, scaling.border)).square()[..., None, None]
+            variance = border_width(image, known, scaling.border).square()[..., None, None]
         return aperture_snr(image, level, variance, stamps.valid).cpu()
 
     def scatter(self, outputs: Tensor) -> Tensor:

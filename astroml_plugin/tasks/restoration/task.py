@@ -19,12 +19,12 @@ from astroml_plugin.catalog import Column
 from astroml_plugin.core import registry
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.cutouts import Cutouts, is_complete
 from astroml_plugin.networks.framing import shape_of
 from astroml_plugin.networks.tikhonet import Tikhonet, blurred, moffat
 from astroml_plugin.networks.tikhonet import restored as filtered
 from astroml_plugin.tasks.base import Task, TaskSettings
-from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels, normalise_psf, robust_width
+from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_width, normalise_psf
 from astroml_plugin.tasks.symmetries import transform
 
 WARNING = "restored, not observed: not for measuring"
@@ -140,12 +140,12 @@ class RestoreTask(Task):
     def _noise(self, cutouts: Cutouts) -> tuple[Tensor, bool]:
         """(n, b, 1, 1) noise of the sky, and whether it was estimated from the border because no variance is there."""
         stamps = self.fitted_stamps(cutouts)
-        valid, border = (None if bool(stamps.valid.all()) else stamps.valid), self.settings.normalisation.border
+        valid, border = (None if is_complete(stamps.valid) else stamps.valid), self.settings.normalisation.border
         if stamps.variance is not None:
             level = border_level(stamps.variance, valid, border)
             noise = torch.where(level > 0, level.clamp_min(0).sqrt(), torch.ones_like(level))
         else:
-            noise = robust_width(border_pixels(stamps.image.to(torch.float32), valid, border))
+            noise = border_width(stamps.image.to(torch.float32), valid, border)
         return noise[..., None, None], stamps.variance is None
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
