@@ -46,7 +46,7 @@ class Planes(ctypes.Structure):
 
 
 class Shape(ctypes.Structure):
-    """Its shape."""
+    """Shape of an array as the library takes it."""
 
     _fields_ = [(name, ctypes.c_int64) for name in ("stamps", "bands", "height", "width")]
 
