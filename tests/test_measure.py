@@ -20,6 +20,7 @@ import astroml_plugin as ap
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference import resident
+from astroml_plugin.inference.in_memory import bands_needed
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.survey import Survey
 from tests import spotter, universe
@@ -225,3 +226,11 @@ def test_models_stay_and_threads_share_them(sky: Path, monkeypatch: pytest.Monke
     assert all(table.equals(first) for table in tables)
     assert ap.measure(tile, given, str(sky / "kind")).table.equals(first)
     assert made == ["kind"]
+
+
+def test_bands_that_bundles_need(sky: Path) -> None:
+    kind = bundles(sky, ["kind"])
+    assert bands_needed(kind, ["g", "r", "i"]) == ("r",)
+    assert bands_needed(kind, ["g", "r"], options=ap.MeasureOptions(zero_point=(31.4, 27.0))) == ("g", "r")
+    with pytest.raises(InputError, match="band r is missing"):
+        bands_needed(kind, ["g"])

@@ -128,6 +128,29 @@ def declared_schema(
     return schema_of(*assigned(loaded, source, *_choices(options, None, changes)))
 
 
+def bands_needed(
+    bundles: Bundle | Sequence[Bundle],
+    bands: Sequence[str],
+    *,
+    options: MeasureOptions | None = None,
+) -> tuple[str, ...]:
+    """Bands of a tile that bundles read, in the order of the bands: the others need not be at hand.
+
+    Args:
+        bundles: as for `measure`.
+        bands: bands of the tile.
+        options: options that change rows; zero points, one per band, need all bands.
+
+    Raises:
+        InputError: bundles, bands or options that do not fit one another.
+    """
+    if options is not None and len(options.zero_point) > 1:
+        return tuple(bands)
+    source = TileFacts(tuple(bands), 0, (), None, ())
+    fitting, job = assigned(load_bundles(bundles), source, *_choices(options, None, {}))
+    return tuple(pixels_needed(fitting, source, job)["bands"])
+
+
 def _choices(
     options: MeasureOptions | None, execution: ExecutionOptions | None, changes: dict[str, Any]
 ) -> tuple[MeasureOptions, ExecutionOptions]:

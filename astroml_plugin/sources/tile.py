@@ -17,8 +17,8 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64
 from astroml_plugin.pixels import band_index
 from astroml_plugin.sky.wcs import Box, Wcs
-from astroml_plugin.sources import tile_arrays
-from astroml_plugin.sources.ingest.one_tile import read_images
+from astroml_plugin.sources import tile_arrays, tile_file
+from astroml_plugin.sources.ingest.one_tile import ReadTile, read_images
 from astroml_plugin.sources.ingest.options import IngestOptions
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_arrays import TilePlace
@@ -151,6 +151,51 @@ class Tile(pixels.Tile):
         info = survey.tile(tile) if isinstance(tile, int) else tile
         names = survey.bands if bands is None else tuple(bands)
         return cls._of(survey.read_tile(info, names), names, info)
+
+    def part(self, box: Box | None = None, bands: Sequence[str] | None = None) -> Tile:
+        """Some bands, or the pixels of a box, as a tile that owns all of them and holds none around them.
+
+        No copy is made of a box.
+
+        Args:
+            box: pixels of the parent image, within the tile's outer box; None: all, and what it owns stays.
+            bands: bands in this order; None: all.
+
+        Raises:
+            InputError: the box is empty or reaches beyond the tile; a band is not there.
+        """
+        plain = self if bands is None else self.select(bands)
+        info = self.info
+        if box is not None:
+            plain, info = tile_arrays.laid_out(plain, info.outer, box), tile_arrays.part_of(info, box)
+        return replace(self._of(plain, self.bands if bands is None else tuple(bands), info), notes=self.notes)
+
+    @classmethod
+    def from_file(cls, file: Any, box: Box | None = None, bands: Sequence[str] | None = None) -> Tile:
+        """A tile that `write` wrote, or a part of it: nothing else is read.
+
+        Args:
+            file: path, or an open binary file that can seek.
+            box: as for `part`.
+            bands: as for `part`.
+
+        Raises:
+            InputError: no such file or band, or a box that reaches beyond the tile.
+            CorruptError: the file is damaged or none of a tile.
+        """
+        stored = tile_file.read_tile(file, box, bands)
+        return replace(cls._of(stored.tile, stored.bands, stored.info), notes=stored.notes)
+
+    def write(self, file: Any) -> None:
+        """Write the tile as a FITS file, from which parts can be read: docs/formats.md says what is in it.
+
+        Args:
+            file: path of a new file, or a binary file that is open for writing.
+
+        Raises:
+            InputError: the file exists.
+        """
+        tile_file.write_tile(ReadTile(self, self.info, self.bands, self.notes), file)
 
     @classmethod
     def _read(cls, given: list[Any], bands: Any, options: IngestOptions | None, changes: dict[str, Any]) -> Tile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from astroml_plugin.pixels import Tile, is_usable, refuse_implausible
 from astroml_plugin.sky.headers import astropy_quiet, coordinates_of
 from astroml_plugin.sky.wcs import Box, Wcs
 from astroml_plugin.sources.quality import BandQuality, level_and_noise
+from astroml_plugin.sources.tile_table import TileInfo
 
 HALO = 128
 """Default halo in pixels."""
@@ -39,12 +40,16 @@ class TilePlace:
     """Pixels that the tile owns: objects on others belong to other tiles. Default: all of the array."""
     halo: int = HALO
     """Pixels without data that are laid around a tile which owns pixels up to the border of its image."""
+    least_halo: int = 0
+    """Pixels that the tile has around those that it owns, at least: where the array has fewer, they hold no data, as
+    beyond the border of an image."""
 
     def boxes(self, height: int, width: int) -> tuple[Box, Box, Box]:
         """(array, inner, outer): what an array of this size covers, what the tile owns, and what it is made to cover.
 
         The outer box reaches equally far beyond the inner one on all sides: as far as the array does on the side where
-        it reaches least, but for sides at the border of the image, where there is nothing more to have.
+        it reaches least, but for sides at the border of the image, where there is nothing more to have; `least_halo` at
+        least.
 
         Raises:
             InputError: the boxes do not lie in one another.
@@ -61,6 +66,7 @@ class TilePlace:
         reach = [inner.x0 - have.x0, inner.y0 - have.y0, have.x1 - inner.x1, have.y1 - inner.y1]
         border = [inner.x0 == 0, inner.y0 == 0, inner.x1 == parent[1], inner.y1 == parent[0]]
         halo = min((far for far, at_border in zip(reach, border) if not at_border), default=max(0, self.halo))
+        halo = max(halo, self.least_halo)
         return have, inner, Box(inner.x0 - halo, inner.y0 - halo, inner.x1 + halo, inner.y1 + halo)
 
 
@@ -148,7 +154,7 @@ def laid_out(tile: Tile, have: Box, outer: Box) -> Tile:
         return tile
     inside = Box(max(have.x0, outer.x0), max(have.y0, outer.y0), min(have.x1, outer.x1), min(have.y1, outer.y1))
     of = np.s_[:, inside.y0 - have.y0 : inside.y1 - have.y0, inside.x0 - have.x0 : inside.x1 - have.x0]
-    psf = None if tile.psf is None else _relaid(tile.psf, have, outer)
+    psf = None if tile.psf is None else cells_within(tile.psf, have, outer)
     if inside == outer:
         variance, mask = (None if plane is None else plane[of] for plane in (tile.variance, tile.mask))
         return Tile(tile.image[of], variance, mask, psf)
@@ -162,7 +168,27 @@ def laid_out(tile: Tile, have: Box, outer: Box) -> Tile:
     return Tile(image, noise, marks, psf)
 
 
-def _relaid(psf: F32, have: Box, outer: Box) -> F32:
+def part_of(info: TileInfo, box: Box) -> TileInfo:
+    """The place of a part of a tile: it owns all pixels of a box, and holds none around them.
+
+    Raises:
+        InputError: the box is empty or reaches beyond the tile's outer box.
+    """
+    if box.width < 1 or box.height < 1 or not _holds(info.outer, box):
+        raise InputError(f"the box {_words(box)} does not lie in tile {info.name}, which holds {_words(info.outer)}")
+    wcs = info.wcs()
+    cards = cards_of(wcs, (box.x0 - info.outer.x0, box.y0 - info.outer.y0), (box.height, box.width))
+    return replace(info, outer=box, inner=box, header=cards, checksum="")
+
+
+def cells_within(psf: F32, have: Box, outer: Box) -> F32:
+    """Cells of a PSF over one box, chosen for another: each new cell is the old one at its middle.
+
+    Args:
+        psf: (band, cell_y, cell_x, y, x) over `have`.
+        have: box that the cells divide.
+        outer: box that the new ones divide.
+    """
     rows, columns = psf.shape[1:3]
     if rows == columns == 1:
         return psf

@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 INK, STORE, WORK, ROOM, TOP = "#1b2a41", "#dceaf7", "#fbe8c8", "#f3f4f6", "#e3f1df"
 ROOMS = {
     "preload": "Dask workers ready from the start",
+    "lsst": "tasks and storage for LSST middleware",
     "search": "hyperparameters, Ray Tune",
     "inference": "read → upload → detect → measure → write",
     "training": "splits, fitting, checkpoints, bundles",
