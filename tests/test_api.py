@@ -45,6 +45,7 @@ NOUNS = {
     "float_labels",
     "measure",
     "measure_frame",
+    "measure_partition",
     "open_source",
 }
 """Stable names. One that goes, or changes its meaning, is a change that the changelog must explain."""

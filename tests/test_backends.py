@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from astroml_plugin.compute.cluster import connect
 from astroml_plugin.compute.device import Forward, difference, place_network
 from astroml_plugin.compute.runtimes import RUNTIMES, RuntimeForward, cached_graph
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.tracing import exporting, is_traced
 from astroml_plugin.inference import backends, forward
 from astroml_plugin.inference.backend_record import by_bundle, mixed_formats
 from astroml_plugin.inference.backends import ROUNDING, ForwardChoice
@@ -289,6 +291,14 @@ def test_a_run_in_half_precision_has_no_row_before_the_choice(graph: bytes, monk
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     made = choice("auto", graph, half=True)
     assert made(stamps(8), 128)[1] == "openvino bfloat16"
+
+
+def test_an_export_of_one_thread_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert is_traced()
+    with ThreadPoolExecutor(1) as pool, exporting():
+        assert is_traced()
+        assert not pool.submit(is_traced).result()
 
 
 # ---- whole runs --------------------------------------------------------------------------------------------------

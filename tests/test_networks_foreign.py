@@ -232,8 +232,14 @@ class Cancelling(nn.Module):
 
 
 @pytest.mark.parametrize(("network", "kept"), [(nn.Linear(3, 2), torch.bfloat16), (Cancelling(), None)])
-def test_half_precision_that_changes_the_answers_is_not_used(network: nn.Module, kept: torch.dtype | None) -> None:
+def test_half_precision_that_changes_the_answers_is_not_used(
+    network: nn.Module, kept: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forward, "_half_pays", lambda *_: True)
     network, image = network.eval(), torch.randn(4, 3, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         forward = Forward(network, "cpu", dtype=torch.bfloat16, example=lambda: (image,))

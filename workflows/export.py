@@ -11,7 +11,7 @@ from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.onnx_file import onnx_file
-from workflows.export_catalog import ExportOptions, ExportResult, export_catalog, write_outlines
+from workflows.export_catalog import ExportOptions, ExportResult, write_catalog, write_outlines
 
 __all__ = ["FORMATS", "ExportOptions", "ExportResult", "export", "show"]
 
@@ -58,7 +58,7 @@ def export(
         raise InputError(f"where shall the {to} of the {kind} go? Give --out")
     if kind == "survey":
         return ExportResult(str(out), rows=write_outlines(Survey.open(source).outlines(), to, str(out), chosen))
-    return export_catalog(source, to, str(out), chosen)
+    return write_catalog(source, to, str(out), chosen)
 
 
 def _kind(source: str) -> str:

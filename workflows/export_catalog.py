@@ -55,7 +55,7 @@ class ExportResult:
     """The HATS collection."""
 
 
-def export_catalog(source: str, to: str, out: str, options: ExportOptions) -> ExportResult:
+def write_catalog(source: str, to: str, out: str, options: ExportOptions) -> ExportResult:
     """Write a catalog as hats, votable, fits, parquet, moc or reg; see `workflows.export.export`."""
     if options.survey is not None and to in ("moc", "reg"):
         done = set(Catalog.open(source).current()["unit"].to_pylist())

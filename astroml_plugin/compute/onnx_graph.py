@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin.core.tracing import exporting
+
 _OPSET = 18
 _TRACED = 3
 """Objects of the batch that is followed through the module."""
@@ -32,7 +34,7 @@ def translated(
         axes: for each input, axis -> `torch.export.Dim` where its length is free.
         names, outputs: of the model's inputs and outputs.
     """
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
+    with _quiet(), exporting(), torch.inference_mode(False), torch.no_grad():
         given = tuple(item[:_TRACED].clone() for item in inputs)
         traced = torch.export.export(module, given, dynamic_shapes=_shapes(module, axes), strict=False)
         program = torch.onnx.export(

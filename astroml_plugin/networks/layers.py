@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astroml_plugin.core.tracing import is_traced
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -26,7 +28,7 @@ def fast_asinh(values: Tensor) -> Tensor:
     if values.requires_grad:
         return torch.asinh(values)
     size = values.abs()
-    if torch.compiler.is_compiling():  # in words that every runtime knows
+    if is_traced():  # in words that every runtime knows
         return ((size * size + 1).sqrt() + size).log() * values.sign()
     return torch.addcmul(torch.ones_like(size), size, size).sqrt_().add_(size).log_().copysign_(values)
 
@@ -36,7 +38,7 @@ def lower_median(values: Tensor) -> Tensor:
 
     On a CPU by a partition: torch's own takes twice as long. In a graph by a sort, which every runtime knows.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         return _sorted_median(values)
     plain = values.device.type == "cpu" and not values.requires_grad
     if plain and values.shape[-1] and not bool(values.isnan().any()):

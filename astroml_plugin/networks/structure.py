@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astroml_plugin.core.tracing import is_traced
 from astroml_plugin.networks.layers import lower_median
 
 PARTS = (
@@ -74,7 +75,7 @@ class Structure(nn.Module):
 
     def forward(self, image: Tensor, weight: Tensor) -> Tensor:
         """(n, `PARTS`) float32 from image (n, b, h, w) in units of the noise and weight, the same, 0 where invalid."""
-        if image.device.type != "cpu" or torch.compiler.is_compiling():
+        if image.device.type != "cpu" or is_traced():
             return self._measured(image, weight)
         chunks = zip(image.split(_CHUNK), weight.split(_CHUNK))  # what a chunk needs stays in the processor's cache
         return torch.cat([self._measured(*chunk) for chunk in chunks])
@@ -177,7 +178,7 @@ def _turned(light: Tensor) -> Tensor:
 def _distances(core: Tensor, windows: Tensor, count: int) -> Tensor:
     """(n, count²) sums of |core - window| of images (n, k, k) at `count` places along each axis of larger ones."""
     side = core.shape[-1]
-    if torch.compiler.is_compiling():  # in words that every runtime knows
+    if is_traced():  # in words that every runtime knows
         places = [(y, x) for y in range(count) for x in range(count)]
         each = [(core - windows[:, y : y + side, x : x + side]).abs().sum((1, 2)) for y, x in places]
         return torch.stack(each, dim=1)

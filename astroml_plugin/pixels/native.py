@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.core.flags import MaskBit
+from astroml_plugin.core.tracing import is_traced
 from astroml_plugin.pixels.faults import BAD
 
 Array = np.ndarray[Any, Any]
@@ -95,7 +96,7 @@ def takes(*tensors: Tensor | None) -> bool:
     """Whether the compiled code does the work on these: float32, uint8 or bool on a CPU, and no gradient is wanted."""
     return (
         usable()
-        and not torch.compiler.is_compiling()
+        and not is_traced()
         and all(
             tensor is None or (tensor.device.type == "cpu" and tensor.dtype in _TYPES and not tensor.requires_grad)
             for tensor in tensors

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.tracing import is_traced
 from astroml_plugin.cutouts import is_complete
 from astroml_plugin.pixels import native, native_light
 
@@ -92,7 +93,7 @@ def aperture_snr(image: Tensor, level: Tensor, variance: Tensor, valid: Tensor) 
     """
     weight = _aperture(int(image.shape[-2]), int(image.shape[-1]), image.device)
     square = weight.square()
-    if not torch.compiler.is_compiling() and is_complete(valid):
+    if not is_traced() and is_complete(valid):
         light, area = image.flatten(2) @ weight, weight.sum()
         noise = variance.flatten(2) @ square if variance.shape[-1] > 1 else variance.flatten(1) * square.sum()
     else:

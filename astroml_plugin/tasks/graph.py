@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astroml_plugin.core.tracing import is_traced
 from astroml_plugin.networks.layers import fast_asinh, lower_median
 from astroml_plugin.tasks.gaps import lost_by_mask
 from astroml_plugin.tasks.normalisation import (
@@ -158,7 +159,7 @@ def _waves(frequencies: int, side: int) -> tuple[Tensor, Tensor]:
 
 def interpolated(values: Tensor, knots: Sequence[float], levels: Sequence[float]) -> Tensor:
     """Levels at values of any shape, linear between rising knots, those of the ends beyond: as `numpy.interp`."""
-    if not torch.compiler.is_compiling():
+    if not is_traced():
         return torch.from_numpy(np.interp(values.cpu().numpy(), knots, levels)).to(values)
     found = torch.full_like(values, levels[0])
     for left, right, low, high in zip(knots, knots[1:], levels, levels[1:]):
