@@ -16,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARSL = "lsst-ctrl-bps-parsl"
+BPS_RUNS = sys.version_info >= (3, 12)
+"""The version of lsst-ctrl-bps-parsl that fits Python 3.11 does not run with the Parsl of today."""
 SECONDS = 1500
 
 
@@ -53,8 +55,9 @@ def middleware() -> Path:
     if lacking:
         shutil.rmtree(folder)
         pytest.skip(f"no middleware for {sys.version.split()[0]} without a package index: {lacking}")
-    lacking = pip(programs / "python", "--constraint", str(folder / "constraints.txt"), PARSL)
-    (folder / "no_parsl").write_text(lacking) if lacking else None
+    if BPS_RUNS and (told := pip(programs / "python", "--constraint", str(folder / "constraints.txt"), PARSL)):
+        shutil.rmtree(folder)
+        pytest.skip(f"no Parsl: {told}")
     (folder / ".ready").touch()
     return programs
 
@@ -78,7 +81,7 @@ def test_the_page_for_pipelines_is_true(middleware: Path, tmp_path: Path) -> Non
         if kind == "bash":
             if "pip install" in text:
                 continue
-            if (PARSL in text or "bps submit" in text) and (middleware.parent / "no_parsl").exists():
+            if "bps submit" in text and not BPS_RUNS:
                 continue
             script.append(text)
             continue
