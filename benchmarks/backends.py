@@ -16,9 +16,10 @@ from distributed import Client
 from torch import Tensor
 
 from astroml_plugin.compute import onnx_graph
+from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.cluster import connect, cores
 from astroml_plugin.compute.device import Forward, difference, place_network
-from astroml_plugin.compute.runtimes import RUNTIMES, RuntimeForward, runtime_problem
+from astroml_plugin.compute.runtimes import RuntimeForward, runtime_problem
 from astroml_plugin.inference import prepare
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.base import Task

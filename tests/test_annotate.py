@@ -10,7 +10,7 @@ import pytest
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.annotating import heads
 from astroml_plugin.catalog.annotation_files import Annotation, all_annotations
-from astroml_plugin.catalog.compact import compact
+from astroml_plugin.catalog.compacting import compact
 from astroml_plugin.catalog.schema import matrix, vectors
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError

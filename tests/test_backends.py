@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from astroml_plugin.compute import device as dev
 from astroml_plugin.compute import onnx_graph, precision, runtimes
+from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.cluster import connect
 from astroml_plugin.compute.device import Forward, difference, place_network
-from astroml_plugin.compute.runtimes import RUNTIMES, RuntimeForward, cached_graph
+from astroml_plugin.compute.runtimes import RuntimeForward, cached_graph
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.tracing import exporting, is_traced
 from astroml_plugin.inference import backends, forward

@@ -5,24 +5,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed import Client
 
+from astroml_plugin import inference
 from astroml_plugin.compute.cluster import check_client, client_of, dashboard_urls
-from astroml_plugin.inference import (
-    InferResult,
-    Progress,
-    RunObserver,
-    Unit,
-    UnitResult,
-    check_workers,
-    execute,
-    observer_of,
-    run_unit,
-)
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
-from astroml_plugin.inference.prepare import InferPlan, check_run, prepare
+from astroml_plugin.inference.reports import InferPlan, InferResult, Progress, RunObserver, observer_of
+
+if TYPE_CHECKING:
+    from astroml_plugin.inference import Unit, UnitResult
 
 __all__ = [
     "ExecutionOptions",
@@ -73,7 +66,7 @@ def infer(
     if not (client is None or isinstance(client, str)):
         check_client(client)
     observer = observer_of(progress)
-    ready = prepare(
+    ready = inference.prepare(
         source,
         bundle=bundle,
         out=out,
@@ -87,8 +80,8 @@ def infer(
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(client_of(client, how.scheduler, workers=how.workers, threads=how.threads))
         observer.connected(dashboard_urls(opened))
-        check_workers(opened, how)
-        done = execute(
+        inference.check_workers(opened, how)
+        done = inference.execute(
             opened,
             ready.units(),
             ready.catalog,
@@ -111,7 +104,7 @@ def dry_run(
     **changes: Any,
 ) -> InferPlan:
     """Make all checks of `infer` and estimate the run; nothing is written. The objects of a Survey may be left away."""
-    return check_run(source, bundle, objects, *run_choices(measure, execution, changes)).estimate()
+    return inference.check_run(source, bundle, objects, *run_choices(measure, execution, changes)).estimate()
 
 
 def plan(
@@ -129,7 +122,7 @@ def plan(
         each computing a list of `UnitResult`. Run `infer` with the same arguments afterwards to write the manifest and
         see what is missing: it skips what is done.
     """
-    ready = prepare(source, bundle=bundle, out=out, **settings)
+    ready = inference.prepare(source, bundle=bundle, out=out, **settings)
     return ready.units() if npartitions is None else _groups(list(ready.units()), npartitions)
 
 
@@ -140,6 +133,11 @@ def _groups(units: list[Unit], npartitions: int) -> Iterator[Any]:
         yield dask.delayed(run_units)(units[start::npartitions])
 
 
+def run_unit(unit: Unit) -> UnitResult:
+    """Do one unit, here and now; see `astroml_plugin.inference.unit.run_unit`."""
+    return inference.run_unit(unit)
+
+
 def run_units(units: Sequence[Unit]) -> list[UnitResult]:
     """Do several units one after the other."""
-    return [run_unit(unit) for unit in units]
+    return [inference.run_unit(unit) for unit in units]

@@ -26,12 +26,6 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 Done = TypeVar("Done")
 
-PRECISIONS = ("float32", "auto")
-"""Number formats of a network: float32, or autocast to half precision where the device computes in it ("auto")."""
-
-COMPILING = ("auto", "always", "never")
-"""Whether a network is compiled: on CUDA once it has been forwarded `COMPILE_AFTER` times, at once, or not at all."""
-
 COMPILE_AFTER = 100
 """Batches after which compiling, a matter of a minute, begins to pay on CUDA."""
 
@@ -103,8 +97,8 @@ class Forward:
     Args:
         network: on `device`, weights channels_last.
         device: where to.
-        precision: one of `PRECISIONS`.
-        compiling: one of `COMPILING`.
+        precision: one of `choices.PRECISIONS`.
+        compiling: one of `choices.COMPILING`.
         dtype: cast to this type instead of the one that `precision` means on this device.
         example: gives inputs of some objects. With it, half precision is compared with float32 before it is used; where
             they differ by more than `HALF`, the network runs in float32 and a RuntimeWarning says so.

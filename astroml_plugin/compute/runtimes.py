@@ -19,11 +19,6 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
 
-RUNTIMES = ("onnx", "openvino")
-
-BACKENDS = ("auto", "torch", *RUNTIMES)
-"""Runtimes of a network on a CPU; "auto" is the fastest of those that are installed, on a run that is long enough."""
-
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 
 
@@ -71,7 +66,7 @@ class RuntimeForward:
     """
 
     runtime: str
-    """One of `RUNTIMES`."""
+    """One of `choices.RUNTIMES`."""
     graph: bytes = field(repr=False)
     """The network as ONNX."""
     half: bool = False

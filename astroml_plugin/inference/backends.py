@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.device import HALF, Forward, difference
 from astroml_plugin.compute.precision import half_type
-from astroml_plugin.compute.runtimes import RUNTIMES, RuntimeForward, runtime_problem
+from astroml_plugin.compute.runtimes import RuntimeForward, runtime_problem
 from astroml_plugin.core import foreign
 from astroml_plugin.core.errors import InputError
 
@@ -42,7 +43,7 @@ class ForwardChoice:
     plain: Forward
     """The network in torch."""
     backend: str
-    """One of `runtimes.BACKENDS`."""
+    """One of `choices.BACKENDS`."""
     graph: Callable[[], bytes]
     """Makes the network's ONNX graph."""
     example: Callable[[], Sequence[Tensor]]

@@ -6,10 +6,10 @@ import contextlib
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pyarrow as pa
 from distributed import Client
@@ -20,14 +20,16 @@ from astroml_plugin.catalog.beside import FAILURES_SCHEMA
 from astroml_plugin.catalog.done import DoneUnits
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.superseded import drop_superseded
+from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.cluster import check_client, run_window
 from astroml_plugin.compute.device import choose_device, device_problem
-from astroml_plugin.compute.runtimes import RUNTIMES, runtime_problem
+from astroml_plugin.compute.runtimes import runtime_problem
 from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
 from astroml_plugin.inference.meter import bottleneck
 from astroml_plugin.inference.options import ExecutionOptions
+from astroml_plugin.inference.reports import Progress, RunProgress
 from astroml_plugin.inference.resident import ResidentModels
 from astroml_plugin.inference.unit import run_unit
 from astroml_plugin.pixels import native
@@ -37,109 +39,6 @@ FLUSH_SECONDS = 5.0
 
 RECENT_UNITS = 32
 """Units that the present bottleneck is judged by."""
-
-
-@dataclass(frozen=True)
-class RunProgress:
-    """State of a run after some units."""
-
-    units: int
-    """Units of this run, done ones included; grows while the plan is being made."""
-    done: int = 0
-    """Units finished by this run."""
-    skipped: int = 0
-    """Units that were done before."""
-    failed: int = 0
-    """Units whose reason is in the failures table."""
-    damaged: int = 0
-    """Files of units done before that could not be read: their units were done again."""
-    rows: int = 0
-    """Rows written by this run."""
-    seconds: float = 0.0
-    """Wall seconds since the first unit was submitted."""
-    stages: Mapping[str, float] = field(default_factory=dict)
-    """Wall seconds by stage, summed over the units."""
-    bytes: Mapping[str, int] = field(default_factory=dict)
-    """Bytes by stage, summed over the units."""
-    bottleneck: str | None = None
-    """The stage that the last units spent most time in."""
-    centres: Mapping[str, int] = field(default_factory=dict)
-    """Objects by where their light lay, summed over the units: see `meter.Meter`."""
-    forms: Mapping[str, int] = field(default_factory=dict)
-    """Objects by what ran their forward, summed over the units: see `meter.Meter`."""
-    refused: tuple[str, ...] = ()
-    """Sentences about runtimes that were asked for and not used."""
-    ways: Mapping[str, int] = field(default_factory=dict)
-    """Workers by what prepares stamps there on a CPU: `native.NATIVE` or `native.TORCH`."""
-
-
-Progress = Callable[[RunProgress], None]
-
-
-@runtime_checkable
-class RunObserver(Protocol):
-    """Hears of a run."""
-
-    def connected(self, pages: Mapping[str, str]) -> None:
-        """The Dask client is there, and no unit has begun; `pages` has URLs of Dask's own pages by name."""
-
-    def objects(self, stage: str, done: int, total: int | None) -> None:
-        """So many rows of the objects table (None: of an unknown total) are through a stage on their way to units."""
-
-    def units(self, progress: RunProgress) -> None:
-        """One more unit has ended."""
-
-
-class _UnitsOnly:
-    """An observer that hears of units alone."""
-
-    def __init__(self, function: Progress | None) -> None:
-        self.function = function
-
-    def connected(self, pages: Mapping[str, str]) -> None:
-        """Do nothing."""
-
-    def objects(self, stage: str, done: int, total: int | None) -> None:
-        """Do nothing."""
-
-    def units(self, progress: RunProgress) -> None:
-        """Call the function."""
-        if self.function is not None:
-            self.function(progress)
-
-
-def observer_of(progress: Progress | RunObserver | None) -> RunObserver:
-    """An observer of a run; a function becomes one that hears of units."""
-    return progress if isinstance(progress, RunObserver) else _UnitsOnly(progress)
-
-
-@dataclass(frozen=True)
-class InferResult:
-    """Outcome of a run."""
-
-    catalog: str
-    """URL of the catalog."""
-    units_done: int
-    """Units finished by this run."""
-    units_skipped: int
-    """Units that were done before."""
-    units_failed: int
-    """Units in the failures table."""
-    rows: int
-    """Rows written by this run."""
-    unplaced: int
-    """Objects outside every tile, or without a usable position."""
-    seconds: float
-    """Wall seconds, start-up included."""
-    damaged: int = 0
-    """Files of units done before that could not be read: now in the folder `damaged`, the units are done again."""
-    warning: str = ""
-    """One sentence where the positions of the objects are off in the median, or objects were looked for in tiles whose
-    sky is not at 0; else empty."""
-    changed_tables: tuple[str, ...] = ()
-    """Sentences about objects tables that have changed, so that their rows were replaced."""
-    notes: tuple[str, ...] = ()
-    """Sentences of what was done with pixels of another scale than the bundles', or without a PSF."""
 
 
 @dataclass

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.catalog.schema import arrow_type, vectors
+from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.device import PLAIN_BATCH, Forward, pipelined
 from astroml_plugin.compute.memory import stamps_per_forward
-from astroml_plugin.compute.runtimes import RUNTIMES, cached_graph
+from astroml_plugin.compute.runtimes import cached_graph
 from astroml_plugin.core.version import code_digest
 from astroml_plugin.cutouts import Cutouts, Recut, cut, offset_counts, recentred, to_device
 from astroml_plugin.inference.backends import ForwardChoice, half_wanted

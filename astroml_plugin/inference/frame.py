@@ -26,7 +26,7 @@ from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import models_of
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.planning import Bundle, identity, load_bundles, schema_of
-from astroml_plugin.inference.prepare import check_run
+from astroml_plugin.inference.preparing import check_run
 from astroml_plugin.inference.telling import tell
 from astroml_plugin.inference.unit import read_and_measure
 from astroml_plugin.sources.survey import Survey

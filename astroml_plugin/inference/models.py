@@ -32,11 +32,11 @@ class RunModel:
     device: torch.device
     """Device of the network."""
     precision: str = "float32"
-    """One of `device.PRECISIONS`."""
+    """One of `choices.PRECISIONS`."""
     compiling: str = "auto"
-    """One of `device.COMPILING`."""
+    """One of `choices.COMPILING`."""
     backend: str = "torch"
-    """One of `runtimes.BACKENDS`."""
+    """One of `choices.BACKENDS`."""
     batch: int | None = None
     """Stamps per forward; None: 128 on a CPU, on CUDA what memory holds."""
 

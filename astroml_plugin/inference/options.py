@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from astroml_plugin.catalog.objects import ObjectSettings
+from astroml_plugin.catalog.objects.settings import ObjectSettings
+from astroml_plugin.compute.choices import BACKENDS, COMPILING, PRECISIONS, RUNTIMES, check_device
 from astroml_plugin.compute.cluster import UNIT_TIMEOUT, check_counts
-from astroml_plugin.compute.device import COMPILING, PRECISIONS
-from astroml_plugin.compute.runtimes import BACKENDS, RUNTIMES
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices, refuse_unknown, with_changes
-from astroml_plugin.inference.resident import check_device
 from astroml_plugin.pixels import refuse_implausible
-from astroml_plugin.tasks.settings import RESAMPLE
+from astroml_plugin.tasks.choices import RESAMPLE
 
 _SAME_ZERO_POINT = 1e-3
 """Magnitudes."""

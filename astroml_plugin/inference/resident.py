@@ -110,14 +110,6 @@ def process_cache(key: Any, make: Callable[[], T]) -> T:
         return value
 
 
-def check_device(device: str) -> None:
-    """InputError unless `device` names a torch device (one that only the workers have is fine)."""
-    try:
-        torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device!r} is no torch device: use cpu, cuda or cuda:N") from error
-
-
 @dataclass(frozen=True)
 class Share:
     """Part of the host that this process may use."""

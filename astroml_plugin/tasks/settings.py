@@ -8,11 +8,9 @@ from typing import Any
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.cutouts import Centring
+from astroml_plugin.tasks.choices import RESAMPLE
 from astroml_plugin.tasks.input_unit import zero_point_of
 from astroml_plugin.tasks.normalisation import Normalisation
-
-RESAMPLE = ("auto", "off")
-"""Choices for pixels of another scale."""
 
 
 @dataclass(frozen=True)

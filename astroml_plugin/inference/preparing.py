@@ -25,7 +25,6 @@ from astroml_plugin.core.settings import changed, option_of, to_mapping
 from astroml_plugin.core.version import code_digest
 from astroml_plugin.inference.backend_record import by_bundle, mixed_formats
 from astroml_plugin.inference.centres import median_offsets, warning
-from astroml_plugin.inference.driver import InferResult, RunProgress
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.objects import BroughtObjects, ObjectsProgress, bring_objects
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
@@ -43,6 +42,7 @@ from astroml_plugin.inference.planning import (
     select_shard,
     units_of,
 )
+from astroml_plugin.inference.reports import InferPlan, InferResult, RunProgress
 from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
 
@@ -51,24 +51,6 @@ _FLAGS = {"format": "--objects-format"}
 
 _LOOKED_AT = 1000
 """Rows of an objects table that a check reads."""
-
-
-@dataclass(frozen=True)
-class InferPlan:
-    """Estimate of a run: units, bytes, memory."""
-
-    units: int
-    """Tiles or blocks of the source."""
-    bytes: int
-    """Decoded bytes that would be read, at most."""
-    memory: int
-    """Estimated peak bytes per worker: units in flight times the bytes of the largest."""
-    rows: int | None
-    """Stamps to measure; None for a Survey, whose objects are not counted, or not yet found, before the run."""
-    detecting: str = ""
-    """The bundle that will find the objects; empty where they are given."""
-    notes: tuple[str, ...] = ()
-    """Sentences of what is done with pixels of another scale than the bundles', or without a PSF."""
 
 
 @dataclass(frozen=True)
