@@ -12,7 +12,7 @@ from tests.pages import table
 
 
 def run() -> Section:
-    """`astroml-plugin --help` in a fresh process, against an empty Python."""
+    """`astroml-plugin --help` and the import of `infer` in fresh processes, against an empty Python."""
     python = sys.executable
 
     def command(*arguments: str) -> None:
@@ -22,13 +22,17 @@ def run() -> Section:
         {
             "empty": timed(lambda: command("-c", "pass")),
             "help": timed(lambda: command("-m", "workflows.cli", "--help")),
+            "infer": timed(lambda: command("-c", "import workflows.infer")),
         },
         repeats=9,
     )
     rows = [
         ["python -c pass, s", median_iqr(timings["empty"])],
         ["astroml-plugin --help, s", median_iqr(timings["help"])],
+        ["import workflows.infer, s", median_iqr(timings["infer"])],
     ]
     return Section(
-        "Start-up", f"{run.__doc__}\n\n" + table(["what", "value"], rows), {"help": float(np.median(timings["help"]))}
+        "Start-up",
+        f"{run.__doc__}\n\n" + table(["what", "value"], rows),
+        {name: float(np.median(timings[name])) for name in ("help", "infer")},
     )

@@ -110,3 +110,9 @@ def test_verbs_that_run_no_network_load_no_torch() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"torch", "ray"}.isdisjoint(loaded.split())
+
+
+def test_a_run_is_stated_without_what_carries_it_out() -> None:
+    code = "import sys, workflows.infer; workflows.infer.MeasureOptions(band='r'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"torch", "pandas", "sklearn", "scipy", "astropy", "duckdb", "zarr"}.isdisjoint(loaded.split())

@@ -30,9 +30,10 @@ from astroml_plugin.catalog.objects.bucket_files import (
     row_groups,
 )
 from astroml_plugin.catalog.objects.carried import names_in, typed, widest, word_kinds
-from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, OBJECT_SCHEMA, ObjectSettings
+from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, OBJECT_SCHEMA
 from astroml_plugin.catalog.objects.given import GivenTable, chunk_digest, content_digest
 from astroml_plugin.catalog.objects.placing import PLACED_SCHEMA, UNITS_ORDER, Placer
+from astroml_plugin.catalog.objects.settings import ObjectSettings
 from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from astroml_plugin.catalog.objects.columns import ObjectSettings, read_chunks
+from astroml_plugin.catalog.objects.columns import read_chunks
+from astroml_plugin.catalog.objects.settings import ObjectSettings
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sources.ingest.fits import list_images

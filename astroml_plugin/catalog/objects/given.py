@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, ObjectSettings, read_chunks
+from astroml_plugin.catalog.objects.columns import CHUNK_ROWS, read_chunks
 from astroml_plugin.catalog.objects.readers import file_names
+from astroml_plugin.catalog.objects.settings import ObjectSettings
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DamagedError, InputError
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from astroml_plugin.catalog.objects.columns import ObjectSettings, objects_in
+from astroml_plugin.catalog.objects.columns import objects_in
 from astroml_plugin.catalog.objects.parquets import described
+from astroml_plugin.catalog.objects.settings import ObjectSettings
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
 
