@@ -31,8 +31,5 @@ def run() -> Section:
         ["astroml-plugin --help, s", median_iqr(timings["help"])],
         ["import workflows.infer, s", median_iqr(timings["infer"])],
     ]
-    return Section(
-        "Start-up",
-        f"{run.__doc__}\n\n" + table(["what", "value"], rows),
-        {name: float(np.median(timings[name])) for name in ("help", "infer")},
-    )
+    medians = {name: float(np.median(timings[name])) for name in ("help", "infer")}
+    return Section("Start-up", f"{run.__doc__}\n\n" + table(["what", "value"], rows), medians)
