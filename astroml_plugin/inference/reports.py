@@ -1,4 +1,4 @@
-"""What a run tells while it goes on and when it has ended, and who hears it."""
+"""Progress and result of a run, and the observer that hears of them."""
 
 from __future__ import annotations
 
