@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-all test-matrix lint format bench bench-gpu bench-long clean
+.PHONY: help demo test test-all test-matrix lint format bench bench-quick bench-quick-accept bench-gpu bench-long clean
 
 help:
 	@echo "make demo      the main job on a small sky, start to end (own environment)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-matrix  some of every room on other Pythons, newest and lowest dependencies; writes tests/MATRIX.md"
 	@echo "make lint      ruff, mypy, import layers"
 	@echo "make bench     the figures of benchmarks/RESULTS.md"
+	@echo "make bench-quick   has the engine become slower? three minutes; exit 1 and a table if it has"
 	@echo "make bench-gpu those of this machine's GPU (PYTHON with torch and NumPy is enough)"
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -53,6 +54,12 @@ format: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.quick
+
+bench-quick-accept: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.quick --accept
 
 bench-gpu:
 	$(PYTHON) benchmarks/gpu.py --out gpu.json

@@ -33,7 +33,7 @@ SHORT = (
     "alerts",
     "backends",
 )
-PEERS = ("cutouts", "exports")
+PEERS = ("cutouts", "cones", "fourier_shapes", "exports")
 """Benchmarks that need an environment of others: by name only."""
 LONG = (
     "ellipticity",
@@ -48,6 +48,12 @@ LONG = (
     "star_psf",
 )
 HERE = Path(__file__).parent
+HEAD = (
+    "Measured with `make bench`; every section names its machine and date. `make bench-quick` says in three minutes "
+    "whether the engine became slower (values in quick.json). Sections with other packages (peers, cutouts, cones, "
+    "fourier_shapes) install these in environments of their own, below the folder `ASTROML_BENCH`; one that cannot be "
+    "installed is a line that says so."
+)
 PACKAGES = ("torch", "dask", "zarr", "numpy", "pyarrow", "duckdb")
 
 
@@ -81,7 +87,7 @@ def main() -> None:
 
 def page(results: dict[str, dict[str, object]]) -> str:
     """The results page."""
-    lines = ["# Results", "", "Measured with `make bench`; every section names its machine and date.", ""]
+    lines = ["# Results", "", HEAD, ""]
     for name in (*SHORT, *PEERS, *LONG):
         if name not in results:
             continue

@@ -65,20 +65,24 @@ def _files(planes: Sequence[str]) -> Path:
     folder = scratch() / f"ingest-{IMAGES}-{SIDE}-{len(planes)}"
     if folder.exists():
         return folder
-    making = folder.with_suffix(".making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir()
+    make_files(folder.with_suffix(".making"), planes, IMAGES, SIDE).rename(folder)
+    return folder
+
+
+def make_files(folder: Path, planes: Sequence[str], images: int, side: int) -> Path:
+    """A new folder with so many FITS files of `side`² pixels of noise with a WCS."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     rng = np.random.default_rng(5)
-    for number in range(IMAGES):
-        header = tan_header(150 + 0.4 * number, SIDE, SCALE)
-        image = rng.normal(0, 5, (SIDE, SIDE)).astype(np.float32)
+    for number in range(images):
+        header = tan_header(150 + 0.4 * number, side, SCALE)
+        image = rng.normal(0, 5, (side, side)).astype(np.float32)
         hdus: list[Any] = [fits.PrimaryHDU(image, header)]
         if "variance" in planes:
-            variance = rng.normal(25, 0.5, (SIDE, SIDE)).astype(np.float32)
-            mask = (rng.random((SIDE, SIDE)) < 0.01).astype(np.int32)
+            variance = rng.normal(25, 0.5, (side, side)).astype(np.float32)
+            mask = (rng.random((side, side)) < 0.01).astype(np.int32)
             hdus += [fits.ImageHDU(variance, header, name="VARIANCE"), fits.ImageHDU(mask, header, name="MASK")]
-        fits.HDUList(hdus).writeto(making / f"image{number}.fits")
-    making.rename(folder)
+        fits.HDUList(hdus).writeto(folder / f"image{number}.fits")
     return folder
 
 

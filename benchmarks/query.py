@@ -57,15 +57,15 @@ def run() -> Section:
     return Section("Queries", text, {"timings": timings, "compact_s": seconds, "parts": catalog.current().num_rows})
 
 
-def make(folder: Path) -> Catalog:
-    """The catalog of small parts; written without fsync, since only reading is measured."""
+def make(folder: Path, parts: int = PARTS) -> Catalog:
+    """The catalog of so many small parts; written without fsync, since only reading is measured."""
     shutil.rmtree(folder, ignore_errors=True)
     catalog = Catalog.create(str(folder), schema(COLUMNS), {"source": "benchmark"})
     run_id = catalog.start_run({"kind": "infer"})
-    side = int(np.ceil(np.sqrt(PARTS)))
+    side = int(np.ceil(np.sqrt(parts)))
     generator = np.random.default_rng(0)
-    for first in range(0, PARTS, 5000):
-        numbers = range(first, min(first + 5000, PARTS))
+    for first in range(0, parts, 5000):
+        numbers = range(first, min(first + 5000, parts))
         catalog.commit_manifest(run_id, [_write(catalog, number, side, generator) for number in numbers])
     catalog.finish_run(run_id)
     (folder / "finished").touch()

@@ -33,7 +33,7 @@ SIDE, TILE, HALO = 2, 1024, 128
 def run() -> Section:
     """Start-up apart, arms interleaved; stages alone are those of the same units, one per core, without a catalog."""
     cases: dict[str, tuple[str, Callable[[Path], Prepared]]] = {
-        f"{STAMPS:,} stamps of {SIZE} px with PSF, bundle `ellipticity`": ("stamps", _ellipticities),
+        f"{STAMPS:,} stamps of {SIZE} px with PSF, bundle `ellipticity`": ("stamps", ellipticities),
         f"{SIDE**2} tiles of {TILE}², network `unet` of the task `segment`, nothing to find": ("tiles", _fields),
     }
     texts, data = [], {}
@@ -49,7 +49,7 @@ def run() -> Section:
 
 def _case(label: str, make: Callable[[], Prepared]) -> tuple[str, dict[str, float]]:
     with connect("local") as client, ThreadPoolExecutor(cores()) as pool:
-        make_and_run = partial(_whole, client, make)
+        make_and_run = partial(whole, client, make)
         make_and_run()
         timings = interleave({"whole": make_and_run, "alone": partial(_alone, pool, make())})
     stages = timings["alone"]
@@ -70,7 +70,8 @@ def _case(label: str, make: Callable[[], Prepared]) -> tuple[str, dict[str, floa
     return f"### {label}\n\n" + table(["figure", "value"], rows), figures
 
 
-def _whole(client: Any, make: Callable[[], Prepared]) -> float:
+def whole(client: Any, make: Callable[[], Prepared]) -> float:
+    """Wall seconds of a run into an empty catalog; its models are loaded before."""
     ready = make()
     skies.load_models(ready.job)
     tally = inference.execute(client, ready.units(), ready.catalog, run_id=ready.job.run, total=0)
@@ -98,7 +99,8 @@ def _alone(pool: ThreadPoolExecutor, ready: Prepared) -> dict[str, float]:
     return total
 
 
-def _ellipticities(out: Path) -> Prepared:
+def ellipticities(out: Path) -> Prepared:
+    """A run of the bundle `ellipticity` over stamps that are made once."""
     store = scratch() / f"shapes-{STAMPS}.zarr"
     if not store.exists():
         _make_stamps(store, ModelBundle.load("ellipticity").task())
@@ -123,10 +125,10 @@ def _make_stamps(store: Path, task: Any) -> None:
     )
     first = stamps.reserve(STAMPS // BLOCK)
     for number in range(STAMPS // BLOCK):
-        image = _blob(SIZE, 3.0)[None, None] * rng.uniform(2e3, 2e4, (BLOCK, 1, 1, 1)) + rng.normal(
+        image = blob(SIZE, 3.0)[None, None] * rng.uniform(2e3, 2e4, (BLOCK, 1, 1, 1)) + rng.normal(
             0, 3, (BLOCK, len(bands), SIZE, SIZE)
         )
-        psf = np.broadcast_to(_blob(psf_size, 1.7), (BLOCK, len(bands), psf_size, psf_size)).astype(np.float32)
+        psf = np.broadcast_to(blob(psf_size, 1.7), (BLOCK, len(bands), psf_size, psf_size)).astype(np.float32)
         image = image.astype(np.float32)
         checksum = stamps.write_block(first + number, image, np.full_like(image, 9.0), psf)
         ids = np.arange(number * BLOCK, (number + 1) * BLOCK)
@@ -134,7 +136,7 @@ def _make_stamps(store: Path, task: Any) -> None:
     making.rename(store)
 
 
-def _blob(size: int, sigma: float) -> np.ndarray:
+def blob(size: int, sigma: float) -> np.ndarray:
     """(size, size) Gaussian of unit sum around the pixel size // 2."""
     y, x = np.mgrid[:size, :size] - size // 2
     values = np.exp(-(x**2 + y**2) / (2 * sigma**2))
