@@ -97,10 +97,12 @@ def arms_of(
     for name, threads in {"one": 1, "all": cores()}.items():
         answers = str(scratch() / f"cones-{name}.npy")
         try:
-            peer = Peer("lsdb", "lsdb_cones", {**told, "threads": threads, "answers": answers}, cores())
+            program = {**told, "threads": threads, "answers": answers}
+            peer = stack.enter_context(Peer("lsdb", "lsdb_cones", program, cores()))
+            peer()
         except PeerMissingError as error:
             return arms, [f"LSDB is missing: {error}."]
-        arms[name] = partial(_theirs, stack.enter_context(peer), answers)
+        arms[name] = partial(_theirs, peer, answers)
     return arms, []
 
 

@@ -131,15 +131,18 @@ class Peer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the program."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
+        self._close()
+
+    def _close(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
         try:
             self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
         self.log.close()
 
     def _answer(self) -> dict[str, Any]:
@@ -149,7 +152,9 @@ class Peer:
             return dict(json.loads(line))
         self.process.wait()
         self.log.seek(0)
-        raise PeerMissingError(f"{self.name} stopped: {_last(self.log.read())}")
+        said = _last(self.log.read())
+        self._close()
+        raise PeerMissingError(f"{self.name} stopped: {said}")
 
 
 def _last(text: str) -> str:

@@ -59,6 +59,7 @@ def arms_of(stack: ExitStack) -> tuple[dict[str, Callable[[], float]], str]:
     told |= {"cores": cores(), "answers": str(scratch() / "anacal.npy")}
     try:
         peer = stack.enter_context(Peer("anacal", "anacal_shapes", told, cores()))
+        peer()
     except PeerMissingError as error:
         return arms, f"AnaCal is missing: {error}."
     arms["anacal"] = lambda: float(peer()["seconds"])
