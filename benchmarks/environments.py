@@ -19,7 +19,7 @@ from tests import lsdb_environment
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "hyrax": ("hyrax==0.13.*",),
-    "zoobot": ("zoobot==2.9.*",),
+    "zoobot": ("zoobot==2.9.*", "lightning"),
     "cutana": ("cutana==0.4.*",),
     "anacal": ("anacal==0.8.3",),
 }

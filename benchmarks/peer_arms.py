@@ -42,7 +42,7 @@ class _Probability(nn.Module):
 
 def traced(bundle: str, shape: tuple[int, int, int], batch: int) -> str:
     """File of a bundle's network as a traced module from images (n, band, y, x) to (n,) probabilities of a class."""
-    file = Path(bundle) / "traced.pt"
+    file = Path(f"{bundle}-traced.pt")  # beside the bundle, which refuses such files
     image = torch.randn(batch, *shape).contiguous(memory_format=torch.channels_last)
     network = ModelBundle.load(bundle).network(fused=True).to(memory_format=torch.channels_last)
     with torch.inference_mode():

@@ -69,8 +69,8 @@ def prepare(told: dict[str, Any]) -> Pass:
 def _keep(results: Any, file: str) -> None:
     """The probabilities in the order of the stamps."""
     ids = np.array([int(name) for name in results.ids()])
-    values = np.concatenate([np.asarray(value).reshape(-1) for value in results[np.arange(len(results))]])
-    np.save(file, values[np.argsort(ids)])
+    values = np.array([row["data"] for row in results[np.arange(len(ids))]], np.float32)
+    np.save(file, values.reshape(len(ids))[np.argsort(ids)])
 
 
 if __name__ == "__main__":
