@@ -60,9 +60,15 @@ def _source(module: str) -> ast.Module:
     return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text("utf-8"))
 
 
+def _statements(source: ast.Module) -> Iterator[ast.stmt]:
+    """Statements of a module, and those for type checkers only: of names that are imported when they are first used."""
+    for node in source.body:
+        yield from node.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" else [node]
+
+
 def _find(module: str, name: str) -> tuple[str, Any] | None:
     """Module and statement that define a name which `module` defines, or imports from this project."""
-    for node in _source(module).body:
+    for node in _statements(_source(module)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
