@@ -189,7 +189,7 @@ def test_a_killed_cut_goes_on_and_ends_as_if_nothing_had_happened(
     write, written = work.StampsOutput.write, []
 
     def dies(self: Any, block: int, *values: Any) -> None:
-        if len(written) == 3:
+        if len(written) >= 3:  # two may be written at once
             raise KeyError("the power fails")
         write(self, block, *values)
         written.append(block)
