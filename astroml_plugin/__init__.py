@@ -6,9 +6,9 @@ astroml_plugin` costs nothing. Whole runs are the functions of `workflows`.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from astroml_plugin.core.lazily import names_of
 from astroml_plugin.core.version import version
 
 if TYPE_CHECKING:
@@ -102,15 +102,12 @@ _HOMES = {
 """Modules of the public nouns."""
 
 
+_noun, _nouns = names_of(__name__, _HOMES)
+
+
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return version()
-    for home, names in _HOMES.items():
-        if name in names.split():
-            value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return version() if name == "__version__" else _noun(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*_nouns(), "__version__"})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
-from astroml_plugin.sources.tile import Tile
+
+if TYPE_CHECKING:
+    from astroml_plugin.sources.tile import Tile
 
 
 @dataclass(frozen=True)
