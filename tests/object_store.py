@@ -38,6 +38,7 @@ class S3Server:
 
         class Handler(WSGIRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def setup(self) -> None:
                 connections.append(self.request)
@@ -77,6 +78,7 @@ class Network:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 network.handle(self)

@@ -99,7 +99,7 @@ def test_no_flipped_bit_is_silent_to_verify(catalog: Catalog, *, merged: bool) -
     whole, drawn = file.read_bytes(), random.Random(1)
     before = everything(catalog)
     silent = noticed = 0
-    for _ in range(50):
+    for _ in range(16):
         at = drawn.randrange(4, len(whole))
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << drawn.randrange(8)]) + whole[at + 1 :])
         found = verify(catalog.url).damages
@@ -107,7 +107,7 @@ def test_no_flipped_bit_is_silent_to_verify(catalog: Catalog, *, merged: bool) -
         if not found:
             silent += not everything(catalog).equals(before)  # no error either
     assert silent == 0
-    assert noticed > 20  # much of so small a file is text for other readers, of which no value rests
+    assert noticed > 6  # much of so small a file is text for other readers, of which no value rests
 
 
 def test_compact_deletes_nothing_that_it_cannot_read(catalog: Catalog) -> None:

@@ -36,6 +36,7 @@ class Server(SimpleHTTPRequestHandler):
     """Files and nothing else: a folder is refused, parts of files are given where `ranges` says so."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     ranges = False
     refuses = ""
     asked: ClassVar[list[str]] = []

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,13 +30,21 @@ from workflows.ingest import ingest
 HERE = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Client]:
+    """Two worker processes that were started here."""
+    with connect("processes", workers=2, threads=1) as client:
+        yield client
+
+
 @pytest.mark.parametrize("scheme", ["tls", "tcp"])
-def test_nobody_without_the_credentials_can_use_processes_that_were_started_here(scheme: str) -> None:
-    with connect("processes", workers=1, threads=1) as client:
-        assert client.submit(abs, -3).result() == 3
-        address = client.scheduler.address.replace("tls://", f"{scheme}://")
-        attack = f"from distributed import Client; Client({address!r}, timeout='4s').run_on_scheduler(print, 'inside')"
-        done = subprocess.run([sys.executable, "-c", attack], capture_output=True, text=True, timeout=120, check=False)
+def test_nobody_without_the_credentials_can_use_processes_that_were_started_here(
+    processes: Client, scheme: str
+) -> None:
+    assert processes.submit(abs, -3).result() == 3
+    address = processes.scheduler.address.replace("tls://", f"{scheme}://")
+    attack = f"from distributed import Client; Client({address!r}, timeout='4s').run_on_scheduler(print, 'inside')"
+    done = subprocess.run([sys.executable, "-c", attack], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert "inside" not in done.stdout
     assert any(words in done.stderr for words in ("TLS expects a `ssl_context`", "Timed out", "CommClosedError")), (
@@ -43,11 +52,10 @@ def test_nobody_without_the_credentials_can_use_processes_that_were_started_here
     )
 
 
-def test_a_scheduler_behind_tls_without_certificates_is_one_sentence() -> None:
+def test_a_scheduler_behind_tls_without_certificates_is_one_sentence(processes: Client) -> None:
     with (
-        connect("processes", workers=1, threads=1) as client,
         pytest.raises(InputError, match=r"cannot be joined by TLS .*DASK_DISTRIBUTED__COMM__TLS__CA_FILE"),
-        connect(client.scheduler.address),
+        connect(processes.scheduler.address),
     ):
         pass
 
@@ -81,6 +89,10 @@ def lose_the_package() -> None:
     os.environ["WITHOUT_THIS_PACKAGE"] = "1"
 
 
+def have_the_package() -> None:
+    os.environ.pop("WITHOUT_THIS_PACKAGE", None)
+
+
 class PickyFunction:
     """A function that some workers cannot even load."""
 
@@ -91,11 +103,11 @@ class PickyFunction:
         return 2 * value
 
 
-def test_a_worker_that_cannot_load_the_function_costs_no_unit() -> None:
-    with connect("processes", workers=2, threads=1) as client:
-        lacking = next(iter(client.nthreads()))
-        client.run(lose_the_package, workers=[lacking])
-        outcomes = list(run_window(client, PickyFunction(), range(20)))
+def test_a_worker_that_cannot_load_the_function_costs_no_unit(processes: Client) -> None:
+    lacking = next(iter(processes.nthreads()))
+    processes.run(lose_the_package, workers=[lacking])
+    outcomes = list(run_window(processes, PickyFunction(), range(20)))
+    processes.run(have_the_package)
     assert {outcome.item: outcome.value for outcome in outcomes} == {item: 2 * item for item in range(20)}
 
 
@@ -103,9 +115,8 @@ def unsendable(value: int) -> object:
     return threading.Lock() if value == 3 else value
 
 
-def test_an_answer_that_cannot_travel_is_an_outcome() -> None:
-    with connect("processes", workers=1, threads=1) as client:
-        outcomes = {outcome.item: outcome for outcome in run_window(client, unsendable, range(6))}
+def test_an_answer_that_cannot_travel_is_an_outcome(processes: Client) -> None:
+    outcomes = {outcome.item: outcome for outcome in run_window(processes, unsendable, range(6))}
     assert [outcome.value for item, outcome in sorted(outcomes.items()) if item != 3] == [0, 1, 2, 4, 5]
     assert isinstance(outcomes[3].error, TypeError)
 
@@ -191,9 +202,8 @@ def spawn_here() -> str:
     return ""
 
 
-def test_processes_within_a_worker_are_one_sentence() -> None:
-    with connect("processes", workers=1, threads=1) as client:
-        assert "this is a daemonic process" in client.submit(spawn_here).result()
+def test_processes_within_a_worker_are_one_sentence(processes: Client) -> None:
+    assert "this is a daemonic process" in processes.submit(spawn_here).result()
     assert spawn_here() == ""
 
 

@@ -65,8 +65,17 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     assert result.objects + sum(ModelBundle.load(tmp_path / "b").card.training["objects"].values()) > 401
     with pytest.raises(InputError, match="made with another recipe, seed or data"):
         train(recipe, data=source, out=tmp_path / "b")  # alone it is another training
-    again = train(recipe, data=source, out=tmp_path / "c", execution=TrainExecution(processes=2))
-    assert again.metrics == result.metrics
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_network_again(tmp_path: Path) -> None:
+    source = ellipticity_stamps(str(tmp_path / "s.zarr"), 401)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(RECIPE)
+    first, again = (
+        train(recipe, data=source, out=tmp_path / out, execution=TrainExecution(processes=2)) for out in ("b", "c")
+    )
+    assert again.metrics == first.metrics
 
 
 def test_what_stops_a_process_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from plugin_projects import Installed
 
 SIZE = 24
 PAGE = Path(__file__).parents[1] / "docs" / "adding_a_task.md"
 
 
+@pytest.mark.slow
 def test_the_page_works(tmp_path: Path) -> None:
     text = PAGE.read_text()
     project = tmp_path / "project"

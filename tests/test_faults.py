@@ -210,6 +210,7 @@ def blocked_shard(survey: Path, number: int) -> tuple[Path, bytes]:
     return shard, data
 
 
+@pytest.mark.slow
 def test_a_unit_that_hangs_is_given_up_and_named(sky: Path, tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
     survey, out = tmp_path / "survey.zarr", tmp_path / "catalog"
     shutil.copytree(sky / "survey.zarr", survey)

@@ -147,6 +147,7 @@ def test_the_command_takes_any_option(given: Path, tmp_path: Path, capsys: pytes
     assert "NAME=VALUE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_worker_processes_that_have_the_plugin(given: Path, tmp_path: Path) -> None:
     """The task's options travel as plain values and are read where its class is installed."""
     command = [sys.executable, "-m", "workflows.cli", "infer", str(given / "stamps.zarr"), "--bundle"]

@@ -93,6 +93,7 @@ def test_stars_left_out_tell_how_good_it_is(found: StarPsf) -> None:
     assert measure_psf(reader(other), other.shape).quality.doubt.startswith("only ")
 
 
+@pytest.mark.slow
 def test_blocks_give_the_same(image: F64, found: StarPsf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "BLOCK", 300)
     other = measure_psf(reader(image), image.shape)

@@ -248,6 +248,7 @@ class _Files(SimpleHTTPRequestHandler):
     """A static server, as any web server in front of a folder."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     broken = False
 
     def do_GET(self) -> None:

@@ -84,6 +84,7 @@ class LabelServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: LabelServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the browser's acknowledgement of its head
     server_version = "astroml-plugin"
     sys_version = ""
     timeout = 60
