@@ -86,7 +86,7 @@ VERBS = {
             "bundle": {"action": "append", "nargs": None},
             "batch": {"type": batch, "metavar": "N"},
             "memory": {"type": gigabytes, "metavar": "GB", "help": "GB of pixels that a worker holds at once"},
-            "shard": {"type": shard, "metavar": "I/N", "help": "do every N-th unit, for array jobs"},
+            "shard": {"type": shard, "metavar": "I/N", "help": "do every N-th unit; auto in an array job"},
         },
         add=_add_modes,
     ),

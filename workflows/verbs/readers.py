@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -69,11 +70,25 @@ def toml(path: str) -> dict[str, Any]:
 
 
 def shard(text: str) -> tuple[int, int]:
-    """Index and count of `I/N`."""
+    """Index and count of `I/N`, or of `auto`: then a line on stderr says which."""
+    if text == "auto":
+        return _array_shard()
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and int(second) > 0 and int(first) <= int(second)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shard: write I/N, for example 0/4 ... 3/4")
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard: write I/N, for example 0/4 ... 3/4, or auto")
     return int(first), int(second)
+
+
+def _array_shard() -> tuple[int, int]:
+    from astroml_plugin.compute.array_jobs import array_shard
+    from astroml_plugin.core.errors import InputError
+
+    try:
+        index, count = array_shard()
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    print(f"shard {index}/{count} of an array job", file=sys.stderr)
+    return index, count
 
 
 def add_cluster(verb: argparse.ArgumentParser) -> None:
