@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.compute.precision import HALF_PAYS, half_type
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
@@ -182,7 +183,7 @@ class Forward:
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.dtype is not None:
             return torch.autocast(self.device.type, self.dtype)
-        return _exact() if self.device.type == "cuda" else nullcontext()
+        return exact_float32()
 
     def _call_compiled(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
         try:
@@ -204,17 +205,6 @@ class Forward:
             warnings.warn(f"not compiled ({type(error).__name__}: {reason}): runs eager", RuntimeWarning, stacklevel=2)
             output: Tensor = self.network(*inputs)
             return output
-
-
-@contextmanager
-def _exact() -> Iterator[None]:
-    """Convolutions in float32 proper: torch would use TF32, ten bits of mantissa."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def _channels_last(item: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DivergedError, InputError
 from astroml_plugin.tasks.base import Task
@@ -129,6 +130,7 @@ class GanTrainer:
         return {name: value.detach().cpu().clone() for name, value in both.items()}
 
 
+@exact_float32()
 def fit_adversarial(
     task: Task, network: Any, train: Batches, settings: AdversarialSettings, run: TrainingRun, seed: int = 0
 ) -> list[EpochRecord]:

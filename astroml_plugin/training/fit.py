@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from astroml_plugin.compute.device import place_network
+from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DivergedError, InputError
 from astroml_plugin.tasks.base import Task
@@ -91,6 +92,7 @@ class _Loop:
         return torch.autocast(torch.device(self.run.device).type, dtype=torch.bfloat16)
 
 
+@exact_float32()
 def fit(
     task: Task, network: nn.Module, train: Batches, validation: Batches, settings: TrainingSettings, run: TrainingRun
 ) -> FitResult:

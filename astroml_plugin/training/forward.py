@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.tasks import missing
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import Batch, Batches, StemBatch
@@ -28,6 +29,7 @@ def network_inputs(task: Task, batch: Batch | StemBatch, device: str) -> tuple[t
     return tuple(item[usable] for item in inputs), targets[usable], batch.rows[lacks == 0]
 
 
+@exact_float32()
 def network_outputs(
     task: Task, network: nn.Module, data: Batches, device: str = "cpu", *, pretext: bool = False
 ) -> tuple[Tensor, Tensor, np.ndarray]:
