@@ -10,13 +10,13 @@ from astroml_plugin.catalog import Catalog, coverage
 from astroml_plugin.catalog.hats import HatsCollection, HatsOptions, write_hats
 from astroml_plugin.catalog.streamed import CatalogRows
 from astroml_plugin.catalog.write import write_streamed
-from astroml_plugin.compute.cluster import connect
+from astroml_plugin.compute.cluster import ClusterOptions, connect, connecting
 from astroml_plugin.sky.coverage import Outline
 from astroml_plugin.sources.survey import Survey
 
 
 @dataclass(frozen=True)
-class ExportOptions(HatsOptions):
+class ExportOptions(HatsOptions, ClusterOptions):
     """Which rows and columns of a catalog are exported, and how; some count for one format only."""
 
     columns: Sequence[str] | None = None
@@ -29,10 +29,6 @@ class ExportOptions(HatsOptions):
     """Survey of the catalog: a MOC or region file is then of its tiles that are done, not of the rows."""
     memory: str = "1GB"
     """Bound of the memory in which rows are read."""
-    scheduler: str = "local"
-    """Where HATS is written, as in `infer`."""
-    workers: int | None = None
-    """Workers of a cluster that is started here for HATS."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def write_catalog(source: str, to: str, out: str, options: ExportOptions) -> Exp
     rows = CatalogRows.of(source, columns=options.columns, where=options.where, memory=options.memory)
     notes = _unplaced(rows)
     if to == "hats":
-        with connect(options.scheduler, workers=options.workers) as client:
+        with connect(**connecting(options)) as client:
             made = write_hats(rows, out, client, options)
         return ExportResult(made.url, rows=made.rows, notes=(*_left_out(made.left_out), *notes), hats=made)
     if to in ("moc", "reg"):

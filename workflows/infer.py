@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import Client
 
 from astroml_plugin import inference
-from astroml_plugin.compute.cluster import check_client, client_of, dashboard_urls
+from astroml_plugin.compute.cluster import check_client, check_place, client_of, connecting, dashboard_urls
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.reports import InferPlan, InferResult, Progress, RunObserver, observer_of
 
@@ -65,6 +65,8 @@ def infer(
     started = time.perf_counter()
     if not (client is None or isinstance(client, str)):
         check_client(client)
+    if client is None:
+        check_place(run_choices(measure, execution, changes)[1])
     observer = observer_of(progress)
     ready = inference.prepare(
         source,
@@ -78,7 +80,7 @@ def infer(
     )
     how = ready.job.execution
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(client_of(client, how.scheduler, workers=how.workers, threads=how.threads))
+        opened = stack.enter_context(client_of(client, **connecting(how)))
         observer.connected(dashboard_urls(opened))
         inference.check_workers(opened, how)
         done = inference.execute(

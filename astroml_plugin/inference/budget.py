@@ -10,6 +10,8 @@ from functools import lru_cache
 import psutil
 from distributed.system import MEMORY_LIMIT
 
+from astroml_plugin.compute.job_limits import job_memory
+
 _SHARE = 0.5
 """Fraction of the free memory for pixels: stamps, the network and its outputs need the rest."""
 
@@ -47,7 +49,7 @@ class ByteBudget:
 def budget(limit: int | None) -> ByteBudget:
     """The process's budget of `limit` bytes; None: half of what its host has free now, shared among its workers."""
     if limit is None:
-        free = min(psutil.virtual_memory().available, MEMORY_LIMIT)
+        free = min(psutil.virtual_memory().available, MEMORY_LIMIT, job_memory() or MEMORY_LIMIT)
         limit = int(_SHARE * free / _workers_here)
     return ByteBudget(limit)
 

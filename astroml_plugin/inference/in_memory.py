@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from astroml_plugin.catalog.objects.in_memory import objects_of
 from astroml_plugin.catalog.objects.placing import Placer, in_units_order
 from astroml_plugin.catalog.parts import with_healpix
 from astroml_plugin.catalog.schema import verify
+from astroml_plugin.compute.cluster import ClusterOptions
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.facts import TileFacts
 from astroml_plugin.inference.measuring import Measured, measure_work
@@ -38,7 +39,7 @@ from astroml_plugin.sources.tile import Tile
 OUTSIDE = ("refuse", "leave")
 """Choices for objects that the tile does not own."""
 
-_OF_RUNS = ("scheduler", "workers", "threads", "memory", "unit_timeout", "shard", "label_maps")
+_OF_RUNS = (*(item.name for item in fields(ClusterOptions)), "memory", "unit_timeout", "shard", "label_maps")
 """Execution options that say something about runs of many tiles alone."""
 
 

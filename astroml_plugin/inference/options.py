@@ -9,7 +9,7 @@ from typing import Any
 
 from astroml_plugin.catalog.objects.settings import ObjectSettings
 from astroml_plugin.compute.choices import BACKENDS, COMPILING, PRECISIONS, RUNTIMES, check_device
-from astroml_plugin.compute.cluster import UNIT_TIMEOUT, check_counts
+from astroml_plugin.compute.cluster import UNIT_TIMEOUT, ClusterOptions
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices, refuse_unknown, with_changes
 from astroml_plugin.pixels import refuse_implausible
@@ -103,15 +103,9 @@ class MeasureOptions:
 
 
 @dataclass(frozen=True)
-class ExecutionOptions:
+class ExecutionOptions(ClusterOptions):
     """Options that change no row: where and how a run is carried out, and what it accepts."""
 
-    scheduler: str = "local"
-    """Where the work runs, if no client is given: "local", "processes", "cuda", "slurm" or a scheduler's address."""
-    workers: int | None = None
-    """Worker processes of a cluster that is started here."""
-    threads: int | None = None
-    """Threads per worker."""
     device: str | None = None
     """Torch device; default CUDA where there is one."""
     batch: int | None = None
@@ -128,7 +122,8 @@ class ExecutionOptions:
     host has free at the first unit, shared among the workers there."""
     unit_timeout: float = UNIT_TIMEOUT
     """Seconds from its submission after which a unit is taken to hang; 0 never. A worker process of a cluster that is
-    started here is then replaced and the unit tried once more; elsewhere the unit has failed."""
+    started here is then replaced and the unit tried once more; elsewhere the unit has failed. The time in which a batch
+    system has no job running does not count."""
     shard: tuple[int, int] | None = None
     """(I, N) does every N-th unit from the I-th on, for array jobs."""
     label_maps: bool = True
@@ -140,7 +135,7 @@ class ExecutionOptions:
             raise InputError(
                 f"--compile always compiles with torch, and --backend {self.backend} runs without: choose one"
             )
-        check_counts(self.workers, self.threads)
+        super().__post_init__()
         if not 0 <= self.unit_timeout < math.inf:
             raise InputError(
                 f"a unit cannot be given {self.unit_timeout} s: give seconds above 0, or 0 to wait for ever"

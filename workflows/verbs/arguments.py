@@ -15,11 +15,17 @@ from workflows.verbs.options import silence
 from workflows.verbs.signatures import REQUIRED, Parameter, parameters
 
 FROM_PYTHON = {
-    "client": "--scheduler, --workers and --threads make one",
+    "client": "--scheduler and the options beside it make one",
     "progress": "the command shows its own",
     "ready": "the command prints the address of the page",
 }
 """Parameters that are no option of any verb -> why."""
+
+_CLUSTER = "astroml_plugin.compute.cluster.options:ClusterOptions"
+"""Options that make a client for verbs whose function takes one."""
+
+_IN_GIGABYTES = {"memory", "job_memory"}
+"""Parameters in bytes that are typed in GB."""
 
 RUN_OPTIONS = "options"
 """Parameter that takes what the tasks of the bundles declare: --option, --prior and --symmetries."""
@@ -77,7 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: Verb, *, by_file: bool)
             _add(parser, verb, parameter, required=parameter.default == REQUIRED and not by_file)
     own = {one.name for one in parameters(verb.function)}
     if own_cluster := "client" in own and "scheduler" not in own:
-        readers.add_cluster(parser)
+        for parameter in parameters(_CLUSTER):
+            _add(parser, verb, parameter, required=False)
     parser.add_argument("--config", type=readers.toml, metavar="TOML", help="a file with any of these options")
     text = "print a file for --config with all defaults"
     parser.add_argument("--print-config", action=_PrintConfig, nargs=0, const=verb, help=text)
@@ -121,6 +128,8 @@ def _shape(parameter: Parameter) -> dict[str, Any]:
         words = re.search(rf"\((\w+(?:, \w+){{{count - 1}}})\)", parameter.help)
         columns = tuple(words[1].upper().split(", ")) if words else ("X",) * count
         return {"nargs": count, "type": {"int": int, "float": float}[row[1]], "metavar": columns}
+    if parameter.name in _IN_GIGABYTES and "int" in kinds:
+        return {"type": readers.gigabytes, "metavar": "GB"}
     return next(({"type": read, "metavar": what} for kind, read, what in readers.READERS if kind in kinds), {})
 
 
@@ -192,5 +201,6 @@ def call(options: argparse.Namespace, *, log: str = "distributed", **more: Any) 
         return function(**keywords)
     from astroml_plugin.compute.cluster import connect
 
-    with connect(options.scheduler or "local", workers=options.workers, threads=options.threads) as client:
+    given = {one.name: getattr(options, one.name) for one in parameters(_CLUSTER)}
+    with connect(**{name: value for name, value in given.items() if value is not None}) as client:
         return function(client=client, **keywords)

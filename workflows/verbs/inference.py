@@ -8,7 +8,7 @@ import sys
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call, settings
 from workflows.verbs.options import DONE, SOME_FAILED, finish
-from workflows.verbs.readers import batch, gigabytes, shard
+from workflows.verbs.readers import batch, shard
 
 
 def _infer(options: argparse.Namespace) -> int:
@@ -85,7 +85,7 @@ VERBS = {
         changed={
             "bundle": {"action": "append", "nargs": None},
             "batch": {"type": batch, "metavar": "N"},
-            "memory": {"type": gigabytes, "metavar": "GB", "help": "GB of pixels that a worker holds at once"},
+            "memory": {"help": "GB of pixels that a worker holds at once"},
             "shard": {"type": shard, "metavar": "I/N", "help": "do every N-th unit; auto in an array job"},
         },
         add=_add_modes,

@@ -91,13 +91,6 @@ def _array_shard() -> tuple[int, int]:
     return index, count
 
 
-def add_cluster(verb: argparse.ArgumentParser) -> None:
-    """Add the options that say where the work runs."""
-    verb.add_argument("--scheduler", metavar="WHERE", help="local (default), processes, cuda, slurm or an address")
-    verb.add_argument("--workers", type=int, metavar="N", help="worker processes of a cluster started here")
-    verb.add_argument("--threads", type=int, metavar="N", help="compute threads per worker")
-
-
 def add_run_options(verb: argparse.ArgumentParser) -> None:
     """Add the options that tasks declare; together they are one list of pairs, `options`."""
     for flag, read, metavar, text in (

@@ -2,13 +2,14 @@
 
 from astroml_plugin.compute.cluster.clients import (
     check_client,
-    check_counts,
     client_of,
     connect,
+    connecting,
     dashboard_urls,
     may_restart_workers,
 )
-from astroml_plugin.compute.cluster.starting import cores
+from astroml_plugin.compute.cluster.options import ClusterOptions, check_counts
+from astroml_plugin.compute.cluster.starting import check_place, cores
 from astroml_plugin.compute.cluster.window import (
     IO_LANES,
     UNIT_TIMEOUT,
@@ -21,13 +22,16 @@ from astroml_plugin.compute.cluster.window import (
 __all__ = [
     "IO_LANES",
     "UNIT_TIMEOUT",
+    "ClusterOptions",
     "Outcome",
     "UnitTimeoutError",
     "WorkerDiedError",
     "check_client",
     "check_counts",
+    "check_place",
     "client_of",
     "connect",
+    "connecting",
     "cores",
     "dashboard_urls",
     "may_restart_workers",

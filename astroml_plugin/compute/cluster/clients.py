@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-import weakref
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
 
-from distributed import Client, LocalCluster, SpecCluster
+from distributed import Client, SpecCluster
 from distributed.core import CommClosedError, Status
 
+from astroml_plugin.compute.cluster.options import ClusterOptions
+from astroml_plugin.compute.cluster.places import Place, place_of, remember, wait_for_worker
 from astroml_plugin.compute.cluster.starting import LOOPBACK, STARTERS, has_pages, start
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import with_changes
 from astroml_plugin.core.storage import redact
 
 _log = logging.getLogger(__name__)
@@ -22,12 +25,13 @@ _log = logging.getLogger(__name__)
 _OVER = ("closed", "closing", "newly-created")
 """States of a client that cannot work, or not any more."""
 
-_own: weakref.WeakSet[Client] = weakref.WeakSet()
+_FIRST = 60.0
+"""Seconds that a first worker has to join, where nothing says otherwise."""
 
 
 def may_restart_workers(client: Client) -> bool:
     """Whether the client's workers are processes of a cluster that was started here."""
-    return client in _own
+    return place_of(client).own
 
 
 def dashboard_urls(client: Client) -> dict[str, str]:
@@ -35,7 +39,7 @@ def dashboard_urls(client: Client) -> dict[str, str]:
     link = str(client.dashboard_link).rpartition("/")[0]
     if str(getattr(client.scheduler, "address", "")).startswith("inproc") and not has_pages():
         return {}
-    if isinstance(client.cluster, LocalCluster):  # which names the host's own address, where nothing listens
+    if isinstance(client.cluster, SpecCluster):  # which names the host's own address, where nothing listens
         link = f"http://{LOOPBACK}:{link.rpartition(':')[2]}"
     pages = {"bokeh": ("dashboard", "status"), "prometheus_client": ("Prometheus metrics", "metrics")}
     return {name: f"{link}/{page}" for package, (name, page) in pages.items() if find_spec(package) is not None}
@@ -54,56 +58,63 @@ def check_client(client: Any) -> None:
         raise InputError("this Dask client is asynchronous: give one that is not, Client(address), or an address")
 
 
-def check_counts(workers: int | None, threads: int | None) -> None:
-    """Raise InputError where a number of workers or threads is below 1; for callers that work before they connect."""
-    for name, number in (("workers", workers), ("threads", threads)):
-        if number is not None and number < 1:
-            raise InputError(f"{number} {name}: give 1 or more, or leave it out")
-
-
 @contextlib.contextmanager
-def connect(scheduler: str = "local", *, workers: int | None = None, threads: int | None = None) -> Iterator[Client]:
+def connect(scheduler: str = "local", **options: Any) -> Iterator[Client]:
     """A Dask client for `scheduler`; what was started here is stopped at the end, what was there stays.
 
+    In a batch system this waits until the first of its jobs runs, and says so.
+
     Args:
-        scheduler: "local" (threads of this process), "processes", "cuda" (one process per GPU), "slurm" or an address.
-        workers: worker processes (default: one for local, one per core for processes, one per GPU for cuda).
-        threads: compute threads per worker.
+        scheduler: "local" (threads of this process), "processes", "cuda" (one process per GPU), a batch system such as
+            "slurm", or an address.
+        options: further fields of `ClusterOptions`, for example `workers` and `threads`.
 
     Raises:
         InputError: the scheduler cannot be reached, what it needs is not installed, this process may start no others,
-            or a number is below 1.
+            a batch system refuses jobs, or an option is wrong.
+        AstromlError: no worker joins.
     """
-    check_counts(workers, threads)
+    chosen = with_changes(ClusterOptions, None, {"scheduler": scheduler, **options}, "the options of a cluster")
+    cluster = None
     with contextlib.ExitStack() as stack:
         if scheduler in STARTERS:
-            cluster = start(scheduler, workers, threads)
+            cluster = start(chosen)
             _survive_lost_workers(cluster)
             stack.callback(_close, cluster)
             # no default: that is a setting of the whole process, which runs in several threads would mix up
             client = Client(cluster, set_as_default=False)
-            if scheduler != "local":
-                _own.add(client)
         else:
             client = _join(scheduler)
         stack.callback(_close, client)
+        keeper = getattr(cluster, "keeper", None)
+        if keeper is not None:
+            stack.callback(keeper.stop)
+        place = Place(cluster is not None and scheduler != "local", keeper, chosen.worker_timeout)
+        remember(client, place)
+        if place.patient:
+            wait_for_worker(client, _FIRST)
         yield client
 
 
+def connecting(options: ClusterOptions) -> dict[str, Any]:
+    """Keywords of `connect` that say what the options say, which may be of a class that says more."""
+    return {item.name: getattr(options, item.name) for item in fields(ClusterOptions)}
+
+
 @contextlib.contextmanager
-def client_of(client: Any, scheduler: str = "local", **counts: int | None) -> Iterator[Client]:
+def client_of(client: Any, scheduler: str = "local", **options: Any) -> Iterator[Client]:
     """A client that is given, or one for the scheduler that is named instead; it is stopped at the end.
 
     Args:
         client: Dask client, what `connect` takes, or None.
         scheduler: where `client` is None.
-        counts: `workers` and `threads` of `connect`.
+        options: as for `connect`.
 
     Raises:
         InputError: it is no client, is closed, or cannot be connected.
     """
     if client is None or isinstance(client, str):
-        with connect(client or scheduler, **counts) as opened:
+        with connect(client or scheduler, **options) as opened:
             yield opened
     else:
         check_client(client)

@@ -17,6 +17,9 @@ from typing import Any
 import dask
 from distributed import LocalCluster, SpecCluster
 
+from astroml_plugin.compute.cluster.options import ClusterOptions
+from astroml_plugin.compute.cluster.queues import QUEUES, check_queue, start_queue
+from astroml_plugin.compute.job_limits import job_cores
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
 from astroml_plugin.core.quiet import FILTERS
@@ -37,34 +40,43 @@ _starting = threading.Lock()
 
 
 def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use: those that it is bound to, and in a Slurm job not more than the job's."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(bound, job_cores() or bound)
 
 
-def start(scheduler: str, workers: int | None, threads: int | None) -> SpecCluster:
+def start(options: ClusterOptions) -> SpecCluster:
     """Start a cluster.
 
     Other users of the machine cannot use it: processes talk by TLS with credentials that are made for this cluster and
-    exist nowhere else (for Slurm in files that only their owner can read).
+    exist nowhere else (for batch systems in files that only their owner can read).
 
     Args:
-        scheduler: one of `STARTERS`.
-        workers: worker processes; None for the scheduler's usual number.
-        threads: compute threads per worker.
+        options: `scheduler` is one of `STARTERS`.
 
     Raises:
-        InputError: what it needs is not installed, or this process may start no others.
+        InputError: what it needs is not installed, this process may start no others, or a batch system refuses.
     """
     with _starting, dask.config.set(_OWN_CLUSTERS), FILTERS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Creating scratch directories")  # of a busy machine: nothing is wrong
-        return STARTERS[scheduler](workers, threads)
+        return STARTERS[options.scheduler](options)
 
 
-def _threaded(workers: int | None, threads: int | None) -> LocalCluster:
+def check_place(options: ClusterOptions) -> None:
+    """Check what a cluster will need, for callers that work before they connect.
+
+    Raises:
+        InputError: a batch system cannot be asked for jobs here.
+    """
+    if options.scheduler in QUEUES:
+        check_queue(options)
+
+
+def _threaded(options: ClusterOptions) -> LocalCluster:
     cluster = LocalCluster(
         processes=False,
-        n_workers=workers or 1,
-        threads_per_worker=threads or max(1, cores() // (workers or 1)),
+        n_workers=options.workers or 1,
+        threads_per_worker=options.threads or max(1, cores() // (options.workers or 1)),
         memory_limit=0,
         local_directory=str(private_folder("dask")),
         **_LOOPBACK_ONLY,
@@ -85,13 +97,13 @@ async def _stop_pages(cluster: LocalCluster) -> None:
         server.http_server.stop()
 
 
-def _processes(workers: int | None, threads: int | None) -> LocalCluster:
+def _processes(options: ClusterOptions) -> LocalCluster:
     check_can_spawn("processes")
-    count = workers or cores()
+    count = options.workers or cores()
     return LocalCluster(
         host=LOOPBACK,
         n_workers=count,
-        threads_per_worker=threads or max(1, cores() // count),
+        threads_per_worker=options.threads or max(1, cores() // count),
         memory_limit=0,
         local_directory=str(private_folder("dask")),
         security=True,
@@ -99,15 +111,15 @@ def _processes(workers: int | None, threads: int | None) -> LocalCluster:
     )
 
 
-def _cuda(workers: int | None, threads: int | None) -> Any:
+def _cuda(options: ClusterOptions) -> Any:
     check_can_spawn("cuda")
     remedy = "install the extra with pip install 'astroml-plugin[cuda]' on a Linux machine with an NVIDIA driver"
     try:
         from dask_cuda import LocalCUDACluster
 
         return LocalCUDACluster(
-            n_workers=workers,
-            threads_per_worker=threads or 1,
+            n_workers=options.workers,
+            threads_per_worker=options.threads or 1,
             host=LOOPBACK,
             local_directory=str(private_folder("dask")),
             security=True,
@@ -119,26 +131,13 @@ def _cuda(workers: int | None, threads: int | None) -> Any:
         raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
 
 
-def _slurm(workers: int | None, threads: int | None) -> Any:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError as error:
-        raise InputError("scheduler slurm needs dask-jobqueue: pip install 'astroml-plugin[slurm]'") from error
-    settings: dict[str, Any] = {} if threads is None else {"cores": threads, "processes": 1}
-    if dask.config.get("jobqueue.slurm.shared-temp-directory", None) is None:
-        settings["shared_temp_directory"] = str(Path.home())  # on every node; the files in it are their owner's alone
-    cluster = SLURMCluster(security=True, **settings)
-    cluster.scale(jobs=workers or 1)
-    return cluster
-
-
-STARTERS: dict[str, Callable[[int | None, int | None], Any]] = {
+STARTERS: dict[str, Callable[[ClusterOptions], Any]] = {
     "local": _threaded,
     "processes": _processes,
     "cuda": _cuda,
-    "slurm": _slurm,
+    **dict.fromkeys(QUEUES, start_queue),
 }
-"""By the name of the scheduler: starts a cluster of so many workers with so many threads each."""
+"""By the name of the scheduler: starts a cluster."""
 
 
 def check_can_spawn(scheduler: str) -> None:

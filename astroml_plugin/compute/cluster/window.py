@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import sys
 import threading
@@ -16,14 +17,13 @@ from distributed import CancelledError, Client, KilledWorker, as_completed, get_
 from distributed.core import CommClosedError
 
 from astroml_plugin.compute.cluster.clients import check_client, may_restart_workers
+from astroml_plugin.compute.cluster.places import NOBODY, place_of, wait_for_worker
 from astroml_plugin.core.errors import AstromlError
 
 Item = TypeVar("Item")
 
 IO_LANES = 2
 """Units per worker that read or write while others compute."""
-
-_NOBODY = "all Dask workers are gone or hang: start workers and run the same command again"
 
 _LOOKS = 10
 """Rounds over all workers for one that answers."""
@@ -131,32 +131,22 @@ class _Window:
     threads: dict[str, int] = field(default_factory=dict)
     overdue: set[Any] = field(default_factory=set)
     """Futures that were called back because they took too long."""
+    alone: float = 0.0
+    """Seconds in which there was no worker and jobs were waited for: no unit hangs meanwhile."""
+    empty: float = 0.0
+    """The last of these seconds, without a break."""
+
+    def clock(self) -> float:
+        """Seconds that count for units."""
+        return time.monotonic() - self.alone
 
     def refresh(self) -> None:
         """See which workers there are now; workers that joined get their share of the window."""
         self.threads = dict(self.client.nthreads())
 
     def wait_for_worker(self, seconds: float) -> None:
-        """Wait until there is a worker, by asking the scheduler; a small task calls workers of an adaptive cluster.
-
-        Not by `Client.wait_for_workers`: it makes the client's cluster forget workers before it hears that they left,
-        and such a cluster, the caller's own, raises a KeyError when it is closed (dask/distributed#9064).
-
-        Raises:
-            AstromlError: there is none after so many seconds.
-        """
-        end = time.monotonic() + seconds
-        self.refresh()
-        if self.threads:
-            return
-        # held: a cluster that may shrink to nothing starts workers for tasks only
-        call = self.client.submit(int, pure=False)
-        while not self.threads:
-            if time.monotonic() > end:
-                call.cancel()
-                raise AstromlError(_NOBODY)
-            time.sleep(0.1)
-            self.refresh()
+        """Wait until there is a worker; AstromlError where there is none after so many seconds."""
+        self.threads = wait_for_worker(self.client, seconds)
 
     def lanes(self, address: str) -> int:
         return self.threads[address] + self.io_lanes
@@ -176,7 +166,7 @@ class _Window:
             workers=[address],
             allow_other_workers=anywhere,
         )
-        self.inflight[future] = _Flight(item, address, time.monotonic())
+        self.inflight[future] = _Flight(item, address, self.clock())
         self.load[address] = self.load.get(address, 0) + 1
         return future
 
@@ -188,7 +178,7 @@ class _Window:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Meanwhile, units that take longer than the timeout are called back: their futures end as cancelled."""
-        if self.timeout is None:
+        if self.timeout is None and not place_of(self.client).patient:
             yield
             return
         over = threading.Event()
@@ -201,14 +191,41 @@ class _Window:
             watcher.join()
 
     def _watch(self, over: threading.Event) -> None:
-        limit = self.timeout or 0.0
+        limit = self.timeout or math.inf
+        looked = time.monotonic()
         while not over.wait(min(1.0, limit / 4)):
-            late = time.monotonic() - limit
-            called = [f for f, flight in self.inflight.copy().items() if flight.since < late and not f.done()]
-            self.overdue.update(called)
+            before, looked = looked, time.monotonic()
+            called = self._call_back_all() if self._is_lost(looked - before) else self._late(limit)
             for future in called:
                 with contextlib.suppress(Exception):  # the scheduler has gone: the main thread says so
                     future.cancel(force=True)
+
+    def _late(self, limit: float) -> list[Any]:
+        """Units that take longer than the limit, which now count as overdue."""
+        late = self.clock() - limit
+        called = [f for f, flight in self.inflight.copy().items() if flight.since < late and not f.done()]
+        self.overdue.update(called)
+        return called
+
+    def _call_back_all(self) -> list[Any]:
+        return [future for future in self.inflight.copy() if not future.done()]
+
+    def _is_lost(self, seconds: float) -> bool:
+        """Whether units wait for workers that will not come; counts the seconds in which a patient place had none."""
+        place = place_of(self.client)
+        if not place.patient or self._has_workers():
+            self.empty = 0.0
+            return False
+        self.empty += seconds
+        self.alone += seconds
+        none_comes = place.keeper is not None and bool(place.keeper.problem)
+        return none_comes or self.empty > (place.worker_timeout or math.inf)
+
+    def _has_workers(self) -> bool:
+        try:
+            return bool(self.client.nthreads())
+        except Exception:  # noqa: BLE001 - the scheduler has gone: the main thread says so
+            return True
 
     def recall(self, future: Any) -> Outcome[Any] | None:
         """Outcome of an overdue unit: None when its worker was started again and it may be tried alone.
@@ -283,7 +300,10 @@ def _outcomes(window: _Window, source: Iterator[Item]) -> Iterator[Outcome[Item]
             if not window.inflight:
                 if exhausted:
                     break
-                raise AstromlError(_NOBODY)
+                if not place_of(client).patient:
+                    raise AstromlError(NOBODY)
+                window.wait_for_worker(_RESTART)
+                continue
             future = next(completed)
             outcome = _settle(window, future)
             if outcome is None:
@@ -332,7 +352,7 @@ def _answering(window: _Window) -> str:
         for address in sorted(window.threads, key=lambda a: window.load.get(a, 0)):
             if _answers(window.client, address):
                 return address
-    raise AstromlError(_NOBODY)
+    raise AstromlError(NOBODY)
 
 
 def _answers(client: Client, address: str) -> bool:
