@@ -255,3 +255,16 @@ def test_names_separators_and_quotes_of_many_kinds(text: str) -> None:
 )
 def test_sentences_with_such_words_stay(text: str) -> None:
     assert redact(text) == text
+
+
+@given(st.text(alphabet="aeghkopsw_AIKSP1.-/,+~" + "é", max_size=60) | st.sampled_from(["password", "ghp_", "eyJ"]))
+def test_names_of_files_are_searched_for_what_can_be_in_them(name: str) -> None:
+    """Most patterns are left out for a name without spaces, quotes and joints: the text is what all of them give."""
+    every = name
+    for pattern in (*redaction._PATTERNS, *redaction._BY_LOOKS):
+        every = pattern.sub(rf"\1{redaction.HIDDEN}", every)
+    assert redact(name) == every
+
+
+def test_a_token_in_the_name_of_a_file_is_hidden() -> None:
+    assert redact("/data/ghp_0123456789abcdefghij/1.avro") == "/data/***/1.avro"

@@ -96,3 +96,14 @@ def test_a_folder_of_a_web_server_has_no_query(end: str) -> None:
     with pytest.raises(InputError, match=r"cannot be the address of a folder, as `\?` or `#` ends the path") as told:
         storage.join(f"https://h/catalog{end}", "schema.json")
     assert "Zq7secret" not in str(told.value)
+
+
+def test_links_are_followed_alike_one_by_one_and_for_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.avro").touch()
+    (tmp_path / "linked").symlink_to("real")
+    (tmp_path / "one.avro").symlink_to("real/a.avro")
+    monkeypatch.chdir(tmp_path)
+    places = ["linked/a.avro", "one.avro", "./real/../real/a.avro", "linked/..", "no/b", "/", "s3://x/y/", "~/c"]
+    places += [f"{tmp_path}/linked/a.avro", f"file://{tmp_path}/linked/a.avro", f"{tmp_path}/linked/"]
+    assert list(storage.each_absolute(places)) == [storage.absolute(place) for place in places]

@@ -101,13 +101,17 @@ _PATTERNS = (
     re.compile(r"""(?<![\w:/.])(//[^\s/:@'"]{1,80}:)(?!\d{1,5}/)[^\s'"]{1,200}(?=@[\w.-])"""),
     re.compile(r"""(?<![\w./:@%+*-])([A-Za-z_][\w.+-]*:)(?!//|\S{0,200}://)[^\s'",]{4,200}(?=@[\w.-])"""),
     re.compile(r"""(?i)(?<![\w.%/+-])()[\w.+-]+%3a[^\s'"&]*(?=%40|@)"""),
-    # what is a secret by its looks
+)
+
+_BY_LOOKS = (  # what is a secret by its looks, whatever stands before it
     re.compile(r"()eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),
     re.compile(r"()\b(?:gh[pousr]|github_pat|hf|glpat)[_-]\w{16,}"),
     re.compile(r"()\b(?:(?:xox[abprs]|sk)-|AIza)[\w-]{16,}"),
     re.compile(r"()\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}"),
     re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|\Z)"),
 )
+_PLAIN_NAME = re.compile(r"[\w./+,~-]*")
+"""Names of files and the like: `_PATTERNS` find nothing there, since each needs a space, a quote, an @ or a joint."""
 _NO_PORTS = ("s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf")
 """Schemes whose URLs name a bucket and no port: what follows a colon in them is a password."""
 _AUTHORITY = re.compile(r"[^\s/\\]*")
@@ -119,7 +123,7 @@ def redact(text: str) -> str:
     text = "".join(_without_users(text))
     for secret in sorted(_remembered, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    for pattern in _PATTERNS:
+    for pattern in _BY_LOOKS if _PLAIN_NAME.fullmatch(text) else (*_PATTERNS, *_BY_LOOKS):
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return text
 

@@ -13,7 +13,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,6 +68,19 @@ def local_path(url: str) -> Path:
 def absolute(url: str) -> str:
     """Absolute name of a place: another process with another working folder finds it."""
     return str(local_path(url).expanduser().resolve()) if is_local(url) else _plain(url).rstrip("/")
+
+
+def each_absolute(urls: Iterable[str]) -> Iterator[str]:
+    """`absolute` of many, one after the other: the links of a folder are followed once for all its files."""
+    folders: dict[str, str] = {}
+    for url in urls:
+        folder, _, name = url.rpartition("/")
+        if not folder or name in ("", ".", "..") or not is_local(url) or os.path.islink(local_path(url)):
+            yield absolute(url)
+            continue
+        if folder not in folders:
+            folders[folder] = absolute(folder)
+        yield str(Path(folders[folder], name))
 
 
 def named(url: str) -> str:

@@ -93,7 +93,7 @@ def packets(inputs: Sequence[str], done: pa.Array) -> Iterator[Packet]:
                 yield Packet(name, file)
 
 
-def _files(url: str) -> list[str]:
+def _files(url: str) -> Iterator[str]:
     endings, path = (*AVRO, *TAR, *PARQUET), storage.path_of(url)
     if "*" in url:
         filesystem, pattern = storage.filesystem(url)
@@ -106,7 +106,7 @@ def _files(url: str) -> list[str]:
         files = [storage.join(url, name) for name in names if _is_one(name, endings)]
     if not files:
         raise InputError(f"{storage.redact(url)} names no alert packets ({', '.join(endings)}): check the path")
-    return [storage.absolute(file) for file in files]
+    return storage.each_absolute(files)
 
 
 def _is_one(name: str, endings: tuple[str, ...]) -> bool:

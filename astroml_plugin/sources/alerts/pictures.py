@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,11 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+
+try:  # half the time of the standard library's
+    from isal import isal_zlib as zlib
+except ImportError:  # the extra alerts is not there, or there is no wheel of it for this machine
+    import zlib  # type: ignore[no-redef]
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F32, F64
@@ -89,7 +93,7 @@ def _plain(data: bytes) -> bytes:
     decoder = zlib.decompressobj(wbits=31)
     try:
         found = decoder.decompress(data, _LARGEST)
-    except zlib.error as error:
+    except zlib.error as error:  # type: ignore[misc]
         raise InputError(f"a cutout is a damaged gzip file ({error})") from error
     if not decoder.eof:
         raise InputError("a cutout is cut short, or unpacks to more than is allowed")
