@@ -72,15 +72,11 @@ def absolute(url: str) -> str:
 
 def each_absolute(urls: Iterable[str]) -> Iterator[str]:
     """`absolute` of many, one after the other: the links of a folder are followed once for all its files."""
-    folders: dict[str, str] = {}
+    followed = cache(absolute)
     for url in urls:
         folder, _, name = url.rpartition("/")
-        if not folder or name in ("", ".", "..") or not is_local(url) or os.path.islink(local_path(url)):
-            yield absolute(url)
-            continue
-        if folder not in folders:
-            folders[folder] = absolute(folder)
-        yield str(Path(folders[folder], name))
+        alone = not folder or name in ("", ".", "..") or not is_local(url) or os.path.islink(local_path(url))
+        yield absolute(url) if alone else str(Path(followed(folder), name))
 
 
 def named(url: str) -> str:
