@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from workflows.cli import _parser
 
@@ -43,15 +42,6 @@ def test_slurm_scripts_parse_and_their_command_is_ours(name: str) -> None:
         assert options.shard == (3, 8)
     else:
         assert options.scheduler == "tcp://host:8786"
-
-
-def test_the_kubernetes_job_is_an_indexed_shard_each() -> None:
-    job = yaml.safe_load((DEPLOY / "kubernetes" / "infer-job.yaml").read_text())
-    container = job["spec"]["template"]["spec"]["containers"][0]
-    words = [word.replace("$(JOB_COMPLETION_INDEX)", "15") for word in container["args"]]
-    options = _parser().parse_args(words)
-    assert options.shard == (15, job["spec"]["completions"])
-    assert job["spec"]["completionMode"] == "Indexed"
 
 
 def test_the_image_copies_what_the_package_needs() -> None:
