@@ -102,6 +102,29 @@ def test_a_frame_joins_other_work_and_keeps_its_promise(sky: Path, client: Clien
         ap.measure_frame(source, bundle)
 
 
+def test_a_partition_has_the_measurement_of_the_image_that_shows_the_object(
+    sky: Path, tmp_path: Path, client: Client
+) -> None:
+    def hole(image: np.ndarray, spread: np.ndarray, marks: np.ndarray) -> None:
+        image[:, 60:240, 100:300] = np.nan
+
+    source, bundles = str(tmp_path / "survey.zarr"), [str(sky / name) for name in KINDS["given"]]
+    universe.make_survey(source, change=hole)
+    universe.make_survey(source, name="other", ra=150.001, seed=4)
+    objects = pq.read_table(sky / "objects.parquet").select(["object_id", "ra", "dec"]).to_pandas()
+    objects.loc[1, "object_id"] = objects.loc[0, "object_id"]  # elsewhere on the sky
+    ran = infer(source, bundle=bundles, out=str(tmp_path / "run"), objects=objects, client=client)
+    wanted = query(ran.catalog, 'SELECT * FROM catalog WHERE "primary" ORDER BY object_id, dec').to_arrow()
+    moved = wanted.filter(pa.array(np.asarray(wanted["image"]) == "other"))
+    assert 0 < len(moved) < len(wanted)
+    assert (np.asarray(wanted["flags"]) & ap.ObjectFlag.DUPLICATE_ID != 0).sum() == 2
+    found = ap.measure_partition(objects, source, bundles).sort_values(["object_id", "dec"])
+    new = [name for name in found.columns if name not in objects.columns]
+    assert {"flags", "shape_e1", "kind_flags"} <= set(new)
+    frame = wanted.select(new).to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    pd.testing.assert_frame_equal(found[new].reset_index(drop=True), frame, check_exact=True, check_dtype=False)
+
+
 class Left:
     """A worker as a preload sees it, and whether it left."""
 

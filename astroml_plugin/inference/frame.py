@@ -48,7 +48,8 @@ def measure_frame(
     """Rows of a survey as a lazy `dask.dataframe`, one partition per tile with objects; nothing is written.
 
     The workers read the tiles, load the bundles once each, and compute the rows of `infer` on the same units. Its
-    columns have Arrow types; `primary` is decided for objects that are given, and true on all rows of those found.
+    columns have Arrow types. Where images overlap, `primary` is by place for objects that are given: on the image of
+    whose edge they are farthest, also where that one lacks their pixels. It is true on all rows of objects found.
 
     Args:
         survey: the survey, or its path or URL, which all workers must see.

@@ -16,8 +16,9 @@ from astroml_plugin.catalog.cones import cone_sql
 from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.catalog.primary import matching, state
 from astroml_plugin.catalog.primary.cells import Cell, Placed
+from astroml_plugin.catalog.primary.lacking import lacking, measured_fields
 from astroml_plugin.catalog.primary.state import FOLDER, GIVEN, KEY, MATCHED, SCHEMA, Decided, State
-from astroml_plugin.catalog.schema import COMMON_COLUMNS, HEALPIX, is_vector
+from astroml_plugin.catalog.schema import HEALPIX
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError
@@ -27,9 +28,6 @@ from astroml_plugin.sky.wcs import edge_distance
 
 UNUSABLE = int(ObjectFlag.EDGE | ObjectFlag.MASKED | ObjectFlag.NONFINITE | ObjectFlag.SATURATED | ObjectFlag.TRUNCATED)
 """Flags of a detection that does not count where another image shows it without any of them."""
-
-NO_PIXELS = int(ObjectFlag.EDGE | ObjectFlag.NONFINITE)
-"""Flags of an object that was given, where pixels of its stamp are outside the image or hold no number."""
 
 UNKNOWN_FWHM = 1.0
 """Arcsec taken for the PSF of parts that say nothing of their image: versions before did not."""
@@ -221,15 +219,15 @@ class _Cell:
 
     def _given(self, rows: pa.Table, own: Bool) -> tuple[Bool, Bool, dict[str, float]]:
         """Value of each row, whether it is to be named, and counts."""
-        lacking = np.where(np.asarray(rows["blank"]), 2, (np.asarray(rows["told"]) & NO_PIXELS) != 0)
+        lacks = lacking(np.asarray(rows["blank"]), np.asarray(rows["told"]))
         by_place, ids = np.asarray(rows["primary"]), np.asarray(rows["object_id"])
-        some = np.isin(ids, ids[by_place & (lacking > 0)])  # all others keep their rows
+        some = np.isin(ids, ids[by_place & (lacks > 0)])  # all others keep their rows
         few = rows.filter(pa.array(some))
         given = matching.Given(
             source=_sources(few),
             image=_ranks(few["image"]),
             by_place=by_place[some],
-            lacking=lacking[some].astype(np.int64),
+            lacking=lacks[some],
             edge=self._edges(few),
         )
         value, moved = by_place.copy(), np.zeros(len(rows), bool)
@@ -273,14 +271,11 @@ def _exposures(catalog: Catalog, units: pa.Table) -> dict[str, Exposure]:
 
 def _blank(schema: pa.Schema) -> str:
     """SQL of whether nothing was measured of a row."""
-    common = {column.name for column in COMMON_COLUMNS} | {HEALPIX}
-    own = [item for item in schema if item.name not in common and not item.name.endswith("flags")]
-    plain = [item for item in own if not is_vector(item.type)] or own
     terms = [
         f"({sql.name(item.name)} IS NULL OR isnan({sql.name(item.name)}))"
         if pa.types.is_floating(item.type)
         else f"{sql.name(item.name)} IS NULL"
-        for item in plain
+        for item in measured_fields(schema)
     ]
     return f"({' AND '.join(terms)})" if terms else "FALSE"
 
