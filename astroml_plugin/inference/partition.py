@@ -112,17 +112,21 @@ class _Measured:
     def joined(self, other: _Measured) -> _Measured:
         """These rows, then others."""
         whole = [table for table in (self.table, other.table) if table is not None]
-        arrays = (
-            np.concatenate([getattr(self, name), getattr(other, name)])
-            for name in ("row", "by_place", "image", "lacking", "edge")
+        return _Measured(
+            np.concatenate([self.row, other.row]),
+            np.concatenate([self.by_place, other.by_place]),
+            np.concatenate([self.image, other.image]),
+            np.concatenate([self.lacking, other.lacking]),
+            np.concatenate([self.edge, other.edge]),
+            pa.concat_tables(whole) if whole else None,
         )
-        return _Measured(*arrays, pa.concat_tables(whole) if whole else None)
 
     def of(self, some: Bool) -> _Measured:
         """Some of the rows."""
-        arrays = (self.row, self.by_place, self.image, self.lacking, self.edge)
         table = None if self.table is None else self.table.filter(pa.array(some))
-        return _Measured(*(values[some] for values in arrays), table)
+        return _Measured(
+            self.row[some], self.by_place[some], self.image[some], self.lacking[some], self.edge[some], table
+        )
 
     def tables(self, names: Sequence[str]) -> list[pa.Table]:
         """These columns, if there are rows."""
@@ -167,7 +171,7 @@ def _on_tiles(placed: pa.Table, survey: Survey, bundles: list[ModelBundle], opti
         given = {name: np.asarray(mine[name]) for name in ("object_id", "x", "y")}
         pixels = Tile.from_survey(survey, tile)
         table = measure(pixels, given, bundles, **options).table
-        edge = edge_distance(*(np.full(len(table), side) for side in pixels.info.image_shape), given["x"], given["y"])
+        edge = edge_distance(*pixels.info.image_shape, given["x"], given["y"])
         one = _Measured(
             np.asarray(mine["row"]),
             np.asarray(mine["primary"]),
