@@ -107,7 +107,7 @@ class _Measured:
     edge: F64 = field(default_factory=lambda: np.zeros(0))
     """(n,) pixels to the image's edge."""
     table: pa.Table | None = None
-    """What was measured (n); None: nothing."""
+    """Columns that were measured (n); None: no row was."""
 
     def joined(self, other: _Measured) -> _Measured:
         """These rows, then others."""

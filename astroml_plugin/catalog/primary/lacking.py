@@ -1,4 +1,4 @@
-"""What an image lacks of an object that was given: of several images, the row of the one that lacks least counts."""
+"""Pixels that an image lacks of an object that was given: of several images, the one that lacks least counts."""
 
 from __future__ import annotations
 
