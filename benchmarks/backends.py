@@ -18,7 +18,8 @@ from torch import Tensor
 from astroml_plugin.compute import onnx_graph
 from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.cluster import connect, cores
-from astroml_plugin.compute.device import Forward, difference, place_network
+from astroml_plugin.compute.device import place_network
+from astroml_plugin.compute.forward import Forward, difference
 from astroml_plugin.compute.runtimes import RuntimeForward, runtime_problem
 from astroml_plugin.inference import prepare
 from astroml_plugin.sources.stamps import Stamps

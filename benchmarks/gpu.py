@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from astroml_plugin import __version__, pixels
 from astroml_plugin import cutouts as cut
-from astroml_plugin.compute.device import Copier, Forward, on, pipelined, streams
+from astroml_plugin.compute.device import Copier, on, pipelined, streams
+from astroml_plugin.compute.forward import Forward
 from astroml_plugin.compute.memory import activation_bytes
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
 from astroml_plugin.networks.folding import fuse

@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin.compute import device as dev
 from astroml_plugin.compute import onnx_graph, precision, runtimes
 from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.cluster import connect
-from astroml_plugin.compute.device import Forward, difference, place_network
+from astroml_plugin.compute.device import place_network
+from astroml_plugin.compute.forward import Forward, difference
 from astroml_plugin.compute.runtimes import RuntimeForward, cached_graph
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.tracing import exporting, is_traced
 from astroml_plugin.inference import backends, forward
-from astroml_plugin.inference.backend_record import by_bundle, mixed_formats
+from astroml_plugin.inference.backend_record import by_bundle
 from astroml_plugin.inference.backends import ROUNDING, ForwardChoice
 from astroml_plugin.training.bundle import ModelBundle
 from tests import universe
@@ -267,33 +267,6 @@ def test_the_cpu_says_whether_it_has_bfloat16(flags: str, expected: bool, monkey
         precision.cpu_has_bfloat16.cache_clear()
 
 
-@pytest.mark.parametrize(("took", "form"), [(0.5, "torch bfloat16"), (1.5, "torch float32")])
-def test_a_cpu_uses_bfloat16_where_it_is_faster(took: float, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
-    now = [0.0]
-    monkeypatch.setattr(dev.time, "perf_counter", lambda: now[0])
-    real = Forward.__call__
-
-    def call(this: Forward, inputs: Sequence[Tensor], batch: int) -> Tensor:
-        now[0] += took if this.dtype is torch.bfloat16 else 1.0
-        return real(this, inputs, batch)
-
-    monkeypatch.setattr(Forward, "__call__", call)
-    made = Forward(small(), "cpu", precision="auto", example=lambda: stamps(4))
-    assert made.form == form
-    gap = difference(small()(*stamps(6)), made(stamps(6), 6).float())
-    assert (0 < gap < dev.HALF) if form == "torch bfloat16" else gap == 0
-
-
-def test_a_run_in_half_precision_has_no_row_before_the_choice(graph: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    for runtime in RUNTIMES:
-        needs(runtime)
-    Timed(monkeypatch, {"onnx": 9.0, "openvino": 1.0})
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    made = choice("auto", graph, half=True)
-    assert made(stamps(8), 128)[1] == "openvino bfloat16"
-
-
 def test_an_export_of_one_thread_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert is_traced()
@@ -408,17 +381,10 @@ def test_choices_that_cannot_be_are_refused(settings: dict[str, str], said: str,
     assert not (tmp_path / "catalog").exists()
 
 
-def test_a_catalog_says_when_its_rows_are_of_two_formats(sky: Path, tmp_path: Path, client: object) -> None:
-    from astroml_plugin.catalog import Catalog
-
-    run(sky, tmp_path / "catalog", client, precision="auto", backend="torch", shard=(0, 2))
-    catalog = Catalog.open(str(tmp_path / "catalog"))
+def test_the_record_counts_by_bundle_runtime_and_number_format() -> None:
     assert by_bundle({"a b onnx float32": 3, "a b torch bfloat16": 2}) == {
         "a b": {"onnx float32": 3, "torch bfloat16": 2}
     }
-    assert mixed_formats(catalog, {"kind": {"onnx float32": 3}}) == ()
-    (said,) = mixed_formats(catalog, {"kind": {"torch bfloat16": 3}})
-    assert said.startswith("rows of bundle kind are partly in bfloat16 and partly in float32")
 
 
 # ---- shipped bundles ---------------------------------------------------------------------------------------------

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from astroml_plugin import cutouts as cut
 from astroml_plugin.compute import device as dev
-from astroml_plugin.compute.device import AHEAD, Copier, Forward, padded, pipelined
-from astroml_plugin.compute.memory import LARGEST_BATCH, activation_bytes, fitting_batch
+from astroml_plugin.compute import forward as forward_module
+from astroml_plugin.compute.device import AHEAD, Copier, pipelined
+from astroml_plugin.compute.forward import SIZES, Forward, padded, padded_rows
+from astroml_plugin.compute.memory import LARGEST_BATCH, activation_bytes, fitting_batch, is_out_of_memory
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.cutouts import device_bits
 from astroml_plugin.networks.residual_cnn import ResidualCNN
@@ -128,12 +131,13 @@ def test_padding_adds_zeros_and_keeps_the_memory_format() -> None:
     assert padded(image, 3) is image
 
 
-def test_precision_means_nothing_on_a_cpu() -> None:
+def test_a_batch_of_any_size_is_the_networks_own_answer() -> None:
     net, image = network(), stamps(4)
     with torch.inference_mode():
         expected = net(image)
-    assert torch.equal(Forward(net, "cpu", precision="auto")([image], 4), expected)
+    assert torch.equal(Forward(net, "cpu")([image], 4), expected)
     assert torch.equal(Forward(net, "cpu")([image], 128), expected)
+    assert len(Forward(net, "cpu", compiling="always")([image[:0]], 128)) == 0
 
 
 def test_half_precision_is_close_and_not_the_same() -> None:
@@ -144,38 +148,99 @@ def test_half_precision_is_close_and_not_the_same() -> None:
     torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)
 
 
-def test_a_compiled_network_sees_one_shape_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = network()
-    expected = {count: Forward(net, "cpu")([stamps(count)], 8) for count in (8, 3)}
-    shapes: list[tuple[int, ...]] = []
+@pytest.mark.parametrize("first", [2048, 1024, 100, 32, 3, 1])
+def test_batches_are_padded_to_few_sizes_and_little(first: int) -> None:
+    batches = [first, *(first // 2**k for k in range(1, 4) if first >= 2**k)]
+    found = {(count, batch): padded_rows(count, batch, first) for batch in batches for count in range(1, batch + 1)}
+    assert all(count <= rows <= batch for (count, batch), rows in found.items())
+    assert len({*found.values()}) <= 10
+    assert len({rows for (_, batch), rows in found.items() if batch == first}) <= SIZES + 1
+    assert all(rows <= max(2 * count, first // 32) for (count, _), rows in found.items())
+    assert found[1, first] == 1 << max(0, (first // 32).bit_length() - 1)
 
-    def compiled(given: nn.Module, *, dynamic: bool) -> object:
+
+class Compiler:
+    """Takes the place of `torch.compile`: notes the shapes that it is given, and calls the network."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.rows: list[int] = []
+        self.error = error
+        monkeypatch.setattr(torch, "compile", self)
+
+    def __call__(self, given: nn.Module, *, dynamic: bool) -> object:
         assert dynamic is False
 
         def call(image: Tensor) -> Tensor:
-            shapes.append(tuple(image.shape))
-            return given(image)
+            if self.error is not None:
+                raise self.error
+            self.rows.append(len(image))
+            answer: Tensor = given(image)
+            return answer
 
         return call
 
-    monkeypatch.setattr(torch, "compile", compiled)
-    forward = Forward(net, "cpu", compiling="always")
-    for count, wanted in expected.items():
-        torch.testing.assert_close(forward([stamps(count)], 8), wanted)
-    assert shapes == [(8, 2, 12, 12)] * 2
+
+def test_a_compiled_network_sees_few_shapes_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, compiler = network(), Compiler(monkeypatch)
+    forward = Forward(net, "cpu", compiling="always", dtype=torch.bfloat16)
+    eager = Forward(net, "cpu", dtype=torch.bfloat16)
+    for count in (64, 3, 60, 33, 5):
+        assert torch.equal(forward([stamps(count)], 64), eager([stamps(count)], 64))
+    assert compiler.rows == [64, 4, 64, 64, 8]  # half precision: every batch, or rows would be of two kinds
+    assert forward.form == "torch.compile bfloat16"
 
 
-def test_compiling_waits_until_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(torch, "compile", lambda given, dynamic: asked.append(forward.calls) or given)
-    forward = Forward(network(), "cpu", compiling="auto")
+def test_in_float32_what_would_grow_by_more_than_a_third_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, compiler = network(), Compiler(monkeypatch)
+    forward = Forward(net, "cpu")
+    forward.compile_after = 0  # as on CUDA, later
+    for count in (64, 60, 33, 12, 9):
+        torch.testing.assert_close(forward([stamps(count)], 64), Forward(net, "cpu")([stamps(count)], 64))
+    assert compiler.rows == [64, 64, 16]
+
+
+def test_compiling_waits_until_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = Compiler(monkeypatch)
+    forward = Forward(network(), "cpu")
     for _ in range(3):
         forward([stamps(2)], 2)
-    assert asked == []
+    assert forward.compile_after == float("inf")
     forward.compile_after = 5  # as on CUDA, where it is COMPILE_AFTER
-    for _ in range(4):
-        forward([stamps(2)], 2)
-    assert asked == [6]
+    for _ in range(3):
+        forward([stamps(1)], 2)  # half a batch of work each
+    forward([stamps(2)], 2)
+    assert compiler.rows == []
+    forward([stamps(2)], 2)
+    assert compiler.rows == [2]
+
+
+def test_half_precision_is_compiled_when_it_is_asked_for_alone() -> None:
+    assert Forward(network(), "cuda").compile_after == forward_module.COMPILE_AFTER
+    assert Forward(network(), "cuda", dtype=torch.bfloat16).compile_after == float("inf")
+    assert Forward(network(), "cuda", dtype=torch.bfloat16, compiling="always").compile_after == 0
+
+
+def test_in_half_precision_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Compiler(monkeypatch, RuntimeError("no C compiler here\nand more"))
+    forward = Forward(network(), "cpu", compiling="always", dtype=torch.bfloat16)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"no C compiler here\), and rows .* begin another catalog with --compile"):
+            forward([stamps(5)], 8)
+
+
+@pytest.mark.parametrize("said", ["CUBLAS_STATUS_ALLOC_FAILED when calling", "CUDA error: out of memory"])
+def test_without_memory_a_network_is_not_taken_for_one_that_cannot_be_compiled(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Compiler(monkeypatch, RuntimeError(said))
+    forward = Forward(network(), "cpu", compiling="always")
+    with pytest.raises(RuntimeError, match=said[:12]):
+        forward([stamps(5)], 8)
+    assert forward.compile_after == 0
+    assert is_out_of_memory(RuntimeError(said))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA"))
+    assert not is_out_of_memory(RuntimeError("CUDNN_STATUS_BAD_PARAM"))
+    assert not is_out_of_memory(ValueError(said))
 
 
 def test_what_cannot_be_compiled_runs_eager_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +283,7 @@ def test_torch_compiles_a_residual_network() -> None:
         torch.testing.assert_close(
             forward([stamps(count)], 8), Forward(net, "cpu")([stamps(count)], 8), rtol=1e-4, atol=1e-5
         )
-    assert forward.compile_after == 0
+    assert forward.form == "torch.compile float32"
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -332,8 +397,8 @@ def test_on_cuda_copies_arrive_and_batches_overlap() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_auto_is_half_precision_and_close() -> None:
+def test_on_cuda_half_precision_is_close() -> None:
     net = network().to("cuda")
-    exact, half = (Forward(net, "cuda", precision=p)([stamps(16).cuda()], 16).float() for p in ("float32", "auto"))
+    exact, half = (Forward(net, "cuda", dtype=p)([stamps(16).cuda()], 16).float() for p in (None, torch.bfloat16))
     assert not torch.equal(exact, half)
     torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)

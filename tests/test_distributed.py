@@ -9,6 +9,7 @@ from training_samples import ellipticity_stamps, gaussians, write_stamps
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.training import distributed
 from astroml_plugin.training.bundle import ModelBundle
+from tests import pretended_gpus
 from workflows.train import TrainExecution, train
 
 torch.set_num_threads(1)
@@ -38,9 +39,9 @@ def test_alone_nothing_is_shared() -> None:
     assert one.first
     assert one.broadcast_flag(True)
     assert one.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
-    assert one.own_device("cpu") == "cpu"
-    with distributed.joined_group("cpu") as group:
-        assert group is one
+    for device in ("cpu", "cuda:1"):
+        with distributed.joined_group(device) as group:
+            assert group == distributed.Group(0, 1, device)
     assert np.sort(np.concatenate([distributed.Group(rank, 3).share(np.arange(10)) for rank in range(3)])).tolist() == [
         *range(10)
     ]
@@ -87,3 +88,14 @@ def test_what_stops_a_process_is_said_in_one_sentence(tmp_path: Path) -> None:
     recipe.write_text(RECIPE)
     with pytest.raises(InputError, match=r"^label column 'e1' is 0 for all"):
         train(recipe, data=source, out=tmp_path / "b", execution=TrainExecution(processes=2))
+
+
+@pytest.mark.parametrize("gpus", [2, 3])
+def test_each_process_has_a_gpu_of_its_own_and_talks_on_it(gpus: int, tmp_path: Path) -> None:
+    distributed.spawn(2, pretended_gpus.exchange, gpus, str(tmp_path))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"0": "cuda:0 True", "1": "cuda:1 True"}
+
+
+def test_more_processes_than_gpus_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^2 processes cannot train on 1 GPU, each .*: give --processes 1, or --dev"):
+        distributed.spawn(2, pretended_gpus.exchange, 1, str(tmp_path))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from astroml_plugin.compute.device import Forward
 from astroml_plugin.compute.exact import exact_float32
+from astroml_plugin.compute.forward import Forward
 
 BACKENDS = torch.backends
 pytestmark = pytest.mark.skipif(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from astroml_plugin.compute import device as dev
 from astroml_plugin.compute.cluster import connect
+from astroml_plugin.compute.forward import Forward
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference import RunProgress, forward, upload
 from astroml_plugin.inference.meter import Meter, bottleneck
@@ -94,17 +96,22 @@ class Cramped:
 
     def __init__(self, room: int) -> None:
         self.room, self.batches = room, []  # type: ignore[var-annotated]
+        told = (
+            torch.OutOfMemoryError("CUDA out of memory (so says the test)"),
+            RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+        )
+        self.errors = itertools.cycle(told)  # torch's own, and that of a library
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = dev.Forward.__call__
+        real = Forward.__call__
 
-        def call(this: dev.Forward, inputs: Any, batch: int) -> torch.Tensor:
+        def call(this: Forward, inputs: Any, batch: int) -> torch.Tensor:
             if len(inputs[0]) > self.room:
-                raise torch.OutOfMemoryError("CUDA out of memory (so says the test)")
+                raise next(self.errors)
             self.batches.append(len(inputs[0]))
             return real(this, inputs, batch)
 
-        monkeypatch.setattr(dev.Forward, "__call__", call)
+        monkeypatch.setattr(Forward, "__call__", call)
 
 
 def test_without_memory_the_batch_is_halved_and_remembered(
@@ -130,7 +137,11 @@ def test_a_device_without_memory_for_one_stamp_fails_its_units(
     result = run(sky, tmp_path / "catalog", client, batch=2)
     assert result.units_done < result.units_failed
     reasons = query(str(tmp_path / "catalog"), "SELECT DISTINCT reason FROM failures").to_arrow()["reason"].to_pylist()
-    assert reasons == ["OutOfMemoryError: CUDA out of memory (so says the test)"]
+    assert set(reasons) <= {
+        "OutOfMemoryError: CUDA out of memory (so says the test)",
+        "RuntimeError: CUBLAS_STATUS_ALLOC_FAILED",
+    }
+    assert reasons
 
 
 def test_a_compiled_run_gives_the_same_rows_from_one_thread(
@@ -143,7 +154,7 @@ def test_a_compiled_run_gives_the_same_rows_from_one_thread(
     def compiled(network: torch.nn.Module, dynamic: bool) -> Any:
         def call(*inputs: torch.Tensor) -> torch.Tensor:
             threads.add(threading.get_ident())
-            assert {len(item) for item in inputs} == {16}
+            assert {len(item) for item in inputs} <= {1, 2, 4, 8, 16}
             return network(*inputs)
 
         return call
@@ -154,19 +165,10 @@ def test_a_compiled_run_gives_the_same_rows_from_one_thread(
     assert len(threads) == 1
 
 
-def test_precision_is_part_of_what_a_catalog_is_and_compiling_is_not(sky: Path, tmp_path: Path, client: object) -> None:
+def test_compiling_and_batch_are_no_part_of_what_a_catalog_is(sky: Path, tmp_path: Path, client: object) -> None:
     run(sky, tmp_path / "catalog", client)
     again = run(sky, tmp_path / "catalog", client, compiling="never", batch=50, precision="float32")
     assert (again.units_done, again.rows) == (0, 0)
-    with pytest.raises(InputError, match="precision"):
-        run(sky, tmp_path / "catalog", client, precision="auto")
-
-
-def test_on_a_cpu_auto_gives_the_rows_of_float32(
-    sky: Path, tmp_path: Path, client: object, plain: dict[str, pa.Table]
-) -> None:
-    run(sky, tmp_path / "catalog", client, precision="auto")
-    assert_identical(rows(tmp_path / "catalog"), plain["survey.zarr"])
 
 
 @pytest.mark.parametrize("setting", [{"precision": "float16"}, {"compiling": "sometimes"}])

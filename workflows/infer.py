@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import Client
 
 from astroml_plugin import inference
-from astroml_plugin.compute.cluster import check_client, check_place, client_of, connecting, dashboard_urls
+from astroml_plugin.compute.cluster import check_client, check_place
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.reports import InferPlan, InferResult, Progress, RunObserver, observer_of
 
@@ -68,21 +68,22 @@ def infer(
     if client is None:
         check_place(run_choices(measure, execution, changes)[1])
     observer = observer_of(progress)
-    ready = inference.prepare(
-        source,
-        bundle=bundle,
-        out=out,
-        objects=objects,
-        measure=measure,
-        execution=execution,
-        objects_progress=observer.objects,
-        **changes,
-    )
-    how = ready.job.execution
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(client_of(client, **connecting(how)))
-        observer.connected(dashboard_urls(opened))
-        inference.check_workers(opened, how)
+        workers = inference.RunWorkers(stack, client, observer)
+        ready = inference.prepare(
+            source,
+            bundle=bundle,
+            out=out,
+            objects=objects,
+            measure=measure,
+            execution=execution,
+            objects_progress=observer.objects,
+            decide=workers.decide,
+            **changes,
+        )
+        how = ready.job.execution
+        opened = workers.connected(how)
+        inference.check_workers(opened, ready.job)
         done = inference.execute(
             opened,
             ready.units(),

@@ -8,8 +8,8 @@ PRECISIONS = ("float32", "auto")
 """Number formats of a network: float32, or autocast to half precision where the device computes in it ("auto")."""
 
 COMPILING = ("auto", "always", "never")
-"""Whether a network is compiled: on CUDA once it has been forwarded `device.COMPILE_AFTER` times, at once, or not at
-all."""
+"""Whether a network is compiled: in float32 on CUDA once it has done the work of `forward.COMPILE_AFTER` whole batches,
+at once, or not at all."""
 
 RUNTIMES = ("onnx", "openvino")
 """Runtimes of a network on a CPU beside torch."""

@@ -1,13 +1,10 @@
-"""Running a network on a device: precision, compilation, copies and batches made ahead. Needs torch and NumPy only."""
+"""Devices: copies to them, streams, and batches made ahead. Needs torch and NumPy only."""
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,17 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin.compute.exact import exact_float32
-from astroml_plugin.compute.precision import HALF_PAYS, half_type
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.private import private_folder
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
 Done = TypeVar("Done")
-
-COMPILE_AFTER = 100
-"""Batches after which compiling, a matter of a minute, begins to pay on CUDA."""
 
 PLAIN_BATCH = 128
 """Stamps per forward on a CPU, and where memory cannot be foreseen."""
@@ -73,153 +64,18 @@ def place_network(network: nn.Module, device: torch.device | str) -> nn.Module:
     return placed
 
 
-FOLDED, COMPILED, HALF = 1e-4, 1e-3, 0.1
-"""Largest `difference` from the network as it was trained that a faster form of it may have: folded (float32 rounding
-in another order), compiled (other kernels too), half precision."""
+def sent(item: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device. What goes to CUDA goes from pinned memory, and this thread does not wait for it."""
+    wanted = torch.device(device)
+    if wanted.type != "cuda" or item.device.type != "cpu":
+        return item.to(wanted)
+    return item.pin_memory().to(wanted, non_blocking=True)
 
 
-def difference(wanted: Tensor, found: Tensor) -> float:
-    """Largest difference of two answers (n, outputs, …) as a part of each output's largest size; NaN equals NaN."""
-    if wanted.shape != found.shape or not torch.equal(wanted.isnan(), found.isnan()):
-        return float("inf")
-    if not wanted.numel():
-        return 0.0
-    wanted, found = wanted.double().nan_to_num(), found.double().nan_to_num()
-    size = wanted.abs().amax([axis for axis in range(wanted.ndim) if axis != 1], keepdim=True)
-    floor = 1e-3 * float(size.max()) or 1.0
-    return float(((wanted - found).abs() / size.clamp_min(floor)).max())
-
-
-class Forward:
-    """A network in eval mode on its device, called batch by batch.
-
-    A compiled network must always be called by one and the same thread.
-
-    Args:
-        network: on `device`, weights channels_last.
-        device: where to.
-        precision: one of `choices.PRECISIONS`.
-        compiling: one of `choices.COMPILING`.
-        dtype: cast to this type instead of the one that `precision` means on this device.
-        example: gives inputs of some objects. With it, half precision is compared with float32 before it is used; where
-            they differ by more than `HALF`, the network runs in float32 and a RuntimeWarning says so.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        device: torch.device | str,
-        *,
-        precision: str = "float32",
-        compiling: str = "auto",
-        dtype: torch.dtype | None = None,
-        example: Callable[[], Sequence[Tensor]] | None = None,
-    ) -> None:
-        self.network = network
-        self.device = torch.device(device)
-        self.dtype = dtype or (half_type(self.device) if precision == "auto" else None)
-        self.compile_after: float = {"always": 0, "never": float("inf")}.get(
-            compiling, COMPILE_AFTER if self.device.type == "cuda" else float("inf")
-        )
-        self.calls = 0
-        self._compiled: Callable[..., Tensor] | None = None
-        if self.dtype is not None and example is not None:
-            self._check_half([item.to(self.device) for item in example()])
-
-    @property
-    def form(self) -> str:
-        """Runtime and number format."""
-        how = "torch.compile" if self._compiled is not None else "torch"
-        return f"{how} {str(self.dtype or torch.float32).removeprefix('torch.')}"
-
-    def _check_half(self, inputs: Sequence[Tensor]) -> None:
-        """Give half precision up where it changes what the network answers, and on a CPU where it is no faster."""
-        half, name = self.dtype, type(self.network).__name__
-        found = self(inputs, len(inputs[0])).float()
-        self.dtype, self.calls = None, 0
-        gap = difference(self(inputs, len(inputs[0])), found)
-        self.calls = 0
-        if gap <= HALF:
-            self.dtype = half if self.device.type == "cuda" or self._half_pays(half, inputs) else None
-            return
-        warnings.warn(
-            f"network {name} runs in float32: in {half} its answers differ by {gap:.2g} of their range",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-    def _half_pays(self, half: torch.dtype | None, inputs: Sequence[Tensor]) -> bool:
-        """Whether half precision takes at most `HALF_PAYS` of float32's time, in turns."""
-        ratios = []
-        for _ in range(3):
-            took = []
-            for dtype in (half, None):
-                self.dtype, began = dtype, time.perf_counter()
-                self(inputs, len(inputs[0]))
-                took.append(time.perf_counter() - began)
-            ratios.append(took[0] / took[1])
-        self.calls = 0
-        return sorted(ratios)[1] <= HALF_PAYS
-
-    def __call__(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
-        """(n, outputs) from inputs of n <= `batch` objects; compiled networks are given `batch`, padded with zeros."""
-        self.calls += 1
-        if self.device.type == "cuda":
-            inputs = [_channels_last(item) for item in inputs]
-        with torch.inference_mode(), self._arithmetic():
-            compiled = self.calls > self.compile_after
-            outputs = self._call_compiled(inputs, batch) if compiled else self.network(*inputs)
-        return self._recompute_overflow(outputs, inputs) if self.dtype is torch.float16 else outputs
-
-    def _recompute_overflow(self, outputs: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-        """Outputs; rows that overflowed float16 are recomputed in float32."""
-        lost = ~outputs.flatten(1).isfinite().all(1)
-        whole = outputs.float()
-        if bool(lost.any()):
-            with torch.inference_mode():
-                whole = whole.index_put((lost,), self.network(*(item[lost] for item in inputs)))
-        return whole
-
-    def _arithmetic(self) -> AbstractContextManager[Any]:
-        if self.dtype is not None:
-            return torch.autocast(self.device.type, self.dtype)
-        return exact_float32()
-
-    def _call_compiled(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
-        try:
-            if self._compiled is not None:
-                return self._compiled(*(padded(item, batch) for item in inputs))[: len(inputs[0])]
-            if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # torch would load code from a folder that anyone can make
-                os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("torchinductor"))
-            self._compiled = torch.compile(self.network, dynamic=False)
-            outputs = self._compiled(*(padded(item, batch) for item in inputs))[: len(inputs[0])]
-            gap = difference(self.network(*inputs), outputs)
-            if gap > (COMPILED if self.dtype is None else HALF):
-                raise ArithmeticError(f"compiled, its answers differ by {gap:.2g} of their range")
-            return outputs
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a missing compiler, an unsupported layer: eager does all of them
-            self.compile_after, self._compiled = float("inf"), None
-            reason = next(iter(str(error).splitlines()), "")
-            warnings.warn(f"not compiled ({type(error).__name__}: {reason}): runs eager", RuntimeWarning, stacklevel=2)
-            output: Tensor = self.network(*inputs)
-            return output
-
-
-def _channels_last(item: Tensor) -> Tensor:
-    return item.contiguous(memory_format=torch.channels_last) if item.ndim == 4 else item
-
-
-def padded(item: Tensor, rows: int) -> Tensor:
-    """`item` (n, …) with zeros after it, `rows` in all and in its memory format."""
-    if len(item) == rows:
-        return item
-    whole = item.new_zeros((rows, *item.shape[1:]))
-    if item.ndim == 4 and item.is_contiguous(memory_format=torch.channels_last):
-        whole = whole.contiguous(memory_format=torch.channels_last)
-    whole[: len(item)] = item
-    return whole
+def forked_rng(device: torch.device | str) -> AbstractContextManager[Any]:
+    """Random numbers of the CPU and of one GPU that are put back at the end; other GPUs are not looked at."""
+    wanted = torch.device(device)
+    return torch.random.fork_rng(devices=[wanted] if wanted.type == "cuda" else [])
 
 
 class Copier:

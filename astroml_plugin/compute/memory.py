@@ -24,6 +24,22 @@ _SAFETY = 2
 """Workspaces of convolutions, and what the allocator cannot use."""
 
 
+_NO_MEMORY = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "CUDA out of memory",
+)
+"""Words of errors of cuBLAS, cuDNN, pinned memory and driver that torch does not raise as `OutOfMemoryError`."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device had too little memory for what it was asked: less may do."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
 def stamps_per_forward(network: nn.Module, shapes: Sequence[tuple[int, ...]], device: torch.device | str) -> int:
     """A batch that fits the device, foreseen from what the network keeps in memory.
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astroml_plugin.compute.device import sent
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.cutouts import calibration
 from astroml_plugin.pixels import native
@@ -189,4 +190,4 @@ def moved(array: np.ndarray, device: torch.device, move: Move | None) -> Tensor:
     if move is not None:
         return move(array)
     tensor = torch.from_numpy(np.ascontiguousarray(array) if array.flags.writeable else array.copy())
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return sent(tensor, device)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astroml_plugin.compute.device import sent
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import calibration
@@ -83,7 +84,7 @@ class Cutouts:
         if wanted == self.image.device:
             return self
         there: dict[str, Any] = {
-            name: value.to(wanted, non_blocking=wanted.type == "cuda")
+            name: sent(value, wanted)
             for name in ("image", "variance", "valid", "psf", "bits", "off_centre")
             if (value := getattr(self, name)) is not None
         }

@@ -8,6 +8,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_predict
 from torch import Tensor, nn
 
+from astroml_plugin.compute.device import forked_rng
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation.baselines.shape_features import shape_features
@@ -46,7 +47,7 @@ def network_auc(real: Tensor, made: Tensor, *, epochs: int = 6, seed: int = 0) -
     random = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(truth), generator=random)
     train, test = order[: int(0.7 * len(order))], order[int(0.7 * len(order)) :]
-    with torch.random.fork_rng():
+    with forked_rng("cpu"):
         torch.manual_seed(seed)
         network = StridedCNN(pixels.shape[1], 1)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from astroml_plugin.core.lazily import names_of
 
 if TYPE_CHECKING:
-    from astroml_plugin.inference.driver import check_workers, execute
+    from astroml_plugin.inference.driver import RunWorkers, check_workers, execute
     from astroml_plugin.inference.frame import measure_frame
     from astroml_plugin.inference.in_memory import declared_schema, measure
     from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
@@ -42,6 +42,7 @@ __all__ = [
     "Progress",
     "RunObserver",
     "RunProgress",
+    "RunWorkers",
     "Unit",
     "UnitResult",
     "check_run",
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "driver": "check_workers execute",
+    "driver": "RunWorkers check_workers execute",
     "frame": "measure_frame",
     "in_memory": "declared_schema measure",
     "job": "Job OutputError Unit UnitResult",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.compute.choices import RUNTIMES
-from astroml_plugin.compute.device import HALF, Forward, difference
-from astroml_plugin.compute.precision import half_type
+from astroml_plugin.compute.forward import HALF_GAP, Forward, difference
+from astroml_plugin.compute.precision import COMPILED, TORCH, HalfForm
 from astroml_plugin.compute.runtimes import RuntimeForward, runtime_problem
 from astroml_plugin.core import foreign
 from astroml_plugin.core.errors import InputError
@@ -37,7 +37,8 @@ class ForwardChoice:
     """A network in this process in plain torch or in another runtime, whichever is to be used.
 
     A runtime is used where its answers to drawn stamps and to the first batch of the run are those of plain torch in
-    float32 (`ROUNDING`; half precision `HALF`). Several threads may call it.
+    float32 (`ROUNDING`; half precision `HALF_GAP`). In half precision nothing is chosen: all rows of a catalog are of
+    one form. Several threads may call it.
     """
 
     plain: Forward
@@ -50,8 +51,8 @@ class ForwardChoice:
     """Gives inputs of some drawn objects."""
     name: str = "?"
     """Name of the bundle, for messages."""
-    half: bool = False
-    """Whether OpenVINO may use bfloat16."""
+    form: HalfForm | None = None
+    """How all rows of the catalog are calculated, in half precision; None: in float32."""
     refused: tuple[str, ...] = ()
     """Sentences about runtimes that were asked for and not used."""
     _chosen: Forward | RuntimeForward | None = None
@@ -59,19 +60,21 @@ class ForwardChoice:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        if self.backend in RUNTIMES:
+        if self.form is not None:
+            if self.form.runtime in (TORCH, COMPILED):
+                self._chosen = self.plain
+        elif self.backend in RUNTIMES:
             if problem := runtime_problem(self.backend, str(self.plain.device)):
                 raise InputError(problem)
-        elif not self._candidates():
+        elif not self.candidates():
             self._chosen = self.plain
 
     def __call__(self, inputs: Sequence[Tensor], batch: int) -> tuple[Tensor, str]:
         """(n, outputs) from inputs of n <= `batch` objects, and the form that gave them: runtime and number format."""
         form = self._chosen
-        if form is None and (self.half or self.backend in RUNTIMES):  # before the first row: all are of one format
-            decide = self._asked_for if self.backend in RUNTIMES else self._fastest
+        if form is None and (self.form is not None or self.backend in RUNTIMES):
             with self._lock:
-                form = self._chosen = self._chosen or decide(inputs, batch)
+                form = self._chosen = self._chosen or self._asked_for(inputs, batch)
         if form is not None:
             return self._answered(form, inputs, batch)
         began = time.thread_time()
@@ -90,38 +93,57 @@ class ForwardChoice:
             return form(inputs, batch), form.form
         try:
             return form(inputs, batch), form.form
-        except Exception as error:  # noqa: BLE001 - the runtime's own
+        except Exception as error:
+            if self.form is not None:
+                raise self._refusal(foreign.in_words(error)) from error
             self._chosen = self.plain
             self.refused = (f"bundle {self.name} ran on torch after {form.runtime} failed ({foreign.in_words(error)})",)
             return self.plain(inputs, batch), self.plain.form
 
-    def _candidates(self) -> list[str]:
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(
+            f"rows of bundle {self.name} are of {self.form} in this catalog, and that fails here ({reason}): run on "
+            f"other machines, or begin another catalog with --precision float32"
+        )
+
+    def candidates(self) -> list[str]:
         """Runtimes that may be tried without being asked for."""
         if self.backend != "auto" or self.plain.compile_after == 0:
             return []
         return [name for name in RUNTIMES if not runtime_problem(name, str(self.plain.device))]
 
     def _asked_for(self, inputs: Sequence[Tensor], batch: int) -> Forward | RuntimeForward:
-        """The runtime that was asked for; plain torch where its answers differ, or it cannot be made."""
-        made = self._made(self.backend, inputs, batch)
+        """The runtime that was asked for; plain torch in float32 where its answers differ, or it cannot be made."""
+        if self.form is None:
+            made = self.made(self.backend, inputs, batch)
+        else:
+            made = self.made(self.form.runtime, inputs, batch, half=True)
         if isinstance(made, RuntimeForward):
             return made
+        if self.form is not None:
+            raise self._refusal(made)
         self.refused = (f"bundle {self.name} ran on torch, not on {self.backend}: {made}",)
         return self.plain
 
     def _fastest(self, inputs: Sequence[Tensor], batch: int) -> Forward | RuntimeForward:
         """The fastest form on these inputs."""
         best: tuple[float, Forward | RuntimeForward] = (WORTH, self.plain)
-        for name in self._candidates():
-            made = self._made(name, inputs, batch)
+        for name in self.candidates():
+            made = self.made(name, inputs, batch)
             if isinstance(made, RuntimeForward):
-                best = min(best, (self._relative(made, inputs, batch), made), key=lambda one: one[0])
+                best = min(best, (self.relative(made, inputs, batch), made), key=lambda one: one[0])
         return best[1]
 
-    def _made(self, runtime: str, inputs: Sequence[Tensor], batch: int) -> RuntimeForward | str:
-        """A runtime whose answers are right; else why it cannot be used."""
-        half = self.half and runtime == "openvino"
-        allowed = HALF if half else ROUNDING
+    def made(self, runtime: str, inputs: Sequence[Tensor], batch: int, *, half: bool = False) -> RuntimeForward | str:
+        """A runtime whose answers are right; else why it cannot be used.
+
+        Args:
+            runtime: one of `choices.RUNTIMES`.
+            inputs: of objects of the run.
+            batch: objects per forward.
+            half: in bfloat16; OpenVINO only.
+        """
+        allowed = HALF_GAP if half else ROUNDING
         try:
             made = RuntimeForward(runtime, self.graph(), half)
             gap = max(self._gap(made, self.example(), batch), self._gap(made, inputs, batch))
@@ -137,7 +159,7 @@ class ForwardChoice:
             wanted = self.plain.network(*inputs)
         return difference(wanted, made(inputs, batch))
 
-    def _relative(self, made: RuntimeForward, inputs: Sequence[Tensor], batch: int) -> float:
+    def relative(self, made: Forward | RuntimeForward, inputs: Sequence[Tensor], batch: int) -> float:
         """Time as a part of plain torch's, in turns: CPU time of this thread where it does the work alone."""
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         ratios = []
@@ -148,8 +170,3 @@ class ForwardChoice:
             made(inputs, batch)
             ratios.append((clock() - middle) / max(middle - start, 1e-9))
         return statistics.median(ratios)
-
-
-def half_wanted(precision: str, device: torch.device) -> bool:
-    """Whether a network on a CPU is to use half precision: asked for, and the CPU has it."""
-    return precision == "auto" and device.type == "cpu" and half_type(device) is not None

@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,15 +21,16 @@ from astroml_plugin.catalog.done import DoneUnits
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.compute.choices import RUNTIMES
-from astroml_plugin.compute.cluster import check_client, run_window
+from astroml_plugin.compute.cluster import check_client, client_of, connecting, dashboard_urls, run_window
 from astroml_plugin.compute.device import choose_device, device_problem
 from astroml_plugin.compute.runtimes import runtime_problem
 from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.inference.job import OutputError, Unit, UnitResult
+from astroml_plugin.inference.deciding import check_forms, decided_on
+from astroml_plugin.inference.job import Job, OutputError, Unit, UnitResult
 from astroml_plugin.inference.meter import bottleneck
 from astroml_plugin.inference.options import ExecutionOptions
-from astroml_plugin.inference.reports import Progress, RunProgress
+from astroml_plugin.inference.reports import Progress, RunObserver, RunProgress
 from astroml_plugin.inference.resident import ResidentModels
 from astroml_plugin.inference.unit import run_unit
 from astroml_plugin.pixels import native
@@ -156,14 +157,43 @@ def execute(
     return replace(run.stand, damaged=len(run.damaged), seconds=time.perf_counter() - run.started)
 
 
-def check_workers(client: Client, execution: ExecutionOptions) -> None:
-    """Raise InputError where a worker cannot use the torch device or the backend that was asked for."""
-    device, backend = execution.device, execution.backend
+@dataclass
+class RunWorkers:
+    """Client of a run: connected when it is first needed, which is late, unless workers must be asked before."""
+
+    stack: contextlib.ExitStack
+    """Closes what was started."""
+    given: Client | str | None
+    """A client or address that the caller has; None starts a cluster."""
+    observer: RunObserver
+    """Hears of the pages of the cluster."""
+    _client: Client | None = None
+
+    def connected(self, how: ExecutionOptions) -> Client:
+        """The client, connected."""
+        if self._client is None:
+            self._client = self.stack.enter_context(client_of(self.given, **connecting(how)))
+            self.observer.connected(dashboard_urls(self._client))
+        return self._client
+
+    def decide(self, job: Job) -> dict[str, str]:
+        """Forms of the rows by bundle: one of the workers decides."""
+        client = self.connected(job.execution)
+        client.wait_for_workers(1)
+        _ask_all(client, _running)
+        check_workers(client, job)
+        return decided_on(client, job)
+
+
+def check_workers(client: Client, job: Job) -> None:
+    """Raise InputError where a worker cannot use the torch device, backend or form of rows that the run has."""
+    device, backend = job.execution.device, job.execution.backend
     told = [] if device is None else [problem for problem in client.run(device_problem, device).values() if problem]
     if told:
         raise InputError(f"device {device} cannot be used by {len(told)} of the workers ({told[0]}): name another one")
     if backend in RUNTIMES and any(lacking := client.run(_backend_problem, backend, device).values()):
         raise InputError(next(problem for problem in lacking if problem))
+    check_forms(client, job)
 
 
 def _backend_problem(backend: str, device: str | None) -> str:
@@ -175,16 +205,22 @@ def _running() -> tuple[tuple[str, str], str]:
     return version.running(), native.way()
 
 
-def _prepare_workers(client: Client) -> tuple[str, Mapping[str, int]]:
-    """Check that every worker runs this code, and put the plugin there; gives its name, and workers by `native.way`."""
-    check_client(client)
+def _ask_all(client: Client, function: Callable[[], Any]) -> dict[str, Any]:
+    """Answers of all workers by their address."""
     try:
-        told = client.run(_running)
+        told: dict[str, Any] = client.run(function)
     except Exception as error:
         raise InputError(
             f"the workers cannot import astroml_plugin ({type(error).__name__}): "
             f"install version {version.version()} there"
         ) from error
+    return told
+
+
+def _prepare_workers(client: Client) -> tuple[str, Mapping[str, int]]:
+    """Check that every worker runs this code, and put the plugin there; gives its name, and workers by `native.way`."""
+    check_client(client)
+    told = _ask_all(client, _running)
     versions = {address: code for address, (code, _) in told.items()}
     if wrong := version.others(versions.values()):
         raise InputError(

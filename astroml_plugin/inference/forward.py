@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.catalog.schema import arrow_type, vectors
-from astroml_plugin.compute.choices import RUNTIMES
-from astroml_plugin.compute.device import PLAIN_BATCH, Forward, pipelined
-from astroml_plugin.compute.memory import stamps_per_forward
+from astroml_plugin.compute.device import PLAIN_BATCH, pipelined
+from astroml_plugin.compute.forward import Forward
+from astroml_plugin.compute.memory import is_out_of_memory, stamps_per_forward
+from astroml_plugin.compute.precision import COMPILED, TORCH, half_form
 from astroml_plugin.compute.runtimes import cached_graph
 from astroml_plugin.core.version import code_digest
 from astroml_plugin.cutouts import Cutouts, Recut, cut, offset_counts, recentred, to_device
-from astroml_plugin.inference.backends import ForwardChoice, half_wanted
+from astroml_plugin.inference.backends import ForwardChoice
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
 from astroml_plugin.inference.reading import BlockWork, Scale, TileWork
@@ -68,10 +69,10 @@ def runner_of(model: RunModel) -> Runner:
     """The process's runner of a model, made at its first use."""
     ref, batch = model.ref, model.batch
     same = (ref.sha256, ref.options, str(model.device))
-    key = (*same, model.precision, model.compiling, model.backend, batch)
+    key = (*same, model.form, model.compiling, model.backend, batch)
 
     def make() -> Runner:
-        forward = _forward_of(model)
+        forward = choice_of(model)
         if isinstance(model.task, DetectingTask):
             return Runner(forward, _windows_per_forward(model), "windows")
         return Runner(forward, batch or stamps_per_forward(model.network, model.task.input_shapes(), model.device))
@@ -80,23 +81,21 @@ def runner_of(model: RunModel) -> Runner:
     return runner
 
 
-def _forward_of(model: RunModel) -> ForwardChoice:
-    """The model's network with the choice of its runtime."""
-    ref, example = model.ref, model.task.example_inputs
-    half = half_wanted(model.precision, model.device)
-    plain = Forward(
-        model.network,
-        model.device,
-        precision="float32" if half and model.backend in RUNTIMES else model.precision,
-        compiling=model.compiling,
-        example=example,
-    )
+def choice_of(model: RunModel) -> ForwardChoice:
+    """The model's network with the choice of its runtime; none is left where its rows are in half precision."""
+    ref, example, form = model.ref, model.task.example_inputs, half_form(model.form)
+    if form is None:
+        plain = Forward(model.network, model.device, compiling=model.compiling)
+    else:
+        compiling = "always" if form.runtime == COMPILED else "never"
+        dtype = form.dtype if form.runtime in (TORCH, COMPILED) else None
+        plain = Forward(model.network, model.device, compiling=compiling, dtype=dtype)
 
     def graph() -> bytes:
         stride = model.task.stride if isinstance(model.task, DetectingTask) else 0
         return cached_graph(model.network, example(), [ref.sha256, ref.options, code_digest()], stride)
 
-    return ForwardChoice(plain, model.backend, graph, example, ref.name, half)
+    return ForwardChoice(plain, model.backend, graph, example, ref.name, form)
 
 
 def _windows_per_forward(model: RunModel) -> int:
@@ -155,8 +154,8 @@ def map_batches(
         batch = runner.batch
         try:
             return _once(runner, batch, model, bands, batches(batch), finish, meter)
-        except torch.OutOfMemoryError:
-            if batch == 1:
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if batch == 1 or not is_out_of_memory(error):
                 raise
         runner.halve(batch)  # only here has the failed attempt let go of its memory
         if torch.cuda.is_available():

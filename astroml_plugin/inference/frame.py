@@ -20,6 +20,7 @@ from astroml_plugin.catalog.schema import verify
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.budget import budget
+from astroml_plugin.inference.deciding import forms_here, with_forms
 from astroml_plugin.inference.in_memory import OUTSIDE
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.meter import Meter
@@ -71,7 +72,8 @@ def measure_frame(
     checked = check_run(url, _urls(bundles), objects, *run_choices(options, execution, changes))
     if not isinstance(checked.source, Survey):
         raise InputError(f"{storage.redact(url)} holds stamps: a frame is made of a survey's tiles, use `infer`")
-    job = replace(checked.job, run=storage.digest(identity(checked.job, checked.source))[:24])
+    job = with_forms(checked.job, forms_here)
+    job = replace(job, run=storage.digest(identity(job, checked.source))[:24])
     items = list(_items(job, checked.source, checked.objects, outside))
     schema = schema_of(checked.bundles, job)
     meta = frame_of(schema.empty_table())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from astroml_plugin.catalog.parts import with_healpix
 from astroml_plugin.catalog.schema import verify
 from astroml_plugin.compute.cluster import ClusterOptions
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.inference.deciding import forms_here, with_forms
 from astroml_plugin.inference.facts import TileFacts
 from astroml_plugin.inference.measuring import Measured, measure_work
 from astroml_plugin.inference.meter import Meter
@@ -85,6 +87,8 @@ def measure(
     fitting, job = assigned(loaded, source, *_choices(options, execution, changes))
     check_bundles(fitting, source, job)
     job = replace(job, **pixels_needed(fitting, source, job))
+    held = {model.sha256: model for _, model in loaded}
+    job = with_forms(job, partial(forms_here, loaded=held))
     if job.detecting and objects is not None:
         raise InputError(
             f"bundle {job.detecting} finds the objects itself: give objects=None, or leave that bundle away"
@@ -96,7 +100,7 @@ def measure(
         pixels = tile.select(job.bands) if placed is None or placed.num_rows else None
         info = calibrated(tile.info, job, tile.bands)
     work = TileWork(pixels, info, job.bands, rows, jacobian, tile.pixel_scale)
-    found = measure_work(work, models_of(job, {model.sha256: model for _, model in loaded}), meter)
+    found = measure_work(work, models_of(job, held), meter)
     table = verify(with_healpix(found.table), schema_of(fitting, job))
     if placed is not None:
         table = table.take(pc.sort_indices(placed["row"]))

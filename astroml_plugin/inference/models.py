@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from astroml_plugin.compute.device import choose_device
+from astroml_plugin.compute.precision import FLOAT32, half_form
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.resident import BundleRef, resident
 from astroml_plugin.tasks.base import Task
@@ -31,8 +33,8 @@ class RunModel:
     """In eval mode, on the device."""
     device: torch.device
     """Device of the network."""
-    precision: str = "float32"
-    """One of `choices.PRECISIONS`."""
+    form: str = FLOAT32
+    """`precision.FLOAT32`, or the name of a `precision.HalfForm`."""
     compiling: str = "auto"
     """One of `choices.COMPILING`."""
     backend: str = "torch"
@@ -65,7 +67,7 @@ def models_of(job: Job, loaded: Mapping[str, ModelBundle] = MappingProxyType({})
         loaded: SHA-256 -> bundle that is in memory already; others are read from where they are.
 
     Raises:
-        InputError: a bundle is not what the run was planned with.
+        InputError: a bundle is not what the run was planned with, or its rows are of a form that the device has not.
     """
     return tuple(_model(job, ref, loaded.get(ref.sha256)) for ref in job.bundles)
 
@@ -75,5 +77,10 @@ def _model(job: Job, ref: BundleRef, loaded: ModelBundle | None) -> RunModel:
     resident_model = resident(ref, how.device or choose_device(), loaded)
     task = task_for(job, ref, resident_model.task)
     network = task.inference_network(resident_model.network)
-    running = job.measure.precision, how.compiling, how.backend, how.batch
-    return RunModel(ref, task, network, resident_model.device, *running)
+    device, form = resident_model.device, half_form(ref.form)
+    if form is not None and (problem := form.problem(device)):
+        raise InputError(
+            f"rows of bundle {ref.name} are of {form} in this catalog, and {problem}: run on other machines, or begin "
+            f"another catalog with --precision float32"
+        )
+    return RunModel(ref, task, network, device, ref.form, how.compiling, how.backend, how.batch)

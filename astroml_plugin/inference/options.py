@@ -32,8 +32,8 @@ class MeasureOptions:
     band: str | None = None
     """Band for bundles that take any single one."""
     precision: str = "float32"
-    """"float32", or "auto": half precision on GPUs (bfloat16, float16 on GPUs before 2020), and on CPUs that have
-    bfloat16 where it is faster."""
+    """"float32", or "auto": what the catalog has; a new one is in half precision on GPUs (bfloat16, float16 on GPUs
+    before 2020), and on CPUs that have bfloat16 where it is faster."""
     assumed_psf_fwhm: float = 0.0
     """Arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag NO_PSF). 0: a bundle
     that needs a PSF refuses a source without."""
@@ -112,8 +112,8 @@ class ExecutionOptions(ClusterOptions):
     """Stamps per forward; default 128 on a CPU, on CUDA what a look at the network says that its memory holds. Where
     memory does not hold them after all, the batch is halved."""
     compiling: str = "auto"
-    """"auto" compiles networks on CUDA once they have seen some hundred batches, "always" at once and on CPUs too,
-    "never" not at all."""
+    """"auto" compiles networks in float32 on CUDA once they have seen some hundred whole batches, "always" at once and
+    on CPUs too, "never" not at all. In half precision all rows of a catalog are of compiled networks or none."""
     backend: str = "auto"
     """Runtime of networks on a CPU: "torch", "onnx" (ONNX Runtime), "openvino", or "auto": the fastest that is
     installed, once a process has spent 30 s in a network. Its answers must be those of torch, else torch runs."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 from astroml_plugin.catalog import Column
 from astroml_plugin.catalog import schema as catalog_schema
 from astroml_plugin.catalog.objects import ObjectBuckets
+from astroml_plugin.compute.precision import FLOAT32
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import and_more
 from astroml_plugin.core.errors import InputError
@@ -228,11 +229,13 @@ def schema_of(bundles: Bundles, job: Job) -> pa.Schema:
 
 
 def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
-    """Identity of a catalog: source, models and the options that change rows."""
+    """Identity of a catalog: source, models, the options that change rows, and how networks calculate."""
+    forms = {ref.name: ref.form for ref in job.bundles}
+    half = any(form != FLOAT32 for form in forms.values())
     return {
         "source": source.id,
         "bundles": {ref.name: ref.sha256 for ref in job.bundles},
-        "settings": job.measure.identity(),
+        "settings": {**job.measure.identity(), "precision": forms if half else FLOAT32},
         "schema": SCHEMA_VERSION,
     }
 

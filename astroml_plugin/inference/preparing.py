@@ -18,13 +18,15 @@ from astroml_plugin.catalog.objects import read_chunks
 from astroml_plugin.catalog.objects.in_memory import arrow_of, objects_of
 from astroml_plugin.catalog.objects.placing import Placer
 from astroml_plugin.compute.cluster import IO_LANES, cores
+from astroml_plugin.compute.precision import FLOAT32
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import and_more
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import changed, option_of, to_mapping
 from astroml_plugin.core.version import code_digest
-from astroml_plugin.inference.backend_record import by_bundle, mixed_formats
+from astroml_plugin.inference.backend_record import by_bundle
 from astroml_plugin.inference.centres import median_offsets, warning
+from astroml_plugin.inference.deciding import Decide, forms_here, with_forms
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.objects import BroughtObjects, ObjectsProgress, bring_objects
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
@@ -133,8 +135,7 @@ class Prepared:
         offsets = median_offsets(done.centres)
         told = warning(offsets, stamps=isinstance(self.source, Stamps)) or self._sky_warning()
         counts = done.done, done.skipped, done.failed, done.rows, self.unplaced
-        ran = by_bundle(done.forms)
-        said = (*self.notes, *done.refused, *mixed_formats(self.catalog, ran))
+        said = (*self.notes, *done.refused)
         result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told, self.changed_tables, said)
         shard = self.job.execution.shard
         record = {
@@ -142,7 +143,7 @@ class Prepared:
             "stages": {name: round(value, 3) for name, value in done.stages.items()},
             "bytes": dict(done.bytes),
             "centres": offsets,
-            "backends": ran,
+            "backends": by_bundle(done.forms),
             "prepared_by": dict(done.ways),
             "shard": list(shard) if shard else None,
             primary.FOLDER: primary.decide(self.catalog),
@@ -216,6 +217,7 @@ def prepare(
     measure: MeasureOptions | None = None,
     execution: ExecutionOptions | None = None,
     objects_progress: ObjectsProgress | None = None,
+    decide: Decide | None = None,
     **changes: Any,
 ) -> Prepared:
     """Check a run, bring the objects to their units and open the catalog.
@@ -224,6 +226,8 @@ def prepare(
         source, bundle, objects, measure, execution: as for `check_run`.
         out: folder of the catalog, a path or URL.
         objects_progress: hears how far the objects are.
+        decide: says how networks calculate where `precision` is "auto" and the catalog is new; default: this process
+            looks at its own device.
         changes: single fields of the two option objects, by name.
 
     Raises:
@@ -236,8 +240,7 @@ def prepare(
         raise InputError(
             "a Survey needs objects to measure: give a table with --objects TABLE, or a bundle that finds them"
         )
-    own = identity(job, checked.source)
-    catalog = _create(job.catalog, schema_of(checked.bundles, job), own)
+    job, own, catalog = _begun(checked, job, decide or forms_here)
     brought = _bring_objects(checked, catalog, objects_progress)
     if brought.overlaps:
         flags = f"{job.detecting}_flags" if job.detecting and len(job.bundles) > 1 else "flags"
@@ -250,6 +253,23 @@ def prepare(
     said = notes(checked.bundles, checked.source, job)
     digest, unplaced = storage.digest(own), brought.unplaced
     return Prepared(checked.source, catalog, job, digest, unplaced, maps, brought.changed_tables, said)
+
+
+def _begun(checked: CheckedRun, job: Job, decide: Decide) -> tuple[Job, dict[str, Any], Catalog]:
+    """The job with the forms of its rows, the catalog's identity, and the catalog, new or as it is there.
+
+    Where another run begins the same catalog in the same moment, what that one decided holds.
+    """
+    schema = schema_of(checked.bundles, job)
+    for last in (False, True):
+        formed = with_forms(job, decide)
+        own = identity(formed, checked.source)
+        try:
+            return formed, own, _create(job.catalog, schema, own)
+        except InputError:
+            if last or job.measure.precision == FLOAT32:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:

@@ -20,6 +20,7 @@ from distributed import WorkerPlugin
 
 from astroml_plugin.compute.cluster import cores
 from astroml_plugin.compute.device import place_network
+from astroml_plugin.compute.precision import FLOAT32
 from astroml_plugin.core import version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.budget import share_host
@@ -42,6 +43,8 @@ class BundleRef:
     """SHA-256 that its weights must have."""
     options: str = "{}"
     """Run options that were given for it, as JSON."""
+    form: str = FLOAT32
+    """How its rows are calculated: `precision.FLOAT32`, or the name of a `precision.HalfForm`."""
 
     @property
     def run_options(self) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _train_trial(work: TrialWork, configuration: Configuration, run: TrainingRun
     network = initial_network(plan)
     with distributed.joined_group(run.device) as group:
         identity = work.identity or plan.identity
-        run = replace(run, identity=identity, device=group.own_device(run.device), group=group)
+        run = replace(run, identity=identity, device=group.device, group=group)
         fit_plan(plan, network, run, _training_batches(plan, network, run))
 
 

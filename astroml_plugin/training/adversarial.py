@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astroml_plugin.compute.device import forked_rng
 from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DivergedError, InputError
@@ -155,7 +156,7 @@ def fit_adversarial(
         raise InputError("adversarial epochs are for networks with a generator and a critic, such as anogan")
     trainer = GanTrainer(network, settings, run.device)
     state = (_restored(run, trainer) if run.resume else None) or _State()
-    with torch.random.fork_rng():
+    with forked_rng(run.device):
         while len(state.history) < settings.epochs and not state.stopped:
             record = _epoch(task, trainer, train, len(state.history), seed)
             _judge(state, trainer, record)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from astroml_plugin.compute.device import FOLDED, difference
+from astroml_plugin.compute.forward import FOLDED_GAP, difference
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.networks.folding import fuse
 
@@ -141,7 +141,7 @@ def folded(network: nn.Module, example: Callable[[], Sequence[Tensor]]) -> nn.Mo
     except Exception as error:  # noqa: BLE001 - layers of others may refuse a copy, a new weight, or the example
         reason = f"{type(error).__name__}: {_first_line(error)}"
     else:
-        if gap <= FOLDED:
+        if gap <= FOLDED_GAP:
             return copied
         reason = f"folded, its answers differ by {gap:.2g} of their range"
     warnings.warn(

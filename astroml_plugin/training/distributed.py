@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Group:
     """Number of this process."""
     size: int = 1
     """How many there are."""
+    device: str = "cpu"
+    """Torch device of this process: its own GPU where several train on GPUs."""
 
     @property
     def first(self) -> bool:
@@ -51,16 +53,9 @@ class Group:
         """The first process's answer, in all; also waits for all."""
         if self.size == 1:
             return answer
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        told = torch.tensor([int(answer)], device=device)
+        told = torch.tensor([int(answer)], device=self.device)
         torch.distributed.broadcast(told, 0)
         return bool(told.item())
-
-    def own_device(self, device: str) -> str:
-        """This process's GPU where there are several; anything else as it is."""
-        if self.size == 1 or not device.startswith("cuda"):
-            return device
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
     def share(self, rows: Any) -> Any:
         """This process's share of numbered objects."""
@@ -76,22 +71,38 @@ def joined_group(device: str) -> Iterator[Group]:
     """The group that the environment names (`torchrun`, `spawn`), left at the end; `ALONE` without one.
 
     Args:
-        device: "cuda…" talks through nccl, anything else through gloo.
+        device: "cuda…" talks through nccl, each process on a GPU of its own; anything else through gloo.
+
+    Raises:
+        InputError: more processes of this machine than it has GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield replace(ALONE, device=device)
         return
-    backend, store = "nccl" if device.startswith("cuda") else "gloo", os.environ.get(_STORE)
-    if store is None:
-        torch.distributed.init_process_group(backend)
-    else:
-        rank = int(os.environ["RANK"])
-        torch.distributed.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=size)
+    given: dict[str, Any] = {"backend": "gloo"}
+    if device.startswith("cuda"):
+        device = _own_gpu(size)
+        torch.cuda.set_device(device)  # what says "cuda" in this process means this one
+        given = {"backend": "nccl", "device_id": torch.device(device)}
+    if (store := os.environ.get(_STORE)) is not None:
+        given |= {"init_method": f"file://{store}", "rank": int(os.environ["RANK"]), "world_size": size}
+    torch.distributed.init_process_group(**given)
     try:
-        yield Group(torch.distributed.get_rank(), size)
+        yield Group(torch.distributed.get_rank(), size, device)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _own_gpu(size: int) -> str:
+    """This process's GPU: nccl refuses two processes on one, or waits for its time-out."""
+    here, count = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
+    if here > count:
+        raise errors.InputError(
+            f"{here} processes cannot train on {count} GPU{'' if count == 1 else 's'}, each needs one of its own: "
+            f"give --processes {count}, or --device cpu"
+        )
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
 
 
 def spawn(processes: int, work: Callable[..., Any], *arguments: Any, watch: Callable[[], None] | None = None) -> None:
@@ -137,6 +148,7 @@ def _watched(watch: Callable[[], None], processes: Sequence[Any]) -> None:
 def _place(rank: int, processes: int, store: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """One spawned process."""
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), _STORE: store})
+    os.environ["LOCAL_WORLD_SIZE"] = str(processes)
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(name, _LOOPBACK)
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from astroml_plugin.compute.device import place_network
+from astroml_plugin.compute.device import forked_rng, place_network
 from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DivergedError, InputError
@@ -116,7 +116,7 @@ def fit(
     last = settings.epochs if run.until is None else min(run.until, settings.epochs)
     if settings.cache and not isinstance(train, StemCache) and len(state.history) < last and not state.stopped:
         train = StemCache(task, network, train, settings, run.device)
-    with torch.random.fork_rng():
+    with forked_rng(run.device):
         while len(state.history) < last and not state.stopped:
             epoch = len(state.history)
             started, cpu = time.perf_counter(), time.process_time()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin.compute.device import sent
 from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.tasks import missing
 from astroml_plugin.tasks.base import Task
@@ -21,7 +22,7 @@ def network_inputs(task: Task, batch: Batch | StemBatch, device: str) -> tuple[t
         return batch.inputs, batch.targets, batch.rows
     cutouts = batch.cutouts.to(device)
     inputs, flags = task.prepare(cutouts)
-    targets = batch.targets.to(device)
+    targets = sent(batch.targets, device)
     lacks = missing.lacking(flags.cpu().numpy(), cutouts, task.fitted_stamps, task.settings.spare_bands)
     if not lacks.any():
         return inputs, targets, batch.rows

@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from astroml_plugin.compute.device import forked_rng
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
@@ -142,6 +143,6 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
 
 def initial_network(plan: Plan) -> nn.Module:
     """The network with weights drawn from the recipe's seed; the caller's random numbers are left alone."""
-    with torch.random.fork_rng():
+    with forked_rng("cpu"):
         torch.manual_seed(plan.recipe.training.seed)
         return plan.task.build_network(plan.recipe.network, plan.recipe.network_arguments)

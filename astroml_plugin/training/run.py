@@ -86,7 +86,7 @@ def _train_here(
     with distributed.joined_group(run.device) as group:
         plan = plan_training(recipe, LabelledStamps(sources), group.size)
         report = _reporter(run.out, recipe.training.epochs, progress)
-        run = replace(run, identity=plan.identity, device=group.own_device(run.device), group=group, report=report)
+        run = replace(run, identity=plan.identity, device=group.device, group=group, report=report)
         finished = _finished(run.out, plan.identity)
         if finished is not None:
             return finished, True
