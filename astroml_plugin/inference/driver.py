@@ -22,6 +22,7 @@ from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.cluster import check_client, client_of, connecting, dashboard_urls, run_window
+from astroml_plugin.compute.cluster.places import wait_for_worker
 from astroml_plugin.compute.device import choose_device, device_problem
 from astroml_plugin.compute.runtimes import runtime_problem
 from astroml_plugin.core import storage, version
@@ -37,6 +38,9 @@ from astroml_plugin.pixels import native
 
 FLUSH_SECONDS = 5.0
 """Interval at which finished parts are written to the manifest while a run goes on."""
+
+_FIRST_WORKER = 300.0
+"""Seconds that a worker is waited for which decides something for all."""
 
 RECENT_UNITS = 32
 """Units that the present bottleneck is judged by."""
@@ -179,7 +183,7 @@ class RunWorkers:
     def decide(self, job: Job) -> dict[str, str]:
         """Forms of the rows by bundle: one of the workers decides."""
         client = self.connected(job.execution)
-        client.wait_for_workers(1)
+        wait_for_worker(client, _FIRST_WORKER)
         _ask_all(client, _running)
         check_workers(client, job)
         return decided_on(client, job)
