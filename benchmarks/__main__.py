@@ -22,6 +22,7 @@ SHORT = (
     "prepare",
     "shapes",
     "reading",
+    "store_requests",
     "scheduler",
     "memory",
     "peers",

@@ -1,0 +1,65 @@
+"""The page on large runs calculates right, and its rates are those of the results page to a quarter."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "scale.md").read_text()
+RESULTS = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+TILES = 18_000 / (3000 * 0.2 / 3600) ** 2
+PIXELS, GALAXIES = (3000 + 2 * 128) ** 2 / 1e6, 20e9 / TILES
+
+
+def numbers(cell: str) -> float:
+    return float(re.search(r"[\d.,]+", cell)[0].replace(",", ""))
+
+
+def rows() -> dict[str, list[float]]:
+    """First word of the work -> amount, rate, core-seconds, core-hours of 100,000 tiles and of LSST."""
+    found = re.findall(r"^\| (\w+) [^|]*\|([^|]*(?:Mpix|objects) \|.*)\|$", PAGE, re.MULTILINE)
+    return {name: [numbers(cell) for cell in cells.split("|")] for name, cells in found}
+
+
+def test_core_hours_follow_from_amounts_and_rates() -> None:
+    table = rows()
+    assert list(table) == ["read", "find", "shapes", "classes", "strong", "odd"]
+    amounts = {"read": 6 * PIXELS, "find": PIXELS}
+    for name, (amount, rate, seconds, many, all_) in table.items():
+        assert amount == pytest.approx(amounts.get(name, GALAXIES), rel=2e-3)
+        exact = amounts.get(name, GALAXIES) / rate
+        assert (seconds, many, all_) == pytest.approx((exact, exact * 1e5 / 3600, exact * TILES / 3600), rel=2e-2)
+    seconds, many, all_ = (sum(row[column] for row in table.values()) for column in (2, 3, 4))
+    told = re.search(
+        r"All of it: (\d+) core-seconds per tile, ([\d,]+) core-hours for 100,000 tiles, ([\d,]+) for LSST", PAGE
+    )
+    assert [numbers(word) for word in told.groups()] == pytest.approx([seconds, many, all_], rel=5e-3)
+    assert f"{100 * seconds / 8 / 60:.0f} minutes" in PAGE
+    assert f"LSST in {all_ / 1000:.0f} hours" in PAGE
+    assert f"{TILES:,.0f} tiles" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "of_table"),
+    [
+        ("Segmentation", r"Mpix per core-second, .*both ([\d.]+);", "find"),
+        ("Classification speed", r"shipped `morphology` \|[^|]*\| (\d+)", "classes"),
+        ("Classification speed", r"shipped `lens` \|[^|]*\| (\d+)", "strong"),
+        ("Anomalies", r"stored stamps of 64 px, g, r, i with variance \|[^|]*\| (\d+)", "odd"),
+    ],
+)
+def test_rates_are_those_that_were_measured(section: str, line: str, of_table: str) -> None:
+    part = RESULTS.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    assert float(re.search(line, part)[1]) == pytest.approx(rows()[of_table][1], rel=0.25)
+
+
+def test_rates_that_follow_from_measured_times() -> None:
+    decoded = RESULTS.split("\n### ResNet-18, 480 objects a tile\n")[1].split("\n### ")[0]
+    seconds = float(re.search(r"decode alone, core-s \| ([\d.]+)", decoded)[1])
+    assert 16 * 3 * 1024**2 / 1e6 / seconds == pytest.approx(rows()["read"][1], rel=0.25)
+    stamps = RESULTS.split("\n### 16,384 stamps of 48 px with PSF, bundle `ellipticity`\n")[1].split("\n### ")[0]
+    wall = float(re.search(r"whole run, wall s \| ([\d.]+)", stamps)[1])
+    assert 16_384 / wall / 2 == pytest.approx(rows()["shapes"][1], rel=0.25)
