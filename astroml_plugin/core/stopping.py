@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,14 +14,26 @@ from typing import Any
 _AGAIN = 0.05
 """Seconds after which a signal that was lost is sent again."""
 
+_SAME = 5.0
+"""Seconds in which another SIGTERM says nothing new."""
+
+_came = float("-inf")
+"""When SIGTERM came last."""
+
 
 class Terminated(BaseException):
     """SIGTERM."""
 
 
 def raise_terminated(signum: int, frame: Any) -> None:
-    """Handler of SIGTERM: raises `Terminated`."""
-    raise Terminated
+    """Handler of SIGTERM: raises `Terminated`. A second one in the next seconds is the same: it interrupts no clean-up.
+
+    Batch systems send SIGTERM to all processes of a job, and its script hands it on.
+    """
+    global _came
+    before, _came = _came, time.monotonic()
+    if _came - before > _SAME:
+        raise Terminated
 
 
 def repeat_lost_signals() -> None:
@@ -36,6 +49,8 @@ def _repeat(before: Callable[[Any], Any], ignored: Any) -> None:
     if lost is None:
         before(ignored)
         return
+    global _came
+    _came = float("-inf")
     again = threading.Timer(_AGAIN, os.kill, (os.getpid(), lost))
     again.daemon = True
     again.start()
