@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from distributed import LocalCluster, get_worker
@@ -23,6 +24,7 @@ from astroml_plugin.compute.cluster import (
     window,
 )
 from astroml_plugin.core.errors import AstromlError, InputError
+from astroml_plugin.inference.options import ExecutionOptions
 
 POISON = 7
 
@@ -167,16 +169,65 @@ def test_cuda_starts_one_process_per_gpu_on_loopback(monkeypatch: pytest.MonkeyP
     assert (asked["n_workers"], asked["threads_per_worker"], asked["host"]) == (None, 2, "127.0.0.1")
 
 
-def test_without_a_gpu_cuda_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_driver(**settings: object) -> None:
-        raise RuntimeError("NVML Shared Library Not Found")
+def dask_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int, error: Exception | None = None) -> dict[str, Any]:
+    """A pretended dask-cuda on a machine of so many GPUs; what it was asked to start."""
+    asked: dict[str, Any] = {}
 
-    monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=no_driver))
-    with pytest.raises(InputError, match=r"no CUDA cluster.*astroml-plugin\[cuda\]"), connect("cuda"):
+    def started(**settings: Any) -> LocalCluster:
+        asked.update(settings)
+        if error is not None:
+            raise error
+        return LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=started))
+    monkeypatch.setitem(sys.modules, "dask_cuda.utils", SimpleNamespace(get_n_gpus=lambda: gpus))
+    return asked
+
+
+def test_cores_are_shared_among_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "cores", lambda: 16)
+    asked = dask_cuda(monkeypatch, 4)
+    with connect("cuda"):
+        assert (asked["threads_per_worker"], asked["memory_limit"]) == (4, 0)
+
+
+def test_more_workers_than_gpus_are_refused_before_any_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = dask_cuda(monkeypatch, 1)
+    with (
+        pytest.raises(InputError, match=r"^2 workers cannot each have one of 1 GPU: give --workers 1, or"),
+        connect("cuda", workers=2),
+    ):
+        pass
+    assert asked == {}
+
+
+def test_without_a_gpu_cuda_is_one_sentence_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    dask_cuda(monkeypatch, 1, RuntimeError("NVML Shared Library Not Found"))
+    with (
+        pytest.raises(InputError, match=r"\(RuntimeError: NVML Shared Library Not Found\): `nvidia-smi` must"),
+        connect("cuda"),
+    ):
         pass
     monkeypatch.setitem(sys.modules, "dask_cuda", None)
     with pytest.raises(InputError, match=r"no CUDA cluster.*astroml-plugin\[cuda\]"), connect("cuda"):
         pass
+
+
+def test_many_processes_never_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def started(**settings: Any) -> LocalCluster:
+        asked.append(settings["env"])
+        raise InputError("enough")
+
+    monkeypatch.setattr(starting, "LocalCluster", started)
+    for workers in (1, 3):
+        with pytest.raises(InputError, match="enough"), connect("processes", workers=workers):
+            pass
+    assert asked == [{}, {"CUDA_VISIBLE_DEVICES": ""}]
+    with pytest.raises(InputError, match="would put many processes on one GPU: use --scheduler cuda"):
+        ExecutionOptions(scheduler="processes", device="cuda")
+    assert ExecutionOptions(scheduler="processes", device="cuda", workers=1).device == "cuda"
 
 
 @pytest.mark.slow

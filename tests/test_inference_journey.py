@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +18,9 @@ import torch
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.compute.cluster import connect
+from astroml_plugin.compute.device import Copier
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.inference import BundleRef, Unit, models, resident
+from astroml_plugin.inference import BundleRef, Unit, detecting, forward, models, resident, upload
 from astroml_plugin.inference.detecting import detect
 from astroml_plugin.inference.measuring import measure_work
 from astroml_plugin.inference.meter import Meter
@@ -67,12 +71,12 @@ def test_reading_gives_pixels_and_objects_and_loads_no_model(
 
 def test_the_tile_goes_to_the_device_once_for_all_bundles(sky: Path, tmp_path: Path) -> None:
     work, meter = read_unit(first_unit(sky, tmp_path / "c", "kind")), Meter()
-    with DeviceUpload(work, "cpu", meter) as upload:
-        pixels = upload.pixels()
-        assert upload.pixels() is pixels
+    with DeviceUpload(work, "cpu", meter) as sent:
+        pixels = sent.pixels()
+        assert sent.pixels() is pixels
         assert pixels.bands == ("r",)
-        upload.drop()
-        assert upload.pixels() is not pixels
+        sent.drop()
+        assert sent.pixels() is not pixels
     assert set(meter.seconds) == {"copy"}
 
 
@@ -81,8 +85,8 @@ def test_detection_alone_gives_the_owned_objects_and_their_map(sky: Path, tmp_pa
     work, meter = read_unit(unit), Meter()
     assert isinstance(work, TileWork)
     (model,) = models_of(unit.job)
-    with DeviceUpload(work, "cpu", meter) as upload:
-        found, detections = detect(work, model, upload.pixels, lambda do: do(), meter)
+    with DeviceUpload(work, "cpu", meter) as sent:
+        found, detections = detect(work, model, sent, lambda do: do(), meter)
     assert len(found) == len(detections.flags) > 0
     np.testing.assert_array_equal(np.unique(detections.labels), np.arange(len(found) + 1))
     x, y = found.rows.table["x"], found.rows.table["y"]
@@ -90,6 +94,44 @@ def test_detection_alone_gives_the_owned_objects_and_their_map(sky: Path, tmp_pa
         np.round(y - found.info.outer.y0).astype(int), np.round(x - found.info.outer.x0).astype(int)
     ]
     assert (at_centre == detections.label_ids.to_numpy()).mean() > 0.9
+
+
+@pytest.mark.parametrize("bundles", [["spots"], ["spots", "kind"]])
+def test_a_tile_has_left_the_device_when_its_objects_are_looked_for(
+    sky: Path, tmp_path: Path, bundles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that must be reached by copies, as a GPU: its place is free for another tile meanwhile."""
+    models = [run_model(str(sky / name)) for name in bundles]
+    work = read_unit(first_unit(sky, tmp_path / "c", *bundles, objects=False))
+    plain = measure_work(work, models)
+    free, real = [], detecting.on_search_thread
+
+    def searched(device: str, search: Any) -> Any:
+        free.append(upload._tiles._value)
+        return real("cpu", search)
+
+    for module in (forward, upload):
+        monkeypatch.setattr(module, "overlaps", lambda device: True)
+    monkeypatch.setattr(upload, "copier", lambda device: Copier("cpu", 5000))
+    monkeypatch.setattr(detecting, "on_search_thread", searched)
+    assert upload._tiles._value == upload.TILES_AT_ONCE
+    copied = measure_work(work, models)
+    assert free == [upload.TILES_AT_ONCE]
+    assert upload._tiles._value == upload.TILES_AT_ONCE
+    assert copied.table.equals(plain.table)
+    np.testing.assert_array_equal(copied.labels, plain.labels)
+
+
+def test_beside_a_gpu_all_cores_look_for_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    resident.release()
+    monkeypatch.setattr(resident, "_share", resident.share_of(1, 1))
+    count = resident.cores()
+    meet = threading.Barrier(count)
+    with ThreadPoolExecutor(count) as units:
+        waits = [units.submit(resident.on_search_thread, "cuda", lambda: meet.wait(20)) for _ in range(count)]
+        assert sorted(wait.result() for wait in waits) == list(range(count))
+    assert resident.on_search_thread("cuda", torch.get_num_threads) == 1
+    resident.release()
 
 
 @pytest.mark.parametrize(("bundles", "objects"), [(["kind"], True), (["spots"], False), (["spots", "kind"], False)])

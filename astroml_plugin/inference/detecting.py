@@ -21,7 +21,8 @@ from astroml_plugin.inference.forward import arrow, map_batches
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
 from astroml_plugin.inference.reading import Rows, TileWork
-from astroml_plugin.inference.resident import on_forward_thread
+from astroml_plugin.inference.resident import on_search_thread
+from astroml_plugin.inference.upload import DeviceUpload
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.tile_table import TileInfo, on_sky
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
@@ -56,14 +57,14 @@ class OwnedDetections:
 
 
 def detect(
-    work: TileWork, model: RunModel, pixels: Callable[[], cut.DeviceTile], on_device_thread: OnThread, meter: Meter
+    work: TileWork, model: RunModel, upload: DeviceUpload, on_device_thread: OnThread, meter: Meter
 ) -> tuple[TileWork, OwnedDetections]:
-    """Find a tile's objects.
+    """Find a tile's objects; on a GPU the tile has left it when they are looked for in the maps.
 
     Args:
         work: the tile, without objects.
         model: a detecting bundle.
-        pixels: gives the tile on the device, once it is the unit's turn.
+        upload: the tile on its way to the device.
         on_device_thread: runs what needs the device.
         meter: takes times.
 
@@ -72,25 +73,29 @@ def detect(
     """
     task: DetectingTask = model.task
     bounds = work.info.outer.clipped(*work.info.image_shape)
-    mapped = on_device_thread(lambda: network_maps(model, work.info, pixels(), bounds, meter))
+    made = on_device_thread(lambda: network_maps(model, work.info, upload.pixels(), bounds, meter))
+    maps = None if made is None else upload.fetched(made)
+    del made
+    pixels = upload.left()
 
     def search() -> tuple[TileWork, OwnedDetections]:
         with meter.stage("detect"):
-            detections = _nothing(task, bounds) if mapped is None else checked(task.detect(*mapped), task)
-            detected, kept = owned(work, task, detections, bounds)
-            return detected, kept if mapped is None else replace(kept, exposure=of_field(work.info, mapped[1]))
+            if maps is None:
+                return owned(work, task, _nothing(task, bounds), bounds)
+            placed = pixels or work.to_device("cpu")
+            assert placed is not None  # a tile without pixels has no maps
+            field = _field(task.field_pixels(placed), work.info, bounds)
+            detected, kept = owned(work, task, checked(task.detect(maps, field), task), bounds)
+            return detected, replace(kept, exposure=of_field(work.info, field))
 
-    return on_forward_thread("cpu", search)
+    return on_search_thread(upload.device, search)
 
 
-def network_maps(
-    model: RunModel, info: TileInfo, pixels: cut.DeviceTile, bounds: Box, meter: Meter
-) -> tuple[np.ndarray, Field] | None:
-    """The network's maps (channels, h, w) of a tile and the tile itself, on the CPU; None without a usable pixel."""
+def network_maps(model: RunModel, info: TileInfo, pixels: cut.DeviceTile, bounds: Box, meter: Meter) -> Tensor | None:
+    """The network's maps (channels, h, w) of a tile, on the device; None without a usable pixel."""
     task: DetectingTask = model.task
-    with meter.stage("copy"):
-        field = _field(task.field_pixels(pixels), info, bounds)
-    if field.bits is not None and field.bits.all():
+    bits = task.field_pixels(pixels).bits
+    if bits is not None and bool(bits[(slice(None), *_inside(info, bounds))].all()):
         return None
     corners = (bounds.x0, bounds.y0, bounds.x1, bounds.y1)
     windows = cut.grid(corners, size=task.window, overlap=task.overlap, stride=task.stride)
@@ -103,8 +108,7 @@ def network_maps(
         lambda item, outputs: windows.put(maps, outputs, item.first),
         meter,
     )
-    with meter.stage("copy"):
-        return maps.cpu().numpy(), field
+    return maps
 
 
 def _field(pixels: cut.DeviceTile, info: TileInfo, bounds: Box) -> Field:

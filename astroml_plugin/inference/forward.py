@@ -41,6 +41,10 @@ STAMP_SIDE = 48
 """Side of a usual stamp: as many windows go through a network at once as have the pixels of a batch of these."""
 
 
+WINDOWS_AT_ONCE = 8
+"""Windows per forward on a GPU, at most: a tile of 4096 pixels has 25."""
+
+
 @dataclass
 class Runner:
     """A model's network in this process, and the batch it has memory for."""
@@ -99,10 +103,11 @@ def choice_of(model: RunModel) -> ForwardChoice:
 
 
 def _windows_per_forward(model: RunModel) -> int:
-    """Windows with no more pixels than a batch of stamps; on CUDA what memory holds, unless the run says how many."""
+    """Windows with no more pixels than a batch of stamps, unless the run says how many; on CUDA what memory holds, but
+    few, so that the next are cut and the last are stitched while the network works."""
     window = model.task.window
     if model.batch is None and model.device.type == "cuda":
-        return stamps_per_forward(model.network, _window_shapes(model.task), model.device)
+        return min(WINDOWS_AT_ONCE, stamps_per_forward(model.network, _window_shapes(model.task), model.device))
     return int(max(1, (model.batch or PLAIN_BATCH) * STAMP_SIDE**2 // window**2))
 
 

@@ -60,8 +60,12 @@ def measure_work(work: TileWork | BlockWork, models: Sequence[RunModel], meter: 
     detections: OwnedDetections | None = None
     with DeviceUpload(work, device, meter) as upload:
         if finder is not None and isinstance(work, TileWork):
-            work, detections = detect(work, finder, upload.pixels, on_device_thread, meter)
-        columns = on_device_thread(lambda: _columns(work, models, detections, upload, meter))
+            work, detections = detect(work, finder, upload, on_device_thread, meter)
+        if detections is not None and len(models) == 1:
+            columns = _columns(work, models, detections, upload, meter)
+        else:
+            upload.enter()
+            columns = on_device_thread(lambda: _columns(work, models, detections, upload, meter))
     table = _table(work.rows, columns)
     if detections is not None:
         return Measured(table, detections.labels, detections.exposure)
@@ -108,13 +112,12 @@ def _columns(
     repeated = np.where(work.rows.duplicate, int(ObjectFlag.DUPLICATE_ID), 0).astype(np.int32)
     common = repeated
     single = len(models) == 1
-    pixels = upload.pixels()
     for model in models:
         if detections is not None and model.finds_objects:
             values, task_flags = detections.columns, detections.flags
             cut_flags = detections.flags & int(COMMON)
         else:
-            values, cut_flags, task_flags = apply(model, work, pixels, meter)
+            values, cut_flags, task_flags = apply(model, work, upload.pixels(), meter)
         common = common | cut_flags
         prefix = "" if single else f"{model.ref.name}_"
         columns |= {f"{prefix}{name}": array for name, array in values.items()}
@@ -122,7 +125,6 @@ def _columns(
             columns[f"{prefix}flags"] = pa.array(repeated | cut_flags | task_flags, pa.int32())
         else:
             common = common | task_flags
-    del pixels
     upload.drop()  # here, so that the next unit has room
     return {"flags": pa.array(common, pa.int32()), **columns}
 

@@ -136,6 +136,11 @@ class ExecutionOptions(ClusterOptions):
                 f"--compile always compiles with torch, and --backend {self.backend} runs without: choose one"
             )
         super().__post_init__()
+        if (self.device or "").startswith("cuda") and self.scheduler == "processes" and self.workers != 1:
+            raise InputError(
+                "--scheduler processes would put many processes on one GPU: use --scheduler cuda, which starts one "
+                "process per GPU, or --workers 1"
+            )
         if not 0 <= self.unit_timeout < math.inf:
             raise InputError(
                 f"a unit cannot be given {self.unit_timeout} s: give seconds above 0, or 0 to wait for ever"

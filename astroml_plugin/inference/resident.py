@@ -75,7 +75,7 @@ class ResidentModel:
 _lock = threading.Lock()
 _models: dict[tuple[str, str], ResidentModel] = {}
 _cache: dict[Any, Any] = {}
-_forward: dict[bool, ThreadPoolExecutor] = {}
+_forward: dict[str, ThreadPoolExecutor] = {}
 
 
 def resident(ref: BundleRef, device: str, loaded: ModelBundle | None = None) -> ResidentModel:
@@ -141,20 +141,38 @@ def on_forward_thread(device: str, work: Callable[[], T], *, single: bool = Fals
 
     On CUDA there is one thread, and also where the network is compiled (`single`).
     """
+    return _in_pool(_SINGLE if single or device != "cpu" else _LANES, work)
+
+
+def on_search_thread(device: str, work: Callable[[], T]) -> T:
+    """Run CPU work of a unit whose network is on `device`, and wait for it.
+
+    On a CPU on a forward thread. Beside a GPU all cores of the process are free for it, one each, however many compute
+    threads Dask gives the process.
+    """
+    return on_forward_thread("cpu", work) if device == "cpu" else _in_pool(_BESIDE, work)
+
+
+def _in_pool(kind: str, work: Callable[[], T]) -> T:
     while True:
         try:
-            future = _forward_pool(single or device != "cpu").submit(work)
+            future = _forward_pool(kind).submit(work)
         except RuntimeError:  # another run on the same workers has just ended and closed the pool
             continue
         return future.result()
 
 
-def _forward_pool(single: bool) -> ThreadPoolExecutor:
+_SINGLE, _LANES, _BESIDE = "single", "lanes", "beside"
+
+
+def _forward_pool(kind: str) -> ThreadPoolExecutor:
     with _lock:
-        if single not in _forward:
-            lanes, threads = (1, _share.lanes * _share.threads) if single else (_share.lanes, _share.threads)
-            _forward[single] = ThreadPoolExecutor(lanes, "forward", initializer=partial(torch.set_num_threads, threads))
-        return _forward[single]
+        if kind not in _forward:
+            cores_here = _share.lanes * _share.threads
+            shapes = {_SINGLE: (1, cores_here), _LANES: (_share.lanes, _share.threads), _BESIDE: (cores_here, 1)}
+            lanes, threads = shapes[kind]
+            _forward[kind] = ThreadPoolExecutor(lanes, "forward", initializer=partial(torch.set_num_threads, threads))
+        return _forward[kind]
 
 
 def _forked() -> None:

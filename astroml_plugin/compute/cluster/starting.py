@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import multiprocessing
 import os
 import sys
@@ -20,6 +21,7 @@ from distributed import LocalCluster, SpecCluster
 from astroml_plugin.compute.cluster.options import ClusterOptions
 from astroml_plugin.compute.cluster.queues import QUEUES, check_queue, start_queue
 from astroml_plugin.compute.job_limits import job_cores
+from astroml_plugin.core import foreign
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
 from astroml_plugin.core.quiet import FILTERS
@@ -101,6 +103,7 @@ def _processes(options: ClusterOptions) -> LocalCluster:
     check_can_spawn("processes")
     count = options.workers or cores()
     return LocalCluster(
+        env={} if count == 1 else {"CUDA_VISIBLE_DEVICES": ""},  # all would take the same GPU
         host=LOOPBACK,
         n_workers=count,
         threads_per_worker=options.threads or max(1, cores() // count),
@@ -113,22 +116,43 @@ def _processes(options: ClusterOptions) -> LocalCluster:
 
 def _cuda(options: ClusterOptions) -> Any:
     check_can_spawn("cuda")
-    remedy = "install the extra with pip install 'astroml-plugin[cuda]' on a Linux machine with an NVIDIA driver"
     try:
         from dask_cuda import LocalCUDACluster
-
+    except ImportError as error:
+        raise InputError(
+            f"no CUDA cluster can be started here ({foreign.in_words(error)}): install the extra with "
+            f"pip install 'astroml-plugin[cuda]' on a Linux machine with an NVIDIA driver"
+        ) from error
+    gpus = _gpus()
+    if gpus is not None and options.workers is not None and options.workers > gpus:
+        raise InputError(
+            f"{options.workers} workers cannot each have one of {gpus} GPU{'' if gpus == 1 else 's'}: give --workers "
+            f"{gpus}, or leave it away"
+        )
+    try:
         return LocalCUDACluster(
             n_workers=options.workers,
-            threads_per_worker=options.threads or 1,
+            threads_per_worker=options.threads or max(1, cores() // (options.workers or gpus or 1)),
+            memory_limit=0,
             host=LOOPBACK,
             local_directory=str(private_folder("dask")),
             security=True,
             **_LOOPBACK_ONLY,
         )
-    except InputError:
-        raise
     except Exception as error:  # every way in which CUDA can be absent
-        raise InputError(f"no CUDA cluster can be started here ({type(error).__name__}): {remedy}") from error
+        raise InputError(
+            f"no CUDA cluster can be started here ({foreign.in_words(error)}): `nvidia-smi` must list a GPU, and "
+            f"CUDA_VISIBLE_DEVICES must not hide it"
+        ) from error
+
+
+def _gpus() -> int | None:
+    """GPUs that dask-cuda sees; None where it does not say."""
+    try:
+        count: int = importlib.import_module("dask_cuda.utils").get_n_gpus()
+    except Exception:  # noqa: BLE001 - the start says why
+        return None
+    return count
 
 
 STARTERS: dict[str, Callable[[ClusterOptions], Any]] = {
