@@ -289,10 +289,10 @@ from astroml_plugin.inference import reading
 
 read = reading.read_unit
 
-def poisoned(unit):
+def poisoned(unit, *more):
     if unit.index == 20:
         os.kill(os.getpid(), signal.SIGKILL)
-    return read(unit)
+    return read(unit, *more)
 
 def dask_setup(worker):
     from astroml_plugin.inference import unit
