@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ import pyarrow as pa
 import pytest
 import torch
 
+from astroml_plugin.catalog import Catalog, origins
 from astroml_plugin.compute import device as dev
 from astroml_plugin.compute.cluster import connect
+from astroml_plugin.compute.device import device_name
 from astroml_plugin.compute.forward import Forward
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference import RunProgress, forward, upload
 from astroml_plugin.inference.meter import Meter, bottleneck
 from tests import universe
 from tests.test_infer import assert_same
+from workflows.compact import compact
 from workflows.infer import InferResult, infer
 from workflows.progress import Reporter
 from workflows.query import query
@@ -190,6 +194,23 @@ def test_the_run_record_says_what_each_stage_took(sky: Path, tmp_path: Path, cli
     assert record["bytes"]["read"] > 4 * 2 * 192**2  # image and variance of every tile
     assert "copy" not in record["bytes"]  # a CPU's pixels stay where they are
     assert record["settings"]["precision"] == "float32"
+    assert record["devices"] == {device_name("cpu"): 200}
+
+
+def test_each_part_says_what_calculated_it_also_when_it_is_merged(sky: Path, tmp_path: Path, client: object) -> None:
+    run(sky, tmp_path / "catalog", client, backend="torch")
+    catalog = Catalog.open(str(tmp_path / "catalog"))
+    known = {unit: told for path in catalog.listing()[0] for unit, told in origins.read(catalog.url, path).items()}
+    assert len(known) == catalog.current().num_rows > 2
+    assert {told["device"] for told in known.values()} == {device_name("cpu")}
+    assert {told["torch"] for told in known.values()} == {torch.__version__}
+    totals: Counter[str] = Counter()
+    for told in known.values():
+        totals.update(told["forms"])
+    assert totals == {"kind torch float32": 200, "shape torch float32": 200}
+    compact(catalog.url)
+    merged = {unit: told for path in catalog.listing()[0] for unit, told in origins.read(catalog.url, path).items()}
+    assert merged == known
 
 
 def test_a_meter_counts_what_happens_inside() -> None:

@@ -4,8 +4,18 @@ import pytest
 import torch
 
 from astroml_plugin.networks.anogan import AnoGAN
-from astroml_plugin.networks.autoencoder import ERRORS, Autoencoder, Judge, chi_square, compressed, middle, posed
+from astroml_plugin.networks.autoencoder import (
+    ERRORS,
+    Autoencoder,
+    Judge,
+    Measured,
+    chi_square,
+    compressed,
+    middle,
+    posed,
+)
 from astroml_plugin.networks.folding import fuse
+from astroml_plugin.networks.structure import PARTS, Structure
 from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
 from tests.test_networks_structure import galaxies
 
@@ -91,3 +101,22 @@ def test_generator_and_critic_stay_as_they_are() -> None:
     assert network.encoder.training
     assert not network.generator.training
     assert not network.critic.training
+
+
+@pytest.mark.slow
+def test_the_whole_network_compiles_in_one_graph_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    """A graph that breaks stops a GPU and is compiled in parts; tables of pixels are constants of it."""
+    torch.manual_seed(0)
+    network = Measured(Autoencoder(2, len(ERRORS) + 6, size=48, **SMALL), Structure(), len(PARTS)).eval()
+    graphs: list[object] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    image = galaxies(4, 48)
+    with torch.inference_mode():
+        answers = torch.compile(network, backend=keep, dynamic=False)(image, torch.ones_like(image))
+        torch.testing.assert_close(answers, network(image, torch.ones_like(image)), rtol=1e-4, atol=1e-4)
+    assert len(graphs) == 1
+    assert list(recwarn) == []

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from astroml_plugin.catalog import exposures, sql
+from astroml_plugin.catalog import exposures, origins, sql
 from astroml_plugin.catalog.export.headers import TEXT_LENGTH, reader_metadata
 from astroml_plugin.catalog.parts import (
     COMPACT,
@@ -30,6 +31,8 @@ from astroml_plugin.catalog.parts import (
 from astroml_plugin.catalog.schema import is_text
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError
+
+Told = TypeVar("Told")
 
 UNIT = "_unit"
 """Extra last column of a merged file: the unit of each row, so that one unit can be taken out again."""
@@ -65,7 +68,7 @@ def merge(
         sql.connect(memory_limit=memory, temp_directory=spill) as connection,
     ):
         batches = _sorted_batches(connection, url, schema, members, source)
-        rows = _write_sorted(batches, described, target, {**merged_metadata(merged), **_exposures(url, members)})
+        rows = _write_sorted(batches, described, target, {**merged_metadata(merged), **_told(url, members)})
         if rows != expected:
             raise CorruptError(f"merged {rows} rows of {expected}: the parts changed meanwhile, run compact again")
     return merged
@@ -76,11 +79,18 @@ def merged_path(members: Sequence[PartInfo]) -> str:
     return f"{COMPACT}/{storage.digest(sorted((m.unit, m.digest) for m in members))[:24]}.parquet"
 
 
-def _exposures(url: str, members: Sequence[PartInfo]) -> dict[str, str]:
-    """Metadata of what the images of the members are worth."""
-    by_path = {path: exposures.read(url, path) for path in sorted({member.path for member in members})}
-    known = {member.unit: told for member in members if (told := by_path[member.path].get(member.unit)) is not None}
-    return exposures.packed(known)
+def _told(url: str, members: Sequence[PartInfo]) -> dict[str, str]:
+    """Metadata of what the images of the members are worth, and of what calculated their rows."""
+    known = _of_members(url, members, exposures.read)
+    made = _of_members(url, members, origins.read)
+    return {**exposures.packed(known), **origins.packed(made)}
+
+
+def _of_members(
+    url: str, members: Sequence[PartInfo], read: Callable[[str, str], Mapping[str, Told]]
+) -> dict[str, Told]:
+    by_path = {path: read(url, path) for path in sorted({member.path for member in members})}
+    return {member.unit: told for member in members if (told := by_path[member.path].get(member.unit)) is not None}
 
 
 def _sorted_batches(

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin.catalog import beside, exposures, index, loss, manifest, parts, runs
+from astroml_plugin.catalog import beside, exposures, index, loss, manifest, origins, parts, runs
 from astroml_plugin.catalog.beside import FAILURES, FAILURES_SCHEMA, UNPLACED, UNPLACED_SCHEMA
 from astroml_plugin.catalog.declared import SCHEMA, declaration, read_schema
 from astroml_plugin.catalog.exposures import Exposure
@@ -79,10 +79,16 @@ class Catalog:
     # Parts
 
     def encode_part(
-        self, table: pa.Table, unit: str, digest: str, exposure: Exposure | None = None
+        self,
+        table: pa.Table,
+        unit: str,
+        digest: str,
+        exposure: Exposure | None = None,
+        origin: origins.Origin | None = None,
     ) -> tuple[PartInfo, bytes]:
         """Verified, sorted rows as Parquet bytes; `_healpix_29` is computed when absent. Nothing is written."""
         told = exposures.packed({} if exposure is None else {unit: exposure})
+        told |= origins.packed({} if origin is None else {unit: origin})
         return parts.encode_part(self.schema, table, unit, digest, told)
 
     def put_part(self, info: PartInfo, data: bytes) -> PartInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +36,20 @@ CHUNK_BYTES = 16 * 2**20
 def choose_device() -> str:
     """Torch device to use where none is named: "cuda" where there is one, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@lru_cache(maxsize=16)
+def device_name(device: str) -> str:
+    """Type and model of a device of this machine, as its maker calls it."""
+    place = torch.device(device)
+    if place.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(place)}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{place.type}: {model or platform.machine()}"
 
 
 def device_problem(name: str) -> str:

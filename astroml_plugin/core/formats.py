@@ -20,6 +20,9 @@ PART = "astroml_plugin.part"
 PART_EXPOSURES = "astroml_plugin.exposures"
 """Parquet footer key of a part or merged file: what the image of each unit is worth, packed."""
 
+PART_ORIGINS = "astroml_plugin.origins"
+"""Parquet footer key of a part or merged file: device, torch and form of the networks of each unit, packed."""
+
 PART_MEMBERS = "astroml_plugin.members"
 """Parquet footer key of a merged file: names of the parts within, packed."""
 

@@ -90,13 +90,15 @@ class _Run:
         centres.update(result.centres)
         forms = Counter(self.stand.forms)
         forms.update(result.forms)
+        devices = Counter(self.stand.devices)
+        devices[result.device] += result.part.rows
         refused = tuple(sorted({*self.stand.refused, *result.refused}))
         self.recent.append(result.seconds)
         lately: Counter[str] = Counter()
         for seconds in self.recent:
             lately.update(seconds)
         done, rows = self.stand.done + 1, self.stand.rows + result.part.rows
-        changes = {"stages": stages, "bytes": moved, "centres": centres, "forms": forms}
+        changes = {"stages": stages, "bytes": moved, "centres": centres, "forms": forms, "devices": devices}
         self.update(done=done, rows=rows, refused=refused, bottleneck=bottleneck(lately), **changes)
 
     def failed(self, unit: Unit, error: BaseException, attempts: int) -> None:

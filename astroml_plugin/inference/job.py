@@ -80,3 +80,5 @@ class UnitResult:
     """Objects by what ran their forward: see `meter.Meter`."""
     refused: tuple[str, ...] = ()
     """Sentences about runtimes that were asked for and not used."""
+    device: str = ""
+    """Name of the device that its networks ran on."""

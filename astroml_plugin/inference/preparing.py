@@ -144,6 +144,7 @@ class Prepared:
             "bytes": dict(done.bytes),
             "centres": offsets,
             "backends": by_bundle(done.forms),
+            "devices": dict(done.devices),
             "prepared_by": dict(done.ways),
             "shard": list(shard) if shard else None,
             primary.FOLDER: primary.decide(self.catalog),

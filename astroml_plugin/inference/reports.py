@@ -37,6 +37,8 @@ class RunProgress:
     """Objects by what ran their forward, summed over the units: see `meter.Meter`."""
     refused: tuple[str, ...] = ()
     """Sentences about runtimes that were asked for and not used."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """Rows by the name of the device that networks ran on."""
     ways: Mapping[str, int] = field(default_factory=dict)
     """Workers by what prepares stamps there on a CPU: `native.NATIVE` or `native.TORCH`."""
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from astroml_plugin.catalog import Catalog, PartInfo
 from astroml_plugin.catalog.exposures import Exposure
 from astroml_plugin.catalog.labels import LabelMaps
+from astroml_plugin.catalog.origins import Origin
+from astroml_plugin.compute.device import device_name
 from astroml_plugin.inference.budget import budget
 from astroml_plugin.inference.job import OutputError, Unit, UnitResult
 from astroml_plugin.inference.measuring import Measured, measure_work
@@ -32,7 +35,9 @@ def run_unit(unit: Unit) -> UnitResult:
     with budget(job.execution.memory).holding(unit.nbytes):
         measured = read_and_measure(unit, models, meter)
     catalog: Catalog = opened(Catalog, job.catalog, job.run)
-    part, data = encode(measured.table, unit, catalog, meter, measured.exposure)
+    device = device_name(str(models[0].device))
+    origin = {"device": device, "torch": str(torch.__version__), "forms": dict(meter.forms)}
+    part, data = encode(measured.table, unit, catalog, meter, measured.exposure, origin)
     maps: LabelMaps | None = None
     if job.execution.label_maps and measured.labels is not None:
         maps = opened(LabelMaps, job.catalog, job.run)
@@ -41,7 +46,7 @@ def run_unit(unit: Unit) -> UnitResult:
     trim_malloc()
     tell(unit.name, part.rows, meter.seconds)
     counts = dict(meter.centres), dict(meter.forms)
-    return UnitResult(part, meter.seconds, meter.bytes, *counts, tuple(sorted(meter.refused)))
+    return UnitResult(part, meter.seconds, meter.bytes, *counts, tuple(sorted(meter.refused)), device)
 
 
 def read_and_measure(unit: Unit, models: Sequence[RunModel], meter: Meter, objects: pa.Table | None = None) -> Measured:
@@ -60,11 +65,16 @@ def read_and_measure(unit: Unit, models: Sequence[RunModel], meter: Meter, objec
 
 
 def encode(
-    table: pa.Table, unit: Unit, catalog: Catalog, meter: Meter, exposure: Exposure | None = None
+    table: pa.Table,
+    unit: Unit,
+    catalog: Catalog,
+    meter: Meter,
+    exposure: Exposure | None = None,
+    origin: Origin | None = None,
 ) -> tuple[PartInfo, bytes]:
     """The unit's part of the catalog: its manifest row, and its Parquet file as bytes."""
     with meter.stage("encode"):
-        part, data = catalog.encode_part(table, unit.name, unit.digest, exposure)
+        part, data = catalog.encode_part(table, unit.name, unit.digest, exposure, origin)
     meter.add("encode", count=table.nbytes)
     return part, data
 

@@ -8,7 +8,6 @@ the same for a stamp that was turned by quarters or mirrored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
-from astroml_plugin.networks.layers import activation_of, fast_asinh
+from astroml_plugin.networks.layers import activation_of, constant, fast_asinh
 from astroml_plugin.networks.structure import doubled, odd
 
 ERRORS = ("foreign", "critic", "divergence", "reconstruction")
@@ -61,8 +60,7 @@ def posed(image: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     return tuple(turned_over(item) for item in (image, *others))
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _orientations(side: int, device: torch.device) -> Tensor:
     """(8, side²) where each pixel comes from: mirrored along x (1) and along y (2), then transposed (4)."""
     pixels = torch.arange(side * side, device=device).reshape(side, side)

@@ -128,16 +128,16 @@ class PolarCNN(nn.Module):
     def sampled(self, image: Tensor) -> Tensor:
         """(n, bands, rings, directions) interpolated (bilinear); 0 beyond the stamp."""
         count, height, width = image.shape[0], image.shape[-2], image.shape[-1]
-        turn, shift, size = torch.zeros(1, 1, 1), torch.zeros(1, 2), torch.ones(1, 1, 1)
-        if self.training:
-            turn = torch.rand(count, 1, 1) * (2 * math.pi)
-            shift = (torch.rand(count, 2) * 2 - 1) * self.jitter
+        angle, radius = self.angles[None, None], self.radii[None, :, None]
+        right = up = torch.zeros((), device=image.device)
+        if self.training:  # drawn where the image is: a copy would stop the GPU
+            angle = angle + torch.rand(count, 1, 1, device=image.device) * (2 * math.pi)
+            shift = (torch.rand(count, 2, device=image.device) * 2 - 1) * self.jitter
+            right, up = shift[:, 0, None, None], shift[:, 1, None, None]
             if self.zoom:
-                size = torch.exp((torch.rand(count, 1, 1) * 2 - 1) * self.zoom)
-        angle = self.angles + turn.to(image.device)
-        radius = self.radii[:, None] * size.to(image.device)
-        x = (radius * angle.cos() + shift[:, 0, None, None].to(image.device) + width // 2 + 0.5) * (2 / width) - 1
-        y = (radius * angle.sin() + shift[:, 1, None, None].to(image.device) + height // 2 + 0.5) * (2 / height) - 1
+                radius = radius * torch.exp((torch.rand(count, 1, 1, device=image.device) * 2 - 1) * self.zoom)
+        x = (radius * angle.cos() + right + width // 2 + 0.5) * (2 / width) - 1
+        y = (radius * angle.sin() + up + height // 2 + 0.5) * (2 / height) - 1
         grid = torch.stack([x, y], dim=-1).to(image.dtype).expand(count, -1, -1, -1)
         found = functional.grid_sample(image, grid, align_corners=False)
         return found.contiguous(memory_format=torch.channels_last)

@@ -7,14 +7,13 @@ stamp that was turned by quarters or mirrored about its centre pixel. Pixels com
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from astroml_plugin.core.tracing import is_traced
-from astroml_plugin.networks.layers import lower_median
+from astroml_plugin.networks.layers import constant, lower_median
 
 PARTS = (
     "log_snr",
@@ -110,24 +109,26 @@ class Structure(nn.Module):
         return torch.nan_to_num(torch.stack(columns, dim=1), 0.0, 1e6, -1e6)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _radius(side: int, device: torch.device) -> Tensor:
     """(side, side) pixels from the middle."""
     axis = torch.arange(side, dtype=torch.float32, device=device) - side // 2
     return torch.hypot(axis[:, None], axis)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
-def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(side², rings) membership of rings one pixel wide, divided by their pixels, and (rings,) areas."""
+@constant
+def _rings(side: int, device: torch.device) -> Tensor:
+    """(side², rings) membership of rings one pixel wide, divided by their pixels."""
     number = _radius(side, device).round().long().flatten()
-    last = side // 2
-    member = (number[:, None] == torch.arange(last, device=device)).float()
-    ring = torch.arange(last, device=device, dtype=torch.float32)
-    area = math.pi * ((ring + 0.5).square() - (ring - 0.5).clamp_min(0).square())
-    return member / member.sum(0), area
+    member = (number[:, None] == torch.arange(side // 2, device=device)).float()
+    return member / member.sum(0)
+
+
+@constant
+def _areas(side: int, device: torch.device) -> Tensor:
+    """(rings,) areas of the rings of `_rings`, pixels."""
+    ring = torch.arange(side // 2, device=device, dtype=torch.float32)
+    return math.pi * ((ring + 0.5).square() - (ring - 0.5).clamp_min(0).square())
 
 
 def _box(image: Tensor, side: int) -> Tensor:
@@ -188,7 +189,7 @@ def _distances(core: Tensor, windows: Tensor, count: int) -> Tensor:
 
 def _sizes(both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """1.5 Petrosian radii (n,) in pixels, lg of the half-light radius, and the light within, of images (n, s, s)."""
-    member, area = _rings(both.shape[-1], both.device)
+    member, area = (made(both.shape[-1], both.device) for made in (_rings, _areas))
     mean = both.flatten(1) @ member
     grown = (mean * area).cumsum(1)
     inside = grown / area.cumsum(0)
@@ -228,8 +229,7 @@ def _residual(light: Tensor, both: Tensor, noise: Tensor, radius: Tensor, edge: 
     return (torch.where(near, alone, -torch.inf).amax((1, 2)) - noise).clamp_min(0)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _strips(side: int, device: torch.device) -> Tensor:
     """(side², strips) strips one pixel wide in `_ANGLES` directions, each of unit noise; short ones left out."""
     axis = torch.arange(side, dtype=torch.float32) - side // 2
