@@ -221,6 +221,55 @@ def test_missing_cutouts_and_short_edges_are_nan(tmp_path):
     assert np.isnan(image[2, 0, :, 15:]).all()
 
 
+@pytest.mark.parametrize("size", [9, 31])
+def test_the_alert_is_in_the_middle_of_stamps_of_any_size(tmp_path, size):
+    given = {
+        0: {},
+        1: {"shape": (slice(6, None), slice(None, 15)), "xpos": 3000.0, "ypos": 5.0},
+        2: {"shape": (slice(3, None), slice(3, None)), "xpos": 8.0, "ypos": 8.2},  # no other survey
+        3: {"shape": (slice(None), slice(4, None)), "xpos": 7.0, "ypos": 700.0},
+    }
+    for number, more in given.items():
+        write_packet(tmp_path / "n" / f"{number}.avro", alert(number, **more))
+    other = alert(4, size=17, xpos=2.0) | {"objectId": "ABC"}  # smaller pictures of another survey are whole
+    write_packet(tmp_path / "n" / "4.avro", other)
+    stamps = Stamps.open(ingest(tmp_path / "n", out=tmp_path / "s.zarr", stamp_size=size, pixel_scale=1.0).source)
+    image, _, _ = stamps.read_rows(range(5))
+    for number in range(4):
+        whole = read_picture(alert(number)["cutoutScience"]).image
+        assert image[number, 0, size // 2, size // 2] == whole[10, 10], number
+        assert image[number, 0, size // 2 + 2, size // 2 + 1] == whole[12, 11], number
+    assert image[4, 0, size // 2, size // 2] == read_picture(other["cutoutScience"]).image[8, 8]
+
+
+def test_another_survey_does_not_get_the_pixel_scale_of_the_first(tmp_path):
+    write_packet(tmp_path / "n" / "0.avro", alert(0))
+    write_packet(tmp_path / "n" / "1.avro", alert(1) | {"objectId": "PGIR19abc"})
+    result = ingest(tmp_path / "n", out=tmp_path / "stamps.zarr")
+    assert (result.rows, len(result.failed)) == (1, 1)
+    assert "another survey than ZTF" in result.failed[0][1]
+    stated = ingest(tmp_path / "n", out=tmp_path / "stated.zarr", pixel_scale=8.7)
+    assert (stated.rows, stated.failed) == (2, ())
+
+
+def test_alerts_without_a_place_are_not_doubled_and_ids_beyond_int64_are_named(tmp_path):
+    nowhere = _rubin(1, size=12)
+    nowhere["diaSource"] |= {"ra": None, "dec": None}
+    for name in ("one", "again"):
+        pq.write_table(pa.Table.from_pylist([nowhere, _rubin(2, size=12)]), tmp_path / f"{name}.parquet")
+        assert ingest(tmp_path / f"{name}.parquet", kind="lsst", out=tmp_path / "s.zarr").rows == 2 * (name == "one")
+    large = _rubin(3, size=12)
+    large["diaSource"]["diaSourceId"] = 2**63 + 1
+    rows = [_rubin(4, size=12), large]
+    ids = pa.struct([("diaSourceId", pa.uint64()), ("ra", pa.float64()), ("dec", pa.float64())])
+    sources = pa.array([{name: row["diaSource"][name] for name in ("diaSourceId", "ra", "dec")} for row in rows], ids)
+    others = pa.Table.from_pylist([{name: row[name] for name in row if name != "diaSource"} for row in rows])
+    pq.write_table(others.append_column("diaSource", sources), tmp_path / "large.parquet")
+    result = ingest(tmp_path / "large.parquet", kind="lsst", out=tmp_path / "s.zarr")
+    assert (result.rows, len(result.failed)) == (1, 1)
+    assert "int64" in result.failed[0][1]
+
+
 def test_values_are_passed_over_as_fastavro_does():
     parts = [{"name": "a", "type": ["null", "float"]}, {"name": "b", "type": "long"}]
     inner = {"type": "record", "name": "i", "fields": parts}
@@ -259,6 +308,7 @@ def test_the_centre_pixel_stays_the_centre():
     values = np.arange(35, dtype=np.float32).reshape(5, 7)
     for size in (3, 4, 5, 6, 9, 10):
         assert fitted(values, size)[size // 2, size // 2] == values[2, 3]
+        assert fitted(values, size, (4, 0))[size // 2, size // 2] == values[4, 0]
 
 
 def test_stores_of_other_stamps_and_useless_options_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,12 @@ class Alert:
     fields: Mapping[str, Any] = field(repr=False)
     """Measurements by name."""
 
+    @property
+    def survey(self) -> str:
+        """First letters of the object's name, by which surveys with one form of packets are told apart."""
+        found = re.match(r"[A-Za-z]*", "" if self.object_name is None else str(self.object_name))
+        return found[0] if found else ""
+
     def is_calibrated(self, kind: AlertKind) -> bool:
         """Whether its survey is the one whose zero points and pixels the kind knows."""
         return bool(kind.calibrated) and str(self.object_name).startswith(kind.calibrated)
@@ -64,6 +71,8 @@ def read_alert(record: Mapping[str, Any], kind: AlertKind) -> Alert:
     identifier = record.get(kind.identifier, fields.get(kind.identifier))
     if not isinstance(identifier, int) or isinstance(identifier, bool):
         raise InputError(f"its {kind.identifier} is {str(identifier)[:40]!r}, no whole number")
+    if not -(2**63) <= identifier < 2**63:
+        raise InputError(f"its {kind.identifier} is {identifier}: ids are int64, at most {2**63 - 1}")
     names = [(record.get(name), fields.get(name)) for name in kind.object_names]
     named = [value for pair in names for value in pair if isinstance(value, str | int)]
     pictures = tuple(_picture(record, kind.cutouts[band], band) for band in BANDS)

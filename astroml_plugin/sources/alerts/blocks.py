@@ -13,11 +13,25 @@ from astroml_plugin.core.typing import F32, F64, I64
 from astroml_plugin.sources.alerts.alert import Alert, Place, objects_table, read_alert
 from astroml_plugin.sources.alerts.kinds import KINDS, AlertKind
 from astroml_plugin.sources.alerts.packets import Packet, Reading, count, held, records
-from astroml_plugin.sources.alerts.pictures import Picture, fitted
+from astroml_plugin.sources.alerts.pictures import Picture, fitted, middle
 from astroml_plugin.sources.stamps import Stamps
 
 NANOJANSKY_UNIT = 31.4
 """AB magnitude of one nJy."""
+
+
+@dataclass(frozen=True)
+class StoredAlerts:
+    """Facts that hold for all alerts of a store, as those of the first packet are."""
+
+    kind: str
+    """Kind."""
+    survey: str = ""
+    """First letters of the names of their objects."""
+    side: int = 0
+    """Side of whole pictures of that survey in pixels; 0: not known."""
+    scaled: bool = False
+    """Whether the store has the pixel scale of that survey, which nobody stated."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +44,8 @@ class BlockTask:
     """Name of this ingest: workers keep an open store as long as it lasts."""
     index: int
     """Block."""
-    kind: str
-    """Kind of the store's alerts."""
+    like: StoredAlerts
+    """Facts of all alerts of the store."""
     columns: pa.Schema = field(repr=False)
     """Columns of their measurements."""
     reading: Reading = field(repr=False)
@@ -77,7 +91,8 @@ class _Known:
     def has(self, alert: Alert) -> bool:
         """Whether an alert of the same number and place is there."""
         same = slice(*(int(np.searchsorted(self.ids, alert.identifier, side)) for side in ("left", "right")))
-        return bool((self.places[same] == (alert.ra, alert.dec)).all(axis=1).any())
+        there, place = self.places[same], (alert.ra, alert.dec)
+        return bool(((there == place) | (np.isnan(there) & np.isnan(place))).all(axis=1).any())
 
 
 @lru_cache(maxsize=2)
@@ -108,7 +123,7 @@ class _Block:
 
     @property
     def kind(self) -> AlertKind:
-        return KINDS[self.task.kind]
+        return KINDS[self.task.like.kind]
 
     def take(self, packet: Packet, known: _Known) -> None:
         """Read a packet, or as much of it as there is room for."""
@@ -135,11 +150,9 @@ class _Block:
     ) -> None:
         name = packet.name if total == 1 else f"{packet.name}, alert {number}"
         try:
-            if kind.name != self.task.kind:
-                raise InputError(
-                    f"it is an alert of kind {kind.name}, the store has {self.task.kind}: use a new output"
-                )
+            self._check_kind(kind)
             alert = read_alert(record, kind)
+            self._check_survey(alert)
             image, variance = self._pixels(alert)
         except InputError as error:
             self.failed.append((name, str(error)))
@@ -153,6 +166,20 @@ class _Block:
         if variance is not None:
             self.variances.append(variance)
 
+    def _check_kind(self, kind: AlertKind) -> None:
+        if kind.name != self.task.like.kind:
+            raise InputError(
+                f"it is an alert of kind {kind.name}, the store has {self.task.like.kind}: use a new output"
+            )
+
+    def _check_survey(self, alert: Alert) -> None:
+        like = self.task.like
+        if like.scaled and alert.survey != like.survey:
+            raise InputError(
+                f"its object {alert.object_name} is of another survey than {like.survey}, whose pixel scale "
+                f"({self.stamps.pixel_scale} arcsec) the store has: use a new output"
+            )
+
     def _pixels(self, alert: Alert) -> tuple[F32, F32 | None]:
         """Image and variance (band, y, x) of an alert; NaN where it has none."""
         size = self.stamps.size[0]
@@ -160,12 +187,15 @@ class _Block:
         if any(picture.in_nanojansky != wanted for picture in alert.pictures if picture is not None):
             units = ("another unit", "nJy")
             raise InputError(f"its stamps are in {units[not wanted]}, the store's in {units[wanted]}: use a new output")
-        low = _low_sides(alert, self.kind, size)
+        place = _place(alert, self.kind)
+        side = self.task.like.side if alert.survey == self.task.like.survey else 0
         self.cut += any(max(picture.image.shape) > size for picture in alert.pictures if picture is not None)
         empty = np.full((size, size), np.nan, np.float32)
 
         def plane(picture: Picture | None, values: F32 | None) -> F32:
-            return empty if picture is None or values is None else fitted(values, size, low)
+            if picture is None or values is None:
+                return empty
+            return fitted(values, size, middle(values.shape, place, side))
 
         image = np.stack([plane(one, None if one is None else one.image) for one in alert.pictures])
         if not self.stamps.has_variance:
@@ -184,14 +214,14 @@ class _Block:
         return BlockResult(len(image), image.nbytes, *told)
 
 
-def _low_sides(alert: Alert, kind: AlertKind, size: int) -> tuple[bool, bool] | None:
-    """Whether the border of the image cut off the first rows, and the first columns, of a stamp that is too small."""
+def _place(alert: Alert, kind: AlertKind) -> tuple[float, float] | None:
+    """(y, x) of an alert in its image, where it says so."""
     if kind.edge is None:
         return None
     x, y = (alert.fields.get(name) for name in kind.edge)
     if not isinstance(x, int | float) or not isinstance(y, int | float):
         return None
-    return y < size / 2, x < size / 2
+    return float(y), float(x)
 
 
 def write_block(task: BlockTask) -> BlockResult:

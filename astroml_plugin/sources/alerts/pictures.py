@@ -186,23 +186,38 @@ def _jacobian(layout: _Layout) -> F64 | None:
     return found if np.isfinite(found).all() and abs(np.linalg.det(found)) > 0 else None
 
 
-def fitted(image: F32, size: int, low: tuple[bool, bool] | None = None) -> F32:
-    """(size, size) about the centre pixel (index side // 2) of a picture; pixels that it lacks are NaN.
+def middle(shape: tuple[int, ...], place: tuple[float, float] | None = None, side: int = 0) -> tuple[int, int]:
+    """Pixel (row, column) of a picture that shows its alert: side // 2, but where the border of the image cut it short.
+
+    Args:
+        shape: (rows, columns) of the picture.
+        place: (y, x) of the alert in the image that the picture is of; None: not known, nothing is cut short.
+        side: of whole pictures of this survey; 0: not known, the longer side of the picture is it.
+    """
+    if place is None:
+        return shape[0] // 2, shape[1] // 2
+    lost = max(shape) < side and (shape[0] != shape[1] or any(at < n // 2 for at, n in zip(place, shape)))
+    whole = side if lost else max(shape)
+    row, column = (
+        whole // 2 - (whole - n if at < whole / 2 else 0) if n < whole else n // 2 for at, n in zip(place, shape)
+    )
+    return row, column
+
+
+def fitted(image: F32, size: int, centre: tuple[int, int] | None = None) -> F32:
+    """(size, size) about a pixel of a picture, which becomes pixel size // 2; pixels that it lacks are NaN.
 
     Args:
         image: (y, x).
         size: side in pixels.
-        low: for a picture that the border of its image cut short: whether its first rows, and its first columns, are
-            the missing ones. None: it is centred as it is.
+        centre: (row, column); default: that in the middle.
     """
     if image.shape == (size, size):
         return image
     found = np.full((size, size), np.nan, np.float32)
     places = []
-    for axis, side in enumerate(image.shape):
-        start = side // 2 - size // 2
-        if low is not None and side < size:
-            start = side - size if low[axis] else 0
+    for side, at in zip(image.shape, centre or middle(image.shape), strict=True):
+        start = at - size // 2
         places.append((slice(max(0, start), min(side, start + size)), slice(max(0, -start), min(size, side - start))))
     (rows, to_rows), (columns, to_columns) = places
     found[to_rows, to_columns] = image[rows, columns]

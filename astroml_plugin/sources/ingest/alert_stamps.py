@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.locking import alone_in
 from astroml_plugin.sources.alerts import avro
 from astroml_plugin.sources.alerts.alert import COUNT, NUMBER, PACKET, Alert, columns_of, read_alert
-from astroml_plugin.sources.alerts.blocks import NANOJANSKY_UNIT, BlockResult, BlockTask, write_block
+from astroml_plugin.sources.alerts.blocks import NANOJANSKY_UNIT, BlockResult, BlockTask, StoredAlerts, write_block
 from astroml_plugin.sources.alerts.kinds import BANDS, KINDS, AlertKind
 from astroml_plugin.sources.alerts.packets import Packet, Reading, packets, records
 from astroml_plugin.sources.ingest.options import IngestOptions
@@ -73,8 +73,11 @@ def _created(inputs: Sequence[str], out: str, options: IngestOptions, reading: R
     if begun is not None and (begun.count or begun.differs(layout)):
         raise InputError(f"{storage.redact(begun.url)} has stamps that are no alerts: use a new output")
     stamps = begun or Stamps.create(out, layout)
-    record = {"kind": kind.name, "columns": [[item.name, str(item.type)] for item in columns]}
-    storage.write_json(storage.join(stamps.url, RECORD), record)
+    side = max(max(picture.image.shape) for picture in alert.pictures if picture is not None)
+    scaled = options.checked_scale() is None and layout.pixel_scale is not None and alert.is_calibrated(kind)
+    told = [[item.name, str(item.type)] for item in columns]
+    like = StoredAlerts(kind.name, alert.survey, side, scaled)
+    storage.write_json(storage.join(stamps.url, RECORD), {**asdict(like), "columns": told})
     return stamps
 
 
@@ -132,7 +135,8 @@ class _Run:
             raise InputError(
                 f"{storage.redact(self.stamps.url)} has alerts of kind {record['kind']}: update astroml-plugin"
             )
-        self.kind = record["kind"]
+        known = {item.name for item in fields(StoredAlerts)}
+        self.like = StoredAlerts(**{name: value for name, value in record.items() if name in known})
         self.columns = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in record["columns"]])
         waiting: Iterable[Packet] = self._waiting(inputs)
         while True:
@@ -186,7 +190,7 @@ class _Run:
             first = self.stamps.reserve(_AHEAD)
             self.free = list(range(first, first + _AHEAD))
         self.blocks += 1
-        where = (self.stamps.url, self.name, self.free.pop(0), self.kind)
+        where = (self.stamps.url, self.name, self.free.pop(0), self.like)
         return BlockTask(*where, self.columns, self.reading, tuple(group))
 
     def write_failures(self) -> None:
