@@ -5,18 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.annotating import heads
 from astroml_plugin.catalog.annotation_files import Annotation, all_annotations
 from astroml_plugin.catalog.compacting import compact
 from astroml_plugin.catalog.schema import matrix, vectors
+from astroml_plugin.catalog.streamed import CatalogRows
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from tests.ranked_catalogs import ranked_catalog, rows, with_column
 from workflows.annotate import annotate, show
 from workflows.cli import main
+from workflows.export import export
 from workflows.query import query
 from workflows.verify import verify
 
@@ -148,6 +153,71 @@ def test_a_catalog_that_grows_or_is_compacted_is_annotated_again_where_it_must(c
     annotate(catalog.url, name="groups", clusters=2)
     assert query(catalog.url, "SELECT * FROM groups ORDER BY object_id").to_arrow().equals(before)
     assert len(Annotation(catalog.url, "groups").files()) < 4  # those of merged parts are gone
+
+
+def test_exports_have_the_columns_of_annotations(catalog, tmp_path):
+    annotate(catalog.url, name="kinds", labels=_labels(), label="kind")
+    annotate(catalog.url, name="other", labels=_labels(), label="kind", seed=1)
+    annotate(catalog.url, name="groups", clusters=2)
+    out, how = tmp_path / "a.fits", {"annotations": ("kinds", "other", "groups")}
+    assert export(catalog.url, to="fits", out=out, **how).rows == COUNT
+    table = Table.read(out)
+    assert {"kinds_p_odd", "kinds_class", "other_class", "cluster"} < set(table.colnames)
+    joined = query(catalog.url, "SELECT * FROM catalog JOIN kinds USING (object_id, tile)").to_arrow()
+    wanted = dict(zip(joined["object_id"].to_pylist(), joined["p_odd"].to_pylist(), strict=True))
+    found = dict(zip(table["object_id"].tolist(), table["kinds_p_odd"].tolist(), strict=True))
+    assert found.pop(10**17) is None  # it has no vector
+    assert found == {name: value for name, value in wanted.items() if value is not None}
+    with fits.open(out) as opened:
+        header = opened[1].header
+    assert header["ANNOT1"].startswith("kinds sha256:")
+    assert "by annotate" in str(table["kinds_class"].info.description)
+    where = {"where": "cluster = 1 AND kinds_p_odd > 0.5", "annotations": ("kinds", "other", "groups")}
+    few = export(catalog.url, to="parquet", out=tmp_path / "b.parquet", columns=("object_id", "cluster"), **where)
+    assert 0 < few.rows < COUNT
+    assert set(pq.read_table(tmp_path / "b.parquet")["cluster"].to_pylist()) == {1}
+    groups = CatalogRows.of(catalog.url, annotations=("groups",)).groups(1)  # each group reads its own files only
+    parts = [CatalogRows.of(catalog.url, annotations=("groups",)).having(["cluster"], group) for group in groups]
+    assert sum(rows.count() for rows in parts) == COUNT
+    more = with_column(rows(5, first=COUNT), "tile", ["new"] * 5)
+    run = catalog.start_run({"kind": "infer"})
+    catalog.commit_manifest(run, [catalog.write_part("new", "b" * 16, more)])
+    catalog.finish_run(run)
+    with pytest.raises(CorruptError, match="kinds lacks the rows of 1 files"):
+        export(catalog.url, to="fits", out=out, **how)
+
+
+def test_verify_reads_annotations(catalog):
+    for name in ("kinds", "groups"):
+        annotate(catalog.url, name=name, clusters=2)
+    path = next(Path(catalog.url, "annotations/kinds").glob("*/*.parquet"))
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1
+    path.write_bytes(data)
+    Path(catalog.url, "annotations/groups/annotation.json").write_text("{")
+    told = {damage.path: damage.what for damage in verify(catalog.url).damages}
+    assert set(told) == {str(path.relative_to(catalog.url)), "annotations/groups/annotation.json"}
+    assert all("the same `astroml-plugin annotate` again" in what for what in told.values())
+    verify(catalog.url, repair=True)
+    assert verify(catalog.url).is_whole
+    with pytest.raises(CorruptError, match="lacks the rows of 1 file"):
+        query(catalog.url, "SELECT * FROM kinds")
+    for name in ("kinds", "groups"):
+        annotate(catalog.url, name=name, clusters=2)
+    assert query(catalog.url, "SELECT count(*) AS n FROM kinds").to_arrow()["n"][0].as_py() == COUNT
+    assert query(catalog.url, "SELECT count(*) AS n FROM groups").to_arrow()["n"][0].as_py() == COUNT
+
+
+def test_names_that_sql_takes_for_something_else_are_refused(catalog):
+    number = np.arange(1, 61)
+    kinds = pa.table({"object_id": number + 10**17, "kind": np.where(number % 2, "Star", "star")})
+    with pytest.raises(InputError, match="p_Star and p_star differ in large and small letters only"):
+        annotate(catalog.url, name="kinds", labels=kinds, label="kind")
+    with pytest.raises(InputError, match="a word of SQL"):
+        annotate(catalog.url, name="Order", clusters=2)
+    annotate(catalog.url, name="kinds", clusters=2)
+    with pytest.raises(InputError, match="SQL takes Kinds for it"):
+        annotate(catalog.url, name="Kinds", clusters=2)
 
 
 def test_rows_that_cannot_be_joined_have_none(tmp_path):

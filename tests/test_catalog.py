@@ -54,6 +54,8 @@ def test_schema_describes_itself_to_arrow() -> None:
     assert columns_of(DECLARED)[9:12] == COLUMNS
     with pytest.raises(InputError, match="declared twice"):
         schema([COLUMNS[0], COLUMNS[0]])
+    with pytest.raises(InputError, match="p_Star and p_star differ in large and small letters only"):
+        schema([Column("p_Star", "float32"), Column("p_star", "float32")])
     with pytest.raises(InputError, match="no Arrow type"):
         schema([Column("a", "complex64")])
 

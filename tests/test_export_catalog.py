@@ -128,6 +128,7 @@ def test_a_refused_export_is_one_sentence(foreign: Catalog, tmp_path: Path, caps
         (foreign.url, "onnx", "a catalog is exported to hats"),
         (survey.url, "fits", "a survey is exported to moc, reg"),
         ("lens", "hats", "a bundle is exported to onnx"),
+        (str(tmp_path / "nothing"), "fits", "no catalog or survey at"),
     )
     for source, to, words in cases:
         assert main(["export", source, "--to", to, "--out", str(tmp_path / "x")]) == 2
@@ -135,6 +136,26 @@ def test_a_refused_export_is_one_sentence(foreign: Catalog, tmp_path: Path, caps
     assert main(["export", foreign.url, "--to", "fits"]) == 2
     assert "Give --out" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_an_option_that_would_do_nothing_is_refused(foreign: Catalog, tmp_path: Path) -> None:
+    survey, out = survey_of(tmp_path / "s", two_images()), tmp_path / "x"
+    cases: tuple[tuple[str, str, dict[str, object], str], ...] = (
+        (foreign.url, "fits", {"order": 5}, "--order would do nothing for a catalog to fits"),
+        (foreign.url, "votable", {"extends": "a", "margin": 3.0}, "--margin, --extends would"),
+        (foreign.url, "reg", {"columns": ("x",)}, "--columns would"),
+        (foreign.url, "reg", {"survey": survey.url, "where": "flags = 0"}, "--where would do nothing for the tiles"),
+        (survey.url, "reg", {"where": "flags = 0"}, "--where would do nothing for a survey"),
+        (survey.url, "moc", {"survey": survey.url}, "--survey would"),
+        ("lens", "onnx", {"where": "flags = 0"}, "--where would do nothing for a bundle"),
+        (foreign.url, "fits", {"variance": False}, "--no-variance would"),
+        (foreign.url, "reg", {"survey": survey.url}, "not of the survey"),
+        (foreign.url, "fits", {"annotations": ("kinds",)}, "no annotation 'kinds', there is none"),
+    )
+    for source, to, options, words in cases:
+        with pytest.raises(InputError, match=re.escape(words)):
+            export(source, to=to, out=out, **options)
+    assert not out.exists()
 
 
 def test_moc_and_hats_need_their_extra(foreign: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,3 +255,7 @@ def test_a_survey_without_a_wcs_has_no_outline(tmp_path: Path) -> None:
     survey = survey_of(tmp_path / "s", {"a": None})
     with pytest.raises(InputError, match="no outline on the sky"):
         export(survey.url, to="reg", out=tmp_path / "a.reg")
+    both = survey_of(tmp_path / "both", {"nowhere": None, **two_images()})
+    result = export(both.url, to="reg", out=tmp_path / "b.reg")
+    assert 0 < result.rows < len(both)
+    assert result.notes[0].startswith(f"{len(both) - result.rows} tiles without a place on the sky are left out")

@@ -11,7 +11,7 @@ from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.onnx_file import onnx_file
-from workflows.export_catalog import ExportOptions, ExportResult, write_catalog, write_outlines
+from workflows.export_catalog import ExportOptions, ExportResult, refuse_useless, write_catalog, write_survey
 
 __all__ = ["FORMATS", "ExportOptions", "ExportResult", "export", "show"]
 
@@ -51,13 +51,18 @@ def export(
     source, chosen = str(source), with_changes(ExportOptions, options, changes, "the options of export")
     kind = _kind(source)
     if to not in FORMATS[kind]:
+        if kind == "bundle" and to in FORMATS["catalog"]:
+            _refuse_nothing(source, to)
         raise InputError(f"a {kind} is exported to {', '.join(FORMATS[kind])}, not to {to!r}")
+    refuse_useless(kind, to, chosen)
+    if kind != "bundle" and not variance:
+        raise InputError(f"--no-variance would do nothing for a {kind}: leave it away")
     if kind == "bundle":
         return _bundle(source, to, out, variance)
     if out is None:
         raise InputError(f"where shall the {to} of the {kind} go? Give --out")
     if kind == "survey":
-        return ExportResult(str(out), rows=write_outlines(Survey.open(source).outlines(), to, str(out), chosen))
+        return write_survey(Survey.open(source), to, str(out), chosen)
     return write_catalog(source, to, str(out), chosen)
 
 
@@ -66,6 +71,17 @@ def _kind(source: str) -> str:
         if storage.path_of(source) == source and storage.exists(storage.join(storage.absolute(source), name)):
             return kind
     return "bundle"
+
+
+def _refuse_nothing(source: str, to: str) -> None:
+    """InputError where there is no bundle either."""
+    try:
+        ModelBundle.load(source)
+    except InputError as error:
+        raise InputError(
+            f"there is no catalog or survey at {storage.redact(source)}, of which {to} is written: give the --out "
+            f"folder of an infer run, or of ingest"
+        ) from error
 
 
 def _bundle(source: str, to: str, out: str | Path | None, variance: bool) -> ExportResult:
@@ -80,7 +96,7 @@ def show(result: ExportResult) -> str:
     """The outcome for a terminal: where it is, and what is in it or not."""
     if result.description:
         return _show_bundle(result)
-    lines = [f"{result.rows} rows written to {result.out}", *result.notes]
+    lines = [f"{result.rows} {result.of} written to {result.out}", *result.notes]
     if result.hats is not None:
         lines[0] += f", {result.hats.partitions} partitions"
         if result.hats.joined is not None:

@@ -61,6 +61,16 @@ class Annotation:
         """Folder of the annotation."""
         return storage.join(self.catalog, FOLDER, self.name)
 
+    def refuse_new(self) -> None:
+        """InputError where a new annotation cannot have the name: SQL takes it for something else."""
+        if self.name.lower() in sql.reserved():
+            raise InputError(f"{self.name!r} cannot name an annotation: it is a word of SQL, take another name")
+        for other in all_annotations(self.catalog):
+            if other.name.lower() == self.name.lower():
+                raise InputError(
+                    f"the annotation {other.name} is there, and SQL takes {self.name} for it: choose another --name"
+                )
+
     def record(self) -> dict[str, Any] | None:
         """How it was made; None where it is not there.
 
@@ -115,8 +125,9 @@ def _field(column: Column) -> pa.Field:
 
 def all_annotations(catalog: str) -> list[Annotation]:
     """Annotations of a catalog, by name."""
-    names = storage.list_files(storage.join(storage.absolute(catalog), FOLDER), RECORD)
-    return [Annotation(storage.absolute(catalog), name.partition("/")[0]) for name in names if name.count("/") == 1]
+    files = storage.list_files(storage.join(storage.absolute(catalog), FOLDER), RECORD)
+    names = [name.partition("/")[0] for name in files if name.count("/") == 1]
+    return [Annotation(storage.absolute(catalog), name) for name in names if _NAME.fullmatch(name)]
 
 
 def rows_of(catalog: Catalog) -> Iterator[Rows]:
@@ -130,6 +141,27 @@ def rows_of(catalog: Catalog) -> Iterator[Rows]:
     for start, stop in zip(starts, [*starts[1:], len(paths)]):
         told = storage.digest([paths[start]], units[start:stop], digests[start:stop])
         yield Rows(paths[start], tuple(units[start:stop]), told)
+
+
+def named(catalog: str, name: str) -> Annotation:
+    """The annotation of that name.
+
+    Raises:
+        InputError: it is not there.
+    """
+    known = [one.name for one in all_annotations(catalog)]
+    if name not in known:
+        there = f"there are {', '.join(known)}" if known else "there is none"
+        raise InputError(f"the catalog has no annotation {name!r}, {there}: make it by the verb annotate")
+    return Annotation(storage.absolute(catalog), name)
+
+
+def lacks(name: str, files: int) -> CorruptError:
+    """The error about an annotation that rows of the catalog do not have yet."""
+    return CorruptError(
+        f"the annotation {name} lacks the rows of {files} files of the catalog: run the same `astroml-plugin annotate` "
+        f"again"
+    )
 
 
 def views(catalog: Catalog, text: str | None, folder: str) -> dict[str, str]:
@@ -152,10 +184,7 @@ def views(catalog: Catalog, text: str | None, folder: str) -> dict[str, str]:
             continue
         files, missing = one.current(catalog)
         if missing:
-            raise CorruptError(
-                f"the annotation {one.name} lacks the rows of {missing} files of the catalog: run the same "
-                f"`astroml-plugin annotate` again"
-            )
+            raise lacks(one.name, missing)
         if files:
             names = sql.typed_names(one.schema())
             found[one.name] = f"SELECT {names} FROM {sql.scan([f'{folder}/{file}' for file in files])}"  # noqa: S608

@@ -143,11 +143,20 @@ def without_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def schema(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of a catalog: the common columns, the task's `columns`, then the hidden HEALPix column.
+    """The Arrow schema of a new catalog: the common columns, the task's `columns`, then the hidden HEALPix column.
 
     Common columns may be in `columns` already (a task may describe one better); they keep their place in front.
     Field metadata carry unit, ucd and description; schema metadata the flags map and the package's version.
+
+    Raises:
+        InputError: two columns of one name, or of names that differ in large and small letters only.
     """
+    found = _schema(columns)
+    refuse_one_name(found.names)
+    return found
+
+
+def _schema(columns: Sequence[Column]) -> pa.Schema:
     own = {column.name: column for column in columns if column.name != HEALPIX}
     if len(own) < len([column for column in columns if column.name != HEALPIX]):
         raise InputError("a catalog column is declared twice; give each bundle's columns their own prefix")
@@ -155,6 +164,17 @@ def schema(columns: Sequence[Column]) -> pa.Schema:
     fields = [_field(column) for column in [*common, *own.values(), HEALPIX_COLUMN]]
     metadata = {formats.CATALOG_FLAGS: json.dumps(OBJECT_FLAGS), formats.CATALOG_VERSION: version()}
     return pa.schema(fields, metadata=metadata)
+
+
+def refuse_one_name(names: Sequence[str]) -> None:
+    """InputError where two names differ in large and small letters only: SQL and FITS take them for one column."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            raise InputError(
+                f"the columns {other} and {name} differ in large and small letters only, which SQL and FITS do not "
+                f"tell apart: give one of the classes or columns another name"
+            )
 
 
 def _field(column: Column) -> pa.Field:
@@ -177,7 +197,7 @@ def _text(field: pa.Field, key: str) -> str:
 
 def schema_from_json(columns: Sequence[dict[str, str]]) -> pa.Schema:
     """The schema of columns as plain values, as schema.json has them."""
-    return schema([Column(**column) for column in columns])
+    return _schema([Column(**column) for column in columns])
 
 
 def verify(table: pa.Table, declared: pa.Schema) -> pa.Table:

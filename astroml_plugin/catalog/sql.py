@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +24,14 @@ def connect(**options: str) -> duckdb.DuckDBPyConnection:
     database = duckdb.connect(config={**_SAFE, **options})
     database.execute("SET enable_progress_bar = false")  # it would draw on stdout, between the data
     return database
+
+
+@lru_cache(maxsize=1)
+def reserved() -> frozenset[str]:
+    """Words of SQL that name nothing without quotes, in small letters."""
+    with connect() as database:
+        text = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+        return frozenset(str(word).lower() for (word,) in database.execute(text).fetchall())
 
 
 def lock(connection: duckdb.DuckDBPyConnection, folders: Sequence[str], files: Sequence[str] = ()) -> None:

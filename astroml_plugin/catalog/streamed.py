@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astroml_plugin.catalog import primary, sql
+from astroml_plugin.catalog.annotation_columns import AnnotationColumns
 from astroml_plugin.catalog.export.facts import metadata
 from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.catalog.query import create_views, files_to_read, one_select, typed_batches, unreadable
@@ -40,22 +41,31 @@ class CatalogRows:
     """SQL condition on the rows; empty: all."""
     memory: str = "1GB"
     """Bound of DuckDB's memory."""
+    annotations: tuple[AnnotationColumns, ...] = ()
+    """Annotations whose columns stand behind those of the catalog."""
 
     @classmethod
     def of(
-        cls, url: str, *, columns: Sequence[str] | None = None, where: str | None = None, memory: str = "1GB"
+        cls,
+        url: str,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        annotations: Sequence[str] = (),
+        memory: str = "1GB",
     ) -> CatalogRows:
         """All rows of the catalog at `url` that count now.
 
         Args:
             url: path or URL of its folder.
             columns: names of those to read, in this order; default: all but the hidden HEALPix index.
-            where: SQL condition on the rows, as in `query`.
+            where: SQL condition on the rows, as in `query`; may name columns of the annotations.
+            annotations: names of annotations whose columns are read too; rows without one have nulls.
             memory: bound of DuckDB's memory, such as "1GB".
 
         Raises:
-            InputError: no catalog there, a column that it lacks, a condition that is none.
-            CorruptError: rows are lost, or a run goes on where images overlap.
+            InputError: no catalog there, a column or annotation that it lacks, a condition that is none.
+            CorruptError: rows are lost or not annotated, or a run goes on where images overlap.
         """
         catalog = Catalog.open(url)
         current, lost = catalog.current_and_lost()
@@ -64,13 +74,16 @@ class CatalogRows:
         decided = primary.read(catalog.url, records)
         if decided is not None and not decided.is_of(current):
             raise CorruptError(f"{storage.redact(catalog.url)}: {primary.UNDECIDED}")
-        names = [name for name in catalog.schema.names if name != HEALPIX] if columns is None else list(columns)
-        lacking = [name for name in names if name not in catalog.schema.names]
+        joined = AnnotationColumns.all_of(catalog, annotations)
+        fields = {item.name: item for item in (*catalog.schema, *(item for one in joined for item in one.fields))}
+        names = [name for name in fields if name != HEALPIX] if columns is None else list(columns)
+        lacking = [name for name in names if name not in fields]
         if lacking:
-            raise InputError(f"the catalog has no column {lacking[0]!r}: it has {', '.join(catalog.schema.names)}")
-        told = provenance(catalog, records, where=where)
-        schema = pa.schema([catalog.schema.field(name) for name in names], metadata=metadata(told))
-        rows = cls(catalog, schema, tuple(files_to_read(current)), decided, where or "", memory)
+            raise InputError(f"the catalog has no column {lacking[0]!r}: it has {', '.join(fields)}")
+        about = {one.name: one.head for one in joined} or None
+        told = provenance(catalog, records, where=where, annotations=about)
+        schema = pa.schema([fields[name] for name in names], metadata=metadata(told))
+        rows = cls(catalog, schema, tuple(files_to_read(current)), decided, where or "", memory, joined)
         rows._check_condition()
         return rows
 
@@ -82,7 +95,9 @@ class CatalogRows:
 
     def having(self, columns: Sequence[str], paths: Sequence[str] | None = None) -> CatalogRows:
         """Rows with these columns only; those of some files, where given."""
-        schema = pa.schema([self.catalog.schema.field(name) for name in columns], metadata=self.schema.metadata)
+        fields = {item.name: item for one in self.annotations for item in one.fields}
+        chosen = [fields.get(name) or self.catalog.schema.field(name) for name in columns]
+        schema = pa.schema(chosen, metadata=self.schema.metadata)
         return replace(self, schema=schema, paths=self.paths if paths is None else tuple(paths))
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -100,6 +115,8 @@ class CatalogRows:
         ):
             try:
                 text = f"SELECT {sql.names(wanted.names)} FROM catalog"  # noqa: S608
+                for one in self._needed(wanted):
+                    text += f" LEFT JOIN {one.source(database, self.paths)} USING (object_id, tile)"
                 if self.where:
                     text = one_select(database, f"{text} WHERE (\n{self.where}\n)")
                 create_views(database, self.catalog, list(self.paths), self.decided, None, None, text)
@@ -108,6 +125,10 @@ class CatalogRows:
                 raise unreadable(error) from error
             except duckdb.Error as error:
                 raise InputError(f"the rows cannot be read ({str(error).splitlines()[0]}): see `where`") from error
+
+    def _needed(self, wanted: pa.Schema) -> list[AnnotationColumns]:
+        """Annotations that these columns, or the condition, come from."""
+        return [one for one in self.annotations if self.where or {item.name for item in one.fields} & {*wanted.names}]
 
     def count(self) -> int:
         """Number of rows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import pyarrow as pa
@@ -173,6 +174,10 @@ def _placed(tile: Tile, objects: Any, outside: str) -> tuple[pa.Table, pa.Table]
     if objects is None:
         raise InputError("no bundle here finds objects: give a table of objects, or a bundle that finds them")
     given = objects if isinstance(objects, ObjectTable) else ObjectTable(table=objects)
+    if isinstance(given.table, str | PathLike):
+        raise InputError(
+            f"objects are the path {str(given.table)!r}: read it, nothing is read here; `infer` takes paths"
+        )
     settings = ObjectSettings(**{name: getattr(given, name) for name in ObjectSettings.__dataclass_fields__})
     table = objects_of(given.table, settings)
     if tile.wcs is None and table.num_rows and table["x"].null_count == table.num_rows:

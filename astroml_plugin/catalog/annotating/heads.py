@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import load, save
 
-from astroml_plugin.catalog.schema import Column
+from astroml_plugin.catalog.schema import Column, refuse_one_name
 from astroml_plugin.core import foreign
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
@@ -141,6 +141,7 @@ def fit_classes(vectors: np.ndarray, labels: np.ndarray, seed: int = 0) -> Head:
     told = {str(name): int(count) for name, count in zip(names, counts)}
     if len(names) < _FEWEST or counts.min() < _FEWEST:
         raise InputError(f"give {_FEWEST} classes or more, with {_FEWEST} labelled objects each: there are {told}")
+    refuse_one_name([f"p_{name}" for name in told])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
     folds = StratifiedKFold(min(_FOLDS, int(counts.min())), shuffle=True, random_state=seed)
     guessed = _fitted(lambda: cross_val_predict(model, vectors, labels.astype(str), cv=folds))

@@ -143,6 +143,7 @@ def _head(
                 f"--name, or remove {storage.redact(annotation.url)}"
             )
         return Head.from_bytes(storage.read_bytes(place), record["head"]), record["head"]
+    annotation.refuse_new()
     head = _fit(catalog, wanted, ids, labels)
     data = head.to_bytes()
     sha256 = hashlib.sha256(data).hexdigest()

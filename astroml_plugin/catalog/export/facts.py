@@ -13,10 +13,10 @@ from astroml_plugin.core import formats
 _KEYWORDS = {
     "creator": "CREATOR", "date": "DATE", "catalog": "CATALOG", "source": "SOURCE", "source_id": "SOURCEID",
     "made_by": "MADEBY", "sql": "SQL", "cone": "CONE", "limit": "LIMIT", "run": "RUN", "run_version": "RUNVER",
-    "bundle": "BUNDLE", "flag": "FLAG",
+    "bundle": "BUNDLE", "flag": "FLAG", "annotation": "ANNOT",
 }  # fmt: skip
 _COMMENTS = {"date": "UTC, when this file was written", "cone": "ra, dec, radius in deg, ICRS"}
-_MANY = ("run", "run_version", "bundle", "flag")
+_MANY = ("run", "run_version", "bundle", "flag", "annotation")
 
 
 def told_of(schema: pa.Schema) -> dict[str, Any]:
@@ -40,6 +40,8 @@ def facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in told.items():
         if key == "bundles":
             yield from (("bundle", f"{name} sha256:{digest}") for name, digest in value.items())
+        elif key == "annotations":
+            yield from (("annotation", f"{name} sha256:{digest}") for name, digest in value.items())
         elif key == "flags":
             yield from (("flag", f"{item['bit']} {name}: {item['meaning']}") for name, item in value.items())
         elif key in ("runs", "run_versions"):

@@ -31,6 +31,7 @@ _PARTITION = 1 << 30
 _COARSEST, _FINEST = 6, 10
 """Orders among which that of the smallest partitions is chosen; hats-import holds all cells of it in memory."""
 
+_ORIGIN = ("source", "source_id", "run", "bundle", "annotation")
 _PLACED = f'"{HEALPIX}" IS NOT NULL'
 
 
@@ -152,6 +153,8 @@ def _begin(folder: Path, rows: CatalogRows, options: HatsOptions) -> None:
         "where": rows.where,
         "layout": asdict(options),
     }
+    if rows.annotations:
+        plan["annotations"] = [[one.name, one.head] for one in rows.annotations]
     plan = json.loads(json.dumps(plan))
     file = folder / _PLAN
     if file.exists():
@@ -224,7 +227,7 @@ def _width(kind: pa.DataType) -> int:
 def properties(rows: CatalogRows) -> dict[str, str]:
     """Lines of `hats.properties` that tell where the rows come from, and what their flags mean."""
     told = told_of(rows.schema)
-    lines = [f"{name} {value}" for name, value in facts(told) if name in ("source", "source_id", "run", "bundle")]
+    lines = [f"{name} {value}" for name, value in facts(told) if name in _ORIGIN]
     flags = [value for name, value in facts(told) if name == "flag"]
     return {
         "obs_title": f"Measurements by {DISTRIBUTION}",
