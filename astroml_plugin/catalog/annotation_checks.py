@@ -18,7 +18,7 @@ from astroml_plugin.core.errors import CorruptError
 _AGAIN = "run the same `astroml-plugin annotate` again"
 
 
-def annotations(catalog: Catalog, repair: bool) -> Iterator[Damage]:
+def annotation_damages(catalog: Catalog, repair: bool) -> Iterator[Damage]:
     """Read all annotations; files that cannot be used are moved away by `repair`, and `annotate` makes them again.
 
     Rows that have no annotation yet are no damage: a query of that annotation says so.

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from astroml_plugin.catalog import declared, index, loss, manifest, parts, primary, runs, small_files, sql
-from astroml_plugin.catalog.annotation_checks import annotations
+from astroml_plugin.catalog.annotation_checks import annotation_damages
 from astroml_plugin.catalog.beside import DAMAGED, set_aside
 from astroml_plugin.catalog.declared import SCHEMA, Declared
 from astroml_plugin.catalog.labels import LABELS, LabelMaps
@@ -106,7 +106,7 @@ def verify(
     damages += [*small_files.tables(catalog, repair), *small_files.objects(url, repair), *_label_maps(catalog, repair)]
     if repair and damages:
         catalog.rebuild_manifest(found.distrusted)
-    damages += [*_primary(catalog, repair), *annotations(catalog, repair)]
+    damages += [*_primary(catalog, repair), *annotation_damages(catalog, repair)]
     if forget_lost:
         forget(catalog)
     return VerifyResult(url, len(paths), found.rows, found.bytes, tuple(damages), time.monotonic() - began)
