@@ -290,15 +290,15 @@ def _unfolded(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int
         plane = torch.nn.functional.pad(plane, (before_x, after_x, before_y, after_y), value=outside)
         left, top = left + before_x, top + before_y
     windows = plane.unfold(1, shape[0], 1).unfold(2, shape[1], 1)
-    row, column = torch.from_numpy(top).to(plane.device), torch.from_numpy(left).to(plane.device)
+    row, column = sent(torch.from_numpy(np.stack([top, left])), plane.device)
     return windows[:, row, column].transpose(0, 1).contiguous()
 
 
 def psf_cells(psf: Tensor, across: np.ndarray, up: np.ndarray) -> Tensor:
     """(n, band, psf_y, psf_x): the PSF of each object's cell; `across`, `up` are fractions of the tile, in [0, 1)."""
     cells_y, cells_x = psf.shape[1:3]
-    row = torch.from_numpy(np.clip(up * cells_y, 0, cells_y - 1).astype(np.int64)).to(psf.device)
-    column = torch.from_numpy(np.clip(across * cells_x, 0, cells_x - 1).astype(np.int64)).to(psf.device)
+    cells = np.stack([np.clip(up * cells_y, 0, cells_y - 1), np.clip(across * cells_x, 0, cells_x - 1)])
+    row, column = sent(torch.from_numpy(cells.astype(np.int64)), psf.device)
     return psf[:, row, column].transpose(0, 1)
 
 

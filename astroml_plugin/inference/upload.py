@@ -94,7 +94,7 @@ class DeviceUpload:
 
     def pixels(self) -> Any:
         """The tile on the device; None of stamps, which go there batch by batch."""
-        if self._pixels is None:
+        if self._pixels is None and isinstance(self.work, TileWork):
             self._pixels = self._send()
         return self._pixels
 
