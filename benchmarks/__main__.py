@@ -34,8 +34,8 @@ SHORT = (
     "alerts",
     "backends",
 )
-PEERS = ("cutouts", "cones", "fourier_shapes", "exports")
-"""Benchmarks that need an environment of others: by name only."""
+PEERS = ("cutouts", "cones", "fourier_shapes", "exports", "slurm")
+"""Benchmarks that need an environment of others, or Slurm: by name only."""
 LONG = (
     "ellipticity",
     "scales",

@@ -120,8 +120,9 @@ class SlurmCluster:
 
     def jobs(self) -> dict[str, str]:
         """State of the jobs that have not ended, elements of arrays as JOB_INDEX."""
-        lines = self.ask("squeue", "-h", "-r", "-o", "%i %T").splitlines()
-        return dict(line.split() for line in lines if len(line.split()) == 2)
+        command = ["squeue", "-h", "-r", "-o", "%i %T"]
+        told = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=True)
+        return dict(line.split() for line in told.stdout.splitlines())
 
     def ended(self, job: str, seconds: float = 240) -> None:
         """Wait until no element of a job is in the queue."""

@@ -57,11 +57,9 @@ leave() {  # end the job with a status; where the walltime stopped it, put it ba
     if [ -n "$at_walltime" ] && [ "$1" != 0 ]; then
         if ((${SLURM_RESTART_COUNT:-0} >= ${ASTROML_REQUEUES:-100})); then
             say "it was started ${SLURM_RESTART_COUNT:-0} times: not again (ASTROML_REQUEUES)"
-        elif scontrol requeue "$SLURM_JOB_ID"; then
-            say "back in the queue"
-            sleep 60  # Slurm ends this script
         else
-            say "it cannot be put back in the queue: submit it again, finished work is kept"
+            say "back into the queue"  # Slurm ends this script at once
+            if scontrol requeue "$SLURM_JOB_ID"; then sleep 60; else say "that failed: submit it again, finished work is kept"; fi
         fi
     fi
     exit "$1"
@@ -70,6 +68,11 @@ leave() {  # end the job with a status; where the walltime stopped it, put it ba
 open_folder() {  # a folder that all nodes see and only this user may enter
     folder=$(mktemp --directory "${ASTROML_JOB_FOLDER:-$SLURM_SUBMIT_DIR}/.astroml-$SLURM_JOB_ID-XXXXXX")
     trap 'rm -rf "$folder"' EXIT
+}
+
+shown() {  # lines of Dask's processes while there is work: when they are ended, they complain of each other
+    local line
+    while IFS= read -r line; do [ ! -e "$folder/working" ] || printf '%s\n' "$line" >&2; done
 }
 
 dask_job() {  # dask_job WORKER_COMMAND... -- VERB...: a verb with a Dask worker command on every node
@@ -86,7 +89,8 @@ dask_job() {  # dask_job WORKER_COMMAND... -- VERB...: a verb with a Dask worker
     export DASK_DISTRIBUTED__DASHBOARD__LINK='http://127.0.0.1:{port}/status'
     export DASK_LOGGING__DISTRIBUTED=${DASK_LOGGING__DISTRIBUTED:-warning}
 
-    dask scheduler --scheduler-file "$file" --protocol tls --port 0 --dashboard-address 127.0.0.1:0 &
+    touch "$folder/working"
+    dask scheduler --scheduler-file "$file" --protocol tls --port 0 --dashboard-address 127.0.0.1:0 > >(shown) 2>&1 &
     scheduler=$!
     until [ -s "$file" ]; do
         kill -0 "$scheduler" 2>/dev/null || { say "the Dask scheduler ended before it could be reached"; exit 1; }
@@ -95,7 +99,7 @@ dask_job() {  # dask_job WORKER_COMMAND... -- VERB...: a verb with a Dask worker
     address=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["address"])' "$file")
     srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
         "${worker[@]}" "$address" --protocol tls --dashboard-address 127.0.0.1:0 --memory-limit 0 --death-timeout 120 \
-        --preload astroml_plugin.preload --workers-per-host "${workers_per_host:-1}" &
+        --preload astroml_plugin.preload --workers-per-host "${workers_per_host:-1}" > >(shown) 2>&1 &
     workers=$!
     (
         while kill -0 "$workers" 2>/dev/null; do sleep 5; done
@@ -106,7 +110,7 @@ dask_job() {  # dask_job WORKER_COMMAND... -- VERB...: a verb with a Dask worker
 
     run astroml-plugin "$@" --scheduler "$address" --worker-timeout "${ASTROML_WORKER_TIMEOUT:-600}" || status=$?
     kill "$watcher" 2>/dev/null || true
-    # so that nothing looks as if it had failed: Dask's own shutdown leaves tracebacks in the log, killing srun "Killed"
+    rm -f "$folder/working"
     scancel --quiet --signal=INT "$SLURM_JOB_ID.0" 2>/dev/null || true
     wait "$workers" || true
     kill -TERM "$scheduler" 2>/dev/null || true

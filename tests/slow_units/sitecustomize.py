@@ -1,4 +1,7 @@
-"""On the path of Python, this makes every unit of a run take SLOW_UNITS seconds longer: time enough to disturb it."""
+"""On the path of Python, this makes every unit of a run take SLOW_UNITS seconds longer: time enough to disturb it.
+
+The file UNITS_LOG, where it is named, gets a line when a unit begins and ends: process, unit, what, Unix time.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,22 @@ class Slow(importlib.abc.MetaPathFinder):
 
             @functools.wraps(plain)
             def run_unit(unit: Any) -> Any:
+                _note(unit, "begun")
                 time.sleep(SECONDS)
-                return plain(unit)
+                result = plain(unit)
+                _note(unit, "ended")
+                return result
 
             module.run_unit = run_unit
 
         spec.loader.exec_module = exec_module
         return spec
+
+
+def _note(unit: Any, what: str) -> None:
+    if log := os.environ.get("UNITS_LOG"):
+        with open(log, "a") as file:
+            file.write(f"{os.getpid()} {unit.name} {what} {time.time()}\n")
 
 
 if SECONDS:
