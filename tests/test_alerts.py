@@ -27,7 +27,7 @@ from astroml_plugin.core.locking import alone_in
 from astroml_plugin.sources import Stamps
 from astroml_plugin.sources.alerts.avro import record_reader
 from astroml_plugin.sources.alerts.packets import Packet, Reading, count, records
-from astroml_plugin.sources.alerts.pictures import fitted, read_picture
+from astroml_plugin.sources.alerts.pictures import fitted, middle, read_picture
 from tests.alert_packets import (
     CUTOUTS,
     FIRST_CANDID,
@@ -96,7 +96,7 @@ def test_alerts_that_come_again_in_other_packets_are_not_doubled(tmp_path):
     assert _ids(result.source) == [FIRST_CANDID, FIRST_CANDID + 1, FIRST_CANDID + 1, FIRST_CANDID + 2, FIRST_CANDID + 3]
 
 
-@pytest.mark.parametrize("codec", ["null", "deflate"])
+@pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz"])
 def test_a_container_of_many_alerts_fills_several_blocks(tmp_path, codec):
     alerts = [alert(number) for number in range(11)]
     file = write_packet(tmp_path / "many.avro", *alerts, codec=codec)
@@ -193,6 +193,7 @@ def test_bad_packets_are_named_and_the_others_ingested(tmp_path):
         "text.avro": (b"not avro at all", "no Avro file"),
         "marker.avro": (other[:-1] + bytes([other[-1] ^ 1]), "marker"),
         "none.avro": (bare, "no cutouts"),
+        "codec.avro": (good.replace(b"avro.codec\x08null", b"avro.codec\x08snap"), "packed by snap"),
     }
     for name, (data, _) in bad.items():
         (night / name).write_bytes(data)
@@ -309,6 +310,8 @@ def test_the_centre_pixel_stays_the_centre():
     for size in (3, 4, 5, 6, 9, 10):
         assert fitted(values, size)[size // 2, size // 2] == values[2, 3]
         assert fitted(values, size, (4, 0))[size // 2, size // 2] == values[4, 0]
+    assert middle((21, 500), (300.0, 300.0), 21) == (10, 250)  # no border cuts like this
+    assert middle((40, 63), (3000.0, 9.0), 63) == (31, 31)
 
 
 def test_stores_of_other_stamps_and_useless_options_are_refused(tmp_path):

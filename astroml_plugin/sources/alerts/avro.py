@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import io
 import json
+import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
 from astroml_plugin.core.archives import allowed_bytes
@@ -275,13 +277,23 @@ def _long(file: BinaryIO) -> int:
     raise InputError("it is damaged: a number has too many bytes")
 
 
+_DECODERS: Mapping[str, Callable[[], Any]] = {
+    "deflate": partial(zlib.decompressobj, wbits=-15),
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lzma.LZMADecompressor,
+}
+"""Codec -> what unpacks a block; `snappy` and `zstandard` would need other libraries."""
+
+
 def _unpacked(data: bytes, codec: str) -> bytes:
     if codec == "null":
         return data
-    if codec != "deflate":
-        raise InputError(f"its blocks are packed by {codec}, only null and deflate are read: write it anew")
-    decoder = zlib.decompressobj(wbits=-15)
-    found = decoder.decompress(data, allowed_bytes(len(data)))
+    if codec not in _DECODERS:
+        raise InputError(
+            f"its blocks are packed by {codec}, and null, {', '.join(_DECODERS)} are read: write it with one of these"
+        )
+    decoder = _DECODERS[codec]()
+    found: bytes = decoder.decompress(data, allowed_bytes(len(data)))
     if not decoder.eof:
         raise InputError("it is damaged, or unpacks to more than is allowed")
     return found

@@ -198,10 +198,9 @@ def middle(shape: tuple[int, ...], place: tuple[float, float] | None = None, sid
         return shape[0] // 2, shape[1] // 2
     lost = max(shape) < side and (shape[0] != shape[1] or any(at < n // 2 for at, n in zip(place, shape)))
     whole = side if lost else max(shape)
-    row, column = (
-        whole // 2 - (whole - n if at < whole / 2 else 0) if n < whole else n // 2 for at, n in zip(place, shape)
-    )
-    return row, column
+    row, column = (whole // 2 - (whole - n if n < whole and at < whole / 2 else 0) for at, n in zip(place, shape))
+    shown = 0 <= row < shape[0] and 0 <= column < shape[1]  # of an odd picture nobody knows
+    return (row, column) if shown else middle(shape)
 
 
 def fitted(image: F32, size: int, centre: tuple[int, int] | None = None) -> F32:
