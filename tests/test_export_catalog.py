@@ -144,6 +144,7 @@ def test_an_option_that_would_do_nothing_is_refused(foreign: Catalog, tmp_path: 
         (foreign.url, "fits", {"order": 5}, "--order would do nothing for a catalog to fits"),
         (foreign.url, "votable", {"extends": "a", "margin": 3.0}, "--margin, --extends would"),
         (foreign.url, "reg", {"columns": ("x",)}, "--columns would"),
+        (foreign.url, "reg", {"where": "flags < 0"}, "no row meets --where"),
         (foreign.url, "reg", {"survey": survey.url, "where": "flags = 0"}, "--where would do nothing for the tiles"),
         (survey.url, "reg", {"where": "flags = 0"}, "--where would do nothing for a survey"),
         (survey.url, "moc", {"survey": survey.url}, "--survey would"),

@@ -20,6 +20,10 @@ ROWS_ORDER, OUTLINES_ORDER = 12, 14
 """Orders of a MOC of rows (cells of 52 arcsec) and of outlines (13 arcsec) where none is asked for."""
 
 
+NO_ROWS = "there is no row to write: the catalog is empty, or no row meets --where"
+"""Words about an area of nothing."""
+
+
 def check_order(order: int | None) -> None:
     """InputError where no MOC has the order."""
     if order is not None and not 0 <= order <= HEALPIX_ORDER:
@@ -75,6 +79,8 @@ def write_outlines_region(outlines: Iterable[Outline], to: str) -> int:
 
 
 def _refuse_nowhere(placed: int, none: int) -> None:
+    if not placed and not none:
+        raise InputError(NO_ROWS)
     if not placed:
         raise InputError(f"none of the {none} rows has a position on the sky: use --to fits, votable or parquet")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from astroml_plugin.catalog.coverage import NO_ROWS
 from astroml_plugin.catalog.export.facts import facts, told_of
 from astroml_plugin.catalog.hats.extension import Joined, Primary
 from astroml_plugin.catalog.hats.library import check_name, hats, hats_import, quietly
@@ -85,6 +86,8 @@ def write_hats(rows: CatalogRows, out: str, client: Any, options: HatsOptions) -
     given, rows = rows, _written(rows, primary)
     cells, counts, _ = rows_by_cell(rows, 2 * (_ORDER - _FINEST))
     none, placed = rows_by_cell(given, 2 * _ORDER)[2], int(counts.sum())
+    if not placed and not none:
+        raise InputError(NO_ROWS)
     if not placed:
         raise InputError(
             f"none of the {none} rows has a position on the sky (stamps without a WCS): HATS has no place for them, "
