@@ -16,7 +16,7 @@ help:
 	@echo "make lint      ruff, mypy, import layers"
 	@echo "make bench     the figures of benchmarks/RESULTS.md"
 	@echo "make bench-quick   has the engine become slower? three minutes; exit 1 and a table if it has"
-	@echo "make bench-gpu those of this machine's GPU (PYTHON with torch and NumPy is enough)"
+	@echo "make bench-gpu tests and figures of this machine's GPU in ten minutes (benchmarks/gpu_kit)"
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -62,7 +62,7 @@ bench-quick-accept: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.quick --accept
 
 bench-gpu:
-	$(PYTHON) benchmarks/gpu.py --out gpu.json
+	PYTHON=$(PYTHON) bash benchmarks/gpu_kit/run.sh
 
 bench-long: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --long

@@ -50,7 +50,8 @@ LONG = (
 )
 HERE = Path(__file__).parent
 HEAD = (
-    "Measured with `make bench`; every section names its machine and date. `make bench-quick` says in three minutes "
+    "Measured with `make bench`; every section names its machine and date. No GPU was had: all "
+    "figures are of CPUs. `make bench-quick` says in three minutes "
     "whether the engine became slower (values in quick.json). Sections with other packages (peers, cutouts, cones, "
     "fourier_shapes) install these in environments of their own, below the folder `ASTROML_BENCH`; one that cannot be "
     "installed is a line that says so."

@@ -1,4 +1,6 @@
-"""What a GPU gives: `python benchmarks/gpu.py [--out FILE.json] [--quick]` on any machine with torch and NumPy.
+"""What a GPU gives: `python benchmarks/gpu.py [--out FILE.json] [--minutes M] [--quick]`; torch and NumPy are enough.
+
+Each figure is written to the file as it comes; what does not fit into `--minutes` is left out and named.
 
 The resident parts need nothing else; what needs the whole package is left out with its reason where it is not there.
 Without CUDA the same table is made on the CPU and says that it is no figure of a GPU.
@@ -9,6 +11,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
+import os
 import platform
 import sys
 import time
@@ -30,6 +34,7 @@ from astroml_plugin import cutouts as cut
 from astroml_plugin.compute.device import Copier, on, pipelined, streams
 from astroml_plugin.compute.forward import Forward
 from astroml_plugin.compute.memory import activation_bytes
+from astroml_plugin.compute.precision import half_type
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
 from astroml_plugin.networks.folding import fuse
 from astroml_plugin.networks.multipole_mlp import MultipoleMLP
@@ -59,8 +64,8 @@ class Plan:
     """Sides of stamps, pixels."""
     batch: int
     """Objects per forward, at most."""
-    objects: int
-    """Of one tile."""
+    objects: tuple[int, ...]
+    """Of one tile, few to many: with few, batches are small and the pipeline starts anew for each tile."""
     tile: int
     """Its side, pixels."""
     repeats: int
@@ -72,10 +77,13 @@ class Plan:
     """Bytes of stamps that are kept on the CPU, at most."""
 
 
-FULL = Plan((48, 64, 128), 1024, 30_720, 4096, 5, 1.0, 2**30, 4 * 2**30)
-QUICK = Plan((16, 24), 16, 64, 128, 2, 0.0, 2**16, 2**22)
-LONG = 6.0
+FULL = Plan((64, 48, 128), 1024, (60, 500, 2000, 30_000), 4096, 5, 1.0, 2**30, 4 * 2**30)
+QUICK = Plan((16, 24), 16, (6, 64), 128, 2, 0.0, 2**16, 2**22)
+LONG = 3.0
 """Seconds that a measurement from end to end may take, about."""
+
+MOST_TILES = 24
+"""Tiles of one measurement, at most."""
 
 QUICK_NETWORKS = ("strided_cnn", "multipole_mlp")
 
@@ -89,7 +97,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), metavar="NAME", help="these only")
     parser.add_argument("--sizes", nargs="+", type=int, metavar="PX", help="these stamp sizes only")
     parser.add_argument("--no-infer", action="store_true", help="leave the whole command out")
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="begin nothing new after these")
     options = parser.parse_args(arguments)
+    if not options.minutes > 0:
+        parser.error(f"--minutes {options.minutes:g}: give a number above 0")
     plan = QUICK if options.quick else FULL
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda":
@@ -97,26 +108,75 @@ def main(arguments: list[str] | None = None) -> int:
         torch.cuda.set_device(device)
     names = options.networks or (QUICK_NETWORKS if options.quick else tuple(NETWORKS))
     sizes = tuple(options.sizes or plan.sizes)
-    report: dict[str, Any] = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "plan": vars(plan)}
+    report = Report(options.out, Deadline(options.minutes), {"machine": machine(device), "plan": vars(plan)})
     print(headline(device, quick=options.quick), flush=True)
-    report["bus"] = bus(device, plan)
-    print(bus_lines(report["bus"]), flush=True)
-    report["networks"] = []
+    report.add("bus", lambda: bus(device, plan), bus_lines)
     print(row(HEAD), flush=True)
-    for name in names:
-        for size in sizes:
-            found = one_network(name, size, device, plan)
-            report["networks"].append(found)
-            print(row(cells(found)), flush=True)
-            for reason in found["left_out"].values():
-                print(f"  left out: {reason}", flush=True)
-    report["fields"] = fields(device, plan)
-    print(field_lines(report["fields"]), flush=True)
-    report["infer"] = {"left_out": "asked for"} if options.no_infer else whole(device, plan, quick=options.quick)
-    print(infer_lines(report["infer"]), flush=True)
-    if options.out:
-        Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
+    for size in sizes:
+        for name in names:
+            one = partial(one_network, name, size, device, plan, report.deadline)
+            report.add("networks", one, network_lines, many=f"{name} {size}")
+    report.add("fields", lambda: fields(device, plan), field_lines)
+    report.add("detection", lambda: detection(device, plan), detection_lines)
+    if options.no_infer:
+        report.add("infer", lambda: {"left_out": "asked for"}, infer_lines)
+    else:
+        report.add("infer", lambda: whole(device, plan, report, quick=options.quick), infer_lines)
     return 0
+
+
+class Deadline:
+    """The time that there is."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing new may begin."""
+        return time.monotonic() > self.end
+
+
+class Report:
+    """All figures so far, in a file that is whole after each of them."""
+
+    def __init__(self, out: str | None, deadline: Deadline, begun: dict[str, Any]) -> None:
+        self.out, self.deadline = out, deadline
+        self.figures: dict[str, Any] = {**begun, "date": time.strftime("%Y-%m-%d"), "networks": [], "left_out": {}}
+        self.save()
+
+    def add(self, name: str, measure: Callable[[], dict[str, Any]], told: Callable[[Any], str], many: str = "") -> None:
+        """Measure, keep and print, unless the time is over; a failure is a figure too, and the next begins.
+
+        Args:
+            name: key of the figure; of a list, where `many` says which of its items this is.
+            measure: gives the figure.
+            told: it as text.
+            many: name of the item.
+        """
+        if self.deadline.passed:
+            self.figures["left_out"][many or name] = "no time left"
+        else:
+            try:
+                found = measure()
+            except Exception as error:
+                self.figures["left_out"][many or name] = f"{type(error).__name__}: {error}"[:300]
+            else:
+                if many:
+                    self.figures[name].append(found)
+                else:
+                    self.figures[name] = found
+                print(told(found), flush=True)
+        if (many or name) in self.figures["left_out"]:
+            print(f"{many or name}: left out: {self.figures['left_out'][many or name]}", flush=True)
+        self.save()
+
+    def save(self) -> None:
+        """Write the file, whole or not at all."""
+        if self.out:
+            half = Path(f"{self.out}.half")
+            half.write_text(json.dumps(self.figures, indent=1) + "\n")
+            half.replace(self.out)
 
 
 # ---- what is measured --------------------------------------------------------------------------------------------
@@ -143,37 +203,44 @@ def bus(device: torch.device, plan: Plan) -> dict[str, Any]:
     return {name: spread(values) for name, values in rates.items()}
 
 
-def one_network(name: str, size: int, device: torch.device, plan: Plan) -> dict[str, Any]:
-    """All figures of one network at one stamp size; arms interleaved, medians and quartiles of the repeats."""
+def one_network(name: str, size: int, device: torch.device, plan: Plan, deadline: Deadline) -> dict[str, Any]:
+    """All figures of one network at one stamp size; arms interleaved, medians and quartiles of the repeats, which are
+    fewer where the time is over."""
     torch.manual_seed(0)
     network = fuse(NETWORKS[name](size).eval()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cuda":
         torch.compiler.reset()
     batch = plan.batch
-    eager = Forward(network, device, precision="auto", compiling="never")
-    compiled = Forward(network, device, precision="auto", compiling="always")
+    half = half_type(device)
+    eager = Forward(network, device, dtype=half, compiling="never")
+    compiled = Forward(network, device, dtype=half, compiling="always")
     with torch.inference_mode():
         ready = torch.randn(batch, len(BANDS), size, size, device=device)
     left_out = warm(compiled, ready, batch) if device.type == "cuda" else "compiled forward: there is no CUDA device"
     best = eager if left_out else compiled
     rate = resident(best, ready, plan)["rate"]
     room = plan.memory // (len(BANDS) * size * size * 4)
-    stamps = Stream(size, min(plan.objects, max(batch, min(room, int(rate * LONG)))), batch)
-    tile = Tile(plan.tile, size, plan.objects, batch, rounds=3 if rate * LONG > 3 * plan.objects else 1)
+    stamps = Stream(size, min(plan.objects[-1], max(batch, min(room, int(rate * LONG)))), batch)
+    tiles = {
+        count: Tile(plan.tile, size, count, batch, max(2, min(MOST_TILES, int(rate * LONG / count))))
+        for count in plan.objects
+    }
     arms: dict[str, Callable[[], dict[str, float]]] = {
         "eager": partial(resident, eager, ready, plan),
         "resident": partial(resident, best, ready, plan),
         "stamps": partial(end_to_end, best, stamps, device, batch),
-        "tiles": partial(end_to_end, best, tile, device, batch),
+        **{f"tiles_{count}": partial(end_to_end, best, tile, device, batch) for count, tile in tiles.items()},
     }
     for arm in arms.values():
         arm()
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
-    for _ in range(plan.repeats):
+    for turn in range(plan.repeats):
+        if turn and deadline.passed:
+            break
         for arm, measure in arms.items():
             found[arm].append(measure())
     figures = {f"{arm}_per_s": spread([one["rate"] for one in many]) for arm, many in found.items()}
-    for arm in ("stamps", "tiles"):
+    for arm in ("stamps", *(f"tiles_{count}" for count in tiles)):
         ratios = [one["rate"] / best_one["rate"] for one, best_one in zip(found[arm], found["resident"])]
         figures[f"{arm}_ratio"] = spread(ratios)
         figures[f"{arm}_busy"] = spread([one["busy"] for one in found[arm]])
@@ -195,7 +262,7 @@ def fields(device: torch.device, plan: Plan) -> dict[str, Any]:
     """Mpix/s of the network of `segmentation` on windows: on the device; and copied there, maps copied back."""
     torch.manual_seed(0)
     network = fuse(UNet(2, 7).eval()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = Forward(network, device, precision="auto", compiling="never")
+    forward = Forward(network, device, dtype=half_type(device), compiling="never")
     side, count = min(1024, plan.tile), 4
     there = torch.randn(count, 2, side, side)
     with torch.inference_mode():
@@ -212,6 +279,54 @@ def fields(device: torch.device, plan: Plan) -> dict[str, Any]:
             if turn:
                 rates[name].append(rounds * count * side**2 / seconds / 1e6)
     return {"window": side, **{f"{name}_mpix_per_s": spread(found) for name, found in rates.items()}}
+
+
+def detection(device: torch.device, plan: Plan) -> dict[str, Any]:
+    """Mpix/s of the bundle `segmentation` from tiles in memory to rows, as many at once as there are cores; where the
+    whole package is there."""
+    try:
+        inference = importlib.import_module("astroml_plugin.inference")
+        made = importlib.import_module("astroml_plugin.sources.tile").Tile.from_arrays
+        bundle = importlib.import_module("astroml_plugin.training.bundle").ModelBundle.load("segmentation")
+    except ImportError as error:
+        return {"left_out": f"the whole package cannot be imported here ({error})"}
+    side = max(512, plan.tile)
+    image = starry(side)
+    tile = made(image, ("r",), variance=np.full_like(image, 6.25))
+    lanes = max(2, len(os.sched_getaffinity(0)))
+    rates, stages = [], {}
+    for turn in range(plan.repeats + 1):
+        started = time.perf_counter()
+        with ThreadPoolExecutor(lanes) as units:
+            going = [
+                units.submit(inference.measure, tile, None, bundle, device=str(device), backend="torch")
+                for _ in range(lanes if device.type == "cuda" else 1)
+            ]
+            found = [one.result() for one in going]
+        if turn:
+            rates.append(len(found) * side**2 / (time.perf_counter() - started) / 1e6)
+            stages = {name: sum(one.seconds.get(name, 0.0) for one in found) for name in found[0].seconds}
+    objects = found[0].table.num_rows
+    return {
+        "tile": side,
+        "tiles_at_once": len(going),
+        "objects": objects,
+        "stages": stages,
+        "mpix_per_s": spread(rates),
+    }
+
+
+def starry(side: int) -> np.ndarray:
+    """(1, side, side) float32: noise, and a Gaussian source for every 2,500 pixels."""
+    rng = np.random.default_rng(6)
+    image = rng.normal(0, 2.5, (side, side)).astype(np.float32)
+    axis = np.arange(-15, 16)
+    distance = axis[:, None] ** 2 + axis**2
+    for _ in range(side * side // 2500):
+        x, y = rng.integers(16, side - 16, 2)
+        light = np.exp(-0.5 * distance / rng.uniform(1.5, 3.0) ** 2)
+        image[y - 15 : y + 16, x - 15 : x + 16] += rng.uniform(20, 400) * light
+    return image[None]
 
 
 def warm(compiled: Forward, ready: Tensor, batch: int) -> str:
@@ -247,8 +362,13 @@ class Stream:
         self.variance = np.full_like(self.image, 6.25)
         self.batch, self.count = batch, count
 
-    def batches(self, device: torch.device, move: Copier | None, beside: ThreadPoolExecutor) -> Iterator[cut.Cutouts]:
-        """On the device."""
+    def units(
+        self, device: torch.device, move: Copier | None, beside: ThreadPoolExecutor
+    ) -> Iterator[Iterator[cut.Cutouts]]:
+        """One unit: all batches on the device."""
+        yield self._batches(device, move)
+
+    def _batches(self, device: torch.device, move: Copier | None) -> Iterator[cut.Cutouts]:
         for start in range(0, self.count, self.batch):
             part = slice(start, start + self.batch)
             yield cut.from_stamps(self.image[part], self.variance[part], None, bands=BANDS, device=device, move=move)
@@ -257,8 +377,9 @@ class Stream:
 class Tile:
     """A tile in memory and positions on it: sent once, stamps gathered on the device; several, one after the other.
 
-    As in the engine, the next tile is sent while the network works on one. The first is there before the clock starts,
-    and one more is sent than worked on: as many are sent in the measured time as are measured.
+    As in the engine, the next tile is sent while the network works on one, and each tile is a pipeline of its own,
+    which begins and ends with an empty GPU. One more is sent than worked on: as many are sent in the measured time as
+    are measured, but for the first, which is there before the clock starts.
     """
 
     def __init__(self, side: int, size: int, count: int, batch: int, rounds: int) -> None:
@@ -278,18 +399,25 @@ class Tile:
                 stream.synchronize()
             return placed
 
-    def batches(self, device: torch.device, move: Copier | None, beside: ThreadPoolExecutor) -> Iterator[cut.Cutouts]:
-        """On the device; returns when the first tile is there."""
-        return self._batches(self.place(device, move), lambda: beside.submit(self.place, device, move))
+    def units(
+        self, device: torch.device, move: Copier | None, beside: ThreadPoolExecutor
+    ) -> Iterator[Iterator[cut.Cutouts]]:
+        """The batches of each tile; returns when the first tile is there."""
+        return self._units(self.place(device, move), lambda: beside.submit(self.place, device, move))
 
-    def _batches(self, placed: cut.DeviceTile, send: Callable[[], Future[cut.DeviceTile]]) -> Iterator[cut.Cutouts]:
+    def _units(
+        self, placed: cut.DeviceTile, send: Callable[[], Future[cut.DeviceTile]]
+    ) -> Iterator[Iterator[cut.Cutouts]]:
         for _ in range(self.rounds):
             coming = send()
-            for start in range(0, len(self.x), self.batch):
-                part = slice(start, start + self.batch)
-                jacobian = np.full((len(self.x[part]), 2, 2), np.nan)
-                yield cut.around(placed, self.x[part], self.y[part], self.size, origin=(0, 0), jacobian=jacobian)
+            yield self._batches(placed)
             placed = coming.result()
+
+    def _batches(self, placed: cut.DeviceTile) -> Iterator[cut.Cutouts]:
+        for start in range(0, len(self.x), self.batch):
+            part = slice(start, start + self.batch)
+            jacobian = np.full((len(self.x[part]), 2, 2), np.nan)
+            yield cut.around(placed, self.x[part], self.y[part], self.size, origin=(0, 0), jacobian=jacobian)
 
 
 def end_to_end(forward: Forward, source: Stream | Tile, device: torch.device, batch: int) -> dict[str, float]:
@@ -304,14 +432,14 @@ def end_to_end(forward: Forward, source: Stream | Tile, device: torch.device, ba
     spent = {"feed": 0.0, "network": 0.0, "finish": 0.0}
     events: list[tuple[Any, Any]] = []
 
-    def fed() -> Iterator[Tensor]:
-        for stamps in stream:
+    def fed(unit: Iterator[cut.Cutouts]) -> Iterator[Tensor]:
+        for stamps in unit:
             with torch.inference_mode():
                 image = normalise.apply(stamps.image, stamps.variance, stamps.valid)[0]
             yield image
 
-    def fed_timed() -> Iterator[Tensor]:
-        items = fed()
+    def fed_timed(unit: Iterator[cut.Cutouts]) -> Iterator[Tensor]:
+        items = fed(unit)
         while True:
             started = time.perf_counter()
             image = next(items, None)
@@ -334,10 +462,10 @@ def end_to_end(forward: Forward, source: Stream | Tile, device: torch.device, ba
         return len(answer)
 
     with ThreadPoolExecutor(1) as beside:
-        stream = source.batches(device, move, beside)
+        units = source.units(device, move, beside)
         settle(device)
         started = time.perf_counter()
-        count = sum(pipelined(fed_timed(), run, finish, device=device))
+        count = sum(sum(pipelined(fed_timed(unit), run, finish, device=device)) for unit in units)
         settle(device)
         wall = time.perf_counter() - started
     if count != source.count:
@@ -348,8 +476,8 @@ def end_to_end(forward: Forward, source: Stream | Tile, device: torch.device, ba
     return {"rate": count / wall, "busy": spent["network"] / wall, **spent}
 
 
-def whole(device: torch.device, plan: Plan, *, quick: bool) -> dict[str, Any]:
-    """`infer` from a survey on disk to a catalog, where the whole package is there."""
+def whole(device: torch.device, plan: Plan, report: Report, *, quick: bool) -> dict[str, Any]:
+    """`infer` from a survey on disk to a catalog, where the whole package is there; each run is kept as it comes."""
     try:
         skies, workflow = importlib.import_module("benchmarks.skies"), importlib.import_module("workflows.infer")
     except ImportError as error:
@@ -362,12 +490,15 @@ def whole(device: torch.device, plan: Plan, *, quick: bool) -> dict[str, Any]:
     tiles_side = 1 if quick else 4
     name = "strided_cnn" if quick else "residual_cnn"
     arguments = {} if quick else {"widths": [64, 128, 256, 512], "blocks": 2, "stem_pooling": "max"}
-    folder = skies.noise_survey(tiles_side, plan.tile, 32 if quick else 128, plan.objects)
+    per_tile = plan.objects[-1]
+    folder = skies.noise_survey(tiles_side, plan.tile, 32 if quick else 128, per_tile)
     bundle = skies.bundle(f"gpu-{name}", size, name, **arguments)
     rates: dict[str, list[float]] = {"float32": [], "auto": []}
     stages: dict[str, Any] = {}
     for turn in range(2 if quick else 1 + plan.repeats):
         for precision, found in rates.items():
+            if report.deadline.passed and found:
+                continue
             out = scratch() / f"gpu-infer-{precision}"
             shutil.rmtree(out, ignore_errors=True)
             result = workflow.infer(
@@ -380,16 +511,18 @@ def whole(device: torch.device, plan: Plan, *, quick: bool) -> dict[str, Any]:
                 batch=plan.batch,
             )
             record = json.loads((out / "run.json").read_text())
-            if result.rows != tiles_side**2 * plan.objects or result.units_failed:
+            if result.rows != tiles_side**2 * per_tile or result.units_failed:
                 raise RuntimeError(f"the run is wrong: {result}")
             stages[precision] = {"seconds": record["stages"], "bytes": record["bytes"]}
-            if turn:
+            if turn or report.deadline.passed:
                 found.append(result.rows / result.seconds)
+            report.figures["infer_runs"] = {name: list(values) for name, values in rates.items()}
+            report.save()
     return {
         "network": name,
         "size": size,
         "tiles": tiles_side**2,
-        "objects_per_tile": plan.objects,
+        "objects_per_tile": per_tile,
         "stages": stages,
         **{f"{precision}_per_s": spread(found) for precision, found in rates.items()},
     }
@@ -446,20 +579,8 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 # ---- said --------------------------------------------------------------------------------------------------------
 
-HEAD = [
-    "network",
-    "px",
-    "type",
-    "eager/s",
-    "compiled/s",
-    "stamps ÷",
-    "tiles ÷",
-    "busy stamps",
-    "busy tiles",
-    "slowest stamps",
-    "slowest tiles",
-]
-_WIDTHS = (16, 4, 9, 10, 11, 9, 8, 12, 11, 15, 14)
+HEAD = ["network", "px", "type", "eager/s", "compiled/s", "arm", "÷", "busy", "slowest"]
+_WIDTHS = (16, 4, 9, 10, 11, 13, 6, 6, 9)
 
 
 def headline(device: torch.device, *, quick: bool) -> str:
@@ -468,9 +589,9 @@ def headline(device: torch.device, *, quick: bool) -> str:
     size = "; --quick: sizes too small for any figure" if quick else ""
     return (
         f"{where}{size}\n"
-        "eager, compiled: objects/s of the network on a batch that lies on the device; stamps ÷, tiles ÷: end to end\n"
-        "(arrays in memory, copied, normalised, forwarded, answers back) ÷ compiled (eager without); busy:\n"
-        "the network's share of the time"
+        "eager, compiled: objects/s of the network on a batch that lies on the device; ÷: end to end (arrays in\n"
+        "memory, copied, normalised, forwarded, answers back) ÷ compiled (eager without); busy: the network's share\n"
+        "of the time; tiles_N: tiles of N objects, each a pipeline of its own as in the engine"
     )
 
 
@@ -482,19 +603,21 @@ def bus_lines(found: dict[str, Any]) -> str:
     return f"copies to the device, GB/s: {told}"
 
 
-def cells(found: dict[str, Any]) -> list[str]:
-    """One row of the table."""
+def network_lines(found: dict[str, Any]) -> str:
+    """A line for stamps and for each number of objects of a tile."""
     compiled = f"{found['resident_per_s']['median']:,.0f}" if found["compiled"] else "-"
-    return [
-        found["network"],
-        str(found["size"]),
-        found["precision"],
-        f"{found['eager_per_s']['median']:,.0f}",
-        compiled,
-        *(f"{found[key]['median']:.3f}" for key in ("stamps_ratio", "tiles_ratio", "stamps_busy", "tiles_busy")),
-        found["stamps_slowest"],
-        found["tiles_slowest"],
+    eager = f"{found['eager_per_s']['median']:,.0f}"
+    first = [found["network"], str(found["size"]), found["precision"], eager, compiled]
+    arms = [key.removesuffix("_ratio") for key in found if key.endswith("_ratio")]
+    lines = [
+        row([*(first if not number else [""] * 5), arm, *_medians(found, arm), found[f"{arm}_slowest"]])
+        for number, arm in enumerate(arms)
     ]
+    return "\n".join([*lines, *(f"  left out: {reason}" for reason in found["left_out"].values())])
+
+
+def _medians(found: dict[str, Any], arm: str) -> list[str]:
+    return [f"{found[f'{arm}_{key}']['median']:.3f}" for key in ("ratio", "busy")]
 
 
 def row(values: list[str]) -> str:
@@ -511,6 +634,17 @@ def field_lines(found: dict[str, Any]) -> str:
 
 
 _FIELD_ARMS = {"resident": "on the device", "copied": "copied there, seven maps back"}
+
+
+def detection_lines(found: dict[str, Any]) -> str:
+    """Objects found in tiles."""
+    if "left_out" in found:
+        return f"detection: left out: {found['left_out']}"
+    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found["stages"].items())
+    return (
+        f"segmentation, {found['tiles_at_once']} tiles of {found['tile']} pixels at once, {found['objects']:,} objects "
+        f"each: {found['mpix_per_s']['median']:,.1f} Mpix/s ({stages})"
+    )
 
 
 def infer_lines(found: dict[str, Any]) -> str:

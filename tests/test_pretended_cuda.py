@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from astroml_plugin import cutouts as cut
-from astroml_plugin.compute.device import Copier, copier, pipelined, streams
+from astroml_plugin.compute.device import Copier, copier, pipelined, place_network, streams
 from astroml_plugin.compute.forward import Forward
 from astroml_plugin.inference import resident, upload
 from astroml_plugin.networks.polar_cnn import PolarCNN
@@ -22,6 +22,7 @@ from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.fit import fit
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.places import shipped
 from astroml_plugin.training.settings import TrainingRun, TrainingSettings
 from tests import pretended_cuda, spotter, universe
 from workflows.infer import plan, run_unit
@@ -141,6 +142,22 @@ def test_a_polar_network_never_stops_the_gpu(gpu: Any) -> None:
         gpu.stops.clear()
         net.train(training)(image)
         assert not gpu.stops
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped())
+def test_no_shipped_network_stops_the_gpu_while_it_runs(name: str, gpu: Any) -> None:
+    bundle = ModelBundle.load(name)
+    inputs = bundle.task().example_inputs()
+    expected = Forward(bundle.network(fused=True), "cpu")(inputs, len(inputs[0]))
+    there = [item.to("cuda") for item in inputs]
+    forward = Forward(place_network(bundle.network(fused=True), "cuda"), "cuda", compiling="never")
+    forward(there, len(there[0]))  # tables that are made once
+    gpu.stops.clear()
+    found = forward(there, len(there[0]))
+    assert not gpu.stops
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3)
+    assert not gpu.reports
 
 
 def test_stamps_are_cut_alike(gpu: Any) -> None:

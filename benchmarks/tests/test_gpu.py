@@ -42,12 +42,14 @@ def test_all_networks_run_where_only_torch_and_numpy_are(tmp_path: Path) -> None
         assert found["precision"] == "float32"
         assert found["eager_per_s"]["median"] > 0
         assert found["stamps_ratio"]["median"] > 0
-        assert 0 < found["tiles_busy"]["median"] <= 1
+        for objects in (6, 64):
+            assert 0 < found[f"tiles_{objects}_busy"]["median"] <= 1
         assert found["left_out"] == {"compiled": "compiled forward: there is no CUDA device"}
     assert report["fields"]["window"] == 128
     assert report["fields"]["copied_mpix_per_s"]["median"] > 0
     assert "unet, windows of 128 pixels" in told
     assert "cannot be imported here" in report["infer"]["left_out"]
+    assert "cannot be imported here" in report["detection"]["left_out"]
     assert "no CUDA device" in report["bus"]["left_out"]
 
 
@@ -57,3 +59,17 @@ def test_the_whole_command_is_measured_where_the_package_is_there(tmp_path: Path
     assert report["infer"]["objects_per_tile"] == 64
     assert report["infer"]["auto_per_s"]["median"] > 0
     assert "start-up included" in told
+    assert report["detection"]["mpix_per_s"]["median"] > 0
+    assert report["detection"]["objects"] > 20
+    assert report["left_out"] == {}
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_into_the_time_is_left_out_and_named(tmp_path: Path) -> None:
+    told, report = run(tmp_path, "--sizes", "16", "--networks", "multipole_mlp", "--minutes", "1e-9", bare=True)
+    assert report["left_out"] == dict.fromkeys(
+        ("bus", "multipole_mlp 16", "fields", "detection", "infer"), "no time left"
+    )
+    assert report["networks"] == []
+    assert "multipole_mlp 16: left out: no time left" in told
+    assert report["machine"]["device"] == "cpu"
