@@ -6,8 +6,12 @@ import copy
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,9 @@ import pytest
 import yaml
 from kube_manifests import VERSIONS, Manifest, built, faults
 
+from tests import universe
 from workflows.cli import _parser
+from workflows.query import query
 from workflows.verbs.arguments import settings
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "kubernetes"
@@ -243,3 +249,57 @@ def test_a_mistake_is_seen(file: str, path: tuple[Any, ...], value: Any) -> None
         place = place[step]
     place[path[-1]] = value
     assert faults(manifest)
+
+
+@pytest.mark.slow
+def test_scheduler_worker_and_run_of_the_dask_job_work_together(tmp_path: Path) -> None:
+    universe.make_survey(str(tmp_path / "survey.zarr"), shape=(200, 300))
+    universe.make_objects(tmp_path / "objects.parquet", shape=(200, 300))
+    universe.make_bundle(str(tmp_path / "kind"))
+    run = 'source = "survey.zarr"\nbundle = ["kind"]\nout = "catalog"\n[objects]\ntable = "objects.parquet"\n'
+    (tmp_path / "run.toml").write_text(run)
+    pods = {one["name"]: one for _, one in containers(loaded("dask/daskjob.yaml"))}
+    programs = {name: [*one.get("command", ["astroml-plugin"]), *one.get("args", ())] for name, one in pods.items()}
+    address = tmp_path / "scheduler.json"
+    here = ["--port=0", "--dashboard-address=127.0.0.1:0", f"--scheduler-file={address}"]
+    scheduler = [word.replace("0.0.0.0", "127.0.0.1") for word in programs["scheduler"]] + here
+    with started(scheduler, tmp_path):
+        filled = {"DASK_SCHEDULER_ADDRESS": waited(address)["address"], "DASK_WORKER_NAME": "worker-1"}
+
+        def words(name: str) -> list[str]:
+            given = [re.sub(r"\$\((\w+)\)", lambda match: filled[match[1]], word) for word in programs[name]]
+            return [word.replace("/tmp", str(tmp_path)).replace("/etc/astroml", str(tmp_path)) for word in given]
+
+        with started([*words("worker"), "--host=127.0.0.1"], tmp_path):
+            done = subprocess.run(
+                python(words("infer")), cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+            )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert query(str(tmp_path / "catalog"), "SELECT count(*) AS n FROM catalog").to_arrow()["n"][0].as_py() > 0
+
+
+def python(words: list[str]) -> list[str]:
+    """A program of this environment."""
+    return [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+
+
+@contextmanager
+def started(words: list[str], folder: Path) -> Iterator[None]:
+    """A program that runs meanwhile."""
+    with (folder / f"{words[1]}.log").open("w") as log:
+        process = subprocess.Popen(python(words), cwd=folder, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def waited(file: Path, seconds: float = 120) -> Manifest:
+    """JSON of a file, once it is there."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if file.exists() and file.read_text():
+            return json.loads(file.read_text())
+        time.sleep(0.2)
+    raise AssertionError(f"{file} is not there after {seconds} s")
