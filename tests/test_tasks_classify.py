@@ -92,6 +92,8 @@ def test_ignored_labels_are_left_out() -> None:
 def test_one_class_only_and_empty_classes_are_refused() -> None:
     with pytest.raises(InputError, match="the 2 objects have only a"):
         task().fit_to_training(pa.table({"label": ["a", "a"]}), stamps())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="p_Star and p_star differ in large and small letters only"):
+        task().fit_to_training(pa.table({"label": ["Star", "star"]}), stamps())  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"validation split lacks a class \(a 2, b 0\)"):
         task(classes=["a", "b"]).check_splits({"validation": torch.tensor([0, 0])})
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astroml_plugin.catalog import Column
+from astroml_plugin.catalog.schema import refuse_one_name
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Columns
 from astroml_plugin.cutouts import Cutouts
@@ -114,6 +115,7 @@ class ClassifyTask(Task):
                 f"a classifier needs two classes or more, and the {table.num_rows} objects have only "
                 f"{', '.join(classes) or 'none'}"
             )
+        refuse_one_name([f"p_{name}" for name in classes])
         task = type(self)(replace(self.settings, classes=classes, training_prior=(), prior={}))
         shares = task.class_shares(task.targets(table))
         changes: dict[str, Any] = {"training_prior": tuple(float(value) for value in shares)}
