@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from astroml_plugin.catalog.schema import refuse_one_name
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.sources.labels import label_texts, numbers
 
@@ -72,6 +73,24 @@ def refuse_unknown_labels(labels: Sequence[str], known: Sequence[str], setting: 
         f"labels that are no class: {text}; the classes are {', '.join(known[:_MOST_TOLD])}{rest}: "
         f"extend `{setting}` or leave_out"
     )
+
+
+def check_classes(classes: Sequence[str], least: int, objects: int) -> None:
+    """Refuse classes that nothing can be learned of, or whose columns have no name of their own.
+
+    Args:
+        classes: names.
+        least: how many there must be.
+        objects: how many the labels are of.
+
+    Raises:
+        InputError: too few, or two that differ in large and small letters only.
+    """
+    if len(classes) < least:
+        raise InputError(
+            f"a classifier needs two classes or more, and the {objects} objects have only {', '.join(classes) or 'none'}"
+        )
+    refuse_one_name([f"p_{name}" for name in classes])
 
 
 def indices(names: np.ndarray, classes: Sequence[str], column: str) -> Tensor:

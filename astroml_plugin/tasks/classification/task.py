@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astroml_plugin.catalog import Column
-from astroml_plugin.catalog.schema import refuse_one_name
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Columns
 from astroml_plugin.cutouts import Cutouts
@@ -110,12 +109,7 @@ class ClassifyTask(Task):
     def fit_to_training(self, table: pa.Table, cutouts: Cutouts) -> Task:
         """Learns class names, fractions and weights from the training split, beside the scales."""
         classes = self._classes(table)
-        if len(classes) < (1 if self.settings.multi_label else 2):
-            raise InputError(
-                f"a classifier needs two classes or more, and the {table.num_rows} objects have only "
-                f"{', '.join(classes) or 'none'}"
-            )
-        refuse_one_name([f"p_{name}" for name in classes])
+        class_labels.check_classes(classes, 1 if self.settings.multi_label else 2, table.num_rows)
         task = type(self)(replace(self.settings, classes=classes, training_prior=(), prior={}))
         shares = task.class_shares(task.targets(table))
         changes: dict[str, Any] = {"training_prior": tuple(float(value) for value in shares)}
