@@ -88,7 +88,8 @@ def check_classes(classes: Sequence[str], least: int, objects: int) -> None:
     """
     if len(classes) < least:
         raise InputError(
-            f"a classifier needs two classes or more, and the {objects} objects have only {', '.join(classes) or 'none'}"
+            f"a classifier needs two classes or more, and the {objects} objects have only "
+            f"{', '.join(classes) or 'none'}"
         )
     refuse_one_name([f"p_{name}" for name in classes])
 
