@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from astroml_plugin import cutouts as cut
 from astroml_plugin.compute import device as dev
 from astroml_plugin.compute import forward as forward_module
-from astroml_plugin.compute.device import AHEAD, Copier, pipelined
+from astroml_plugin.compute.device import AHEAD, Copier, pipelined, place_network
 from astroml_plugin.compute.forward import SIZES, Forward, padded, padded_rows
 from astroml_plugin.compute.memory import LARGEST_BATCH, activation_bytes, fitting_batch, is_out_of_memory
 from astroml_plugin.core.errors import InputError
@@ -402,3 +402,11 @@ def test_on_cuda_half_precision_is_close() -> None:
     exact, half = (Forward(net, "cuda", dtype=p)([stamps(16).cuda()], 16).float() for p in (None, torch.bfloat16))
     assert not torch.equal(exact, half)
     torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)
+
+
+def test_weights_too_small_for_normal_floats_are_nothing_where_a_network_runs() -> None:
+    network = nn.Linear(3, 1)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1e-40, -3e-39, 2e-38]]))
+    placed = place_network(network, "cpu")
+    assert placed.weight.tolist() == [[0.0, 0.0, pytest.approx(2e-38)]]

@@ -43,6 +43,13 @@ def test_it_ships_within_its_size() -> None:
     assert task.stamp_size == 48
 
 
+@pytest.mark.parametrize("name", bundles.shipped())
+def test_no_network_holds_numbers_that_some_processors_are_slow_with(name: str) -> None:
+    network = ModelBundle.load(name).network()
+    for item in (*network.parameters(), *network.buffers()):
+        assert not ((item != 0) & (item.abs() < 1e-37)).any()
+
+
 @pytest.mark.parametrize("name", ["field-fixed", "field-varying"])
 def test_it_measures_fresh_galaxies(name: str) -> None:
     made = block(name)
