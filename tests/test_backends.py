@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -414,3 +417,36 @@ def test_every_shipped_bundle_is_answered_alike(name: str) -> None:
         with torch.inference_mode():
             assert difference(network(*inputs), found) <= ROUNDING
     assert wanted == {runtime: f"{runtime} float32" for runtime in RUNTIMES}, [one.refused for one in made.values()]
+
+
+def test_openvino_tells_nobody_that_it_was_imported() -> None:
+    """Its telemetry forks a process and sends it to a server: not from a survey's nodes."""
+    needs("openvino")
+    script = (
+        "import sys, threading; from astroml_plugin.compute import runtimes; runtimes._openvino().Core();"
+        "assert 'openvino_telemetry' not in sys.modules and 'openvino_telemetry.main' not in sys.modules;"
+        "print([thread.name for thread in threading.enumerate()])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "['MainThread']"
+
+
+def test_first_calls_of_threads_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within OpenVINO two of them wait for each other for ever, now and then."""
+    there: list[int] = []
+
+    def session(inputs: Sequence[Tensor]) -> Tensor:
+        there.append(1)
+        time.sleep(0.02)
+        assert len(there) == 1
+        there.pop()
+        return inputs[0]
+
+    monkeypatch.setattr(runtimes, "_openvino_session", lambda *given: session)
+    made, answers = RuntimeForward("openvino", b""), []
+    threads = [threading.Thread(target=lambda: answers.append(made([torch.ones(2)], 2))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 4

@@ -6,10 +6,11 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,11 +81,18 @@ class RuntimeForward:
 
     def __call__(self, inputs: Sequence[Tensor], batch: int) -> Tensor:
         """(n, outputs) from inputs of n objects on the CPU, n of any number; `batch` is not looked at."""
-        if not hasattr(self._own, "session"):
+        given = [item.contiguous() for item in inputs]
+        if hasattr(self._own, "session"):
+            return cast(Tensor, self._own.session(given))
+        with _first_calls:
             make = {"onnx": _onnx_session, "openvino": _openvino_session}[self.runtime]
             self._own.session = make(self.graph, torch.get_num_threads(), self.half)
-        outputs: Tensor = self._own.session([item.contiguous() for item in inputs])
-        return outputs
+            return cast(Tensor, self._own.session(given))
+
+
+_first_calls = threading.Lock()
+"""Two threads whose first calls of OpenVINO meet wait for each other for ever: one holds the GIL, the other what is
+made once (seen with 2026.4; the same in other bindings by pybind11)."""
 
 
 Session = Callable[[Sequence[Tensor]], Tensor]
@@ -100,8 +108,20 @@ def _onnx_session(graph: bytes, threads: int, half: bool) -> Session:
     return call
 
 
+def _openvino() -> Any:
+    """OpenVINO without its telemetry: that would tell a server of the import, and fork for it."""
+    silenced = "openvino_telemetry" not in sys.modules
+    if silenced:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if silenced:
+            del sys.modules["openvino_telemetry"]
+
+
 def _openvino_session(graph: bytes, threads: int, half: bool) -> Session:
-    core = importlib.import_module("openvino").Core()
+    core = _openvino().Core()
     how = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}
     request = core.compile_model(core.read_model(model=io.BytesIO(graph)), "CPU", how).create_infer_request()
 
