@@ -303,3 +303,18 @@ def waited(file: Path, seconds: float = 120) -> Manifest:
             return json.loads(file.read_text())
         time.sleep(0.2)
     raise AssertionError(f"{file} is not there after {seconds} s")
+
+
+@pytest.mark.slow
+def test_the_folder_that_the_page_shows_is_built(tmp_path: Path) -> None:
+    page = (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text()
+    found = re.search(r"```yaml\n( *)# deploy/kubernetes/(\S+)\n(.*?)```", page, re.DOTALL)
+    for folder in ("base", "components"):
+        shutil.copytree(FOLDER / folder, tmp_path / folder)
+    (tmp_path / found[2]).parent.mkdir(parents=True)
+    (tmp_path / found[2]).write_text("\n".join(line.removeprefix(found[1]) for line in found[3].splitlines()))
+    manifests = built((tmp_path / found[2]).parent)
+    job = next(one for one in manifests if one["kind"] == "Job")
+    assert job["spec"]["parallelism"] == 64
+    assert next(containers(job))[1]["image"] == "registry.example.org/astroml-plugin:0.1.0"
+    assert [fault for one in manifests for fault in faults(one)] == []
