@@ -302,6 +302,19 @@ def test_time_without_workers_is_no_units_fault_where_jobs_are_waited_for() -> N
         assert not held._is_lost(500.0)
 
 
+@pytest.mark.parametrize(("keeper", "tries"), [(SimpleNamespace(problem="", check=lambda: None), 5), (None, 2)])
+def test_a_unit_is_not_blamed_for_jobs_that_a_batch_system_ends(
+    monkeypatch: pytest.MonkeyPatch, keeper: Any, tries: int
+) -> None:
+    with connect("local", workers=1, threads=1) as client:
+        remember(client, Place(keeper=keeper))
+        with monkeypatch.context() as patch:
+            patch.setattr(window, "_settle", lambda held, future: None)  # its worker died
+            died = window._alone(window._Window(client, abs, 2, None), -3)
+        assert (died.attempts, type(died.error).__name__) == (tries, "WorkerDiedError")
+        assert window._alone(window._Window(client, abs, 2, None), -3).value == 3
+
+
 def test_no_worker_within_the_time_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with connect("local", workers=1, threads=1) as client:
         client.retire_workers(list(client.nthreads()))

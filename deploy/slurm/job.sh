@@ -2,7 +2,7 @@
 set -euo pipefail
 
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
-work='' alarm='' at_walltime=''
+work='' step='' alarm='' at_walltime=''
 
 say() { printf '%s %s job %s: %s\n' "$(date -u +%FT%TZ)" "$(hostname -s)" "$job" "$*" >&2; }
 
@@ -10,6 +10,10 @@ seconds() {  # [D-][H:]M:S, as squeue writes it, in seconds
     [[ $1 =~ ^(([0-9]+)-)?(([0-9]+):)?([0-9]+):([0-9]+)$ ]] || return 1
     local days=${BASH_REMATCH[2]:-0} hours=${BASH_REMATCH[4]:-0}
     echo $((((10#$days * 24 + 10#$hours) * 60 + 10#${BASH_REMATCH[5]}) * 60 + 10#${BASH_REMATCH[6]}))
+}
+
+stop_work() {  # srun kills its tasks where it is stopped itself: they get the signal from Slurm
+    if [ -n "$step" ]; then scancel --quiet --signal=TERM "$step"; else kill -TERM "$work"; fi 2>/dev/null || true
 }
 
 on_warning() {  # USR1 comes two minutes or more before the walltime; of a short one that is too early
@@ -28,19 +32,17 @@ on_warning() {  # USR1 comes two minutes or more before the walltime; of a short
     fi
     at_walltime=yes
     say "$left s are left of the walltime: stopping"
-    [ -z "$work" ] || kill -TERM "$work" 2>/dev/null || true
+    [ -z "$work" ] || stop_work
 }
 trap on_warning USR1  # at once: with a short walltime the signal comes in the first seconds
 
-on_term() { kill -TERM "$work" 2>/dev/null || true; }
-
 run() {  # run a command; stop it before the walltime. Its exit status is that of this function.
     local status
-    trap on_term TERM INT
+    trap stop_work TERM INT
     say "$(astroml-plugin --version), start ${SLURM_RESTART_COUNT:-0}: ${what:-${*:1:2}}"
     "$@" &
     work=$!
-    [ -z "$at_walltime" ] || kill -TERM "$work"
+    [ -z "$at_walltime" ] || stop_work
     while true; do  # a signal ends wait, too
         status=0
         wait "$work" || status=$?
@@ -122,6 +124,7 @@ free_port() { python -c 'import socket; s = socket.socket(); s.bind(("", 0)); pr
 
 train_job() {  # train with the processes of all nodes together: one per GPU, else one per node
     local status=0 port what='astroml-plugin train'
+    step=$SLURM_JOB_ID.0
     port=$(free_port)
     run srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
         python -m torch.distributed.run --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" \

@@ -25,6 +25,9 @@ Item = TypeVar("Item")
 IO_LANES = 2
 """Units per worker that read or write while others compute."""
 
+_TRIES_IN_JOBS = 5
+"""Deaths of its worker after which a unit is given up in a batch system, which ends jobs that did nothing wrong."""
+
 _LOOKS = 10
 """Rounds over all workers for one that answers."""
 
@@ -371,14 +374,18 @@ def _ready() -> bool:
 
 
 def _alone(window: _Window, item: Any) -> Outcome[Any]:
-    """A second and last try with nothing beside it."""
-    future = window.submit(item, _answering(window), anywhere=True)
-    try:
-        next(as_completed([future], loop=window.client.loop))
-        outcome = _settle(window, future)
-    finally:
-        window.finish(future)
-    if outcome is None:
-        died = WorkerDiedError("its worker process died twice while working on it")
-        return Outcome(item, error=window.timed_out() if future in window.overdue else died, attempts=2)
-    return Outcome(item, value=outcome.value, error=outcome.error, attempts=2)
+    """Further tries with nothing beside it: one, and a few more where jobs of a batch system end for other reasons."""
+    tries = 2 if place_of(window.client).keeper is None else _TRIES_IN_JOBS
+    for attempt in range(2, tries + 1):
+        future = window.submit(item, _answering(window), anywhere=True)
+        try:
+            next(as_completed([future], loop=window.client.loop))
+            outcome = _settle(window, future)
+        finally:
+            window.finish(future)
+        if outcome is not None:
+            return Outcome(item, value=outcome.value, error=outcome.error, attempts=attempt)
+        if future in window.overdue:
+            return Outcome(item, error=window.timed_out(), attempts=attempt)
+    times = "twice" if tries == 2 else f"{tries} times"
+    return Outcome(item, error=WorkerDiedError(f"its worker process died {times} while working on it"), attempts=tries)
