@@ -73,8 +73,12 @@ def _section(place: Path, slurm: SlurmCluster, side: int) -> Section:
     seconds = time.time() - started
     attempts = list(_attempts(place / "units"))
     lost = sum(min(k for k in (*kills, time.time()) if k >= one.begun) - one.begun for one in attempts if not one.ended)
-    work = sum(one.ended - one.begun for one in attempts if one.ended)
-    twice = len([one for one in attempts if one.ended]) - len({one.unit for one in attempts if one.ended})
+    done: dict[str, list[float]] = {}
+    for one in attempts:
+        if one.ended:
+            done.setdefault(one.unit, []).append(one.ended - one.begun)
+    work = sum(sum(seconds) for seconds in done.values())
+    again = sum(sum(seconds[1:]) for seconds in done.values())
     equal = _rows(place / "quiet") == _rows(place / "disturbed")
     rows = [
         ["tiles", f"{side * side:,}"],
@@ -84,13 +88,22 @@ def _section(place: Path, slurm: SlurmCluster, side: int) -> Section:
         ["worker jobs in all", str(len(slurm.completed()))],
         ["units begun", f"{len(attempts):,}"],
         ["units cut off by a kill", str(sum(one.ended is None for one in attempts))],
-        ["units that ended twice", str(twice)],
+        ["units that were done twice", str(sum(len(seconds) - 1 for seconds in done.values()))],
         ["seconds of work of units", f"{work:.0f}"],
-        ["seconds of work cut off, and repeated", f"{lost:.1f}"],
+        ["of them done twice", f"{again:.1f}"],
+        ["seconds cut off, and repeated", f"{lost:.1f}"],
         ["rows equal to a quiet local run, every column", "yes" if equal else "no"],
     ]
     text = f"{run.__doc__} Each unit sleeps {UNIT_SECONDS:g} s, which counts as work.\n\n{table(['', ''], rows)}"
-    data = {"tiles": side * side, "kills": len(kills), "lost": lost, "work": work, "equal": equal, "seconds": seconds}
+    data = {
+        "tiles": side * side,
+        "kills": len(kills),
+        "lost": lost,
+        "again": again,
+        "work": work,
+        "equal": equal,
+        "seconds": seconds,
+    }
     return Section("Workers that die, on Slurm", text, data)
 
 
