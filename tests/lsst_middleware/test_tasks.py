@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -150,9 +151,14 @@ def test_quanta_are_dask_futures(repository: Repository, reference: pa.Table, tm
         *("-c", "astromlMeasure:band=r", "-d", "skymap='sim'"),
     )
     command("pipetask", "pre-exec-init-qbb", repo, graph)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        futures = submit_quanta(client, graph, repo)
-        assert set(client.gather(list(futures.values()))) == {"astromlMeasure"}
+    labels: set[str] = set()
+    with (
+        contextlib.suppress(TimeoutError),  # Dask gives a worker of a busy machine 5 s to end
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        labels = set(client.gather(list(submit_quanta(client, graph, repo).values())))
+    assert labels == {"astromlMeasure"}
     command("butler", "transfer-from-graph", graph, repo, "--register-dataset-types", "--update-output-chain")
     butler = Butler.from_config(repo, collections=out)
     same(rows_of(butler, "astromlCatalog", len(repository.survey)), reference)
