@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,3 +171,17 @@ def test_a_relative_folder_is_the_same_in_every_process(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(private.CACHE, "mine")
     assert private_folder("stamps") == tmp_path / "mine" / "stamps"
+
+
+def test_a_user_without_a_name_is_a_number(tmp_path: Path) -> None:
+    """Containers run as numbers that the system does not know: nothing asks for a name and fails."""
+    script = (
+        "import os, pwd\n"
+        "for name in ('USER', 'LOGNAME', 'LNAME', 'USERNAME'): os.environ.pop(name, None)\n"
+        "pwd.getpwuid = lambda uid: {}[uid]\n"
+        "from astroml_plugin.core.private import user_name\n"
+        "assert user_name() == str(os.getuid())\n"
+        "import workflows.infer, astroml_plugin.compute.cluster.starting, astroml_plugin.labelling.scorefile\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
 import tempfile
@@ -11,6 +12,14 @@ from astroml_plugin.core.errors import InputError
 
 CACHE = "ASTROML_CACHE"
 """Environment variable: a folder to use instead of the one in the system's temporary place."""
+
+
+def user_name() -> str:
+    """Name of the user of this process; the number where the system knows no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # by Python's version
+        return str(os.getuid())
 
 
 def private_folder(*parts: str) -> Path:

@@ -9,7 +9,6 @@ rewritten: undoing is an event too.
 from __future__ import annotations
 
 import fcntl
-import getpass
 import json
 import os
 import threading
@@ -25,6 +24,7 @@ import pyarrow as pa
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.private import user_name
 
 FORMAT = 1
 LOWEST, HIGHEST = 0, 5
@@ -76,7 +76,7 @@ class ScoreFile:
 
     def __init__(self, path: Path, identity: str, who: str | None = None, *, catalog: str = "") -> None:
         self.path, self.identity, self.catalog = path, identity, catalog
-        self.who = _name(who or _user())
+        self.who = _name(who or user_name())
         self._history: dict[tuple[int, str], list[Score]] = {}
         self._order: list[int] = []
         self._offset = 0
@@ -336,13 +336,6 @@ def _name(who: str) -> str:
             f"the name of who scores must have 1 to {_LONGEST_NAME} characters, {name[:20]!r}… has {len(name)}"
         )
     return name
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "someone"
 
 
 def _now() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 import os
 import re
@@ -16,6 +15,7 @@ import dask
 from astroml_plugin.compute.cluster.jobs import JobKeeper
 from astroml_plugin.compute.cluster.options import ClusterOptions, walltime_seconds
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.private import user_name
 
 _LOOPBACK = "127.0.0.1:0"
 _MARGIN, _LONGEST_MARGIN = 0.2, 300.0
@@ -64,7 +64,7 @@ QUEUES = {
         Queue(
             "pbs",
             "PBSCluster",
-            ("qstat", "-u", getpass.getuser()),
+            ("qstat", "-u", user_name()),
             r"(?P<id>\d+)\S*\s+(?:\S+\s+){8}(?P<state>[A-Z])\s",
             ended=("C", "E", "F", "X"),
         ),
@@ -81,7 +81,7 @@ QUEUES = {
         Queue(
             "sge",
             "SGECluster",
-            ("qstat", "-u", getpass.getuser()),
+            ("qstat", "-u", user_name()),
             r"\s*(?P<id>\d+)\s+\S+\s+\S+\s+\S+\s+(?P<state>\S+)\s",
         ),
     )
