@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from astroml_plugin.catalog import merge
+from astroml_plugin.compute.cluster.options import ClusterOptions
 from astroml_plugin.core import private, storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import open_lock, private_folder
@@ -142,7 +143,7 @@ def test_dask_works_in_a_private_folder(name: str, place: Path, monkeypatch: pyt
     monkeypatch.setattr(starting, "LocalCluster", cluster)
     monkeypatch.setattr(starting, "has_pages", lambda: True)
     start: Callable[..., object] = starting.STARTERS[name]
-    start(1, 1)
+    start(ClusterOptions(scheduler=name, workers=1, threads=1))
     assert given["local_directory"] == str(place / "dask")
     assert mode(place / "dask") == 0o700
 
