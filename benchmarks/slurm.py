@@ -42,7 +42,7 @@ class Attempt:
 
 
 def run(long: bool = False) -> Section:
-    """Workers are jobs of `--scheduler slurm`; a job is killed by `scancel --full --signal=KILL`."""
+    """Workers are jobs of `--scheduler slurm`; one is killed by `scancel --full --signal=KILL`."""
     if why := missing():
         return Section("Workers that die, on Slurm", f"Not run: {why}.", {})
     with tempfile.TemporaryDirectory() as place:

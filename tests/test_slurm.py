@@ -150,9 +150,9 @@ def test_ingest_on_two_nodes(slurm: SlurmCluster, tmp_path: Path) -> None:
 def test_at_its_walltime_a_job_goes_back_to_the_queue_and_goes_on(
     slurm: SlurmCluster, sky: Path, tmp_path: Path, script: str
 ) -> None:
-    size = ["--nodes=2"] if "dask" in script else ["--array=0-0"]
-    job = slurm.submit(tmp_path, [*size, "--time=1", *SMALL], script, *arguments(sky), SLOW_UNITS="16")
-    wait(lambda: log(tmp_path).count("back into the queue") == 1, 150, "it was not put back")
+    size, slow = (["--nodes=2", "--time=2"], "24") if "dask" in script else (["--array=0-0", "--time=1"], "16")
+    job = slurm.submit(tmp_path, [*size, *SMALL], script, *arguments(sky), SLOW_UNITS=slow)
+    wait(lambda: log(tmp_path).count("back into the queue") == 1, 200, "it was not put back")
     done = parts(tmp_path / "catalog")
     assert 0 < done < parts(sky / "local")
     end = time.monotonic() + 600

@@ -113,10 +113,12 @@ dask_job() {  # dask_job WORKER_COMMAND... -- VERB...: a verb with a Dask worker
     run astroml-plugin "$@" --scheduler "$address" --worker-timeout "${ASTROML_WORKER_TIMEOUT:-600}" || status=$?
     kill "$watcher" 2>/dev/null || true
     rm -f "$folder/working"
-    scancel --quiet --signal=INT "$SLURM_JOB_ID.0" 2>/dev/null || true
-    wait "$workers" || true
-    kill -TERM "$scheduler" 2>/dev/null || true
-    wait "$scheduler" || true
+    if [ -z "$at_walltime" ]; then  # there Slurm ends them, and seconds count
+        scancel --quiet --signal=INT "$SLURM_JOB_ID.0" 2>/dev/null || true
+        wait "$workers" || true
+        kill -TERM "$scheduler" 2>/dev/null || true
+        wait "$scheduler" || true
+    fi
     leave "$status"
 }
 
@@ -156,9 +158,11 @@ search_job() {  # search with a Ray of all nodes, which only this job's token op
         nodes_of_ray "$address" || { cat "$folder/nodes.log" >&2; say "not all nodes joined Ray; going on with those that did"; }
     fi
     run astroml-plugin search "$@" --ray-address "$address" || status=$?
-    scancel --quiet --signal=INT "$SLURM_JOB_ID.0" 2>/dev/null || true
-    kill -TERM "$head" 2>/dev/null || true
-    wait $others "$head" || true
+    if [ -z "$at_walltime" ]; then
+        scancel --quiet --signal=INT "$SLURM_JOB_ID.0" 2>/dev/null || true
+        kill -TERM "$head" 2>/dev/null || true
+        wait $others "$head" || true
+    fi
     rm -rf "/tmp/ray-$SLURM_JOB_ID"
     leave "$status"
 }
