@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import local
@@ -20,7 +21,9 @@ from numcodecs import Zstd
 
 from astroml_plugin.compute.cluster import cores
 from astroml_plugin.core import storage
-from astroml_plugin.sources.survey import Survey
+from astroml_plugin.pixels import Tile
+from astroml_plugin.sources.arrays import CODECS
+from astroml_plugin.sources.survey import Survey, SurveyLayout
 from benchmarks import skies
 from benchmarks.harness import Section, interleave, median_iqr, scratch
 from tests.pages import table
@@ -36,7 +39,7 @@ LINK = 40
 def run() -> Section:
     """The images of 16 tiles of 1024² in three bands (zstd with checksums; noise, so that nothing compresses)."""
     folder = skies.noise_survey(TILES_SIDE, TILE, HALO, 100)
-    parts = [_local(folder), *_over_http(folder)]
+    parts = [_local(folder), _codecs(folder), *_over_http(folder)]
     text = (
         f"{run.__doc__} {CONCURRENCY} tiles at once, {ROUNDS} repeats, arms interleaved, warm cache. MB/s of decoded "
         "pixels, median (quartiles). Pure decode is the codec alone on bytes in memory, on all cores.\n\n"
@@ -73,6 +76,47 @@ def _local(folder: Path) -> tuple[str, dict[str, float]]:
         "R3_local": float(np.median(ratio)),
         "R3_local_cpu": float(np.median(cpu_ratio)),
     }
+
+
+def _codecs(folder: Path) -> tuple[str, dict[str, float]]:
+    """CPU seconds and bytes of the same tiles under each codec, read one after the other, arms in turn."""
+    source = Survey.open(str(folder / "survey.zarr"))
+    held = [source._read("image", index) for index in range(len(source))]
+    decoded = sum(image.nbytes for image in held)
+    stores = {codec: _stored_as(codec, source, held) for codec in CODECS}
+    for codec, store in stores.items():
+        if not np.array_equal(store._read("image", 1), held[1]):
+            raise RuntimeError(f"codec {codec} gives other pixels")
+
+    def spent(codec: str) -> float:
+        started = time.process_time()
+        for index in range(len(held)):
+            stores[codec]._read("image", index)
+        return time.process_time() - started
+
+    times = interleave({codec: partial(spent, codec) for codec in CODECS}, ROUNDS)
+    rows, data = [], {}
+    for codec in CODECS:
+        rate = [1e-6 * decoded / value for value in times[codec]]
+        ratio = [zstd / value for zstd, value in zip(times["zstd"], times[codec])]
+        files = (file for file in (Path(stores[codec].url) / "image" / "c").rglob("*") if file.is_file())
+        share = sum(file.stat().st_size for file in files) / decoded
+        rows.append([codec, median_iqr(rate, 0), median_iqr(ratio, 2), f"{share:.3f}"])
+        data |= {f"codec_{codec}_speed": float(np.median(ratio)), f"codec_{codec}_bytes": share}
+    heads = ["codec", "MB of pixels per CPU second", "speed ÷ zstd's", "bytes ÷ pixels'"]
+    return "### Codecs, local disk\n\n" + table(heads, rows), data
+
+
+def _stored_as(codec: str, source: Survey, held: Sequence[np.ndarray]) -> Survey:
+    """A copy of images under a codec."""
+    url = scratch() / f"codec-{codec}.zarr"
+    shutil.rmtree(url, ignore_errors=True)
+    layout = SurveyLayout(source.bands, source.tile_size, source.halo, variance=False, mask=False, codec=codec)
+    made = Survey.create(str(url), layout)
+    first = made.reserve(len(held))
+    for index, image in enumerate(held, first):
+        made.write_tile(index, Tile(image))
+    return Survey.open(str(url))
 
 
 def _decoded(shard: bytes, shape: Sequence[int], chunk: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Checked Zarr v3 arrays: one shard per unit, zstd with checksums, no silent fill values.
+"""Checked Zarr v3 arrays: one shard per unit, checksums in every chunk, no silent fill values.
 
 Survey and Stamps differ in what a unit means; how a unit's bytes are laid out, written and trusted is said once, here.
 """
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import CorruptError, InputError
@@ -29,6 +30,9 @@ CHUNK_BYTES = 16_000_000
 
 ZSTD_LEVEL = 1
 """Float noise hardly compresses: higher levels cost time and gain nothing."""
+
+CODECS = ("zstd", "lz4", "none")
+"""How chunks are compressed: small, quickly, or not at all. All have checksums."""
 
 _config_lock = threading.Lock()
 _HAS_ZARRS = importlib.util.find_spec("zarrs") is not None
@@ -130,6 +134,15 @@ class ArrayLayout:
     """Value where nothing was written."""
     coordinates: str = ""
     """Name of an array beside it that xarray takes as a coordinate."""
+    codec: str = CODECS[0]
+    """One of `CODECS`."""
+
+
+def _compressors(codec: str) -> list[BytesBytesCodec]:
+    """What takes the bytes of a chunk, one after the other; the last keeps a checksum."""
+    if codec == "lz4":
+        return [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()]
+    return [Crc32cCodec()] if codec == "none" else [ZstdCodec(level=ZSTD_LEVEL, checksum=True)]
 
 
 def create_array(url: str, name: str, layout: ArrayLayout) -> None:
@@ -149,7 +162,7 @@ def create_array(url: str, name: str, layout: ArrayLayout) -> None:
         shards=tuple(-(-side // step) * step for side, step in zip(unit, layout.chunk, strict=True)),
         dtype=layout.dtype,
         fill_value=layout.fill,
-        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
+        compressors=_compressors(layout.codec),
         dimension_names=layout.dimensions,
         attributes={"coordinates": layout.coordinates} if layout.coordinates else None,
         config={"write_empty_chunks": True},
@@ -207,24 +220,27 @@ def read_unit(
     Raises:
         CorruptError: the shard is missing or its bytes do not verify.
     """
-    where = f"{storage.redact(url)}: {name}[{start}:{stop}]"
+
+    def where() -> str:
+        return f"{storage.redact(url)}: {name}[{start}:{stop}]"
+
     if stop > array.shape[0]:
-        raise CorruptError(f"{where} is beyond the array's {array.shape[0]} rows: its shard was never written")
+        raise CorruptError(f"{where()} is beyond the array's {array.shape[0]} rows: its shard was never written")
     try:
         rows = (slice(start, stop), *region)
         array = _trusted(url, name, array, start)
         stored = array[rows] if storage.is_local(url) else storage.retrying(array.__getitem__, rows)
     except OSError as error:  # zarrs says so of damaged bytes too: nothing to wait for on a local disk
         if error.errno is None and storage.is_local(url):
-            raise CorruptError(f"{where} is damaged ({error}): ingest it again") from error
-        raise CorruptError(f"{where} cannot be read: {storage.redact(str(error))}") from error
+            raise CorruptError(f"{where()} is damaged ({error}): ingest it again") from error
+        raise CorruptError(f"{where()} cannot be read: {storage.redact(str(error))}") from error
     except Exception as error:  # a codec raises whatever it likes on altered bytes
         if storage.is_remote_failure(error):
-            raise CorruptError(f"{where} cannot be read: {storage.redact(str(error))}") from error
-        raise CorruptError(f"{where} is damaged ({type(error).__name__}: {error}): ingest it again") from error
+            raise CorruptError(f"{where()} cannot be read: {storage.redact(str(error))}") from error
+        raise CorruptError(f"{where()} is damaged ({type(error).__name__}: {error}): ingest it again") from error
     values = np.asarray(stored)
     if _is_fill(values, array.fill_value) and not shard_exists(url, name, array, shard):
-        raise CorruptError(f"{where} is missing its shard: ingest it again")
+        raise CorruptError(f"{where()} is missing its shard: ingest it again")
     return values
 
 

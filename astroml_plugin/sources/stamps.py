@@ -21,7 +21,7 @@ from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources import arrays
-from astroml_plugin.sources.arrays import ArrayLayout
+from astroml_plugin.sources.arrays import CODECS, ArrayLayout
 from astroml_plugin.sources.store import Store
 from astroml_plugin.sources.survey import Survey
 
@@ -88,6 +88,8 @@ class StampLayout:
     """Whether masks are stored, uint32 of `MaskBit`."""
     layers: tuple[str, ...] = ()
     """Layers of the truth of every pixel, (layer, y, x) float16, NaN where it is unknown."""
+    codec: str = CODECS[0]
+    """How chunks are compressed: zstd (small), lz4 (quickly) or none."""
 
     @property
     def _stamp_bytes(self) -> int:
@@ -164,7 +166,7 @@ class Stamps(Store):
             **({"zero_points": list(layout.zero_points)} if layout.zero_points else {}),
             **({"layers": list(layout.layers)} if layout.layers else {}),
         }
-        return cls._create(url, layout.arrays(), metadata)
+        return cls._create(url, layout.arrays(), metadata, layout.codec)
 
     # --- blocks and objects ---------------------------------------------------------------------------------------
 

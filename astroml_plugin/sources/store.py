@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import zarr
@@ -32,16 +33,21 @@ class Store:
         self.id: str = metadata["id"]
         self.bands: tuple[str, ...] = tuple(metadata["bands"])
         self.array_names: tuple[str, ...] = tuple(metadata["arrays"])
+        self.codec: str = metadata.get("codec", arrays.CODECS[0])
+        """How its chunks are compressed, but for those of masks: one of `arrays.CODECS`."""
         self._opened: dict[tuple[str, bool], zarr.Array[Any]] = {}
 
     @classmethod
-    def _create(cls, url: str, layouts: Mapping[str, ArrayLayout], metadata: Mapping[str, Any]) -> Self:
-        """An empty store with these arrays.
+    def _create(cls, url: str, layouts: Mapping[str, ArrayLayout], metadata: Mapping[str, Any], codec: str) -> Self:
+        """An empty store with these arrays, their chunks compressed by `codec`; masks by zstd, as most bits are 0.
 
         Raises:
-            InputError: bands that are not different names, a place that is taken or cannot be written.
+            InputError: bands that are not different names, an unknown codec, a place that is taken or cannot be
+                written.
         """
         bands = metadata["bands"]
+        if codec not in arrays.CODECS:
+            raise InputError(f"codec {codec!r} is none of {', '.join(arrays.CODECS)}")
         if len(set(bands)) != len(bands) or not bands:
             raise InputError(f"bands {list(bands)} must be different names, at least one")
         url = storage.absolute(url)
@@ -50,11 +56,12 @@ class Store:
             raise InputError(f"{storage.redact(url)} exists already: open it, or choose another output")
         try:
             for name, layout in layouts.items():
-                arrays.create_array(url, name, layout)
+                arrays.create_array(url, name, layout if name == "mask" else replace(layout, codec=codec))
         except OSError as error:
             raise InputError(f"{storage.redact(url)} cannot be written: {storage.redact(str(error))}") from error
         common = {"kind": cls.kind, "id": uuid.uuid4().hex, "arrays": list(layouts)}
-        arrays.create_group(url, {**common, **metadata}, folders=[cls.tables])
+        told = {} if codec == arrays.CODECS[0] else {"codec": codec}
+        arrays.create_group(url, {**common, **metadata, **told}, folders=[cls.tables])
         return cls.open(url)
 
     @classmethod
@@ -74,6 +81,14 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).open, (self.url,)
+
+    def refuse_other_codec(self, codec: str | None) -> None:
+        """InputError where a codec is asked for that is not the store's."""
+        if codec not in (None, self.codec):
+            raise InputError(
+                f"{storage.redact(self.url)} is compressed by {self.codec}, not {codec}: leave --codec away, or choose "
+                f"another output"
+            )
 
     def array(self, name: str, *, writable: bool = False) -> zarr.Array[Any]:
         """The zarr array `name`, opened once per object."""
@@ -114,6 +129,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "block": _whole,
     "pixel_scale": lambda value: value is None or (isinstance(value, int | float) and value > 0),
     "layers": _names,
+    "codec": lambda value: isinstance(value, str),
     "tile_size": _whole,
     "halo": lambda value: _whole(value, 0),
     "psf_shape": lambda value: value is None or _wholes(value),

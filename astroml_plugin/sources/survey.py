@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,43 @@ _DIMENSIONS = ("tile", "band", "y", "x")
 _PSF_DIMENSIONS = ("tile", "band", "cell_y", "cell_x", "psf_y", "psf_x")
 
 
+@dataclass(frozen=True)
+class SurveyLayout:
+    """Arrays of a survey."""
+
+    bands: Sequence[str]
+    """Names of the bands."""
+    tile_size: int
+    """Outer side of a tile in pixels."""
+    halo: int
+    """Pixels that a tile shares with its neighbours on every side."""
+    psf_shape: tuple[int, int, int, int] | None = None
+    """(cells_y, cells_x, y, x) of the PSF images of a tile; None: no PSF is stored."""
+    variance: bool = True
+    """Whether variances are stored."""
+    mask: bool = True
+    """Whether masks are stored, uint32 of `MaskBit`."""
+    spectral: SpectralAxis | None = None
+    """Wavelengths of the bands, which become a coordinate beside the arrays."""
+    codec: str = arrays.CODECS[0]
+    """How chunks are compressed: zstd (small), lz4 (quickly) or none."""
+
+    def arrays(self) -> dict[str, ArrayLayout]:
+        """Name -> layout of each array."""
+        count, step = len(self.bands), arrays.spatial_chunk(len(self.bands), self.tile_size)
+        chunk = (1, count, step, step)
+        plane = ArrayLayout(_DIMENSIONS, (count, self.tile_size, self.tile_size), 1, chunk, fill=math.nan)
+        layouts = {"image": plane}
+        layouts |= {"variance": plane} if self.variance else {}
+        layouts |= {"mask": replace(plane, dtype="uint32", fill=0xFFFFFFFF)} if self.mask else {}
+        if self.psf_shape is not None:
+            shape = (count, *self.psf_shape)
+            layouts["psf"] = ArrayLayout(_PSF_DIMENSIONS, shape, 1, (1, *shape), fill=math.nan)
+        if self.spectral is None:
+            return layouts
+        return {name: replace(layout, coordinates=self.spectral.kind) for name, layout in layouts.items()}
+
+
 class Survey(Store, TileTable):
     """Tiles of one or many parent images on disk."""
 
@@ -46,43 +83,30 @@ class Survey(Store, TileTable):
         self.mask_bits: dict[str, int] = dict(metadata["mask_bits"])
 
     @classmethod
-    def create(
-        cls,
-        url: str,
-        *,
-        bands: Sequence[str],
-        tile_size: int,
-        halo: int,
-        psf_shape: tuple[int, int, int, int] | None = None,
-        variance: bool = True,
-        mask: bool = True,
-        spectral: SpectralAxis | None = None,
-    ) -> Survey:
-        """An empty survey, `psf_shape` = (cells_y, cells_x, y, x); InputError when `url` is taken or unwritable.
+    def create(cls, url: str, layout: SurveyLayout | None = None, **changes: Any) -> Survey:
+        """An empty survey.
 
-        `spectral`: wavelengths of the bands, which become a coordinate beside the arrays.
+        Args:
+            url: path or fsspec URL.
+            layout: its arrays.
+            changes: fields of the layout by name.
+
+        Raises:
+            InputError: `url` is taken or cannot be written, or a field has a value that cannot be.
         """
-        tile_step(tile_size, halo)
-        count, step = len(bands), arrays.spatial_chunk(len(bands), tile_size)
-        chunk = (1, count, step, step)
-        plane = ArrayLayout(_DIMENSIONS, (count, tile_size, tile_size), 1, chunk, fill=math.nan)
-        layouts = {"image": plane}
-        layouts |= {"variance": plane} if variance else {}
-        layouts |= {"mask": replace(plane, dtype="uint32", fill=0xFFFFFFFF)} if mask else {}
-        if psf_shape is not None:
-            shape = (count, *psf_shape)
-            layouts["psf"] = ArrayLayout(_PSF_DIMENSIONS, shape, 1, (1, *shape), fill=math.nan)
-        metadata = {
-            **{"bands": list(bands), "tile_size": tile_size, "halo": halo},
-            **{"psf_shape": list(psf_shape) if psf_shape else None, "mask_bits": MASK_BITS},
+        layout = SurveyLayout(**changes) if layout is None else replace(layout, **changes)
+        tile_step(layout.tile_size, layout.halo)
+        metadata: dict[str, Any] = {
+            **{"bands": list(layout.bands), "tile_size": layout.tile_size, "halo": layout.halo},
+            **{"psf_shape": list(layout.psf_shape) if layout.psf_shape else None, "mask_bits": MASK_BITS},
         }
-        if spectral is None:
-            return cls._create(url, layouts, metadata)
+        axis = layout.spectral
+        if axis is None:
+            return cls._create(url, layout.arrays(), metadata, layout.codec)
         url = storage.absolute(url)
-        layouts = {name: replace(layout, coordinates=spectral.kind) for name, layout in layouts.items()}
-        survey = cls._create(url, layouts, {**metadata, "spectral": spectral.to_metadata()})
-        facts = {"units": spectral.unit, "medium": spectral.medium, "specsys": spectral.frame, "rest": spectral.rest}
-        arrays.write_coordinate(url, spectral.kind, spectral.values, "band", facts)
+        survey = cls._create(url, layout.arrays(), {**metadata, "spectral": axis.to_metadata()}, layout.codec)
+        facts = {"units": axis.unit, "medium": axis.medium, "specsys": axis.frame, "rest": axis.rest}
+        arrays.write_coordinate(url, axis.kind, axis.values, "band", facts)
         return survey
 
     # --- pixels ---------------------------------------------------------------------------------------------------

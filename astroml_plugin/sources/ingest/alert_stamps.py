@@ -49,7 +49,7 @@ def ingest_alerts(
     start = time.monotonic()
     avro.fastavro()
     reading = Reading(options.kind or "auto", None if options.schema is None else storage.read_bytes(options.schema))
-    stamps = existing(out)
+    stamps = existing(out, options.codec)
     for url in inputs:
         next(packets([url], pa.array([], pa.string())), None)
     if stamps is None or not _recorded(stamps):
@@ -109,6 +109,7 @@ def _layout(kind: AlertKind, alert: Alert, options: IngestOptions) -> StampLayou
         bands=BANDS,
         size=(size, size),
         block=options.block,
+        codec=options.codec_of_new,
         pixel_scale=scale,
         zero_points=(NANOJANSKY_UNIT,) * len(BANDS) if pictures[0].in_nanojansky else (),
         variance=any(picture.variance is not None for picture in pictures),

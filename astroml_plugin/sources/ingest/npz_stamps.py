@@ -38,13 +38,13 @@ def ingest_npz(url: str, out: str, options: IngestOptions, progress: Progress | 
     settings: dict[str, Any] = {"npz_map": dict(options.npz_map), "layout": options.layout, "bands": bands}
     settings |= {"zero_point": list(options.zero_point)} if options.zero_point else {}
     identity = storage.digest([file_identity(url)], settings)[:16]
-    stamps = existing(out)
+    stamps = existing(out, options.codec)
     record = recorded(stamps, identity)
     if stamps is not None and record is not None and not record.missing(stamps):
         return IngestResult(stamps.url, stamps.kind, 0, record.blocks, 0, 0, time.monotonic() - start)
     with open_npz(url) as archive:
         content = _Content.of(url, archive, options)
-        stamps = content.create(out, options.block) if stamps is None else stamps
+        stamps = content.create(out, options) if stamps is None else stamps
         content.refuse_other(stamps)
         if record is None:
             refuse_changed(stamps, url)
@@ -124,17 +124,16 @@ class _Content:
             ),
         )
 
-    def create(self, out: str, block: int | None) -> Stamps:
+    def create(self, out: str, options: IngestOptions) -> Stamps:
         """A store for these stamps."""
-        return Stamps.create(out, self._stamp_layout(block))
+        return Stamps.create(out, self._stamp_layout(), block=options.block, codec=options.codec_of_new)
 
-    def _stamp_layout(self, block: int | None = None) -> StampLayout:
+    def _stamp_layout(self) -> StampLayout:
         height, width = (self.images.shape[self.layout.index(axis)] for axis in "yx")
         return StampLayout(
             bands=self.bands,
             size=(height, width),
             dtype="uint8" if self.images.dtype in (np.uint8, np.bool_) else "float32",
-            block=block,
             pixel_scale=self.pixel_scale,
             zero_points=self.zero_points,
             psf_size=None if self.psf is None else (self.psf.shape[-2], self.psf.shape[-1]),

@@ -11,6 +11,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import changed, option_of, refuse_choices
 from astroml_plugin.pixels import refuse_implausible
 from astroml_plugin.sources.alerts.kinds import CHOICES
+from astroml_plugin.sources.arrays import CODECS
 from astroml_plugin.sources.ingest import sky
 
 _LEAST_MESH = 16
@@ -100,6 +101,8 @@ class IngestOptions(FitsOptions):
     """CSV or Parquet table with id_str and file_loc (relative to the folder) and label columns."""
     block: int | None = None
     """Stamps per unit; default about 32 MB."""
+    codec: str | None = None
+    """How pixels are compressed: zstd (default), lz4 (larger, read faster) or none; see docs/performance.md."""
     pixel_scale: float | None = None
     """Arcsec per pixel of stamps."""
     kind: str | None = None
@@ -113,10 +116,17 @@ class IngestOptions(FitsOptions):
         super().__post_init__()
         if self.kind is not None:
             refuse_choices(self, {"kind": CHOICES}, "option")
+        if self.codec is not None:
+            refuse_choices(self, {"codec": CODECS}, "option")
         for name, least in (("tile_size", 1), ("halo", 0), ("block", 1), ("stamp_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{option_of(name)} {value}: give a whole number from {least} on")
+
+    @property
+    def codec_of_new(self) -> str:
+        """Codec of a store that is made."""
+        return self.codec or CODECS[0]
 
     def checked_scale(self) -> float | None:
         """The pixel scale that is given.

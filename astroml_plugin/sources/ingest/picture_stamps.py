@@ -46,7 +46,7 @@ def ingest_pictures(
     table_url, folder = storage.absolute(options.table), storage.absolute(folder)
     unit = [list(options.zero_point)] if options.zero_point else []
     identity = storage.digest([file_identity(table_url), storage.redact(folder)], list(options.bands or ()), *unit)[:16]
-    stamps = existing(out)
+    stamps = existing(out, options.codec)
     record = recorded(stamps, identity)
     if stamps is not None and record is not None and not record.missing(stamps):
         return IngestResult(stamps.url, stamps.kind, 0, record.blocks, 0, 0, time.monotonic() - start)
@@ -97,6 +97,7 @@ def _create_for(picture: Array, out: str, options: IngestOptions) -> Stamps:
         size=(picture.shape[1], picture.shape[2]),
         dtype=picture.dtype.name,
         block=options.block,
+        codec=options.codec_of_new,
         pixel_scale=options.checked_scale(),
         zero_points=options.zero_points(names),
     )

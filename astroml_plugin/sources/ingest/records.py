@@ -28,9 +28,17 @@ class SourceRecord:
         return set(range(self.first_block, self.first_block + self.blocks)) - stored
 
 
-def existing(out: str) -> Stamps | None:
-    """The store at `out`; None where there is none yet."""
-    return Stamps.open(out) if storage.exists(storage.join(storage.absolute(out), "zarr.json")) else None
+def existing(out: str, codec: str | None = None) -> Stamps | None:
+    """The store at `out`; None where there is none yet.
+
+    Raises:
+        InputError: a codec is asked for that is not the store's.
+    """
+    if not storage.exists(storage.join(storage.absolute(out), "zarr.json")):
+        return None
+    stamps = Stamps.open(out)
+    stamps.refuse_other_codec(codec)
+    return stamps
 
 
 def recorded(stamps: Stamps | None, identity: str) -> SourceRecord | None:

@@ -83,6 +83,7 @@ def ingest_fits(
 
 def _refuse_other(survey: Survey, options: IngestOptions) -> None:
     """InputError where the settings asked for are not those of an existing survey."""
+    survey.refuse_other_codec(options.codec)
     for name in ("bands", "tile_size", "halo"):
         value, stored = getattr(options, name), getattr(survey, name)
         if value is not None and value != stored:
@@ -200,6 +201,7 @@ class _Run:
             psf_shape=shape,
             variance=any(band.has_variance for plan in plans for band in plan.bands),
             spectral=next((plan.spectral for plan in plans if plan.spectral is not None), None),
+            codec=self.options.codec_of_new,
         )
 
     def _resume(self, survey: Survey) -> None:
