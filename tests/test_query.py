@@ -15,7 +15,7 @@ from catalogs import DECLARED, IDENTITY, small_catalog, unit_rows
 from astroml_plugin.catalog import HEALPIX, Catalog
 from astroml_plugin.catalog.cones import cone_ranges
 from astroml_plugin.catalog.query import query
-from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.sky.wcs import healpix29, separation
 from workflows.query import query as workflow_query
 from workflows.query import show
@@ -87,6 +87,45 @@ def test_sql_sees_only_the_cone(catalog: Catalog) -> None:
     assert everything["n"] == 120
     assert within["n"][0] < 40
     assert within["far"][0] < 11.6
+
+
+COUNTS = {
+    "SELECT count(*) AS n FROM catalog": True,
+    "select COUNT(*) n, count() FROM catalog AS c;": True,
+    "SELECT count(*) AS n FROM catalog WHERE ra > 0": False,
+    "SELECT count(ra) AS n FROM catalog": False,
+    "SELECT count(*) FILTER (ra > 0) AS n FROM catalog": False,
+    "SELECT count(*) AS n FROM catalog GROUP BY tile": False,
+    "SELECT count(*) AS n FROM catalog HAVING count(*) > 1": False,
+    "SELECT count(*) AS n FROM catalog LIMIT 1": False,
+    "SELECT count(*) AS n FROM catalog USING SAMPLE 100 PERCENT (system)": False,
+    "SELECT count(*) AS n FROM catalog TABLESAMPLE 100%": False,
+    "SELECT count(*) AS n FROM catalog, failures": False,
+    "SELECT count(*) OVER () AS n FROM catalog": False,
+    "SELECT count(DISTINCT tile) AS n FROM catalog": False,
+}
+"""Question -> whether the manifest knows the answer."""
+
+
+@pytest.mark.parametrize("text", COUNTS)
+def test_rows_are_counted_without_opening_a_part(catalog: Catalog, text: str) -> None:
+    for units in (None, ["im_0"]):
+        answer = query(catalog.url, text, units=units)
+        assert (answer.parts == 0) == COUNTS[text]
+        if COUNTS[text]:
+            longer = query(catalog.url, f"SELECT * FROM ({text.rstrip(';')})", units=units)  # which opens the parts
+            assert longer.parts > 0
+            assert answer.to_arrow().equals(longer.to_arrow())
+
+
+def test_rows_of_a_part_that_is_gone_are_not_counted(catalog: Catalog) -> None:
+    text = "SELECT count(*) AS n FROM catalog"
+    gone = next(Path(catalog.url, "parts").glob("*/*.parquet"))
+    kept = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(CorruptError, match="have no file any more"):
+        query(catalog.url, text)
+    gone.write_bytes(kept)
 
 
 def test_units_follow_columns_not_formulas(catalog: Catalog) -> None:

@@ -23,8 +23,7 @@ def sources(database: duckdb.DuckDBPyConnection, text: str | None, schema: pa.Sc
     """
     if text is None:
         return list(schema)
-    tree = json.loads(database.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
-    node = (tree.get("statements") or [{}])[0].get("node", {})
+    node = _node(database, text)
     if not _is_catalog(node):
         return []
     by_name = {field.name.lower(): field for field in schema}
@@ -42,6 +41,35 @@ def sources(database: duckdb.DuckDBPyConnection, text: str | None, schema: pa.Sc
         else:
             found.append(None)
     return found
+
+
+def counts_rows_alone(database: duckdb.DuckDBPyConnection, text: str | None) -> bool:
+    """Whether a SELECT asks for nothing but the number of all rows of `catalog`, which its manifest knows."""
+    if text is None:
+        return False
+    node = _node(database, text)
+    chosen = ("where_clause", "group_expressions", "group_sets", "having", "sample", "qualify", "modifiers")
+    columns = node.get("select_list", [])
+    return (
+        _is_catalog(node)
+        and not any(node.get(name) for name in chosen)
+        and not node["from_table"].get("sample")
+        and not node["from_table"].get("at_clause")
+        and bool(columns)
+        and all(_counts_all(item) for item in columns)
+    )
+
+
+def _counts_all(item: dict[str, Any]) -> bool:
+    """Whether a column of an answer is a plain count(*)."""
+    return item.get("class") == "FUNCTION" and item.get("function_name") == "count_star" and not item.get("filter")
+
+
+def _node(database: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
+    """The tree of one SELECT; empty where DuckDB gives none."""
+    tree = json.loads(database.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
+    node: dict[str, Any] = (tree.get("statements") or [{}])[0].get("node", {})
+    return node
 
 
 def _is_catalog(node: dict[str, Any]) -> bool:

@@ -156,26 +156,33 @@ def _answer(
     tables: Mapping[str, pa.Table],
     units: Collection[str] | None,
 ) -> QueryResult:
-    current, lost = catalog.current_and_lost(reconcile=reconcile)
-    lost.refuse()
-    records = catalog.runs()
-    decided = primary.read(catalog.url, records)
-    if decided is not None and not decided.is_of(current):
-        warnings.warn(f"{storage.redact(catalog.url)}: {primary.UNDECIDED}", stacklevel=3)
-    paths = files_to_read(current, cone, units)
-    if storage.is_local(catalog.url):
-        for path in paths:
-            refuse_exchanged(catalog.url, path)
     options = {} if memory is None else {"memory_limit": memory}
     with (
         tempfile.TemporaryDirectory(prefix="astroml-") as spill,
         sql.connect(temp_directory=spill, **options) as database,
     ):
         statement = None if text is None else one_select(database, text)
+        counting = cone is None and lineage.counts_rows_alone(database, text)
+        local = storage.is_local(catalog.url)
+        # who opens no file learns from the listing that one is gone
+        current, lost = catalog.current_and_lost(reconcile=True if counting and local else reconcile)
+        lost.refuse()
+        records = catalog.runs()
+        decided = primary.read(catalog.url, records)
+        if decided is not None and not decided.is_of(current):
+            warnings.warn(f"{storage.redact(catalog.url)}: {primary.UNDECIDED}", stacklevel=3)
+        paths = [] if counting else files_to_read(current, cone, units)
+        for path in paths if local else ():
+            refuse_exchanged(catalog.url, path)
         origins = lineage.sources(database, text, catalog.schema)
         for name, table in tables.items():
             database.register(name, table)
-        create_views(database, catalog, paths, decided, cone, units, text)
+        if counting:
+            rows = int(pc.sum(_of_units(current, units)["rows"]).as_py() or 0)
+            database.execute(f"CREATE VIEW catalog AS SELECT range AS number FROM range({rows})")  # noqa: S608
+            sql.lock(database, [])
+        else:
+            create_views(database, catalog, paths, decided, cone, units, text)
         joined = decided is not None and bool(decided.files(cone))
         asked = statement or f"SELECT * FROM catalog {_order(joined or cone is not None)}"  # noqa: S608
         if limit is not None:
@@ -226,15 +233,20 @@ def _line(error: BaseException) -> str:
 
 def files_to_read(current: pa.Table, cone: Cone | None = None, units: Collection[str] | None = None) -> list[str]:
     """Relative paths of the files that may have rows in the cone and of the units, where given; plain parts first."""
-    rows = current.filter(pc.greater(current["rows"], 0))
-    if units is not None:
-        rows = rows.filter(pc.is_in(rows["unit"], value_set=pa.array(sorted(units), rows["unit"].type)))
+    rows = _of_units(current.filter(pc.greater(current["rows"], 0)), units)
     if cone is not None:
         rows = rows.filter(pc.is_valid(rows["healpix_min"]))
         ra, dec, radius = (rows[name].to_numpy() for name in ("ra", "dec", "radius"))
         near = separation(ra, dec, cone[0], cone[1]) <= radius + cone[2] + 1e-9
         rows = rows.filter(pa.array(near & _in_ranges(rows, cone_ranges(*cone))))
     return sorted(pc.unique(rows["path"]).to_pylist(), key=lambda path: (is_merged(path), path))
+
+
+def _of_units(current: pa.Table, units: Collection[str] | None) -> pa.Table:
+    """Rows of the manifest of some units; of all where none are given."""
+    if units is None:
+        return current
+    return current.filter(pc.is_in(current["unit"], value_set=pa.array(sorted(units), current["unit"].type)))
 
 
 def _in_ranges(rows: pa.Table, ranges: I64) -> Bool:
