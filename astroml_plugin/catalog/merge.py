@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,6 +30,9 @@ from astroml_plugin.catalog.parts import (
 from astroml_plugin.catalog.schema import is_text
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError
+
+if TYPE_CHECKING:
+    import duckdb
 
 Told = TypeVar("Told")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.web import PROTOCOL, WebFiles
+
+if TYPE_CHECKING:
+    import duckdb
 
 _SAFE = {
     "autoinstall_known_extensions": "false",
@@ -21,6 +24,8 @@ _SAFE = {
 
 def connect(**options: str) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB that never reaches for the network by itself."""
+    import duckdb  # here, as most runs ask nothing and do without what it takes to load
+
     database = duckdb.connect(config={**_SAFE, **options})
     database.execute("SET enable_progress_bar = false")  # it would draw on stdout, between the data
     return database

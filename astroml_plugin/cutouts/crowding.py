@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from astroml_plugin.cutouts.centring import REACH
 
@@ -21,6 +20,8 @@ def crowded(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     known = np.isfinite(places).all(1)
     different, which = np.unique(places[known], axis=0, return_inverse=True)
     if len(different) > 1:
+        from scipy.spatial import cKDTree  # here, as a run that compares nothing does without what it takes to load
+
         apart, _ = cKDTree(different).query(different, k=_NEAREST, distance_upper_bound=CROWDED)
         answer[known] = ((apart >= _ONE) & np.isfinite(apart)).any(1)[which.ravel()]
     return answer

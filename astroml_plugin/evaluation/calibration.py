@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64
@@ -53,6 +52,8 @@ def fit_temperature(
         top = scaled.max(1, keepdims=True)
         normal = top + np.log(np.exp(scaled - top).sum(1, keepdims=True))
         return float((t * (normal - scaled)).sum())
+
+    from scipy.optimize import minimize_scalar  # here, as a run that fits nothing does without what it takes to load
 
     found = minimize_scalar(surprise, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-8})
     return float(np.exp(found.x))

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from astroml_plugin.core.hashing import mixed
 from astroml_plugin.core.typing import F32, F64, I64, U64, Array, Bool
@@ -99,6 +96,11 @@ def place_groups(position: F64) -> I64:
     """(n,) group numbers for ra, dec (n, 2) in degrees: neighbours within half an arcsec share one, chains too."""
     ra, dec = np.radians(position).T
     unit = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+    # here, as a run that compares nothing does without what they take to load
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
     pairs = KDTree(unit).query_pairs(_CHORD, output_type="ndarray")
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(unit), len(unit)))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)

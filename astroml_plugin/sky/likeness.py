@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from astroml_plugin.core.typing import F32, Array, Bool
 
@@ -49,6 +48,8 @@ def alike(these: F32, known: F32) -> Bool:
     asked = np.flatnonzero(np.isfinite(these).all(1))
     known = known[np.isfinite(known).all(1)]
     if len(asked) and len(known) and these.shape[1] == known.shape[1]:
+        from scipy.spatial import KDTree  # here, as a run that compares nothing does without what it takes to load
+
         nearest, _ = KDTree(known).query(these[asked], p=np.inf, distance_upper_bound=_APART)
         found[asked] = np.isfinite(nearest)
     return found

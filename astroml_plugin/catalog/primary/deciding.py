@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -69,6 +68,8 @@ def decide(catalog: Catalog, *, again: bool = False) -> dict[str, Any] | None:
     before = _before(catalog, again)
     if before is None:
         return None
+    import duckdb  # here, as a run without overlaps does without what it takes to load
+
     for left in reversed(range(_TRIES)):
         current = catalog.current(reconcile=True)
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from astroml_plugin.core.typing import F64, I64, Array, Bool
 from astroml_plugin.sky.wcs import unit_vectors
@@ -73,6 +72,8 @@ def partners(rows: Detected) -> I64:
     if len(rows) < 2:
         return np.zeros((0, 2), np.int64)
     towards = unit_vectors(rows.ra, rows.dec)
+    from scipy.spatial import cKDTree  # here, as a run without overlaps does without what it takes to load
+
     pairs = cKDTree(towards).query_pairs(_chord(rows.radius.max()), output_type="ndarray").astype(np.int64)
     pairs = pairs[rows.image[pairs[:, 0]] != rows.image[pairs[:, 1]]]
     apart = np.linalg.norm(towards[pairs[:, 0]] - towards[pairs[:, 1]], axis=1)
