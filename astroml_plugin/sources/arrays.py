@@ -139,7 +139,7 @@ class ArrayLayout:
 
 
 def _compressors(codec: str) -> list[BytesBytesCodec]:
-    """What takes the bytes of a chunk, one after the other; the last keeps a checksum."""
+    """The steps that the bytes of a chunk go through, one after the other; the last keeps a checksum."""
     if codec == "lz4":
         return [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()]
     return [Crc32cCodec()] if codec == "none" else [ZstdCodec(level=ZSTD_LEVEL, checksum=True)]
