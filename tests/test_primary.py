@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from astroml_plugin.catalog import Catalog, compact, primary
 from astroml_plugin.catalog.checking import forget, verify
-from astroml_plugin.catalog.primary import cells, deciding, lacking, matching
+from astroml_plugin.catalog.primary import cells, deciding, matching
+from astroml_plugin.catalog.primary.lacking import NO_PIXELS
 from astroml_plugin.core.errors import CorruptError
 from astroml_plugin.core.flags import ObjectFlag
 from tests import universe
@@ -39,7 +40,7 @@ def rows(catalog: Catalog, **asked: object) -> pa.Table:
 
 
 def test_a_row_without_a_psf_is_usable() -> None:
-    assert not (deciding.UNUSABLE | lacking.NO_PIXELS | deciding.CUT) & ObjectFlag.NO_PSF
+    assert not (deciding.UNUSABLE | NO_PIXELS | deciding.CUT) & ObjectFlag.NO_PSF
 
 
 def assert_once(catalog: Catalog) -> pa.Table:
