@@ -75,8 +75,8 @@ def each_absolute(urls: Iterable[str]) -> Iterator[str]:
     followed = cache(absolute)
     for url in urls:
         folder, _, name = url.rpartition("/")
-        alone = not folder or name in ("", ".", "..") or not is_local(url) or os.path.islink(local_path(url))
-        yield absolute(url) if alone else str(Path(followed(folder), name))
+        alone = not folder or name in ("", ".", "..") or "://" in url or url[0] == "~" or os.path.islink(url)
+        yield absolute(url) if alone else os.path.join(followed(folder), name)
 
 
 def named(url: str) -> str:

@@ -9,7 +9,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
@@ -71,13 +71,18 @@ class RecordReader:
     """Top field -> type, with full names."""
     named: Mapping[str, Any]
     """Named type -> definition."""
+    known: dict[str, list[tuple[str, Any]]] = field(default_factory=dict, repr=False)
+    """Answers of `fields`: packets of one schema share a reader."""
 
     def fields(self, name: str) -> list[tuple[str, Any]]:
         """Names and types of the fields of the record, or of null or the record, that a top field is; else none."""
+        if name in self.known:
+            return self.known[name]
         given = self.types[name]
         kinds = [self.named.get(str(one), one) for one in (given if isinstance(given, list) else [given])]
         records = [one for one in kinds if isinstance(one, dict) and one.get("type") == "record"]
-        return [(item["name"], item["type"]) for one in records[:1] for item in one["fields"]]
+        self.known[name] = [(item["name"], item["type"]) for one in records[:1] for item in one["fields"]]
+        return self.known[name]
 
     def read(self, file: io.BytesIO) -> dict[str, Any]:
         """The next record of a file, its wanted fields only."""

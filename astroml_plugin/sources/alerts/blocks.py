@@ -91,6 +91,8 @@ class _Known:
     def has(self, alert: Alert) -> bool:
         """Whether an alert of the same number and place is there."""
         same = slice(*(int(np.searchsorted(self.ids, alert.identifier, side)) for side in ("left", "right")))
+        if same.start == same.stop:
+            return False
         there, place = self.places[same], (alert.ra, alert.dec)
         return bool(((there == place) | (np.isnan(there) & np.isnan(place))).all(axis=1).any())
 
