@@ -8,6 +8,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,6 +86,38 @@ def test_what_is_tried_alone_goes_to_a_worker_that_answers(monkeypatch: pytest.M
         monkeypatch.setattr(window, "_PATIENCE", 0.5)
         outcome = window._alone(held, 0)
     assert (outcome.value, outcome.attempts) == (living, 2)
+
+
+class LostResult:
+    """A future that was finished, and whose result was lost with its worker while it was being fetched."""
+
+    key, status = "task", "finished"
+
+    def result(self, timeout: float) -> int:
+        self.status = "pending"  # Dask would do the task again
+        raise TimeoutError
+
+
+def test_a_result_that_was_lost_on_its_way_is_not_waited_for() -> None:
+    future = LostResult()
+    held = window._Window(None, abs, 2, None, inflight={future: window._Flight(1, "tcp://gone", 0.0)})
+    assert window._settle(held, future) is None
+
+
+def kill_once(marker: str, value: int) -> int:
+    """The first unit of all kills its worker."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return value
+    os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def test_an_only_worker_that_dies_is_followed_by_another(tmp_path: Path) -> None:
+    with connect("processes", workers=1, threads=1) as client:
+        work = partial(kill_once, str(tmp_path / "marker"))
+        assert {outcome.value for outcome in run_window(client, work, range(8))} == set(range(8))
 
 
 def forget(cluster: LocalCluster, address: str) -> None:

@@ -34,6 +34,9 @@ _LOOKS = 10
 _PATIENCE = 10.0
 """Seconds that a worker has for its answer."""
 
+_GLANCE = 1.0
+"""Seconds after which a result that does not come is looked at."""
+
 _START, _RESTART = 60.0, 120.0
 """Seconds that a first worker has to join, and a new one after the others have died."""
 
@@ -303,9 +306,9 @@ def _outcomes(window: _Window, source: Iterator[Item]) -> Iterator[Outcome[Item]
             if not window.inflight:
                 if exhausted:
                     break
-                if not place_of(client).patient:
+                if not (place_of(client).patient or may_restart_workers(client)):
                     raise AstromlError(NOBODY)
-                window.wait_for_worker(_RESTART)
+                window.wait_for_worker(_RESTART)  # the only worker has died, and another one is started
                 continue
             future = next(completed)
             outcome = _settle(window, future)
@@ -331,7 +334,7 @@ def _settle(window: _Window, future: Any) -> Outcome[Any] | None:
     if future in window.overdue and future.status != "finished":
         return window.recall(future)
     try:
-        value = future.result(window.timeout) if future.status in ("finished", "error") else None
+        value = _brought(window, future) if future.status in ("finished", "error") else None
     except (KilledWorker, CancelledError):
         return None
     except TimeoutError:  # done, but its worker stands still before it has said how
@@ -343,6 +346,25 @@ def _settle(window: _Window, future: Any) -> Outcome[Any] | None:
     if window.client.status == "running":  # the result was lost with its worker before it got here
         return None
     raise AstromlError(_GONE)
+
+
+def _brought(window: _Window, future: Any) -> Any:
+    """The value of a completed future.
+
+    Raises:
+        CancelledError: it was lost with its worker. Dask would do the task again, and may wait for ever: a task that
+            was sent to a worker that has gone is not given to the one that comes in its place.
+        TimeoutError: its worker stands still.
+    """
+    end = None if window.timeout is None else time.monotonic() + window.timeout
+    while True:
+        try:
+            return future.result(_GLANCE)
+        except TimeoutError:
+            if future.status not in ("finished", "error"):
+                raise CancelledError(future.key) from None
+            if end is not None and time.monotonic() > end:
+                raise
 
 
 def _answering(window: _Window) -> str:
