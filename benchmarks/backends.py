@@ -101,7 +101,7 @@ def _runs(ready: Sequence[str]) -> tuple[list[list[Any]], dict[str, Any]]:
 
 def _stamps(name: str, task: Task) -> str:
     """Stamps as the bundle's own, made once."""
-    folder = scratch() / f"backends-{name}-{COUNT}.zarr"
+    folder = scratch() / f"backends-1-{name}-{COUNT}.zarr"
     if folder.exists():
         return str(folder)
     making = folder.with_suffix(".making")
@@ -115,6 +115,7 @@ def _stamps(name: str, task: Task) -> str:
         size=image.shape[2:],
         dtype=str(image.dtype),
         pixel_scale=task.pixel_scale,
+        zero_points=() if image.dtype == np.uint8 else (31.4,) * len(drawn.bands),
         psf_size=None if psf is None else psf.shape[2:],
         variance=variance is not None,
     )

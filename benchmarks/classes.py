@@ -49,14 +49,14 @@ def run() -> Section:
 
 def _stamps(dtype: str, bands: tuple[str, ...]) -> Path:
     """Stamps of noise around a blob, made once."""
-    folder = scratch() / f"classes-{dtype}-{'-'.join(bands)}-{COUNT}.zarr"
+    folder = scratch() / f"classes-1-{dtype}-{'-'.join(bands)}-{COUNT}.zarr"
     if folder.exists():
         return folder
     making = folder.with_suffix(".making")
     shutil.rmtree(making, ignore_errors=True)
     rng = np.random.default_rng(3)
-    scale = None if dtype == "uint8" else skies.SCALE
-    store = Stamps.create(str(making), bands=bands, size=(SIZE, SIZE), dtype=dtype, pixel_scale=scale)
+    sky = {} if dtype == "uint8" else {"pixel_scale": skies.SCALE, "zero_points": (31.4,) * len(bands)}
+    store = Stamps.create(str(making), bands=bands, size=(SIZE, SIZE), dtype=dtype, **sky)
     y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
     blob = 100 * np.exp(-(x**2 + y**2) / 60.0)
     blocks = -(-COUNT // store.block)

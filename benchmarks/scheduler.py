@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 
-from astroml_plugin.compute.cluster import connect, run_window
+from astroml_plugin.compute.cluster import connect, groups, run_window
 from benchmarks.harness import REPEATS, Section, canary, median_iqr, tree_pss
 from tests.pages import table
 
@@ -21,8 +22,22 @@ SAMPLES = 50
 """Of memory, over one run."""
 
 
+PROCESSES, THREADS = 2, 1000
+"""Of the simulated crowd: units that sleep need no cores."""
+NAP = 1.0
+"""Seconds that such a unit sleeps."""
+CROWD = 40_000
+"""Units of the crowd."""
+
+
 def nothing(unit: int) -> int:
     """A unit without work."""
+    return unit
+
+
+def nap(unit: int) -> int:
+    """A unit that only takes time."""
+    time.sleep(NAP)
     return unit
 
 
@@ -45,58 +60,80 @@ class Windowed:
 def run(long: bool = False) -> Section:
     """`run_window` on one in-process worker, units that return at once."""
     found: dict[int, list[Windowed]] = {count: [] for count in (*COUNTS, *([LONGEST] if long else []))}
-    canaries = []
+    one_by_one, canaries = [], []
     for round_number in range(REPEATS):
         canaries.append(canary())
+        with patch.object(groups, "LARGEST", 1):
+            one_by_one.append(_windowed(COUNTS[0]))
         for count in found:
             if round_number == 0 or count <= COUNTS[1]:
                 found[count].append(_windowed(count))
-    rows = [_row(count, runs) for count, runs in found.items()]
-    base = float(np.median([r.cpu for r in found[COUNTS[0]]]))
+    crowd = _crowd()
+    rows = [_row(f"{COUNTS[0]:,}, one by one", one_by_one), *(_row(f"{n:,}", runs) for n, runs in found.items())]
+    base = float(np.median([r.cpu for r in found[COUNTS[1]]]))
     growth = float(np.median([r.cpu for r in found[COUNTS[-1]]])) / base
-    wall = float(np.median([r.wall for r in found[COUNTS[-1]]]))
+    alone = float(np.median([r.cpu for r in one_by_one]))
     text = (
         f"{run.__doc__} {REPEATS} repeats up to {COUNTS[1]:,} units, one beyond. CPU time is that of client, "
         "scheduler and worker together, which share one process here; it stands still while other programs have the "
-        "cores. Memory is the slope of a line through the second half of a run.\n\n"
+        "cores. `One by one` sends each unit as a task of its own, as units longer than "
+        f"{groups.TARGET} s are. Memory is the slope of a line through the second half of a run.\n\n"
         + table(["units", "wall, ms per unit", "CPU, ms per unit", "CPU of the last tenth, ms", "bytes per unit"], rows)
-        + f"\n\nGrowth of the CPU time per unit from {COUNTS[0]:,} to {COUNTS[-1]:,} units: {growth:.3f}. "
-        "Calculated, not measured: with units of one second the scheduler is busy for "
-        f"{wall / 1000:.4f} of the time per thread at work, one keeps about {1000 / wall:,.0f} busy. "
-        f"Canary {median_iqr(canaries)} s."
+        + f"\n\nGrowth of the CPU time per unit from {COUNTS[1]:,} to {COUNTS[-1]:,} units: {growth:.3f}. "
+        f"Canary {median_iqr(canaries)} s.\n\n"
+        f"A crowd: {PROCESSES} worker processes with {THREADS:,} threads each, units that sleep {NAP:g} s, "
+        f"{CROWD:,} of them, once: {crowd['rate']:,.0f} units/s of the {PROCESSES * THREADS / NAP:,.0f} that the "
+        f"threads can do, {crowd['cpu_ms']:.2f} ms of CPU per unit in client and scheduler together (one process), "
+        f"{crowd['worker_ms']:.2f} ms in the workers, start-up of the threads included."
     )
     data = {
         "growth": growth,
+        "one_by_one_cpu_ms": alone,
         "ms": {str(c): float(np.median([r.wall for r in runs])) for c, runs in found.items()},
         "cpu_ms": {str(c): float(np.median([r.cpu for r in runs])) for c, runs in found.items()},
         "bytes_per_unit": {str(c): float(np.median([r.slope for r in runs])) for c, runs in found.items()},
+        "crowd": crowd,
     }
     return Section("Scheduler", text, data)
 
 
-def _row(count: int, runs: list[Windowed]) -> list[str]:
+def _crowd() -> dict[str, float]:
+    """Units/s, and ms of CPU per unit of this process and of the workers, with thousands of threads that sleep."""
+    with connect("processes", workers=PROCESSES, threads=THREADS) as client:
+        for _ in run_window(client, nothing, range(10 * PROCESSES)):
+            pass
+        before = sum(client.run(time.process_time).values())
+        wall, cpu = time.perf_counter(), time.process_time()
+        units = sum(1 for _ in run_window(client, nap, range(CROWD), io_lanes=0, total=CROWD))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        workers = sum(client.run(time.process_time).values()) - before
+    return {"rate": units / wall, "cpu_ms": cpu / units * 1000, "worker_ms": workers / units * 1000}
+
+
+def _row(name: str, runs: list[Windowed]) -> list[str]:
     columns = [[getattr(r, name) for r in runs] for name in ("wall", "cpu", "late")]
     cells = [median_iqr(values) if len(values) > 1 else f"{values[0]:.3f}" for values in columns]
-    return [f"{count:,}", *cells, f"{np.median([r.slope for r in runs]):.0f}" if count >= COUNTS[1] else ""]
+    slopes = [r.slope for r in runs if r.slope]
+    return [name, *cells, f"{np.median(slopes):.0f}" if slopes else ""]
 
 
 def _windowed(count: int) -> Windowed:
     step = max(1, count // SAMPLES)
-    marks: list[tuple[float, float, int]] = []
+    watch = _Watch()
     gc.collect()
     with connect("local", threads=1) as client:
         for _ in run_window(client, nothing, range(50)):  # start-up apart
             pass
-        marks.append(_mark())
+        watch.mark()
         for done, _ in enumerate(run_window(client, nothing, range(count), timeout=3600), 1):
             if done % step == 0:
-                marks.append(_mark())
-    wall, cpu, memory = (np.array(values, float) for values in zip(*marks))
+                watch.mark()
+    wall, cpu, memory = (np.array(values, float) for values in zip(*watch.marks))
     per_step = np.array([b - a for a, b in pairwise(cpu)]) / step * 1000
     tenth = max(1, len(per_step) // 10)
     half = len(memory) // 2
     slope = np.polyfit(np.arange(half, len(memory)) * step, memory[half:], 1)[0] if half > 1 else 0.0
-    total = step * (len(marks) - 1)
+    total = step * (len(watch.marks) - 1)
     return Windowed(
         (wall[-1] - wall[0]) / total * 1000,
         (cpu[-1] - cpu[0]) / total * 1000,
@@ -106,5 +143,16 @@ def _windowed(count: int) -> Windowed:
     )
 
 
-def _mark() -> tuple[float, float, int]:
-    return time.perf_counter(), time.process_time(), tree_pss(os.getpid())
+@dataclass
+class _Watch:
+    """Wall seconds, CPU seconds and memory in the course of a run, without what looking at memory costs."""
+
+    marks: list[tuple[float, float, int]] = field(default_factory=list)
+    _wall: float = 0.0
+    _cpu: float = 0.0
+
+    def mark(self) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.marks.append((wall - self._wall, cpu - self._cpu, tree_pss(os.getpid())))
+        self._wall += time.perf_counter() - wall
+        self._cpu += time.process_time() - cpu

@@ -309,7 +309,7 @@ def test_a_unit_is_not_blamed_for_jobs_that_a_batch_system_ends(
     with connect("local", workers=1, threads=1) as client:
         remember(client, Place(keeper=keeper))
         with monkeypatch.context() as patch:
-            patch.setattr(window, "_settle", lambda held, future: None)  # its worker died
+            patch.setattr(window, "_settle", lambda held, future: window.Settled(orphans=(-3,)))  # its worker died
             died = window._alone(window._Window(client, abs, 2, None), -3)
         assert (died.attempts, type(died.error).__name__) == (tries, "WorkerDiedError")
         assert window._alone(window._Window(client, abs, 2, None), -3).value == 3

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from astroml_plugin.catalog import manifest, parts
 from astroml_plugin.catalog.beside import set_aside
-from astroml_plugin.catalog.parts import MergedFile
+from astroml_plugin.catalog.parts import MergedFile, PartInfo
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.catalog.whole_files import read_whole
 from astroml_plugin.core import storage
@@ -42,6 +42,14 @@ class Named(Protocol):
 
 
 UnitT = TypeVar("UnitT", bound=Named)
+
+
+def part_of(catalog: Catalog, unit: Named) -> PartInfo | None:
+    """Manifest row of the part that holds a unit's rows, from its footer; None where there is none that can be read."""
+    try:
+        return parts.read_part_info(catalog.url, parts.part_path(unit.name, unit.digest))
+    except (AstromlError, OSError, pa.ArrowException):
+        return None
 
 
 @dataclass

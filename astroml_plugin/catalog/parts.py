@@ -10,7 +10,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -284,4 +284,6 @@ MANIFEST_SCHEMA = pa.schema(
 
 def manifest_table(parts: Iterable[PartInfo], time_ns: int) -> pa.Table:
     """Manifest rows of `parts`, all of one moment."""
-    return pa.Table.from_pylist([{**asdict(part), "time": time_ns} for part in parts], schema=MANIFEST_SCHEMA)
+    infos = list(parts)
+    columns = {field.name: [getattr(info, field.name) for info in infos] for field in fields(PartInfo)}
+    return pa.table({**columns, "time": [time_ns] * len(infos)}, schema=MANIFEST_SCHEMA)

@@ -250,7 +250,8 @@ class Catalog:
         entries = manifest.keep_present(entries, set(alive))
         lacking = manifest.unlisted(entries, alive)
         newest = (pc.max(entries["time"]).as_py() or 0) + 1
-        members = [member for file in merged if file.path in set(lacking) for member in file.members]
+        new = set(lacking)
+        members = [member for file in merged if file.path in new for member in file.members]
         plain = self._ordered_infos([path for path in lacking if not parts.is_merged(path)])
         tables = [parts.manifest_table(group, newest + rank) for rank, group in enumerate(plain)]
         return pa.concat_tables([entries, *tables, parts.manifest_table(members, newest)])

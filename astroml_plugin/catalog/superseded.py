@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from astroml_plugin.catalog import manifest, parts
 from astroml_plugin.catalog.merge import merge
 from astroml_plugin.catalog.parts import MergedFile
 from astroml_plugin.catalog.store import Catalog
+
+_READERS = 16
+"""Footers read at once."""
 
 
 def drop_superseded(catalog: Catalog, run_id: str, current: Iterable[tuple[str, str]]) -> list[str]:
@@ -18,10 +22,13 @@ def drop_superseded(catalog: Catalog, run_id: str, current: Iterable[tuple[str, 
     """
     wanted = dict(current)
     paths, merged = catalog.listing()
-    merged = [file for file in merged if file.path not in manifest.dead_paths(merged)]
+    dead = manifest.dead_paths(merged)
+    merged = [file for file in merged if file.path not in dead]
     plain = [path for path in paths if _unit(path) in wanted]
-    keep = [path for path in plain if path == parts.part_path(_unit(path), wanted[_unit(path)])]
-    catalog.commit_manifest(run_id, [parts.read_part_info(catalog.url, path) for path in keep], time_ns=catalog.later())
+    keep = {path for path in plain if path == parts.part_path(_unit(path), wanted[_unit(path)])}
+    with ThreadPoolExecutor(_READERS) as pool:
+        infos = list(pool.map(lambda path: parts.read_part_info(catalog.url, path), sorted(keep)))
+    catalog.commit_manifest(run_id, infos, time_ns=catalog.later())
     replaced = {_unit(path) for path in keep}
     for file in merged:
         if replaced & {member.unit for member in file.members}:

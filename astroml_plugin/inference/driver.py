@@ -8,7 +8,6 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from distributed.core import CommClosedError
 
 from astroml_plugin.catalog import Catalog, PartInfo
 from astroml_plugin.catalog.beside import FAILURES_SCHEMA
-from astroml_plugin.catalog.done import DoneUnits
+from astroml_plugin.catalog.done import DoneUnits, part_of
 from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.compute.choices import RUNTIMES
@@ -61,21 +60,31 @@ class _Run:
     superseded: list[tuple[str, str]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     """Files of units done before that could not be read: their units are done again."""
-    mapped: set[int] | None = None
-    """Units whose label map exists; None where none are wanted."""
-    recent: deque[Mapping[str, float]] = field(default_factory=partial(deque, maxlen=RECENT_UNITS))
+    maps: LabelMaps | None = None
+    """Where label maps go; None where none are wanted."""
+    recent: deque[Mapping[str, float]] = field(default_factory=deque)
+    lately: Counter[str] = field(default_factory=Counter)
+    """Seconds by stage, summed over `recent`."""
 
     def to_do(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Units that no part (or no label map) holds yet; the others are counted as skipped."""
         done = DoneUnits.of(self.catalog)
+        mapped = None if self.maps is None else self.maps.present()
         self.damaged = done.damaged
         for unit, there in done.looked_at(units):
             if done.others(unit):
                 self.superseded.append((unit.name, unit.digest))
-            if there and (self.mapped is None or unit.index in self.mapped):
+            if there and (mapped is None or unit.index in mapped):
                 self.update(skipped=self.stand.skipped + 1)
             else:
                 yield unit
+
+    def survived(self, unit: Unit) -> UnitResult | None:
+        """What a worker that died had finished of a unit: its part is there, and its label map where there are such."""
+        if self.maps is not None and unit.index not in self.maps.present():
+            return None
+        part = part_of(self.catalog, unit)
+        return None if part is None else UnitResult(part)
 
     def update(self, **changes: Any) -> None:
         self.stand = replace(self.stand, seconds=time.perf_counter() - self.started, **changes)
@@ -84,22 +93,23 @@ class _Run:
 
     def finished(self, unit: Unit, result: UnitResult) -> None:
         self.parts.append(result.part)
-        stages, moved, centres = Counter(self.stand.stages), Counter(self.stand.bytes), Counter(self.stand.centres)
-        stages.update(result.seconds)
-        moved.update(result.bytes)
-        centres.update(result.centres)
-        forms = Counter(self.stand.forms)
-        forms.update(result.forms)
-        devices = Counter(self.stand.devices)
-        devices[result.device] += result.part.rows
-        refused = tuple(sorted({*self.stand.refused, *result.refused}))
+        sums: dict[str, Any] = {}
+        for name in ("seconds", "bytes", "centres", "forms"):
+            target = "stages" if name == "seconds" else name
+            sums[target] = so_far = dict(getattr(self.stand, target))
+            for key, value in getattr(result, name).items():
+                so_far[key] = so_far.get(key, 0) + value
+        if result.device:  # which is not known of a unit whose worker died after it
+            sums["devices"] = {**self.stand.devices}
+            sums["devices"][result.device] = sums["devices"].get(result.device, 0) + result.part.rows
+        if result.refused:
+            sums["refused"] = tuple(sorted({*self.stand.refused, *result.refused}))
+        self.lately.update(result.seconds)
         self.recent.append(result.seconds)
-        lately: Counter[str] = Counter()
-        for seconds in self.recent:
-            lately.update(seconds)
+        if len(self.recent) > RECENT_UNITS:
+            self.lately.subtract(self.recent.popleft())
         done, rows = self.stand.done + 1, self.stand.rows + result.part.rows
-        changes = {"stages": stages, "bytes": moved, "centres": centres, "forms": forms, "devices": devices}
-        self.update(done=done, rows=rows, refused=refused, bottleneck=bottleneck(lately), **changes)
+        self.update(done=done, rows=rows, bottleneck=bottleneck(self.lately), **sums)
 
     def failed(self, unit: Unit, error: BaseException, attempts: int) -> None:
         reason = storage.redact(f"{type(error).__name__}: {error}")
@@ -143,10 +153,12 @@ def execute(
         InputError: the workers run another version of this package.
     """
     plugin, ways = _prepare_workers(client)
-    mapped = None if label_maps is None else label_maps.present()
-    run = _Run(catalog, run_id, progress, RunProgress(total, ways=ways), mapped=mapped)
+    run = _Run(catalog, run_id, progress, RunProgress(total, ways=ways), maps=label_maps)
+    todo = run.to_do(units)
     try:
-        for outcome in run_window(client, run_unit, run.to_do(units), timeout=unit_timeout):
+        for outcome in run_window(
+            client, run_unit, todo, timeout=unit_timeout, total=total or None, survived=run.survived
+        ):
             if isinstance(outcome.error, OutputError):
                 raise outcome.error
             if outcome.error is not None:

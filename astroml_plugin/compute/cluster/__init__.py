@@ -9,15 +9,9 @@ from astroml_plugin.compute.cluster.clients import (
     may_restart_workers,
 )
 from astroml_plugin.compute.cluster.options import ClusterOptions, check_counts
+from astroml_plugin.compute.cluster.outcomes import Outcome, UnitTimeoutError, WorkerDiedError
 from astroml_plugin.compute.cluster.starting import check_place, cores
-from astroml_plugin.compute.cluster.window import (
-    IO_LANES,
-    UNIT_TIMEOUT,
-    Outcome,
-    UnitTimeoutError,
-    WorkerDiedError,
-    run_window,
-)
+from astroml_plugin.compute.cluster.window import IO_LANES, UNIT_TIMEOUT, run_window
 
 __all__ = [
     "IO_LANES",

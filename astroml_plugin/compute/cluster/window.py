@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import math
-import pickle
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from distributed import CancelledError, Client, KilledWorker, as_completed, get_worker, secede
+from distributed import CancelledError, Client, KilledWorker, as_completed
 from distributed.core import CommClosedError
 
 from astroml_plugin.compute.cluster.clients import check_client, may_restart_workers
+from astroml_plugin.compute.cluster.groups import LONGEST, Answer, Line, in_lane
+from astroml_plugin.compute.cluster.outcomes import Item, Outcome, Settled, UnitTimeoutError, WorkerDiedError
 from astroml_plugin.compute.cluster.places import NOBODY, place_of, wait_for_worker
 from astroml_plugin.core.errors import AstromlError
-
-Item = TypeVar("Item")
 
 IO_LANES = 2
 """Units per worker that read or write while others compute."""
 
 _TRIES_IN_JOBS = 5
 """Deaths of its worker after which a unit is given up in a batch system, which ends jobs that did nothing wrong."""
+
+_NEWS = 0.5
+"""Seconds after which the scheduler is asked again which workers there are."""
 
 _LOOKS = 10
 """Rounds over all workers for one that answers."""
@@ -47,79 +49,10 @@ UNIT_TIMEOUT = 3600.0
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Item]):
-    """Result or error of one unit of work."""
-
-    item: Item
-    """The unit, as given."""
-    value: Any = None
-    """Value that the function returned; None after an error."""
-    error: BaseException | None = None
-    """Why it failed; None when it did not."""
-    attempts: int = 1
-    """Number of times it was started."""
-
-
-class WorkerDiedError(AstromlError):
-    """A unit whose worker process died twice while it was being worked on."""
-
-
-class UnitTimeoutError(AstromlError):
-    """A unit that did not come to an end in the time it was given."""
-
-
-PROFILER_DEADLOCKS = sys.version_info < (3, 11, 9)
-"""Dask's profiler looks at all threads' frames. Before Python 3.11.9 that can stop the interpreter for good while a
-thread ends, which here happens after every unit (python/cpython#106883, dask/distributed#8616)."""
-
-_lane_lock = threading.Lock()
-_lanes: dict[str, threading.BoundedSemaphore] = {}
-
-
-def _in_lane(function: Callable[[Any], Any], item: Any, lanes: int) -> Any:
-    """Run on a worker outside its thread pool, so that I/O lanes come on top of its compute threads."""
-    worker = get_worker()
-    if worker.state.nthreads < lanes:
-        secede()
-    with _lane(worker, lanes):
-        try:
-            return function(item)
-        except Exception as error:  # noqa: BLE001 - a bad unit is an outcome; the driver decides what it means
-            return _Failure(_portable(error))
-
-
-def _lane(worker: Any, lanes: int) -> threading.BoundedSemaphore:
-    """Semaphore for the units of a worker that run at once; made at its first unit."""
-    key = f"{worker.address}/{lanes}"
-    with _lane_lock:
-        if key not in _lanes:
-            _lanes[key] = threading.BoundedSemaphore(lanes)
-            if PROFILER_DEADLOCKS and "profile" in worker.periodic_callbacks:
-                worker.loop.add_callback(worker.periodic_callbacks["profile"].stop)
-        return _lanes[key]
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """An exception on its way back to the driver."""
-
-    error: Exception
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself where it survives pickling, else its words."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes, made in this line
-    except Exception:  # noqa: BLE001 - any error of another library may refuse
-        return AstromlError(f"{type(error).__name__}: {error}")
-    return error
-
-
-@dataclass(frozen=True)
 class _Flight:
-    """A unit on its way."""
+    """Units on their way as one task."""
 
-    item: Any
+    items: tuple[Any, ...]
     address: str
     since: float
 
@@ -132,11 +65,16 @@ class _Window:
     function: Callable[[Any], Any]
     io_lanes: int
     timeout: float | None
+    line: Line = field(default_factory=lambda: Line(iter(())))
     inflight: dict[Any, _Flight] = field(default_factory=dict)
     load: dict[str, int] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
     overdue: set[Any] = field(default_factory=set)
     """Futures that were called back because they took too long."""
+    lanes_of_all: int = 0
+    _free: list[tuple[int, str]] = field(default_factory=list)
+    """Heap of (-free lanes, worker); an entry counts while the number is still right."""
+    _seen: float = 0.0
     alone: float = 0.0
     """Seconds in which there was no worker and jobs were waited for: no unit hangs meanwhile."""
     empty: float = 0.0
@@ -148,38 +86,64 @@ class _Window:
 
     def refresh(self) -> None:
         """See which workers there are now; workers that joined get their share of the window."""
-        self.threads = dict(self.client.nthreads())
+        self._set(dict(self.client.nthreads()))
+
+    def _set(self, threads: dict[str, int]) -> None:
+        """Take these workers for those there are."""
+        self.threads = threads
+        self.line.together = all(address.startswith("inproc://") for address in threads)
+        self.lanes_of_all = sum(map(self.lanes, self.threads))
+        self._free = [(-free, address) for address in self.threads if (free := self._free_lanes(address)) > 0]
+        heapq.heapify(self._free)
+        self._seen = time.monotonic()
+
+    def refresh_sometimes(self) -> None:
+        """See which workers there are when that is known for some time."""
+        if time.monotonic() - self._seen > _NEWS:
+            self.refresh()
 
     def wait_for_worker(self, seconds: float) -> None:
         """Wait until there is a worker; AstromlError where there is none after so many seconds."""
-        self.threads = wait_for_worker(self.client, seconds)
+        self._set(wait_for_worker(self.client, seconds))
 
     def lanes(self, address: str) -> int:
         return self.threads[address] + self.io_lanes
 
-    def free_worker(self) -> str | None:
-        """The worker with the most free lanes; None when all are full. One extra unit each hides the latency."""
-        best = max(self.threads, key=lambda a: self.lanes(a) + 1 - self.load.get(a, 0), default=None)
-        return best if best is not None and self.load.get(best, 0) <= self.lanes(best) else None
+    def _free_lanes(self, address: str) -> int:
+        """Tasks that a worker may have more: one beyond its lanes hides the latency."""
+        return self.lanes(address) + 1 - self.load.get(address, 0) if address in self.threads else 0
 
-    def submit(self, item: Any, address: str, *, anywhere: bool = True) -> Any:
+    def free_worker(self) -> str | None:
+        """The worker with the most free lanes; None when all are full."""
+        while self._free:
+            free, address = self._free[0]
+            if -free == self._free_lanes(address):
+                return address
+            heapq.heappop(self._free)
+        return None
+
+    def _book(self, address: str, change: int) -> None:
+        self.load[address] = self.load.get(address, 0) + change
+        if (free := self._free_lanes(address)) > 0:
+            heapq.heappush(self._free, (-free, address))
+
+    def submit(self, items: tuple[Any, ...], address: str, *, anywhere: bool = True) -> Any:
         future = self.client.submit(
-            _in_lane,
+            in_lane,
             self.function,
-            item,
+            items,
             self.lanes(address),
+            self.line.seconds(self.lanes_of_all),
             pure=False,
             workers=[address],
             allow_other_workers=anywhere,
         )
-        self.inflight[future] = _Flight(item, address, self.clock())
-        self.load[address] = self.load.get(address, 0) + 1
+        self.inflight[future] = _Flight(items, address, self.clock())
+        self._book(address, 1)
         return future
 
-    def finish(self, future: Any) -> Any:
-        flight = self.inflight.pop(future)
-        self.load[flight.address] -= 1
-        return flight.item
+    def finish(self, future: Any) -> None:
+        self._book(self.inflight.pop(future).address, -1)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -233,18 +197,21 @@ class _Window:
         except Exception:  # noqa: BLE001 - the scheduler has gone: the main thread says so
             return True
 
-    def recall(self, future: Any) -> Outcome[Any] | None:
-        """Outcome of an overdue unit: None when its worker was started again and it may be tried alone.
+    def recall(self, future: Any) -> Settled:
+        """What comes of an overdue task: its units are tried alone where its worker was started again.
 
-        The workers of others are left alone. A thread cannot be stopped: the unit keeps its place in the window.
+        The workers of others are left alone. A thread cannot be stopped: the task keeps its place in the window. Of
+        several units nobody knows which one hangs.
         """
         flight = self.inflight[future]
         if may_restart_workers(self.client):
             if flight.address in self.client.nthreads():  # not yet, for another unit
                 self.client.restart_workers([flight.address], raise_for_error=False)
-            return None
-        self.load[flight.address] += 1
-        return Outcome(flight.item, error=self.timed_out())
+            return Settled(orphans=flight.items)
+        self._book(flight.address, 1)
+        if len(flight.items) > 1:
+            return Settled(orphans=flight.items)
+        return Settled([Outcome(flight.items[0], error=self.timed_out())])
 
     def timed_out(self) -> UnitTimeoutError:
         return UnitTimeoutError(
@@ -260,13 +227,16 @@ def run_window(
     *,
     io_lanes: int = IO_LANES,
     timeout: float | None = None,
+    total: int | None = None,
+    survived: Callable[[Any], Any] | None = None,
 ) -> Iterator[Outcome[Item]]:
     """Run `function(item)` for every item on the client's workers and yield each outcome as it completes.
 
     The number of units in flight follows the workers as they join and leave, so memory does not grow with the number
-    of items. A unit whose worker is killed is tried again alone, so that innocent neighbours are not blamed; a
-    second death is its outcome. A unit that hangs costs its worker on a cluster that `connect` started, is tried again
-    alone and given up when it hangs again; elsewhere it is given up at once. An exception of `function` is an outcome.
+    of items. Short units travel in groups (`groups`). A unit whose worker is killed is tried again alone, so that
+    innocent neighbours are not blamed; a second death is its outcome. A unit that hangs costs its worker on a cluster
+    that `connect` started, is tried again alone and given up when it hangs again; elsewhere it is given up at once, or,
+    where it was in a group, when it hangs again. An exception of `function` is an outcome.
 
     Args:
         client: Dask client; workers that `connect` did not start are never restarted.
@@ -274,35 +244,35 @@ def run_window(
         items: small descriptors, taken only as fast as they are worked on.
         io_lanes: units per worker on top of its threads, for reading and writing while others compute.
         timeout: seconds from submission after which a unit hangs; None waits for ever.
+        total: number of items at most, so that the last ones are spread over all lanes; None where it is not known.
+        survived: the value of a unit that was finished before its worker died, None where it was not: it is not done
+            again then.
 
     Raises:
         AstromlError: the scheduler went away, or no worker is left. What was finished stays finished.
     """
     check_client(client)
-    window = _Window(client, function, io_lanes, timeout)
+    line = Line(iter(items), total, LONGEST if timeout is None else timeout / 4)
+    window = _Window(client, function, io_lanes, timeout, line)
     with window.watched():
         try:
-            yield from _outcomes(window, iter(items))
+            yield from _outcomes(window, survived)
         except CommClosedError as error:
             raise AstromlError(_GONE) from error
 
 
-def _outcomes(window: _Window, source: Iterator[Item]) -> Iterator[Outcome[Item]]:
+def _outcomes(window: _Window, survived: Callable[[Any], Any] | None) -> Iterator[Outcome[Any]]:
     client = window.client
     window.wait_for_worker(_START)
     completed = as_completed(loop=client.loop, with_results=False)
     orphans: deque[Any] = deque()
-    exhausted = False
-    count = 0
     try:
         while True:
+            exhausted = False
             while not exhausted and (address := window.free_worker()) is not None:
-                try:
-                    item = next(source)
-                except StopIteration:
-                    exhausted = True
-                    break
-                completed.add(window.submit(item, address))
+                if group := window.line.group(window.lanes_of_all):
+                    completed.add(window.submit(group, address))
+                exhausted = not group
             if not window.inflight:
                 if exhausted:
                     break
@@ -311,55 +281,60 @@ def _outcomes(window: _Window, source: Iterator[Item]) -> Iterator[Outcome[Item]
                 window.wait_for_worker(_RESTART)  # the only worker has died, and another one is started
                 continue
             future = next(completed)
-            outcome = _settle(window, future)
-            if outcome is None:
-                orphans.append(window.finish(future))
-            else:
-                window.finish(future)
-                yield outcome
-            count += 1
-            if count % 16 == 0 or outcome is None:
+            settled = _settle(window, future)
+            window.finish(future)
+            orphans += settled.orphans
+            yield from settled.outcomes
+            if settled.orphans:
                 window.refresh()
+            window.refresh_sometimes()
         while orphans:
-            yield _alone(window, orphans.popleft())
+            yield _once_more(window, orphans.popleft(), survived)
     finally:
         if window.inflight:
             with contextlib.suppress(Exception):
                 client.cancel(list(window.inflight), force=True)
 
 
-def _settle(window: _Window, future: Any) -> Outcome[Any] | None:
-    """The outcome of a completed future; None when its worker died and it must be tried again alone."""
-    item = window.inflight[future].item
+def _settle(window: _Window, future: Any) -> Settled:
+    """What came of a completed future; units that were not begun, or cannot be told apart, go back into the line."""
+    items = window.inflight[future].items
     if future in window.overdue and future.status != "finished":
         return window.recall(future)
     try:
-        value = _brought(window, future) if future.status in ("finished", "error") else None
+        answers = _brought(window, future) if future.status in ("finished", "error") else []
     except (KilledWorker, CancelledError):
-        return None
+        return Settled(orphans=items)
     except TimeoutError:  # done, but its worker stands still before it has said how
         return window.recall(future)
     except Exception as error:  # noqa: BLE001 - Dask's own, such as for an answer that cannot travel
-        return Outcome(item, error=error)
+        if len(items) == 1:
+            return Settled([Outcome(items[0], error=error)])
+        window.line.give_back(items, singly=True)
+        return Settled()
     if future.status == "finished":
-        return Outcome(item, error=value.error) if isinstance(value, _Failure) else Outcome(item, value=value)
+        window.line.heard(answers)
+        window.line.give_back(items[len(answers) :])
+        told = zip(items, answers, strict=False)
+        return Settled([Outcome(item, value=answer.value, error=answer.error) for item, answer in told])
     if window.client.status == "running":  # the result was lost with its worker before it got here
-        return None
+        return Settled(orphans=items)
     raise AstromlError(_GONE)
 
 
-def _brought(window: _Window, future: Any) -> Any:
-    """The value of a completed future.
+def _brought(window: _Window, future: Any) -> list[Answer]:
+    """The answers of a completed future.
 
     Raises:
-        CancelledError: it was lost with its worker. Dask would do the task again, and may wait for ever: a task that
-            was sent to a worker that has gone is not given to the one that comes in its place.
+        CancelledError: they were lost with their worker. Dask would do the task again, and may wait for ever: a task
+            that was sent to a worker that has gone is not given to the one that comes in its place.
         TimeoutError: its worker stands still.
     """
     end = None if window.timeout is None else time.monotonic() + window.timeout
     while True:
         try:
-            return future.result(_GLANCE)
+            answers: list[Answer] = future.result(_GLANCE)
+            return answers
         except TimeoutError:
             if future.status not in ("finished", "error"):
                 raise CancelledError(future.key) from None
@@ -395,17 +370,24 @@ def _ready() -> bool:
     return True
 
 
+def _once_more(window: _Window, item: Any, survived: Callable[[Any], Any] | None) -> Outcome[Any]:
+    """Outcome of a unit whose worker died: it may have been done before, else it is tried again."""
+    value = None if survived is None else survived(item)
+    return _alone(window, item) if value is None else Outcome(item, value=value)
+
+
 def _alone(window: _Window, item: Any) -> Outcome[Any]:
     """Further tries with nothing beside it: one, and a few more where jobs of a batch system end for other reasons."""
     tries = 2 if place_of(window.client).keeper is None else _TRIES_IN_JOBS
     for attempt in range(2, tries + 1):
-        future = window.submit(item, _answering(window), anywhere=True)
+        future = window.submit((item,), _answering(window), anywhere=True)
         try:
             next(as_completed([future], loop=window.client.loop))
-            outcome = _settle(window, future)
+            settled = _settle(window, future)
         finally:
             window.finish(future)
-        if outcome is not None:
+        if settled.outcomes:
+            (outcome,) = settled.outcomes
             return Outcome(item, value=outcome.value, error=outcome.error, attempts=attempt)
         if future in window.overdue:
             return Outcome(item, error=window.timed_out(), attempts=attempt)
