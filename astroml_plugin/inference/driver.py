@@ -80,7 +80,7 @@ class _Run:
                 yield unit
 
     def survived(self, unit: Unit) -> UnitResult | None:
-        """What a worker that died had finished of a unit: its part is there, and its label map where there are such."""
+        """Rows that a worker had finished before it died: part and label map are there."""
         if self.maps is not None and unit.index not in self.maps.present():
             return None
         part = part_of(self.catalog, unit)

@@ -50,7 +50,7 @@ _lanes: dict[str, threading.BoundedSemaphore] = {}
 
 @dataclass(frozen=True)
 class Answer:
-    """What one unit of a task gave, on its way back to the driver."""
+    """Value or error of one unit of a task, on its way back to the driver."""
 
     value: Any
     """Value that the function returned; None after an error."""

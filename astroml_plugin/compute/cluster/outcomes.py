@@ -1,4 +1,4 @@
-"""What comes of units of work."""
+"""Outcomes of units of work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class UnitTimeoutError(AstromlError):
 
 @dataclass(frozen=True)
 class Settled:
-    """What came of a task."""
+    """Outcomes of a task, and units without one."""
 
     outcomes: Sequence[Outcome[Any]] = ()
     orphans: Sequence[Any] = ()

@@ -198,7 +198,7 @@ class _Window:
             return True
 
     def recall(self, future: Any) -> Settled:
-        """What comes of an overdue task: its units are tried alone where its worker was started again.
+        """Outcomes of an overdue task: its units are tried alone where its worker was started again.
 
         The workers of others are left alone. A thread cannot be stopped: the task keeps its place in the window. Of
         several units nobody knows which one hangs.
@@ -297,7 +297,7 @@ def _outcomes(window: _Window, survived: Callable[[Any], Any] | None) -> Iterato
 
 
 def _settle(window: _Window, future: Any) -> Settled:
-    """What came of a completed future; units that were not begun, or cannot be told apart, go back into the line."""
+    """Outcomes of a completed future; units that were not begun, or cannot be told apart, go back into the line."""
     items = window.inflight[future].items
     if future in window.overdue and future.status != "finished":
         return window.recall(future)
