@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from distributed import Client
 from torch import Tensor
@@ -150,6 +151,8 @@ def _largest_gap(name: str, backend: str) -> str:
     gap, other = 0.0, 0
     for column in one.schema.names:
         first, second = one[column], two[column]
+        if pa.types.is_fixed_size_list(first.type) or pa.types.is_list(first.type):
+            first, second = pc.list_flatten(first), pc.list_flatten(second)
         if pa.types.is_floating(first.type):
             pair = [torch.from_numpy(item.to_numpy(zero_copy_only=False).copy())[:, None] for item in (first, second)]
             gap = max(gap, difference(*pair))
