@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from astroml_plugin.catalog import parts
-from astroml_plugin.core import foreign, formats
-from astroml_plugin.core.errors import CorruptError
+from astroml_plugin.catalog import unit_facts
+from astroml_plugin.core import formats
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ def packed(exposures: Mapping[str, Exposure]) -> dict[str, str]:
     if not exposures:
         return {}
     plain = {unit: asdict(exposure) for unit, exposure in sorted(exposures.items())}
-    return {formats.PART_EXPOSURES: base64.b64encode(zlib.compress(json.dumps(plain).encode(), 6)).decode()}
+    return unit_facts.packed(formats.PART_EXPOSURES, json.dumps(plain))
 
 
 def read(catalog: str, path: str) -> dict[str, Exposure]:
@@ -49,9 +46,4 @@ def read(catalog: str, path: str) -> dict[str, Exposure]:
     Raises:
         CorruptError: the file cannot be read.
     """
-    told = parts.key_values(catalog, path)[0].get(formats.PART_EXPOSURES.encode())
-    if told is None:
-        return {}
-    with foreign.refusing(f"what {path} says of its images", "delete it and run infer again", CorruptError):
-        plain = json.loads(zlib.decompress(base64.b64decode(told)))
-        return {unit: Exposure(**values) for unit, values in plain.items()}
+    return unit_facts.read(catalog, path, formats.PART_EXPOSURES, "images", lambda values: Exposure(**values))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from astroml_plugin.catalog import parts
-from astroml_plugin.core import foreign, formats
-from astroml_plugin.core.errors import CorruptError
+from astroml_plugin.catalog import unit_facts
+from astroml_plugin.core import formats
 
 Origin = dict[str, Any]
 """Plain values: `device`, `torch` (its version), `forms` (bundle, runtime and number format -> objects)."""
@@ -21,7 +18,7 @@ def packed(origins: Mapping[str, Origin]) -> dict[str, str]:
     if not origins:
         return {}
     plain = json.dumps(dict(sorted(origins.items())), sort_keys=True)
-    return {formats.PART_ORIGINS: base64.b64encode(zlib.compress(plain.encode(), 6)).decode()}
+    return unit_facts.packed(formats.PART_ORIGINS, plain)
 
 
 def read(catalog: str, path: str) -> dict[str, Origin]:
@@ -34,9 +31,4 @@ def read(catalog: str, path: str) -> dict[str, Origin]:
     Raises:
         CorruptError: the file cannot be read.
     """
-    told = parts.key_values(catalog, path)[0].get(formats.PART_ORIGINS.encode())
-    if told is None:
-        return {}
-    with foreign.refusing(f"what {path} says of its devices", "delete it and run infer again", CorruptError):
-        plain = json.loads(zlib.decompress(base64.b64decode(told)))
-        return {str(unit): dict(origin) for unit, origin in plain.items()}
+    return unit_facts.read(catalog, path, formats.PART_ORIGINS, "devices", dict)
