@@ -331,11 +331,13 @@ def _brought(window: _Window, future: Any) -> list[Answer]:
         TimeoutError: its worker stands still.
     """
     end = None if window.timeout is None else time.monotonic() + window.timeout
+    glance = _GLANCE
     while True:
         try:
-            answers: list[Answer] = future.result(_GLANCE)
+            answers: list[Answer] = future.result(glance)
             return answers
         except TimeoutError:
+            glance *= 2  # each try fetches it anew: a large one on a slow line must come through
             if future.status not in ("finished", "error"):
                 raise CancelledError(future.key) from None
             if end is not None and time.monotonic() > end:
