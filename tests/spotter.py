@@ -19,6 +19,7 @@ from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
 from astroml_plugin.training.bundle import Card, ModelBundle
+from tests import universe
 
 RADIUS = 12
 """Pixels from its peak within which a pixel may belong to an object."""
@@ -136,3 +137,14 @@ def installed(folder: Path) -> Iterator[dict[str, str]]:
         yield {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parents[1]}"}
     finally:
         sys.path.remove(str(folder))
+
+
+@contextmanager
+def small_sky(folder: Path) -> Iterator[None]:
+    """The task installed, a survey with its objects, and the bundles `kind` and `spots`, in a folder."""
+    with installed(folder / "site"):
+        universe.make_survey(str(folder / "survey.zarr"))
+        universe.make_objects(folder / "objects.parquet", count=60)
+        universe.make_bundle(str(folder / "kind"))
+        make_bundle(str(folder / "spots"))
+        yield

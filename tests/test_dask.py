@@ -30,12 +30,8 @@ KINDS = {"given": ["kind", "shape"], "found": ["spots", "kind"]}
 @pytest.fixture(scope="module")
 def sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("sky")
-    with spotter.installed(folder / "site"):
-        universe.make_survey(str(folder / "survey.zarr"))
-        universe.make_objects(folder / "objects.parquet", count=60)
-        universe.make_bundle(str(folder / "kind"))
+    with spotter.small_sky(folder):
         universe.make_bundle(str(folder / "shape"), task="ellipticity", psf="required")
-        spotter.make_bundle(str(folder / "spots"))
         yield folder
 
 

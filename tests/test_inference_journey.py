@@ -29,18 +29,14 @@ from astroml_plugin.inference.reading import BlockWork, Rows, TileWork, read_uni
 from astroml_plugin.inference.unit import encode, run_unit, write
 from astroml_plugin.inference.upload import DeviceUpload
 from astroml_plugin.training.bundle import ModelBundle
-from tests import spotter, universe
+from tests import spotter
 from workflows.infer import infer, plan
 
 
 @pytest.fixture(scope="module")
 def sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("sky")
-    with spotter.installed(folder / "site"):
-        universe.make_survey(str(folder / "survey.zarr"))
-        universe.make_objects(folder / "objects.parquet", count=60)
-        universe.make_bundle(str(folder / "kind"))
-        spotter.make_bundle(str(folder / "spots"))
+    with spotter.small_sky(folder):
         yield folder
 
 

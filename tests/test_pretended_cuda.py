@@ -180,13 +180,9 @@ def test_stamps_are_cut_alike(gpu: Any) -> None:
 @pytest.fixture(scope="module")
 def sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("sky")
-    with spotter.installed(folder / "site"):
-        universe.make_survey(str(folder / "survey.zarr"))
-        universe.make_objects(folder / "objects.parquet", count=60)
+    with spotter.small_sky(folder):
         universe.make_stamps(str(folder / "stamps.zarr"))
-        universe.make_bundle(str(folder / "kind"))
         universe.make_bundle(str(folder / "shape"), task="ellipticity", psf="required")
-        spotter.make_bundle(str(folder / "spots"))
         yield folder
 
 
