@@ -16,6 +16,7 @@ from astroml_plugin.tasks.segmentation import peaks
 from astroml_plugin.tasks.segmentation.layer_maps import STAR
 from astroml_plugin.tasks.segmentation.peaks import segment
 from astroml_plugin.tasks.segmentation.settings import SegmentSettings
+from astroml_plugin.tasks.segmentation.signal import pixel_noise
 from astroml_plugin.tasks.segmentation.task import SegmentTask
 from astroml_plugin.tasks.segmentation.truth import LAYERS, Scene, layers_of_labels, truth_layers
 from astroml_plugin.tasks.symmetries import SYMMETRIES, transform
@@ -244,6 +245,16 @@ def test_columns_are_per_band() -> None:
     assert TASK.choose_bands(("g", "i"), "i") == ("i",)
     with pytest.raises(InputError, match="band z is missing"):
         TASK.choose_bands(("g", "i"), "z")
+
+
+def test_noise_of_a_single_column_is_that_of_its_row() -> None:
+    row = torch.from_numpy(np.random.default_rng(3).normal(0, 5, (1, 2, 1, 400)).astype(np.float32))
+    column = row.transpose(2, 3)
+    everywhere = torch.ones_like(row, dtype=torch.bool)
+    noise = pixel_noise(column, everywhere.transpose(2, 3))
+    torch.testing.assert_close(noise, pixel_noise(row, everywhere))
+    assert ((noise > 4) & (noise < 6)).all()
+    assert pixel_noise(row[..., :1], everywhere[..., :1]).tolist() == [[[[1.0]], [[1.0]]]]
 
 
 def test_input_is_signal_over_noise_of_all_bands_together() -> None:

@@ -34,8 +34,10 @@ def signal_to_noise(image: Tensor, variance: Tensor | None, valid: Tensor, assum
 
 def pixel_noise(image: Tensor, valid: Tensor, assumed_noise: float = 0.0) -> Tensor:
     """Noise of a pixel (n, band, 1, 1): assumed, or from differences of neighbours, 1 where there are none."""
-    if assumed_noise > 0:
-        return image.new_full((*image.shape[:2], 1, 1), assumed_noise)
+    if assumed_noise > 0 or image.shape[2:] == (1, 1):
+        return image.new_full((*image.shape[:2], 1, 1), assumed_noise or 1.0)
+    if image.shape[3] == 1:  # one column: neighbours are above and below
+        image, valid = image.transpose(2, 3), valid.transpose(2, 3)
     difference = (image[..., ::2, 1:] - image[..., ::2, :-1]).abs()
     both = valid[..., ::2, 1:] & valid[..., ::2, :-1]
     width = difference.masked_fill(~both, torch.nan).flatten(2).nanmedian(2).values
