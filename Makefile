@@ -2,11 +2,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 DEMO := .venv-demo
+DOCS := .venv-docs
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-all test-matrix lint format bench bench-quick bench-quick-accept bench-gpu bench-long clean
+.PHONY: help demo test test-all test-matrix lint format bench bench-quick bench-quick-accept bench-gpu bench-long docs clean
 
 help:
 	@echo "make demo      the main job on a small sky, start to end (own environment)"
@@ -14,6 +15,7 @@ help:
 	@echo "make test-all  everything; writes tests/RESULTS.md"
 	@echo "make test-matrix  some of every room on other Pythons, newest and lowest dependencies; writes tests/MATRIX.md"
 	@echo "make lint      ruff, mypy, import layers"
+	@echo "make docs      the site, in docs/_build/html (own environment); warnings are errors"
 	@echo "make bench     the figures of benchmarks/RESULTS.md"
 	@echo "make bench-quick   has the engine become slower? three minutes; exit 1 and a table if it has"
 	@echo "make bench-gpu tests and figures of this machine's GPU in ten minutes (benchmarks/gpu_kit)"
@@ -21,7 +23,7 @@ help:
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,s3,classical,fast,optuna,index,onnx,openvino,alerts,slurm]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,s3,classical,fast,optuna,index,onnx,openvino,alerts,slurm,docs]'
 	touch $@
 
 $(DEMO)/.ready: pyproject.toml constraints.txt
@@ -32,6 +34,17 @@ $(DEMO)/.ready: pyproject.toml constraints.txt
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/astroml-plugin demo --out demo-output
+
+$(DOCS)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
+	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(DOCS)/.ready
+	rm -rf docs/_build docs/generated
+	$(DOCS)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -68,4 +81,4 @@ bench-long: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --long
 
 clean:
-	rm -rf $(VENV) $(DEMO) .venv-matrix-* demo-output build dist *.egg-info
+	rm -rf $(VENV) $(DEMO) $(DOCS) .venv-matrix-* docs/_build docs/generated demo-output build dist *.egg-info

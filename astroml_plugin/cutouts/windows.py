@@ -71,7 +71,7 @@ class Grid:
 
         Args:
             maps: of `empty_maps`.
-            outputs: (n, channels, *window), the answers for windows `first` … `first` + n - 1.
+            outputs: (n, channels, height, width), the answers for windows `first` … `first` + n - 1.
             first: number of the first window.
         """
         x0, y0, x1, y1 = self.bounds

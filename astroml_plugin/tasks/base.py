@@ -324,10 +324,11 @@ class Task(InGraph, Judged):
         """Network inputs from raw pixels, on their device: the only normalisation, for training and inference.
 
         Returns:
-            inputs: image (n, band, h, w) float32 and, where the model takes one, PSF (n, band, py, px) of unit sum.
-            flags: (n,) int32 that this step adds to `cutouts.flags`. NONFINITE: no pixel at all can be used;
-                OUT_OF_DOMAIN: a band is missing (for both `to_columns` gives NaN), the image of the PSF is smaller
-                than the PSF (`cut_off`), or see `scale_bits`; EDGE: padded; NO_VARIANCE, NO_PSF as in `ObjectFlag`.
+            Two things. First the inputs: image (n, band, h, w) float32 and, where the model takes one, PSF
+            (n, band, py, px) of unit sum. Then the flags, (n,) int32, that this step adds to `cutouts.flags`.
+            NONFINITE: no pixel at all can be used; OUT_OF_DOMAIN: a band is missing (for both `to_columns` gives
+            NaN), the image of the PSF is smaller than the PSF (`cut_off`), or see `scale_bits`; EDGE: padded;
+            NO_VARIANCE, NO_PSF as in `ObjectFlag`.
 
         Raises:
             InputError: missing band or PSF, wrong stamp size or kind of pixels.
