@@ -259,15 +259,15 @@ def test_a_graph_is_made_once_and_damage_is_no_graph(monkeypatch: pytest.MonkeyP
 # ---- bfloat16 on CPUs --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flags", "expected"), [("fma avx512_bf16 x", True), ("amx_bf16", True), ("avx512f", False)])
-def test_the_cpu_says_whether_it_has_bfloat16(flags: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("flags", "expected"), [("fma avx512_bf16 x", "avx512"), ("avx512_bf16 amx_bf16", "amx"), ("avx512f", "")])
+def test_the_cpu_says_how_it_multiplies_in_bfloat16(flags: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"processor : 0\nflags\t\t: fpu {flags}\nbugs : none\n"
     monkeypatch.setattr(precision.Path, "read_text", lambda self: text)
-    precision.cpu_has_bfloat16.cache_clear()
+    precision.cpu_bfloat16.cache_clear()
     try:
-        assert precision.cpu_has_bfloat16() is expected
+        assert precision.cpu_bfloat16() == expected
     finally:
-        precision.cpu_has_bfloat16.cache_clear()
+        precision.cpu_bfloat16.cache_clear()
 
 
 def test_an_export_of_one_thread_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ TORCH, COMPILED = "torch", "torch.compile"
 
 @dataclass(frozen=True)
 class HalfForm:
-    """One way to calculate in half precision. Two of them differ by half of what each differs from float32."""
+    """One way to calculate in half precision. Two of them differ by up to what each differs from float32."""
 
     device: str
     """Type of the torch device."""
@@ -28,9 +28,12 @@ class HalfForm:
     """`TORCH`, `COMPILED`, or another runtime of a CPU."""
     number: str
     """bfloat16 or float16."""
+    instructions: str = ""
+    """How a CPU multiplies in it: `AMX` or `AVX512`; empty of other devices."""
 
     def __str__(self) -> str:
-        return f"{self.runtime} {self.number} on {self.device}"
+        by = f" with {self.instructions}" if self.instructions else ""
+        return f"{self.runtime} {self.number} on {self.device}{by}"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -44,6 +47,8 @@ class HalfForm:
             return f"this is a {device.type} device"
         if (half := half_type(device)) != self.dtype:
             return f"this device has {str(half or 'no half precision').removeprefix('torch.')}"
+        if self.instructions and (here := cpu_bfloat16()) != self.instructions:
+            return f"this CPU multiplies in it with {here}"
         if self.runtime not in (TORCH, COMPILED) and importlib.util.find_spec(self.runtime) is None:
             return f"{self.runtime} is not installed here"
         return ""
@@ -53,30 +58,45 @@ def half_form(name: str) -> HalfForm | None:
     """The form of that name; None for `FLOAT32`."""
     if name == FLOAT32:
         return None
-    runtime, number, _, device = name.split()
-    return HalfForm(device, runtime, number)
+    runtime, number, _, device, *rest = name.split()
+    return HalfForm(device, runtime, number, *rest[1:])
+
+
+def half_form_of(device: torch.device, runtime: str) -> HalfForm | None:
+    """The form of a runtime on a device of this process; None where the device has no half precision."""
+    half = half_type(device)
+    by = cpu_bfloat16() if device.type == "cpu" else ""
+    return None if half is None else HalfForm(device.type, runtime, str(half).removeprefix("torch."), by)
 
 
 def half_type(device: torch.device) -> torch.dtype | None:
     """Type that `auto` casts to: bfloat16 on CPUs and GPUs that have it, float16 on older GPUs; else None, float32."""
     if device.type == "cpu":
-        return torch.bfloat16 if cpu_has_bfloat16() else None
+        return torch.bfloat16 if cpu_bfloat16() else None
     if device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
 def half_kind(device: str) -> str:
-    """Number format and type of a device that computes in half precision; empty of one that does not."""
-    half = half_type(torch.device(device))
-    return "" if half is None else f"{str(half).removeprefix('torch.')} {torch.device(device).type}"
+    """What devices have in common whose half precision gives equal rows, in words; empty of one that has none."""
+    form = half_form_of(torch.device(device), TORCH)
+    return "" if form is None else str(form)
+
+
+AMX, AVX512 = "amx", "avx512"
+"""Instructions by which CPUs multiply in bfloat16."""
 
 
 @lru_cache(maxsize=1)
-def cpu_has_bfloat16() -> bool:
-    """Whether this host's CPU multiplies in bfloat16: AVX-512 BF16, or AMX. False where the system does not tell."""
+def cpu_bfloat16() -> str:
+    """The fastest instructions by which this host's CPU multiplies in bfloat16; empty: none, or nobody tells.
+
+    Sums are rounded in another order by each, and what is rounded to bfloat16 after it differs then.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
-    return bool({"avx512_bf16", "amx_bf16"} & set(text.partition("flags")[2].partition("\n")[0].split()))
+        return ""
+    flags = set(text.partition("flags")[2].partition("\n")[0].split())
+    return AMX if "amx_bf16" in flags else AVX512 if "avx512_bf16" in flags else ""

@@ -163,6 +163,7 @@ class ForwardChoice:
         """Time as a part of plain torch's, in turns: CPU time of this thread where it does the work alone."""
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         ratios = []
+        self.plain(inputs, batch), made(inputs, batch)  # the first call of a shape takes longer
         for _ in range(ROUNDS):
             start = clock()
             self.plain(inputs, batch)

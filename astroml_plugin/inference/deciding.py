@@ -18,17 +18,16 @@ from torch import Tensor
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.compute.choices import RUNTIMES
-from astroml_plugin.compute.device import choose_device
+from astroml_plugin.compute.device import PLAIN_BATCH, choose_device
 from astroml_plugin.compute.forward import HALF_GAP, Forward, difference
 from astroml_plugin.compute.precision import (
     COMPILED,
     FLOAT32,
     HALF_PAYS,
     TORCH,
-    HalfForm,
     half_form,
+    half_form_of,
     half_kind,
-    half_type,
 )
 from astroml_plugin.compute.runtimes import RuntimeForward
 from astroml_plugin.core import storage
@@ -147,38 +146,57 @@ def _kept(model: RunModel) -> str:
 
 
 def decided(model: RunModel) -> str:
-    """Form of a model's rows, on its own drawn inputs: half precision where it answers alike, and on a CPU is faster.
+    """Form of a model's rows, on drawn objects: half precision where it answers alike, and on a CPU is faster.
 
-    On a CPU the fastest in half precision is compared with the fastest in float32, of the runtimes that are allowed.
+    On a CPU the fastest in half precision is compared with the fastest in float32, of the runtimes that are allowed, on
+    a whole batch: on a few objects the time is that of the calls.
     """
-    half = half_type(model.device)
-    if half is None or model.backend == "onnx":
-        return FLOAT32
-    number = str(half).removeprefix("torch.")
-    inputs = tuple(item.to(model.device) for item in model.task.example_inputs())
     compiled = model.compiling == "always" and not model.finds_objects
-    by_torch = str(HalfForm(model.device.type, COMPILED if compiled else TORCH, number))
-    halved = Forward(model.network, model.device, compiling="never", dtype=half)
+    by_torch = half_form_of(model.device, COMPILED if compiled else TORCH)
+    if by_torch is None or model.backend == "onnx":
+        return FLOAT32
+    halved = Forward(model.network, model.device, compiling="never", dtype=by_torch.dtype)
+    drawn = tuple(item.to(model.device) for item in model.task.example_inputs(DRAWN))
     if model.device.type != "cpu":
-        return by_torch if answers_alike(halved, inputs) else FLOAT32
-    return _on_a_cpu(model, halved, inputs, by_torch)
+        return str(by_torch) if answers_alike(halved, drawn) else FLOAT32
+    batch = tuple(model.task.example_inputs(1, model.task.window)) if model.finds_objects else drawn
+    return _on_a_cpu(model, halved, _Drawn(drawn, batch), str(by_torch))
 
 
-def _on_a_cpu(model: RunModel, halved: Forward, inputs: tuple[Tensor, ...], by_torch: str) -> str:
-    choice, count, forms = choice_of(replace(model, form=FLOAT32)), len(inputs[0]), {}
-    if model.backend in ("auto", "torch") and answers_alike(halved, inputs):
-        forms[by_torch] = choice.relative(halved, inputs, count)
+DRAWN = PLAIN_BATCH
+"""Drawn objects on which half precision is compared with float32, faint and bright ones."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Inputs of a network for a decision."""
+
+    objects: tuple[Tensor, ...]
+    """Of `DRAWN` objects: their answers are compared."""
+    batch: tuple[Tensor, ...]
+    """As many, or as large, as go through the network at once in a run: they are timed."""
+
+
+def _on_a_cpu(model: RunModel, halved: Forward, drawn: _Drawn, by_torch: str) -> str:
+    choice, count = choice_of(replace(model, form=FLOAT32)), len(drawn.batch[0])
+    forms: dict[str, float] = {}
+
+    def cost(form: Forward | RuntimeForward) -> float:
+        return choice.relative(form, drawn.batch, count)
+
+    if model.backend in ("auto", "torch") and answers_alike(halved, drawn.objects):
+        forms[by_torch] = cost(halved)
     if model.backend == "openvino" or "openvino" in choice.candidates():
-        made = choice.made("openvino", inputs, count, half=True)
+        made = choice.made("openvino", drawn.objects, DRAWN, half=True)
         if isinstance(made, RuntimeForward):
-            forms[str(HalfForm("cpu", "openvino", "bfloat16"))] = choice.relative(made, inputs, count)
+            forms[str(half_form_of(model.device, "openvino"))] = cost(made)
     if not forms:
         return FLOAT32
     best = min(forms, key=lambda name: forms[name])
     if model.backend == "openvino":  # it was asked for
         return best
-    others = [choice.made(name, inputs, count) for name in choice.candidates()]
-    fastest = min([1.0, *(choice.relative(one, inputs, count) for one in others if isinstance(one, RuntimeForward))])
+    others = [choice.made(name, drawn.objects, DRAWN) for name in choice.candidates()]
+    fastest = min([1.0, *(cost(one) for one in others if isinstance(one, RuntimeForward))])
     return best if forms[best] <= HALF_PAYS * fastest else FLOAT32
 
 

@@ -255,9 +255,14 @@ class Task(InGraph, Judged):
         """Side in pixels of what `example_inputs` draws."""
         return self.stamp_size
 
-    def example_inputs(self, count: int = 4) -> tuple[Tensor, ...]:
-        """Network inputs of drawn stamps, the same at every call: versions of a network can be compared on them."""
-        inputs, _ = self.prepare(example_stamps(self.settings, self.example_side, count))
+    def example_inputs(self, count: int = 4, side: int | None = None) -> tuple[Tensor, ...]:
+        """Network inputs of drawn stamps, the same at every call: versions of a network can be compared on them.
+
+        Args:
+            count: stamps.
+            side: of what is drawn, pixels; None: `example_side`.
+        """
+        inputs, _ = self.prepare(example_stamps(self.settings, side or self.example_side, count))
         return inputs
 
     def choose_bands(self, available: Sequence[str], band: str | None = None) -> tuple[str, ...]:
