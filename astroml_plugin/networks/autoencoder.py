@@ -17,6 +17,7 @@ from torch.nn import functional
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
 from astroml_plugin.networks.layers import activation_of, constant, fast_asinh
 from astroml_plugin.networks.structure import doubled, odd
+from astroml_plugin.pixels import native, native_structure
 
 ERRORS = ("foreign", "critic", "divergence", "reconstruction")
 """Columns before the latent vector: the judge's logit, distance in a critic's features (0 without one),
@@ -30,6 +31,8 @@ MODEL_ERROR = 0.1
 
 def compressed(image: Tensor) -> Tensor:
     """asinh of pixels in units of the noise."""
+    if image.dtype == torch.float32 and native.takes(image):
+        return torch.from_numpy(native_structure.asinh(image.numpy(), SOFTENING))
     return fast_asinh(image / SOFTENING)
 
 
@@ -76,6 +79,9 @@ def chi_square(image: Tensor, model: Tensor, weight: Tensor) -> Tensor:
 
     The noise of a pixel is 1 / weight in squared units of the sky noise; a relative error of `MODEL_ERROR` is added.
     """
+    if all(item.dtype == torch.float32 for item in (image, model, weight)) and native.takes(image, model, weight):
+        given = (item.numpy() for item in (image, model, weight))
+        return torch.from_numpy(native_structure.chi_square(*given, SOFTENING, MODEL_ERROR))
     between = SOFTENING * torch.sinh((0.5 * (image + model.detach())).clamp(-10, 10))  # exact to u² / 24
     slope = 1 / (between.square() + SOFTENING**2)
     variance = slope / weight.clamp_min(1e-3) + MODEL_ERROR**2

@@ -729,6 +729,283 @@ void astroml_core(const Planes *psf, const Shape *size, const int64_t *half, flo
         }
 }
 
+/* ---- structure of a stamp (networks.structure) ----------------------------------------------------------------- */
+
+enum { ROW = 256, SHIFTS = 5, REACH = 2, CORE = 25 }; /* longest row with its margins; as in networks.structure */
+static const float ROOT_PI = 1.7724538509055160273f;
+
+typedef struct {
+    int64_t side, rings;
+    const float *radius; /* of each pixel from the middle */
+    const int32_t *ring; /* of each pixel; `rings` of none */
+    const float *counts, *areas; /* pixels and area of each ring */
+} Places;
+
+INLINE float greater(float a, float b) { return a > b ? a : b; }
+
+INLINE float largest(const float *values, int64_t count, float most) {
+    for (int64_t i = 0; i < count; i++) most = greater(most, values[i]);
+    return most;
+}
+
+INLINE float total_of(const float *values, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += values[i];
+    return (float)sum;
+}
+
+/* means of k x k pixels of a plane, 0 beyond its edge */
+INLINE void box(const float *from, float *to, int64_t side, const int64_t k) {
+    float row[ROW] = {0};
+    for (int64_t y = 0; y < side; y++, to += side) {
+        for (int64_t x = 0; x < side; x++) row[k / 2 + x] = 0;
+        for (int64_t j = y < k / 2 ? 0 : y - k / 2; j <= y + k / 2 && j < side; j++)
+            for (int64_t x = 0; x < side; x++) row[k / 2 + x] += from[j * side + x];
+        for (int64_t x = 0; x < side; x++) {
+            float sum = row[x] + row[x + 1] + row[x + 2];
+            if (k == 5) sum += row[x + 3] + row[x + 4];
+            to[x] = sum / (float)(k * k);
+        }
+    }
+}
+
+VECTORS void astroml_boxes(const float *from, float *three, float *five, int64_t side) {
+    if (three) box(from, three, side, 3);
+    box(from, five, side, 5);
+}
+
+VECTORS void astroml_together(float *sums, int64_t count, float bands) {
+    const float root = sqrtf(bands);
+    for (int64_t i = 0; i < count; i++) sums[i] = sums[i] / bands * root;
+}
+
+/* Gaussian width of the three outermost pixels, at least a tenth */
+static float rim_width(const float *light, int64_t side, float *values, int32_t *keys) {
+    int64_t count = 0;
+    for (int64_t y = 0; y < side; y++)
+        for (int64_t x = 0; x < side; x++) {
+            if (y >= 3 && y < side - 3 && x == 3) x = side - 3;
+            values[count++] = light[y * side + x];
+        }
+    const float level = astroml_median(values, count, keys);
+    for (int64_t i = 0; i < count; i++) values[i] = fabsf(values[i] - level);
+    return greater(astroml_median(values, count, keys) * MAD_TO_SIGMA, 0.1f);
+}
+
+/* a plane turned by half about the centre, in half pixels, that makes its middle most alike; `padded`: (side + 4)^2 */
+VECTORS void astroml_turned(const float *light, int64_t side, float *padded, float *out) {
+    const int64_t wide = side + 2 * REACH, most = side - 2 * REACH - 1 + side % 2;
+    const int64_t half = (most < CORE ? most : CORE) / 2, start = side / 2 - half, k = 2 * half + 1;
+    memset(padded, 0, (size_t)(wide * wide) * 4);
+    for (int64_t y = 0; y < side; y++)
+        for (int64_t x = 0; x < side; x++)
+            padded[(y + REACH) * wide + x + REACH] = light[(side - 1 - y) * side + side - 1 - x];
+    float best = INFINITY;
+    int64_t at = 0;
+    for (int64_t place = 0; place < SHIFTS * SHIFTS; place++) {
+        float sums[CORE + 7] = {0};
+        for (int64_t y = 0; y < k; y++) {
+            const float *one = light + (start + y) * side + start;
+            const float *two = padded + (start + y + place / SHIFTS) * wide + start + place % SHIFTS;
+            for (int64_t x = 0; x < k; x++) sums[x] += fabsf(one[x] - two[x]);
+        }
+        const float sum = total_of(sums, k);
+        if (sum < best) {
+            best = sum;
+            at = place;
+        }
+    }
+    for (int64_t y = 0; y < side; y++)
+        memcpy(out + y * side, padded + (y + at / SHIFTS) * wide + at % SHIFTS, (size_t)side * 4);
+}
+
+/* 1.5 Petrosian radii, lg of the radius of half of the light, and the light within, from a plane */
+static void sizes_of(const float *both, const Places *places, float *edge, float *log_radius, float *total) {
+    double sums[4][ROW] = {{0}}, light = 0, area = 0;
+    float mean[ROW], grown[ROW], inside[ROW];
+    const int64_t last = places->rings, count = places->side * places->side;
+    for (int64_t i = 0; i < count; i++) sums[i & 3][places->ring[i]] += both[i]; /* neighbours wait for no other */
+    int64_t place = last - 1, ring = 0;
+    for (int64_t i = 0; i < last; i++) {
+        const double each = (sums[0][i] + sums[1][i] + sums[2][i] + sums[3][i]) / places->counts[i];
+        mean[i] = (float)each;
+        grown[i] = (float)(light += each * places->areas[i]);
+        inside[i] = (float)(light / (area += places->areas[i]));
+    }
+    for (int64_t i = last - 1; i >= 2; i--)
+        if (mean[i] < 0.2f * inside[i]) place = i;
+    const float above = mean[place - 1] / inside[place - 1], below = mean[place] / inside[place];
+    float step = (above - 0.2f) / greater(above - below, 1e-6f);
+    step = step < 0 ? 0 : step > 1 ? 1 : step;
+    *edge = 1.5f * ((float)(place - 1) + step + 0.5f);
+    *edge = *edge < 3 ? 3 : *edge > (float)(last - 1) ? (float)(last - 1) : *edge;
+    *total = greater(grown[(int64_t)rintf(*edge)], 1e-6f);
+    for (int64_t i = last - 1; i >= 0; i--)
+        if (grown[i] >= 0.5f * *total) ring = i;
+    const float before = ring > 0 ? grown[ring - 1] : 0;
+    step = (0.5f * *total - before) / greater(grown[ring] - before, 1e-6f);
+    step = step < 0 ? 0 : step > 1 ? 1 : step;
+    *log_radius = log10f(greater(ring > 0 ? (float)ring - 0.5f + step : 0.5f * sqrtf(step), 0.3f));
+}
+
+/* pixels within the edge, and of those the sums of |light - turned| and of |light| */
+VECTORS void astroml_within(const float *light, const float *turned, const Places *places, float edge, float *out) {
+    const int64_t side = places->side;
+    float area[ROW] = {0}, change[ROW] = {0}, whole[ROW] = {0};
+    for (int64_t y = 0; y < side; y++)
+        for (int64_t x = 0; x < side; x++) {
+            const int64_t i = y * side + x;
+            const float in = places->radius[i] <= edge ? 1.0f : 0.0f;
+            area[x] += in;
+            change[x] += fabsf(light[i] - turned[i]) * in;
+            whole[x] += fabsf(light[i]) * in;
+        }
+    out[0] = total_of(area, side);
+    out[1] = total_of(change, side);
+    out[2] = total_of(whole, side);
+}
+
+/* brightest of the middle; brightest other peak, fading; brightest light without a partner, near the object */
+VECTORS void astroml_peaks(const float *smooth, const float *wide, const float *alone, const Places *places, float noise,
+                           float edge, float *out) {
+    const int64_t side = places->side;
+    float middle[ROW], second[ROW] = {0}, left[ROW], rows[ROW];
+    for (int64_t x = 0; x < side; x++) middle[x] = left[x] = -INFINITY;
+    for (int64_t y = 0; y < side; y++) {
+        const float *here = smooth + y * side, *up = y ? here - side : here, *down = y < side - 1 ? here + side : here;
+        rows[0] = rows[side + 1] = -INFINITY;
+        for (int64_t x = 0; x < side; x++) rows[x + 1] = greater(greater(up[x], here[x]), down[x]);
+        for (int64_t x = 0; x < side; x++) {
+            const float radius = places->radius[y * side + x], far = radius / (1.5f * edge), square = far * far;
+            const float value = wide[y * side + x], fading = 1 / (1 + square * square);
+            const float highest = greater(greater(rows[x], rows[x + 1]), rows[x + 2]);
+            const int peak = (here[x] >= highest) & (here[x] > 2 * noise) & (radius > 4.0f);
+            second[x] = greater(second[x], peak ? value * fading : 0.0f);
+            middle[x] = greater(middle[x], radius <= 4.0f ? value : -INFINITY);
+            left[x] = greater(left[x], radius <= 1.33f * edge ? alone[y * side + x] : -INFINITY);
+        }
+    }
+    out[0] = largest(middle, side, -INFINITY);
+    out[1] = largest(second, side, 0);
+    out[2] = largest(left, side, -INFINITY);
+}
+
+/* means of 3 x 3 pixels at twice the pixel size, in noise, clipped */
+VECTORS void astroml_doubled(const float *light, int64_t side, float unit, float most, float *out) {
+    float rows[ROW];
+    for (int64_t y = 1; y < side - 1; y += 2) {
+        for (int64_t x = 0; x < side; x++)
+            rows[x] = light[y * side + x] + light[(y - 1) * side + x] + light[(y + 1) * side + x];
+        for (int64_t x = 1; x < side - 1; x += 2) {
+            float value = (rows[x] + rows[x - 1] + rows[x + 1]) / 9 / unit;
+            *out++ = value < -most ? -most : value > most ? most : value;
+        }
+    }
+}
+
+/* of the middle of one band: largest excess of a pixel over its neighbours, and how many share the highest value */
+VECTORS void astroml_sharp(const float *pixels, int64_t row, int64_t side, float *sharpest, float *shared) {
+    float best[ROW], rows[ROW], high[ROW], number[ROW] = {0};
+    for (int64_t x = 0; x < side; x++) best[x] = high[x] = -INFINITY;
+    for (int64_t y = 0; y < side; y++) {
+        const float *here = pixels + y * row;
+        for (int64_t x = 0; x < side; x++) high[x] = greater(high[x], here[x]);
+        if (y == 0 || y == side - 1) continue;
+        for (int64_t x = 0; x < side; x++) rows[x] = here[x - row] + here[x] + here[x + row];
+        for (int64_t x = 1; x < side - 1; x++) {
+            const float around = rows[x - 1] + rows[x] + rows[x + 1] - here[x];
+            best[x] = greater(best[x], here[x] - 0.375f * greater(around, 0.0f));
+        }
+    }
+    const float highest = largest(high, side, -INFINITY);
+    for (int64_t y = 0; y < side; y++)
+        for (int64_t x = 0; x < side; x++) number[x] += pixels[y * row + x] == highest ? 1.0f : 0.0f;
+    *sharpest = largest(best + 1, side - 2, *sharpest);
+    *shared = greater(*shared, highest > 20 ? total_of(number, side) - 1 : 0.0f);
+}
+
+/* eight numbers of each square stamp of odd side, in the order of networks.structure.PARTS; the line's is not set: for it
+ * the clipped pixels of twice the size */
+int astroml_structure(const Planes *image, const Shape *size, const Places *places, float *out, float *clipped) {
+    const int64_t side = places->side, area = side * side, quarter = side / 4, small = (side - 1) / 2;
+    float *light = malloc((size_t)(area * 8 + (side + 4) * (side + 4)) * 4);
+    if (!light) return 0;
+    float *turned = light + area, *both = turned + area, *smooth = both + area, *wide = smooth + area;
+    float *alone = wide + area, *padded = light + 8 * area;
+    for (int64_t stamp = 0; stamp < size->stamps; stamp++, out += 8, clipped += small * small) {
+        float edge, log_radius, total, sums[3], peaks[3], sharpest = -INFINITY, shared = 0;
+        memset(light, 0, (size_t)area * 4);
+        for (int64_t b = 0; b < size->bands; b++) {
+            const float *pixels = floats(image, stamp, b);
+            for (int64_t y = 0; y < side; y++) astroml_added(light + y * side, pixels + y * image->row, side, 1.0f);
+            astroml_sharp(pixels + quarter * image->row + quarter, image->row, side - 2 * quarter, &sharpest, &shared);
+        }
+        astroml_together(light, area, (float)size->bands);
+        const float noise = rim_width(light, side, padded, (int32_t *)alone);
+        astroml_turned(light, side, padded, turned);
+        for (int64_t i = 0; i < area; i++) {
+            both[i] = (light[i] < turned[i] ? light[i] : turned[i]) + noise / ROOT_PI;
+            padded[i] = light[i] - both[i];
+        }
+        sizes_of(both, places, &edge, &log_radius, &total);
+        astroml_within(light, turned, places, edge, sums);
+        astroml_boxes(light, smooth, wide, side);
+        astroml_boxes(padded, NULL, alone, side);
+        astroml_peaks(smooth, wide, alone, places, noise, edge, peaks);
+        astroml_doubled(light, side, noise / 3, 4.0f, clipped);
+        const float centre = greater(peaks[0], noise);
+        out[0] = log10f(greater(total / greater(noise * sqrtf(sums[0]), 1e-6f), 0.1f));
+        out[1] = log_radius;
+        out[2] = (sums[1] - sums[0] * 2 * noise / ROOT_PI) / greater(sums[2], 1e-6f);
+        out[3] = peaks[1] / centre;
+        out[4] = greater(peaks[2] - noise, 0.0f) / centre;
+        out[5] = 0;
+        out[6] = sharpest;
+        out[7] = log10f(1 + shared);
+    }
+    free(light);
+    return 1;
+}
+
+INLINE float exp_of(float x) { /* of values from -10 to 10 (polynomial of Cephes' expf) */
+    const float power = floorf(x * 1.44269504088896341f + 0.5f);
+    x = x - power * 0.693359375f + power * 2.12194440e-4f;
+    float y = 1.9875691500e-4f;
+    y = y * x + 1.3981999507e-3f;
+    y = y * x + 8.3334519073e-3f;
+    y = y * x + 4.1665795894e-2f;
+    y = y * x + 1.6666665459e-1f;
+    y = y * x + 5.0000001201e-1f;
+    y = y * x * x + x + 1.0f;
+    int32_t bits = ((int32_t)power + 127) << 23;
+    float scale;
+    memcpy(&scale, &bits, 4);
+    return y * scale;
+}
+
+/* the mean of (model - image)^2 over its variance of each of `planes` planes, as networks.autoencoder.chi_square */
+VECTORS void astroml_chi(const float *image, const float *model, const float *weight, int64_t planes, int64_t area,
+                         float softening, float relative, float *out) {
+    enum { LANES = 16 };
+    for (int64_t plane = 0; plane < planes; plane++, image += area, model += area, weight += area) {
+        float sums[LANES] = {0};
+        for (int64_t first = 0; first < area; first += LANES) {
+            const int64_t count = area - first < LANES ? area - first : LANES;
+            for (int64_t k = 0; k < count; k++) {
+                const int64_t i = first + k;
+                float u = 0.5f * (image[i] + model[i]), away = model[i] - image[i], known = weight[i];
+                u = u < -10 ? -10 : u > 10 ? 10 : u;
+                float grown = exp_of(u), between = softening * 0.5f * (grown - 1 / grown);
+                if (fabsf(u) < 0.25f) between = softening * u * (1 + u * u * (1.0f / 6 + u * u * (1.0f / 120)));
+                float slope = 1 / (between * between + softening * softening);
+                float variance = slope / (known > 1e-3f ? known : 1e-3f) + relative * relative;
+                sums[k] += known > 0 ? away * away / variance : 0.0f;
+            }
+        }
+        out[plane] = total_of(sums, LANES) / (float)area;
+    }
+}
+
 /* digest of this file when it was compiled: a library of other sources is not used */
 #ifndef ASTROML_SOURCE
 #define ASTROML_SOURCE ""
