@@ -17,7 +17,7 @@ import torch
 from astroml_plugin import cutouts as cut
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.compute.cluster import connect, cores
-from astroml_plugin.compute.device import PLAIN_BATCH
+from astroml_plugin.compute.memory import stamps_per_forward
 from astroml_plugin.inference import Prepared, prepare
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import models_of
@@ -176,7 +176,8 @@ class _Alone:
 
     def _prepare(self, work: Any) -> list[tuple[torch.Tensor, ...]]:
         placed, found = work.to_device("cpu"), []
-        for batch in work.cutouts(placed, self.task.stamp_size, PLAIN_BATCH, "cpu"):
+        count = stamps_per_forward(self.network, self.task.input_shapes(), "cpu")
+        for batch in work.cutouts(placed, self.task.stamp_size, count, "cpu"):
             with torch.inference_mode():
                 found.append(self.task.prepare(batch)[0])
         return found

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from astroml_plugin import cutouts as cut
+from astroml_plugin.compute.memory import stamps_per_forward
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.pixels import native
 from astroml_plugin.tasks.example_stamps import example_stamps
@@ -20,7 +21,7 @@ from benchmarks.harness import Section, interleave, median_iqr
 from tests.pages import table
 
 BUNDLES = ("morphology", "lens", "ellipticity", "anomaly")
-STAMPS, BATCH, REPEATS = 1024, 128, 7
+STAMPS, REPEATS = 1024, 7
 MASKED = 0.001
 STAGES = ("validity", "centring", "prepare", "to_columns")
 """As of `inference`: pixels that can be used, the light brought to the centre, normalised; and what is looked up in the
@@ -29,7 +30,7 @@ WAYS = {native.TORCH: False, native.NATIVE: True}
 
 
 def run() -> Section:
-    """Stored stamps in memory to network input, batches of 128, one torch thread."""
+    """Stored stamps in memory to network input, in batches as of runs, one torch thread."""
     if native.way() != native.NATIVE:
         raise RuntimeError("the compiled code is not there: install the package where there is a C compiler")
     before = torch.get_num_threads()
@@ -73,12 +74,13 @@ def _of(model: ModelBundle, masked: float = 0.0) -> dict[str, list[Any]]:
     variance = None if image.dtype == np.uint8 else random.normal(1, 0.05, image.shape).astype(np.float32)
     if masked:
         mask = (random.random(image.shape) < masked).astype(np.uint32)
+    batch = stamps_per_forward(model.network(), task.input_shapes(), "cpu")
     with torch.inference_mode():
-        outputs = model.network(fused=True)(*task.prepare(drawn.take(slice(0, BATCH)))[0])
+        outputs = model.network(fused=True)(*task.prepare(drawn.take(slice(0, batch)))[0])
 
     def batches() -> Iterator[tuple[slice, np.ndarray | None]]:
-        for start in range(0, STAMPS, BATCH):
-            part = slice(start, start + BATCH)
+        for start in range(0, STAMPS, batch):
+            part = slice(start, start + batch)
             yield part, None if mask is None else mask[part]
 
     def once(on: bool) -> dict[str, float]:

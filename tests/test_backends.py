@@ -259,7 +259,9 @@ def test_a_graph_is_made_once_and_damage_is_no_graph(monkeypatch: pytest.MonkeyP
 # ---- bfloat16 on CPUs --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flags", "expected"), [("fma avx512_bf16 x", "avx512"), ("avx512_bf16 amx_bf16", "amx"), ("avx512f", "")])
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fma avx512_bf16 x", "avx512"), ("avx512_bf16 amx_bf16", "amx"), ("avx512f", "")]
+)
 def test_the_cpu_says_how_it_multiplies_in_bfloat16(flags: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"processor : 0\nflags\t\t: fpu {flags}\nbugs : none\n"
     monkeypatch.setattr(precision.Path, "read_text", lambda self: text)

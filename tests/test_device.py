@@ -17,7 +17,13 @@ from astroml_plugin.compute import device as dev
 from astroml_plugin.compute import forward as forward_module
 from astroml_plugin.compute.device import AHEAD, Copier, pipelined, place_network
 from astroml_plugin.compute.forward import SIZES, Forward, padded, padded_rows
-from astroml_plugin.compute.memory import LARGEST_BATCH, activation_bytes, fitting_batch, is_out_of_memory
+from astroml_plugin.compute.memory import (
+    LARGEST_BATCH,
+    activation_bytes,
+    fitting_batch,
+    is_out_of_memory,
+    stamps_per_forward,
+)
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.cutouts import device_bits
@@ -357,6 +363,14 @@ def test_batches_follow_the_memory() -> None:
     assert sizes[0] == 1
     assert sizes[-1] == LARGEST_BATCH
     assert all(size & (size - 1) == 0 for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "count"),
+    [([(3, 64, 64)], 128), ([(1, 48, 48), (1, 25, 25)], 512), ([(1, 64, 64)], 256), ([(1, 8, 8)], 512), ([], 512)],
+)
+def test_small_stamps_go_through_a_cpu_in_larger_batches(shapes: list[tuple[int, ...]], count: int) -> None:
+    assert stamps_per_forward(nn.Flatten(), shapes, "cpu") == count
 
 
 def test_a_network_that_must_see_numbers_gets_the_plain_batch() -> None:

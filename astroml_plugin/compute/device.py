@@ -24,7 +24,7 @@ Output = TypeVar("Output")
 Done = TypeVar("Done")
 
 PLAIN_BATCH = 128
-"""Stamps per forward on a CPU, and where memory cannot be foreseen."""
+"""Stamps of usual size per forward on a CPU, and where memory cannot be foreseen."""
 
 AHEAD = 2
 """Batches that are prepared before the network is ready for them."""

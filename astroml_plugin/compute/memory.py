@@ -20,6 +20,9 @@ LARGEST_BATCH = 2048
 _STAMP_BYTES = 32
 """Per pixel of a batch: image, variance, what is valid, and the steps of normalisation."""
 
+_USUAL_PIXELS = 3 * 64**2
+"""Of a stamp in three bands."""
+
 _SAFETY = 2
 """Workspaces of convolutions, and what the allocator cannot use."""
 
@@ -46,11 +49,13 @@ def stamps_per_forward(network: nn.Module, shapes: Sequence[tuple[int, ...]], de
     Args:
         network: in eval mode.
         shapes: of the inputs of one object.
-        device: `PLAIN_BATCH` on a CPU; on CUDA half of the memory that is free now may be used.
+        device: on a CPU `PLAIN_BATCH`, and of small stamps up to four times as many, with no more pixels than that: a
+            batch costs some hundred small steps. On CUDA half of the memory that is free now may be used.
     """
     device = torch.device(device)
     if device.type != "cuda":
-        return PLAIN_BATCH
+        fits = PLAIN_BATCH * _USUAL_PIXELS // max(1, sum(int(np.prod(shape)) for shape in shapes))
+        return int(min(4 * PLAIN_BATCH, max(PLAIN_BATCH, 1 << max(0, fits.bit_length() - 1))))
     return fitting_batch(network, shapes, torch.cuda.mem_get_info(device)[0] // 2)
 
 

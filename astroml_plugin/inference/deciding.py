@@ -20,6 +20,7 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.device import PLAIN_BATCH, choose_device
 from astroml_plugin.compute.forward import HALF_GAP, Forward, difference
+from astroml_plugin.compute.memory import stamps_per_forward
 from astroml_plugin.compute.precision import (
     COMPILED,
     FLOAT32,
@@ -159,7 +160,11 @@ def decided(model: RunModel) -> str:
     drawn = tuple(item.to(model.device) for item in model.task.example_inputs(DRAWN))
     if model.device.type != "cpu":
         return str(by_torch) if answers_alike(halved, drawn) else FLOAT32
-    batch = tuple(model.task.example_inputs(1, model.task.window)) if model.finds_objects else drawn
+    task = model.task
+    if model.finds_objects:
+        batch = task.example_inputs(1, task.window)
+    else:
+        batch = task.example_inputs(model.batch or stamps_per_forward(model.network, task.input_shapes(), "cpu"))
     return _on_a_cpu(model, halved, _Drawn(drawn, batch), str(by_torch))
 
 

@@ -40,7 +40,7 @@ class RunModel:
     backend: str = "torch"
     """One of `choices.BACKENDS`."""
     batch: int | None = None
-    """Stamps per forward; None: 128 on a CPU, on CUDA what memory holds."""
+    """Stamps per forward; None: 128 on a CPU, of small ones up to 512; on CUDA what memory holds."""
 
     @property
     def finds_objects(self) -> bool:

@@ -109,8 +109,8 @@ class ExecutionOptions(ClusterOptions):
     device: str | None = None
     """Torch device; default CUDA where there is one."""
     batch: int | None = None
-    """Stamps per forward; default 128 on a CPU, on CUDA what a look at the network says that its memory holds. Where
-    memory does not hold them after all, the batch is halved."""
+    """Stamps per forward; default 128 on a CPU, of small ones up to 512; on CUDA what a look at the network says that
+    its memory holds. Where memory does not hold them after all, the batch is halved."""
     compiling: str = "auto"
     """"auto" compiles networks in float32 on CUDA once they have seen some hundred whole batches, "always" at once and
     on CPUs too, "never" not at all. In half precision all rows of a catalog are of compiled networks or none."""
