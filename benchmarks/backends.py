@@ -21,8 +21,10 @@ from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.cluster import connect, cores
 from astroml_plugin.compute.device import place_network
 from astroml_plugin.compute.forward import Forward, difference
+from astroml_plugin.compute.precision import FLOAT32, cpu_bfloat16
 from astroml_plugin.compute.runtimes import RuntimeForward, runtime_problem
 from astroml_plugin.inference import prepare
+from astroml_plugin.inference.deciding import recorded_forms
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.example_stamps import example_stamps
@@ -42,24 +44,39 @@ COUNT = 4096
 def run() -> Section:
     """Time of a batch as a part of PyTorch's, and whole runs from stored stamps into an empty catalog."""
     ready = [name for name in RUNTIMES if not runtime_problem(name, "cpu")]
-    alone, data = [], {}
+    alone, data, arms = [], {}, [*ready, *_halves(ready)]
     for name in shipped():
         for threads in sorted({1, cores()}):
             with ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, threads)) as pool:
                 row, data[f"{name} {threads}"] = pool.submit(_network, name, ready, threads).result()
             alone.append(row)
-    whole, data["runs"] = _runs(ready)
+    whole, data["runs"], data["decided"] = _runs(ready)
     text = (
         f"{run.__doc__} Arms in turns, {REPEATS} rounds, median (quartiles). Networks: batches of {BATCH} drawn stamps "
         f"({WINDOWS} windows), after normalisation; one thread in its CPU time, more in wall time. Differences are the "
         "largest of an output as a part of the output's largest size.\n\n"
-        + table(
-            ["bundle", "threads", *(f"{one} ÷ torch" for one in ready), *(f"{one} differs" for one in ready)], alone
-        )
+        + table(["bundle", "threads", *(f"{one} ÷ torch" for one in arms), *(f"{one} differs" for one in arms)], alone)
         + f"\n\n{COUNT:,} stamps from blocks on disk to rows, objects per core-second (all threads of the process):\n\n"
-        + table(["bundle", "torch", *ready, *(f"{one}: largest difference of a column" for one in ready)], whole)
+        + table(
+            ["bundle", *_arms(ready), *(f"{one}: largest difference of a column" for one in _arms(ready)[1:])], whole
+        )
+        + "".join(f"\n\n`{AUTO}` decided for `{name}`: {form}." for name, form in data["decided"].items())
     )
     return Section("Backends of the network on a CPU", text, data)
+
+
+AUTO = "--precision auto"
+"""Arm of whole runs whose number format is decided."""
+
+
+def _halves(ready: Sequence[str]) -> list[str]:
+    """Arms in bfloat16 that this CPU has."""
+    return [f"{one} bfloat16" for one in ("torch", *ready) if one != "onnx"] if cpu_bfloat16() else []
+
+
+def _arms(ready: Sequence[str]) -> list[str]:
+    """Arms of whole runs."""
+    return ["torch", *ready, *([AUTO] if cpu_bfloat16() else [])]
 
 
 def _network(name: str, ready: Sequence[str], threads: int) -> tuple[list[Any], dict[str, Any]]:
@@ -70,13 +87,17 @@ def _network(name: str, ready: Sequence[str], threads: int) -> tuple[list[Any], 
     inputs = task.example_inputs(WINDOWS if name == "segmentation" else BATCH)
     graph = onnx_graph.graph_of(network, inputs, getattr(task, "stride", 0))
     forms: dict[str, Any] = {"torch": Forward(network, "cpu")} | {one: RuntimeForward(one, graph) for one in ready}
-    wanted = forms["torch"](inputs, BATCH)
-    gaps = [difference(wanted, forms[one](inputs, BATCH)) for one in ready]
+    for arm in _halves(ready):
+        runtime = arm.split()[0]
+        half = Forward(network, "cpu", compiling="never", dtype=torch.bfloat16)
+        forms[arm] = half if runtime == "torch" else RuntimeForward(runtime, graph, half=True)
+    wanted, others = forms["torch"](inputs, BATCH), [one for one in forms if one != "torch"]
+    gaps = [difference(wanted, forms[one](inputs, BATCH).float()) for one in others]
     clock = time.thread_time if threads == 1 else time.perf_counter
     found = interleave({one: partial(_seconds, form, inputs, clock) for one, form in forms.items()})
-    ratios = {one: [a / b for a, b in zip(found[one], found["torch"])] for one in ready}
-    row = [name, threads, *(median_iqr(ratios[one], 2) for one in ready), *(f"{gap:.1e}" for gap in gaps)]
-    return row, {"ratios": ratios, "gaps": dict(zip(ready, gaps)), "canary": found["canary"]}
+    ratios = {one: [a / b for a, b in zip(found[one], found["torch"])] for one in others}
+    row = [name, threads, *(median_iqr(ratios[one], 2) for one in others), *(f"{gap:.1e}" for gap in gaps)]
+    return row, {"ratios": ratios, "gaps": dict(zip(others, gaps)), "canary": found["canary"]}
 
 
 def _seconds(form: Any, inputs: Sequence[Tensor], clock: Callable[[], float]) -> float:
@@ -86,18 +107,20 @@ def _seconds(form: Any, inputs: Sequence[Tensor], clock: Callable[[], float]) ->
     return clock() - began
 
 
-def _runs(ready: Sequence[str]) -> tuple[list[list[Any]], dict[str, Any]]:
-    """Rows and figures of whole runs of the bundles that measure stamps."""
-    rows, data = [], {}
+def _runs(ready: Sequence[str]) -> tuple[list[list[Any]], dict[str, Any], dict[str, str]]:
+    """Rows and figures of whole runs of the bundles that measure stamps, and the forms that were decided."""
+    rows, data, decided, arms = [], {}, {}, _arms(ready)
     names = [name for name in shipped() if name != "segmentation"]
     with connect("local") as client:
         for name in names:
             source = _stamps(name, ModelBundle.load(name).task())
-            found = interleave({one: partial(_rate, client, name, source, one) for one in ("torch", *ready)})
-            gaps = [_largest_gap(name, one) for one in ready]
-            rows.append([name, *(median_iqr(found[one], 0) for one in ("torch", *ready)), *gaps])
+            found = interleave({one: partial(_rate, client, name, source, one) for one in arms})
+            gaps = [_largest_gap(name, one) for one in arms[1:]]
+            rows.append([name, *(median_iqr(found[one], 0) for one in arms), *gaps])
             data[name] = {"rates": found, "gaps": gaps}
-    return rows, data
+            if AUTO in arms:
+                decided[name] = (recorded_forms(_catalog(name, AUTO)) or {}).get(name, FLOAT32)
+    return rows, data, decided
 
 
 def _stamps(name: str, task: Task) -> str:
@@ -131,14 +154,15 @@ def _stamps(name: str, task: Task) -> str:
 
 
 def _catalog(name: str, backend: str) -> str:
-    return str(scratch() / f"backends-catalog-{name}-{backend}")
+    return str(scratch() / f"backends-catalog-{name}-{backend.replace(' ', '')}")
 
 
 def _rate(client: Client, name: str, source: str, backend: str) -> float:
     """Objects per core-second of one run into an empty catalog; the models are loaded before."""
     out = _catalog(name, backend)
     shutil.rmtree(out, ignore_errors=True)
-    _, spent = skies.timed_run(prepare(source, bundle=name, out=out, device="cpu", backend=backend), client)
+    how = {"precision": "auto"} if backend == AUTO else {"backend": backend}
+    _, spent = skies.timed_run(prepare(source, bundle=name, out=out, device="cpu", **how), client)
     return COUNT / spent
 
 
