@@ -80,8 +80,8 @@ def chi_square(image: Tensor, model: Tensor, weight: Tensor) -> Tensor:
     The noise of a pixel is 1 / weight in squared units of the sky noise; a relative error of `MODEL_ERROR` is added.
     """
     if all(item.dtype == torch.float32 for item in (image, model, weight)) and native.takes(image, model, weight):
-        given = (item.numpy() for item in (image, model, weight))
-        return torch.from_numpy(native_structure.chi_square(*given, SOFTENING, MODEL_ERROR))
+        found = native_structure.chi_square(image.numpy(), model.numpy(), weight.numpy(), SOFTENING, MODEL_ERROR)
+        return torch.from_numpy(found)
     between = SOFTENING * torch.sinh((0.5 * (image + model.detach())).clamp(-10, 10))  # exact to u² / 24
     slope = 1 / (between.square() + SOFTENING**2)
     variance = slope / weight.clamp_min(1e-3) + MODEL_ERROR**2
