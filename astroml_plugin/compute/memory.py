@@ -21,7 +21,7 @@ _STAMP_BYTES = 32
 """Per pixel of a batch: image, variance, what is valid, and the steps of normalisation."""
 
 _USUAL_PIXELS = 3 * 64**2
-"""Of a stamp in three bands."""
+"""Numbers of a stamp of usual size, in three bands."""
 
 _SAFETY = 2
 """Workspaces of convolutions, and what the allocator cannot use."""

@@ -79,7 +79,7 @@ def half_type(device: torch.device) -> torch.dtype | None:
 
 
 def half_kind(device: str) -> str:
-    """What devices have in common whose half precision gives equal rows, in words; empty of one that has none."""
+    """Words that devices share whose half precision gives equal rows; empty for a device that has none."""
     form = half_form_of(torch.device(device), TORCH)
     return "" if form is None else str(form)
 

@@ -177,9 +177,9 @@ class _Drawn:
     """Inputs of a network for a decision."""
 
     objects: tuple[Tensor, ...]
-    """Of `DRAWN` objects: their answers are compared."""
+    """Inputs of `DRAWN` objects, whose answers are compared."""
     batch: tuple[Tensor, ...]
-    """As many, or as large, as go through the network at once in a run: they are timed."""
+    """Inputs as many, or as large, as go through the network at once in a run, which are timed."""
 
 
 def _on_a_cpu(model: RunModel, halved: Forward, drawn: _Drawn, by_torch: str) -> str:

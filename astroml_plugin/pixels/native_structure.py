@@ -1,4 +1,4 @@
-"""What `networks.structure` and `networks.autoencoder` measure of stamps, by compiled code (see `pixels.native`)."""
+"""Measurements of `networks.structure` and `networks.autoencoder` by compiled code (see `pixels.native`)."""
 
 from __future__ import annotations
 

@@ -256,12 +256,7 @@ class Task(InGraph, Judged):
         return self.stamp_size
 
     def example_inputs(self, count: int = 4, side: int | None = None) -> tuple[Tensor, ...]:
-        """Network inputs of drawn stamps, the same at every call: versions of a network can be compared on them.
-
-        Args:
-            count: stamps.
-            side: of what is drawn, pixels; None: `example_side`.
-        """
+        """Network inputs of stamps drawn alike at every call, of `side` pixels or `example_side`: to compare networks."""
         inputs, _ = self.prepare(example_stamps(self.settings, side or self.example_side, count))
         return inputs
 
