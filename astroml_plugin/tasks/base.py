@@ -256,7 +256,7 @@ class Task(InGraph, Judged):
         return self.stamp_size
 
     def example_inputs(self, count: int = 4, side: int | None = None) -> tuple[Tensor, ...]:
-        """Network inputs of stamps drawn alike at every call, of `side` pixels or `example_side`: to compare networks."""
+        """Network inputs of stamps, drawn alike at every call, of `side` pixels or `example_side`."""
         inputs, _ = self.prepare(example_stamps(self.settings, side or self.example_side, count))
         return inputs
 
