@@ -1,6 +1,7 @@
 """The public names are those of docs/api.md, each can be had, and none costs anything before it is used."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -122,3 +123,19 @@ def test_a_run_loads_nothing_that_only_brings_files_in() -> None:
     code = "import sys, astroml_plugin.inference.driver, astroml_plugin.inference.preparing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"astroml_plugin.sources.ingest", "astropy.nddata", "PIL", "sep"}.isdisjoint(loaded.split())
+
+
+def test_stamps_without_positions_are_measured_without_astropy(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy, pyarrow, astroml_plugin.inference.driver, astroml_plugin.inference.preparing;"
+        "from astroml_plugin.catalog import Catalog, schema;"
+        "row = dict(object_id=[1], image=['a'], tile=['b'], x=[1.0], y=[1.0], ra=[numpy.nan], dec=[numpy.nan]);"
+        "rows = pyarrow.table({**row, 'primary': [True], 'flags': numpy.zeros(1, numpy.int32)});"
+        "Catalog.create('catalog', schema([]), {}).encode_part(rows, 'b', '0');"
+        "print(*sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert {"astropy", "astropy_healpix", "scipy"}.isdisjoint(done.stdout.split())

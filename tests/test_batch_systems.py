@@ -294,12 +294,12 @@ def test_time_without_workers_is_no_units_fault_where_jobs_are_waited_for() -> N
         held = window._Window(client, abs, 2, 5.0)
         remember(client, Place(own=True, keeper=None, worker_timeout=60.0))
         client.retire_workers(list(client.nthreads()))
-        before = held.clock()
-        assert not held._is_lost(50.0)
-        assert held.clock() - before < -40
-        assert held._is_lost(50.0)  # no worker for longer than --worker-timeout
+        before = held.watch.clock()
+        assert not held.watch.is_lost(50.0)
+        assert held.watch.clock() - before < -40
+        assert held.watch.is_lost(50.0)  # no worker for longer than --worker-timeout
         remember(client, Place())
-        assert not held._is_lost(500.0)
+        assert not held.watch.is_lost(500.0)
 
 
 @pytest.mark.parametrize(("keeper", "tries"), [(SimpleNamespace(problem="", check=lambda: None), 5), (None, 2)])

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import dask
 import pytest
-from distributed import LocalCluster, get_worker
+from distributed import Client, LocalCluster, get_worker
 
 from astroml_plugin.compute.cluster import (
     WorkerDiedError,
@@ -24,6 +25,7 @@ from astroml_plugin.compute.cluster import (
     groups,
     run_window,
     starting,
+    watching,
     window,
 )
 from astroml_plugin.core.errors import AstromlError, InputError
@@ -99,10 +101,43 @@ def kill_once(marker: str, value: int) -> int:
     return value
 
 
-def test_an_only_worker_that_dies_is_followed_by_another(tmp_path: Path) -> None:
-    with connect("processes", workers=1, threads=1) as client:
+def test_an_only_worker_that_dies_is_followed_by_another_however_long_that_takes(tmp_path: Path) -> None:
+    late = dask.config.set({"distributed.deploy.lost-worker-timeout": "1 ms"})
+    with late, connect("processes", workers=1, threads=1) as client:
         work = partial(kill_once, str(tmp_path / "marker"))
         assert {outcome.value for outcome in run_window(client, work, range(8))} == set(range(8))
+
+
+class Elsewhere:
+    """A client whose only worker has gone, and another one came."""
+
+    def __init__(self, held: str) -> None:
+        self.held = held
+
+    def nthreads(self) -> dict[str, int]:
+        return {"tls://new": 1}
+
+    def processing(self) -> dict[str, tuple[str, ...]]:
+        return {"tls://new": (self.held,)}
+
+
+class Sent:
+    """A future that nobody has answered."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def done(self) -> bool:
+        return False
+
+
+def test_a_task_that_no_worker_has_is_called_back_at_the_second_look() -> None:
+    lost, moved, fine = Sent("lost"), Sent("moved"), Sent("fine")
+    addresses = {lost: "tls://old", moved: "tls://old", fine: "tls://new"}
+    flights = {future: watching.Flight((0,), address, 0.0) for future, address in addresses.items()}
+    watch = watching.Watch(cast(Client, Elsewhere("moved")), None, flights)
+    assert [watch._nowhere(), watch._nowhere()] == [[], [lost]]
+    assert watch.unheld == {lost}
 
 
 def forget(cluster: LocalCluster, address: str) -> None:

@@ -15,10 +15,11 @@ from astropy.io import fits
 from astropy.io.votable import parse, validate
 from astropy.io.votable.ucd import check_ucd
 from astropy.table import Table
+from astropy.table.meta import get_header_from_yaml, get_yaml_from_table
 from catalogs import foreign_catalog, small_catalog, unit_rows
 
 from astroml_plugin.catalog import COMMON_COLUMNS, Catalog, Column, schema
-from astroml_plugin.catalog.export import extents
+from astroml_plugin.catalog.export import extents, headers
 from astroml_plugin.catalog.export.extents import TableRows, extents_of
 from astroml_plugin.catalog.hats import library
 from astroml_plugin.catalog.query import query
@@ -87,6 +88,21 @@ def test_a_votable_is_valid_and_tells_frame_flags_and_origin(foreign: Catalog, t
     assert fields["label"].description == "Klasse «größer»"
     lines = path.read_text().split("base64")[1].splitlines()[1:-5]
     assert {len(line) for line in lines[:-1]} == {76}  # one stream, not several with padding between
+
+
+def test_the_header_that_astropy_reads_is_as_its_own(tmp_path: Path) -> None:
+    kinds = {"f": "float32", "v": "float32[3]", "t": "string", "no": "bool"}
+    told = {"sql": "SELECT 'é: # x'", "cone": [1.5, -1e-07, 2.0], "limit": None, "when": "2026-01-01T00:00:00Z"}
+    columns = tuple(
+        Column(name, kind, "nJy" if name == "f" else "", "phot.flux" if name == "f" else "", f"{name}: 'a' # b, {{c}}")
+        for name, kind in kinds.items()
+    )
+    text = headers._astropy_yaml(columns, (("float32", 0), ("float32", 3), ("string", 0), ("bool", 0)), told)
+    own = Table(np.zeros(0, [("f", "f4"), ("v", "f4", 3), ("t", "U1"), ("no", "?")]), meta=told)
+    for column in columns:
+        own[column.name].info.description = column.description
+    own["f"].info.unit, own["f"].info.meta = "nJy", {"ucd": "phot.flux"}
+    assert get_header_from_yaml(text.split("\n")) == get_header_from_yaml(get_yaml_from_table(own))
 
 
 def test_moments_refer_to_a_time_system(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from distributed import Client
 
-from astroml_plugin.compute.cluster import WorkerDiedError, connect, groups, run_window, window
+from astroml_plugin.compute.cluster import WorkerDiedError, connect, groups, run_window, watching, window
 from astroml_plugin.compute.cluster.groups import LARGEST, RATE, TARGET, Answer, Line, in_lane
 
 POISON = 77
@@ -141,7 +141,7 @@ class LostResult:
 def test_a_result_that_was_lost_on_its_way_is_not_waited_for() -> None:
     future = LostResult()
     held = window._Window(
-        cast(Client, None), abs, 2, None, inflight={future: window._Flight((1, 2), "tcp://gone", 0.0)}
+        cast(Client, None), abs, 2, None, inflight={future: watching.Flight((1, 2), "tcp://gone", 0.0)}
     )
     settled = window._settle(held, future)
     assert (list(settled.outcomes), list(settled.orphans)) == ([], [1, 2])
@@ -175,14 +175,3 @@ def test_what_was_finished_before_its_worker_died_is_not_done_again(tmp_path: Pa
 def test_a_unit_whose_rows_are_there_is_not_tried_again() -> None:
     held = window._Window(cast(Client, None), abs, 2, None)
     assert window._once_more(held, 3, lambda item: f"kept {item}").value == "kept 3"
-
-
-def test_workers_that_can_die_alone_get_one_unit_at_a_time() -> None:
-    line = Line(iter(range(1000)))
-    line.heard([Answer(0, None, 1e-4)])
-    assert len(line.group(1)) > 20
-    held = window._Window(cast(Client, None), abs, 2, None, line)
-    held._set({"inproc://here": 1, "tls://there": 1})
-    assert len(line.group(1)) == 1
-    held._set({"inproc://here": 1})
-    assert len(line.group(1)) > 20

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from astropy import units as u
-from astropy_healpix import HEALPix
 
 from astroml_plugin.catalog import sql
 from astroml_plugin.catalog.schema import HEALPIX
+from astroml_plugin.core.astropy_later import healpix, u
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64
 from astroml_plugin.sky.wcs import HEALPIX_ORDER
@@ -37,7 +36,7 @@ def cone_ranges(ra: float, dec: float, radius: float) -> I64:
         return np.array([[0, 12 << (2 * HEALPIX_ORDER)]], np.int64)
     order = int(np.clip(np.floor(np.log2(58.6 / radius)) + 3, 0, 22))
     cell = 58.6 / (1 << order)
-    grid = HEALPix(nside=1 << order, order="nested")
+    grid = healpix.HEALPix(nside=1 << order, order="nested")
     cells = np.sort(grid.cone_search_lonlat(ra * u.deg, dec * u.deg, radius=(radius + 1.5 * cell) * u.deg))
     breaks = np.flatnonzero(np.diff(cells) > 1)
     first, last = cells[np.r_[0, breaks + 1]], cells[np.r_[breaks, len(cells) - 1]]

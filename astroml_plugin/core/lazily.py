@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Names and modules that are imported when they are first used."""
 
 from __future__ import annotations
 
@@ -28,3 +28,24 @@ def names_of(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], An
         return sorted({*vars(sys.modules[package]), *where})
 
     return get, names
+
+
+class Later:
+    """A module that is imported when something of it is first used."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(import_module(self._module), name)
+        setattr(self, name, value)
+        return value
+
+
+def later(module: str) -> Any:
+    """A module that is imported when something of it is first used: large ones that many runs do without.
+
+    Args:
+        module: its dotted name.
+    """
+    return Later(module)

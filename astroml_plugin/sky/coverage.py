@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import SkyCoord
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.astropy_later import coordinates, u
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64
 
@@ -62,7 +61,7 @@ def moc_of_outlines(outlines: Iterable[Outline], order: int) -> Any:
     whole = library.MOC.new_empty(order)
     waiting = iter(outlines)
     while some := list(itertools.islice(waiting, _AT_ONCE)):
-        corners = [SkyCoord(one.ra * u.deg, one.dec * u.deg) for one in some]
+        corners = [coordinates.SkyCoord(one.ra * u.deg, one.dec * u.deg) for one in some]
         whole = whole.union(*library.MOC.from_polygons(corners, max_depth=order, n_threads=1))
     return whole
 

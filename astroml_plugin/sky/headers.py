@@ -11,13 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from astropy import log
-from astropy.coordinates import ICRS
-from astropy.io.fits import Card, Header
-from astropy.utils.exceptions import AstropyWarning
-from astropy.wcs import WCS
-from astropy.wcs.utils import wcs_to_celestial_frame
 
+from astroml_plugin.core.astropy_later import astropy, coordinates, exceptions, fits, fits_wcs, wcs_utils
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.foreign import in_words
 from astroml_plugin.core.quiet import FILTERS
@@ -68,28 +63,28 @@ class Coordinates:
 def astropy_quiet() -> Iterator[None]:
     """Astropy's remarks on odd headers, silenced; one thread at a time, as Python's warning filters are global."""
     with FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        level = log.level
-        log.setLevel("WARNING")  # its INFO lines (SIP without -SIP) go to stdout, where data go
+        warnings.simplefilter("ignore", exceptions.AstropyWarning)
+        level = astropy.log.level
+        astropy.log.setLevel("WARNING")  # its INFO lines (SIP without -SIP) go to stdout, where data go
         try:
             yield
         finally:
-            log.setLevel(level)
+            astropy.log.setLevel(level)
 
 
-def read_cards(text: str) -> Header:
+def read_cards(text: str) -> fits.Header:
     """Header of FITS cards, one a line."""
     with astropy_quiet():
-        return Header([Card.fromstring(line.ljust(80)) for line in text.split("\n") if line.strip()])
+        return fits.Header([fits.Card.fromstring(line.ljust(80)) for line in text.split("\n") if line.strip()])
 
 
-def text_of(header: Header) -> str:
+def text_of(header: fits.Header) -> str:
     """Cards of a header, one a line, as they stand there."""
     with astropy_quiet():
         return "\n".join(card.image[:80].rstrip() for card in header.cards)
 
 
-def parse(text: str) -> tuple[WCS, Any]:
+def parse(text: str) -> tuple[fits_wcs.WCS, Any]:
     """(astropy WCS of the image's two axes, its celestial frame or None for ICRS).
 
     Raises:
@@ -101,7 +96,7 @@ def parse(text: str) -> tuple[WCS, Any]:
             cards = read_cards(plain)
             for name in ("CRPIX1", "CRPIX2"):
                 float(cards.get(name, 0.0))
-            full = WCS(cards)
+            full = fits_wcs.WCS(cards)
             wcs = full if full.naxis == 2 else full.sub([1, 2])
             if not wcs.has_celestial or wcs.naxis != 2:
                 raise InputError("the header has no celestial WCS on its first two axes: use pixel positions")
@@ -112,12 +107,12 @@ def parse(text: str) -> tuple[WCS, Any]:
             raise
         except Exception as error:
             raise InputError(_UNUSABLE.format(_reason(error))) from error
-    return wcs, None if isinstance(frame, ICRS) else frame
+    return wcs, None if isinstance(frame, coordinates.ICRS) else frame
 
 
-def _frame(wcs: WCS) -> Any:
+def _frame(wcs: fits_wcs.WCS) -> Any:
     try:
-        return wcs_to_celestial_frame(wcs)
+        return wcs_utils.wcs_to_celestial_frame(wcs)
     except (ValueError, TypeError):  # TypeError: of planets
         told = f"axes {', '.join(wcs.wcs.ctype)} with RADESYS {str(wcs.wcs.radesys)!r}"
         raise InputError(_UNUSABLE.format(f"{told} are no frame that can be brought to ICRS")) from None
@@ -175,9 +170,9 @@ def _alternate(header: Any) -> str:
     return min((key[-1] for key in keys), default="")
 
 
-def _renamed(header: Any, letter: str) -> tuple[Header, list[str]]:
+def _renamed(header: Any, letter: str) -> tuple[fits.Header, list[str]]:
     """Cards and axes of an alternate WCS under the names of the first."""
-    cards = Header()
+    cards = fits.Header()
     for card in header.cards:
         name = card.keyword.removesuffix(letter)
         shared = name == card.keyword and name in ("NAXIS", "NAXIS1", "NAXIS2", "MJD-OBS", "DATE-OBS")
@@ -186,7 +181,7 @@ def _renamed(header: Any, letter: str) -> tuple[Header, list[str]]:
     return cards, _ctypes(cards)
 
 
-def _elsewhere(axes: list[str], cards: Header) -> str:
+def _elsewhere(axes: list[str], cards: fits.Header) -> str:
     """Sentence on sky axes that are not those of the image, or are not named."""
     sky = [str(number) for number, axis in enumerate(axes, start=1) if _SKY_AXIS.match(axis)]
     if not sky and not any(axes[:2]) and _looks_like_sky(cards):
@@ -194,7 +189,7 @@ def _elsewhere(axes: list[str], cards: Header) -> str:
     return f"its sky is on axes {' and '.join(sky)}, not on the first two" if sky else ""
 
 
-def _looks_like_sky(cards: Header) -> bool:
+def _looks_like_sky(cards: fits.Header) -> bool:
     """Whether cards without CTYPE have a reference in degrees and a scale that no count of pixels has."""
     longitude, latitude = (_number(cards.get(f"CRVAL{axis}")) for axis in (1, 2))
     scales = [_number(cards.get(key)) or 0.0 for key in ("CD1_1", "CD1_2", "CDELT1", "CD2_1", "CD2_2", "CDELT2")]
@@ -205,7 +200,7 @@ def _looks_like_sky(cards: Header) -> bool:
     )
 
 
-def _repair(cards: Header, notes: list[str]) -> str:
+def _repair(cards: fits.Header, notes: list[str]) -> str:
     """Bring cards into a form that has one meaning, saying what is assumed; a sentence where there is none."""
     for card in [card for card in cards.cards if isinstance(card.value, str) and _NUMBER_CARD.match(card.keyword)]:
         number = _number(card.value)
@@ -220,7 +215,7 @@ def _repair(cards: Header, notes: list[str]) -> str:
     return ""
 
 
-def _drop_axes(cards: Header) -> str:
+def _drop_axes(cards: fits.Header) -> str:
     """Keep the cards of the image's two axes; a sentence where the sky depends on another axis."""
     references = {axis: cards.get(f"CRPIX{axis}", 0.0) for axis in range(3, 10)}
     for keyword in list(cards):
@@ -245,7 +240,7 @@ def _drop_axes(cards: Header) -> str:
     return ""
 
 
-def _check_reference(cards: Header, notes: list[str]) -> str:
+def _check_reference(cards: fits.Header, notes: list[str]) -> str:
     """A sentence where half of the reference is missing: the standard has 0 for it, which nobody means then."""
     missing = [key for key in ("CRVAL1", "CRVAL2") if _number(cards.get(key)) is None]
     if not missing or ("AMDX1" in cards and "PLTRAH" in cards):
@@ -256,7 +251,7 @@ def _check_reference(cards: Header, notes: list[str]) -> str:
     return ""
 
 
-def _check_scale(cards: Header, notes: list[str]) -> str:
+def _check_scale(cards: fits.Header, notes: list[str]) -> str:
     rows = {1: 0.0, 2: 0.0}
     matrix = [key for key in cards if re.match(r"^CD[12]_[12]$", key)]
     for key in matrix:
@@ -269,7 +264,7 @@ def _check_scale(cards: Header, notes: list[str]) -> str:
     return ""
 
 
-def _check_frame(cards: Header, notes: list[str]) -> None:
+def _check_frame(cards: fits.Header, notes: list[str]) -> None:
     """Names of frames as the standard has them, and equinoxes that are years."""
     name = "RADESYS" if "RADESYS" in cards else "RADECSYS"
     frame = str(cards.get(name, "")).strip().upper()
@@ -301,7 +296,7 @@ def _tables(header: Any, hdus: Any) -> tuple[list[lookup.LookupTable], str]:
         return [], f"lookup tables of its WCS ({', '.join(named)}) are left out: positions may be off by {known}"
     try:
         with astropy_quiet():
-            tables = lookup.tables_of(WCS(header, hdus))
+            tables = lookup.tables_of(fits_wcs.WCS(header, hdus))
     except Exception as error:  # noqa: BLE001 (whatever is missing or damaged there)
         told = f"lookup tables of its WCS ({', '.join(named)}) cannot be read ({_reason(error)})"
         return [], f"{told}: positions may be off by {known}"

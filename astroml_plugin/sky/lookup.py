@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from astropy.io import fits
-from astropy.wcs import WCS, DistortionLookupTable
 
+from astroml_plugin.core.astropy_later import fits, fits_wcs
 from astroml_plugin.core.typing import F32
 
 NAMES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
@@ -52,7 +51,7 @@ class LookupTable:
         return [_LINE + text[start : start + _WIDTH] for start in range(0, len(text), _WIDTH)]
 
 
-def tables_of(wcs: WCS) -> list[LookupTable]:
+def tables_of(wcs: fits_wcs.WCS) -> list[LookupTable]:
     """The lookup tables of an astropy WCS."""
     found = [(name, getattr(wcs, name)) for name in NAMES]
     return [
@@ -97,14 +96,14 @@ def joined(cards: str, tables: Sequence[LookupTable]) -> str:
     return "\n".join([cards, *(line for table in tables for line in table.lines())])
 
 
-def attach(wcs: WCS, tables: Sequence[LookupTable]) -> None:
+def attach(wcs: fits_wcs.WCS, tables: Sequence[LookupTable]) -> None:
     """Give an astropy WCS its tables."""
     for table in tables:
         place = (table.place[:2], table.place[2:4], table.place[4:])
-        setattr(wcs, table.name, DistortionLookupTable(table.values, *place))
+        setattr(wcs, table.name, fits_wcs.DistortionLookupTable(table.values, *place))
 
 
-def fits_parts(cards: str, wcs: WCS) -> tuple[fits.Header, list[fits.ImageHDU]]:
+def fits_parts(cards: str, wcs: fits_wcs.WCS) -> tuple[fits.Header, list[fits.ImageHDU]]:
     """Header of a FITS file with these cards, and the HDUs of the tables that `wcs` has, to which it refers."""
     header = fits.Header.fromstring(cards, sep="\n")
     if not any(getattr(wcs, name) is not None for name in NAMES):

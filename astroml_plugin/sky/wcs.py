@@ -9,13 +9,9 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import ICRS, SkyCoord, angular_separation
-from astropy.io.fits import Header, ImageHDU
-from astropy.wcs import NoConvergence
-from astropy_healpix import lonlat_to_healpix
 from numpy.typing import ArrayLike
 
+from astroml_plugin.core.astropy_later import coordinates, fits, fits_wcs, healpix, u
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.sky import lookup
@@ -132,7 +128,7 @@ class Wcs:
         self._limit = self._search_limit()
 
     @classmethod
-    def from_header(cls, header: str | Header) -> Wcs:
+    def from_header(cls, header: str | fits.Header) -> Wcs:
         """From a FITS header or its text; InputError when it holds no celestial WCS."""
         if isinstance(header, str):
             return cls(header)
@@ -174,7 +170,7 @@ class Wcs:
             header["NAXIS1"], header["NAXIS2"] = shape[1], shape[0]
         return Wcs(lookup.joined(text_of(header), [table.shifted(x0, y0) for table in tables]))
 
-    def fits_parts(self) -> tuple[Header, list[ImageHDU]]:
+    def fits_parts(self) -> tuple[fits.Header, list[fits.ImageHDU]]:
         """Header of a FITS file with this WCS, and the HDUs of lookup tables that it refers to."""
         return lookup.fits_parts(lookup.split_text(self.header)[0], self._wcs)
 
@@ -250,7 +246,7 @@ class Wcs:
         with self._lock, np.errstate(all="ignore"):
             try:
                 pixels = self._wcs.all_world2pix(world, 0, tolerance=1e-6, maxiter=50, quiet=False)
-            except NoConvergence as error:
+            except fits_wcs.NoConvergence as error:
                 pixels = error.best_solution
             except (ValueError, RuntimeError, np.linalg.LinAlgError):
                 pixels = self._invert_one_by_one(world)
@@ -271,13 +267,15 @@ class Wcs:
     def _to_icrs(self, longitude: F64, latitude: F64) -> tuple[F64, F64]:
         if self._frame is None:
             return np.mod(longitude, 360.0), latitude
-        sky = SkyCoord(longitude * u.deg, latitude * u.deg, frame=self._frame).icrs
+        sky = coordinates.SkyCoord(longitude * u.deg, latitude * u.deg, frame=self._frame).icrs
         return np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
 
     def _from_icrs(self, ra: F64, dec: F64) -> tuple[F64, F64]:
         if self._frame is None:
             return ra, dec
-        sky = SkyCoord(ra * u.deg, dec * u.deg, frame=ICRS()).transform_to(self._frame).spherical
+        sky = (
+            coordinates.SkyCoord(ra * u.deg, dec * u.deg, frame=coordinates.ICRS()).transform_to(self._frame).spherical
+        )
         return np.asarray(sky.lon.deg), np.asarray(sky.lat.deg)
 
     def _centre(self) -> tuple[float, float]:
@@ -355,7 +353,9 @@ def edge_distance(height: ArrayLike, width: ArrayLike, x: F64, y: F64) -> F64:
 
 def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> F64:
     """Angle between positions in degrees, exact at small and large angles."""
-    values: F64 = np.degrees(angular_separation(*(np.radians(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2))))
+    values: F64 = np.degrees(
+        coordinates.angular_separation(*(np.radians(np.asarray(v, float)) for v in (ra1, dec1, ra2, dec2)))
+    )
     return values
 
 
@@ -366,5 +366,5 @@ def healpix29(ra: ArrayLike, dec: ArrayLike) -> I64:
     finite = np.isfinite(ra) & np.isfinite(dec)
     if finite.any():
         longitude, latitude = ra[finite] * u.deg, dec[finite] * u.deg
-        index[finite] = lonlat_to_healpix(longitude, latitude, 1 << HEALPIX_ORDER, order="nested")
+        index[finite] = healpix.lonlat_to_healpix(longitude, latitude, 1 << HEALPIX_ORDER, order="nested")
     return index

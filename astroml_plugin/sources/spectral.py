@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from astropy import units as u
-from astropy.io.fits import Header
-from astropy.wcs import WCS
 
+from astroml_plugin.core.astropy_later import fits, fits_wcs, u
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
 from astroml_plugin.sky.headers import astropy_quiet
@@ -21,7 +19,9 @@ _KINDS = {"w": "wavelength", "f": "frequency", "v": "velocity", "e": "energy"}
 
 _PLURALS = {"frequency": "frequencies", "velocity": "velocities", "energy": "energies"}
 
-_PHYSICAL = {u.m: "wavelength", u.Hz: "frequency", u.m / u.s: "velocity", u.J: "energy"}
+_PHYSICAL = {"m": "wavelength", "Hz": "frequency", "m / s": "velocity", "J": "energy"}
+"""Unit -> kind of axis."""
+
 _UNITS = {
     "wavelength": (("Angstrom", 3e-6), ("um", 1e-3), ("mm", 1e-1), ("m", np.inf)),
     "frequency": (("Hz", 1e4), ("MHz", 1e10), ("GHz", 1e13), ("Hz", np.inf)),
@@ -162,7 +162,7 @@ def spectral_axis(header: Any, hdus: Any, axis: int, planes: int) -> SpectralAxi
         axis: FITS number of the axis along which the planes lie.
         planes: how many there are.
     """
-    cards = Header()
+    cards = fits.Header()
     cards["NAXIS"], cards["NAXIS1"] = 1, planes
     for name in ("CTYPE", "CUNIT", "CRPIX", "CRVAL", "CDELT"):
         value = header.get(f"{name}{axis}")
@@ -196,7 +196,7 @@ def spectral_axis(header: Any, hdus: Any, axis: int, planes: int) -> SpectralAxi
 
 def _tabulated(header: Any, hdus: Any, axis: int, planes: int) -> tuple[F64, u.UnitBase]:
     """(values of the planes' middles, their unit) from a table in the file."""
-    wcs = WCS(header, hdus)
+    wcs = fits_wcs.WCS(header, hdus)
     pixels = np.tile(wcs.wcs.crpix, (planes, 1))
     pixels[:, axis - 1] = np.arange(1, planes + 1)
     return np.asarray(wcs.all_pix2world(pixels, 1)[:, wcs.wcs.spec]), u.Unit(wcs.wcs.cunit[wcs.wcs.spec])
@@ -217,10 +217,10 @@ def _energy_bins(hdus: Any, planes: int) -> tuple[F64, F64] | None:
     return np.sqrt(low * high), np.asarray(high - low)
 
 
-def _values(cards: Header, planes: int) -> tuple[F64, u.UnitBase] | None:
+def _values(cards: fits.Header, planes: int) -> tuple[F64, u.UnitBase] | None:
     """(values of the planes' middles, their unit): as wcslib tells them, else along a straight line."""
     try:
-        wcs = WCS(cards)
+        wcs = fits_wcs.WCS(cards)
         values = wcs.all_pix2world(np.arange(planes), 0)[0]
         unit = u.Unit(wcs.wcs.cunit[0])
     except Exception:  # noqa: BLE001 (an algorithm nobody knows; a unit that CTYPE does not allow)
@@ -232,12 +232,12 @@ def _values(cards: Header, planes: int) -> tuple[F64, u.UnitBase] | None:
     return (np.asarray(values), unit) if np.isfinite(values).all() and np.ptp(values) > 0 else None
 
 
-def _in_best_unit(values: F64, unit: u.UnitBase, cards: Header, widths: F64 | None = None) -> SpectralAxis | None:
+def _in_best_unit(values: F64, unit: u.UnitBase, cards: fits.Header, widths: F64 | None = None) -> SpectralAxis | None:
     """The axis in the unit in which its numbers are of a usual size; `widths` (in `unit`) where they are not the steps.
 
     None for units of no spectral axis, and for planes of no width.
     """
-    kind, base = next(((kind, base) for base, kind in _PHYSICAL.items() if unit.is_equivalent(base)), ("", u.m))
+    kind, base = next(((kind, u.Unit(base)) for base, kind in _PHYSICAL.items() if unit.is_equivalent(base)), ("", u.m))
     if not kind:
         return None
     typical = float(np.median(np.abs((values * unit).to_value(base))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from astroml_plugin.catalog.export.facts import facts
 from astroml_plugin.catalog.export.votable import Field, header
@@ -73,18 +75,18 @@ def _reader_metadata(
 
 
 def _astropy_yaml(columns: tuple[Column, ...], kinds: tuple[tuple[str, int], ...], told: dict[str, Any]) -> str:
-    from astropy.table import Column as AstropyColumn
-    from astropy.table import Table
-    from astropy.table.meta import get_yaml_from_table
+    """Columns and origin as astropy writes them with `Table.write`; astropy itself takes 0.4 s to import."""
+    lines = ["datatype:"]
+    for column, (kind, length) in zip(columns, kinds, strict=True):
+        entry: dict[str, Any] = {"name": column.name, "unit": column.unit, "description": column.description}
+        entry["datatype"] = "string" if length else kind
+        entry["subtype"] = f"{kind}[{length}]" if length else ""
+        lines.append(f"- {_flow({key: value for key, value in entry.items() if value}, column.ucd)}")
+    lines += ["meta: !!omap", *(f"- {_flow({key: value})}" for key, value in told.items())] if told else []
+    return "\n".join(lines)
 
-    empty = [
-        AstropyColumn(
-            np.zeros((0, length) if length else 0, "U1" if kind == "string" else kind),
-            name=column.name,
-            unit=column.unit or None,
-            description=column.description or None,
-            meta={"ucd": column.ucd} if column.ucd else None,
-        )
-        for column, (kind, length) in zip(columns, kinds, strict=True)
-    ]
-    return "\n".join(get_yaml_from_table(Table(empty, meta=told or None)))
+
+def _flow(mapping: dict[str, Any], ucd: str = "") -> str:
+    """A mapping as one line of YAML, with a UCD as its `meta`."""
+    line = yaml.safe_dump(mapping, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+    return f"{line[:-1]}, meta: !!omap [{_flow({'ucd': ucd})}]}}" if ucd else line

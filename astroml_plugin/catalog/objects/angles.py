@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy import units as u
 
 from astroml_plugin.catalog.schema import is_text, without_dictionary
+from astroml_plugin.core.astropy_later import u
 from astroml_plugin.core.errors import InputError
 
 _DEGREES = ("", "deg", "degree", "degrees", "d:m:s", "dms", "d m s", "dd:mm:ss", "+dd:mm:ss")

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from astropy.io import fits
-from astropy.table import Table
 
 from astroml_plugin.catalog.objects.raw import ARRAY, RawTable, arrow_column, local_file
 from astroml_plugin.catalog.objects.votables import table_chunks
 from astroml_plugin.core import storage
+from astroml_plugin.core.astropy_later import astropy_table, fits
 from astroml_plugin.core.errors import CorruptError, InputError
 
 _BLOCK = 2880
@@ -92,6 +91,6 @@ def open_sextractor(url: str) -> Iterator[list[RawTable]]:
     """The table of an ASCII_HEAD file (a small file: read at once)."""
     with local_file(url) as path, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table = Table.read(path, format="ascii.sextractor")
+        table = astropy_table.Table.read(path, format="ascii.sextractor")
     units = {name: str(table[name].unit) for name in table.colnames if table[name].unit is not None}
     yield [RawTable(tuple(table.colnames), lambda c, r: table_chunks(table, c, r), units)]

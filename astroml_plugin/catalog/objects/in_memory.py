@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from astropy.coordinates import SkyCoord
-from astropy.table import Table
 
 from astroml_plugin.catalog.objects.columns import objects_in
 from astroml_plugin.catalog.objects.parquets import described
 from astroml_plugin.catalog.objects.settings import ObjectSettings
 from astroml_plugin.core import foreign, storage
+from astroml_plugin.core.astropy_later import astropy_table, coordinates
 from astroml_plugin.core.errors import InputError
 
 
@@ -43,7 +42,7 @@ def arrow_of(objects: Any) -> pa.Table:
     if isinstance(objects, pa.Table):
         return objects
     if isinstance(objects, np.ndarray) and objects.dtype.names:
-        objects = Table(objects)
+        objects = astropy_table.Table(objects)
     with foreign.refusing("the objects table in memory", "give each column one name and one value a row"):
         if hasattr(objects, "colnames"):
             return _of_astropy(objects)
@@ -90,7 +89,11 @@ def _of_astropy(table: Any) -> pa.Table:
     units = {name: str(unit) for name in flat.colnames if (unit := getattr(flat[name], "unit", None)) is not None}
     fields_of = [one.with_metadata({"unit": units[one.name]}) if one.name in units else one for one in arrow.schema]
     arrow = arrow.cast(pa.schema(fields_of))
-    places = [table[name] for name in table.colnames if isinstance(table[name], SkyCoord) and table[name].ndim == 1]
+    places = [
+        table[name]
+        for name in table.colnames
+        if isinstance(table[name], coordinates.SkyCoord) and table[name].ndim == 1
+    ]
     if len(places) == 1 and not {"ra", "dec"} & set(arrow.column_names):
         sky = places[0].icrs
         for name, values in (("ra", sky.ra.deg), ("dec", sky.dec.deg)):

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from astropy.table.meta import get_header_from_yaml
 
 from astroml_plugin.catalog.objects.raw import ARRAY, BYTES, RawTable
 from astroml_plugin.catalog.objects.sky_coords import hints_of
@@ -18,6 +17,7 @@ from astroml_plugin.catalog.objects.votables import read_heads
 from astroml_plugin.catalog.parts import open_parquet
 from astroml_plugin.catalog.schema import is_text
 from astroml_plugin.core import foreign, storage
+from astroml_plugin.core.astropy_later import table_meta
 from astroml_plugin.core.errors import InputError
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -228,11 +228,11 @@ def _hints(schema: pa.Schema) -> dict[str, str]:
     if b"SkyCoord" not in text:
         return {}
     try:
-        return hints_of(get_header_from_yaml(text.decode().split("\n")), schema.names)
+        return hints_of(table_meta.get_header_from_yaml(text.decode().split("\n")), schema.names)
     except Exception:  # noqa: BLE001  metadata of someone else's making: columns go by their names then
         return {}
 
 
 def _units_of_yaml(text: bytes) -> dict[str, str]:
-    header = get_header_from_yaml(text.decode().split("\n"))
+    header = table_meta.get_header_from_yaml(text.decode().split("\n"))
     return {str(one["name"]): str(one["unit"]) for one in header["datatype"] if one.get("unit")}

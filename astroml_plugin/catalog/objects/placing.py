@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy_healpix import neighbours
 
+from astroml_plugin.core.astropy_later import healpix
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Bool
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, Wcs, edge_distance, healpix29, separation, unit_vectors
@@ -240,7 +240,7 @@ class _SkyIndex:
         mine = table[_orders(table[:, 3]) == order]
         cells = healpix29(mine[:, 1], mine[:, 2]) >> (2 * (HEALPIX_ORDER - int(order)))
         with np.errstate(invalid="ignore"):  # a cell with seven neighbours is said with a warning
-            around = np.vstack([cells[None], neighbours(cells, 1 << int(order), order="nested")])
+            around = np.vstack([cells[None], healpix.neighbours(cells, 1 << int(order), order="nested")])
         numbers = np.broadcast_to(mine[:, 0].astype(np.int64), around.shape)
         real = around >= 0
         sort = np.argsort(around[real], kind="stable")

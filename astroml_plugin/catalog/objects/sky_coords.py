@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import SkyCoord, frame_transform_graph
-from astropy.time import Time
+
+from astroml_plugin.core.astropy_later import coordinates, time, u
 
 WRITTEN_IN = "#frame"
 """Key of a frame beyond ICRS and Galactic among the hints: "fk5 equinox=2451545.0", times as TT days."""
@@ -44,12 +43,12 @@ def _hints(name: str, described: Mapping[str, Any], names: Sequence[str]) -> dic
     if frame in _AXES:
         pairs = {axis: f"{name}.{axis}" for axis in _AXES[frame] if f"{name}.{axis}" in names}
         return pairs if len(pairs) > 1 else {}
-    known = frame_transform_graph.lookup_name(frame)
+    known = coordinates.frame_transform_graph.lookup_name(frame)
     axes = next((pair for pair in _OTHER_AXES if all(f"{name}.{axis}" in names for axis in pair)), None)
     if known is None or axes is None or any(attribute in known.frame_attributes for attribute in _NOT_HERE):
         return {}
-    times = {key: described[key] for key in _TIMES if isinstance(described.get(key), Time)}
-    written_in = " ".join([frame, *(f"{key}={float(time.tt.jd)!r}" for key, time in times.items())])
+    times = {key: described[key] for key in _TIMES if isinstance(described.get(key), time.Time)}
+    written_in = " ".join([frame, *(f"{key}={float(one.tt.jd)!r}" for key, one in times.items())])
     return {"ra": f"{name}.{axes[0]}", "dec": f"{name}.{axes[1]}", WRITTEN_IN: written_in}
 
 
@@ -62,10 +61,10 @@ def to_icrs(first: np.ndarray, second: np.ndarray, frame: str) -> tuple[np.ndarr
     """
     name, *attributes = frame.split()
     pairs = [pair.partition("=") for pair in attributes]
-    times = {key: Time(float(value), format="jd", scale="tt") for key, _, value in pairs}
+    times = {key: time.Time(float(value), format="jd", scale="tt") for key, _, value in pairs}
     ra, dec = np.full(len(first), np.nan), np.full(len(first), np.nan)
     usable = np.isfinite(first) & (np.abs(second) <= 90)
     if usable.any():
-        sky = SkyCoord(first[usable] * u.deg, second[usable] * u.deg, frame=name, **times).icrs
+        sky = coordinates.SkyCoord(first[usable] * u.deg, second[usable] * u.deg, frame=name, **times).icrs
         ra[usable], dec[usable] = sky.ra.deg, sky.dec.deg
     return ra, dec

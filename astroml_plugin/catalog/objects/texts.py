@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-from astropy.table.meta import get_header_from_yaml
 
 from astroml_plugin.catalog.objects.raw import ARRAY, RawTable, local_file, rechunk
 from astroml_plugin.catalog.objects.sky_coords import hints_of
 from astroml_plugin.core import foreign
+from astroml_plugin.core.astropy_later import table_meta
 from astroml_plugin.core.errors import InputError
 
 NULLS = ["", "NaN", "nan", "NAN", "null", "NULL", "None", "NA", "N/A", "<NA>", "--", "inf", "-inf", "Inf", "-Inf"]
@@ -167,7 +167,9 @@ def _plain(path: Path, comments: list[str], first: str, before: int, encoding: s
 
 def _ecsv(path: Path, comments: list[str], first: str, skip: int, encoding: str) -> _Head:
     try:
-        header: dict[str, Any] = get_header_from_yaml([one[2:] for one in comments[1:] if one.startswith("# ")])
+        header: dict[str, Any] = table_meta.get_header_from_yaml(
+            [one[2:] for one in comments[1:] if one.startswith("# ")]
+        )
         delimiter = str(header.get("delimiter", " "))
         columns = {str(one["name"]): one for one in header["datatype"]}
     except Exception as error:  # YAML of any kind

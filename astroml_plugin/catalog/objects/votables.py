@@ -11,12 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-from astropy.io.votable import parse
-from astropy.table import Table
-from astropy.utils.xml import iterparser
 
 from astroml_plugin.catalog.objects.raw import ARRAY, RawTable, arrow_column, local_file
 from astroml_plugin.core import storage
+from astroml_plugin.core.astropy_later import astropy_table, iterparser, votable
 from astroml_plugin.core.errors import InputError
 
 _TEXT = ("char", "unicodeChar")
@@ -70,7 +68,7 @@ def _table(path: Path, number: int, head: Fields) -> RawTable:
         if head.encoding == "TABLEDATA":
             yield from _tabledata(path, number, head, columns, rows)
         elif head.encoding:
-            table = list(parse(path).iter_tables())[number].to_table(use_names_over_ids=True)
+            table = list(votable.parse(path).iter_tables())[number].to_table(use_names_over_ids=True)
             yield from table_chunks(table, columns, rows)
 
     return RawTable(tuple(head.names), chunks, head.units, head.kinds, head.title, number)
@@ -139,7 +137,7 @@ def _texts(values: Mapping[str, list[str | None]]) -> pa.Table:
     return pa.table({name: pa.array(column, pa.string()) for name, column in values.items()})
 
 
-def table_chunks(table: Table, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+def table_chunks(table: astropy_table.Table, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
     """Chunks of an astropy table; masked values are null."""
     for start in range(0, len(table), rows):
         block = table[start : start + rows]

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy import units as u
-from astropy_healpix import healpix_to_lonlat
 
+from astroml_plugin.core.astropy_later import healpix, u
 from astroml_plugin.core.typing import F64, I64, Array, Bool
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, separation
 
@@ -44,7 +43,7 @@ class Cell:
     @property
     def centre(self) -> tuple[float, float]:
         """Right ascension and declination in degrees."""
-        ra, dec = healpix_to_lonlat(self.number, 1 << self.order, order="nested")
+        ra, dec = healpix.healpix_to_lonlat(self.number, 1 << self.order, order="nested")
         return float(ra.to_value(u.deg)), float(dec.to_value(u.deg))
 
     def holds(self, index: Array) -> Bool:

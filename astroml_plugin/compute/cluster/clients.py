@@ -7,11 +7,13 @@ import logging
 import ssl
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from distributed import Client, SpecCluster
+from distributed import Client, Nanny, SpecCluster
 from distributed.core import CommClosedError, Status
+from distributed.deploy.cluster import Cluster
 
 from astroml_plugin.compute.cluster.options import ClusterOptions
 from astroml_plugin.compute.cluster.places import Place, place_of, remember, wait_for_worker
@@ -127,8 +129,12 @@ def _survive_lost_workers(cluster: SpecCluster) -> None:
     `SpecCluster` takes the list anew whenever somebody waits for workers. When the message that a worker has left comes
     after that, it raises a KeyError in the task that listens, and again when the cluster is closed
     (dask/distributed#9064, open as of distributed 2026.7).
+
+    It also stops the nanny of a worker that is not there 15 s after it, or one of its name, has left. On a busy machine
+    a new process takes longer, and one that has died twice may be on its way: then nobody would start another. A nanny
+    starts a new process whenever its process dies, so nannies stay.
     """
-    update = cluster._update_worker_status
+    update = partial(Cluster._update_worker_status, cluster) if _has_nannies(cluster) else cluster._update_worker_status
 
     def tolerant(operation: str, message: Any) -> None:
         if operation == "remove":
@@ -137,6 +143,10 @@ def _survive_lost_workers(cluster: SpecCluster) -> None:
         update(operation, message)
 
     cluster._update_worker_status = tolerant
+
+
+def _has_nannies(cluster: SpecCluster) -> bool:
+    return any(isinstance(worker, Nanny) for worker in cluster.workers.values())
 
 
 def _close(started: Client | SpecCluster) -> None:

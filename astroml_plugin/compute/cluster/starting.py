@@ -74,15 +74,20 @@ def check_place(options: ClusterOptions) -> None:
         check_queue(options)
 
 
+_NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+"""Nobody sees the pages of a server that is stopped at once: what draws them is not imported."""
+
+
 def _threaded(options: ClusterOptions) -> LocalCluster:
-    cluster = LocalCluster(
-        processes=False,
-        n_workers=options.workers or 1,
-        threads_per_worker=options.threads or max(1, cores() // (options.workers or 1)),
-        memory_limit=0,
-        local_directory=str(private_folder("dask")),
-        **_LOOPBACK_ONLY,
-    )
+    with dask.config.set({} if has_pages() else _NO_PAGES):
+        cluster = LocalCluster(
+            processes=False,
+            n_workers=options.workers or 1,
+            threads_per_worker=options.threads or max(1, cores() // (options.workers or 1)),
+            memory_limit=0,
+            local_directory=str(private_folder("dask")),
+            **_LOOPBACK_ONLY,
+        )
     if not has_pages():
         cluster.sync(_stop_pages, cluster)
     return cluster

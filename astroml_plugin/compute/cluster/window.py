@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +17,7 @@ from astroml_plugin.compute.cluster.clients import check_client, may_restart_wor
 from astroml_plugin.compute.cluster.groups import LONGEST, Answer, Line, in_lane
 from astroml_plugin.compute.cluster.outcomes import Item, Outcome, Settled, UnitTimeoutError, WorkerDiedError
 from astroml_plugin.compute.cluster.places import NOBODY, place_of, wait_for_worker
+from astroml_plugin.compute.cluster.watching import Flight, Watch
 from astroml_plugin.core.errors import AstromlError
 
 IO_LANES = 2
@@ -48,15 +47,6 @@ UNIT_TIMEOUT = 3600.0
 """Seconds after which a unit, a matter of seconds, is taken to hang."""
 
 
-@dataclass(frozen=True)
-class _Flight:
-    """Units on their way as one task."""
-
-    items: tuple[Any, ...]
-    address: str
-    since: float
-
-
 @dataclass
 class _Window:
     """The units in flight, and where."""
@@ -66,23 +56,16 @@ class _Window:
     io_lanes: int
     timeout: float | None
     line: Line = field(default_factory=lambda: Line(iter(())))
-    inflight: dict[Any, _Flight] = field(default_factory=dict)
+    inflight: dict[Any, Flight] = field(default_factory=dict)
     load: dict[str, int] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
-    overdue: set[Any] = field(default_factory=set)
-    """Futures that were called back because they took too long."""
     lanes_of_all: int = 0
     _free: list[tuple[int, str]] = field(default_factory=list)
     """Heap of (-free lanes, worker); an entry counts while the number is still right."""
     _seen: float = 0.0
-    alone: float = 0.0
-    """Seconds in which there was no worker and jobs were waited for: no unit hangs meanwhile."""
-    empty: float = 0.0
-    """The last of these seconds, without a break."""
 
-    def clock(self) -> float:
-        """Seconds that count for units."""
-        return time.monotonic() - self.alone
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.client, self.timeout, self.inflight)
 
     def refresh(self) -> None:
         """See which workers there are now; workers that joined get their share of the window."""
@@ -91,7 +74,6 @@ class _Window:
     def _set(self, threads: dict[str, int]) -> None:
         """Take these workers for those there are."""
         self.threads = threads
-        self.line.together = all(address.startswith("inproc://") for address in threads)
         self.lanes_of_all = sum(map(self.lanes, self.threads))
         self._free = [(-free, address) for address in self.threads if (free := self._free_lanes(address)) > 0]
         heapq.heapify(self._free)
@@ -138,64 +120,12 @@ class _Window:
             workers=[address],
             allow_other_workers=anywhere,
         )
-        self.inflight[future] = _Flight(items, address, self.clock())
+        self.inflight[future] = Flight(items, address, self.watch.clock())
         self._book(address, 1)
         return future
 
     def finish(self, future: Any) -> None:
         self._book(self.inflight.pop(future).address, -1)
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Meanwhile, units that take longer than the timeout are called back: their futures end as cancelled."""
-        if self.timeout is None and not place_of(self.client).patient:
-            yield
-            return
-        over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(over,), name="unit-timeouts", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join()
-
-    def _watch(self, over: threading.Event) -> None:
-        limit = self.timeout or math.inf
-        looked = time.monotonic()
-        while not over.wait(min(1.0, limit / 4)):
-            before, looked = looked, time.monotonic()
-            called = self._call_back_all() if self._is_lost(looked - before) else self._late(limit)
-            for future in called:
-                with contextlib.suppress(Exception):  # the scheduler has gone: the main thread says so
-                    future.cancel(force=True)
-
-    def _late(self, limit: float) -> list[Any]:
-        """Units that take longer than the limit, which now count as overdue."""
-        late = self.clock() - limit
-        called = [f for f, flight in self.inflight.copy().items() if flight.since < late and not f.done()]
-        self.overdue.update(called)
-        return called
-
-    def _call_back_all(self) -> list[Any]:
-        return [future for future in self.inflight.copy() if not future.done()]
-
-    def _is_lost(self, seconds: float) -> bool:
-        """Whether units wait for workers that will not come; counts the seconds in which a patient place had none."""
-        place = place_of(self.client)
-        if not place.patient or self._has_workers():
-            self.empty = 0.0
-            return False
-        self.empty += seconds
-        self.alone += seconds
-        none_comes = place.keeper is not None and bool(place.keeper.problem)
-        return none_comes or self.empty > (place.worker_timeout or math.inf)
-
-    def _has_workers(self) -> bool:
-        try:
-            return bool(self.client.nthreads())
-        except Exception:  # noqa: BLE001 - the scheduler has gone: the main thread says so
-            return True
 
     def recall(self, future: Any) -> Settled:
         """Outcomes of an overdue task: its units are tried alone where its worker was started again.
@@ -254,7 +184,7 @@ def run_window(
     check_client(client)
     line = Line(iter(items), total, LONGEST if timeout is None else timeout / 4)
     window = _Window(client, function, io_lanes, timeout, line)
-    with window.watched():
+    with window.watch.going_on():
         try:
             yield from _outcomes(window, survived)
         except CommClosedError as error:
@@ -283,7 +213,10 @@ def _outcomes(window: _Window, survived: Callable[[Any], Any] | None) -> Iterato
             future = next(completed)
             settled = _settle(window, future)
             window.finish(future)
-            orphans += settled.orphans
+            if future in window.watch.unheld and may_restart_workers(client):  # where one death ends a task: not begun
+                window.line.give_back(settled.orphans)
+            else:
+                orphans += settled.orphans
             yield from settled.outcomes
             if settled.orphans:
                 window.refresh()
@@ -299,7 +232,7 @@ def _outcomes(window: _Window, survived: Callable[[Any], Any] | None) -> Iterato
 def _settle(window: _Window, future: Any) -> Settled:
     """Outcomes of a completed future; units that were not begun, or cannot be told apart, go back into the line."""
     items = window.inflight[future].items
-    if future in window.overdue and future.status != "finished":
+    if future in window.watch.overdue and future.status != "finished":
         return window.recall(future)
     try:
         answers = _brought(window, future) if future.status in ("finished", "error") else []
@@ -381,7 +314,8 @@ def _once_more(window: _Window, item: Any, survived: Callable[[Any], Any] | None
 def _alone(window: _Window, item: Any) -> Outcome[Any]:
     """Further tries with nothing beside it: one, and a few more where jobs of a batch system end for other reasons."""
     tries = 2 if place_of(window.client).keeper is None else _TRIES_IN_JOBS
-    for attempt in range(2, tries + 1):
+    attempt = 2
+    while attempt <= tries:
         future = window.submit((item,), _answering(window), anywhere=True)
         try:
             next(as_completed([future], loop=window.client.loop))
@@ -391,7 +325,8 @@ def _alone(window: _Window, item: Any) -> Outcome[Any]:
         if settled.outcomes:
             (outcome,) = settled.outcomes
             return Outcome(item, value=outcome.value, error=outcome.error, attempts=attempt)
-        if future in window.overdue:
+        if future in window.watch.overdue:
             return Outcome(item, error=window.timed_out(), attempts=attempt)
+        attempt += future not in window.watch.unheld  # which no worker has seen
     times = "twice" if tries == 2 else f"{tries} times"
     return Outcome(item, error=WorkerDiedError(f"its worker process died {times} while working on it"), attempts=tries)
