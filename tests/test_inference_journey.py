@@ -21,6 +21,7 @@ from astroml_plugin.compute.cluster import connect
 from astroml_plugin.compute.device import Copier
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference import BundleRef, Unit, detecting, forward, models, resident, upload
+from astroml_plugin.inference import unit as unit_station
 from astroml_plugin.inference.detecting import detect
 from astroml_plugin.inference.measuring import measure_work
 from astroml_plugin.inference.meter import Meter
@@ -169,6 +170,31 @@ def test_each_model_is_made_once_a_unit(sky: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(models, "_model", lambda job, ref, loaded: made.append(ref.name) or real(job, ref, loaded))
     run_unit(first_unit(sky, tmp_path / "c", "spots", "kind", objects=False))
     assert made == ["spots", "kind"]
+
+
+def test_the_next_unit_is_read_while_one_thread_computes(
+    sky: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What hides the latency of an object store: lanes for reading beyond the compute threads."""
+    begun, another = [], threading.Event()
+    read, compute = unit_station.read_unit, unit_station.measure_work
+
+    def reading(unit: Unit, objects: pa.Table | None = None) -> Any:
+        begun.append(unit.name)
+        if len(begun) > 1:
+            another.set()
+        return read(unit, objects)
+
+    def computing(*arguments: Any) -> Any:
+        assert another.wait(60)
+        return compute(*arguments)
+
+    monkeypatch.setattr(unit_station, "read_unit", reading)
+    monkeypatch.setattr(unit_station, "measure_work", computing)
+    with connect("local", threads=1) as client:
+        done = infer(str(sky / "survey.zarr"), bundle=str(sky / "spots"), out=str(tmp_path / "c"), client=client)
+    assert (done.units_failed, len(begun)) == (0, done.units_done)
+    assert done.units_done > 1
 
 
 def test_encoding_and_writing_alone(sky: Path, tmp_path: Path) -> None:

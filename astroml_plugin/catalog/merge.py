@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from astroml_plugin.catalog import exposures, origins, sql
 from astroml_plugin.catalog.export.headers import TEXT_LENGTH, reader_metadata
@@ -25,6 +24,7 @@ from astroml_plugin.catalog.parts import (
     is_merged,
     merged_metadata,
     open_parquet,
+    parquet_writer,
     with_metadata,
 )
 from astroml_plugin.catalog.schema import is_text
@@ -134,7 +134,7 @@ def _text_lengths(url: str, members: Sequence[PartInfo], full: pa.Schema) -> dic
 def _write_sorted(batches: Iterable[pa.RecordBatch], described: pa.Schema, target: Path, footer: dict[str, str]) -> int:
     """Write batches as row groups and `footer` once (schema metadata would be stored twice); returns the rows."""
     rows = 0
-    with pq.ParquetWriter(target, described, compression="zstd", write_page_checksum=True) as writer:
+    with parquet_writer(target, described) as writer:
         for batch in batches:
             table = pa.table(batch.columns, names=batch.schema.names).select(described.names).cast(described)
             writer.write_table(table, row_group_size=ROW_GROUP)

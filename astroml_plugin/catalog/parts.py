@@ -29,13 +29,16 @@ PARTS = "parts"
 COMPACT = "parts/compact"
 """Folder of merged parts."""
 
-ROW_GROUP = 131_072
+ROW_GROUP = 32_768
 """Rows per row group: the grain at which a cone skips what it does not need."""
 
 _FORBIDDEN = frozenset("/\\\0\n\r?#*")
 _LONGEST = 180
 SORT_COLUMNS = (HEALPIX, "object_id", "image", "x", "y")
 """Order of the rows in every part; nulls come last."""
+
+
+_ALL_DIFFERENT = (HEALPIX, "object_id")
 
 
 @dataclass(frozen=True)
@@ -142,10 +145,30 @@ def encode_part(
     metadata = {**reader_metadata(declared, text_lengths(ordered)), formats.PART: json.dumps(footer), **(told or {})}
     described = with_metadata(ordered.schema, metadata)
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, described, compression="zstd", write_page_checksum=True) as writer:
+    with parquet_writer(sink, described) as writer:
         writer.write_table(ordered.cast(described), row_group_size=ROW_GROUP)
     data = sink.getvalue()
     return PartInfo(path=part_path(unit, digest), bytes=len(data), **footer), data
+
+
+def parquet_writer(target: Any, described: pa.Schema) -> pq.ParquetWriter:
+    """A writer of rows as all parts have them: zstd, a checksum in each page, and no list of values where each differs.
+
+    Args:
+        target: file or path.
+        described: schema of the rows.
+    """
+    repeated = [
+        field.name
+        for field in described
+        if field.name not in _ALL_DIFFERENT and not pa.types.is_floating(_element(field.type))
+    ]
+    return pq.ParquetWriter(target, described, compression="zstd", write_page_checksum=True, use_dictionary=repeated)
+
+
+def _element(kind: pa.DataType) -> pa.DataType:
+    """Type of the numbers of a vector; of other columns their own."""
+    return kind.value_type if pa.types.is_fixed_size_list(kind) else kind
 
 
 def with_metadata(schema: pa.Schema, metadata: dict[str, str]) -> pa.Schema:
