@@ -107,7 +107,7 @@ def test_no_flipped_bit_is_silent_to_verify(catalog: Catalog, *, merged: bool) -
         if not found:
             silent += not everything(catalog).equals(before)  # no error either
     assert silent == 0
-    assert noticed > 6  # much of so small a file is text for other readers, of which no value rests
+    assert noticed > 4  # much of so small a file is text for other readers, of which no value rests
 
 
 def test_compact_deletes_nothing_that_it_cannot_read(catalog: Catalog) -> None:

@@ -36,7 +36,7 @@ class Watch:
     timeout: float | None
     """Seconds after which a unit hangs; None: never."""
     inflight: dict[Any, Flight]
-    """What is watched; the caller puts futures in and takes them out."""
+    """Tasks that are watched; the caller puts futures in and takes them out."""
     overdue: set[Any] = field(default_factory=set)
     """Futures that were called back because they took too long."""
     unheld: set[Any] = field(default_factory=set)

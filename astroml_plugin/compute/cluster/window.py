@@ -74,6 +74,7 @@ class _Window:
     def _set(self, threads: dict[str, int]) -> None:
         """Take these workers for those there are."""
         self.threads = threads
+        self.line.together = all(address.startswith("inproc://") for address in threads)
         self.lanes_of_all = sum(map(self.lanes, self.threads))
         self._free = [(-free, address) for address in self.threads if (free := self._free_lanes(address)) > 0]
         heapq.heapify(self._free)
