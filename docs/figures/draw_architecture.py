@@ -19,6 +19,7 @@ INK, STORE, WORK, ROOM, TOP = "#1b2a41", "#dceaf7", "#fbe8c8", "#f3f4f6", "#e3f1
 ROOMS = {
     "preload": "Dask workers ready from the start",
     "lsst": "tasks and storage for LSST middleware",
+    "reporting": "pages about runs, evaluations, searches, surveys",
     "search": "hyperparameters, Ray Tune",
     "inference": "read → upload → detect → measure → write",
     "training": "splits, fitting, checkpoints, bundles",

@@ -67,6 +67,13 @@ def _query(options: argparse.Namespace) -> int:
     return finish(options, {"rows": result.rows, "to": options.to}, line)
 
 
+def _report(options: argparse.Namespace) -> int:
+    from workflows.report import show
+
+    result = call(options)
+    return finish(options, result, show(result))
+
+
 def _segmentation_map(options: argparse.Namespace) -> int:
     result = call(options)
     for name in result.missing:
@@ -126,6 +133,12 @@ VERBS = {
         "workflows.annotate:annotate",
         "New columns for the rows of a catalog from its stored vectors: classes, clusters, distances. No pixels.",
         "catalog --name kinds --labels labels.csv --label kind",
+    ),
+    "report": Verb(
+        _report,
+        "workflows.report:report",
+        "A page about a run, an evaluation, a search, a comparison or a survey: one HTML file, no network.",
+        "catalog --out report.html --by p_lens",
     ),
     "query": Verb(
         _query,
