@@ -24,7 +24,7 @@ LONGEST = 1_000_000
 SAMPLES = 50
 """Of memory, over one run."""
 
-ALONE = 300
+ALONE = 200
 """Units that are sent one by one: they cost most."""
 PROCESSES, THREADS = 2, 1000
 """Of the simulated crowd: units that sleep need no cores."""
@@ -32,7 +32,7 @@ NAP = 1.0
 """Seconds that such a unit sleeps."""
 CROWD = 10_000_000
 """Units of the crowd: far more than are done, so that the end of the run is not seen."""
-BEGUN, LATEST, WATCHED = 2, 45.0, 25.0
+BEGUN, LATEST, WATCHED = 2, 40.0, 20.0
 """Units per thread after which the crowd is watched, seconds after which it is in any case, and seconds of watching."""
 
 
@@ -97,7 +97,7 @@ def run(long: bool = False) -> Section:
         + table(["units", "wall, ms per unit", "CPU, ms per unit", "CPU of the last tenth, ms", "bytes per unit"], rows)
         + f"\n\nGrowth of the CPU time per unit from {COUNTS[1]:,} to {COUNTS[-1]:,} units: {growth:.3f}. "
         f"Canary {median_iqr(canaries)} s.\n\n"
-        f"Two worker processes, {ALONE:,} units one by one, {COUNTS[0]:,} in groups, in turn:\n\n"
+        f"Two worker processes, {ALONE:,} units one by one, {COUNTS[0]:,} in groups (switched off elsewhere), in turn:\n\n"
         + table(["units", "CPU of client and scheduler, ms per unit", "CPU of the workers, ms per unit"], here)
         + f"\n\nA crowd: {PROCESSES} worker processes with {THREADS:,} threads each, units that sleep {NAP:g} s, "
         f"watched for {WATCHED:g} s after {crowd['begun']:.0f} s: {crowd['rate']:,.0f} units/s of the "
@@ -119,7 +119,11 @@ def run(long: bool = False) -> Section:
 
 def _in_processes(largest: int, units: int) -> tuple[float, float]:
     """ms of CPU per unit of this process and of two worker processes, with tasks of so many units at most."""
-    with patch.object(groups, "LARGEST", largest), connect("processes", workers=2, threads=1) as client:
+    with (
+        patch.object(groups, "LARGEST", largest),
+        patch.object(groups, "FOR_PROCESSES", True),
+        connect("processes", workers=2, threads=1) as client,
+    ):
         for _ in run_window(client, nothing, range(50)):  # start-up apart
             pass
         before, cpu = _of_workers(client), time.process_time()
@@ -152,6 +156,7 @@ def _crowd() -> dict[str, float]:
     """Units/s in the middle of a long run, and ms of CPU per task, with thousands of threads that sleep."""
     tasks, started, done = _Tasks(), time.perf_counter(), 0
     with (
+        patch.object(groups, "FOR_PROCESSES", True),
         connect("processes", workers=PROCESSES, threads=THREADS) as client,
         patch.object(client, "submit", tasks.counting(client.submit)),
     ):

@@ -34,6 +34,9 @@ LONGEST = 30.0
 LARGEST = 128
 """Most units of a task."""
 
+FOR_PROCESSES = False
+"""Whether workers in other processes get several units at once: not before kills in real runs have lost nothing."""
+
 _OVERTIME = 2.0
 """A task that has taken so many times its seconds begins no further unit."""
 
