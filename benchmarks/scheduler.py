@@ -97,7 +97,8 @@ def run(long: bool = False) -> Section:
         + table(["units", "wall, ms per unit", "CPU, ms per unit", "CPU of the last tenth, ms", "bytes per unit"], rows)
         + f"\n\nGrowth of the CPU time per unit from {COUNTS[1]:,} to {COUNTS[-1]:,} units: {growth:.3f}. "
         f"Canary {median_iqr(canaries)} s.\n\n"
-        f"Two worker processes, {ALONE:,} units one by one, {COUNTS[0]:,} in groups (switched off elsewhere), in turn:\n\n"
+        f"Two worker processes, {ALONE:,} units one by one, {COUNTS[0]:,} in groups (switched off elsewhere), in "
+        "turn:\n\n"
         + table(["units", "CPU of client and scheduler, ms per unit", "CPU of the workers, ms per unit"], here)
         + f"\n\nA crowd: {PROCESSES} worker processes with {THREADS:,} threads each, units that sleep {NAP:g} s, "
         f"watched for {WATCHED:g} s after {crowd['begun']:.0f} s: {crowd['rate']:,.0f} units/s of the "
