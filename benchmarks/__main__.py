@@ -41,6 +41,7 @@ LONG = (
     "scales",
     "morphology",
     "labels",
+    "course",
     "lens",
     "segmentation",
     "anomaly",
