@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from astropy import units as u
 from astropy.table import QTable, Table
 from catalogs import DECLARED, IDENTITY, small_catalog, unit_rows
 
-from astroml_plugin.catalog import HEALPIX, Catalog
+from astroml_plugin.catalog import HEALPIX, Catalog, sql
 from astroml_plugin.catalog.cones import cone_ranges
 from astroml_plugin.catalog.query import query
 from astroml_plugin.core.errors import CorruptError, InputError
@@ -256,3 +257,14 @@ def test_files_beside_the_catalog_stay_closed(catalog: Catalog, tmp_path: Path) 
     for name in (str(tmp_path / "other.parquet"), way_out, f"{catalog.url}/schema.json"):
         with pytest.raises(InputError, match="disabled"):
             query(catalog.url, f"SELECT * FROM read_parquet('{name}')")
+
+
+def test_a_notebook_without_ipywidgets_can_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Notebook:
+        """DuckDB where Jupyter runs and ipywidgets are missing."""
+
+        def execute(self, statement: str) -> None:
+            raise duckdb.InvalidInputException(f"{statement}: required package 'ipywidgets' is missing")
+
+    monkeypatch.setattr(duckdb, "connect", lambda **_: Notebook())
+    assert isinstance(sql.connect(), Notebook)

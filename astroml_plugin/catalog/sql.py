@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ def connect(**options: str) -> duckdb.DuckDBPyConnection:
     import duckdb  # here, as most runs ask nothing and do without what it takes to load
 
     database = duckdb.connect(config={**_SAFE, **options})
-    database.execute("SET enable_progress_bar = false")  # it would draw on stdout, between the data
+    with contextlib.suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has no bar to switch off
+        database.execute("SET enable_progress_bar = false")  # it would draw on stdout, between the data
     return database
 
 
