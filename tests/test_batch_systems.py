@@ -332,5 +332,6 @@ def test_a_job_takes_its_share_of_the_node(monkeypatch: pytest.MonkeyPatch) -> N
     assert job_memory() is None
     monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
     assert job_memory() == 100 * 2**20
+    monkeypatch.delenv("SLURM_MEM_PER_CPU")
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "300")
     assert job_memory() == 300 * 2**20

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import ssl
 import stat
 import subprocess
 import time
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 from distributed import Security
 
-from astroml_plugin.compute.cluster.job_credentials import FILES, write_credentials
+from astroml_plugin.compute.cluster import certificates
+from astroml_plugin.compute.cluster.job_credentials import FILES, node_settings, write_authority, write_credentials
 from workflows.cli import _parser
 
 SLURM = Path(__file__).parents[1] / "deploy" / "slurm"
@@ -22,6 +25,7 @@ SCRIPTS = sorted(path.name for path in SLURM.glob("*.sbatch"))
 FAKES = {
     "scontrol": """
         if [ "$1" = show ]; then
+            [ -z "${RECORD:-}" ] || echo "$RECORD"
             printf '   Requeue=1\\n   Command=%s a b\\n   Command=%s c\\n' "$SCRIPT" "$SCRIPT"
             exit
         fi
@@ -30,6 +34,7 @@ FAKES = {
     "squeue": 'echo "$LEFT $LIMIT"',
     "astroml-plugin": """
         if [ "$1" = --version ]; then echo 'astroml-plugin 1'; exit; fi
+        env > "$PLACE/environment"
         printf '%s\\n' "$@" > "$PLACE/given.part"; mv "$PLACE/given.part" "$PLACE/given"
         trap 'exit 143' TERM
         for _ in $(seq "${NAPS:-0}"); do sleep 0.1; done
@@ -175,6 +180,37 @@ def test_a_scheduler_that_dies_before_its_file_is_there_ends_the_job(job: Job) -
     assert not list(job.place.glob(".astroml-*"))
 
 
+INHERITED = {
+    **{f"SLURM_ARRAY_{name}": "3" for name in ("JOB_ID", "TASK_ID", "TASK_MIN", "TASK_MAX", "TASK_COUNT", "TASK_STEP")},
+    **{"SLURM_GPUS_ON_NODE": "4", "SLURM_CPU_BIND": "quiet,mask_cpu:0x3", "SLURM_CPU_BIND_LIST": "0x3"},
+    **{"SLURM_MEM_PER_NODE": "64000", "SLURM_MEM_PER_CPU": "500"},
+}
+"""What a job has that was submitted from an element on a machine with GPUs, in a step that was bound to two cores."""
+
+
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [
+        ("JobId=7 JobName=x MinMemoryCPU=500M", ["SLURM_MEM_PER_CPU"]),
+        ("JobId=7 JobName=x MinMemoryNode=64000M", ["SLURM_MEM_PER_NODE"]),
+        (
+            "JobId=7 ArrayJobId=3 ArrayTaskId=3 MinMemoryCPU=500M TRES=cpu=2,gres/gpu=4",
+            [name for name in INHERITED if name != "SLURM_MEM_PER_NODE" and "BIND" not in name],
+        ),
+        ("JobId=6 JobName=x MinMemoryCPU=500M", list(INHERITED)),  # no answer that tells anything
+        ("", list(INHERITED)),
+    ],
+)
+def test_what_a_job_inherited_from_the_one_that_submitted_it_is_forgotten(
+    job: Job, record: str, kept: list[str]
+) -> None:
+    run = job.start("finish.sbatch", "x", RECORD=record, **INHERITED)
+    run.communicate(timeout=30)
+    seen = dict(line.partition("=")[::2] for line in job.given("environment"))
+    assert run.returncode == 0
+    assert sorted(name for name in INHERITED if name in seen) == sorted(kept)
+
+
 def test_submitting_an_array_and_what_follows(job: Job) -> None:
     command = [str(SLURM / "submit.sh"), "--array=0-3", "--", "a b", "--out", "c"]
     path = f"{job.place / 'bin'}:{os.environ['PATH']}"
@@ -199,3 +235,47 @@ def test_credentials_of_a_job_are_its_owners_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     with pytest.raises(PermissionError, match="mode 0700"):
         write_credentials(tmp_path)
+
+
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
+    """Both sides of a TLS connection in memory; raises what either of them does not like."""
+    wires = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(wires[0], wires[1], server_hostname=name),
+        server.wrap_bio(wires[1], wires[0], server_side=True),
+    ]
+    for _ in range(4):
+        for side in sides:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    sides[0].write(b"hello")
+    assert sides[1].read(5) == b"hello"
+
+
+def test_nodes_of_a_job_know_each_other_by_their_certificates_and_nobody_else(tmp_path: Path) -> None:
+    contexts = []
+    for folder in (tmp_path / "job", tmp_path / "other"):
+        folder.mkdir(mode=0o700)
+        write_authority(folder)
+        for _ in range(2):
+            made = node_settings(folder)
+            files = [Path(value) for name, value in made.items() if name != "RAY_USE_TLS"]
+            assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+            pair = made["RAY_TLS_SERVER_CERT"], made["RAY_TLS_SERVER_KEY"]
+            server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server.verify_mode = ssl.CERT_REQUIRED
+            client = ssl.create_default_context(cafile=made["RAY_TLS_CA_CERT"])
+            server.load_verify_locations(made["RAY_TLS_CA_CERT"])
+            for side in (server, client):
+                side.load_cert_chain(*pair)
+            contexts.append((server, client))
+    (first, _), (_, second), _, (_, strange) = contexts
+    for name in certificates.own_names():
+        _handshake(first, second, name)
+    with pytest.raises(ssl.SSLError):
+        _handshake(first, second, "192.0.2.77")  # another machine's address
+    with pytest.raises(ssl.SSLError):
+        _handshake(first, strange, "localhost")
+    nobody = ssl.create_default_context(cafile=str(tmp_path / "job" / "authority.pem"))
+    with pytest.raises(ssl.SSLError):
+        _handshake(first, nobody, "localhost")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -280,11 +282,35 @@ def test_a_late_worker_of_another_version_leaves(slurm: SlurmCluster, sky: Path,
     assert same(tmp_path / "catalog", sky)
 
 
+def ray_greets(address: str, folder: Path) -> tuple[bool, bool, bool]:
+    """Whether Ray answers one who speaks plainly, one without a certificate of the job, and one with it."""
+    host, _, port = address.rpartition(":")
+    authority, (own, *_) = str(folder / "authority.pem"), folder.glob("node-*")
+    stranger, friend = (ssl.create_default_context(cafile=authority) for _ in range(2))
+    friend.load_cert_chain(own / "cert.pem", own / "key.pem")
+    found = []
+    for context in (None, stranger, friend):
+        plain = socket.create_connection((host, int(port)), 30)
+        try:
+            if context is not None:
+                context.set_alpn_protocols(["h2"])
+            with plain if context is None else context.wrap_socket(plain, server_hostname=host) as line:
+                line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+                found.append(bool(line.recv(9)))
+        except OSError:
+            found.append(False)
+    return found[0], found[1], found[2]
+
+
 def test_a_search_over_two_nodes(slurm: SlurmCluster, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE.replace("concurrent = 1", "concurrent = 2"))
     ellipticity_stamps(str(tmp_path / "galaxies.zarr"), 200)
     given = ("r.toml", "--data", "galaxies.zarr", "--out", "study", "--algorithm", "random")
     job = slurm.submit(tmp_path, ["--nodes=2", "--time=14", "--cpus-per-task=1", "--mem=4G"], "search.sbatch", *given)
+    head = Path(f"/tmp/ray-{job}/ray_current_cluster")
+    wait(lambda: head.exists() and head.read_text().strip(), 400, "no Ray")
+    (folder,) = tmp_path.glob(".astroml-*")
+    assert ray_greets(head.read_text().strip(), folder) == (False, False, True)
     slurm.ended(job, 800)
     assert slurm.completed()[job] == "COMPLETED", log(tmp_path)
     trials = duckdb.sql(f"SELECT status, node FROM '{tmp_path}/study/trials.parquet'").fetchall()

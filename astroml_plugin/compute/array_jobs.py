@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +34,8 @@ class ArraySystem:
     """Distance of numbers."""
     alone: str | None = None
     """Value of `index` in a job that is no array."""
+    element: str | None = None
+    """Variable that names the element by job[number], job:number or job-number, and a plain job otherwise."""
 
 
 SYSTEMS = (
@@ -44,10 +48,12 @@ SYSTEMS = (
         step="SLURM_ARRAY_TASK_STEP",
     ),
     ArraySystem("Kubernetes", index="JOB_COMPLETION_INDEX"),
-    ArraySystem("AWS Batch", index="AWS_BATCH_JOB_ARRAY_INDEX", count="AWS_BATCH_JOB_ARRAY_SIZE"),
+    ArraySystem(
+        "AWS Batch", index="AWS_BATCH_JOB_ARRAY_INDEX", count="AWS_BATCH_JOB_ARRAY_SIZE", element="AWS_BATCH_JOB_ID"
+    ),
     ArraySystem("Google Batch", index="BATCH_TASK_INDEX", count="BATCH_TASK_COUNT"),
-    ArraySystem("PBS", index="PBS_ARRAY_INDEX"),
-    ArraySystem("Torque", index="PBS_ARRAYID"),
+    ArraySystem("PBS", index="PBS_ARRAY_INDEX", element="PBS_JOBID"),
+    ArraySystem("Torque", index="PBS_ARRAYID", element="PBS_JOBID"),
     ArraySystem("LSF", index="LSB_JOBINDEX", alone="0"),
     ArraySystem(
         "Grid Engine",
@@ -67,12 +73,15 @@ def array_shard(environment: Mapping[str, str] | None = None) -> tuple[int, int]
     Elements that are numbered evenly are counted, wherever they begin. With ASTROML_SHARDS the number of the element is
     that of the shard, from 0 or from 1.
 
+    A job that is submitted from within an element inherits its variables, and would do that element's shard alone. So
+    Slurm is asked (`scontrol`, where it answers) whether this job is the element; PBS and AWS Batch name it.
+
     Args:
         environment: instead of that of this process.
 
     Raises:
-        InputError: this is no element of an array job, or of two systems at once; or the number of shards is not known,
-            as where a part of an array was submitted again.
+        InputError: this is no element of an array job, or of two systems at once; the variables are those of another
+            job; or the number of shards is not known, as where a part of an array was submitted again.
     """
     environment = os.environ if environment is None else environment
     found = [one for one in SYSTEMS if environment.get(one.index) not in (None, "", one.alone)]
@@ -82,7 +91,54 @@ def array_shard(environment: Mapping[str, str] | None = None) -> tuple[int, int]
     if len(found) > 1:
         both = " and ".join(f"{one.index} ({one.name})" for one in found)
         raise InputError(f"--shard auto, but {both} are set: give --shard I/N")
+    if other := _other_job(found[0], environment):
+        raise InputError(
+            f"--shard auto, but {found[0].index} is inherited: {other}; submit an array job, or give --shard I/N"
+        )
     return _shard(found[0], environment)
+
+
+def _other_job(system: ArraySystem, environment: Mapping[str, str]) -> str:
+    """In words, why the variables are those of another job; empty where they are this job's, or nobody can tell."""
+    index = environment[system.index]
+    if system.name == "Slurm":
+        return _other_slurm_job(index, environment)
+    named = environment.get(system.element or "", "")
+    if not named or re.search(rf"\[{re.escape(index)}\]|[:-]{re.escape(index)}(\.|$)", named):
+        return ""
+    return f"this job is {named}, no element of an array"
+
+
+def _other_slurm_job(index: str, environment: Mapping[str, str]) -> str:
+    array, job = environment.get("SLURM_ARRAY_JOB_ID", ""), environment.get("SLURM_JOB_ID", "")
+    if not (array.isdecimal() and index.isdecimal() and job):
+        return ""
+    told = _slurm_says(f"{array}_{index}", environment)
+    if told is None:
+        return ""
+    record = dict(re.findall(r"(?:^|\s)(JobId|JobState)=(\S+)", told))
+    if record.get("JobId") != job:
+        return f"element {array}_{index} is not this job, {job}"
+    return f"job {job} has ended" if record.get("JobState") in _ENDED else ""
+
+
+_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+_PATIENCE = 30.0
+"""Seconds in which Slurm must answer; without an answer the variables are believed."""
+
+
+def _slurm_says(job: str, environment: Mapping[str, str]) -> str | None:
+    """Slurm's record of a job; empty where it knows of none, None where nobody answers (as within containers)."""
+    command = ["scontrol", "--oneliner", "show", "job", job]
+    try:
+        told = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PATIENCE, env=dict(environment), check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if told.returncode:
+        return "" if "Invalid job id" in told.stderr else None
+    return told.stdout
 
 
 def _shard(system: ArraySystem, environment: Mapping[str, str]) -> tuple[int, int]:

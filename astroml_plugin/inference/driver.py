@@ -21,6 +21,7 @@ from astroml_plugin.catalog.labels import LabelMaps
 from astroml_plugin.catalog.superseded import drop_superseded
 from astroml_plugin.compute.choices import RUNTIMES
 from astroml_plugin.compute.cluster import check_client, client_of, connecting, dashboard_urls, run_window
+from astroml_plugin.compute.cluster.hosts import Claim, competing, own_claim
 from astroml_plugin.compute.cluster.places import wait_for_worker
 from astroml_plugin.compute.device import choose_device, device_problem
 from astroml_plugin.compute.runtimes import runtime_problem
@@ -218,9 +219,9 @@ def _backend_problem(backend: str, device: str | None) -> str:
     return runtime_problem(backend, device or choose_device())
 
 
-def _running() -> tuple[tuple[str, str], str]:
-    """The code that this process runs (`version.running`), and its `native.way`."""
-    return version.running(), native.way()
+def _running() -> tuple[tuple[str, str], str, Claim]:
+    """The code that this process runs (`version.running`), its `native.way`, and its cores (`own_claim`)."""
+    return version.running(), native.way(), own_claim()
 
 
 def _ask_all(client: Client, function: Callable[[], Any]) -> dict[str, Any]:
@@ -239,16 +240,17 @@ def _prepare_workers(client: Client) -> tuple[str, Mapping[str, int]]:
     """Check that every worker runs this code, and put the plugin there; gives its name, and workers by `native.way`."""
     check_client(client)
     told = _ask_all(client, _running)
-    versions = {address: code for address, (code, _) in told.items()}
+    versions = {address: code for address, (code, *_) in told.items()}
     if wrong := version.others(versions.values()):
         raise InputError(
             f"workers run astroml_plugin {wrong}, this is {version.version()} (code {version.code_digest()}): "
             "install the same version there"
         )
-    hosts = Counter(address.rpartition(":")[0] for address in versions)
-    plugin = ResidentModels(uuid.uuid4().hex, max(hosts.values(), default=1), version.running())
+    claims = [(address.rpartition(":")[0], claim) for address, (_, _, claim) in told.items()]
+    most = max(Counter(host for host, _ in claims).values(), default=1)
+    plugin = ResidentModels(uuid.uuid4().hex, most, version.running(), competing(claims))
     client.register_plugin(plugin)
-    return plugin.name, Counter(way for _, way in told.values())
+    return plugin.name, Counter(way for _, way, _ in told.values())
 
 
 def _release_workers(client: Client, plugin: str) -> None:

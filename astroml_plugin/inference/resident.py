@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ import torch
 from distributed import WorkerPlugin
 
 from astroml_plugin.compute.cluster import cores
+from astroml_plugin.compute.cluster.hosts import Claim, own_claim
 from astroml_plugin.compute.device import place_network
 from astroml_plugin.compute.precision import FLOAT32
 from astroml_plugin.core import version
@@ -244,17 +245,18 @@ def let_models_go(name: str) -> None:
         release()
 
 
-def take_share(threads: int, workers_here: int) -> None:
+def take_share(threads: int, workers_here: int, same_cores: int | None = None) -> None:
     """Take this worker's part of its host's cores and memory, before its first unit.
 
     Args:
         threads: compute threads of the worker.
-        workers_here: workers of its host.
+        workers_here: workers of its host, which share its memory.
+        same_cores: those of them that share its cores; default all.
     """
     global _share
     limit_malloc_arenas(threads)
     share_host(workers_here)
-    _share = share_of(threads, workers_here)
+    _share = share_of(threads, same_cores or workers_here)
 
 
 class ResidentModels(WorkerPlugin):
@@ -264,14 +266,22 @@ class ResidentModels(WorkerPlugin):
         run: a name that no other run on the cluster has.
         workers_per_host: workers that share a host's cores and memory.
         code: what `version.running` gave in the driver; a worker of other code leaves the cluster.
+        competing: what `hosts.competing` gave; a worker that it does not know shares cores with all of its host.
     """
 
     idempotent = True
 
-    def __init__(self, run: str, workers_per_host: int, code: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        run: str,
+        workers_per_host: int,
+        code: tuple[str, str],
+        competing: Mapping[Claim, int] | None = None,
+    ) -> None:
         self.name = f"astroml-resident-models-{run}"
         self.workers_per_host = workers_per_host
         self.code = code
+        self.competing = dict(competing or {})
 
     def setup(self, worker: Any) -> None:
         """Share the host's cores among its workers."""
@@ -283,7 +293,7 @@ class ResidentModels(WorkerPlugin):
             worker.loop.add_callback(worker.close, nanny=True, reason=reason)
             return
         hold_models(self.name)
-        take_share(worker.state.nthreads, self.workers_per_host)
+        take_share(worker.state.nthreads, self.workers_per_host, self.competing.get(own_claim()))
 
     def teardown(self, worker: Any) -> None:
         """Drop the models, unless another run uses them."""

@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray._private import ray_constants
 
+from astroml_plugin.compute.cluster import cores as usable_cores
 from astroml_plugin.core import storage, version
 from astroml_plugin.core.errors import InputError, LostError
 
@@ -65,7 +66,7 @@ def connected(resources: Resources) -> Iterator[None]:
     """
     os.environ.update(_SILENT)
     ours = not ray.is_initialized()
-    cores = resources.limit or len(os.sched_getaffinity(0))
+    cores = resources.limit or usable_cores()
     if ours and resources.address is None:
         _refuse_large(resources, [{"CPU": float(cores), "GPU": float(_gpus())}], "this machine")
     alone = ours and resources.address is None

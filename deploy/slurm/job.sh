@@ -1,6 +1,17 @@
 # Functions of the job scripts beside this file, which read it. Bash 4.4 or later.
 set -euo pipefail
 
+forget_inherited() {  # variables of a job that this one was submitted from: Slurm sets its own, but takes none away
+    local record
+    record=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed '/^$/q') || true
+    [[ $record == "JobId=$SLURM_JOB_ID "* ]] || return 0
+    [[ $record == *ArrayTaskId=* ]] || unset "${!SLURM_ARRAY_@}"
+    [[ $record =~ gres[:/]gpu ]] || unset "${!SLURM_GPUS@}"
+    [[ $record != *MinMemoryCPU=* ]] || unset SLURM_MEM_PER_NODE
+    [[ $record != *MinMemoryNode=* ]] || unset SLURM_MEM_PER_CPU
+    [[ ${SLURM_CPU_BIND:-} != *mask_cpu:* ]] || unset "${!SLURM_CPU_BIND@}"
+}
+forget_inherited
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
 work='' step='' alarm='' at_walltime=''
 
@@ -83,7 +94,7 @@ dask_job() {  # dask_job WORKER_COMMAND... -- VERB...: a verb with a Dask worker
     shift
     open_folder
     file=$folder/scheduler.json
-    python -m astroml_plugin.compute.cluster.job_credentials "$folder"
+    python -m astroml_plugin.compute.cluster.job_credentials dask "$folder"
     export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=True DASK_DISTRIBUTED__COMM__TLS__CA_FILE=$folder/ca.pem
     for role in SCHEDULER WORKER CLIENT; do
         export "DASK_DISTRIBUTED__COMM__TLS__${role}__CERT=$folder/cert.pem" "DASK_DISTRIBUTED__COMM__TLS__${role}__KEY=$folder/key.pem"
@@ -135,12 +146,15 @@ train_job() {  # train with the processes of all nodes together: one per GPU, el
     leave "$status"
 }
 
-search_job() {  # search with a Ray of all nodes, which only this job's token opens
-    local status=0 head others='' port address
+search_job() {  # search with a Ray of all nodes, by TLS, which only this job's certificates and token open
+    local status=0 head others='' port address signed=(python -m astroml_plugin.compute.cluster.job_credentials node)
     open_folder
+    python -m astroml_plugin.compute.cluster.job_credentials authority "$folder"
+    eval "$("${signed[@]}" "$folder")"
     head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$folder/token"
     chmod 600 "$folder/token"
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/token RAY_USAGE_STATS_ENABLED=0
+    export RAY_raylet_start_wait_time_s=${RAY_raylet_start_wait_time_s:-300}  # its own minute is short on a busy machine
     port=$(free_port)
     address=$(python -c 'from ray.util import get_node_ip_address as ip; print(ip())'):$port
     local each=(--num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats --block)
@@ -153,7 +167,8 @@ search_job() {  # search with a Ray of all nodes, which only this job's token op
     done
     if ((SLURM_JOB_NUM_NODES > 1)); then
         srun --relative=1 --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --ntasks-per-node=1 \
-            --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" ray start --address "$address" "${each[@]}" > "$folder/nodes.log" 2>&1 &
+            --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+            "${signed[@]}" "$folder" ray start --address "$address" "${each[@]}" > "$folder/nodes.log" 2>&1 &
         others=$!
         nodes_of_ray "$address" || { cat "$folder/nodes.log" >&2; say "not all nodes joined Ray; going on with those that did"; }
     fi

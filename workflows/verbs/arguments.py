@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import converted, from_mapping, refuse_unknown
 from workflows.verbs import readers
 from workflows.verbs.options import silence
@@ -153,9 +154,9 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: the file names something unknown, or a value is of the wrong type.
     """
-    verb, file = options.specification, dict(options.config or {})
-    found = verb.parameters()
-    refuse_unknown(file, {one.holder or one.name for one in found}, "the file of --config")
+    verb, found = options.specification, options.specification.parameters()
+    refuse_unknown(options.config or {}, {one.holder or one.name for one in found}, "the file of --config")
+    file = _with_words(verb, found, options)
     keywords: dict[str, Any] = {}
     objects: dict[str, dict[str, Any]] = {}
     for one in found:
@@ -175,6 +176,23 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
         if table:
             keywords[holder] = from_mapping(_load(kinds[holder]), table, f"the options of {options.verb}")
     return keywords
+
+
+def _with_words(verb: Verb, found: Sequence[Parameter], options: argparse.Namespace) -> dict[str, Any]:
+    """The file of --config, words such as "auto" read as on the command line, where an option has its own reader."""
+    file = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in (options.config or {}).items()
+    }
+    for one in found:
+        read, place = verb.changed.get(one.name, {}).get("type"), file.get(one.holder, {}) if one.holder else file
+        word = place.get(one.name) if isinstance(place, Mapping) else None
+        if read is None or not isinstance(word, str) or getattr(options, one.name) is not None:
+            continue
+        try:
+            place[one.name] = read(word)
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            raise InputError(f"{one.name} in --config: {error}") from error
+    return file
 
 
 def _table(value: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from distributed import LocalCluster, SpecCluster
 
 from astroml_plugin.compute.cluster.options import ClusterOptions
 from astroml_plugin.compute.cluster.queues import QUEUES, check_queue, start_queue
-from astroml_plugin.compute.job_limits import job_cores
+from astroml_plugin.compute.job_limits import group_cores, job_cores
 from astroml_plugin.core import foreign
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
@@ -42,9 +42,9 @@ _starting = threading.Lock()
 
 
 def cores() -> int:
-    """Cores this process may use: those that it is bound to, and in a Slurm job not more than the job's."""
+    """Cores this process may use: those that it is bound to, and not more than its Slurm job or container has."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(bound, job_cores() or bound)
+    return min(bound, job_cores() or bound, group_cores() or bound)
 
 
 def start(options: ClusterOptions) -> SpecCluster:
