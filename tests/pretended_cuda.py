@@ -312,7 +312,7 @@ def _calculated(func: Any, name: str, args: Any, kwargs: Any, mine: list[OnGpu],
         _note_copy(args, kwargs, number)
     leaves = wanted is not None and wanted.type == "cpu"
     comes = bool(not mine and wanted is not None and name in ("to", "cuda", "tensor"))
-    waits = not (kwargs.get("non_blocking") or (name == "to" and True in args[1:]))
+    waits = not (kwargs.get("non_blocking") or (name == "to" and any(one is True for one in args[1:])))
     if comes and not waits:
         _note_read(args[0], number)
     elif (comes and name != "tensor") or leaves:
@@ -359,7 +359,7 @@ def _note_copy(args: Any, kwargs: Any, number: int) -> None:
     target, source = args[0], args[1]
     if isinstance(target, OnGpu) == isinstance(source, OnGpu):
         return
-    if isinstance(target, OnGpu) and (kwargs.get("non_blocking") or True in args[2:]):
+    if isinstance(target, OnGpu) and (kwargs.get("non_blocking") or any(one is True for one in args[2:])):
         _note_read(source, number)
     else:
         _state.wait("copy_")

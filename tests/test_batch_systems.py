@@ -289,6 +289,35 @@ def test_dask_jobqueue_takes_what_it_is_given(system: str) -> None:
     assert "04:00" in script
 
 
+DIRECTIVES = {
+    "slurm": ["-p short", "-n 1", "--cpus-per-task=8", "--mem=30G", "-t 04:00:00", "--gres=gpu:1"],
+    "pbs": ["-q short", "-l select=1:ncpus=8:ngpus=1:mem=30518mb", "-l walltime=04:00:00"],
+    "lsf": ["-q short", "-n 8", '-R "span[hosts=1]"', "-W 04:00", '-gpu "num=1"'],
+}
+"""What the batch systems' manuals call these: partition, cores, memory, walltime, one GPU."""
+
+
+@pytest.mark.parametrize("system", DIRECTIVES)
+def test_job_scripts_ask_for_a_gpu_beside_what_the_site_asks_for(system: str) -> None:
+    module = pytest.importorskip("dask_jobqueue")
+    queue = QUEUES[system]
+    options = ClusterOptions(
+        system, job_cores=8, job_memory=32 * 10**9, job_walltime="04:00:00", partition="short", gpus=1
+    )
+    own = [] if system == "pbs" else ["--exclusive"]
+    with dask.config.set({f"jobqueue.{system}.job-extra-directives": own}):
+        given = queues._settings(queue, options)
+        for name in ("shared_temp_directory", "scheduler_options"):
+            del given[name]
+        job = getattr(module, queue.cluster).job_cls("tls://host:1", name="w", **given)
+    lines = [line.partition(" ")[2] for line in job.job_script().splitlines() if re.match("#(SBATCH|PBS|BSUB) ", line)]
+    for line in [*DIRECTIVES[system], *own]:
+        assert line in lines, lines
+    memory = [line for line in lines if re.match("-M |--mem=|-l select", line)]
+    assert len(memory) == 1
+    assert "--nthreads 8" in job.job_script()
+
+
 def test_time_without_workers_is_no_units_fault_where_jobs_are_waited_for() -> None:
     with connect("local", workers=1, threads=1) as client:
         held = window._Window(client, abs, 2, 5.0)

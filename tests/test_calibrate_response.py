@@ -1,5 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.run import TrainExecution
+from tests import pretended_cuda
+from workflows import train as training
 from workflows.calibrate_response import ResponseOptions, calibrate_response
 from workflows.train import train
 
@@ -179,6 +184,47 @@ def test_leakage_is_taken_out_and_little_else_changes(shapes: Path, tmp_path: Pa
     slopes = [(e * psf).sum(0) / (psf**2).sum(0) for e in (before, after)]
     assert (np.abs(slopes[1]) < 0.1 * np.abs(slopes[0])).all()
     assert np.isfinite(after).all()
+
+
+def test_on_a_gpu_all_three_fits_give_what_a_cpu_gives(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = psf_pairs(str(tmp_path / "p.zarr"), 80, 4)
+    sets = sheared_stamps(str(tmp_path / "s.zarr"), 130, 5, psf=True)
+    images = galaxies(str(tmp_path / "g.zarr"), 300, 3)
+
+    def fitted(device: str) -> list[dict[str, Any]]:
+        given = {"device": device, "out": tmp_path / device}
+        return [
+            calibrate_response(shapes, data=sets, psf_pairs=pairs, **given).report,
+            calibrate_response(shapes, data=images, **given).report,
+        ]
+
+    expected = fitted("cpu")
+    with pretended_cuda.pretending(monkeypatch) as gpu:
+        assert not gpu.launches
+        found = fitted("cuda")
+        assert gpu.launches["MainThread"] > 100
+    assert found == expected  # the numbers are the CPU's own
+    assert not gpu.reports
+    one, two = (ModelBundle.load(tmp_path / name).network().state_dict() for name in ("cpu", "cuda"))
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights)
+
+
+@pytest.mark.parametrize(("rank", "fits"), [("0", True), ("1", False)])
+def test_one_process_alone_fits_the_response_after_a_common_training(
+    rank: str, fits: bool, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    model = ModelBundle.load(shapes)
+    monkeypatch.setattr(training, "train_bundle", lambda *_: (model, False))
+    result = SimpleNamespace(bundle=model)
+    monkeypatch.setattr(training, "calibrate_response", lambda *_, **given: asked.append(given) or result)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    train("ellipticity", data="s", out=tmp_path, response="r", execution=TrainExecution(device="cuda"))
+    assert asked == ([{"data": "r", "device": "cuda"}] if fits else [])
 
 
 def test_a_survey_of_few_galaxies_or_none_with_all_pixels_is_refused(shapes: Path, tmp_path: Path) -> None:

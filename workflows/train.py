@@ -10,6 +10,7 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.distributed import is_first
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.run import Progress, TrainExecution, train_bundle
 from workflows.calibrate_response import calibrate_response
@@ -58,7 +59,7 @@ def train(
         epochs: epochs of the training, instead of the recipe's.
         seed: seed of the training, instead of the recipe's.
         response: stamps of `simulate --pairs shear`, on which the shear response of an ellipticity bundle is fitted
-            after the training (see `workflows.calibrate_response`).
+            after the training (see `workflows.calibrate_response`), on the same device, by the first process alone.
         execution: device, processes, and whether a checkpoint is continued.
         progress: told after every epoch.
 
@@ -71,8 +72,9 @@ def train(
     chosen = _overridden(read_recipe(recipe), epochs, seed)
     sources = [data] if isinstance(data, str) else list(data)
     bundle, skipped = train_bundle(chosen, sources, url, execution, progress)
-    if response is not None and not bundle.card.settings.get("response"):
-        bundle = calibrate_response(url, data=response).bundle
+    if response is not None and not bundle.card.settings.get("response") and is_first():
+        device = None if execution is None else execution.device
+        bundle = calibrate_response(url, data=response, device=device).bundle
     return _result(bundle, started, skipped=skipped)
 
 

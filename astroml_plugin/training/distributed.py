@@ -66,6 +66,11 @@ ALONE = Group()
 """One process."""
 
 
+def is_first() -> bool:
+    """Whether this is the process that keeps the bundle, also before or after the group is joined."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined_group(device: str) -> Iterator[Group]:
     """The group that the environment names (`torchrun`, `spawn`), left at the end; `ALONE` without one.

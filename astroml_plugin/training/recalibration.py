@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from astroml_plugin.compute.device import usable_device
+from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import Cutouts
@@ -43,6 +45,8 @@ class ResponseOptions:
     """Seed of that noise."""
     band: str | None = None
     """Band of the data for a model that takes any."""
+    device: str | None = None
+    """Torch device; default CUDA where there is one."""
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -51,6 +55,7 @@ class ResponseOptions:
             raise InputError(f"a response is fitted from {' or '.join(METHODS)}, not {self.method!r}")
 
 
+@exact_float32()
 def fit_bundle_response(
     model: ModelBundle,
     data: str | Sequence[str],
@@ -68,19 +73,20 @@ def fit_bundle_response(
         progress: told how many images are done.
 
     Raises:
-        InputError: another kind of bundle, data that were trained on, that hold no pairs, too few images, or a `url`
-            that holds something else.
+        InputError: another kind of bundle, data that were trained on, that hold no pairs, too few images, a `url`
+            that holds something else, or a device that is not there.
     """
     task = model.task()
     if not task.has_response:
         raise InputError(f"bundle {model.name} measures no ellipticity: it has no shear response")
     _refuse_other(url, model)
-    network, record = model.network(), dict(model.card.training)
+    device = usable_device(options.device)
+    network, record = model.network().to(device), dict(model.card.training)
     report: dict[str, Any] = {}
     if options.psf_pairs:
         paired = _stamps(model, options.psf_pairs, options.band)
         asked = ResponseFit("leakage", _labels(paired))
-        task, report["leakage"] = task.fit_response(network, _batches(task, paired, options.band), asked)
+        task, report["leakage"] = task.fit_response(network, _batches(task, paired, options.band, device), asked)
         record["leakage"] = _identity(paired)
     stamps = _stamps(model, data, options.band)
     kind = options.method or ("pairs" if "branch" in stamps.labels.column_names else "images")
@@ -88,7 +94,7 @@ def fit_bundle_response(
         _refuse_no_pairs(stamps)
     labels = _labels(stamps) if kind == "pairs" else pa.table({})
     asked = ResponseFit(kind, labels, options.draws, options.seed, progress)
-    task, fitted = task.fit_response(network, _batches(task, stamps, options.band), asked)
+    task, fitted = task.fit_response(network, _batches(task, stamps, options.band, device), asked)
     report |= fitted
     card = replace(
         model.card,
@@ -156,11 +162,11 @@ def _refuse_no_pairs(stamps: LabelledStamps) -> None:
         raise InputError(f"{told} lacks {', '.join(sorted(missing))}: make it with simulate --pairs shear")
 
 
-def _batches(task: Task, stamps: LabelledStamps, band: str | None) -> Iterator[Cutouts]:
+def _batches(task: Task, stamps: LabelledStamps, band: str | None, device: str) -> Iterator[Cutouts]:
     rows = np.arange(stamps.labels.num_rows)
     bands = task.choose_bands(stamps.first.bands, band)
     stream = StampBatches(stamps, rows, torch.zeros(len(rows), 2), bands=bands, batch_size=256)
-    return (batch.cutouts for batch in stream.ordered())
+    return (batch.cutouts.to(device) for batch in stream.ordered())
 
 
 def _labels(stamps: LabelledStamps) -> pa.Table:
