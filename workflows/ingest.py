@@ -24,6 +24,7 @@ from astroml_plugin.sources.ingest import (
 )
 from astroml_plugin.sources.ingest.in_memory import as_list, given_images, is_from_python, is_scene
 from astroml_plugin.sources.ingest.npz import is_archive
+from astroml_plugin.sources.writer import only_writer
 
 __all__ = ["IngestOptions", "dry_run", "ingest"]
 
@@ -52,12 +53,18 @@ def ingest(
             such as "g,r,i", `npz_map` text such as "images=x,label=y", `zero_point` one number.
 
     Raises:
-        InputError: bad files, an unknown option, or an output with other settings.
+        InputError: bad files, an unknown option, an output with other settings, or one that another ingest is writing.
     """
     chosen = with_changes(IngestOptions, options, _parsed(changes), "the options of ingest")
     items, out = as_list(inputs), fspath(out)
     if chosen.table is None and not items:
         raise InputError("nothing to ingest: name FITS files, .npz archives, or a folder with --table")
+    with only_writer(out):
+        return _ingest(items, out, chosen, client, progress)
+
+
+def _ingest(items: list[Any], out: str, chosen: IngestOptions, client: Any, progress: Progress | None) -> IngestResult:
+    """Take the inputs in by what they are."""
     if chosen.table is None and _are_packets(items, chosen):
         chosen.refuse_useless("alerts")
         return ingest_alerts([fspath(item) for item in items], out, chosen, client, progress)
