@@ -23,7 +23,7 @@ help:
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,s3,classical,fast,optuna,index,onnx,openvino,alerts,slurm,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,s3,classical,fast,optuna,index,onnx,openvino,alerts,slurm,docs,explain]'
 	touch $@
 
 $(DEMO)/.ready: pyproject.toml constraints.txt

@@ -10,7 +10,7 @@ from distributed import Client, LocalCluster
 import astroml_plugin
 from astroml_plugin.core import version
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.inference.driver import _prepare_workers
+from astroml_plugin.inference.driver import prepare_workers
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,7 +89,7 @@ def _run_other_code() -> None:
 
 def test_workers_that_run_other_code_are_refused() -> None:
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        _prepare_workers(client)
+        prepare_workers(client)
         client.run(_run_other_code)
         with pytest.raises(InputError, match=r"workers run .*code 0123456789ab.*install the same version"):
-            _prepare_workers(client)
+            prepare_workers(client)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from astroml_plugin.catalog import parts
-from astroml_plugin.catalog.annotation_files import RECORD, WEIGHTS, Annotation, all_annotations, rows_of
+from astroml_plugin.catalog.annotation_files import RECORD, WEIGHTS, Annotation, all_annotations, rows_of, verb_of
 from astroml_plugin.catalog.beside import DAMAGED, set_aside
 from astroml_plugin.catalog.small_files import UNREADABLE, Damage, line
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError
 
-_AGAIN = "run the same `astroml-plugin annotate` again"
+_AGAIN = "run the same `astroml-plugin {}` again"
 
 
 def annotation_damages(catalog: Catalog, repair: bool) -> Iterator[Damage]:
@@ -25,8 +25,10 @@ def annotation_damages(catalog: Catalog, repair: bool) -> Iterator[Damage]:
     """
     for one in all_annotations(catalog.url):
         folder = one.url.removeprefix(catalog.url).strip("/")
+        verb = "annotate"
         try:
             record = one.record() or {}
+            verb = verb_of(record)
             head = storage.read_bytes(storage.join(one.url, WEIGHTS))
             if hashlib.sha256(head).hexdigest() != record["head"]:
                 raise CorruptError(f"{WEIGHTS} is not the one of its record")
@@ -36,12 +38,14 @@ def annotation_damages(catalog: Catalog, repair: bool) -> Iterator[Damage]:
                 for name in (RECORD, WEIGHTS):
                     if storage.exists(storage.join(one.url, name)):
                         set_aside(catalog.url, f"{folder}/{name}")
-            yield _damage(f"{folder}/{RECORD}", line(error), repair)
+            yield _damage(f"{folder}/{RECORD}", line(error), repair, verb)
             continue
-        yield from _files(catalog, one, str(record["head"]), schema, repair)
+        yield from _files(catalog, one, str(record["head"]), schema, repair, verb)
 
 
-def _files(catalog: Catalog, one: Annotation, head: str, schema: pa.Schema, repair: bool) -> Iterator[Damage]:
+def _files(
+    catalog: Catalog, one: Annotation, head: str, schema: pa.Schema, repair: bool, verb: str
+) -> Iterator[Damage]:
     there = one.files()
     for rows in rows_of(catalog):
         path = one.file(rows, head)
@@ -56,8 +60,9 @@ def _files(catalog: Catalog, one: Annotation, head: str, schema: pa.Schema, repa
         except UNREADABLE as error:
             if repair:
                 set_aside(catalog.url, path)
-            yield _damage(path, line(error), repair)
+            yield _damage(path, line(error), repair, verb)
 
 
-def _damage(path: str, what: str, repair: bool) -> Damage:
-    return Damage(path, f"{what}; {f'moved into {DAMAGED}, ' if repair else ''}{_AGAIN}", mended=False)
+def _damage(path: str, what: str, repair: bool, verb: str) -> Damage:
+    moved = f"moved into {DAMAGED}, " if repair else ""
+    return Damage(path, f"{what}; {moved}{_AGAIN.format(verb)}", mended=False)

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from astroml_plugin.catalog import sql
-from astroml_plugin.catalog.annotation_files import KEY, lacks, named, rows_of
+from astroml_plugin.catalog.annotation_files import KEY, lacks, named, rows_of, verb_of
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
@@ -61,7 +61,7 @@ class AnnotationColumns:
             record = one.record() or {}
             files = {rows.path: one.file(rows, str(record["head"])) for rows in rows_of(catalog)}
             if missing := {*files.values()} - one.files():
-                raise lacks(one.name, len(missing))
+                raise lacks(one.name, len(missing), verb_of(record))
             own = tuple(item.name for item in some)
             made.append(cls(catalog.url, one.name, str(record["head"]), tuple(fields), own, tuple(files.items())))
         names_now = [*catalog.schema.names, *(item.name for one in made for item in one.fields)]

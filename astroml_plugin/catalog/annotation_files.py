@@ -156,10 +156,22 @@ def named(catalog: str, name: str) -> Annotation:
     return Annotation(storage.absolute(catalog), name)
 
 
-def lacks(name: str, files: int) -> CorruptError:
-    """The error about an annotation that rows of the catalog do not have yet."""
+def verb_of(record: Mapping[str, Any] | None) -> str:
+    """The verb that makes an annotation, from its record."""
+    told = ((record or {}).get("about") or {}).get("provenance") or {}
+    return str(told.get("made_by", "annotate"))
+
+
+def lacks(name: str, files: int, verb: str) -> CorruptError:
+    """The error about an annotation that rows of the catalog do not have yet.
+
+    Args:
+        name: of the annotation.
+        files: of the catalog, whose rows it lacks.
+        verb: makes it.
+    """
     return CorruptError(
-        f"the annotation {name} lacks the rows of {files} files of the catalog: run the same `astroml-plugin annotate` "
+        f"the annotation {name} lacks the rows of {files} files of the catalog: run the same `astroml-plugin {verb}` "
         f"again"
     )
 
@@ -184,7 +196,7 @@ def views(catalog: Catalog, text: str | None, folder: str) -> dict[str, str]:
             continue
         files, missing = one.current(catalog)
         if missing:
-            raise lacks(one.name, missing)
+            raise lacks(one.name, missing, verb_of(one.record()))
         if files:
             names = sql.typed_names(one.schema())
             found[one.name] = f"SELECT {names} FROM {sql.scan([f'{folder}/{file}' for file in files])}"  # noqa: S608

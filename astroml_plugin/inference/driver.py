@@ -153,7 +153,7 @@ def execute(
         OutputError: the catalog cannot be written.
         InputError: the workers run another version of this package.
     """
-    plugin, ways = _prepare_workers(client)
+    plugin, ways = prepare_workers(client)
     run = _Run(catalog, run_id, progress, RunProgress(total, ways=ways), maps=label_maps)
     todo = run.to_do(units)
     try:
@@ -170,7 +170,7 @@ def execute(
     finally:
         run.flush(now=True)
         catalog.write_failures(pa.Table.from_pylist(run.failures, schema=FAILURES_SCHEMA), run_id)
-        _release_workers(client, plugin)
+        release_workers(client, plugin)
     if run.superseded:
         drop_superseded(catalog, run_id, run.superseded)
     return replace(run.stand, damaged=len(run.damaged), seconds=time.perf_counter() - run.started)
@@ -236,7 +236,7 @@ def _ask_all(client: Client, function: Callable[[], Any]) -> dict[str, Any]:
     return told
 
 
-def _prepare_workers(client: Client) -> tuple[str, Mapping[str, int]]:
+def prepare_workers(client: Client) -> tuple[str, Mapping[str, int]]:
     """Check that every worker runs this code, and put the plugin there; gives its name, and workers by `native.way`."""
     check_client(client)
     told = _ask_all(client, _running)
@@ -253,7 +253,7 @@ def _prepare_workers(client: Client) -> tuple[str, Mapping[str, int]]:
     return plugin.name, Counter(way for _, way, _ in told.values())
 
 
-def _release_workers(client: Client, plugin: str) -> None:
+def release_workers(client: Client, plugin: str) -> None:
     """Take the run's plugin from the workers; whatever hinders that takes nothing from what was done."""
     if client.status == "running":
         with contextlib.suppress(OSError, ValueError, CommClosedError):

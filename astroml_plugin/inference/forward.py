@@ -216,15 +216,30 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
     Raises:
         torch.OutOfMemoryError: not even one stamp fits.
     """
-    size, device = model.task.stamp_size, str(model.device)
-    move = mover(device, meter)
 
     def finish(item: Batch, outputs: Tensor) -> Columns:
         values, task_flags = model.task.to_columns(outputs, item.cutouts, item.flags)
         flags = model.task.cut_flags(item.cutouts)
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
+    bands = model.task.choose_bands(work.bands, model.ref.band)
+    return _joined(model, map_batches(model, bands, stamps_of(model, work, pixels, meter), finish, meter))
+
+
+def stamps_of(
+    model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
+) -> Callable[[int], Iterator[Cutouts]]:
+    """Stamps of all objects of a unit as the model measures them, centred and resampled, in batches of at most so many.
+
+    Args:
+        model: says size, bands, centring and scale.
+        work: the unit's pixels and objects.
+        pixels: its tile on the device; None of stamps.
+        meter: takes bytes, and how the objects were centred.
+    """
+    size, device = model.task.stamp_size, str(model.device)
     bands, centring = model.task.choose_bands(work.bands, model.ref.band), model.task.settings.centring
+    move = mover(device, meter)
 
     def place(stamps: Cutouts, recut: Recut | None, crowded: Tensor | None) -> Cutouts:
         with torch.inference_mode():
@@ -235,10 +250,7 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
 
     centred = place if centring.tolerance > 0 else None
     scale = _scale(model, work, pixels, bands)
-    parts = map_batches(
-        model, bands, lambda batch: work.cutouts(pixels, size, batch, device, move, centred, scale), finish, meter
-    )
-    return _joined(model, parts)
+    return lambda batch: work.cutouts(pixels, size, batch, device, move, centred, scale)
 
 
 def _scale(model: RunModel, work: TileWork | BlockWork, pixels: Any, bands: tuple[str, ...]) -> Scale | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from astroml_plugin.core.tracing import is_traced
 from astroml_plugin.networks.layers import fast_asinh, lower_median
+from astroml_plugin.tasks.explained import Explained
 from astroml_plugin.tasks.gaps import lost_by_mask
 from astroml_plugin.tasks.normalisation import (
     CENTRED,
@@ -61,8 +62,8 @@ class GivenStamps(NamedTuple):
         return torch.where(self.valid, values, torch.nan)
 
 
-class InGraph:
-    """Hooks of a task for what is exported: all of them tensors in, tensors out."""
+class InGraph(Explained):
+    """Hooks of a task for what is exported and explained: all of them tensors in, tensors out."""
 
     settings: Any
     without_variance: ClassVar[bool] = True
@@ -159,7 +160,7 @@ def _waves(frequencies: int, side: int) -> tuple[Tensor, Tensor]:
 
 def interpolated(values: Tensor, knots: Sequence[float], levels: Sequence[float]) -> Tensor:
     """Levels at values of any shape, linear between rising knots, those of the ends beyond: as `numpy.interp`."""
-    if not is_traced():
+    if not (is_traced() or values.requires_grad):
         return torch.from_numpy(np.interp(values.cpu().numpy(), knots, levels)).to(values)
     found = torch.full_like(values, levels[0])
     for left, right, low, high in zip(knots, knots[1:], levels, levels[1:]):

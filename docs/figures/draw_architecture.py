@@ -20,6 +20,7 @@ ROOMS = {
     "preload": "Dask workers ready from the start",
     "lsst": "tasks and storage for LSST middleware",
     "reporting": "pages about runs, evaluations, searches, surveys",
+    "explanation": "which pixels made a number",
     "search": "hyperparameters, Ray Tune",
     "inference": "read → upload → detect → measure → write",
     "training": "splits, fitting, checkpoints, bundles",
@@ -107,7 +108,7 @@ def draw_journey(axes: plt.Axes, base: float) -> None:
 def name_room(axes: plt.Axes, x: float, y: float, name: str, text: str) -> None:
     """The name of a room and what is in it, in the box at (x, y)."""
     write(axes, x + 0.2, y + FLOOR / 2, name, 10.5, weight="bold", ha="left")
-    write(axes, x + 1.72, y + FLOOR / 2, text, 9, ha="left")
+    write(axes, x + 1.86, y + FLOOR / 2, text, 9, ha="left")
 
 
 def draw_house(axes: plt.Axes, rooms: list[list[str]]) -> None:

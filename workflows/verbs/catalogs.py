@@ -6,7 +6,7 @@ import argparse
 
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call
-from workflows.verbs.options import DONE, SOME_FAILED, complain, finish
+from workflows.verbs.options import DONE, SOME_FAILED, complain, complain_of, finish
 
 
 def _class_statistics(options: argparse.Namespace) -> int:
@@ -38,6 +38,15 @@ def _annotate(options: argparse.Namespace) -> int:
     with Reporter() as report:
         result = call(options, progress=report)
     return finish(options, result, show(result))
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from workflows.explain import show
+
+    with Reporter() as report:
+        result = call(options, progress=report)
+    complain_of(result.failed)
+    return finish(options, result, show(result), SOME_FAILED if result.failed else DONE)
 
 
 def _label(options: argparse.Namespace) -> int:
@@ -139,6 +148,12 @@ VERBS = {
         "workflows.report:report",
         "A page about a run, an evaluation, a search, a comparison or a survey: one HTML file, no network.",
         "catalog --out report.html --by p_lens",
+    ),
+    "explain": Verb(
+        _explain,
+        "workflows.explain:explain",
+        "Which pixels made a number of the top objects: columns beside the rows, maps in Zarr.",
+        "catalog --top 10000 --by p_lens --name lenses",
     ),
     "query": Verb(
         _query,

@@ -36,7 +36,9 @@ def standard(known: Expectation, values: Tensor, conditions: Tensor) -> Tensor:
     a = conditions[:, 0].clamp(known.limits[0], known.limits[1])
     b = conditions[:, 1].clamp(known.limits[2], known.limits[3])
     terms = torch.stack([torch.ones_like(a), a, b, a * a, a * b, b * b], dim=1)
-    mean, spread = (terms * torch.tensor(item, dtype=terms.dtype) for item in (known.mean, known.spread))
+    mean, spread = (
+        terms * torch.tensor(item, dtype=terms.dtype, device=terms.device) for item in (known.mean, known.spread)
+    )
     return (values - mean.sum(1)) / spread.sum(1).exp()
 
 
@@ -46,8 +48,8 @@ def improbability(known: Density, latent: Tensor) -> Tensor:
         return torch.zeros_like(latent[:, 0])
     each = []
     for share, mean, factor in zip(known.weights, known.means, known.factors):
-        matrix = torch.tensor(factor, dtype=latent.dtype).reshape(len(mean), len(mean))
-        offset = (latent - torch.tensor(mean, dtype=latent.dtype)) @ matrix.T
+        matrix = latent.new_tensor(factor).reshape(len(mean), len(mean))
+        offset = (latent - latent.new_tensor(mean)) @ matrix.T
         distance = FAR**2 * (1 + offset.square() / FAR**2).log()
         volume = sum(math.log(abs(factor[k * len(mean) + k])) for k in range(len(mean)))  # triangular
         each.append(share + volume - 0.5 * distance.sum(1))

@@ -30,6 +30,7 @@ from astroml_plugin.networks.layers import lower_median
 from astroml_plugin.pixels import native
 from astroml_plugin.sources.labels import label_texts
 from astroml_plugin.tasks.anomaly import graph
+from astroml_plugin.tasks.anomaly.explained import ExplainedScore
 from astroml_plugin.tasks.anomaly.injection import UNDECIDED, Injection
 from astroml_plugin.tasks.anomaly.tail_probability import (
     Density,
@@ -150,7 +151,7 @@ PICTURE_WEIGHTS = {
 those of the other half (docs/anomaly.md)."""
 
 
-class AnomalyTask(Task):
+class AnomalyTask(ExplainedScore):
     """Score, its signs, what kind of artefact it may be, and optionally the latent vector."""
 
     Settings: ClassVar[type[TaskSettings]] = AnomalySettings

@@ -26,6 +26,7 @@ from astroml_plugin.evaluation.comparison import Comparison, Score, Scorer
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.tasks.base import Task, TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.classification import labels as class_labels
+from astroml_plugin.tasks.classification.explained import ExplainedClasses
 from astroml_plugin.tasks.classification.losses import independent_loss, votes_loss
 from astroml_plugin.tasks.classification.settings import ClassifyRunOptions, ClassifySettings
 from astroml_plugin.tasks.judged import Outputs, Report
@@ -35,7 +36,7 @@ _MOST_NAMED = 12
 """Classes that an error names at most."""
 
 
-class ClassifyTask(Task):
+class ClassifyTask(ExplainedClasses):
     """p_<class> and label; the network gives one logit per class."""
 
     Settings: ClassVar[type[TaskSettings]] = ClassifySettings
@@ -244,39 +245,13 @@ class ClassifyTask(Task):
         )
         return self.with_settings(temperature=temperature)
 
-    def _log_weights(self) -> np.ndarray:
-        """(class,) logarithms of the class weights, which the loss adds to the logits."""
-        weights = self.settings.weights
-        return np.log(np.asarray(weights, np.float64)) if weights else np.zeros(self.outputs)
-
-    def _log_shift(self) -> np.ndarray:
-        """(class,) shift of the logits to the survey's class fractions (Saerens et al. 2002)."""
-        if not self.settings.prior:
-            return np.zeros(self.outputs)
-        several = self.settings.multi_label
-        before, after = np.asarray(self.settings.training_prior, np.float64), self._fractions()
-        if (before <= 0).any():
-            raise InputError("a class without any training example cannot be given a fraction of the survey")
-        shift = np.log(after) - np.log(before)
-        return np.asarray(shift - np.log1p(-after) + np.log1p(-before) if several else shift)
-
-    def _fractions(self) -> np.ndarray:
-        """(class,) fractions that the probabilities hold for; 1 each where the training's are not known."""
-        settings = self.settings
-        if not settings.prior:
-            return np.asarray(settings.training_prior or np.ones(self.outputs), np.float64)
-        return calibration.full_prior(
-            settings.prior, settings.classes, settings.training_prior, independent=settings.multi_label
-        )
-
     def class_numbers(self, probabilities: np.ndarray) -> np.ndarray:
         """(n,) number of the class that each object is called, from probabilities (n, class) of exclusive classes."""
         return calibration.labels(probabilities, self._fractions(), self.settings.balance)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """(n, class) float32; they sum to 1 unless classes are independent."""
-        offset = torch.tensor(self._log_shift() - self._log_weights(), dtype=torch.float32, device=outputs.device)
-        logits = outputs / self.settings.temperature + offset
+        logits = self.logits(outputs)
         return torch.sigmoid(logits) if self.settings.multi_label else torch.softmax(logits, dim=1)
 
     def decode(self, outputs: Tensor, cutouts: Cutouts) -> dict[str, np.ndarray]:

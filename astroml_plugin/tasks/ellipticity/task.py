@@ -192,6 +192,14 @@ class EllipticityTask(IntervalTask):
         values = torch.cat([found.mean, found.narrow, found.wide, self.response(outputs), snr[:, None]], dim=1)
         return dict(zip(_IN_PIXELS, values.unbind(1)))
 
+    def explained(self) -> dict[str, str]:
+        """Both components in the pixel frame."""
+        return {name: text for name, _, _, text in _COLUMNS[:2]}
+
+    def explained_value(self, name: str, outputs: Tensor, place: Tensor) -> Tensor:
+        """A component of the posterior mean."""
+        return self.intervals(outputs).mean[:, ("e1", "e2").index(name)]
+
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
         """Swapping x and y reverses e1, mirroring one axis reverses e2."""
         swap, flip_x, flip_y = symmetry

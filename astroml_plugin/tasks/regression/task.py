@@ -118,6 +118,16 @@ class RegressTask(IntervalTask):
             columns |= {name: mean, f"{name}_err": narrow, f"{name}_err95": wide}
         return columns
 
+    def explained(self) -> dict[str, str]:
+        """The targets, as they are learned: those in `logarithmic` as logarithms."""
+        logarithmic = self.settings.logarithmic
+        return {name: f"Posterior mean of {'log ' * (name in logarithmic)}{name}" for name in self.labels}
+
+    def explained_value(self, name: str, outputs: Tensor, place: Tensor) -> Tensor:
+        """A target's posterior mean."""
+        found, _ = self.in_own_scale(self.intervals(outputs), torch.zeros(1, self.values, device=outputs.device))
+        return found.mean[:, self.labels.index(name)]
+
     def in_own_scale(self, intervals: Intervals, targets: Tensor) -> tuple[Intervals, Tensor]:
         """Intervals and targets (n, k) in the scale of the target columns, or of their logarithms."""
         centres, spreads = (torch.from_numpy(item).to(targets) for item in self._standard())

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from astroml_plugin.catalog import Column
 from astroml_plugin.core.errors import InputError
@@ -22,19 +23,31 @@ from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.networks.layers import fast_asinh
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
+from astroml_plugin.tasks.explained import read_at
 from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.segmentation.detection import accepted_peaks, with_companions
 from astroml_plugin.tasks.segmentation.gaussian_fluxes import recentred
-from astroml_plugin.tasks.segmentation.layer_maps import FOREGROUND, MAPS, OFFSET_X, OFFSET_Y, logistic, logit
+from astroml_plugin.tasks.segmentation.layer_maps import (
+    CENTRE,
+    FOREGROUND,
+    MAPS,
+    NEAR,
+    OFFSET_X,
+    OFFSET_Y,
+    logistic,
+    logit,
+)
 from astroml_plugin.tasks.segmentation.loss import segmentation_loss, segmentation_metrics, transformed_layers
 from astroml_plugin.tasks.segmentation.measurement import blends, declared_columns, measure_objects, out_of_domain
-from astroml_plugin.tasks.segmentation.peaks import segment
+from astroml_plugin.tasks.segmentation.peaks import SEPARATION, segment
 from astroml_plugin.tasks.segmentation.photometry import flat_tops, pixel_flags
 from astroml_plugin.tasks.segmentation.settings import SegmentSettings
 from astroml_plugin.tasks.segmentation.signal import combined_image, estimated_variance, signal_to_noise, variance_of
 from astroml_plugin.tasks.segmentation.truth import LAYERS
 from astroml_plugin.tasks.settings import TaskSettings
 from astroml_plugin.tasks.source_check import check_pixels
+
+_OBJECT = "logit_object"
 
 
 class SegmentTask(DetectingTask):
@@ -122,6 +135,35 @@ class SegmentTask(DetectingTask):
         offsets = (OFFSET_X, OFFSET_Y)
         maps = {name: outputs[:, layer] for layer, name in enumerate(LAYERS)}
         return {name: maps[name] if LAYERS.index(name) in offsets else maps[name].sigmoid() for name in LAYERS}
+
+    # ---- explanations ------------------------------------------------------------------------------------------
+
+    def explained(self) -> dict[str, str]:
+        """Log odds of the object and maps at its peak: why there is an object, a centre, light, a star."""
+        object_ = {_OBJECT: "Log odds of p_object: mean over 3 x 3 pixels of the map of what lies near a centre"}
+        return object_ | {name: f"At the peak, as log odds: {MAPS[name]}" for name in ("centre", "foreground", "star")}
+
+    def explained_place(self, name: str, outputs: Tensor, at: Tensor) -> Tensor:
+        """The pixel nearest to the object where the map of centres is highest."""
+        width, near = outputs.shape[-1], torch.arange(-SEPARATION, SEPARATION + 1, device=outputs.device)
+        rows = (at[:, 1, None, None] + near[:, None]).clamp(0, outputs.shape[-2] - 1)
+        places = (rows * width + (at[:, 0, None, None] + near).clamp(0, width - 1)).flatten(1)
+        best = outputs[:, CENTRE].flatten(1).gather(1, places).argmax(1, keepdim=True)
+        return places.gather(1, best)[:, 0]
+
+    def explained_value(self, name: str, outputs: Tensor, place: Tensor) -> Tensor:
+        """A map at the peak, or the mean of one about it."""
+        if name == _OBJECT:
+            return read_at(functional.avg_pool2d(outputs[:, [NEAR]], 3, 1, 1)[:, 0], place)
+        return read_at(outputs[:, LAYERS.index(name)], place)
+
+    def explained_bands(self, bands: Sequence[str]) -> tuple[str, ...]:
+        """The network sees one image of all bands, and which pixels can be used."""
+        return ("signal", "usable")
+
+    def blank(self, image: Tensor) -> Tensor:
+        """No signal, the same usable pixels."""
+        return torch.stack([torch.zeros_like(image[:, 0]), image[:, 1]], dim=1)
 
     # ---- learning ----------------------------------------------------------------------------------------------
 
