@@ -14,6 +14,7 @@ from astroml_plugin.catalog.annotating.run import Progress
 from astroml_plugin.catalog.annotation_files import Annotation, all_annotations
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import with_changes
 
 __all__ = ["AnnotateOptions", "Annotated", "Annotation", "all_annotations", "annotate"]
@@ -36,10 +37,10 @@ class AnnotateOptions:
 
 
 def annotate(
-    catalog: str,
+    catalog: Place,
     *,
     name: str,
-    labels: str | pa.Table | None = None,
+    labels: Place | pa.Table | None = None,
     options: AnnotateOptions | None = None,
     progress: Progress | None = None,
     **changes: Any,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recalibration import ResponseOptions, fit_bundle_response
@@ -36,10 +36,10 @@ class CalibrateResponseResult:
 
 
 def calibrate_response(
-    bundle: str | Path,
+    bundle: Place,
     *,
-    data: str | Sequence[str],
-    out: str | Path | None = None,
+    data: Place | Sequence[Place],
+    out: Place | None = None,
     options: ResponseOptions | None = None,
     progress: Callable[[int], None] | None = None,
     **changes: Any,
@@ -62,5 +62,5 @@ def calibrate_response(
     started = time.perf_counter()
     chosen = with_changes(ResponseOptions, options, changes, "the options of calibrate-response")
     model = ModelBundle.load(bundle)
-    written, report = fit_bundle_response(model, texts(data), str(out or model.url), chosen, progress)
+    written, report = fit_bundle_response(model, texts(data), text_of(out or model.url), chosen, progress)
     return CalibrateResponseResult(written, report, time.perf_counter() - started)

@@ -78,6 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; the SQL of `query` may come after them too (argparse fills an optional argument only once)."""
     given = [_plain_number(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    if "--cone" in given:
+        from workflows.verbs.cone_words import joined_cones
+
+        given = joined_cones(given)
     options, left = parser.parse_known_args(given)
     if options.verb == "query" and options.sql is None and len(left) == 1 and not left[0].startswith("-"):
         options.sql = left.pop()

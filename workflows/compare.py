@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.method_comparison import CompareOptions, CompareResult, compare_methods
 from astroml_plugin.training.predictions import PredictionCache, Progress
@@ -18,10 +18,10 @@ __all__ = ["CompareOptions", "CompareResult", "compare"]
 
 
 def compare(
-    recipe: str | Path | Recipe,
+    recipe: Place | Recipe,
     *,
-    data: str | Sequence[str],
-    out: str | Path,
+    data: Place | Sequence[Place],
+    out: Place,
     options: CompareOptions | None = None,
     progress: Progress | None = None,
     **changes: Any,
@@ -47,8 +47,8 @@ def compare(
     chosen = with_changes(CompareOptions, options, changes, "the options of compare")
     cache = PredictionCache(
         read_recipe(recipe),
-        data,
-        str(out),
+        texts(data),
+        text_of(out),
         test=texts(chosen.test),
         bundles=texts(chosen.bundle),
         device=chosen.device,

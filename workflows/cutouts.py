@@ -12,6 +12,7 @@ from astroml_plugin.catalog.objects import ObjectSettings
 from astroml_plugin.catalog.query import query
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.cutting import CutoutOptions, CutoutsResult, ObjectsToCut, Progress, cut
 from astroml_plugin.inference.options import ObjectTable
@@ -26,11 +27,11 @@ _TOLD_ANEW = ("ra", "dec", "tile", "primary", HEALPIX)
 
 
 def cutouts(
-    survey: str,
+    survey: Place,
     *,
-    out: str,
+    out: Place,
     objects: ObjectTable | Any = None,
-    catalog: str | None = None,
+    catalog: Place | None = None,
     sql: str | None = None,
     options: CutoutOptions | None = None,
     client: Any = None,
@@ -62,7 +63,7 @@ def cutouts(
     if catalog is None and sql is not None:
         raise InputError("SQL asks a catalog: name it with --catalog")
     where = _objects(table) if catalog is None else _rows(catalog, sql, survey)
-    return cut(survey, where, out, chosen, client, progress)
+    return cut(text_of(survey), where, text_of(out), chosen, client, progress)
 
 
 def _objects(table: ObjectTable) -> ObjectsToCut:
@@ -70,7 +71,7 @@ def _objects(table: ObjectTable) -> ObjectsToCut:
     return ObjectsToCut(table.table, ObjectSettings(**told))
 
 
-def _rows(catalog: str, sql: str | None, survey: str) -> ObjectsToCut:
+def _rows(catalog: Place, sql: str | None, survey: Place) -> ObjectsToCut:
     """Rows of a catalog as objects at their pixels, in one order whatever files they lie in."""
     made_from = Catalog.open(catalog).identity.get("source")
     if made_from != Survey.open(survey).id:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.evaluation.text import described
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.bundle_evaluation import EvaluationOptions, evaluate_bundle
@@ -35,10 +35,10 @@ class EvaluateResult:
 
 
 def evaluate(
-    source: str,
+    source: Place,
     *,
-    bundle: str | Path,
-    out: str | Path,
+    bundle: Place,
+    out: Place,
     band: str | None = None,
     device: str | None = None,
     baselines: Sequence[str] | None = None,
@@ -66,9 +66,9 @@ def evaluate(
         InputError: source and bundle do not fit, labels are missing, or no object is left.
     """
     started = time.perf_counter()
-    url = storage.absolute(str(out))
+    url = storage.absolute(out)
     asked = EvaluationOptions(baselines, robustness, {"band": band, **(options or {})}, device)
-    found = evaluate_bundle(ModelBundle.load(bundle), source, url, asked)
+    found = evaluate_bundle(ModelBundle.load(bundle), text_of(source), url, asked)
     record = found.record
     seconds = time.perf_counter() - started
     about = record["objects"], record["split"], found.left_out

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
@@ -24,10 +24,10 @@ FORMATS = {
 
 
 def export(
-    source: str | Path,
+    source: Place,
     *,
     to: str = "onnx",
-    out: str | Path | None = None,
+    out: Place | None = None,
     variance: bool = True,
     options: ExportOptions | None = None,
     **changes: Any,
@@ -48,7 +48,7 @@ def export(
     Raises:
         InputError: no such format, a missing extra, nothing that can be exported; says what to do.
     """
-    source, chosen = str(source), with_changes(ExportOptions, options, changes, "the options of export")
+    source, chosen = text_of(source), with_changes(ExportOptions, options, changes, "the options of export")
     kind = _kind(source)
     if to not in FORMATS[kind]:
         if kind == "bundle" and to in FORMATS["catalog"]:
@@ -62,8 +62,8 @@ def export(
     if out is None:
         raise InputError(f"where shall the {to} of the {kind} go? Give --out")
     if kind == "survey":
-        return write_survey(Survey.open(source), to, str(out), chosen)
-    return write_catalog(source, to, str(out), chosen)
+        return write_survey(Survey.open(source), to, text_of(out), chosen)
+    return write_catalog(source, to, text_of(out), chosen)
 
 
 def _kind(source: str) -> str:
@@ -84,9 +84,9 @@ def _refuse_nothing(source: str, to: str) -> None:
         ) from error
 
 
-def _bundle(source: str, to: str, out: str | Path | None, variance: bool) -> ExportResult:
+def _bundle(source: str, to: str, out: Place | None, variance: bool) -> ExportResult:
     model = ModelBundle.load(source)
-    url = storage.absolute(str(out or f"{model.name}.{to}"))
+    url = storage.absolute(out or f"{model.name}.{to}")
     made = onnx_file(model, variance=variance)
     made.write(url)
     return ExportResult(url, len(made.content), made.description.to_json(), made.differences)

@@ -13,6 +13,7 @@ from astroml_plugin.catalog.write import write_streamed
 from astroml_plugin.compute.cluster import ClusterOptions, connect, connecting
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import changed, option_of
 from astroml_plugin.sources.survey import Survey
 
@@ -29,7 +30,7 @@ class ExportOptions(HatsOptions, ClusterOptions):
     """Annotations whose columns are written too; `--columns` and `--where` may name them."""
     order: int | None = None
     """HEALPix order of the cells of a MOC; default 12 (52 arcsec) for rows, 14 (13 arcsec) for tiles."""
-    survey: str | None = None
+    survey: Place | None = None
     """Survey of the catalog: a MOC or region file is then of its tiles that are done, not of the rows."""
     memory: str = "1GB"
     """Bound of the memory in which rows are read."""
@@ -89,7 +90,7 @@ def refuse_useless(kind: str, to: str, options: ExportOptions) -> None:
         useless = [name for name in given if to not in _USED[name]]
         useless += [name for name in given if options.survey and name not in (*_OF_TILES, *useless)]
     if useless:
-        what = f"for the tiles of {storage.redact(str(options.survey))}" if options.survey else f"for a {kind} to {to}"
+        what = f"for the tiles of {storage.redact(options.survey)}" if options.survey else f"for a {kind} to {to}"
         raise InputError(f"{', '.join(map(option_of, useless))} would do nothing {what}: leave it away")
 
 

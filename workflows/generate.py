@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from os import PathLike
 
 from numpy.typing import ArrayLike
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.tasks.generation.drawing import GenerateResult, Generator, Progress, draw_stamps
 from astroml_plugin.tasks.generation.task import GenerateTask
 from astroml_plugin.training.bundle import ModelBundle
@@ -16,12 +17,12 @@ __all__ = ["GenerateResult", "generate"]
 
 
 def generate(
-    bundle: str | Path,
+    bundle: Place,
     *,
-    out: str,
+    out: Place,
     count: int | None = None,
     seed: int = 1,
-    conditions: str | Mapping[str, ArrayLike] | None = None,
+    conditions: Place | Mapping[str, ArrayLike] | None = None,
     noise: float = 0.0,
     progress: Progress | None = None,
 ) -> GenerateResult:
@@ -43,7 +44,8 @@ def generate(
     task = model.task()
     if not isinstance(task, GenerateTask):
         raise InputError(f"bundle {model.name} has the task {model.card.task}: galaxies are drawn from one of generate")
+    asked = text_of(conditions) if isinstance(conditions, str | PathLike) else conditions
     generator = Generator(task, model.network(), model.name, model.sha256)
     return draw_stamps(
-        generator, out=out, count=count, seed=seed, conditions=conditions, noise=noise, progress=progress
+        generator, out=text_of(out), count=count, seed=seed, conditions=asked, noise=noise, progress=progress
     )

@@ -11,6 +11,7 @@ from distributed import Client
 
 from astroml_plugin import inference
 from astroml_plugin.compute.cluster import check_client, check_place
+from astroml_plugin.core.places import Place
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.reports import InferPlan, InferResult, Progress, RunObserver, observer_of
 
@@ -32,10 +33,10 @@ __all__ = [
 
 
 def infer(
-    source: str,
+    source: Place,
     *,
-    bundle: str | Sequence[str],
-    out: str,
+    bundle: Place | Sequence[Place],
+    out: Place,
     objects: ObjectTable | Any = None,
     client: Client | str | None = None,
     measure: MeasureOptions | None = None,
@@ -98,9 +99,9 @@ def infer(
 
 
 def dry_run(
-    source: str,
+    source: Place,
     *,
-    bundle: str | Sequence[str],
+    bundle: Place | Sequence[Place],
     objects: Any = None,
     measure: MeasureOptions | None = None,
     execution: ExecutionOptions | None = None,
@@ -111,7 +112,7 @@ def dry_run(
 
 
 def plan(
-    source: str, *, bundle: str | Sequence[str], out: str, npartitions: int | None = None, **settings: Any
+    source: Place, *, bundle: Place | Sequence[Place], out: Place, npartitions: int | None = None, **settings: Any
 ) -> Iterator[Any]:
     """The units of a run, for a pipeline that schedules them itself.
 

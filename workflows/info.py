@@ -9,6 +9,8 @@ from astroml_plugin.catalog.info import describe_catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import Description, Descriptions
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
+from astroml_plugin.core.settings import texts
 from astroml_plugin.sources.info import describe_source
 from astroml_plugin.sources.ingest import SUFFIX, FitsOptions, describe_fits, describe_npz, expand
 from astroml_plugin.sources.ingest.npz import is_archive
@@ -18,7 +20,7 @@ from astroml_plugin.training.info import describe_bundle
 __all__ = ["Description", "Descriptions", "info"]
 
 
-def info(paths: Sequence[str] | str, *, roles: str | None = None) -> Descriptions:
+def info(paths: Sequence[Place] | Place, *, roles: str | None = None) -> Descriptions:
     """Describe FITS files plane by plane, archives, surveys, stamps, bundles and catalogs; nothing is written.
 
     Args:
@@ -28,11 +30,11 @@ def info(paths: Sequence[str] | str, *, roles: str | None = None) -> Description
     Raises:
         InputError: there is nothing at a path, or nothing that is known here.
     """
-    given = [paths] if isinstance(paths, str) else list(paths)
+    given = texts(paths)
     if not given:
         raise InputError("nothing to describe: name a file, survey, stamps, bundle or catalog")
     options = FitsOptions(roles=roles)
-    return Descriptions(one for path in given for one in _describe(str(path), options))
+    return Descriptions(one for path in given for one in _describe(path, options))
 
 
 def _describe(path: str, options: FitsOptions) -> list[Description]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 from astroml_plugin.core.description import Descriptions
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources.alerts import is_packets
 from astroml_plugin.sources.ingest import (
@@ -30,9 +31,9 @@ __all__ = ["IngestOptions", "dry_run", "ingest"]
 
 
 def ingest(
-    inputs: Sequence[str | PathLike[str] | Any] | str | Any,
+    inputs: Sequence[Place | Any] | Place | Any,
     *,
-    out: str | PathLike[str],
+    out: Place,
     options: IngestOptions | None = None,
     client: Any = None,
     progress: Progress | None = None,
@@ -56,7 +57,7 @@ def ingest(
         InputError: bad files, an unknown option, an output with other settings, or one that another ingest is writing.
     """
     chosen = with_changes(IngestOptions, options, _parsed(changes), "the options of ingest")
-    items, out = as_list(inputs), fspath(out)
+    items, out = as_list(inputs), text_of(out)
     if chosen.table is None and not items:
         raise InputError("nothing to ingest: name FITS files, .npz archives, or a folder with --table")
     with only_writer(out):
@@ -67,9 +68,9 @@ def _ingest(items: list[Any], out: str, chosen: IngestOptions, client: Any, prog
     """Take the inputs in by what they are."""
     if chosen.table is None and _are_packets(items, chosen):
         chosen.refuse_useless("alerts")
-        return ingest_alerts([fspath(item) for item in items], out, chosen, client, progress)
-    archives = [item for item in items if not is_from_python(item) and is_archive(fspath(item))]
-    scenes = [] if chosen.table is not None else [item for item in archives if is_scene(fspath(item))]
+        return ingest_alerts([text_of(item) for item in items], out, chosen, client, progress)
+    archives = [item for item in items if not is_from_python(item) and is_archive(text_of(item))]
+    scenes = [] if chosen.table is not None else [item for item in archives if is_scene(text_of(item))]
     chosen.refuse_useless("pictures" if chosen.table is not None else "npz" if len(archives) > len(scenes) else "FITS")
     if chosen.table is None and len(scenes) == len(archives):
         with given_images(items, out, chosen.bands) as given:
@@ -77,14 +78,14 @@ def _ingest(items: list[Any], out: str, chosen: IngestOptions, client: Any, prog
             return ingest_fits(expand(given.urls), out, named, client, progress)
     if scenes or any(map(is_from_python, items)) or (archives and len(archives) < len(items)):
         raise InputError("images and archives of stamps cannot go into one store: ingest them apart")
-    return ingest_stamps([fspath(item) for item in items], out, chosen, client, progress)
+    return ingest_stamps([text_of(item) for item in items], out, chosen, client, progress)
 
 
 def _are_packets(items: Sequence[Any], options: IngestOptions) -> bool:
     """Whether inputs are alert packets: all of them, or none."""
     if options.kind is not None and not any(map(is_from_python, items)):
         return True
-    found = [not is_from_python(item) and is_packets(fspath(item)) for item in items]
+    found = [not is_from_python(item) and is_packets(text_of(item)) for item in items]
     if any(found) and not all(found):
         raise InputError("alert packets and other inputs cannot go into one store: ingest them apart, or say --kind")
     return all(found)
@@ -105,7 +106,7 @@ def dry_run(inputs: Any, *, options: IngestOptions | None = None, **changes: Any
     items = as_list(inputs)
     if any(map(is_from_python, items)):
         raise InputError("a dry run looks at files: write the image to one, or ingest it")
-    urls = [fspath(item) for item in items]
+    urls = [text_of(item) for item in items]
     archives = [url for url in urls if is_archive(url)]
     files = expand([url for url in urls if url not in archives and url != "-"])
     return Descriptions([*(describe_npz(url) for url in archives), *(describe_fits(url, chosen) for url in files)])
@@ -119,6 +120,8 @@ def _parsed(changes: dict[str, Any]) -> dict[str, Any]:
     if isinstance(psf := values.get("psf"), str):
         pattern = "=" in psf or "{stem}" in psf
         values["psf"] = (psf,) if pattern else tuple(name for name in psf.split(",") if name)
+    if isinstance(psf, PathLike):
+        values["psf"] = (text_of(psf),)
     if isinstance(pairs := values.get("npz_map"), str):
         values["npz_map"] = _mapping(pairs)
     if isinstance(zero_point := values.get("zero_point"), int | float):

@@ -10,13 +10,14 @@ import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.ranking import Ranked
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.labelling import relearn
 from astroml_plugin.labelling.scorefile import ScoreFile
 from astroml_plugin.labelling.server import LabelServer
 from astroml_plugin.labelling.session import Session, SessionSettings
 
 
-def open_labels(catalog: str, *, path: str | None = None, who: str | None = None) -> ScoreFile:
+def open_labels(catalog: Place, *, path: Place | None = None, who: str | None = None) -> ScoreFile:
     """The scores of a catalog: `add(object_id, 0 … 5)`, `undo()`, `table()`.
 
     Args:
@@ -30,16 +31,16 @@ def open_labels(catalog: str, *, path: str | None = None, who: str | None = None
     return ScoreFile.beside(Catalog.open(catalog), path, who)
 
 
-def rerank(catalog: str, scores: ScoreFile | pa.Table, top: int = 100, **settings: Any) -> Ranked:
+def rerank(catalog: Place, scores: ScoreFile | pa.Table, top: int = 100, **settings: Any) -> Ranked:
     """List to look at next, learned from scores: see `astroml_plugin.labelling.relearn.rerank` for the settings."""
-    return relearn.rerank(catalog, scores, top, **settings)
+    return relearn.rerank(text_of(catalog), scores, top, **settings)
 
 
 def label(
-    catalog: str,
+    catalog: Place,
     *,
-    source: str | None = None,
-    scores: str | None = None,
+    source: Place | None = None,
+    scores: Place | None = None,
     who: str | None = None,
     port: int = 0,
     settings: SessionSettings | None = None,

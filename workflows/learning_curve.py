@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.learning_curves import CurveOptions, LearningCurveResult, draw_learning_curves
 from astroml_plugin.training.predictions import PredictionCache, Progress
@@ -18,10 +18,10 @@ __all__ = ["CurveOptions", "LearningCurveResult", "learning_curve"]
 
 
 def learning_curve(
-    recipe: str | Path | Recipe,
+    recipe: Place | Recipe,
     *,
-    data: str | Sequence[str],
-    out: str | Path,
+    data: Place | Sequence[Place],
+    out: Place,
     options: CurveOptions | None = None,
     progress: Progress | None = None,
     **changes: Any,
@@ -46,5 +46,7 @@ def learning_curve(
     """
     started = time.perf_counter()
     chosen = with_changes(CurveOptions, options, changes, "the options of learning-curve")
-    cache = PredictionCache(read_recipe(recipe), data, str(out), test=texts(chosen.test), device=chosen.device)
+    cache = PredictionCache(
+        read_recipe(recipe), texts(data), text_of(out), test=texts(chosen.test), device=chosen.device
+    )
     return replace(draw_learning_curves(cache, chosen, progress), seconds=time.perf_counter() - started)

@@ -12,6 +12,7 @@ from astroml_plugin.catalog.ranking import Ranked
 from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import changed, option_of, with_changes
 from astroml_plugin.labelling.relearn import OrderOptions, rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
@@ -28,14 +29,14 @@ class RankOptions(OrderOptions):
     """Instead of a score: the nearest neighbours of this object_id in latent space."""
     learn: bool = False
     """Instead of a score: the order that a learner makes of people's scores (of `label`), without objects scored."""
-    scores: str | None = None
+    scores: Place | None = None
     """File of the scores; default the one beside the catalog."""
     fold_latent: float = 0.0
     """Distance in latent space within which rows are folded too; 0: none."""
 
 
 def rank(
-    catalog: str, *, top: int = 100, options: RankOptions | None = None, to: str | None = None, **changes: Any
+    catalog: Place, *, top: int = 100, options: RankOptions | None = None, to: Place | None = None, **changes: Any
 ) -> Ranked:
     """The objects of a catalog that are worth a look first.
 
@@ -52,7 +53,7 @@ def rank(
     Raises:
         InputError: an unknown option, no such columns or object, SQL that fails, no scores to learn from.
     """
-    order = with_changes(RankOptions, options, changes, "the options of rank")
+    catalog, order = text_of(catalog), with_changes(RankOptions, options, changes, "the options of rank")
     if order.like is not None and order.learn:
         raise InputError("a list is either by likeness or by what was learned: give --like or --learn")
     _refuse_useless(order)

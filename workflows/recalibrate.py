@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.settings import texts
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recalibration import recalibrate_bundle
 
 
 def recalibrate(
-    bundle: str | Path, *, data: str | Sequence[str], out: str | Path | None = None, band: str | None = None
+    bundle: Place, *, data: Place | Sequence[Place], out: Place | None = None, band: str | None = None
 ) -> ModelBundle:
     """Set what a task learns from validation outputs (widths of intervals, temperature) on other labelled stamps.
 
@@ -24,4 +25,4 @@ def recalibrate(
         InputError: data that were trained on, or without the labels.
     """
     model = ModelBundle.load(bundle)
-    return recalibrate_bundle(model, data, str(out or model.url), band)
+    return recalibrate_bundle(model, texts(data), text_of(out or model.url), band)

@@ -9,6 +9,7 @@ from typing import Any
 
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.training.recipe import Recipe
 
 _SHIPPED = Path(__file__).parent / "recipes"
@@ -19,22 +20,22 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
 
 
-def read_recipe(recipe: str | Path | Recipe) -> Recipe:
+def read_recipe(recipe: Place | Recipe) -> Recipe:
     """A recipe by shipped name or by path or URL of a TOML file; its table [search] is for `search` alone.
 
     Raises:
         InputError: no such recipe, no TOML, unknown keys or wrong types.
     """
-    return recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(_values(str(recipe)))
+    return recipe if isinstance(recipe, Recipe) else Recipe.from_mapping(_values(text_of(recipe)))
 
 
-def search_table(recipe: str | Path | Recipe) -> dict[str, Any]:
+def search_table(recipe: Place | Recipe) -> dict[str, Any]:
     """The table [search] of a recipe, empty where it has none.
 
     Raises:
         InputError: no such recipe, no TOML, or `search` is no table.
     """
-    found = {} if isinstance(recipe, Recipe) else _values(str(recipe)).get("search", {})
+    found = {} if isinstance(recipe, Recipe) else _values(text_of(recipe)).get("search", {})
     if not isinstance(found, Mapping):
         raise InputError(f"[search] of the recipe must be a table, not {found!r}")
     return dict(found)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
+from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.settings import texts
 from astroml_plugin.search.report import baseline_value
 from astroml_plugin.search.session import Conclusion, SearchExecution, search_recipe, search_settings, search_space
 from astroml_plugin.search.settings import SearchSettings
@@ -50,10 +51,10 @@ class SearchResult:
 
 
 def search(
-    recipe: str | Path | Recipe,
+    recipe: Place | Recipe,
     *,
-    data: str | Sequence[str],
-    out: str | Path,
+    data: Place | Sequence[Place],
+    out: Place,
     space: Mapping[str, Any] | Space | None = None,
     execution: SearchExecution | None = None,
     progress: Progress | None = None,
@@ -82,8 +83,8 @@ def search(
         read_recipe(recipe),
         search_space(table, space),
         search_settings(table, settings),
-        data=[data] if isinstance(data, str) else list(data),
-        out=str(out),
+        data=texts(data),
+        out=text_of(out),
         execution=execution or SearchExecution(),
         progress=progress,
     )

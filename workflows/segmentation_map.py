@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from astroml_plugin.catalog.overlay import LabelImage, read_labels
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.storage import redact
 
 __all__ = ["LabelImage", "SegmentationMapResult", "read_labels", "segmentation_map"]
@@ -28,9 +29,9 @@ class SegmentationMapResult:
 
 
 def segmentation_map(
-    catalog: str,
+    catalog: Place,
     *,
-    to: str,
+    to: Place,
     tile: str | None = None,
     image: str | None = None,
     box: tuple[int, int, int, int] | None = None,
@@ -47,6 +48,7 @@ def segmentation_map(
     Raises:
         InputError: no label maps, no such tile or image, or another suffix.
     """
+    to = text_of(to)
     if not to.lower().endswith((".fits", ".fit")):
         raise InputError(f"cannot write {redact(to)}: use the suffix .fits")
     found = read_labels(catalog, tile=tile, image=image, box=box)

@@ -10,13 +10,16 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.export.facts import with_provenance
 from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.catalog.write import write_rows
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.evaluation.shear_catalog import ShearBin, ShearOptions, ShearResult, measure_shear, show
 
 __all__ = ["ShearBin", "ShearOptions", "ShearResult", "shear", "show"]
 
 
-def shear(catalog: str, *, options: ShearOptions | None = None, to: str | None = None, **changes: Any) -> ShearResult:
+def shear(
+    catalog: Place, *, options: ShearOptions | None = None, to: Place | None = None, **changes: Any
+) -> ShearResult:
     """Mean shear (<R> + R_S)^-1 <e> of a catalog, in bins, with bootstrap errors; and its biases where truth is known.
 
     Args:
@@ -29,7 +32,7 @@ def shear(catalog: str, *, options: ShearOptions | None = None, to: str | None =
         InputError: an unknown option, columns, labels or branches that are missing, no object left, SQL that fails.
     """
     started = time.perf_counter()
-    result = measure_shear(catalog, with_changes(ShearOptions, options, changes, "the options of shear"))
+    result = measure_shear(text_of(catalog), with_changes(ShearOptions, options, changes, "the options of shear"))
     if to is not None:
         told = provenance(Catalog.open(catalog), made_by="shear", where=result.where, frame=result.frame)
         write_rows(with_provenance(result.to_arrow(), told), to)

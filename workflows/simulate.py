@@ -8,6 +8,7 @@ from distributed import Client
 
 from astroml_plugin.compute import cluster
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.simulation import run as runs
 from astroml_plugin.simulation.options import StampSimulation, SurveySimulation
@@ -19,7 +20,7 @@ __all__ = ["SimulateResult", "StampSimulation", "SurveySimulation", "simulate"]
 
 def simulate(
     *,
-    out: str,
+    out: Place,
     kind: str | None = None,
     options: StampSimulation | SurveySimulation | None = None,
     client: Client | None = None,
@@ -43,9 +44,9 @@ def simulate(
     load_galsim()
     chosen = _options(kind, options, changes)
     if client is not None:
-        return runs.run(chosen, out, client, progress)
+        return runs.run(chosen, text_of(out), client, progress)
     with cluster.connect("local") as own:
-        return runs.run(chosen, out, own, progress)
+        return runs.run(chosen, text_of(out), own, progress)
 
 
 def _options(

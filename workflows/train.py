@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.places import Place
+from astroml_plugin.core.settings import texts
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.distributed import is_first
 from astroml_plugin.training.recipe import Recipe
@@ -38,13 +39,13 @@ class TrainResult:
 
 
 def train(
-    recipe: str | Path | Recipe,
+    recipe: Place | Recipe,
     *,
-    data: str | Sequence[str],
-    out: str | Path,
+    data: Place | Sequence[Place],
+    out: Place,
     epochs: int | None = None,
     seed: int | None = None,
-    response: str | None = None,
+    response: Place | None = None,
     execution: TrainExecution | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
@@ -68,10 +69,9 @@ def train(
         DivergedError: the loss is no longer finite; the last good checkpoint is kept.
     """
     started = time.perf_counter()
-    url = storage.absolute(str(out))
+    url = storage.absolute(out)
     chosen = _overridden(read_recipe(recipe), epochs, seed)
-    sources = [data] if isinstance(data, str) else list(data)
-    bundle, skipped = train_bundle(chosen, sources, url, execution, progress)
+    bundle, skipped = train_bundle(chosen, texts(data), url, execution, progress)
     if response is not None and not bundle.card.settings.get("response") and is_first():
         device = None if execution is None else execution.device
         bundle = calibrate_response(url, data=response, device=device).bundle

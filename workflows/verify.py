@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from astroml_plugin.catalog.checking import VerifyResult
 from astroml_plugin.catalog.checking import verify as check_catalog
+from astroml_plugin.core.places import Place, text_of
 
 
 def verify(
-    catalog: str,
+    catalog: Place,
     *,
     repair: bool = False,
     forget_lost: bool = False,
@@ -27,4 +28,4 @@ def verify(
     Raises:
         InputError: there is no catalog.
     """
-    return check_catalog(catalog, repair=repair, forget_lost=forget_lost, progress=progress)
+    return check_catalog(text_of(catalog), repair=repair, forget_lost=forget_lost, progress=progress)

@@ -18,6 +18,7 @@ from astroml_plugin.catalog import Catalog, sql
 from astroml_plugin.catalog.schema import Column, arrow_type
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.places import Place
 
 FOLDER = "annotations"
 RECORD, WEIGHTS = "annotation.json", "head.safetensors"
@@ -123,7 +124,7 @@ def _field(column: Column) -> pa.Field:
     return pa.field(column.name, arrow_type(column.type), metadata={k: v for k, v in described.items() if v} or None)
 
 
-def all_annotations(catalog: str) -> list[Annotation]:
+def all_annotations(catalog: Place) -> list[Annotation]:
     """Annotations of a catalog, by name."""
     files = storage.list_files(storage.join(storage.absolute(catalog), FOLDER), RECORD)
     names = [name.partition("/")[0] for name in files if name.count("/") == 1]

@@ -13,6 +13,7 @@ from astroml_plugin.catalog.parts import PartInfo
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 
 TARGET_BYTES = 512_000_000
 
@@ -46,7 +47,7 @@ class CompactResult:
 
 
 def compact(
-    catalog: Catalog | str,
+    catalog: Catalog | Place,
     *,
     target_bytes: int = TARGET_BYTES,
     memory: str = "1GB",
@@ -70,7 +71,7 @@ def compact(
     """
     if target_bytes < 1:
         raise InputError(f"a target of {target_bytes} bytes: give a positive size")
-    catalog = Catalog.open(catalog) if isinstance(catalog, str) else catalog
+    catalog = catalog if isinstance(catalog, Catalog) else Catalog.open(catalog)
     began = time.monotonic()
     catalog.current_and_lost(reconcile=True)[1].refuse()
     run_id = _begin(catalog)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -11,20 +12,31 @@ from astroml_plugin.catalog.schema import HEALPIX
 from astroml_plugin.core.astropy_later import healpix, u
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64
+from astroml_plugin.sky.circles import Circle, circle_of
 from astroml_plugin.sky.wcs import HEALPIX_ORDER
 
-Cone = tuple[float, float, float]
+Cone = Circle
 """Right ascension, declination, radius in degrees, ICRS."""
+
+ConeLike = Cone | tuple[Any, Any, Any] | tuple[Any, Any] | str
+"""Cones as people give them: see `checked_cone`."""
 
 _RANGES = 48
 """HEALPix ranges named in the SQL of a cone."""
 
 
-def checked_cone(cone: Cone) -> Cone:
-    """A cone with right ascension in [0, 360); InputError where the numbers are none of a circle."""
-    if len(cone) != 3 or not all(math.isfinite(value) for value in cone):
+def checked_cone(cone: ConeLike) -> Cone:
+    """A cone with right ascension in [0, 360).
+
+    Args:
+        cone: numbers, coordinates and angles of astropy, or text: see `astroml_plugin.sky.circles.circle_of`.
+
+    Raises:
+        InputError: it is no circle.
+    """
+    ra, dec, radius = circle_of(cone)
+    if not all(map(math.isfinite, (ra, dec, radius))):
         raise InputError(f"cone {cone}: give right ascension, declination and radius in degrees")
-    ra, dec, radius = (float(value) for value in cone)
     if not -90 <= dec <= 90 or not 0 < radius <= 180:
         raise InputError(f"cone {ra}, {dec}, {radius}: declination must be within ±90 and radius in (0, 180] degrees")
     return ra % 360.0, dec, radius

@@ -17,6 +17,7 @@ from astroml_plugin.catalog.merge import publishing
 from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.sky.wcs import Box, Wcs
 from astroml_plugin.sources.tile_table import TileInfo
 
@@ -72,7 +73,7 @@ class LabelImage:
 
 
 def read_labels(
-    catalog: str,
+    catalog: Place,
     *,
     tile: str | None = None,
     image: str | None = None,
@@ -89,7 +90,7 @@ def read_labels(
     Raises:
         InputError: no label maps, no such tile or image, or the tile is not done.
     """
-    maps = LabelMaps.open(catalog)
+    maps = LabelMaps.open(text_of(catalog))
     asked, where = _where(maps, tile, image, box)
     files = _finished(maps)
     canvas = _Canvas(np.zeros((where.height, where.width), np.uint32), where)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from astropy.table import QTable
 
 from astroml_plugin.catalog import HEALPIX, Catalog, annotation_files, columns_of, lineage, primary, sql
-from astroml_plugin.catalog.cones import Cone, checked_cone, cone_ranges, cone_sql
+from astroml_plugin.catalog.cones import Cone, ConeLike, checked_cone, cone_ranges, cone_sql
 from astroml_plugin.catalog.export.columns import settled
 from astroml_plugin.catalog.export.facts import metadata
 from astroml_plugin.catalog.parts import is_merged
@@ -29,6 +29,7 @@ from astroml_plugin.catalog.whole_files import refuse_exchanged
 from astroml_plugin.catalog.write import file_format, to_astropy, write_batches
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.typing import I64, Bool
 from astroml_plugin.sky.wcs import separation
 
@@ -96,11 +97,11 @@ class QueryResult:
 
 
 def query(
-    catalog: str,
+    catalog: Place,
     sql: str | None = None,
     *,
-    cone: Cone | None = None,
-    to: str | None = None,
+    cone: ConeLike | None = None,
+    to: Place | None = None,
     limit: int | None = None,
     memory: str | None = None,
     tables: Mapping[str, pa.Table] | None = None,
@@ -111,7 +112,9 @@ def query(
     Args:
         catalog: path or fsspec URL of its folder.
         sql: one SELECT over the views `catalog`, `failures`, `unplaced` and of annotations; default: all of `catalog`.
-        cone: (ra, dec, radius) in degrees: `catalog` holds only rows within. Rows without a sky position never are.
+        cone: (ra, dec, radius), (SkyCoord, radius), or text such as "10h00m28.6s +02d12m21s 5arcsec": `catalog` holds
+            only rows within. Numbers are degrees, ICRS; angles and quantities of astropy may stand in their place. Rows
+            without a sky position never are within.
         to: write the answer to this .parquet, .csv, .ecsv, .fits or .vot (whole or not at all) instead of holding it.
         limit: at most so many rows.
         memory: bound of DuckDB's memory, such as "4GB".
@@ -124,14 +127,14 @@ def query(
     Raises:
         InputError: no catalog there, SQL that fails, a cone that is none, a suffix that is not known.
     """
-    began = time.monotonic()
+    began, to = time.monotonic(), None if to is None else text_of(to)
     units = (units,) if isinstance(units, str) else units
     opened = Catalog.open(catalog)
     kind = None if to is None else file_format(to)
-    cone = None if cone is None else checked_cone(cone)
+    circle = None if cone is None else checked_cone(cone)
     for reconcile in (None, True):
         try:
-            result = _answer(opened, sql, cone, to, kind, limit, memory, reconcile, tables or {}, units)
+            result = _answer(opened, sql, circle, to, kind, limit, memory, reconcile, tables or {}, units)
         except duckdb.Error as error:
             if isinstance(error, duckdb.IOException) or (_REMOTE in str(error) and _FORBIDDEN not in str(error)):
                 if not reconcile:

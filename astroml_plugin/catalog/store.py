@@ -21,6 +21,7 @@ from astroml_plugin.catalog.parts import MANIFEST_SCHEMA, MergedFile, PartInfo
 from astroml_plugin.catalog.schema import columns_of
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, DamagedError, InputError
+from astroml_plugin.core.places import Place
 
 _SEGMENTS = 64
 """Flushes of one run after which its manifest files are merged into one."""
@@ -41,7 +42,7 @@ class Catalog:
     """Source, bundles and settings, on which all rows depend."""
 
     @classmethod
-    def create(cls, url: str, schema: pa.Schema, identity: Mapping[str, Any]) -> Catalog:
+    def create(cls, url: Place, schema: pa.Schema, identity: Mapping[str, Any]) -> Catalog:
         """A new catalog at `url`, or the one that is there when schema and identity are the same.
 
         Raises:
@@ -56,7 +57,7 @@ class Catalog:
         return cls.open(url)._matching(schema, plain)  # another driver may have been faster
 
     @classmethod
-    def open(cls, url: str) -> Catalog:
+    def open(cls, url: Place) -> Catalog:
         """The catalog at `url`; InputError when there is none or its format is newer than this package."""
         url = storage.absolute(url)
         return cls(url, *read_schema(url))

@@ -35,6 +35,7 @@ from astroml_plugin.catalog.parts import with_metadata
 from astroml_plugin.catalog.schema import columns_of, is_text, is_vector
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 
 FORMATS = ("parquet", "csv", "ecsv", "fits", "vot")
 """Kinds of files, by suffix."""
@@ -45,21 +46,21 @@ _TEXTS = {"csv": "CSV", "ecsv": "ECSV", "vot": "VOTable"}
 _BATCH = 131_072
 
 
-def file_format(to: str) -> str:
+def file_format(to: Place) -> str:
     """Kind of a file by its suffix; InputError where it is none of `FORMATS`."""
-    suffix = to.rsplit(".", 1)[-1].lower()
+    suffix = text_of(to).rsplit(".", 1)[-1].lower()
     kind = {"votable": "vot", "xml": "vot", "fit": "fits", "pq": "parquet"}.get(suffix, suffix)
     if kind not in FORMATS:
         raise InputError(f"cannot write {storage.redact(to)}: use the suffix .parquet, .csv, .ecsv, .fits or .vot")
     return kind
 
 
-def write_rows(table: pa.Table, to: str) -> int:
+def write_rows(table: pa.Table, to: Place) -> int:
     """Write a table as .parquet, .csv, .ecsv, .fits or .vot, with the units its fields carry, whole or not at all."""
     return write_batches(iter(table.to_batches()), table.schema, to, file_format(to))
 
 
-def write_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: str, kind: str) -> int:
+def write_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: Place, kind: str) -> int:
     """Write batches as a file of a kind that `file_format` gives, whole or not at all; gives the rows.
 
     Raises:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
+from astroml_plugin.core.places import Place, text_of
+
 HIDDEN = "***"
 """Stands where a secret was."""
 
@@ -118,9 +120,9 @@ _AUTHORITY = re.compile(r"[^\s/\\]*")
 _PORT = re.compile(r":\d{1,5}(?!\d)[^@]*$")
 
 
-def redact(text: str) -> str:
+def redact(text: Place) -> str:
     """`text` without user names, passwords, keys, tokens and signatures."""
-    text = "".join(_without_users(text))
+    text = "".join(_without_users(text_of(text)))
     for secret in sorted(_remembered, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     for pattern in _BY_LOOKS if _PLAIN_NAME.fullmatch(text) else (*_PATTERNS, *_BY_LOOKS):

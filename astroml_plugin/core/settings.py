@@ -6,10 +6,11 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from os import PathLike, fspath
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from os import PathLike
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 
 S = TypeVar("S")
 
@@ -57,7 +58,7 @@ def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
         raise InputError(f"{where} must be a table of key = value, not {values!r}")
     known = {field.name for field in fields(kind) if field.init}  # type: ignore[arg-type]
     refuse_unknown(values, known, where)
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     filled = {key: _over_default(kind, key, value) for key, value in values.items()}
     changed = {key: converted(value, hints[key], f"{key} in {where}") for key, value in filled.items()}
     try:
@@ -103,10 +104,10 @@ def _over_default(kind: Any, key: str, value: Any) -> Any:
     return value
 
 
-def texts(values: str | PathLike[str] | Sequence[str | PathLike[str]]) -> tuple[str, ...]:
+def texts(values: Place | Sequence[Place]) -> tuple[str, ...]:
     """Paths or URLs as texts, from one of them or several."""
     several = (values,) if isinstance(values, str | PathLike) else values
-    return tuple(fspath(value) for value in several)
+    return tuple(text_of(value) for value in several)
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
@@ -128,11 +129,16 @@ def converted(value: Any, hint: Any, where: str) -> Any:
     """A plain value as the type `hint`; InputError with the name `where` if it cannot be."""
     origin = get_origin(hint)
     if hint is Any:
-        return value
-    if hasattr(value, "tolist"):
-        value = value.tolist()  # numbers and arrays of NumPy
+        return text_of(value) if isinstance(value, PathLike) else value
+    if origin is Annotated:
+        number, unit = get_args(hint)
+        return _converted_quantity(value, number, unit, where)
     if origin in (Union, types.UnionType):
         return _convert_union(value, get_args(hint), where)
+    if hasattr(value, "to_value"):
+        raise InputError(f"{where} takes no quantity: give {value} as a plain number, in the unit that its text tells")
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # numbers and arrays of NumPy
     if is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_mapping(hint, value, where)
     if origin is tuple:
@@ -146,11 +152,21 @@ def converted(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, bool):
         raise InputError(f"{where} must be of type {hint.__name__}, not {value!r}")
     if hint is str and isinstance(value, PathLike):
-        return fspath(value)
+        return text_of(value)
     if hint is float:
         return float(_expect(value, int | float, "a number", where))
     kind = origin or hint
     return _expect(value, kind, {int: "a whole number", str: "a text", PathLike: "a path"}.get(kind, str(hint)), where)
+
+
+def _converted_quantity(value: Any, hint: Any, unit: str, where: str) -> Any:
+    """A number in a unit, from a number or from a quantity of astropy."""
+    if not hasattr(value, "to_value"):
+        return converted(value, hint, where)
+    try:
+        return float(value.to_value(unit))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} must be one angle in {unit} or what can be brought to it, not {value}") from error
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:

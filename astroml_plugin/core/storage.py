@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from astroml_plugin.core.errors import DamagedError, InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.redaction import has_user, remember
 from astroml_plugin.core.redaction import redact as redact
 
@@ -40,32 +41,32 @@ PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirector
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 
 
-def _plain(url: str) -> str:
+def _plain(url: Place) -> str:
     """`url` with its scheme in small letters, as the filesystems know it."""
-    return _SCHEME.sub(lambda match: match[0].lower(), url)
+    return _SCHEME.sub(lambda match: match[0].lower(), text_of(url))
 
 
-def is_local(url: str) -> bool:
+def is_local(url: Place) -> bool:
     """Whether `url` is a plain path or a file:// URL."""
-    return "://" not in url or _plain(url).startswith(("file://", "local://"))
+    return "://" not in (plain := _plain(url)) or plain.startswith(("file://", "local://"))
 
 
-def is_web(url: str) -> bool:
+def is_web(url: Place) -> bool:
     """Whether `url` is on a web server: read only, and nothing there can be listed."""
     return _plain(url).startswith(("http://", "https://"))
 
 
-def path_of(url: str) -> str:
+def path_of(url: Place) -> str:
     """`url` without the query (`?…`) and the fragment (`#…`) of a web address: its end tells the kind of file."""
-    return re.split("[?#]", url, maxsplit=1)[0] if is_web(url) else url
+    return re.split("[?#]", text_of(url), maxsplit=1)[0] if is_web(url) else text_of(url)
 
 
-def local_path(url: str) -> Path:
+def local_path(url: Place) -> Path:
     """The path behind a local URL."""
     return Path(re.sub(r"^(file|local)://", "", _plain(url)))
 
 
-def absolute(url: str) -> str:
+def absolute(url: Place) -> str:
     """Absolute name of a place: another process with another working folder finds it."""
     return str(local_path(url).expanduser().resolve()) if is_local(url) else _plain(url).rstrip("/")
 
@@ -79,7 +80,7 @@ def each_absolute(urls: Iterable[str]) -> Iterator[str]:
         yield absolute(url) if alone else os.path.join(followed(folder), name)
 
 
-def named(url: str) -> str:
+def named(url: Place) -> str:
     """`absolute`, but a symbolic link keeps its own name: data managers link readable names to hashed files."""
     path = local_path(url).expanduser() if is_local(url) else None
     if path is None or path.name in ("", ".."):
@@ -87,18 +88,18 @@ def named(url: str) -> str:
     return str(path.parent.resolve() / path.name)
 
 
-def join(url: str, *parts: str) -> str:
+def join(url: Place, *parts: str) -> str:
     """`url` with path parts appended.
 
     Raises:
         InputError: the address of a folder of a web server has a query or a fragment, behind which nothing can stand.
     """
-    if path_of(url) != url:
+    if path_of(url) != text_of(url):
         raise InputError(
             f"{redact(url)} cannot be the address of a folder, as `?` or `#` ends the path: give it without, and keys "
             f"of the server in fsspec's configuration"
         )
-    return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])
+    return "/".join([text_of(url).rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def digest(*parts: Any) -> str:
@@ -106,9 +107,9 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem(url: Place) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec filesystem of `url` and the path inside it."""
-    remember(url)
+    remember(text_of(url))
     opened: tuple[fsspec.AbstractFileSystem, str] = url_to_fs(absolute(url) if is_local(url) else _plain(url))
     return opened
 
@@ -148,7 +149,7 @@ _CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "a
 _HOPELESS = frozenset({28, 30, 36, 122})  # no space, read-only, name too long, quota: waiting does not help
 
 
-def read_bytes(url: str) -> bytes:
+def read_bytes(url: Place) -> bytes:
     """All bytes of a file."""
     if is_local(url):
         return local_path(url).read_bytes()
@@ -182,13 +183,13 @@ async def _head(fs: Any, url: str) -> tuple[int | None, bool]:
     raise AssertionError("unreachable")
 
 
-def refuse_web(url: str) -> None:
+def refuse_web(url: Place) -> None:
     """InputError where `url` is on a web server, to which nothing is written."""
     if is_web(url):
         raise InputError(f"nothing can be written to {redact(url)}: run this where the files are")
 
 
-def write_atomic(url: str, data: bytes) -> None:
+def write_atomic(url: Place, data: bytes) -> None:
     """Write a whole file or nothing: a reader sees the old bytes or the new ones, also after a crash."""
     if is_local(url):
         _replace_local(local_path(url), data)
@@ -212,20 +213,20 @@ def _replace_local(path: Path, data: bytes) -> None:
         raise
 
 
-def exists(url: str) -> bool:
+def exists(url: Place) -> bool:
     """Whether a file or folder is there."""
     if is_local(url):
         return local_path(url).exists()
     if is_web(url):
         with contextlib.suppress(FileNotFoundError):
-            head(url)
+            head(text_of(url))
             return True
         return False
     fs, path = filesystem(url)
     return bool(retrying(fs.exists, path))
 
 
-def remove(url: str) -> None:
+def remove(url: Place) -> None:
     """Delete one file; one that is not there is fine."""
     if is_local(url):
         local_path(url).unlink(missing_ok=True)
@@ -238,7 +239,7 @@ def remove(url: str) -> None:
         return
 
 
-def list_files(url: str, suffix: str = "") -> list[str]:
+def list_files(url: Place, suffix: str = "") -> list[str]:
     """Names of all finished files below `url`, relative to it and sorted; empty where the folder is absent."""
     if is_local(url):
         return sorted(_scan(str(local_path(url)), "", suffix))
@@ -269,13 +270,13 @@ def _scan(folder: str, prefix: str, suffix: str) -> list[str]:
     return found
 
 
-def damaged(url: str, reason: object) -> DamagedError:
+def damaged(url: Place, reason: object) -> DamagedError:
     """The error for a file of ours that cannot be read any more."""
     told = " ".join(redact(str(reason)).split())[:200]
     return DamagedError(f"{redact(url)} is damaged ({told}): put a copy of it back, or make what it belongs to again")
 
 
-def read_table(url: str, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+def read_table(url: Place, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
     """A Parquet file as an Arrow table; pages that carry checksums are compared with them.
 
     Raises:
@@ -301,12 +302,12 @@ def encode_table(table: pa.Table, **options: Any) -> bytes:
     return sink.getvalue()
 
 
-def write_table(url: str, table: pa.Table, **options: Any) -> None:
+def write_table(url: Place, table: pa.Table, **options: Any) -> None:
     """Write `table` as one Parquet file, atomically."""
     write_atomic(url, encode_table(table, **options))
 
 
-def read_json(url: str) -> Any:
+def read_json(url: Place) -> Any:
     """A JSON file's value.
 
     Raises:
@@ -315,7 +316,7 @@ def read_json(url: str) -> Any:
     return parse_json(read_bytes(url), url)
 
 
-def parse_json(data: bytes, url: str) -> Any:
+def parse_json(data: bytes, url: Place) -> Any:
     """The value of JSON text that stands in a file.
 
     Raises:
@@ -327,7 +328,7 @@ def parse_json(data: bytes, url: str) -> Any:
         raise damaged(url, f"no JSON: {error}") from error
 
 
-def read_lines(url: str) -> list[Any]:
+def read_lines(url: Place) -> list[Any]:
     """The values of a file of JSON lines; none where there is no file.
 
     Raises:
@@ -336,7 +337,7 @@ def read_lines(url: str) -> list[Any]:
     return [parse_json(line, url) for line in read_bytes(url).splitlines()] if exists(url) else []
 
 
-def read_record(url: str, /, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
+def read_record(url: Place, /, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
     """A JSON object that has these fields, each of its kind.
 
     Raises:
@@ -360,7 +361,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(url: str, value: Any) -> None:
+def write_json(url: Place, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomic(url, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
 
@@ -389,7 +390,7 @@ def _remote_store(url: str, read_only: bool) -> Any:
     return FsspecStore.from_url(url, read_only=read_only)
 
 
-def zarr_store(url: str, read_only: bool = False) -> Any:
+def zarr_store(url: Place, read_only: bool = False) -> Any:
     """The zarr store of `url`: LocalStore for a path, ObjectStore where obstore reads it, else FsspecStore."""
     from zarr.storage import LocalStore
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,5 +20,7 @@ C128 = NDArray[np.complex128]
 Bool = NDArray[np.bool_]
 Array = NDArray[Any]
 """An array of any kind of number."""
+Arcsec = Annotated[float, "arcsec"]
+"""An angle in arcsec; settings of this type take angles and quantities of astropy too."""
 Columns = dict[str, Array]
 """Column name -> values (n,), or (n, k) for vectors."""

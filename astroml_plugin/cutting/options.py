@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from astroml_plugin.catalog.objects.carried import ALL
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import Arcsec
 
 Progress = Callable[[str, int, int], None]
 """Called with (what: "objects: place", "objects: sort", "cut" or "pack", units done, units known of)."""
@@ -22,7 +23,7 @@ class CutoutOptions:
 
     size: int = 64
     """Side of a stamp in pixels."""
-    size_arcsec: float | None = None
+    size_arcsec: Arcsec | None = None
     """Side of a stamp in arcsec, instead of pixels; rounded up to whole pixels."""
     bands: tuple[str, ...] | None = None
     """Bands by name, in this order; default: all of the survey."""

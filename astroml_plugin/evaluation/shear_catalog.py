@@ -18,6 +18,7 @@ from astroml_plugin.catalog.shear_sums import FIELDS, Bins, RowOptions, ShearRow
 from astroml_plugin.catalog.sql import name as quoted
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.typing import F64
 from astroml_plugin.evaluation import shear as formulas
 from astroml_plugin.evaluation.bootstrap import resampled_sums
@@ -40,7 +41,7 @@ class ShearOptions(RowOptions):
     labels: Any = None
     """Truth by object_id: Stamps (path or URL), a Parquet file, or a table. `branch` and `set_id` with `shear_g1`,
     `shear_g2` (or g1, g2) give biases, `psf_e1`, `psf_e2` give the leakage."""
-    calibration: str | None = None
+    calibration: Place | None = None
     """Catalog of simulated branches with other seeds, measured by the same bundle, from which the selection response is
     taken (the whole response, where the catalog has none). Without it, columns such as `snr_1p, snr_1m, snr_2p, snr_2m`
     (what `snr` would be under a shear of ±`step` in component 1 or 2) give it where selection and bins use them."""
@@ -161,7 +162,7 @@ def _calibration(catalog: str, options: ShearOptions) -> ShearRows | None:
             f"the calibration {storage.redact(calibration)} was measured on the same stamps as the catalog: "
             f"simulate its branches with another seed"
         )
-    return rows_of(calibration, options.calibration_labels, options, calibrated=True)
+    return rows_of(text_of(calibration), options.calibration_labels, options, calibrated=True)
 
 
 def _selection(

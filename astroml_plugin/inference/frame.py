@@ -19,6 +19,7 @@ from astroml_plugin.catalog.parts import with_healpix
 from astroml_plugin.catalog.schema import verify
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.inference.budget import budget
 from astroml_plugin.inference.deciding import forms_here, with_forms
 from astroml_plugin.inference.in_memory import OUTSIDE
@@ -37,7 +38,7 @@ Item = tuple[Unit, pa.Table | None]
 
 
 def measure_frame(
-    survey: Survey | str,
+    survey: Survey | Place,
     bundles: Bundle | Sequence[Bundle],
     *,
     objects: Any = None,
@@ -68,7 +69,7 @@ def measure_frame(
 
     if outside not in OUTSIDE:
         raise InputError(f"outside is {outside!r}: choose one of {', '.join(OUTSIDE)}")
-    url = survey.url if isinstance(survey, Survey) else survey
+    url = survey.url if isinstance(survey, Survey) else text_of(survey)
     checked = check_run(url, _urls(bundles), objects, *run_choices(options, execution, changes))
     if not isinstance(checked.source, Survey):
         raise InputError(f"{storage.redact(url)} holds stamps: a frame is made of a survey's tiles, use `infer`")

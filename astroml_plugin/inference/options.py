@@ -12,6 +12,7 @@ from astroml_plugin.compute.choices import BACKENDS, COMPILING, PRECISIONS, RUNT
 from astroml_plugin.compute.cluster import UNIT_TIMEOUT, ClusterOptions
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices, refuse_unknown, with_changes
+from astroml_plugin.core.typing import Arcsec
 from astroml_plugin.pixels import refuse_implausible
 from astroml_plugin.tasks.choices import RESAMPLE
 
@@ -34,7 +35,7 @@ class MeasureOptions:
     precision: str = "float32"
     """"float32", or "auto": what the catalog has; a new one is in half precision on GPUs (bfloat16, float16 on GPUs
     before 2020), and on CPUs that have bfloat16 where it is faster."""
-    assumed_psf_fwhm: float = 0.0
+    assumed_psf_fwhm: Arcsec = 0.0
     """Arcsec; objects without a PSF are measured as if it were a round Gaussian of this FWHM (flag NO_PSF). 0: a bundle
     that needs a PSF refuses a source without."""
     resample: str = "auto"

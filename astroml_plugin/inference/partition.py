@@ -17,6 +17,7 @@ from astroml_plugin.catalog.schema import COMMON_COLUMNS, HEALPIX
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.typing import F64, I64, Array, Bool
 from astroml_plugin.inference.in_memory import declared_schema, measure
 from astroml_plugin.inference.options import MeasureOptions
@@ -35,7 +36,7 @@ _NO_COLUMNS = {column.name for column in COMMON_COLUMNS if column.name != "flags
 
 def measure_partition(
     frame: pd.DataFrame,
-    survey: str | Survey,
+    survey: Place | Survey,
     bundles: Bundle | Sequence[Bundle],
     *,
     ra: str = "ra",

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from astroml_plugin.compute.precision import FLOAT32
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import and_more
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.cutouts import source_side
 from astroml_plugin.inference import scaling
 from astroml_plugin.inference.detecting import LABEL
@@ -38,7 +39,7 @@ from astroml_plugin.training.bundle import ModelBundle
 Bundles = Sequence[tuple[BundleRef, ModelBundle]]
 """The models of a run, and how they are called."""
 
-Bundle = ModelBundle | str | PathLike[str]
+Bundle = ModelBundle | Place
 """A bundle in memory, or its path, URL or shipped name."""
 
 SCHEMA_VERSION = 2
@@ -53,7 +54,7 @@ def load_bundles(bundles: Bundle | Sequence[Bundle]) -> Bundles:
     """
     loaded = []
     for given in [bundles] if isinstance(bundles, ModelBundle | str | PathLike) else bundles:
-        model = given if isinstance(given, ModelBundle) else ModelBundle.load(fspath(given))
+        model = given if isinstance(given, ModelBundle) else ModelBundle.load(given)
         loaded.append((BundleRef(model.name, storage.absolute(model.url), model.sha256), model))
     if not loaded:
         raise InputError("no bundle given: name at least one with --bundle")

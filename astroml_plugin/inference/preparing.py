@@ -22,6 +22,7 @@ from astroml_plugin.compute.precision import FLOAT32
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import and_more
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import changed, option_of, to_mapping
 from astroml_plugin.core.version import code_digest
 from astroml_plugin.inference.backend_record import by_bundle
@@ -31,6 +32,7 @@ from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.objects import BroughtObjects, ObjectsProgress, bring_objects
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.planning import (
+    Bundle,
     Bundles,
     assigned,
     check_bundles,
@@ -154,8 +156,8 @@ class Prepared:
 
 
 def check_run(
-    source: str,
-    bundle: str | Sequence[str],
+    source: Place,
+    bundle: Bundle | Sequence[Bundle],
     objects: Any = None,
     measure: MeasureOptions | None = None,
     execution: ExecutionOptions | None = None,
@@ -194,7 +196,7 @@ def _check_objects(source: Survey | Stamps, job: Job, objects: ObjectTable) -> N
     if job.detecting:
         raise InputError(f"bundle {job.detecting} finds the objects itself: leave --objects away, or that bundle")
     if isinstance(objects.table, str | os.PathLike):
-        next(read_chunks(os.fspath(objects.table), objects, _LOOKED_AT))
+        next(read_chunks(text_of(objects.table), objects, _LOOKED_AT))
     elif not objects_of(arrow_of(objects.table).slice(0, _LOOKED_AT), objects).num_rows:
         raise InputError("the objects table in memory has no rows")
 
@@ -210,10 +212,10 @@ def _refuse_useless(source: Survey | Stamps, job: Job, objects: ObjectTable) -> 
 
 
 def prepare(
-    source: str,
+    source: Place,
     *,
-    bundle: str | Sequence[str],
-    out: str,
+    bundle: Bundle | Sequence[Bundle],
+    out: Place,
     objects: Any = None,
     measure: MeasureOptions | None = None,
     execution: ExecutionOptions | None = None,
@@ -273,7 +275,7 @@ def _begun(checked: CheckedRun, job: Job, decide: Decide) -> tuple[Job, dict[str
     raise AssertionError("unreachable")
 
 
-def _create(out: str, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
+def _create(out: Place, schema: pa.Schema, identity: dict[str, Any]) -> Catalog:
     try:
         return Catalog.create(out, schema, identity)
     except OSError as error:
@@ -300,7 +302,7 @@ def _record(job: Job, identity: dict[str, Any], objects: Any) -> dict[str, Any]:
     return {
         "source": storage.redact(job.source),
         "bundles": [{"name": ref.name, "url": storage.redact(ref.url), "sha256": ref.sha256} for ref in job.bundles],
-        "objects": storage.redact(os.fspath(objects)) if named else told,
+        "objects": storage.redact(objects) if named else told,
         "identity": identity,
         "settings": to_mapping(job.measure) | execution,
         "versions": {"astroml-plugin": __version__, "code": code_digest(), "python": platform.python_version()}

@@ -15,7 +15,9 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.ranking import Ranked, Space, score_sql
 from astroml_plugin.catalog.ranking.names import numeric_columns
 from astroml_plugin.catalog.ranking.top import FOLD_RADIUS, SCORE, counted, details, folded, numbered, pool
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import with_changes
+from astroml_plugin.core.typing import Arcsec
 from astroml_plugin.labelling.active import DEFAULT, LEARNERS, relearned
 from astroml_plugin.labelling.scorefile import ScoreFile
 
@@ -40,7 +42,7 @@ class OrderOptions:
     """Instead: columns of numbers."""
     learner: str = DEFAULT
     """Learner of a list that learns: score_process, forest, astronomaly or gaussian_process."""
-    fold_radius: float = FOLD_RADIUS
+    fold_radius: Arcsec = FOLD_RADIUS
     """Arcsec within which rows are folded into the best of them; 0: only equal object_ids are."""
 
 
@@ -57,7 +59,7 @@ class LearnOptions(OrderOptions):
 
 
 def rerank(
-    catalog: str, scores: ScoreFile | pa.Table, count: int = 100, options: LearnOptions | None = None, **changes: Any
+    catalog: Place, scores: ScoreFile | pa.Table, count: int = 100, options: LearnOptions | None = None, **changes: Any
 ) -> Ranked:
     """Rank the most anomalous objects of a catalog anew, by what people's scores say.
 

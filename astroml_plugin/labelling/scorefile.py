@@ -24,6 +24,7 @@ import pyarrow as pa
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.private import user_name
 
 FORMAT = 1
@@ -88,7 +89,7 @@ class ScoreFile:
         self.refresh()
 
     @classmethod
-    def beside(cls, catalog: Catalog, path: str | None = None, who: str | None = None) -> ScoreFile:
+    def beside(cls, catalog: Catalog, path: Place | None = None, who: str | None = None) -> ScoreFile:
         """The file of a catalog: `path`, or <catalog>.scores.jsonl (here, for a catalog on an object store).
 
         Raises:

@@ -17,6 +17,7 @@ from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.labelling.paint import Painter, png
 from astroml_plugin.labelling.pixels import PixelReader, recorded_source
 from astroml_plugin.labelling.relearn import OrderOptions, rerank
@@ -59,7 +60,7 @@ class Session:
     """
 
     def __init__(
-        self, catalog: str, scores: ScoreFile, settings: SessionSettings | None = None, source: str | None = None
+        self, catalog: Place, scores: ScoreFile, settings: SessionSettings | None = None, source: Place | None = None
     ) -> None:
         self.catalog, self.scores = Catalog.open(catalog), scores
         self.settings = settings or SessionSettings()
@@ -216,10 +217,10 @@ class Session:
             return self._painter
 
 
-def _opened(source: str | None, catalog: Catalog) -> tuple[PixelReader | None, str | None]:
+def _opened(source: Place | None, catalog: Catalog) -> tuple[PixelReader | None, str | None]:
     """(reader, None), or (None, why there are no pixels)."""
     if source is not None:
-        return PixelReader(source, catalog), None
+        return PixelReader(text_of(source), catalog), None
     recorded = recorded_source(catalog)
     if recorded is None:
         return None, "the catalog does not say where its pixels are: start again with --source SURVEY or STAMPS"

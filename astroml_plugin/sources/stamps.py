@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources import arrays
 from astroml_plugin.sources.arrays import CODECS, ArrayLayout
@@ -145,7 +146,7 @@ class Stamps(Store):
         """Names of the layers of the truth of every pixel, for tasks that learn maps; empty where there is none."""
 
     @classmethod
-    def create(cls, url: str, layout: StampLayout | None = None, **changes: Any) -> Stamps:
+    def create(cls, url: Place, layout: StampLayout | None = None, **changes: Any) -> Stamps:
         """An empty store.
 
         Args:
@@ -380,7 +381,7 @@ def _checked(objects: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def open_source(url: str) -> Survey | Stamps:
+def open_source(url: Place) -> Survey | Stamps:
     """The Survey or Stamps at `url`; InputError when it is neither, or of a newer format."""
     kind = arrays.read_metadata(storage.absolute(url)).get("kind")
     if kind == Survey.kind:

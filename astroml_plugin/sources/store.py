@@ -11,6 +11,7 @@ import zarr
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.sources import arrays
 from astroml_plugin.sources.arrays import ArrayLayout
 
@@ -38,7 +39,7 @@ class Store:
         self._opened: dict[tuple[str, bool], zarr.Array[Any]] = {}
 
     @classmethod
-    def _create(cls, url: str, layouts: Mapping[str, ArrayLayout], metadata: Mapping[str, Any], codec: str) -> Self:
+    def _create(cls, url: Place, layouts: Mapping[str, ArrayLayout], metadata: Mapping[str, Any], codec: str) -> Self:
         """An empty store with these arrays, their chunks compressed by `codec`; masks by zstd, as most bits are 0.
 
         Raises:
@@ -65,7 +66,7 @@ class Store:
         return cls.open(url)
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: Place) -> Self:
         """An existing store; InputError when there is none of this kind or its format is newer."""
         url = storage.absolute(url)
         metadata = arrays.read_metadata(url)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.flags import MASK_BITS
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.typing import F64
 from astroml_plugin.pixels import SparseTile, Tile, stamp_origin
 from astroml_plugin.sky.wcs import Box, tile_step
@@ -83,7 +84,7 @@ class Survey(Store, TileTable):
         self.mask_bits: dict[str, int] = dict(metadata["mask_bits"])
 
     @classmethod
-    def create(cls, url: str, layout: SurveyLayout | None = None, **changes: Any) -> Survey:
+    def create(cls, url: Place, layout: SurveyLayout | None = None, **changes: Any) -> Survey:
         """An empty survey.
 
         Args:

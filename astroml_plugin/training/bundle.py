@@ -9,13 +9,13 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from pathlib import Path
 
 import safetensors.torch
 from torch import nn
 
 from astroml_plugin.core import registry, storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training import known_objects, zipped
 from astroml_plugin.training.building import folded, load_network
@@ -47,7 +47,7 @@ class ModelBundle:
     """The file of training objects of a bundle that was read from memory; None where it is read when asked for."""
 
     @classmethod
-    def load(cls, source: str | Path) -> ModelBundle:
+    def load(cls, source: Place) -> ModelBundle:
         """Read and verify a bundle.
 
         Args:
@@ -58,7 +58,7 @@ class ModelBundle:
             InputError: no bundle there, a newer format, an altered card or weights, another bundle than the pinned one,
                 a pickle in the folder.
         """
-        url, pinned = locate(str(source)), split_pin(str(source))[1]
+        url, pinned = locate(source), split_pin(source)[1]
         _refuse_pickles(storage.list_files(url), storage.redact(url))
         card = read_card(url)
         if not card.sha256.startswith(pinned):
@@ -102,7 +102,7 @@ class ModelBundle:
         return zipped.packed(files, self.name)
 
     @classmethod
-    def save(cls, url: str | Path, network: nn.Module, card: Card, known: KnownObjects | None = None) -> ModelBundle:
+    def save(cls, url: Place, network: nn.Module, card: Card, known: KnownObjects | None = None) -> ModelBundle:
         """Write weights and the record of training objects, then the card that vouches for them.
 
         Args:
@@ -113,12 +113,13 @@ class ModelBundle:
                 without a record of them.
         """
         # cloned: a layer that the network holds under two names stands in the file under both
+        url = text_of(url)
         state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
         weights = safetensors.torch.save(state)
-        storage.write_atomic(storage.join(str(url), WEIGHTS), weights)
-        card = _with_known(str(url), card, known)
-        signed = write_card(str(url), replace(card, weights_sha256=hashlib.sha256(weights).hexdigest()))
-        return cls(str(url), signed, weights)
+        storage.write_atomic(storage.join(url, WEIGHTS), weights)
+        card = _with_known(url, card, known)
+        signed = write_card(url, replace(card, weights_sha256=hashlib.sha256(weights).hexdigest()))
+        return cls(url, signed, weights)
 
     def known_objects(self) -> KnownObjects | None:
         """Read the record of the training objects; None where the bundle has none.

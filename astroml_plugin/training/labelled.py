@@ -15,6 +15,8 @@ from torch import Tensor
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
+from astroml_plugin.core.settings import texts
 from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.pixels import band_index
 from astroml_plugin.sky.duplicates import digests_of, ordered_centres, pixel_hashes
@@ -48,7 +50,8 @@ class LabelledStamps:
         InputError: a survey, no object, or sources that differ in bands, size, pixels, PSF or variance.
     """
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Place | Sequence[Place]) -> None:
+        urls = texts(urls)
         if not urls:
             raise InputError("there are no training data: give one source of stamps or more")
         self.sources = tuple(_stamps(url) for url in urls)

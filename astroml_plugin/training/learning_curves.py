@@ -10,6 +10,7 @@ import numpy as np
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.storage import finite
 from astroml_plugin.core.typing import F64
 from astroml_plugin.evaluation import learning_curve
@@ -42,7 +43,7 @@ class CurveOptions:
     """Value of the metric to reach; default: halfway from the best point to perfection."""
     seeds: int = 3
     """Subsets (and initial weights) of each size."""
-    test: str | tuple[str, ...] = ()
+    test: Place | tuple[Place, ...] = ()
     """Sources to judge on instead of the test side of the data."""
     device: str | None = None
     """Torch device of networks; default: CUDA where there is one."""

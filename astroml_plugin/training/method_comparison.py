@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.baselines import classical
 from astroml_plugin.evaluation.comparison import Comparison, Score, figure, markdown
@@ -38,9 +39,9 @@ class CompareOptions:
     methods: tuple[str, ...] | None = None
     """"network" and names of `baselines.classical.METHODS`; default: all of them for a task of classes (simple_forest,
     gabor_svm and edges_logistic where there are two), else the network alone."""
-    test: str | tuple[str, ...] = ()
+    test: Place | tuple[Place, ...] = ()
     """Sources to judge on instead of a test side of the data, all of them at once and without folds."""
-    bundle: str | tuple[str, ...] = ()
+    bundle: Place | tuple[Place, ...] = ()
     """Finished bundles to judge as well; one that was trained on these data only with its own split."""
     device: str | None = None
     """Torch device of networks; default: CUDA where there is one."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.training.card import CARD
 
 _SHIPPED = Path(__file__).parents[1] / "bundles"
@@ -19,7 +20,7 @@ def shipped() -> list[str]:
     return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CARD}"))
 
 
-def locate(source: str) -> str:
+def locate(source: Place) -> str:
     """Find the URL of a bundle given by path, URL or shipped name, pinned or not.
 
     Raises:
@@ -35,7 +36,8 @@ def locate(source: str) -> str:
     raise InputError(f"no bundle at {storage.redact(where)} (no {CARD} there); bundles that ship: {names}{pin}")
 
 
-def split_pin(source: str) -> tuple[str, str]:
+def split_pin(source: Place) -> tuple[str, str]:
     """A source without its pin, and the digits of the pin in small letters; empty where there is none."""
+    source = text_of(source)
     pinned = _PINNED.fullmatch(source)
     return (pinned["source"], pinned["sha256"].lower()) if pinned else (source, "")

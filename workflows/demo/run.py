@@ -7,6 +7,7 @@ from distributed import Client
 
 from astroml_plugin.compute import cluster
 from astroml_plugin.core import storage
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.evaluation.gallery import simulated_picture
 from astroml_plugin.simulation import Sky, write_fits
 from astroml_plugin.simulation.profiles import load_galsim
@@ -24,8 +25,8 @@ from workflows.segmentation_map import read_labels
 
 def demo(
     *,
-    out: str = "demo-output",
-    images: str | None = None,
+    out: Place = "demo-output",
+    images: Place | None = None,
     progress: Reporter | None = None,
     size: DemoSky | None = None,
 ) -> DemoResult:
@@ -40,13 +41,13 @@ def demo(
     Raises:
         InputError: GalSim is not installed, or `images` holds nothing that can be read.
     """
-    out, size = storage.absolute(out), size or DemoSky()
+    folder, size = storage.absolute(out), size or DemoSky()
     load_galsim()
     report = progress or Reporter()
     with cluster.connect("local") as client:
         if images is not None:
-            return demo_images(out, images, client, report, image_models(size.training, size.epochs))
-        return _demo_sky(out, size, client, report)
+            return demo_images(folder, text_of(images), client, report, image_models(size.training, size.epochs))
+        return _demo_sky(folder, size, client, report)
 
 
 def _demo_sky(out: str, size: DemoSky, client: Client, report: Reporter) -> DemoResult:

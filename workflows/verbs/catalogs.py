@@ -106,6 +106,10 @@ def _verify(options: argparse.Namespace) -> int:
     return finish(options, result, line, DONE if result.is_whole else SOME_FAILED)
 
 
+_CONE = (
+    "only rows within: degrees as 150.1 2.2 0.05, or 10h00m28.6s +02d12m21s 5arcsec; names are not looked up, as there "
+    "is no network"
+)
 _LEARNERS = {"choices": ("forest", "astronomaly", "score_process", "gaussian_process"), "metavar": None}
 
 VERBS = {
@@ -160,7 +164,7 @@ VERBS = {
         "workflows.query:query",
         "Ask a catalog: SQL, a cone, or both.",
         'catalog "SELECT object_id, e1, e2 FROM catalog WHERE flags = 0" --cone 150.1 2.2 0.05 --to near.fits',
-        changed={"cone": {"nargs": 3, "type": float, "metavar": ("RA", "DEC", "RADIUS_DEG")}},
+        changed={"cone": {"metavar": "RA DEC RADIUS", "help": _CONE}},
         hidden={"tables": "they are in memory"},
     ),
     "segmentation-map": Verb(

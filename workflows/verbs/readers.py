@@ -137,5 +137,6 @@ READERS = (
     ("dict[str, Any]", toml, "TOML"),
     ("int", int, "N"),
     ("float", float, "X"),
+    ("Arcsec", float, "ARCSEC"),
 )
 """Type as it is written, reader of its text, and how help shows a value; a type that is not here is a text."""

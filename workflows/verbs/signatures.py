@@ -14,6 +14,8 @@ from typing import Any
 _ROOT = Path(__file__).parents[2]
 _OURS = ("astroml_plugin", "workflows")
 _NONE = ast.Constant(None)
+_PLACE = re.compile(r"\bPlace\b")
+"""A path or URL, which is typed as a text."""
 REQUIRED = "required"
 """Place of a default where there is none."""
 
@@ -121,7 +123,8 @@ def _kinds(node: ast.expr) -> tuple[str, ...]:
     """Alternatives of a type."""
     if isinstance(node, ast.BinOp):
         return (*_kinds(node.left), *_kinds(node.right))
-    return () if ast.unparse(node) == "None" else (ast.unparse(node),)
+    text = _PLACE.sub("str", ast.unparse(node))
+    return () if text == "None" else (text,)
 
 
 def _default(module: str, node: ast.expr | None) -> Any:

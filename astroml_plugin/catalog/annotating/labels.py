@@ -8,12 +8,13 @@ from pyarrow import csv
 
 from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.typing import I64
 from astroml_plugin.sources.ingest.npz import parse_ids
 from astroml_plugin.sources.labels import label_texts
 
 
-def labelled_ids(table: str | pa.Table, column: str) -> tuple[I64, np.ndarray]:
+def labelled_ids(table: Place | pa.Table, column: str) -> tuple[I64, np.ndarray]:
     """Ids (n,) and labels (n,) as text; rows without a label are left out.
 
     Args:
@@ -38,7 +39,7 @@ def labelled_ids(table: str | pa.Table, column: str) -> tuple[I64, np.ndarray]:
     return unique, np.array([text for _, text in pairs], object)
 
 
-def _read(url: str) -> pa.Table:
+def _read(url: Place) -> pa.Table:
     shown = storage.redact(url)
     with foreign.refusing(shown, "give a CSV or Parquet table with object_id and labels"):
         try:

@@ -21,7 +21,8 @@ from astroml_plugin.catalog.schema import COMMON_COLUMNS, HEALPIX, is_text, is_v
 from astroml_plugin.catalog.streamed import CatalogRows, rows_by_cell
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
-from astroml_plugin.core.typing import I64
+from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.typing import I64, Arcsec
 from astroml_plugin.core.version import DISTRIBUTION, version
 
 _PLAN = "astroml_export.json"
@@ -40,11 +41,11 @@ _PLACED = f'"{HEALPIX}" IS NOT NULL'
 class HatsOptions:
     """How a HATS collection is laid out."""
 
-    margin: float = 10.0
+    margin: Arcsec = 10.0
     """Width of the margin cache in arcsec: matches within it find neighbours across partitions; 0: none."""
     partition_rows: int | None = None
     """Most rows of a partition; default 1,000,000, fewer where rows are wide: a partition takes 1 GiB at most."""
-    extends: str | None = None
+    extends: Place | None = None
     """HATS catalogue that gets new columns: only ids and what it lacks are written, in its partitions."""
     extends_id: str = "object_id"
     """Column of ids of the catalogue that is extended."""
@@ -82,7 +83,7 @@ def write_hats(rows: CatalogRows, out: str, client: Any, options: HatsOptions) -
     """
     hats_import()
     folder = _folder(out)
-    primary = None if options.extends is None else Primary.open(options.extends, options.extends_id)
+    primary = None if options.extends is None else Primary.open(text_of(options.extends), options.extends_id)
     given, rows = rows, _written(rows, primary)
     cells, counts, _ = rows_by_cell(rows, 2 * (_ORDER - _FINEST))
     none, placed = rows_by_cell(given, 2 * _ORDER)[2], int(counts.sum())

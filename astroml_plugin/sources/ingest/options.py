@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import changed, option_of, refuse_choices
+from astroml_plugin.core.typing import Arcsec
 from astroml_plugin.pixels import refuse_implausible
 from astroml_plugin.sources.alerts.kinds import CHOICES
 from astroml_plugin.sources.arrays import CODECS
@@ -97,17 +99,17 @@ class IngestOptions(FitsOptions):
     """Part -> key in the archive, for example {"images": "x", "label": "y"}."""
     layout: str | None = None
     """Axes of the archive's images, for example "nyxc"."""
-    table: str | None = None
+    table: Place | None = None
     """CSV or Parquet table with id_str and file_loc (relative to the folder) and label columns."""
     block: int | None = None
     """Stamps per unit; default about 32 MB."""
     codec: str | None = None
     """How pixels are compressed: zstd (default), lz4 (larger, read faster) or none; see docs/performance.md."""
-    pixel_scale: float | None = None
+    pixel_scale: Arcsec | None = None
     """Arcsec per pixel of stamps."""
     kind: str | None = None
     """Kind of alert packets: ztf (also Gattini-IR, WINTER, TURBO), lsst, or auto; archives and Parquet need it."""
-    schema: str | None = None
+    schema: Place | None = None
     """Avro schema (.avsc) of alert packets that come without one, as messages of Kafka do."""
     stamp_size: int | None = None
     """Side of the stamps of alerts in pixels; default as in the first packet."""
