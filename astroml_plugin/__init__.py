@@ -12,10 +12,11 @@ from astroml_plugin.core.lazily import names_of
 from astroml_plugin.core.version import version
 
 if TYPE_CHECKING:
-    from astroml_plugin.catalog import Catalog, Column
-    from astroml_plugin.catalog.query import QueryResult
+    from astroml_plugin.catalog import Column
+    from astroml_plugin.catalog.answers import QueryResult
+    from astroml_plugin.catalog.asking import Catalog, Selection
     from astroml_plugin.core.errors import AstromlError, InputError
-    from astroml_plugin.core.flags import ObjectFlag
+    from astroml_plugin.core.flags import ObjectFlag, flag_names
     from astroml_plugin.cutouts import Cutouts, Grid
     from astroml_plugin.inference import (
         Measured,
@@ -59,6 +60,7 @@ __all__ = [
     "Normalisation",
     "ObjectFlag",
     "QueryResult",
+    "Selection",
     "Stamps",
     "Survey",
     "Task",
@@ -71,6 +73,7 @@ __all__ = [
     "Wcs",
     "__version__",
     "declared_schema",
+    "flag_names",
     "float_labels",
     "measure",
     "measure_frame",
@@ -79,10 +82,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "catalog": "Catalog Column",
-    "catalog.query": "QueryResult",
+    "catalog": "Column",
+    "catalog.answers": "QueryResult",
+    "catalog.asking": "Catalog Selection",
     "core.errors": "AstromlError InputError",
-    "core.flags": "ObjectFlag",
+    "core.flags": "ObjectFlag flag_names",
     "cutouts": "Cutouts Grid",
     "inference": "MeasureOptions Measured Unit UnitResult declared_schema measure measure_frame",
     "inference.partition": "measure_partition",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recalibration import ResponseOptions, fit_bundle_response
@@ -17,8 +18,8 @@ from astroml_plugin.training.recalibration import ResponseOptions, fit_bundle_re
 __all__ = ["CalibrateResponseResult", "ResponseOptions", "calibrate_response"]
 
 
-@dataclass(frozen=True)
-class CalibrateResponseResult:
+@dataclass(frozen=True, repr=False)
+class CalibrateResponseResult(Result):
     """Outcome of a calibration of the response."""
 
     bundle: ModelBundle

@@ -9,13 +9,14 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.results import Result
 from astroml_plugin.evaluation.text import described
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.bundle_evaluation import EvaluationOptions, evaluate_bundle
 
 
-@dataclass(frozen=True)
-class EvaluateResult:
+@dataclass(frozen=True, repr=False)
+class EvaluateResult(Result):
     """Outcome of an evaluation."""
 
     out: str

@@ -14,6 +14,7 @@ from astroml_plugin.compute.cluster import ClusterOptions, connect, connecting
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import changed, option_of
 from astroml_plugin.sources.survey import Survey
 
@@ -36,8 +37,8 @@ class ExportOptions(HatsOptions, ClusterOptions):
     """Bound of the memory in which rows are read."""
 
 
-@dataclass(frozen=True)
-class ExportResult:
+@dataclass(frozen=True, repr=False)
+class ExportResult(Result):
     """Outcome of an export."""
 
     out: str

@@ -6,25 +6,25 @@ import shutil
 
 import pyarrow as pa
 
-from astroml_plugin.catalog.query import QueryResult, query
-from astroml_plugin.catalog.write import to_astropy
+from astroml_plugin.catalog import showing
+from astroml_plugin.catalog.answers import QueryResult
+from astroml_plugin.catalog.query import query
+
+_REST = "… {count} more columns ({names}): --columns A,B,… chooses, --vertical shows all"
 
 __all__ = ["QueryResult", "as_text", "query", "show"]
 
 
-def show(result: QueryResult, rows: int = 40) -> str:
-    """The first rows of an answer as text with units, as wide as the terminal, without the HEALPix column."""
-    return as_text(result.shown(), rows)
+def show(result: QueryResult, rows: int = 40, *, vertical: bool = False) -> str:
+    """The first rows of an answer as text, without the HEALPix column: see `as_text`."""
+    return as_text(result.shown(), rows, vertical=vertical)
 
 
-def as_text(found: pa.Table, rows: int = 40) -> str:
-    """The first rows of a table as text with units, as wide as the terminal."""
-    table = to_astropy(found.slice(0, rows))
-    for name in table.colnames:
-        if table[name].dtype.kind == "f":
-            table[name].info.format = ".6f" if name in ("ra", "dec") else ".6g"
+def as_text(found: pa.Table, rows: int = 40, *, vertical: bool = False) -> str:
+    """The first rows of a table as text with units: as wide as the terminal, or one below the other, all columns."""
     width = shutil.get_terminal_size((120, 40)).columns
-    lines = table.pformat(max_lines=-1, max_width=width, show_unit=any(table[name].unit for name in table.colnames))
-    if found.num_rows > rows:
-        lines.append(f"… {found.num_rows - rows} more rows: --to FILE writes them all")
-    return "\n".join(lines)
+    below, beside = showing.one_below_the_other, showing.as_text
+    text = below(found, rows) if vertical else beside(found, rows, width, _REST)
+    if found.num_rows <= rows:
+        return text
+    return f"{text}\n… {found.num_rows - rows:,} more rows: --to FILE writes all, --to - and --json print all"

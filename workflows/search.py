@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import texts
 from astroml_plugin.search.report import baseline_value
 from astroml_plugin.search.session import Conclusion, SearchExecution, search_recipe, search_settings, search_space
@@ -22,8 +23,8 @@ SETTINGS = tuple(field.name for field in fields(SearchSettings))
 """Names of the settings, for the command line."""
 
 
-@dataclass(frozen=True)
-class SearchResult:
+@dataclass(frozen=True, repr=False)
+class SearchResult(Result):
     """A finished search."""
 
     study: str

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from astroml_plugin.catalog.overlay import LabelImage, read_labels
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.storage import redact
 
 __all__ = ["LabelImage", "SegmentationMapResult", "read_labels", "segmentation_map"]
 
 
-@dataclass(frozen=True)
-class SegmentationMapResult:
+@dataclass(frozen=True, repr=False)
+class SegmentationMapResult(Result):
     """A label map that was written."""
 
     to: str

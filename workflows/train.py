@@ -9,6 +9,7 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.places import Place
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import texts
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.distributed import is_first
@@ -18,8 +19,8 @@ from workflows.calibrate_response import calibrate_response
 from workflows.recipe import read_recipe
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Result):
     """A finished training."""
 
     bundle: str

@@ -23,13 +23,14 @@ from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.catalog.whole_files import against_manifest, read_whole
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
+from astroml_plugin.core.results import Result
 
 _READERS = 4
 """Files read at once."""
 
 
-@dataclass(frozen=True)
-class VerifyResult:
+@dataclass(frozen=True, repr=False)
+class VerifyResult(Result):
     """Result of a verification."""
 
     catalog: str

@@ -14,6 +14,7 @@ from astroml_plugin.catalog.store import Catalog
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
+from astroml_plugin.core.results import Result
 
 TARGET_BYTES = 512_000_000
 
@@ -24,8 +25,8 @@ _ABANDONED = 3600.0
 """Seconds after which a half-written file is a killed program's."""
 
 
-@dataclass(frozen=True)
-class CompactResult:
+@dataclass(frozen=True, repr=False)
+class CompactResult(Result):
     """Result of a compaction."""
 
     catalog: str

@@ -9,32 +9,28 @@ import tempfile
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy.table import QTable
 
 from astroml_plugin.catalog import HEALPIX, Catalog, annotation_files, columns_of, lineage, primary, sql
+from astroml_plugin.catalog.answers import QueryResult
 from astroml_plugin.catalog.cones import Cone, ConeLike, checked_cone, cone_ranges, cone_sql
 from astroml_plugin.catalog.export.columns import settled
 from astroml_plugin.catalog.export.facts import metadata
 from astroml_plugin.catalog.parts import is_merged
 from astroml_plugin.catalog.provenance import provenance
-from astroml_plugin.catalog.schema import Column, is_text
+from astroml_plugin.catalog.schema import is_text
 from astroml_plugin.catalog.whole_files import refuse_exchanged
-from astroml_plugin.catalog.write import file_format, to_astropy, write_batches
+from astroml_plugin.catalog.write import file_format, write_batches
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.typing import I64, Bool
 from astroml_plugin.sky.wcs import separation
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _BATCH = 131_072
 
@@ -51,49 +47,6 @@ _OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error", "
 """Words of DuckDB's errors that the SQL brings about, whatever the files."""
 _BROKEN_FILE = ("TProtocolException", "Parquet file", "magic bytes", "decompress", "ZSTD")
 """Words of DuckDB about a file that it cannot read, in errors that are no IOException."""
-
-
-@dataclass(frozen=True)
-class QueryResult:
-    """An answer."""
-
-    rows: int
-    """Rows of the answer."""
-    to: str | None
-    """File it was written to."""
-    seconds: float
-    """Wall time."""
-    columns: tuple[Column, ...]
-    """Names, types, and where they are columns of the catalog, units and descriptions."""
-    parts: int
-    """Part files looked at."""
-    table: pa.Table | None = field(default=None, repr=False)
-    """The rows; None when they went to a file."""
-
-    def to_arrow(self) -> pa.Table:
-        """The rows as Arrow; fields carry unit, ucd and description. A Parquet file is read back."""
-        if self.table is not None:
-            return self.table
-        if self.to is not None and file_format(self.to) == "parquet":
-            return storage.read_table(self.to)
-        raise InputError(f"the answer went to {self.to}: read it there, or query without `to`")
-
-    def to_pandas(self) -> pd.DataFrame:
-        """The rows as a pandas data frame."""
-        return self.to_arrow().to_pandas()
-
-    def to_qtable(self) -> QTable:
-        """The rows as an astropy QTable with units; integers (ids, flags) stay integers.
-
-        Null integers, booleans and texts are masked, other null numbers are NaN. `meta` tells where the rows come from:
-        runs, bundles, source, SQL, the meaning of the flags.
-        """
-        return QTable(to_astropy(self.to_arrow()))
-
-    def shown(self) -> pa.Table:
-        """The rows for people: without the hidden HEALPix column."""
-        table = self.to_arrow()
-        return table.drop_columns([HEALPIX]) if HEALPIX in table.column_names else table
 
 
 def query(

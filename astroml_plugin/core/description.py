@@ -17,6 +17,12 @@ def and_more(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
+def and_more_of(names: Sequence[str], most: int = 8) -> str:
+    """Names by comma; of more than `most`, the first ones and how many more there are."""
+    told = ", ".join(names[:most])
+    return told if len(names) <= most else f"{told} and {len(names) - most:,} more"
+
+
 @dataclass(frozen=True, repr=False)
 class Description:
     """Facts about one file, store, bundle or catalog."""

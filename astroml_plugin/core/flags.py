@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntFlag
+from functools import lru_cache
+from numbers import Real
+from typing import Any
+
+from astroml_plugin.core.errors import InputError
 
 
 class ObjectFlag(IntFlag):
@@ -69,3 +75,33 @@ FLAG_MEANINGS: dict[str, str] = {
     "BLENDED": "shares its patch of light with another object",
 }
 """One line on each object flag, for files that leave the catalog."""
+
+
+def flag_names(flags: Any) -> Any:
+    """Names of the bits that are set in `flags`: a tuple for one number, a list of tuples for several.
+
+    Args:
+        flags: a whole number, or a column or array of them, of NumPy, astropy, pandas or Arrow. What has no value has
+            no names; bits that this version does not know are their numbers.
+
+    Raises:
+        InputError: something in it is no whole number from 0 on.
+    """
+    for give in ("to_pylist", "as_py", "tolist", "item"):
+        if hasattr(flags, give) and not isinstance(flags, int):
+            flags = getattr(flags, give)()
+            break
+    if isinstance(flags, list | tuple):
+        return [flag_names(one) for one in flags]
+    if flags is None or type(flags).__name__ == "NAType" or (isinstance(flags, float) and math.isnan(flags)):
+        return ()
+    if isinstance(flags, bool) or not isinstance(flags, Real) or flags < 0 or flags != int(flags):
+        raise InputError(f"flags are whole numbers from 0 on, not {flags!r}")
+    return _names(int(flags))
+
+
+@lru_cache(maxsize=4096)
+def _names(value: int) -> tuple[str, ...]:
+    known = [name for name, bit in OBJECT_FLAGS.items() if value & bit]
+    rest = value & ~sum(OBJECT_FLAGS.values())
+    return (*known, *(str(1 << place) for place in range(rest.bit_length()) if rest >> place & 1))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from astroml_plugin.catalog.objects.carried import ALL
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.typing import Arcsec
 
 Progress = Callable[[str, int, int], None]
@@ -58,8 +59,8 @@ class CutoutOptions:
         return max(1, side)
 
 
-@dataclass(frozen=True)
-class CutoutsResult:
+@dataclass(frozen=True, repr=False)
+class CutoutsResult(Result):
     """Summary of a cut."""
 
     out: str

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.answers import TableResult
 from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.sql import name as quoted
 from astroml_plugin.core import storage
@@ -61,8 +62,8 @@ class Selection:
     """Why there is no threshold."""
 
 
-@dataclass(frozen=True)
-class ClassStatistics:
+@dataclass(frozen=True, repr=False)
+class ClassStatistics(TableResult):
     """Class fractions and selections of a catalog."""
 
     catalog: str

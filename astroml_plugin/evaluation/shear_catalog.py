@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog.answers import TableResult
 from astroml_plugin.catalog.shear_sums import FIELDS, Bins, RowOptions, ShearRows, bins_of, catalog_sums, rows_of
 from astroml_plugin.catalog.sql import name as quoted
 from astroml_plugin.core import storage
@@ -95,8 +96,8 @@ class ShearBin:
     """alpha of both components, where the PSF's ellipticity is known and varies."""
 
 
-@dataclass(frozen=True)
-class ShearResult:
+@dataclass(frozen=True, repr=False)
+class ShearResult(TableResult):
     """Mean shear of a catalog."""
 
     catalog: str

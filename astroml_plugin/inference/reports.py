@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from astroml_plugin.core.results import Result
+
 
 @dataclass(frozen=True)
 class RunProgress:
@@ -83,8 +85,8 @@ def observer_of(progress: Progress | RunObserver | None) -> RunObserver:
     return progress if isinstance(progress, RunObserver) else _UnitsOnly(progress)
 
 
-@dataclass(frozen=True)
-class InferPlan:
+@dataclass(frozen=True, repr=False)
+class InferPlan(Result):
     """Estimate of a run: units, bytes, memory."""
 
     units: int
@@ -101,8 +103,8 @@ class InferPlan:
     """Sentences of what is done with pixels of another scale than the bundles', or without a PSF."""
 
 
-@dataclass(frozen=True)
-class InferResult:
+@dataclass(frozen=True, repr=False)
+class InferResult(Result):
     """Outcome of a run."""
 
     catalog: str

@@ -14,6 +14,7 @@ from distributed import Client
 from astroml_plugin.compute import cluster
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import version
 from astroml_plugin.simulation.options import Stamped, StampSimulation, SurveySimulation
@@ -32,8 +33,8 @@ RECORD = "simulation.json"
 _COMMIT_EVERY = 16
 
 
-@dataclass(frozen=True)
-class SimulateResult:
+@dataclass(frozen=True, repr=False)
+class SimulateResult(Result):
     """Summary of one run."""
 
     source: str

@@ -23,6 +23,7 @@ from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources import arrays
 from astroml_plugin.sources.arrays import CODECS, ArrayLayout
+from astroml_plugin.sources.each_stamp import EachStamp
 from astroml_plugin.sources.store import Store
 from astroml_plugin.sources.survey import Survey
 
@@ -121,7 +122,7 @@ class StampLayout:
         }
 
 
-class Stamps(Store):
+class Stamps(Store, EachStamp):
     """Postage stamps on disk, with their objects and labels."""
 
     kind = "stamps"
@@ -168,6 +169,11 @@ class Stamps(Store):
             **({"layers": list(layout.layers)} if layout.layers else {}),
         }
         return cls._create(url, layout.arrays(), metadata, layout.codec)
+
+    def _facts(self) -> dict[str, str]:
+        scale = f"{self.pixel_scale:.4g} arcsec" if self.pixel_scale else "unknown"
+        size = f"{self.count:,} of {self.size[1]} x {self.size[0]} pixels ({self.dtype})"
+        return {"stamps": size, **super()._facts(), "pixel scale": scale}
 
     # --- blocks and objects ---------------------------------------------------------------------------------------
 

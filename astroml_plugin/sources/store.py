@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import zarr
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.description import Description, and_more_of
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
 from astroml_plugin.sources import arrays
@@ -79,6 +80,17 @@ class Store:
             return cls(url, metadata)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise storage.damaged(storage.join(url, "zarr.json"), f"{type(error).__name__}: {error}") from error
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name} {value}" for name, value in self._facts().items())
+        return f"{type(self).__name__} {storage.redact(self.url)}: {told}"
+
+    def _repr_html_(self) -> str:
+        return Description(storage.redact(self.url), self.kind, self._facts())._repr_html_()
+
+    def _facts(self) -> dict[str, str]:
+        """Name -> value of what people want to know first; no pixels are read."""
+        return {"bands": and_more_of(self.bands), "arrays": ", ".join(self.array_names)}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).open, (self.url,)

@@ -6,7 +6,7 @@ A tile exists once its row is committed, after its shards. Only the driver resiz
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from astroml_plugin.core.flags import MASK_BITS
 from astroml_plugin.core.places import Place
 from astroml_plugin.core.typing import F64
 from astroml_plugin.pixels import SparseTile, Tile, stamp_origin
-from astroml_plugin.sky.wcs import Box, tile_step
+from astroml_plugin.sky.wcs import Box, Wcs, tile_step
 from astroml_plugin.sources import arrays, partial_reads
 from astroml_plugin.sources.arrays import ArrayLayout
 from astroml_plugin.sources.spectral import SpectralAxis
@@ -109,6 +109,25 @@ class Survey(Store, TileTable):
         facts = {"units": axis.unit, "medium": axis.medium, "specsys": axis.frame, "rest": axis.rest}
         arrays.write_coordinate(url, axis.kind, axis.values, "band", facts)
         return survey
+
+    def _facts(self) -> dict[str, str]:
+        scale = f"{self.pixel_scale:.4g} arcsec" if self.pixel_scale else "unknown"
+        size = f"{len(self):,} of {self.tile_size} pixels with a halo of {self.halo}"
+        return {"tiles": size, **super()._facts(), "pixel scale": scale}
+
+    def __iter__(self) -> Iterator[TileInfo]:
+        """All tiles; `read_tile` reads their pixels."""
+        return self.iter_tiles()
+
+    def to_skycoord(self) -> Any:
+        """Centres of the tiles as a SkyCoord, ICRS; NaN where a tile has no world coordinates."""
+        from astropy import units as u
+        from astropy.coordinates import SkyCoord
+
+        nowhere = (math.nan, math.nan)
+        centres = [nowhere if (wcs := info.wcs()) is None else _centre(info, wcs) for info in self.iter_tiles()]
+        ra, dec = np.array(centres, float).reshape(-1, 2).T
+        return SkyCoord(ra * u.deg, dec * u.deg, frame="icrs")
 
     # --- pixels ---------------------------------------------------------------------------------------------------
 
@@ -249,3 +268,10 @@ def _checksum(
     image: np.ndarray | None, variance: np.ndarray | None, mask: np.ndarray | None, psf: np.ndarray | None
 ) -> str:
     return arrays.checksum({"image": image, "variance": variance, "mask": mask, "psf": psf})
+
+
+def _centre(info: TileInfo, wcs: Wcs) -> tuple[float, float]:
+    """Degrees of the middle of the pixels that a tile owns."""
+    outer, inner = info.outer, info.inner
+    ra, dec = wcs.to_sky((inner.x0 + inner.x1 - 1) / 2 - outer.x0, (inner.y0 + inner.y1 - 1) / 2 - outer.y0)
+    return float(ra[0]), float(dec[0])

@@ -14,12 +14,14 @@ import safetensors.torch
 from torch import nn
 
 from astroml_plugin.core import registry, storage
+from astroml_plugin.core.description import and_more_of
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training import known_objects, zipped
 from astroml_plugin.training.building import folded, load_network
 from astroml_plugin.training.card import CARD, FORMAT, Card, card_bytes, parse_card, read_card, write_card
+from astroml_plugin.training.info import describe_card
 from astroml_plugin.training.known_objects import KnownObjects
 from astroml_plugin.training.places import locate, shipped, split_pin
 
@@ -33,7 +35,7 @@ _KNOWN = "known_objects"
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelBundle:
     """A verified bundle in memory."""
 
@@ -171,6 +173,16 @@ class ModelBundle:
     def pixel_scale(self) -> float | None:
         """Arcsec per pixel of the training data."""
         return self.card.settings.get("pixel_scale")
+
+    def __repr__(self) -> str:
+        size = self.card.settings.get("stamp_size")
+        bands = "any one band" if self.card.settings.get("any_band") else f"bands {and_more_of(self.bands)}"
+        scale = f" of {self.pixel_scale:.4g} arcsec" if self.pixel_scale else ""
+        place = "" if self.url.startswith(_MEMORY) else f" {storage.redact(self.url)}"
+        return f"ModelBundle {self.name}{place}: {self.card.task}, {bands}, {size} pixels{scale}, {self.sha256[:12]}"
+
+    def _repr_html_(self) -> str:
+        return describe_card(self.card, self.url)._repr_html_()
 
     def task(self) -> Task:
         """The task with the card's settings, made once: tasks do not change.

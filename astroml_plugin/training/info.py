@@ -7,20 +7,25 @@ from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.description import Description, shown
-from astroml_plugin.training.card import read_card
+from astroml_plugin.core.places import Place
+from astroml_plugin.training.card import Card, read_card
 from astroml_plugin.training.places import locate
 
 _NEEDS = ("bands", "any_band", "stamp_size", "pixel_scale", "sizes", "psf_fwhm", "dtype", "psf", "assumed_psf_fwhm")
 
 
-def describe_bundle(source: str) -> Description:
+def describe_bundle(source: Place) -> Description:
     """Task, input that it needs, training data and figures of merit of a bundle, by its card; no weights are read.
 
     Raises:
         InputError: no bundle there, or its card was altered.
     """
     url = locate(source)
-    card = read_card(url)
+    return describe_card(read_card(url), url)
+
+
+def describe_card(card: Card, url: str) -> Description:
+    """What the card of the bundle at `url` says."""
     facts = {
         "name": card.name,
         "task": card.task,

@@ -11,6 +11,7 @@ import numpy as np
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.storage import finite
 from astroml_plugin.core.typing import F64
 from astroml_plugin.evaluation import learning_curve
@@ -51,8 +52,8 @@ class CurveOptions:
     """Bootstrap samples."""
 
 
-@dataclass(frozen=True)
-class LearningCurveResult:
+@dataclass(frozen=True, repr=False)
+class LearningCurveResult(Result):
     """Outcome of a learning curve."""
 
     out: str

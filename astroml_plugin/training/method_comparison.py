@@ -12,6 +12,7 @@ import pyarrow as pa
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.baselines import classical
 from astroml_plugin.evaluation.comparison import Comparison, Score, figure, markdown
@@ -49,8 +50,8 @@ class CompareOptions:
     """Bootstrap samples."""
 
 
-@dataclass(frozen=True)
-class CompareResult:
+@dataclass(frozen=True, repr=False)
+class CompareResult(Result):
     """Outcome of a comparison."""
 
     out: str

@@ -7,14 +7,15 @@ import time
 from dataclasses import dataclass
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.results import Result
 from workflows.progress import Reporter
 
 FINDER = "segmentation"
 """The shipped bundle that finds the objects."""
 
 
-@dataclass(frozen=True)
-class DemoResult:
+@dataclass(frozen=True, repr=False)
+class DemoResult(Result):
     """Output of the demo."""
 
     out: str

@@ -24,6 +24,7 @@ from astroml_plugin.core import foreign, storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.hashing import id_fractions
 from astroml_plugin.core.locking import alone_in
+from astroml_plugin.core.results import Result
 
 SAMPLE = 50_000
 """Objects that clusters are fitted on."""
@@ -32,8 +33,8 @@ _BATCH = 65_536
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Annotated:
+@dataclass(frozen=True, repr=False)
+class Annotated(Result):
     """Outcome of a run."""
 
     catalog: str

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astroml_plugin.catalog import HEALPIX, Catalog, sql
+from astroml_plugin.catalog.answers import TableResult
 from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.ranking.fold import Folded, fold
 from astroml_plugin.catalog.ranking.names import check_numeric, one_of
@@ -39,8 +40,8 @@ _KEYS = ("object_id", "image", "tile", "x", "y", "ra", "dec")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
 
-@dataclass(frozen=True)
-class Ranked:
+@dataclass(frozen=True, repr=False)
+class Ranked(TableResult):
     """A short list."""
 
     catalog: str
@@ -58,8 +59,12 @@ class Ranked:
     seconds: float = field(default=0.0, compare=False)
     """Wall time."""
 
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
+    def to_arrow(self) -> pa.Table:
+        """The list as Arrow."""
+        return self.table
+
+    def _title(self, table: pa.Table) -> str:
+        return f"Ranked: top {table.num_rows:,} of {self.ranked:,} by {self.by}, {self.folded} near-duplicates folded"
 
 
 def score_sql(schema: pa.Schema, score: str | None = None) -> tuple[str, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from astroml_plugin.core.results import Result
+
 Progress = Callable[[str, int, int], None]
 """Called with ("ingest", units done, units known of)."""
 
 
-@dataclass(frozen=True)
-class IngestResult:
+@dataclass(frozen=True, repr=False)
+class IngestResult(Result):
     """Summary of one ingest."""
 
     source: str

@@ -17,6 +17,7 @@ from astroml_plugin.catalog.objects.angles import floats
 from astroml_plugin.catalog.objects.readers import open_table
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.typing import F32, F64
 from astroml_plugin.sources.stamps import StampLayout, Stamps
 from astroml_plugin.tasks.generation.task import CONDITIONS, GenerateTask
@@ -41,8 +42,8 @@ class Generator(NamedTuple):
     """Digest of its weights and card."""
 
 
-@dataclass(frozen=True)
-class GenerateResult:
+@dataclass(frozen=True, repr=False)
+class GenerateResult(Result):
     """Galaxies that were drawn."""
 
     source: str
