@@ -16,6 +16,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import with_changes
+from workflows.notebook import shows_progress
 
 __all__ = ["AnnotateOptions", "Annotated", "Annotation", "all_annotations", "annotate"]
 
@@ -36,6 +37,7 @@ class AnnotateOptions:
     """Seed of clusters, and of the folds by which the accuracy of classes is measured."""
 
 
+@shows_progress()
 def annotate(
     catalog: Place,
     *,

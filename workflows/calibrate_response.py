@@ -14,6 +14,7 @@ from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recalibration import ResponseOptions, fit_bundle_response
+from workflows.notebook import shows_progress
 
 __all__ = ["CalibrateResponseResult", "ResponseOptions", "calibrate_response"]
 
@@ -36,6 +37,7 @@ class CalibrateResponseResult(Result):
         return float(np.hypot(error[0, 0], error[1, 1]) / abs(np.trace(mean)))
 
 
+@shows_progress("images")
 def calibrate_response(
     bundle: Place,
     *,

@@ -12,10 +12,12 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.evaluation import class_statistics as statistics
 from astroml_plugin.evaluation.class_statistics import ClassStatistics, show
+from workflows.notebook import shows_progress
 
 __all__ = ["ClassStatistics", "class_statistics", "show"]
 
 
+@shows_progress()
 def class_statistics(catalog: Place, *, evaluation: Place, to: Place | None = None, **options: Any) -> ClassStatistics:
     """Class fractions of a catalog, and thresholds on its probabilities.
 

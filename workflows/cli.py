@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -14,13 +15,13 @@ from typing import Any, NoReturn
 from astroml_plugin import __version__
 from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.core.stopping import Terminated, raise_terminated, repeat_lost_signals
-from workflows.verbs import catalogs, data, inference, models
+from workflows.verbs import catalogs, data, inference, models, shells
 from workflows.verbs.arguments import Verb, add_arguments
-from workflows.verbs.options import DONE, INTERRUPTED, TERMINATED, UNEXPECTED, WRONG_INPUT, complain
+from workflows.verbs.options import DONE, INTERRUPTED, TERMINATED, UNEXPECTED, WRONG_INPUT, complain, reader_has_gone
 
 _DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
-VERBS: dict[str, Verb] = {**data.VERBS, **models.VERBS, **inference.VERBS, **catalogs.VERBS}
+VERBS: dict[str, Verb] = {**data.VERBS, **models.VERBS, **inference.VERBS, **catalogs.VERBS, **shells.VERBS}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,9 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("stopped; what is finished is kept, run the same command to go on", INTERRUPTED)
     except Terminated:
         return complain("terminated; what is finished is kept, run the same command to go on", TERMINATED)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader of our output has gone
-        return DONE
+    except BrokenPipeError as error:
+        return DONE if reader_has_gone() else complain(_os_sentence(error), WRONG_INPUT)
     except OSError as error:
         return complain(_os_sentence(error), WRONG_INPUT)
     except Exception as error:
@@ -102,9 +102,13 @@ def _plain_number(word: str) -> str:
 def entry() -> NoReturn:
     """The console script: after trouble it leaves at once, without waiting for threads that still read, or hang."""
     repeat_lost_signals()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # terminals that know few letters
     status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    reader_has_gone()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     if status != DONE:
         os._exit(status)
     sys.exit(status)

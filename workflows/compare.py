@@ -12,11 +12,13 @@ from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.method_comparison import CompareOptions, CompareResult, compare_methods
 from astroml_plugin.training.predictions import PredictionCache, Progress
 from astroml_plugin.training.recipe import Recipe
+from workflows.notebook import shows_progress
 from workflows.recipe import read_recipe
 
 __all__ = ["CompareOptions", "CompareResult", "compare"]
 
 
+@shows_progress()
 def compare(
     recipe: Place | Recipe,
     *,

@@ -17,6 +17,7 @@ from astroml_plugin.core.settings import with_changes
 from astroml_plugin.cutting import CutoutOptions, CutoutsResult, ObjectsToCut, Progress, cut
 from astroml_plugin.inference.options import ObjectTable
 from astroml_plugin.sources.survey import Survey
+from workflows.notebook import shows_progress
 
 __all__ = ["CutoutOptions", "CutoutsResult", "cutouts"]
 
@@ -26,6 +27,7 @@ _TOLD_ANEW = ("ra", "dec", "tile", "primary", HEALPIX)
 """Columns of a catalog that stamps have by themselves."""
 
 
+@shows_progress()
 def cutouts(
     survey: Place,
     *,

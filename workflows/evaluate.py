@@ -13,6 +13,7 @@ from astroml_plugin.core.results import Result
 from astroml_plugin.evaluation.text import described
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.bundle_evaluation import EvaluationOptions, evaluate_bundle
+from workflows.notebook import shows_progress
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +36,7 @@ class EvaluateResult(Result):
     """Wall time."""
 
 
+@shows_progress()
 def evaluate(
     source: Place,
     *,

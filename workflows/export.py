@@ -12,6 +12,7 @@ from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.onnx_file import onnx_file
 from workflows.export_catalog import ExportOptions, ExportResult, refuse_useless, write_catalog, write_survey
+from workflows.notebook import shows_progress
 
 __all__ = ["FORMATS", "ExportOptions", "ExportResult", "export", "show"]
 
@@ -23,6 +24,7 @@ FORMATS = {
 """Kind of input -> formats that it is exported to."""
 
 
+@shows_progress()
 def export(
     source: Place,
     *,

@@ -12,10 +12,12 @@ from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.tasks.generation.drawing import GenerateResult, Generator, Progress, draw_stamps
 from astroml_plugin.tasks.generation.task import GenerateTask
 from astroml_plugin.training.bundle import ModelBundle
+from workflows.notebook import shows_progress
 
 __all__ = ["GenerateResult", "generate"]
 
 
+@shows_progress()
 def generate(
     bundle: Place,
     *,

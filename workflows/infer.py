@@ -14,6 +14,7 @@ from astroml_plugin.compute.cluster import check_client, check_place
 from astroml_plugin.core.places import Place
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable, run_choices
 from astroml_plugin.inference.reports import InferPlan, InferResult, Progress, RunObserver, observer_of
+from workflows.notebook import shows_progress
 
 if TYPE_CHECKING:
     from astroml_plugin.inference import Unit, UnitResult
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 
+@shows_progress()
 def infer(
     source: Place,
     *,

@@ -26,10 +26,12 @@ from astroml_plugin.sources.ingest import (
 from astroml_plugin.sources.ingest.in_memory import as_list, given_images, is_from_python, is_scene
 from astroml_plugin.sources.ingest.npz import is_archive
 from astroml_plugin.sources.writer import only_writer
+from workflows.notebook import shows_progress
 
 __all__ = ["IngestOptions", "dry_run", "ingest"]
 
 
+@shows_progress()
 def ingest(
     inputs: Sequence[Place | Any] | Place | Any,
     *,

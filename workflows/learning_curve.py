@@ -12,11 +12,13 @@ from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.learning_curves import CurveOptions, LearningCurveResult, draw_learning_curves
 from astroml_plugin.training.predictions import PredictionCache, Progress
 from astroml_plugin.training.recipe import Recipe
+from workflows.notebook import shows_progress
 from workflows.recipe import read_recipe
 
 __all__ = ["CurveOptions", "LearningCurveResult", "learning_curve"]
 
 
+@shows_progress()
 def learning_curve(
     recipe: Place | Recipe,
     *,

@@ -15,16 +15,22 @@ _REST = "… {count} more columns ({names}): --columns A,B,… chooses, --vertic
 __all__ = ["QueryResult", "as_text", "query", "show"]
 
 
-def show(result: QueryResult, rows: int = 40, *, vertical: bool = False) -> str:
-    """The first rows of an answer as text, without the HEALPix column: see `as_text`."""
-    return as_text(result.shown(), rows, vertical=vertical)
+def show(result: QueryResult, rows: int = 40, *, vertical: bool = False, there: int | None = None) -> str:
+    """The first rows of an answer as text, without the HEALPix column: see `as_text`.
+
+    Args:
+        result: the answer.
+        rows: how many are shown.
+        vertical: all columns, one below the other.
+        there: how many rows the whole answer has, where this is the beginning of it.
+    """
+    text = as_text(result.shown(), rows, vertical=vertical)
+    left = (result.rows if there is None else there) - min(rows, result.rows)
+    return f"{text}\n… {left:,} more rows: --to FILE writes all, --to - and --json print all" if left > 0 else text
 
 
-def as_text(found: pa.Table, rows: int = 40, *, vertical: bool = False) -> str:
+def as_text(found: pa.Table, rows: int = 40, *, vertical: bool = False, rest: str = _REST) -> str:
     """The first rows of a table as text with units: as wide as the terminal, or one below the other, all columns."""
-    width = shutil.get_terminal_size((120, 40)).columns
-    below, beside = showing.one_below_the_other, showing.as_text
-    text = below(found, rows) if vertical else beside(found, rows, width, _REST)
-    if found.num_rows <= rows:
-        return text
-    return f"{text}\n… {found.num_rows - rows:,} more rows: --to FILE writes all, --to - and --json print all"
+    if vertical:
+        return showing.one_below_the_other(found, rows)
+    return showing.as_text(found, rows, shutil.get_terminal_size((120, 40)).columns, rest)

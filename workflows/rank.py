@@ -16,6 +16,7 @@ from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import changed, option_of, with_changes
 from astroml_plugin.labelling.relearn import OrderOptions, rerank
 from astroml_plugin.labelling.scorefile import ScoreFile
+from workflows.notebook import shows_progress
 from workflows.query import as_text
 
 __all__ = ["LatentIndex", "RankOptions", "Ranked", "rank", "show"]
@@ -35,6 +36,7 @@ class RankOptions(OrderOptions):
     """Distance in latent space within which rows are folded too; 0: none."""
 
 
+@shows_progress()
 def rank(
     catalog: Place, *, top: int = 100, options: RankOptions | None = None, to: Place | None = None, **changes: Any
 ) -> Ranked:
@@ -72,6 +74,8 @@ def rank(
     return ranked
 
 
+_REST = "… {count} more columns ({names}): --to FILE writes all"
+
 _USED = {
     "score": {"score", "fold_latent"},
     "like": {"features"},
@@ -93,4 +97,6 @@ def show(ranked: Ranked, rows: int = 40) -> str:
         f"top {len(ranked)} of {ranked.ranked} by {ranked.by}, {ranked.folded} near-duplicates folded "
         f"({ranked.objects} objects, {ranked.seconds:.1f} s)"
     )
-    return f"{as_text(ranked.table, rows)}\n{line}"
+    left = len(ranked) - rows
+    more = f"\n… {left:,} more rows" if left > 0 else ""
+    return f"{as_text(ranked.table, rows, rest=_REST)}{more}\n{line}"

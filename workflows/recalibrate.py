@@ -8,8 +8,10 @@ from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import texts
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recalibration import recalibrate_bundle
+from workflows.notebook import shows_progress
 
 
+@shows_progress()
 def recalibrate(
     bundle: Place, *, data: Place | Sequence[Place], out: Place | None = None, band: str | None = None
 ) -> ModelBundle:

@@ -17,6 +17,7 @@ from astroml_plugin.search.space import Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, STOPPED
 from astroml_plugin.search.tuning import Progress
 from astroml_plugin.training.recipe import Recipe
+from workflows.notebook import shows_progress
 from workflows.recipe import read_recipe, search_table
 
 SETTINGS = tuple(field.name for field in fields(SearchSettings))
@@ -51,6 +52,7 @@ class SearchResult(Result):
     """Whether the same search was there already, finished."""
 
 
+@shows_progress("search")
 def search(
     recipe: Place | Recipe,
     *,

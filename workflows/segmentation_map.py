@@ -9,6 +9,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.results import Result
 from astroml_plugin.core.storage import redact
+from workflows.notebook import shows_progress
 
 __all__ = ["LabelImage", "SegmentationMapResult", "read_labels", "segmentation_map"]
 
@@ -29,6 +30,7 @@ class SegmentationMapResult(Result):
     """Tiles that reach into it and are not done."""
 
 
+@shows_progress()
 def segmentation_map(
     catalog: Place,
     *,

@@ -13,10 +13,12 @@ from astroml_plugin.catalog.write import write_rows
 from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.evaluation.shear_catalog import ShearBin, ShearOptions, ShearResult, measure_shear, show
+from workflows.notebook import shows_progress
 
 __all__ = ["ShearBin", "ShearOptions", "ShearResult", "shear", "show"]
 
 
+@shows_progress()
 def shear(
     catalog: Place, *, options: ShearOptions | None = None, to: Place | None = None, **changes: Any
 ) -> ShearResult:

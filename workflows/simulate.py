@@ -14,10 +14,12 @@ from astroml_plugin.simulation import run as runs
 from astroml_plugin.simulation.options import StampSimulation, SurveySimulation
 from astroml_plugin.simulation.profiles import load_galsim
 from astroml_plugin.simulation.run import Progress, SimulateResult
+from workflows.notebook import shows_progress
 
 __all__ = ["SimulateResult", "StampSimulation", "SurveySimulation", "simulate"]
 
 
+@shows_progress()
 def simulate(
     *,
     out: Place,

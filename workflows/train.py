@@ -16,6 +16,7 @@ from astroml_plugin.training.distributed import is_first
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.run import Progress, TrainExecution, train_bundle
 from workflows.calibrate_response import calibrate_response
+from workflows.notebook import shows_progress
 from workflows.recipe import read_recipe
 
 
@@ -39,6 +40,7 @@ class TrainResult(Result):
     """Whether the same training was there already, finished."""
 
 
+@shows_progress()
 def train(
     recipe: Place | Recipe,
     *,

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from astroml_plugin.catalog.checking import VerifyResult
 from astroml_plugin.catalog.checking import verify as check_catalog
 from astroml_plugin.core.places import Place, text_of
+from workflows.notebook import shows_progress
 
 
+@shows_progress("files")
 def verify(
     catalog: Place,
     *,

@@ -85,7 +85,7 @@ class TableResult:
         more = f"\n… {left:,} more rows" if left > 0 else ""
         return f"{self._title(table)}\n{as_text(table, _ROWS, _WIDTH)}{more}"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         table = self.shown()
         return as_html(table, _ROWS_OF_HTML, self._title(table))
 

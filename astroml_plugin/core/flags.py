@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from enum import IntFlag
 from functools import lru_cache
-from numbers import Real
 from typing import Any
 
 from astroml_plugin.core.errors import InputError
@@ -95,7 +94,7 @@ def flag_names(flags: Any) -> Any:
         return [flag_names(one) for one in flags]
     if flags is None or type(flags).__name__ == "NAType" or (isinstance(flags, float) and math.isnan(flags)):
         return ()
-    if isinstance(flags, bool) or not isinstance(flags, Real) or flags < 0 or flags != int(flags):
+    if isinstance(flags, bool) or not isinstance(flags, int | float) or flags < 0 or flags != int(flags):
         raise InputError(f"flags are whole numbers from 0 on, not {flags!r}")
     return _names(int(flags))
 

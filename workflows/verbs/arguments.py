@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, get_type_hints
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import converted, from_mapping, refuse_unknown
+from workflows.at_work import AtWork
 from workflows.verbs import readers
 from workflows.verbs.options import silence
 from workflows.verbs.signatures import REQUIRED, Parameter, parameters
@@ -205,16 +207,23 @@ def _load(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def call(options: argparse.Namespace, *, log: str = "distributed", **more: Any) -> Any:
+def call(options: argparse.Namespace, *, log: str = "distributed", watched: bool = True, **more: Any) -> Any:
     """The result of the verb's function, with the options that were given.
 
     Args:
         options: the parsed command line.
         log: library whose own log is silenced.
+        watched: whether it is said how long the work goes on, where nobody says anything.
         more: further keywords of the function.
     """
     function, keywords = _load(options.specification.function), settings(options) | more
     silence(log)
+    with AtWork(f"{options.verb}: at work") if watched else contextlib.nullcontext():
+        return _run(options, function, keywords)
+
+
+def _run(options: argparse.Namespace, function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
+    """The result of a function, with a client where its verb has options for one."""
     if not options.own_cluster:
         return function(**keywords)
     from astroml_plugin.compute.cluster import connect

@@ -6,6 +6,7 @@ import argparse
 
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call
+from workflows.verbs.asking import add_views, ask
 from workflows.verbs.options import DONE, SOME_FAILED, complain, complain_of, finish
 
 
@@ -64,16 +65,8 @@ def _label(options: argparse.Namespace) -> int:
         print(f"{len(session.ranking)} objects by {session.ranking.by}; scores go to {session.scores.path}")
         print(f"open {server.url}  (Ctrl-C ends; every score is stored as it is given)", flush=True)
 
-    count = call(options, ready=ready)
+    count = call(options, watched=False, ready=ready)
     return finish(options, {"catalog": options.catalog, "scored": count}, f"{count} objects have scores")
-
-
-def _query(options: argparse.Namespace) -> int:
-    from workflows.query import show
-
-    result = call(options)
-    line = f"{result.rows} rows written to {options.to}" if options.to else show(result)
-    return finish(options, {"rows": result.rows, "to": options.to}, line)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -91,13 +84,15 @@ def _segmentation_map(options: argparse.Namespace) -> int:
 
 
 def _compact(options: argparse.Namespace) -> int:
-    result = call(options)
+    with Reporter() as report:
+        result = call(options, progress=report.files)
     line = f"merged {result.parts_merged} parts into {result.files_written} files at {options.catalog}"
     return finish(options, result, line)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    result = call(options)
+    with Reporter() as report:
+        result = call(options, progress=report.files)
     for damage in result.damages:
         concerned = f" ({damage.units} units, {damage.rows} rows)" if damage.units else ""
         complain(f"{'mended' if damage.mended else 'damaged'}: {damage.path}: {damage.what}{concerned}", DONE)
@@ -160,12 +155,13 @@ VERBS = {
         "catalog --top 10000 --by p_lens --name lenses",
     ),
     "query": Verb(
-        _query,
+        ask,
         "workflows.query:query",
         "Ask a catalog: SQL, a cone, or both.",
         'catalog "SELECT object_id, e1, e2 FROM catalog WHERE flags = 0" --cone 150.1 2.2 0.05 --to near.fits',
         changed={"cone": {"metavar": "RA DEC RADIUS", "help": _CONE}},
         hidden={"tables": "they are in memory"},
+        add=add_views,
     ),
     "segmentation-map": Verb(
         _segmentation_map,

@@ -54,6 +54,10 @@ def _info(options: argparse.Namespace) -> int:
     return _show(options, call(options))
 
 
+def _bundles(options: argparse.Namespace) -> int:
+    return _show(options, call(options))
+
+
 def _show(options: argparse.Namespace, found: Descriptions) -> int:
     return finish(options, [asdict(one) for one in found], repr(found))
 
@@ -115,6 +119,12 @@ VERBS = {
         "workflows.info:info",
         "Show what a file, survey, stamps, bundle or catalog is.",
         "image.fits",
+    ),
+    "bundles": Verb(
+        _bundles,
+        "workflows.bundles:bundles",
+        "Models at hand: what each measures, needs and gives, and when not to trust it.",
+        "my-bundles",
     ),
     "simulate": Verb(
         _simulate,

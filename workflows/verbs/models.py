@@ -33,7 +33,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _calibrate_response(options: argparse.Namespace) -> int:
-    result = call(options)
+    with Reporter() as report:
+        result = call(options, progress=report.images)
     used = result.report.get("images") or sum(result.report["pairs"])
     line = f"response of {result.bundle.name} fitted on {used} {result.report['from']}: {result.bundle.url}"
     line += f", {result.seconds:.0f} s; the mean response of such galaxies is known to {result.precision:.2%}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
+import select
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
@@ -28,7 +30,20 @@ def finish(options: argparse.Namespace, result: Any, line: str, status: int = DO
         print(json.dumps(_without_secrets(finite(json.loads(json.dumps(plain, default=_plain))))))
     else:
         print(redact(line))
+        _say_next(options, result)
     return status
+
+
+def _say_next(options: argparse.Namespace, result: Any) -> None:
+    """Name the next command on stderr, where there is one."""
+    from astroml_plugin.core.errors import AstromlError
+    from astroml_plugin.core.redaction import redact
+    from workflows.verbs.after import what_next
+
+    with contextlib.suppress(AttributeError, KeyError, TypeError, AstromlError, OSError):
+        if command := what_next(options, result):
+            sys.stdout.flush()
+            print(f"next: {redact(command)}", file=sys.stderr)
 
 
 def _plain(value: Any) -> Any:
@@ -74,3 +89,17 @@ def silence(library: str) -> None:
     if not os.environ.get("ASTROML_DEBUG"):
         for name in (library, f"{library}.client", "tornado.application", "asyncio"):  # levels of their own
             logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def reader_has_gone() -> bool:
+    """Whether nobody reads our output any more, as behind `| head`: then the rest of it goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # stdout is no file of the system, and nobody can leave
+        place = sys.stdout.fileno()
+        watch = select.poll()
+        watch.register(place, 0)
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), place)
+            return True
+    with contextlib.suppress(ValueError):
+        sys.stdout.flush()
+    return False

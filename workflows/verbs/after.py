@@ -1,0 +1,122 @@
+"""The next command: what to look at when a long verb has ended."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+Next = Callable[[argparse.Namespace, Any], tuple[str, ...]]
+
+
+def what_next(options: argparse.Namespace, result: Any) -> str:
+    """A command that goes on from here, or "" where there is none."""
+    words = NEXT.get(options.verb, _nothing)(options, result)
+    return shlex.join(["astroml-plugin", *map(_short, words)]) if words else ""
+
+
+def _short(word: str) -> str:
+    """A path below the working folder as people type it."""
+    here = os.getcwd() + os.sep
+    return word.removeprefix(here) if word.startswith(here) and word != here else word
+
+
+def _nothing(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    return ()
+
+
+def _ingest(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    if result.kind == "stamps":
+        return "info", result.source
+    return "infer", result.source, "--bundle", "segmentation", "--out", "catalog"
+
+
+def _simulate(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    if result.source.endswith("survey.zarr"):
+        return "infer", result.source, "--bundle", "segmentation", "--out", "catalog"
+    return "info", result.source
+
+
+def _train(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    return "evaluate", "TEST.zarr", "--bundle", result.bundle, "--out", "report"
+
+
+def _search(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    if result.bundle:
+        return "evaluate", "TEST.zarr", "--bundle", result.bundle, "--out", "report"
+    return ()
+
+
+def _evaluate(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    return "infer", "SURVEY.zarr", "--bundle", str(options.bundle), "--objects", "TABLE", "--out", "catalog"
+
+
+def _calibrate_response(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    return "infer", "SURVEY.zarr", "--bundle", result["bundle"], "--objects", "TABLE", "--out", "catalog"
+
+
+def _infer(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    from astroml_plugin.catalog import Catalog
+
+    if not hasattr(result, "catalog"):
+        return ()  # nothing was written
+    if result.units_failed:
+        sql = "SELECT reason, count(*) AS units FROM failures GROUP BY reason"
+        return "query", result.catalog, sql
+    if result.rows + result.units_skipped == 0 and result.unplaced:
+        return "query", result.catalog, "SELECT reason, count(*) AS objects FROM unplaced GROUP BY reason"
+    names = Catalog.open(result.catalog).schema.names
+    scores = [name for name in names if name.endswith("anomaly_score") or name.endswith("p_lens")]
+    return ("rank", result.catalog, "--score", scores[0]) if scores else ("query", result.catalog)
+
+
+def _class_statistics(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    found = [one.sql for one in result.selections if one.sql]
+    return ("query", result.catalog, f"SELECT * FROM catalog WHERE {found[0]}") if found else ()  # noqa: S608
+
+
+def _rank(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    return "label", str(options.catalog)
+
+
+def _annotate(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    join = f"SELECT * FROM catalog JOIN {result.name} USING (object_id, tile) LIMIT 20"  # noqa: S608
+    return "query", result.catalog, join
+
+
+def _label(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    return ("rank", str(options.catalog), "--learn") if result["scored"] else ()
+
+
+def _verify(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    damaged = result.damages and not all(one.mended for one in result.damages)
+    return ("verify", str(options.catalog), "--repair") if damaged and not options.repair else ()
+
+
+NEXT: dict[str, Next] = {
+    "ingest": _ingest,
+    "simulate": _simulate,
+    "generate": lambda options, result: ("info", result.source),
+    "cutouts": lambda options, result: ("info", result.out) if result.kind == "stamps" else (),
+    "train": _train,
+    "search": _search,
+    "evaluate": _evaluate,
+    "calibrate-response": lambda options, result: (
+        "infer",
+        "SURVEY.zarr",
+        "--bundle",
+        result["bundle"],
+        "--out",
+        "catalog",
+    ),
+    "infer": _infer,
+    "class-statistics": _class_statistics,
+    "rank": _rank,
+    "annotate": _annotate,
+    "label": _label,
+    "verify": _verify,
+    "compact": lambda options, result: ("verify", str(options.catalog)),
+}
+"""Verb -> words of the command that goes on from its result."""

@@ -1,0 +1,103 @@
+"""The verb `query`: answers for people, as wide as the terminal, and for programs, in full."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workflows.verbs import readers
+from workflows.verbs.arguments import call, settings
+from workflows.verbs.options import DONE, finish
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ROWS = 40
+"""Rows for people."""
+_STDOUT = "-"
+
+
+def add_views(verb: argparse.ArgumentParser) -> None:
+    """Add the options that only show."""
+    verb.add_argument(
+        "--columns", type=readers.names, metavar="A,B,…", help="columns, instead of SQL that selects them"
+    )
+    verb.add_argument("--vertical", action="store_true", help="print the values of a row one below the other")
+
+
+def ask(options: argparse.Namespace) -> int:
+    """Answer on the terminal, on stdout for a program (--to -, --json), or in a file."""
+    given = settings(options)
+    asked = _of_columns(options, given)
+    if given.get("to") == _STDOUT:
+        if options.json:
+            options.refuse("--to - writes CSV, --json writes JSON: choose one")
+        return _to_stdout(options, asked)
+    if given.get("to"):
+        result = call(options, **asked)
+        told = {"rows": result.rows, "to": result.to}
+        return finish(options, told, f"{result.rows:,} rows written to {options.to or result.to}")
+    if options.json:
+        _print_json(call(options, **asked).shown())
+        return DONE
+    return _for_people(options, given, asked)
+
+
+def _of_columns(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
+    """The SQL that selects the columns of --columns; nothing where there are none."""
+    if not options.columns:
+        return {}
+    if given.get("sql"):
+        options.refuse("--columns stands in the place of SQL: name the columns in the SELECT")
+    from astroml_plugin.catalog.asking import Catalog
+
+    return {"sql": Catalog.open(given["catalog"]).columns(*options.columns).sql}
+
+
+def _for_people(options: argparse.Namespace, given: dict[str, Any], asked: dict[str, Any]) -> int:
+    """Print the first rows; of a catalog that is asked without SQL no others are read."""
+    from workflows.query import query, show
+
+    if given.get("sql"):
+        result = call(options, **asked)
+        return finish(options, {}, show(result, _ROWS, vertical=options.vertical))
+    limit = given.get("limit")
+    result = call(options, **asked, limit=min(_ROWS, limit) if limit else _ROWS)
+    there = result.rows
+    if there == _ROWS != limit:
+        count = "SELECT count(*) AS n FROM catalog"
+        more = {name: given[name] for name in ("cone", "memory", "units") if name in given}
+        there = int(query(given["catalog"], count, **more).to_arrow()["n"][0].as_py())
+    there = there if limit is None else min(limit, there)
+    return finish(options, {}, show(result, _ROWS, vertical=options.vertical, there=there))
+
+
+def _to_stdout(options: argparse.Namespace, asked: dict[str, Any]) -> int:
+    """Print all rows as CSV; nothing is printed where they cannot all be had."""
+    with tempfile.TemporaryDirectory(prefix="astroml-") as folder:
+        file = Path(folder) / "answer.csv"
+        call(options, **asked, to=str(file))
+        sys.stdout.flush()
+        with file.open("rb") as rows:
+            shutil.copyfileobj(rows, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    return DONE
+
+
+def _print_json(table: pa.Table) -> None:
+    """Print all rows as one line of JSON; numbers that are not finite are null."""
+    from astroml_plugin.core.storage import finite
+
+    names = json.dumps(table.column_names)
+    sys.stdout.write(f'{{"rows": {table.num_rows}, "to": null, "columns": {names}, "data": [')
+    before = ""
+    for batch in table.to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            sys.stdout.write(before + json.dumps(finite(row), default=str))
+            before = ", "
+    sys.stdout.write("]}\n")

@@ -1,0 +1,47 @@
+"""Completion of the command line in shells."""
+
+from __future__ import annotations
+
+import argparse
+
+from workflows.verbs.arguments import Verb, add_arguments, call
+from workflows.verbs.options import DONE
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def completion_script(shell: str) -> str:
+    """The script by which a shell completes verbs, options and files.
+
+    Args:
+        shell: bash, zsh or fish.
+    """
+    import shtab
+
+    from workflows.cli import _parser
+
+    parser = _parser()
+    verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for one in verbs.choices.values():
+        add_arguments(one, one.specification, by_file=False)
+        one.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+        for action in one._actions:
+            if action.choices is None and action.nargs != 0 and action.type is None:
+                action.complete = shtab.FILE
+    return str(shtab.complete(parser, shell=shell))
+
+
+def _completion(options: argparse.Namespace) -> int:
+    print(call(options))
+    return DONE
+
+
+VERBS = {
+    "completion": Verb(
+        _completion,
+        "workflows.verbs.shells:completion_script",
+        "Print a script that completes verbs, options and files in your shell.",
+        "bash > ~/.local/share/bash-completion/completions/astroml-plugin",
+        changed={"shell": {"choices": SHELLS}},
+    ),
+}
