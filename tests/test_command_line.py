@@ -18,6 +18,7 @@ import pytest
 from catalogs import foreign_catalog, small_catalog
 
 from astroml_plugin.catalog.showing import as_text
+from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from tests import universe
 from workflows import progress
@@ -247,3 +248,24 @@ def test_bash_completes_verbs_options_and_files(tmp_path: Path) -> None:
         code += 'echo "${COMPREPLY[@]}"'
         found = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert found.stdout.split() == [completed]
+
+
+def test_an_export_is_what_its_name_says(tmp_path: Path, catalog: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", catalog, "--to", "votable", "--out", str(tmp_path / "x.fits")]) == 2
+    assert "is the name of a file of fits, and votable is asked for: use .vot or" in capsys.readouterr().err
+    assert main(["export", catalog, "--to", "hats", "--out", str(tmp_path / "x.parquet")]) == 2
+    assert "give the name of a folder" in capsys.readouterr().err
+    assert main(["export", catalog, "--out", str(tmp_path / "x")]) == 2
+    assert "Give --to" in capsys.readouterr().err
+    assert main(["export", catalog, "--out", str(tmp_path / "x.vot")]) == 0
+    assert (tmp_path / "x.vot").read_bytes().startswith(b"<?xml")
+    assert main(["export", catalog, "--to", "reg", "--out", str(tmp_path / "x.reg")]) == 0
+
+
+def test_a_file_of_options_may_have_a_url(tmp_path: Path, catalog: str, capsys: pytest.CaptureFixture[str]) -> None:
+    storage.write_atomic("memory://config/query.toml", f'catalog = "{catalog}"\nlimit = 2\n'.encode())
+    assert said(capsys, "query", "--config", "memory://config/query.toml").count("\n") >= 4
+    with pytest.raises(SystemExit) as stopped:
+        main(["query", "--config", "memory://config/none.toml"])
+    assert stopped.value.code == 2
+    assert "cannot be read as TOML" in capsys.readouterr().err

@@ -11,7 +11,14 @@ from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.onnx_file import onnx_file
-from workflows.export_catalog import ExportOptions, ExportResult, refuse_useless, write_catalog, write_survey
+from workflows.export_catalog import (
+    ExportOptions,
+    ExportResult,
+    refuse_useless,
+    write_catalog,
+    write_survey,
+)
+from workflows.export_names import named_format, refuse_other_ending
 from workflows.notebook import shows_progress
 
 __all__ = ["FORMATS", "ExportOptions", "ExportResult", "export", "show"]
@@ -28,7 +35,7 @@ FORMATS = {
 def export(
     source: Place,
     *,
-    to: str = "onnx",
+    to: str | None = None,
     out: Place | None = None,
     variance: bool = True,
     options: ExportOptions | None = None,
@@ -41,7 +48,7 @@ def export(
 
     Args:
         source: path, URL or shipped name of a bundle; path or URL of a catalog or survey.
-        to: onnx; hats, votable, fits, parquet, moc or reg.
+        to: onnx; hats, votable, fits, parquet, moc or reg; default as the name of `out` ends, of a bundle onnx.
         out: file, URL or (HATS) folder to write; of a bundle, default its name with .onnx, in the current folder.
         variance: of a bundle: a variance as second input, where it reads one; without it the noise is the border's.
         options: which rows and columns of a catalog, and how.
@@ -52,10 +59,13 @@ def export(
     """
     source, chosen = text_of(source), with_changes(ExportOptions, options, changes, "the options of export")
     kind = _kind(source)
+    to = to or named_format(kind, out)
     if to not in FORMATS[kind]:
         if kind == "bundle" and to in FORMATS["catalog"]:
             _refuse_nothing(source, to)
         raise InputError(f"a {kind} is exported to {', '.join(FORMATS[kind])}, not to {to!r}")
+    if out is not None:
+        refuse_other_ending(to, out)
     refuse_useless(kind, to, chosen)
     if kind != "bundle" and not variance:
         raise InputError(f"--no-variance would do nothing for a {kind}: leave it away")

@@ -61,12 +61,22 @@ def fractions(text: str) -> dict[str, float]:
 
 
 def toml(path: str) -> dict[str, Any]:
-    """Tables of a TOML file."""
+    """Tables of a TOML file, by path or URL."""
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise argparse.ArgumentTypeError(f"{path} cannot be read as TOML: {error}") from error
+        if "://" not in path:
+            with open(path, "rb") as file:
+                return tomllib.load(file)
+        from astroml_plugin.core.storage import read_bytes
+
+        return tomllib.loads(read_bytes(path).decode())
+    except Exception as error:  # clients of stores have errors of their own
+        raise argparse.ArgumentTypeError(f"{_shown(path)} cannot be read as TOML: {_shown(str(error))}") from error
+
+
+def _shown(text: str) -> str:
+    from astroml_plugin.core.redaction import redact
+
+    return redact(" ".join(text.split()))
 
 
 def shard(text: str) -> tuple[int, int]:
