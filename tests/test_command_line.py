@@ -24,7 +24,7 @@ from tests import universe
 from workflows import progress
 from workflows.at_work import AtWork, duration
 from workflows.bundles import bundles
-from workflows.cli import VERBS, main
+from workflows.cli import VERBS, _parser, main
 from workflows.progress import Reporter
 from workflows.verbs.after import NEXT, what_next
 from workflows.verbs.shells import SHELLS, completion_script
@@ -229,7 +229,7 @@ def test_bundles_say_what_they_need_give_and_where_they_fail(
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_completion_scripts_know_every_verb(shell: str, tmp_path: Path) -> None:
-    script = completion_script(shell)
+    script = completion_script(shell, parser=_parser())
     for verb in VERBS:
         assert verb in script
     assert "--vertical" in script or "-l vertical" in script
@@ -240,7 +240,7 @@ def test_completion_scripts_know_every_verb(shell: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_completes_verbs_options_and_files(tmp_path: Path) -> None:
-    (tmp_path / "script").write_text(completion_script("bash"))
+    (tmp_path / "script").write_text(completion_script("bash", parser=_parser()))
     (tmp_path / "survey.zarr").mkdir()
     for typed, completed in (("que", "query"), ("query --vert", "--vertical"), ("infer sur", "survey.zarr")):
         words = ["astroml-plugin", *typed.split()]

@@ -17,6 +17,7 @@ from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.core.stopping import Terminated, raise_terminated, repeat_lost_signals
 from workflows.verbs import catalogs, data, inference, models, shells
 from workflows.verbs.arguments import Verb, add_arguments
+from workflows.verbs.cone_words import joined_cones
 from workflows.verbs.options import DONE, INTERRUPTED, TERMINATED, UNEXPECTED, WRONG_INPUT, complain, reader_has_gone
 
 _DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
@@ -78,11 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; the SQL of `query` may come after them too (argparse fills an optional argument only once)."""
     given = [_plain_number(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    if "--cone" in given:
-        from workflows.verbs.cone_words import joined_cones
-
-        given = joined_cones(given)
-    options, left = parser.parse_known_args(given)
+    options, left = parser.parse_known_args(joined_cones(given))
     if options.verb == "query" and options.sql is None and len(left) == 1 and not left[0].startswith("-"):
         options.sql = left.pop()
     if left:
@@ -133,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Survey images in, catalogs out: Dask and Zarr feed resident PyTorch models.",
         epilog="exit status: 0 done, 1 unexpected failure, 2 wrong input or settings, 3 some units failed",
     )
+    parser.set_defaults(command=parser)
     parser.add_argument("--version", action="version", version=f"astroml-plugin {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_VerbParser)
     for name, verb in VERBS.items():

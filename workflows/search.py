@@ -15,6 +15,7 @@ from astroml_plugin.search.session import Conclusion, SearchExecution, search_re
 from astroml_plugin.search.settings import SearchSettings
 from astroml_plugin.search.space import Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, STOPPED
+from astroml_plugin.search.tracked import TrackedSearch
 from astroml_plugin.search.tuning import Progress
 from astroml_plugin.training.recipe import Recipe
 from workflows.notebook import shows_progress
@@ -82,15 +83,18 @@ def search(
     """
     started = time.perf_counter()
     table = search_table(recipe)
-    found = search_recipe(
-        read_recipe(recipe),
-        search_space(table, space),
-        search_settings(table, settings),
-        data=texts(data),
-        out=text_of(out),
-        execution=execution or SearchExecution(),
-        progress=progress,
-    )
+    execution = execution or SearchExecution()
+    with TrackedSearch(execution.track, text_of(out), progress) as tracked:
+        found = search_recipe(
+            read_recipe(recipe),
+            search_space(table, space),
+            search_settings(table, settings),
+            data=texts(data),
+            out=text_of(out),
+            execution=execution,
+            progress=tracked.progress,
+        )
+        tracked.conclude(found)
     return _result(found, time.perf_counter() - started)
 
 

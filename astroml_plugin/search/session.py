@@ -29,6 +29,7 @@ from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, complete_task, plan_training
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.splits import split_record
+from astroml_plugin.training.tracking import check_names
 
 _REFUSED = {
     "task": "it is what the recipe is for",
@@ -54,6 +55,11 @@ class SearchExecution:
     """Do not measure on the test split: the study can be continued with a larger budget."""
     retry_failed: bool = False
     """Try trials again that failed in an earlier call."""
+    track: tuple[str, ...] = ()
+    """What else hears of the search, and at its end of each trial: tensorboard, mlflow, wandb."""
+
+    def __post_init__(self) -> None:
+        check_names(self.track)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import code_digest, version
 from astroml_plugin.evaluation.figures import training_curves, write_figure
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training import adversarial, distributed
+from astroml_plugin.training import adversarial, distributed, tracking
 from astroml_plugin.training.adversarial import fit_adversarial
 from astroml_plugin.training.batches import Batches
 from astroml_plugin.training.bundle import CARD, Card, ModelBundle
@@ -47,6 +47,11 @@ class TrainExecution:
     then has as many times `batch_size` objects."""
     resume: bool = True
     """Continue from a checkpoint that is there; False starts anew."""
+    track: tuple[str, ...] = ()
+    """What else hears of the epochs: tensorboard, mlflow, wandb; docs/evaluate.md says where each writes."""
+
+    def __post_init__(self) -> None:
+        tracking.check_names(self.track)
 
 
 def train_bundle(
@@ -70,6 +75,17 @@ def train_bundle(
         DivergedError: the loss is no longer finite; the last good checkpoint is kept.
     """
     execution = execution or TrainExecution()
+    with tracking.Tracking(execution.track, url, to_mapping(recipe)) as tracked:
+        told = tracked.following(lambda: read_log(url), progress)
+        bundle, skipped = _train(recipe, sources, url, execution, told)
+        if execution.track:
+            tracked.figures(bundle.card.training["epochs"], bundle.card.metrics)
+    return bundle, skipped
+
+
+def _train(
+    recipe: Recipe, sources: Sequence[str], url: str, execution: TrainExecution, progress: Progress | None
+) -> tuple[ModelBundle, bool]:
     run = TrainingRun(url, resume=execution.resume, device=execution.device or choose_device())
     if execution.processes == 1:
         usable_device(execution.device)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.sky.circles import circle_of
 
 _LIKE = re.compile(r"""[+\-−–]?[.\d][\d.:hdmsea-z°º'"′″’”+\-]*,?|[,a-z°º'"′″’”]{1,7}""", re.IGNORECASE)
 _FLAG = "--cone"
@@ -44,6 +43,8 @@ def _count(words: Sequence[str]) -> int:
 
 
 def _is_circle(text: str) -> bool:
+    from astroml_plugin.sky.circles import circle_of
+
     try:
         circle_of(text)
     except InputError:

@@ -10,17 +10,15 @@ from workflows.verbs.options import DONE
 SHELLS = ("bash", "zsh", "fish")
 
 
-def completion_script(shell: str) -> str:
+def completion_script(shell: str, *, parser: argparse.ArgumentParser) -> str:
     """The script by which a shell completes verbs, options and files.
 
     Args:
         shell: bash, zsh or fish.
+        parser: of the command.
     """
     import shtab
 
-    from workflows.cli import _parser
-
-    parser = _parser()
     verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     for one in verbs.choices.values():
         add_arguments(one, one.specification, by_file=False)
@@ -32,7 +30,7 @@ def completion_script(shell: str) -> str:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    print(call(options))
+    print(call(options, parser=options.command))
     return DONE
 
 
@@ -43,5 +41,6 @@ VERBS = {
         "Print a script that completes verbs, options and files in your shell.",
         "bash > ~/.local/share/bash-completion/completions/astroml-plugin",
         changed={"shell": {"choices": SHELLS}},
+        hidden={"parser": "it is the command's own"},
     ),
 }
