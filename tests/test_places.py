@@ -77,8 +77,19 @@ def given(function: Callable[..., Any], folder: Path, make: Callable[[str], Any]
 
 QUICK = (
     *("annotate", "calibrate_response", "class_statistics", "compact", "compare", "evaluate", "export", "generate"),
-    *("infer", "infer.dry_run", "info", "label", "open_labels", "learning_curve", "query", "rank", "recalibrate"),
-    *("search", "segmentation_map", "shear", "train", "verify", "cutouts", "open_source"),
+    *(
+        "infer",
+        "infer.dry_run",
+        "info",
+        "label",
+        "open_labels",
+        "learning_curve",
+        "query",
+        "rank",
+        "recalibrate",
+        "report",
+    ),
+    *("search", "segmentation_map", "shear", "train", "verify", "cutouts", "open_source", "report"),
     *("Survey.open", "Stamps.open", "Catalog.open", "ModelBundle.load"),
 )
 

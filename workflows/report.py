@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.reporting.html import document
 from astroml_plugin.reporting.options import ReportOptions
 from astroml_plugin.reporting.subjects import kind_of, page_of
+from workflows.notebook import shows_progress
 
 __all__ = ["ReportOptions", "ReportResult", "report", "show"]
 
@@ -18,8 +21,8 @@ NAME = "report.html"
 """File of a page where no name is given."""
 
 
-@dataclass(frozen=True)
-class ReportResult:
+@dataclass(frozen=True, repr=False)
+class ReportResult(Result):
     """A page that was written."""
 
     out: str
@@ -36,8 +39,9 @@ class ReportResult:
     """Wall time."""
 
 
+@shows_progress()
 def report(
-    path: str, *, out: str | None = None, options: ReportOptions | None = None, **changes: object
+    path: Place, *, out: Place | None = None, options: ReportOptions | None = None, **changes: object
 ) -> ReportResult:
     """Write a page about a catalog, an evaluation, a comparison, a search, a survey or stamps.
 
@@ -54,7 +58,8 @@ def report(
     """
     started = time.perf_counter()
     chosen = with_changes(ReportOptions, options, changes, "the options of report")
-    target = _target(path, out)
+    path = text_of(path)
+    target = _target(path, None if out is None else text_of(out))
     page = page_of(path, chosen)
     data = document(page).encode()
     storage.write_atomic(target, data)

@@ -100,6 +100,7 @@ NEXT: dict[str, Next] = {
     "simulate": _simulate,
     "generate": lambda options, result: ("info", result.source),
     "cutouts": lambda options, result: ("info", result.out) if result.kind == "stamps" else (),
+    "compare": lambda options, result: ("report", result.out),
     "train": _train,
     "search": _search,
     "evaluate": _evaluate,
