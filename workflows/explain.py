@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from astroml_plugin import explanation
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.explanation.options import ExplainOptions, Explanation
+from workflows.notebook import shows_progress
 
 if TYPE_CHECKING:
     from astroml_plugin.explanation.run import Progress
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["ExplainOptions", "Explanation", "explain", "show"]
 
 
+@shows_progress()
 def explain(
-    catalog: str,
+    catalog: Place,
     *,
     name: str = "explained",
     top: int = 1000,
@@ -39,7 +42,7 @@ def explain(
         InputError: a column, bundle, source, number or option that cannot be used; one sentence says what to do.
     """
     return explanation.explain_rows(
-        catalog, name, top, with_changes(ExplainOptions, options, changes, "explain"), client, progress
+        text_of(catalog), name, top, with_changes(ExplainOptions, options, changes, "explain"), client, progress
     )
 
 
