@@ -35,7 +35,7 @@ class Askable:
 
     @abstractmethod
     def _selection(self) -> Selection:
-        """What has been asked for so far."""
+        """The question so far."""
 
     def where(self, condition: str | None = None, /, *values: Any, **equal: Any) -> Selection:
         """Rows that pass a condition.

@@ -56,7 +56,7 @@ class SearchExecution:
     retry_failed: bool = False
     """Try trials again that failed in an earlier call."""
     track: tuple[str, ...] = ()
-    """What else hears of the search, and at its end of each trial: tensorboard, mlflow, wandb."""
+    """Programs that hear of the search, and at its end of each trial: tensorboard, mlflow, wandb."""
 
     def __post_init__(self) -> None:
         check_names(self.track)

@@ -1,4 +1,4 @@
-"""What a bundle needs, gives, and where it must not be trusted, in words: from its card and the text beside it."""
+"""A bundle in words: its needs, its columns, and where not to trust it, from its card and the text beside it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _figures(metrics: Mapping[str, Any]) -> str:
 
 
 def _cautions(card: Card) -> Iterator[str]:
-    """What the card itself warns of."""
+    """Warnings that follow from the card."""
     settings = card.settings
     fwhm = settings.get("psf_fwhm")
     if isinstance(fwhm, list | tuple) and len(fwhm) == 2:

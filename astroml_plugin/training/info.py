@@ -25,7 +25,7 @@ def describe_bundle(source: Place) -> Description:
 
 
 def describe_card(card: Card, url: str) -> Description:
-    """What the card of the bundle at `url` says."""
+    """Description of the bundle at `url` by its card."""
     facts = {
         "name": card.name,
         "task": card.task,

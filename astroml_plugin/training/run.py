@@ -48,7 +48,7 @@ class TrainExecution:
     resume: bool = True
     """Continue from a checkpoint that is there; False starts anew."""
     track: tuple[str, ...] = ()
-    """What else hears of the epochs: tensorboard, mlflow, wandb; see docs/hyperparameters.md."""
+    """Programs that hear of the epochs: tensorboard, mlflow, wandb; see docs/hyperparameters.md."""
 
     def __post_init__(self) -> None:
         tracking.check_names(self.track)
