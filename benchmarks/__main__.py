@@ -48,6 +48,7 @@ LONG = (
     "generation",
     "search",
     "star_psf",
+    "explain",
 )
 HERE = Path(__file__).parent
 HEAD = (

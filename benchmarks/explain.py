@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ COUNT = 64
 """Objects of each bundle."""
 CHANGED = 24
 """Objects whose maps are compared after weights were drawn anew."""
+SLOW = 8
+"""Objects of occlusion, in squares of 8 pixels side by side."""
 SPEED_COUNT = 512
 METHODS = ("integrated-gradients", "gradient", "guided", "deconvnet", "occlusion")
 SETS = {
@@ -72,8 +74,8 @@ def run() -> Section:
         f"{run.__doc__} {COUNT} objects each (simulations of seeds above 900; the last Galaxy Zoo images for "
         "`morphology`; stamps of the tests for the plug-in). Error: of the sum, median and 90 %. Deletion, insertion: "
         "area between the curves of a random order and of the attributions, over the mean difference from the start; "
-        "above 0 is better than chance (95 % by bootstrap over objects). Changed: Spearman's correlation of |map| with "
-        "that after the last layer, and after all layers, were drawn anew.\n\n"
+        "above 0 is better than chance (95 % by bootstrap over objects). Changed: Spearman's correlation of maps with "
+        "those after the last layer, and after all layers, were drawn anew.\n\n"
         + table(
             [
                 *("bundle", "number", "method", "error, median", "90 %", "complete", "looks"),
@@ -159,14 +161,16 @@ def _plug_in() -> Case:
 
 
 def _judged(case: Case, method: str) -> tuple[list[Any], dict[str, Any]]:
-    how = MethodOptions(method=method, baseline=case.baseline, draws=1)
+    slow = method == "occlusion"
+    how = MethodOptions(method=method, baseline=case.baseline, draws=1, window=8, stride=8)
+    case = replace(case, seen=case.seen.take(slice(0, SLOW if slow else None)))
     ids = np.arange(len(case.seen))
     found = attributed(case.target, case.seen, how, ids)
     begin = (
         noise_draw(case.target, case.seen, ids, 0) if case.baseline == "noise" else blank_sky(case.target, case.seen)
     )
     score = faithfulness(case.target, case.seen, begin, found)
-    last, every = _changed(case, how)
+    last, every = _changed(replace(case, seen=case.seen.take(slice(0, SLOW if slow else CHANGED))), how)
     error = found.error.numpy()
     sums = np.isfinite(error).any()
     complete = float((error <= how.tolerance).mean()) if sums else float("nan")
@@ -185,7 +189,7 @@ def _judged(case: Case, method: str) -> tuple[list[Any], dict[str, Any]]:
 
 def _changed(case: Case, how: MethodOptions) -> tuple[Any, Any]:
     """Correlation of maps after the last layer alone, and after all layers, were drawn anew."""
-    some = case.seen.take(slice(0, CHANGED))
+    some = case.seen
     targets = [target for _, target in drawn_anew(case.target)]
     make: Callable[[Target], Tensor] = lambda target: attributed(target, some, how).maps  # noqa: E731
     first = make(case.target)

@@ -118,7 +118,7 @@ def bootstrapped(numbers: F64, seed: int = 0, repeats: int = 1000) -> Score:
 
 
 def randomised(target: Target, seen: Seen, explain: Explain, seed: int = 0) -> dict[str, Score]:
-    """Rank correlation of |attribution| with that of networks whose layers were drawn anew from the last one on.
+    """Rank correlation of maps with those of networks whose layers were drawn anew from the last one on.
 
     A method that shows what the network has learned gives other maps once the weights are gone.
 
@@ -157,10 +157,15 @@ def _weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 def rank_correlations(first: Tensor, second: Tensor) -> F64:
-    """(n,) Spearman's correlation of the sizes of maps (n, channel, h, w); 0 where one is constant."""
-    pairs = zip(first.abs().flatten(1).cpu().numpy(), second.abs().flatten(1).cpu().numpy(), strict=True)
+    """(n,) Spearman's correlation of maps (n, channel, h, w) with their signs, over pixels that either of both uses.
+
+    Sizes alone would be alike whatever the weights are: where there is no light, no map has anything. 0 where one is
+    constant.
+    """
+    pairs = zip(first.flatten(1).cpu().numpy(), second.flatten(1).cpu().numpy(), strict=True)
     found = []
     for one, other in pairs:
-        constant = np.ptp(one) == 0 or np.ptp(other) == 0
-        found.append(0.0 if constant else float(stats.spearmanr(one, other).statistic))
+        used = (one != 0) | (other != 0)
+        constant = not used.any() or np.ptp(one[used]) == 0 or np.ptp(other[used]) == 0
+        found.append(0.0 if constant else float(stats.spearmanr(one[used], other[used]).statistic))
     return np.array(found)
