@@ -183,8 +183,8 @@ search_job() {  # search with a Ray of all nodes, by TLS, which only this job's 
 }
 
 nodes_of_ray() {  # wait until all nodes of the job have joined, for two minutes
-    local _
-    for _ in {1..60}; do
+    local end=$((SECONDS + 120))
+    while ((SECONDS < end)); do
         [ "$(ray status --address "$1" 2>/dev/null | grep -c " node_")" -ge "$SLURM_JOB_NUM_NODES" ] && return 0
         sleep 2
     done
