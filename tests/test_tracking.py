@@ -146,6 +146,7 @@ def test_flat_settings() -> None:
     }
 
 
+@pytest.mark.filterwarnings("ignore")  # of libraries that MLflow brings
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs the extra mlflow")
 def test_a_run_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/m.db")
@@ -156,6 +157,7 @@ def test_a_run_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert database.execute("SELECT key, value FROM params").fetchall() == [("training.epochs", "2.0")]
 
 
+@pytest.mark.filterwarnings("ignore")  # of libraries that W&B brings
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs the extra wandb")
 def test_a_run_of_wandb_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

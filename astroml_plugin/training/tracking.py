@@ -206,7 +206,7 @@ class WeightsAndBiases:
     def close(self) -> None:
         """End the run."""
         with contextlib.suppress(KeyboardInterrupt):
-            self._run.finish(quiet=True)
+            self._run.finish()
 
 
 TRACKERS: dict[str, Callable[[str, str], Tracker]] = {
