@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from typing import Any, cast
 import dask
 import pytest
 from distributed import Client, LocalCluster, get_worker
+from distributed.core import Status
 
 from astroml_plugin.compute.cluster import (
     WorkerDiedError,
@@ -106,6 +107,24 @@ def test_an_only_worker_that_dies_is_followed_by_another_however_long_that_takes
     with late, connect("processes", workers=1, threads=1) as client:
         work = partial(kill_once, str(tmp_path / "marker"))
         assert {outcome.value for outcome in run_window(client, work, range(8))} == set(range(8))
+
+
+def test_a_process_that_dies_at_its_start_is_followed_by_another_and_the_end_waits_for_none() -> None:
+    with connect("processes", workers=1, threads=1) as client:
+        nanny = client.cluster.workers[0]
+        first = nanny.process.pid
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: nanny.process.status == Status.starting and nanny.process.pid not in (None, first))
+        os.kill(nanny.process.pid, signal.SIGKILL)
+        wait_until(lambda: nanny.process.status == Status.running)
+        assert client.submit(abs, -1).result(60) == 1
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class Elsewhere:

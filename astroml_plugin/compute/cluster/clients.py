@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 _OVER = ("closed", "closing", "newly-created")
 """States of a client that cannot work, or not any more."""
 
+_CLOSING = 120.0
+"""Seconds that a cluster which was started here has to stop; the work is done then, and nobody waits longer."""
+
 _FIRST = 60.0
 """Seconds that a first worker has to join, where nothing says otherwise."""
 
@@ -152,7 +155,7 @@ def _has_nannies(cluster: SpecCluster) -> bool:
 def _close(started: Client | SpecCluster) -> None:
     """Stop a client or cluster. Whatever goes wrong then is logged: it takes nothing from what was done."""
     try:
-        started.close()
+        started.close(timeout=_CLOSING)
     except Exception as error:  # noqa: BLE001 - the work is done, and its result must reach the caller
         _log.warning("closing %s: %s: %s", type(started).__name__, type(error).__name__, error)
         if isinstance(started, SpecCluster):

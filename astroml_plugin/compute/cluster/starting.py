@@ -18,6 +18,7 @@ from typing import Any
 import dask
 from distributed import LocalCluster, SpecCluster
 
+from astroml_plugin.compute.cluster.nannies import OneByOneNanny
 from astroml_plugin.compute.cluster.options import ClusterOptions
 from astroml_plugin.compute.cluster.queues import QUEUES, check_queue, start_queue
 from astroml_plugin.compute.job_limits import group_cores, job_cores
@@ -115,6 +116,7 @@ def _processes(options: ClusterOptions) -> LocalCluster:
         memory_limit=0,
         local_directory=str(private_folder("dask")),
         security=True,
+        worker_class=OneByOneNanny,
         **_LOOPBACK_ONLY,
     )
 
