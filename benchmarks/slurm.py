@@ -23,8 +23,8 @@ SIDE = 32
 LONG_SIDE = 100
 STEP, TILE = 32, 96
 """Pixels from tile to tile, and side of a tile with its halo."""
-UNIT_SECONDS = 2.0
-"""Seconds that a unit sleeps before it works, so that the run lasts some minutes."""
+UNIT_SECONDS, LONG_UNIT_SECONDS = 2.0, 1.0
+"""Seconds that a unit sleeps before it works, so that the run lasts some minutes; of `--long` the second."""
 KILL_EVERY = 60.0
 SCHEDULER = ("--scheduler", "slurm", "--workers", "2", "--job-cores", "2", "--job-memory", "4")
 
@@ -50,12 +50,12 @@ def run(long: bool = False) -> Section:
         slurm.folder.mkdir()
         try:
             slurm.start()
-            return _section(Path(place), slurm, LONG_SIDE if long else SIDE)
+            return _section(Path(place), slurm, *((LONG_SIDE, LONG_UNIT_SECONDS) if long else (SIDE, UNIT_SECONDS)))
         finally:
             slurm.stop()
 
 
-def _section(place: Path, slurm: SlurmCluster, side: int) -> Section:
+def _section(place: Path, slurm: SlurmCluster, side: int, sleep: float) -> Section:
     shape = (side * STEP, side * STEP)
     universe.make_survey(str(place / "survey.zarr"), shape=shape, tile_size=TILE)
     universe.make_objects(place / "objects.parquet", count=4 * side * side, shape=shape)
@@ -63,7 +63,7 @@ def _section(place: Path, slurm: SlurmCluster, side: int) -> Section:
     _infer(place, slurm, "quiet").wait()
     started, kills = time.time(), []
     with (place / "log").open("w") as log:
-        disturbed = _infer(place, slurm, "disturbed", *SCHEDULER, log=log, units=place / "units")
+        disturbed = _infer(place, slurm, "disturbed", *SCHEDULER, log=log, slow=(sleep, place / "units"))
         while disturbed.poll() is None:
             time.sleep(1)
             last = kills[-1] if kills else started
@@ -94,7 +94,7 @@ def _section(place: Path, slurm: SlurmCluster, side: int) -> Section:
         ["seconds cut off, and repeated", f"{lost:.1f}"],
         ["rows equal to a quiet local run, every column", "yes" if equal else "no"],
     ]
-    text = f"{run.__doc__} Each unit sleeps {UNIT_SECONDS:g} s, which counts as work.\n\n{table(['', ''], rows)}"
+    text = f"{run.__doc__} Each unit sleeps {sleep:g} s, which counts as work.\n\n{table(['', ''], rows)}"
     data = {
         "tiles": side * side,
         "kills": len(kills),
@@ -108,10 +108,10 @@ def _section(place: Path, slurm: SlurmCluster, side: int) -> Section:
 
 
 def _infer(
-    place: Path, slurm: SlurmCluster, out: str, *more: str, log: object = None, units: Path | None = None
+    place: Path, slurm: SlurmCluster, out: str, *more: str, log: object = None, slow: tuple[float, Path] | None = None
 ) -> subprocess.Popen[bytes]:
     given = ["survey.zarr", "--bundle", "kind", "--objects", "objects.parquet", "--out", out]
-    changes = {} if units is None else {"SLOW_UNITS": f"{UNIT_SECONDS:g}", "UNITS_LOG": str(units)}
+    changes = {} if slow is None else {"SLOW_UNITS": f"{slow[0]:g}", "UNITS_LOG": str(slow[1])}
     program = Path(sys.executable).with_name("astroml-plugin")
     return subprocess.Popen(
         [str(program), "infer", *given, *more],
