@@ -57,10 +57,10 @@ def _commands(text: str) -> Iterator[list[str]]:
     """Words after `astroml-plugin` of each command in blocks of code, those without placeholders."""
     for block in re.findall(r"```(?:bash|sh|)\n(.*?)```", text, re.DOTALL):
         for found in re.finditer(
-            r"^(?:\$ )?astroml-plugin ((?:[^\n\"']|\"[^\"]*\"|'[^']*'|\\\n)+)", block, re.MULTILINE
+            r"^(?:\$ )?astroml-plugin ((?:[^\n\"'\\]|\"[^\"]*\"|'[^']*'|\\\n)+)", block, re.MULTILINE
         ):
             if not PLACEHOLDERS.search(found[1]) and found[1] != "--version":
-                yield shlex.split(found[1], comments=True)
+                yield shlex.split(found[1].replace("\\\n", " "), comments=True)
 
 
 def _parse(words: list[str]) -> None:
