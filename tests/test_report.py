@@ -239,6 +239,18 @@ def test_the_verb_writes_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert words in capsys.readouterr().err
 
 
+def test_what_cannot_be_had_is_refused(tmp_path: Path) -> None:
+    url = foreign_catalog(tmp_path / "cat").url
+    for wish, words in (
+        ({"by": "nothing"}, "no column 'nothing'"),
+        ({"top": 0}, "1 to 200"),
+        ({"evaluation": str(tmp_path / "no")}, "no evaluation at"),
+        ({"source": str(tmp_path / "no")}, "no"),
+    ):
+        with pytest.raises(InputError, match=words):
+            page_of(url, ReportOptions(**wish))
+
+
 def test_every_section_has_a_title_of_its_own() -> None:
     names = [maker.title for maker in makers.MAKERS]
     assert len(set(names)) == len(names)

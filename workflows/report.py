@@ -49,7 +49,8 @@ def report(
 
     Args:
         path: folder or URL of the thing, as infer, evaluate, compare, search or ingest wrote it.
-        out: the HTML file to write; default report.html in that folder, or here if that is on a web server.
+        out: the HTML file to write; default report.html in that folder; of a survey a file of its name
+            beside it, and of something on a web server report.html here.
         options: what the page shows.
         changes: single fields of the options by name, for example `by="p_lens"`.
 
@@ -70,8 +71,10 @@ def report(
 
 def _target(path: str, out: str | None) -> str:
     if out is None:
-        place = kind_of(path)[1]
-        return storage.absolute(NAME) if storage.is_web(place) else storage.join(place, NAME)
+        kind, place = kind_of(path)
+        if storage.is_web(place):
+            return storage.absolute(NAME)
+        return f"{place.removesuffix('.zarr')}.html" if kind == "survey" else storage.join(place, NAME)
     if not out.lower().endswith((".html", ".htm")):
         raise InputError(f"cannot write {storage.redact(out)}: a page is a file that ends in .html")
     return storage.absolute(out)

@@ -20,6 +20,7 @@ from astroml_plugin.evaluation import shear
 from astroml_plugin.evaluation.bootstrap import resampled_sums
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.evaluation.value_metrics import FEWEST, finite_rows, value_figures
+from astroml_plugin.evaluation.value_report import drawn_figures
 
 SNR_EDGES = (10.0, 20.0, 50.0, 100.0, 200.0)
 """Bins of the label `snr`, the matched-filter S/N."""
@@ -178,6 +179,9 @@ def assess(measured: Measurements, truth: F64, table: pa.Table) -> tuple[dict[st
     own = _pair(measured.own)
     widths = (_pair(measured.own, "_err"), _pair(measured.own, "_err95"))
     result: dict[str, Any] = binned(own, truth, widths, table)
+    result["residuals"] = {
+        name: drawn_figures(measured.own, name, truth[:, place]) for place, name in enumerate(("e1", "e2"))
+    }
     response = np.stack([measured.own[name] for name in ("r11", "r12", "r21", "r22")], axis=1).astype(np.float64)
     grid = response_grid(response, table)
     if grid is not None:

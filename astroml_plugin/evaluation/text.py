@@ -7,12 +7,15 @@ from typing import Any
 
 
 def described(metrics: Mapping[str, Any]) -> list[str]:
-    """Figures of the catalog columns, of a search for one class, and what averaging over symmetries costs and gains."""
+    """Figures for a terminal, of every task: those of the catalog columns, of a search for one class, and what
+    averaging over symmetries costs and gains; where a task says nothing of its columns, its plain figures of merit.
+    """
     catalog = metrics.get("catalog", {})
     lines = [f"{name.replace('_', ' '):>20}  {_interval(value)}" for name, value in catalog.get("scores", {}).items()]
     for column, figures in catalog.get("columns", {}).items():
         told = [f"{name.replace('_', ' ')} {_interval(value)}" for name, value in figures.items() if _figure(value)]
         lines.append(f"{column}: {', '.join(told) or 'too few objects'}")
+    lines += _shapes(catalog) + _rankings(catalog)
     if "search" in catalog:
         lines += ["", *_show_search(catalog["search"])]
     for row in metrics.get("symmetries", []):
@@ -22,6 +25,44 @@ def described(metrics: Mapping[str, Any]) -> list[str]:
             f"objects/s, accuracy {row['accuracy']:.4f} ({gain['value']:+.4f}, 95 % {gain['low']:+.4f} to "
             f"{gain['high']:+.4f}), NLL {row['nll']:.4f}, ECE {row['ece']:.4f}"
         )
+    return lines or _plain(metrics)
+
+
+def _plain(metrics: Mapping[str, Any]) -> list[str]:
+    """Figures that are numbers, one per line."""
+    found = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return [f"{name.replace('_', ' '):>20}  {value:.5g}" for name, value in found.items() if name != "failures"]
+
+
+def _shapes(catalog: Mapping[str, Any]) -> list[str]:
+    """Ellipticities: both components in all and in bins of signal-to-noise, other methods, and shear biases."""
+    if "all" not in catalog:
+        return []
+    lines = [f"{'ellipticity':<20}  {'objects':>8}  " + "  ".join(f"{name:>17}" for name in _SHAPES)]
+    rows = [("all", catalog["all"]), *((f"S/N {name}", row) for name, row in catalog.get("snr_bins", {}).items())]
+    rows += [(name, found["successes"]["all"]) for name, found in catalog.get("baselines", {}).items()]
+    for name, row in rows:
+        cells = "  ".join(f"{_pair(row.get(key)):>17}" for key in _SHAPES)
+        lines.append(f"{name:<20}  {row['count']:>8}  {cells}")
+    for name, both in (catalog.get("shear") or {}).items():
+        lines.append(f"{name}: " + ", ".join(f"{value:+.4g} ± {error:.2g}" for value, error in both))
+    return lines
+
+
+_SHAPES = ("rmse", "bias", "slope", "coverage_683", "pull_half_width")
+
+
+def _pair(values: Any) -> str:
+    return "" if values is None else " ".join(f"{value:.4f}" for value in values)
+
+
+def _rankings(catalog: Mapping[str, Any]) -> list[str]:
+    """Searches for anomalies, ours first."""
+    found = catalog.get("rankings", {})
+    names = [name for name, value in next(iter(found.values()), {}).items() if _figure(value)]
+    lines = [f"{'ranking':<24}  " + "  ".join(f"{name:>24}" for name in names)] if found else []
+    for ranking, figures in found.items():
+        lines.append(f"{ranking:<24}  " + "  ".join(f"{_interval(figures[name]):>24}" for name in names))
     return lines
 
 

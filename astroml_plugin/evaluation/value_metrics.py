@@ -109,6 +109,37 @@ def residual_statistics(difference: F64) -> dict[str, float]:
     }
 
 
+def residual_bins(values: F64, truth: F64, most: int = 12) -> dict[str, list[float]]:
+    """How value minus truth (n,) goes with the truth, in at most `most` bins of equal numbers.
+
+    Returns:
+        Lists over the bins: truth (median), median, low and high (central 68.3 %) of the difference; empty for fewer
+        than `FEWEST` objects with both.
+    """
+    good = np.isfinite(values) & np.isfinite(truth)
+    if good.sum() < FEWEST:
+        return {}
+    t, d = truth[good], (values - truth)[good]
+    parts = np.array_split(np.argsort(t, kind="stable"), min(most, max(1, len(t) // FEWEST)))
+    ends = np.array([np.percentile(d[rows], (15.865, 50, 84.135)) for rows in parts])
+    middle = [float(np.median(t[rows])) for rows in parts]
+    return {"truth": middle, "median": ends[:, 1].tolist(), "low": ends[:, 0].tolist(), "high": ends[:, 2].tolist()}
+
+
+def pull_histogram(values: F64, truth: F64, half: F64) -> dict[str, list[float]]:
+    """Density of (value - truth) / half-width (n,) between -5 and 5; empty for fewer than `FEWEST` objects.
+
+    Returns:
+        `edges` of the bins and `density`, which sums to the part of the objects that lies within.
+    """
+    good = np.isfinite(values) & np.isfinite(truth) & (half > 0)
+    if good.sum() < FEWEST:
+        return {}
+    edges = np.linspace(-5, 5, 41)
+    counts, _ = np.histogram(((values - truth)[good]) / half[good], edges)
+    return {"edges": edges.tolist(), "density": (counts / (good.sum() * (edges[1] - edges[0]))).tolist()}
+
+
 def finite_rows(values: F64) -> Bool:
     """(n,) whether all numbers of a row (n, k) are finite."""
     return np.asarray(np.isfinite(values).all(axis=1))

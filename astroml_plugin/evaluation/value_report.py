@@ -11,7 +11,7 @@ from astroml_plugin.core.typing import F64, Columns
 from astroml_plugin.evaluation import figures
 from astroml_plugin.evaluation.bootstrap import row_intervals
 from astroml_plugin.evaluation.measurements import Measurements
-from astroml_plugin.evaluation.value_metrics import FEWEST, residual_figures, statistics
+from astroml_plugin.evaluation.value_metrics import FEWEST, pull_histogram, residual_bins, residual_figures, statistics
 
 
 def assess(measured: Measurements, truth: Columns, repeats: int = 500) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -45,10 +45,20 @@ def _values(columns: Mapping[str, np.ndarray], name: str) -> F64:
 def _figures(columns: Mapping[str, np.ndarray], truth: Columns, repeats: int) -> dict[str, Any]:
     """Name -> figures of the columns that a method gives."""
     return {
-        name: residual_figures(_values(columns, name), wanted, repeats) | _intervals(columns, name, wanted, repeats)
+        name: residual_figures(_values(columns, name), wanted, repeats)
+        | _intervals(columns, name, wanted, repeats)
+        | drawn_figures(columns, name, wanted)
         for name, wanted in truth.items()
         if name in columns
     }
+
+
+def drawn_figures(columns: Mapping[str, np.ndarray], name: str, truth: F64) -> dict[str, Any]:
+    """Numbers of the pictures of a column: `residual_bins`, and `pulls` where it has half-widths."""
+    found = {"residual_bins": residual_bins(_values(columns, name), truth)}
+    if f"{name}_err" in columns:
+        found["pulls"] = pull_histogram(_values(columns, name), truth, _values(columns, f"{name}_err"))
+    return {key: value for key, value in found.items() if value}
 
 
 def _intervals(columns: Mapping[str, np.ndarray], name: str, truth: F64, repeats: int) -> dict[str, Any]:

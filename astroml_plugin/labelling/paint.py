@@ -17,7 +17,18 @@ from astroml_plugin.core.typing import F64, U8, Bool
 UNUSABLE = (58, 44, 66)
 """Colour of pixels without a value."""
 
-_KNOWN = {"u": 355, "g": 477, "r": 623, "i": 763, "z": 905, "y": 1000, "j": 1250, "h": 1650, "k": 2150}
+_KNOWN = {
+    **{"fuv": 153, "nuv": 231, "u": 355, "b": 440, "g": 477, "v": 550, "r": 623, "vis": 715, "i": 763, "z": 905},
+    **{"y": 1000, "j": 1250, "h": 1650, "k": 2150, "ks": 2150, "w1": 3400, "w2": 4600, "w3": 12_000, "w4": 22_000},
+    **{"ch1": 3600, "ch2": 4500, "ch3": 5800, "ch4": 8000, "i1": 3600, "i2": 4500, "i3": 5800, "i4": 8000},
+}
+"""Nanometres of bands whose names say no number."""
+
+_WEBB = re.compile(
+    r"f(070|090|115|140|150|162|164|182|187|200|210|212|250|277|300|322|335|356|360|410|430|444|480)[wmn]2?"
+)
+"""Filters of NIRCam, whose numbers are hundredths of a micrometre, where a set of bands has no others."""
+
 _Q = 8.0
 """Softening of Lupton et al. (2004, PASP 116, 133)."""
 
@@ -115,7 +126,8 @@ def colours(bands: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...], tup
     if is_rgb(bands):
         lowered = [name.lower()[0] for name in bands]
         return (lowered.index("r"),), (lowered.index("g"),), (lowered.index("b"),)
-    order = sorted(range(len(bands)), key=lambda number: _wavelength(bands[number], number))
+    found = wavelengths(bands)
+    order = sorted(range(len(bands)), key=lambda number: found[number])
     named = {bands[number].lower(): number for number in order}
     if len(order) > 3 and {"g", "r", "i"} <= set(named):
         order = [named["g"], named["r"], named["i"]]
@@ -128,13 +140,25 @@ def is_rgb(bands: Sequence[str]) -> bool:
     return sorted(name.lower() for name in bands) in (["b", "g", "r"], ["blue", "green", "red"])
 
 
-def _wavelength(name: str, number: int) -> float:
-    """For sorting: nanometres of known letters, the number in names like F814W, else the place in the store."""
-    lowered = name.lower()
-    if lowered in _KNOWN:
-        return _KNOWN[lowered]
+def wavelengths(bands: Sequence[str]) -> list[float]:
+    """Nanometres of each band, for sorting: known names with or without those of a camera (HSC-I, decam_g, NISP_Y),
+    numbers in names (F814W); else its place among the bands.
+    """
+    webb = all(_WEBB.fullmatch(name.lower()) for name in bands)
+    return [_wavelength(name.lower(), place, webb=webb) for place, name in enumerate(bands)]
+
+
+def _wavelength(name: str, place: int, *, webb: bool) -> float:
+    words = re.split(r"[\s_.:/-]+", name)
+    known = next((_KNOWN[word] for word in (name, *reversed(words)) if word in _KNOWN), None)
+    if known is not None:
+        return known
     digits = re.search(r"\d{3,}", name)
-    return float(digits[0]) if digits else float(number)
+    if not digits:
+        return float(place)
+    number = float(digits[0])
+    infrared = webb or (name.startswith("f") and number < 200)  # F160W of WFC3, F115W: hundredths of a micrometre
+    return 10 * number if infrared else number
 
 
 def _as_stored(image: NDArray[np.generic], bands: Sequence[str]) -> U8:

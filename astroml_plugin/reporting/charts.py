@@ -124,6 +124,8 @@ class Areas:
     """Whether colours follow the logarithm."""
     texts: Sequence[str] = ()
     """Texts that readers see who point at them."""
+    border: bool = False
+    """Whether white lines part them."""
 
 
 @dataclass(frozen=True)

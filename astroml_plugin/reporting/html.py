@@ -14,7 +14,7 @@ import numpy as np
 
 from astroml_plugin.reporting import interactive, still
 from astroml_plugin.reporting.charts import Areas, Bars, Chart, Grid, Line, Points
-from astroml_plugin.reporting.pages import Block, Commands, Download, Note, Page, Pictures, Section, Table
+from astroml_plugin.reporting.pages import Block, Commands, Download, Note, Page, Pictures, Section, Spots, Table
 from astroml_plugin.reporting.words import escaped, number
 
 _NUMBERS = 40
@@ -143,7 +143,8 @@ def _numbers(chart: Chart) -> str:
     rows = [row for series in chart.series for row in _values(series, chart)]
     if not rows:
         return ""
-    head = (chart.x.label or "x", chart.y.label or "y", "series", "interval")
+    places = any(isinstance(series, Areas) for series in chart.series)
+    head = ("place and value" if places else chart.x.label or "x", chart.y.label or "y", "series", "interval")
     shown = Table(head, rows[:_NUMBERS], left_out=max(len(rows) - _NUMBERS, 0), folded=True, title="Numbers")
     return _table(shown)
 
@@ -183,10 +184,10 @@ def _table(table: Table) -> str:
     used = [k for k in range(len(table.columns)) if any(row[k] for row in table.rows)]
     head = "".join(f'<th scope="col">{escaped(table.columns[k] or "value")}</th>' for k in used)
     body = "".join(
-        "<tr>"
+        f"<tr{f' id=row{place}' if table.numbered else ''}>"
         + "".join(f"<td{' class=n' if numeric[k] else ''}>{escaped(row[k], _LONGEST_CELL)}</td>" for k in used)
         + "</tr>"
-        for row in table.rows
+        for place, row in enumerate(table.rows)
     )
     more = f"<p>… and {table.left_out:,} more.</p>" if table.left_out else ""
     caption = f"<caption>{escaped(table.title)}</caption>" if table.title and not table.folded else ""
@@ -217,6 +218,20 @@ def _pictures(block: Pictures) -> str:
     return f'<ul class="stamps{" wide" if block.wide else ""}">{"".join(items)}</ul>'
 
 
+def _spots(block: Spots) -> str:
+    """An SVG over the picture; each place is a link to its row."""
+    width, height = block.size
+    marks = "".join(
+        f'<a href="#row{place}" aria-label="{escaped(text)}">'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{max(radius, 7):.1f}">'
+        f"<title>{escaped(text)}</title></circle></a>"
+        for place, (x, y, radius, text) in enumerate(block.places)
+    )
+    image = f'<image width="{width}" height="{height}" href="{_data_url(block.picture.data)}"></image>'
+    alt = escaped(block.picture.alt)
+    return f'<svg class="spots" viewBox="0 0 {width} {height}" role="group" aria-label="{alt}">{image}{marks}</svg>'
+
+
 def _note(note: Note) -> str:
     return f'<p class="note{" bad" if note.bad else ""}">{_prose(note.text)}</p>'
 
@@ -235,6 +250,7 @@ def _download(block: Download) -> str:
 _WRITTEN: dict[type, Callable[[Any], str]] = {
     Table: _table,
     Pictures: _pictures,
+    Spots: _spots,
     Note: _note,
     Commands: _commands,
     Download: _download,

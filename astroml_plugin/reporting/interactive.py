@@ -184,14 +184,14 @@ def _areas(series: Areas, _: str) -> list[dict[str, Any]]:
     for colour, chosen in bucketed(series.values, log=series.log):
         x, y = (_closed(values[chosen]) for values in (series.x, series.y))
         shape: dict[str, Any] = {"type": "scatter", "mode": "lines", "fill": "toself", "x": x, "y": y}
-        line = {"color": css(colour), "width": 0.6}
+        line = {"color": "#ffffff" if series.border else css(colour), "width": 1.0 if series.border else 0.6}
         traces.append(
             {**shape, "fillcolor": css(colour), "line": line, "hoverinfo": "skip", "showlegend": False, "opacity": 1}
         )
     middle = Points(np.nanmean(series.x, axis=1), np.nanmean(series.y, axis=1), texts=series.texts, hidden=True)
     known = series.values[np.isfinite(series.values) & ((series.values > 0) | (not series.log))]
     traces += _points(middle, COLOURS[0])
-    if len(known):
+    if len(known) and known.min() < known.max():
         low, high = float(known.min()), float(known.max())
         ends = [math.log10(end) if series.log else end for end in (low, high)]
         told = _bar(f"{series.bar}{' (log10)' if series.log else ''}")

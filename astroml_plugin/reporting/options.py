@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Choices of a page; of other subjects than a run they do nothing."""
+    """Choices of the page of a run; with other subjects they are refused."""
 
     top: int = 40
-    """Objects that are shown with their pixels."""
+    """Objects that are shown with their pixels, 200 at most."""
     by: str | None = None
     """Column or SQL expression that ranks them; default: an anomaly score, else the probability of the rarest class,
     else a signal-to-noise ratio."""

@@ -26,6 +26,8 @@ class Table:
     """Further rows that are not shown."""
     folded: bool = False
     """Whether it is shown when a reader opens it."""
+    numbered: bool = False
+    """Whether the places of `Spots` lead to its rows."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class Pictures:
     pictures: Sequence[Picture]
     wide: bool = False
     """Whether they are figures, not stamps."""
+
+
+@dataclass(frozen=True)
+class Spots:
+    """A picture on which places answer to the mouse and the keyboard."""
+
+    picture: Picture
+    size: tuple[int, int]
+    """(width, height) of the picture in pixels."""
+    places: Sequence[tuple[float, float, float, str]]
+    """(x, y, radius, text) in its pixels, y down; the n-th leads to the row of that number of the next table."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Download:
     """Words of the link."""
 
 
-Block = Chart | Table | Pictures | Note | Commands | Download
+Block = Chart | Table | Pictures | Spots | Note | Commands | Download
 
 
 @dataclass(frozen=True)

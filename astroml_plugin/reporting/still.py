@@ -25,8 +25,14 @@ _MANY = 12
 
 def png(chart: Chart) -> bytes:
     """A chart as PNG."""
-    figure = Figure(figsize=(_WIDTH, max(chart.height / 100, 1.6)), layout="constrained")
+    height = max(chart.height / 100, 1.6)
+    figure = Figure(figsize=(_WIDTH, height))
     axes = figure.subplots()
+    named = bool(chart.y.ticks)
+    below = (
+        1.1 if _is_turned(chart.x) else 0.55
+    ) / height  # margins as they are: a layout by itself takes as long again
+    figure.subplots_adjust(left=0.3 if named else 0.13, right=0.97, top=0.96, bottom=min(below, 0.5))
     for number, series in enumerate(chart.series):
         _DRAWN[type(series)](axes, series, COLOURS[number % len(COLOURS)])
     _set(axes, chart)
@@ -64,13 +70,17 @@ def _set(axes: Any, chart: Chart) -> None:
         axes.legend(handles, names, fontsize=8, frameon=False)
 
 
+def _is_turned(axis: Axis) -> bool:
+    """Whether the names along a lower axis are too long to stand side by side."""
+    return bool(axis.ticks) and max(map(len, axis.ticks)) * len(axis.ticks) > 60
+
+
 def _set_axis(axes: Any, axis: Axis, which: str) -> None:
     getattr(axes, f"set_{which}label")(_text(axis.label, 80))
     if axis.log:
         getattr(axes, f"set_{which}scale")("log")
     if axis.ticks:
-        turned = which == "x" and max(map(len, axis.ticks)) * len(axis.ticks) > 60
-        style = {"rotation": 35, "ha": "right"} if turned else {}
+        style = {"rotation": 35, "ha": "right"} if which == "x" and _is_turned(axis) else {}
         names = [_text(name) for name in axis.ticks]
         getattr(axes, f"set_{which}ticks")(range(len(names)), names, fontsize=8, **style)
     if axis.limits is not None:
@@ -127,13 +137,15 @@ def _areas(axes: Any, series: Areas, _: str) -> None:
     places = scaled(series.values, log=series.log)
     shade = np.array([NOTHING if np.isnan(place) else at(place) for place in places.tolist()]).reshape(-1, 3) / 255
     corners = np.stack([series.x, series.y], axis=2)
-    axes.add_collection(PolyCollection(list(corners), facecolors=shade, edgecolors=shade, linewidths=0.3))
+    axes.add_collection(
+        PolyCollection(list(corners), facecolors=shade, edgecolors="w" if series.border else shade, linewidths=0.4)
+    )
     axes.autoscale_view()
     known = series.values[np.isfinite(places)]
-    if len(known):
+    if len(known) and known.min() < known.max():
         kind = colors.LogNorm if series.log else colors.Normalize
         low, high = float(known.min()), float(known.max())
-        norm = kind(low, high if high > low else low + max(abs(low), 1.0))
+        norm = kind(low, high)
         scale = colors.LinearSegmentedColormap.from_list("areas", [(place, css(colour)) for place, colour in SCALE])
         axes.figure.colorbar(ScalarMappable(norm, scale), ax=axes, label=_text(series.bar, 60), shrink=0.8)
 

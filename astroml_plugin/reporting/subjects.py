@@ -8,6 +8,7 @@ from importlib import import_module
 from astroml_plugin.catalog import runs
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import changed, option_of
 from astroml_plugin.core.version import DISTRIBUTION, version
 from astroml_plugin.reporting.options import ReportOptions
 from astroml_plugin.reporting.pages import Page
@@ -51,6 +52,9 @@ def page_of(url: str, options: ReportOptions | None = None) -> Page:
         InputError: it is nothing that has a page, or cannot be read at all; parts that fail are named on the page.
     """
     kind, place = kind_of(url)
+    if kind != "run" and (given := changed(options or ReportOptions())):
+        named = ", ".join(map(option_of, given))
+        raise InputError(f"{named} would do nothing here, only for the catalog of a run: leave it away")
     door: Callable[[str, ReportOptions], Page] = import_module(f"astroml_plugin.reporting.{kind}.door").page
     return door(place, options or ReportOptions())
 

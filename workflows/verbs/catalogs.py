@@ -76,6 +76,13 @@ def _report(options: argparse.Namespace) -> int:
     return finish(options, result, show(result))
 
 
+def _show(options: argparse.Namespace) -> int:
+    from workflows.show import describe
+
+    result = call(options)
+    return finish(options, result, describe(result))
+
+
 def _segmentation_map(options: argparse.Namespace) -> int:
     result = call(options)
     for name in result.missing:
@@ -101,10 +108,11 @@ def _verify(options: argparse.Namespace) -> int:
     return finish(options, result, line, DONE if result.is_whole else SOME_FAILED)
 
 
-_CONE = (
-    "only rows within: degrees as 150.1 2.2 0.05, or 10h00m28.6s +02d12m21s 5arcsec; names are not looked up, as there "
-    "is no network"
+_CONE_HELP = (
+    "a circle on the sky: degrees as 150.1 2.2 0.05, or 10h00m28.6s +02d12m21s 5arcsec; names are not looked up, as "
+    "there is no network"
 )
+_CONE = {"metavar": "RA DEC RADIUS", "help": _CONE_HELP}
 _LEARNERS = {"choices": ("forest", "astronomaly", "score_process", "gaussian_process"), "metavar": None}
 
 VERBS = {
@@ -154,12 +162,20 @@ VERBS = {
         "Which pixels made a number of the top objects: columns beside the rows, maps in Zarr.",
         "catalog --top 10000 --by p_lens --name lenses",
     ),
+    "show": Verb(
+        _show,
+        "workflows.show:show",
+        "A picture of a survey, or of what a catalog found on it, with outlines, ids, scale bar and compass.",
+        "catalog --tile field_r0_c0 --out tile.png",
+        flags={"object_id": "--object"},
+        changed={"cone": _CONE},
+    ),
     "query": Verb(
         ask,
         "workflows.query:query",
         "Ask a catalog: SQL, a cone, or both.",
         'catalog "SELECT object_id, e1, e2 FROM catalog WHERE flags = 0" --cone 150.1 2.2 0.05 --to near.fits',
-        changed={"cone": {"metavar": "RA DEC RADIUS", "help": _CONE}},
+        changed={"cone": _CONE},
         hidden={"tables": "they are in memory"},
         add=add_views,
     ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call, settings
 from workflows.verbs.options import DONE, SOME_FAILED, WRONG_INPUT, complain, complain_of, finish
+from workflows.verbs.pages import add_no_report, page_line
 
 if TYPE_CHECKING:
     from workflows.info import Descriptions
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def _demo(options: argparse.Namespace) -> int:
     with Reporter() as report:
         result = call(options, progress=report)
-    return finish(options, result, result.summary)
+    pages = "".join(page_line(options, catalog) for catalog in result.catalogs[:_PAGES])
+    return finish(options, result, f"{result.summary}\n{pages}" if pages else result.summary)
 
 
 def _ingest(options: argparse.Namespace) -> int:
@@ -97,6 +99,9 @@ def _cutouts(options: argparse.Namespace) -> int:
     return finish(options, result, line, SOME_FAILED if result.failed else DONE)
 
 
+_PAGES = 6
+"""Catalogs of a demonstration that get a page."""
+
 _IN_CHANGES = "single settings of it stand in the file of --settings"
 
 VERBS = {
@@ -106,6 +111,7 @@ VERBS = {
         "The main job on a small sky, start to end.",
         "--out demo-output",
         hidden={"size": "tests make the sky smaller"},
+        add=add_no_report,
     ),
     "ingest": Verb(
         _ingest,

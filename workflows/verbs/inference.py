@@ -8,6 +8,7 @@ import sys
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call, settings
 from workflows.verbs.options import DONE, SOME_FAILED, finish
+from workflows.verbs.pages import page_line
 from workflows.verbs.readers import batch, shard
 
 
@@ -37,6 +38,8 @@ def _infer(options: argparse.Namespace) -> int:
         f"{result.rows} rows in {result.units_done} units ({result.units_skipped} done before, {result.units_failed} "
         f"failed) at {result.catalog} in {result.seconds:.1f} s, {rate:,.0f} objects/s"
     )
+    if options.report:
+        line += page_line(options, result.catalog)
     return finish(options, result, line, SOME_FAILED if result.units_failed else DONE)
 
 
@@ -67,6 +70,7 @@ def _why_failed(catalog: str) -> str:
 
 def _add_modes(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="print units, bytes and memory, write nothing")
+    verb.add_argument("--report", action="store_true", help="leave a page about the catalog in it (report.html)")
 
 
 VERBS = {

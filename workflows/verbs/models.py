@@ -7,6 +7,7 @@ import argparse
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call
 from workflows.verbs.options import finish
+from workflows.verbs.pages import add_no_report, page_line
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -22,14 +23,14 @@ def _search(options: argparse.Namespace) -> int:
     what = result.bundle or f"no bundle yet (left open), recipe {result.study}/best.toml"
     own = "" if result.baseline is None else f" (the recipe's own values: {result.baseline:.5g})"
     line = f"searched {result.trials} trials ({counts}); best is trial {result.best}, {result.value:.5g}{own}: {what}"
-    return finish(options, result, f"{line}, {result.seconds:.0f} s")
+    return finish(options, result, f"{line}, {result.seconds:.0f} s{page_line(options, result.study)}")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from workflows.evaluate import show
 
     result = call(options)
-    return finish(options, result, show(result))
+    return finish(options, result, show(result) + page_line(options, result.out))
 
 
 def _calibrate_response(options: argparse.Namespace) -> int:
@@ -46,7 +47,7 @@ def _compare(options: argparse.Namespace) -> int:
         result = call(options, progress=report)
     line = f"compared {len(result.table)} methods on {result.objects} objects into {result.out}"
     line += f", {result.left_out}" if result.left_out else ""
-    return finish(options, result, f"{result.text}{line}")
+    return finish(options, result, f"{result.text}{line}{page_line(options, result.out)}")
 
 
 def _learning_curve(options: argparse.Namespace) -> int:
@@ -78,12 +79,14 @@ VERBS = {
         flags={"objectives": "--objective"},
         changed={"objectives": {"action": "append", "type": str, "metavar": "NAME[:min|:max]"}},
         hidden={"space": "the table [search.space] of the recipe"},
+        add=add_no_report,
     ),
     "evaluate": Verb(
         _evaluate,
         "workflows.evaluate:evaluate",
         "Measure how good a bundle is on labelled stamps.",
         "test.zarr --bundle bundles/shapes --out report",
+        add=add_no_report,
     ),
     "calibrate-response": Verb(
         _calibrate_response,
@@ -99,6 +102,7 @@ VERBS = {
         "Networks and classical methods on the same folds.",
         "classify --data galaxies.zarr --out comparison --folds 5",
         changed={"bundle": {"action": "append", "nargs": None}},
+        add=add_no_report,
     ),
     "learning-curve": Verb(
         _learning_curve,

@@ -44,9 +44,11 @@ def scores(subject: EvaluationSubject) -> Section:
     blocks: list[Block] = []
     if named:
         shares = {name: value for name, value in named.items() if 0 <= value["value"] <= 1}
-        blocks.append(intervals("Scores with 95 % intervals", "score", shares or named))
+        drawn = {name.replace("_", " "): value for name, value in (shares or named).items()}
+        blocks.append(intervals("Scores with 95 % intervals", "score", drawn))
     rows = [[name.replace("_", " "), cell(value)] for name, value in named.items()]
     plain = {str(k): v for k, v in subject.metrics.items() if isinstance(v, int | float) or is_figure(v)}
+    plain = {name: value for name, value in plain.items() if name not in named}
     rows += [[name.replace("_", " "), cell(value)] for name, value in plain.items()]
     if subject.metrics.get("failures"):
         blocks.insert(0, Note(f"{many(int(subject.metrics['failures']), 'object')} could not be measured.", bad=True))

@@ -83,9 +83,9 @@ def shapes(subject: EvaluationSubject) -> Section | Missing | None:
             blocks += _accuracy(found, bins, text)
     if found.get("snr_bins"):
         blocks.append(_coverage(found["snr_bins"]))
-    pulls = found.get("pulls")
-    if isinstance(pulls, Mapping):
-        blocks += [block for name in pulls for block in _of_column(str(name), {"pulls": pulls[name]})]
+    drawn = found.get("residuals")
+    if isinstance(drawn, Mapping):
+        blocks += [block for name, values in drawn.items() for block in _of_column(str(name), values)]
     rows = [
         [key.replace("_", " "), cell(value)] for key, value in found["all"].items() if not key.endswith("_interval")
     ]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from astroml_plugin.catalog import sql
 from astroml_plugin.catalog.schema import is_text
 from astroml_plugin.evaluation.calibration import wilson
-from astroml_plugin.evaluation.class_statistics import ClassCount, class_statistics
+from astroml_plugin.evaluation.class_statistics import ClassCount, ClassStatistics, class_statistics
 from astroml_plugin.reporting.charts import Axis, Bars, Chart
 from astroml_plugin.reporting.pages import Block, Missing, Section, Table
 from astroml_plugin.reporting.run.subject import PRIMARY, RunSubject
@@ -89,7 +89,7 @@ def section(subject: RunSubject) -> Section | Missing:
             f"{many(found.without, 'object has', 'objects have')} none."
         )
     if subject.options.evaluation:
-        blocks += _corrected(subject, subject.options.evaluation)
+        blocks += _corrected(corrected(subject))
     elif blocks:
         texts.append(
             "With --evaluation metrics.json (of `evaluate` on the same bundle) the fractions are corrected for that."
@@ -142,8 +142,20 @@ def _probabilities(subject: RunSubject, column: str, names: Sequence[str]) -> di
     return {name: float(row[f"c{k}"]) for k, name in enumerate(known) if row[f"c{k}"] is not None}
 
 
-def _corrected(subject: RunSubject, evaluation: str) -> list[Block]:
-    found = class_statistics(subject.catalog.url, evaluation=evaluation, purity=0.9)
+def corrected(subject: RunSubject) -> ClassStatistics:
+    """Class fractions corrected by the evaluation that was named.
+
+    Raises:
+        InputError: the evaluation is of another bundle, or is none.
+    """
+    if "corrected" not in subject.shared:
+        evaluation = str(subject.options.evaluation)
+        subject.shared["corrected"] = class_statistics(subject.catalog.url, evaluation=evaluation, purity=0.9)
+    found: ClassStatistics = subject.shared["corrected"]
+    return found
+
+
+def _corrected(found: ClassStatistics) -> list[Block]:
     rows = [[one.name, f"{one.labelled:,}", number(one.raw), number(one.fraction), _ends(one)] for one in found.counts]
     head = ("class", "labelled", "fraction of labels", "corrected fraction", "95 % interval")
     chosen = [

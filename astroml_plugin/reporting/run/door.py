@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.reporting.options import ReportOptions
 from astroml_plugin.reporting.pages import Page, composed
-from astroml_plugin.reporting.run import record
+from astroml_plugin.reporting.run import classes, record, top
 from astroml_plugin.reporting.run.makers import MAKERS
 from astroml_plugin.reporting.run.subject import RunSubject
 from astroml_plugin.reporting.subjects import made_by
 
 
+def _check(subject: RunSubject) -> None:
+    """InputError where something was asked for that cannot be had: that is no section that is merely missing."""
+    chosen = subject.options
+    if not 1 <= chosen.top <= top.MOST:
+        raise InputError(f"--top is {chosen.top}: a page shows 1 to {top.MOST} objects; `rank` writes longer lists")
+    if chosen.by is not None:
+        top.ranked(subject)
+    if chosen.evaluation is not None:
+        classes.corrected(subject)
+    if chosen.source is not None:
+        subject.pixels()
+
+
 def page(url: str, options: ReportOptions) -> Page:
     """The page of the catalog at `url`."""
     with RunSubject.opened(url, options) as subject:
+        _check(subject)
         sections, missing = composed(subject, MAKERS)
         place = storage.redact(subject.catalog.url)
         name = place.rstrip("/").rpartition("/")[2]

@@ -25,7 +25,9 @@ from astroml_plugin.sources.stamps import Stamps
 
 TITLE, DUPLICATES = "Top of the list", "Near-duplicates"
 _SAMPLE = 24
-_MOST = 200
+MOST = 200
+"""Objects that a page shows at most."""
+
 _LARGEST = 96
 _SCORES = ("anomaly_score",)
 _SIGNALS = ("snr", "peak_snr")
@@ -62,8 +64,8 @@ def ranked(subject: RunSubject) -> tuple[Ranked, str] | None:
     """The list and why it is ranked so; None where nothing ranks the catalog."""
     if "ranked" not in subject.shared:
         chosen = score_of(subject) if subject.counts["objects"] else None
-        count = min(max(subject.options.top, 1), _MOST)
-        subject.shared["ranked"] = chosen and (top(subject.catalog.url, count, score=chosen[0]), chosen[1])
+        url, count = subject.catalog.url, subject.options.top
+        subject.shared["ranked"] = chosen and (top(url, count, score=chosen[0]), chosen[1])
     found: tuple[Ranked, str] | None = subject.shared["ranked"]
     return found
 

@@ -49,6 +49,9 @@ def _maps(
     """Tiles coloured by a value: on the sky where they have world coordinates, else on the pixels of their image."""
     infos = subject.tiles
     texts = [f"{name}: {number(float(value))}" for name, value in zip(names, values, strict=True)]
+    known = values[np.isfinite(values)]
+    if len(known) and known.min() == known.max():
+        title = f"{title}: {number(float(known[0]))} everywhere"
     outlines = {one.name: one for one in subject.survey.outlines()} if any(info.header for info in infos) else {}
     on_sky = np.array([info.name in outlines for info in infos])
     blocks: list[Block] = []
@@ -90,7 +93,7 @@ def _pixel_map(title: str, bar: str, infos: Sequence[TileInfo], values: F64, tex
         f"{title} (pixels, {many(len(start), 'image')} without world coordinates)",
         Axis("x [pixels]"),
         Axis("y [pixels]"),
-        [Areas(x, y, values, bar, log, texts)],
+        [Areas(x, y, values, bar, log, texts, True)],
         380,
         equal=True,
         legend=False,

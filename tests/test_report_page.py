@@ -1,0 +1,105 @@
+"""Pages in a real browser: they ask nothing of the network, fit two widths, and can be read without eyes or mouse."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astroml_plugin.catalog import Column
+from tests.browser import Browser, chromium
+from tests.test_report import NASTY, made
+from workflows.report import report
+
+AXE = Path(os.environ.get("ASTROML_AXE", Path(__file__).parents[1] / ".axe/node_modules/axe-core/axe.min.js"))
+"""Script of axe-core: `npm install --no-save --prefix .axe axe-core@4.14.1` puts it there."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="no Chromium here: apt-get install chromium"),
+]
+DRAWN = "document.querySelectorAll('figure.chart .main-svg').length > 3"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    opened = Browser()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run with positions, labels of others and a column of numbers."""
+    folder, rng, count = tmp_path_factory.mktemp("page"), np.random.default_rng(0), 2000
+    columns = [
+        Column("label", "string", "", "src.class"),
+        Column("size", "float32", "<u>&$x_{"),
+        Column("snr", "float64"),
+    ]
+    rows = {
+        **{"label": [NASTY if k % 3 else "plain" for k in range(count)], "snr": rng.uniform(1, 99, count)},
+        **{"size": rng.lognormal(0, 1, count), "ra": rng.uniform(0, 1, count), "dec": rng.uniform(0, 1, count)},
+    }
+    catalog = made(folder, columns, rows, count)
+    report(catalog.url, out=str(folder / "p.html"), top=5)
+    return folder / "p.html"
+
+
+def opened(browser: Browser, page: Path, width: int) -> None:
+    """The page with all of its charts drawn."""
+    browser.events.clear()
+    size = {"width": width, "deviceScaleFactor": 1, "mobile": False}
+    browser.command("Emulation.setDeviceMetricsOverride", height=900, **size)
+    browser.open(page.as_uri())
+    browser.wait("document.readyState == 'complete'")
+    height = browser.value("document.documentElement.scrollHeight")
+    browser.command("Emulation.setDeviceMetricsOverride", height=int(height) + 100, **size)
+    browser.wait(DRAWN)
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_it_fits_and_is_alone(browser: Browser, page: Path, width: int) -> None:
+    opened(browser, page, width)
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    assert not browser.hosts()
+    assert not browser.complaints()
+    assert browser.value("document.querySelectorAll('b, i, u').length") == browser.value(
+        "document.querySelectorAll('section[aria-labelledby=missing] b').length"
+    )
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install --no-save --prefix .axe axe-core@4.14.1")
+def test_axe_finds_nothing(browser: Browser, page: Path) -> None:
+    opened(browser, page, 1280)
+    browser.value(AXE.read_text() + ";1")
+    found = browser.value("axe.run().then(r => JSON.stringify(r.violations.map(v => [v.id, v.nodes[0].html])))")
+    assert json.loads(found) == []
+
+
+def test_the_keyboard_reaches_links_and_numbers(browser: Browser, page: Path) -> None:
+    opened(browser, page, 1280)
+    browser.press("Tab")
+    assert browser.value("document.activeElement.className") == "skip"
+    browser.value("document.querySelector('summary').focus()")
+    browser.command("Input.dispatchKeyEvent", type="keyDown", key="Enter", text="\r", windowsVirtualKeyCode=13)
+    browser.wait("document.querySelector('details').open")
+    unnamed = (
+        "[...document.querySelectorAll('a, summary, pre, [tabindex]')].filter(e => e.tabIndex < 0 && e.id != 'main')"
+    )
+    assert browser.value(f"{unnamed}.length") == 0
+
+
+def test_on_paper_charts_are_pictures(browser: Browser, page: Path) -> None:
+    opened(browser, page, 1280)
+    browser.command("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.value("getComputedStyle(document.querySelector('figure.drawn .live')).display") == "none"
+        assert browser.value("getComputedStyle(document.querySelector('figure.drawn img.still')).display") == "block"
+        assert browser.value("document.querySelector('img.still').naturalWidth") > 300
+    finally:
+        browser.command("Emulation.setEmulatedMedia", media="")
