@@ -10,6 +10,8 @@ from astroml_plugin.tasks.classification.task import ClassifyTask
 from astroml_plugin.training.bundle import Card, ModelBundle
 from tests.training_samples import SIZE, write_stamps
 
+torch.set_num_threads(1)  # the networks are the same on every machine, and threads wait for none that others hold up
+
 BANDS = ("g", "r", "i")
 ARGUMENTS = {"widths": [8, 16], "hidden": 16, "pooling": "grid", "batch_norm": False}
 
@@ -42,9 +44,8 @@ def bundle(url: str, cause: str, steps: int = 60) -> str:
     image, kind = (torch.from_numpy(item) for item in stamps(cause, seed=5))
     weights = list(network.parameters())
     first, second = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
-    for step in range(
-        1, steps + 1
-    ):  # Adam by hand: that of torch imports its compiler, which takes longer than all this
+    # Adam by hand: that of torch imports its compiler, which takes longer than all this
+    for step in range(1, steps + 1):
         slopes = torch.autograd.grad(torch.nn.functional.cross_entropy(network(image), kind), weights)
         with torch.no_grad():
             for weight, slope, mean, square in zip(weights, slopes, first, second, strict=True):

@@ -109,6 +109,7 @@ def test_rows_of_a_survey_are_explained_as_they_were_measured(sky):
     assert matrix(found["band_fraction"]).shape == (COUNT, 2)
 
 
+@pytest.mark.slow
 def test_objects_that_a_plug_in_finds_are_explained_by_its_maps(tmp_path):
     with spotter.small_sky(tmp_path):
         catalog = str(tmp_path / "catalog")
@@ -165,6 +166,7 @@ def test_names_of_other_annotations_are_left_alone(marked):
         annotate(catalog, name="mine", clusters=2)
 
 
+@pytest.mark.slow
 def test_a_changed_source_fails_and_is_tried_again(tmp_path):
     source, bundle = (
         planted.store(str(tmp_path / "stamps.zarr"), "band"),

@@ -276,9 +276,8 @@ def test_dreams_grow_what_was_planted(learned):
     blank = Seen(torch.zeros_like(some.image), (), some.usable, some.at, some.place)
     found = dream(target, blank, DreamOptions(steps=20), real=seen.image)
     assert (found.after > found.before + 3).all()
-    brightest = found.image[0].sum(0).argmax()
-    assert (brightest // 24 < 8).item()
-    assert (brightest % 24 >= 16).item()
+    light = found.image[0].sum(0).clamp_min(0).reshape(3, 8, 3, 8).sum((1, 3))  # of each ninth
+    assert light.argmax() == 2, light  # low y, high x
     assert found.image.min() >= seen.image.min()
     name = next(iter(layers(target.network)))
     one = dream(Filter(target, name, 1), blank, DreamOptions(steps=10), real=seen.image)
@@ -306,7 +305,7 @@ def test_numbers_of_shipped_bundles_are_those_of_their_catalogs(name):
         found = attributed(target, seen, MethodOptions(method="gradient"))
         torch.testing.assert_close(found.value, value)
         assert found.maps.isfinite().all()
-        assert found.maps.abs().sum() > 0
+        assert found.maps.abs().sum() > 0 or len(value.unique()) == 1  # at the end of its range a sign has no slope
         if name == "segmentation":
             continue
         with torch.no_grad():
