@@ -9,6 +9,8 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.cones import ConeLike
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.labelling.paint import colours
 from astroml_plugin.labelling.pixels import PixelReader, recorded_source
@@ -43,14 +45,14 @@ class ShowOptions:
     """SQL condition on the objects that are marked."""
     names: bool = False
     """Write the ids of all objects; of up to 40 they are written anyway."""
-    regions: str | None = None
+    regions: Place | None = None
     """Also write the objects to this file of regions (.reg) for DS9 or Aladin."""
-    source: str | None = None
+    source: Place | None = None
     """Survey with the pixels of a catalog; default the one that the run read."""
 
 
-@dataclass(frozen=True)
-class ShowResult:
+@dataclass(frozen=True, repr=False)
+class ShowResult(Result):
     """A picture that was written."""
 
     out: str
@@ -66,9 +68,9 @@ class ShowResult:
 
 
 def show(
-    path: str,
+    path: Place,
     *,
-    out: str = "show.png",
+    out: Place = "show.png",
     tile: str | None = None,
     cone: ConeLike | None = None,
     object_id: int | None = None,
@@ -91,28 +93,28 @@ def show(
     """
     started = time.perf_counter()
     chosen = with_changes(ShowOptions, options, changes, "the options of show")
+    path, out = text_of(path), text_of(out)
     kind = out.lower().rpartition(".")[2]
     if kind not in ("png", "html", "htm"):
         raise InputError(f"cannot write {storage.redact(out)}: use the suffix .png or .html")
     survey, catalog = _opened(path, chosen.source)
-    wishes = {"tile": tile, "cone": cone, "object_id": object_id, "image": chosen.image}
-    view = choose(survey, catalog, **wishes, side=chosen.size)  # type: ignore[arg-type]
+    view = choose(survey, catalog, tile=tile, cone=cone, object_id=object_id, image=chosen.image, side=chosen.size)
     pixels = read_view(survey, view, _bands(survey, chosen.bands))
     objects = None if catalog is None else objects_in(catalog, view, chosen.where)
     drawn = show_view(view, pixels, objects, contrast=chosen.contrast, names=chosen.names or None)
     _write(storage.absolute(out), kind, view, drawn, objects, path)
     if chosen.regions is not None:
         _write_regions(chosen.regions, view, objects)
-    total = None if objects is None else objects.total
-    return ShowResult(storage.absolute(out), view.title, total, drawn.legend, round(time.perf_counter() - started, 3))
+    total, seconds = None if objects is None else objects.total, round(time.perf_counter() - started, 3)
+    return ShowResult(storage.absolute(out), view.title, total, drawn.legend, seconds)
 
 
-def _opened(path: str, source: str | None) -> tuple[Survey, Catalog | None]:
+def _opened(path: str, source: Place | None) -> tuple[Survey, Catalog | None]:
     """The survey with the pixels, and the catalog where one was given."""
     catalog = None
     if storage.exists(storage.join(storage.absolute(path), "schema.json")):
         catalog = Catalog.open(path)
-        recorded = source or recorded_source(catalog)
+        recorded = recorded_source(catalog) if source is None else text_of(source)
         if recorded is None:
             raise InputError(f"{storage.redact(path)} does not say where its pixels are: give --source SURVEY")
         opened = PixelReader(recorded, catalog).source
@@ -133,11 +135,10 @@ def _bands(survey: Survey, asked: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _write(url: str, kind: str, view: View, drawn: Showing, objects: Objects | None, path: str) -> None:
-    data = drawn.png if kind == "png" else document(field_page(view, drawn, objects, path)).encode()
-    storage.write_atomic(url, data)
+    storage.write_atomic(url, drawn.png if kind == "png" else document(field_page(view, drawn, objects, path)).encode())
 
 
-def _write_regions(to: str, view: View, objects: Objects | None) -> None:
+def _write_regions(to: Place, view: View, objects: Objects | None) -> None:
     if objects is None:
         raise InputError("--regions needs objects: give a catalog; `export SURVEY --to reg` writes those of tiles")
     storage.write_atomic(storage.absolute(to), "".join(region_lines(objects, view)).encode())
