@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from astroml_plugin.compute.device import sent
 from astroml_plugin.core.flags import MaskBit, ObjectFlag
 from astroml_plugin.cutouts import calibration
+from astroml_plugin.cutouts.cells import CellPsfs
 from astroml_plugin.pixels import native
 from astroml_plugin.pixels.faults import BAD, pixel_bits
 from astroml_plugin.pixels.tile import SparseTile, Tile, band_index
@@ -41,6 +43,11 @@ class DeviceTile:
     """Arcsec per pixel."""
     zero_points: tuple[float | None, ...] = ()
     """AB magnitude of one unit of the pixels, one per band, None where unknown; empty: all unknown."""
+
+    @cached_property
+    def cells(self) -> CellPsfs | None:
+        """The PSFs of its cells, and what has been made of them for its stamps; None without PSFs."""
+        return None if self.psf is None else CellPsfs.of_tile(self.psf)
 
     def select(self, bands: Sequence[str]) -> DeviceTile:
         """The named bands, in that order.

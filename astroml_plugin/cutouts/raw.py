@@ -10,7 +10,9 @@ import torch
 
 from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import I64
-from astroml_plugin.cutouts.stamps import gather, psf_cells, reduce_bits
+from astroml_plugin.cutouts.cells import CellPsfs, cell_numbers
+from astroml_plugin.cutouts.gathering import gather
+from astroml_plugin.cutouts.stamps import reduce_bits
 from astroml_plugin.pixels import Tile, pixel_bits, stamp_origin
 
 
@@ -79,12 +81,13 @@ def raw_stamps(tile: Tile, x: np.ndarray, y: np.ndarray, size: int, origin: tupl
     psf = None
     if tile.psf is not None:
         across, up = (left + size // 2) / width, (top + size // 2) / height
-        psf = psf_cells(torch.from_numpy(tile.psf), across, up).numpy()
+        cells = torch.from_numpy(tile.psf)
+        psf = CellPsfs.of_tile(cells).psf[cell_numbers(cells, across, up)].numpy()
     return RawStamps(
         image=_cut(tile.image, left, top, size, np.nan),
         variance=None if tile.variance is None else _cut(tile.variance, left, top, size, np.nan),
         mask=_cut(mask.view(np.int32), left, top, size, int(MaskBit.NO_DATA)).view(np.uint32),
-        psf=None if psf is None else np.ascontiguousarray(psf),
+        psf=psf,
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts.device_tile import DeviceTile
-from astroml_plugin.cutouts.stamps import Cutouts, around, cut, psf_cells, refuse_leaving
+from astroml_plugin.cutouts.stamps import Cutouts, around, cut, psfs_at, refuse_leaving
 from astroml_plugin.pixels import stamp_origin
 
 LOBES = 3
@@ -110,8 +110,9 @@ def around_resampled(
         refuse_leaving(centre_x - side // 2, centre_y - side // 2, side, height, width)
     (columns, left), (rows, top) = (_on_grid(place, size, step, tile.image.device) for place in places)
     found = cut(tile, left - origin[0], top - origin[1], (side, side), jacobian)
-    if tile.psf is not None:
-        found = replace(found, psf=psf_cells(tile.psf, centre_x / width, centre_y / height))
+    shared = psfs_at(tile, centre_x / width, centre_y / height)
+    if shared is not None:
+        found = replace(found, psf=shared.psf, shared=shared)
     return _through(found, rows[:, None], columns[:, None], step)
 
 
@@ -148,11 +149,10 @@ def _through(stamps: Cutouts, rows: Tensor, columns: Tensor, step: float) -> Cut
     variance = (mean_y @ stamps.variance @ mean_x.transpose(-1, -2)) * step**2
     variance = variance if valid is None else variance.masked_fill(~valid, 0.0)
     return replace(
-        stamps,
+        stamps.with_psf(resampled_psf, step),
         image=image,
         variance=variance,
         valid=torch.ones(image.shape, dtype=torch.bool, device=image.device) if valid is None else valid,
-        psf=None if stamps.psf is None else resampled_psf(stamps.psf, step),
         jacobian=stamps.jacobian * step,
         bits=bits,
         step=torch.full((len(stamps),), step, dtype=torch.float64),

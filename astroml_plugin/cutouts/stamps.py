@@ -6,7 +6,7 @@ so the object's pixel has index s // 2. Pixels that cannot be used are 0 and not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,7 +18,9 @@ from astroml_plugin.compute.device import sent
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import calibration
+from astroml_plugin.cutouts.cells import Made, StampPsfs, cell_numbers
 from astroml_plugin.cutouts.device_tile import DeviceTile, Move, marked, moved, usable, without_faults
+from astroml_plugin.cutouts.gathering import gather, leaves
 from astroml_plugin.pixels import band_index, native, stamp_origin
 
 _PIXEL_FLAGS = (ObjectFlag.EDGE, ObjectFlag.MASKED, ObjectFlag.NONFINITE, ObjectFlag.SATURATED)
@@ -52,6 +54,8 @@ class Cutouts:
     """(n,) float64 on the CPU: side of a pixel in pixels of the source; None where none were resampled."""
     noise_estimated: bool = False
     """Whether `variance` was estimated from the stamps' border, because resampled pixels no longer tell it."""
+    shared: StampPsfs | None = None
+    """`psf` as the PSFs of a tile's cells; counts only while its copies are `psf`, and is None of stored stamps."""
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
@@ -69,6 +73,32 @@ class Cutouts:
         """(n,) int32: `ObjectFlag` bits of these bands and pixels, and of no others."""
         return _no_flags(self.image) if self.bits is None else reduce_bits(self.bits)
 
+    def of_psf(self, make: Callable[..., Made], *settings: Hashable) -> Made:
+        """`make(psf, *settings)`, called once for the cells of the tile where those are fewer than the stamps.
+
+        Args:
+            make: treats each PSF (band, psf_y, psf_x) of its first argument for itself; returns a tensor, or a tuple of
+                them, with one entry for each along the first axis.
+            settings: what else it takes.
+        """
+        assert self.psf is not None
+        if self._shared is None:
+            return make(self.psf, *settings)
+        return self._shared.of_each((make, *settings), lambda psf: make(psf, *settings))
+
+    def with_psf(self, make: Callable[..., Tensor], *settings: Hashable) -> Cutouts:
+        """The stamps with `make(psf, *settings)` as their PSFs, made as by `of_psf`; as they are without a PSF."""
+        if self.psf is None:
+            return self
+        shared = self._shared
+        if shared is not None:
+            shared = shared.changed((make, *settings), lambda psf: make(psf, *settings))
+        return replace(self, psf=make(self.psf, *settings) if shared is None else shared.psf, shared=shared)
+
+    @property
+    def _shared(self) -> StampPsfs | None:
+        return self.shared if self.shared is not None and self.shared.psf is self.psf else None
+
     def take(self, index: Tensor | slice) -> Cutouts:
         """The stamps of an index (n',) or slice, in its order."""
         changed: dict[str, Any] = {
@@ -76,6 +106,9 @@ class Cutouts:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
+        if self._shared is not None:
+            changed["shared"] = self._shared.take(index)
+            changed["psf"] = changed["shared"].psf
         return replace(self, **changed)
 
     def to(self, device: str | torch.device) -> Cutouts:
@@ -116,10 +149,10 @@ class Cutouts:
             return self
         picked = {
             name: value[:, index]
-            for name in ("image", "variance", "valid", "psf", "bits", "zero_points")
+            for name in ("image", "variance", "valid", "bits", "zero_points")
             if (value := getattr(self, name)) is not None
         }
-        return replace(self, bands=tuple(bands), **picked)
+        return replace(self.with_psf(_bands_of, tuple(index)), bands=tuple(bands), **picked)
 
     def masked(self, mask: np.ndarray | None, move: Move | None = None) -> Cutouts:
         """The stamps with what a mask says of their pixels: those that cannot be used are 0, not valid and have bits.
@@ -199,7 +232,7 @@ def around(
 
 def refuse_leaving(left: np.ndarray, top: np.ndarray, size: int, height: int, width: int) -> None:
     """Raise InputError where a stamp of `size` pixels has one outside its tile of height x width pixels."""
-    if _leaves(left, top, (size, size), height, width):
+    if leaves(left, top, (size, size), height, width):
         raise InputError(
             f"a stamp of {size} px leaves its tile of {width} x {height} px: the survey's halo is too small"
         )
@@ -220,30 +253,35 @@ def cut(
     outside = int(ObjectFlag.EDGE)
     image = gather(tile.image, left, top, shape)
     bits = None if tile.bits is None else gather(tile.bits, left, top, shape, outside)
-    if bits is None and _leaves(left, top, shape, height, width):
+    if bits is None and leaves(left, top, shape, height, width):
         inside = tile.image.new_zeros((1, height, width), dtype=torch.uint8)
         bits = gather(inside, left, top, shape, outside).expand(image.shape)
     centre_x, centre_y = left + shape[1] // 2, top + shape[0] // 2
     unknown = np.full((len(left), 2, 2), np.nan)
+    shared = psfs_at(tile, centre_x / width, centre_y / height)
     return Cutouts(
         image=image,
         variance=None if tile.variance is None else gather(tile.variance, left, top, shape),
         valid=_all_valid(image) if bits is None else bits == 0,
-        psf=None if tile.psf is None else psf_cells(tile.psf, centre_x / width, centre_y / height),
+        psf=None if shared is None else shared.psf,
         jacobian=torch.from_numpy(unknown if jacobian is None else jacobian),
         bits=bits,
         bands=tile.bands,
         pixel_scale=tile.pixel_scale,
         zero_points=calibration.known(tile.zero_points, len(tile.bands)).expand(len(left), -1),
+        shared=shared,
     )
 
 
-def _leaves(left: np.ndarray, top: np.ndarray, shape: tuple[int, int], height: int, width: int) -> bool:
-    """Whether any rectangle has a pixel outside."""
-    if not len(left):
-        return False
-    right, bottom = left.max() + shape[1], top.max() + shape[0]
-    return bool(left.min() < 0 or top.min() < 0 or right > width or bottom > height)
+def psfs_at(tile: DeviceTile, across: np.ndarray, up: np.ndarray) -> StampPsfs | None:
+    """PSFs of objects at fractions (n,) of a tile along x and y; None where it has none."""
+    if tile.psf is None or tile.cells is None:
+        return None
+    return StampPsfs.at(tile.cells, cell_numbers(tile.psf, across, up))
+
+
+def _bands_of(psf: Tensor, index: tuple[int, ...]) -> Tensor:
+    return psf[:, list(index)]
 
 
 def _all_valid(image: Tensor) -> Tensor:
@@ -259,47 +297,6 @@ def _no_bits(image: Tensor) -> Tensor:
 def _no_flags(image: Tensor) -> Tensor:
     """(n,) int32 zeros."""
     return torch.zeros(len(image), dtype=torch.int32, device=image.device)
-
-
-def gather(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: float = 0) -> Tensor:
-    """(n, band, *shape) rectangles of a (band, y, x) plane, `outside` beyond it.
-
-    On a GPU through a strided view, one kernel and no index per pixel; on a CPU plain copies are ten times faster.
-    """
-    if plane.is_cuda:
-        return _unfolded(plane, left, top, shape, outside)
-    source = plane.numpy()
-    stamps = np.empty((len(left), len(source), *shape), source.dtype)
-    for stamp, y, x in zip(stamps, top.tolist(), left.tolist()):
-        part = source[:, max(0, y) : max(0, y + shape[0]), max(0, x) : max(0, x + shape[1])]
-        if part.shape == stamp.shape:
-            stamp[...] = part
-        else:
-            stamp[...] = outside
-            from_y, from_x = max(0, -y), max(0, -x)
-            stamp[:, from_y : from_y + part.shape[1], from_x : from_x + part.shape[2]] = part
-    return torch.from_numpy(stamps)
-
-
-def _unfolded(plane: Tensor, left: np.ndarray, top: np.ndarray, shape: tuple[int, int], outside: float) -> Tensor:
-    """`gather` of a strided view; a plane that is too small is padded first."""
-    height, width = plane.shape[-2:]
-    if _leaves(left, top, shape, height, width):
-        before_x, before_y = max(0, -int(left.min())), max(0, -int(top.min()))
-        after_x, after_y = max(0, int(left.max()) + shape[1] - width), max(0, int(top.max()) + shape[0] - height)
-        plane = torch.nn.functional.pad(plane, (before_x, after_x, before_y, after_y), value=outside)
-        left, top = left + before_x, top + before_y
-    windows = plane.unfold(1, shape[0], 1).unfold(2, shape[1], 1)
-    row, column = sent(torch.from_numpy(np.stack([top, left])), plane.device)
-    return windows[:, row, column].transpose(0, 1).contiguous()
-
-
-def psf_cells(psf: Tensor, across: np.ndarray, up: np.ndarray) -> Tensor:
-    """(n, band, psf_y, psf_x): the PSF of each object's cell; `across`, `up` are fractions of the tile, in [0, 1)."""
-    cells_y, cells_x = psf.shape[1:3]
-    cells = np.stack([np.clip(up * cells_y, 0, cells_y - 1), np.clip(across * cells_x, 0, cells_x - 1)])
-    row, column = sent(torch.from_numpy(cells.astype(np.int64)), psf.device)
-    return psf[:, row, column].transpose(0, 1)
 
 
 def reduce_bits(bits: Tensor) -> Tensor:

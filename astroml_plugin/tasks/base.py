@@ -348,7 +348,7 @@ class Task(InGraph, Judged):
             return (image,), flags
         psf, absent = self._psf_input(stamps)
         if stamps.psf is not None:
-            small = cut_off(stamps.psf, self.settings.psf_size).any(1)
+            small = stamps.of_psf(cut_off, self.settings.psf_size).any(1)
             flags |= small.to(torch.int32) * int(ObjectFlag.OUT_OF_DOMAIN)
         return (image, psf), flags | absent.to(torch.int32) * int(ObjectFlag.NO_PSF)
 
@@ -356,7 +356,7 @@ class Task(InGraph, Judged):
         """PSF (n, band, size, size) and (n,) bool where there is none."""
         size = self.settings.psf_size
         if cutouts.psf is not None:
-            psf, absent = normalise_psf(cutouts.psf, size)
+            psf, absent = cutouts.of_psf(normalise_psf, size)
         else:
             shape, device = (len(cutouts), len(self.bands), size, size), cutouts.image.device
             psf, absent = torch.zeros(shape, device=device), torch.ones(len(cutouts), dtype=torch.bool, device=device)

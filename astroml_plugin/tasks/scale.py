@@ -170,7 +170,7 @@ def scale_bits(settings: TaskSettings, stamps: Cutouts) -> Tensor:
     odd = torch.zeros(count, dtype=torch.bool, device=device)
     low, high = settings.psf_fwhm
     step = None if stamps.step is None else stamps.step.to(device)
-    fwhm = None if stamps.psf is None or (high <= 0 and step is None) else _mean_fwhm(stamps.psf)
+    fwhm = None if stamps.psf is None or (high <= 0 and step is None) else stamps.of_psf(_mean_fwhm)
     if settings.assumed_psf_fwhm and stamps.scales is not None:
         assumed = (settings.assumed_psf_fwhm / stamps.scales).to(device, torch.float32)
         fwhm = assumed if fwhm is None else torch.where(fwhm.isfinite(), fwhm, assumed)

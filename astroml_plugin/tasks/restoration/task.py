@@ -193,8 +193,7 @@ class RestoreTask(Task):
         return {"restored": (filtered(image, psf, self._sharp(image)) * noise).flatten(1).cpu().numpy()}
 
     def _psf(self, cutouts: Cutouts) -> Tensor:
-        assert cutouts.psf is not None
-        return normalise_psf(cutouts.psf, self.settings.psf_size)[0]
+        return cutouts.of_psf(normalise_psf, self.settings.psf_size)[0]
 
     def _sharp(self, like: Tensor) -> Tensor:
         return moffat(self.sharp_pixels, self.stamp_size).to(like.device)
