@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
 """Packages of each environment; that of LSDB, which sees ours too, is made as for tests."""
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 300.0
+"""Seconds after which a program that does not answer is ended."""
 
 
 class PeerMissingError(RuntimeError):
@@ -147,7 +150,10 @@ class Peer:
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
+        watch = threading.Timer(PATIENCE, self.process.kill)  # a loader whose process died may wait for ever
+        watch.start()
         line = self.process.stdout.readline()
+        watch.cancel()
         if line:
             return dict(json.loads(line))
         self.process.wait()

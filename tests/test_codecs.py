@@ -12,6 +12,7 @@ from astropy.io import fits
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.pixels import Tile
 from astroml_plugin.sources import Stamps, Survey, arrays
+from astroml_plugin.sources.plain_shards import PlainShards
 from workflows.ingest import ingest
 
 PIXELS = np.random.default_rng(3).normal(100, 3, (2, 96, 96)).astype(np.float32)
@@ -52,6 +53,52 @@ def test_what_is_not_compressed_lies_in_the_file_as_it_is(tmp_path: Path) -> Non
     survey.write_tile(survey.reserve(1), Tile(PIXELS, np.ones_like(PIXELS), np.zeros(PIXELS.shape, np.uint32)))
     assert PIXELS.tobytes() in shard(tmp_path / "s.zarr").read_bytes()
     assert shard(tmp_path / "s.zarr", "mask").stat().st_size < PIXELS.nbytes / 100  # masks are compressed all the same
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "uint16"])
+def test_shards_without_compression_are_read_as_zarr_reads_them(tmp_path: Path, dtype: str) -> None:
+    """Any box, over chunks that the shard's end cuts, and rows of which several share a shard."""
+    layout = arrays.ArrayLayout(("row", "y", "x"), (50, 70), 7, (3, 16, 16), dtype, 1, codec="none")
+    arrays.create_array(str(tmp_path), "image", layout)
+    values = np.random.default_rng(1).integers(2, 200, (14, 50, 70)).astype(dtype)
+    made = arrays.open_array(str(tmp_path), "image", read_only=False)
+    made.resize((14, 50, 70))
+    arrays.write_unit(made, 0, values[:7])
+    arrays.write_unit(made, 7, values[7:])
+    array = arrays.open_array(str(tmp_path), "image")
+    assert PlainShards.of(array) is not None
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        (row, stop), (top, bottom), (left, right) = (np.sort(rng.choice(side + 1, 2, False)) for side in (7, 50, 70))
+        region = (slice(int(top), int(bottom)), slice(int(left), int(right)))
+        found = arrays.read_unit(str(tmp_path), "image", array, 1, 7 + int(row), 7 + int(stop), region)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, values[7 + row : 7 + stop, top:bottom, left:right])
+    np.testing.assert_array_equal(arrays.read_unit(str(tmp_path), "image", array, 0, 0, 7), values[:7])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda held: held[:10], "damaged"),
+        (lambda held: held[: len(held) // 2], "damaged"),
+        (lambda held: held[:-1], "damaged"),
+        (lambda held: held[:-20] + bytes([held[-20] ^ 1]) + held[-19:], "damaged"),
+        (lambda held: b"", "damaged|missing its shard"),
+        (None, "missing its shard"),
+    ],
+    ids=["few bytes", "half", "a byte less", "a bit of the index", "empty", "no file"],
+)
+def test_damage_of_shards_without_compression_is_told(tmp_path: Path, change: Any, said: str) -> None:
+    survey = Survey.create(str(tmp_path / "s.zarr"), bands=("g", "r"), tile_size=96, halo=8, mask=False, codec="none")
+    survey.write_tile(survey.reserve(1), Tile(PIXELS, np.ones_like(PIXELS)))
+    file = shard(tmp_path / "s.zarr")
+    if change is None:
+        file.unlink()
+    else:
+        file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(CorruptError, match=said):
+        Survey.open(survey.url)._read("image", 0)
 
 
 def test_ingest_takes_a_codec_and_a_store_keeps_it(tmp_path: Path) -> None:

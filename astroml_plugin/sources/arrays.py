@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from astroml_plugin.core import formats, storage
 from astroml_plugin.core.errors import CorruptError, InputError
 from astroml_plugin.core.quiet import FILTERS
+from astroml_plugin.sources.plain_shards import PlainShards
 
 FORMAT = 1
 """Version of the layout on disk; a reader refuses newer ones."""
@@ -198,10 +199,16 @@ def spatial_chunk(bands: int, side: int, itemsize: int = 4, largest: int = 512) 
     return min(step, side)
 
 
+def _shard(url: str, name: str, array: zarr.Array[Any], index: int) -> tuple[Any, str]:
+    """File system and path of the shard at `index` along the first axis."""
+    return storage.filesystem(
+        storage.join(url, name, array.metadata.encode_chunk_key((index, *(0,) * (array.ndim - 1))))
+    )
+
+
 def shard_exists(url: str, name: str, array: zarr.Array[Any], index: int) -> bool:
     """Whether the shard at `index` along the first axis has been written (an empty file has not)."""
-    key = array.metadata.encode_chunk_key((index, *(0,) * (array.ndim - 1)))
-    filesystem, path = storage.filesystem(storage.join(url, name, key))
+    filesystem, path = _shard(url, name, array, index)
     try:
         return bool(filesystem.size(path))
     except FileNotFoundError:
@@ -228,8 +235,7 @@ def read_unit(
         raise CorruptError(f"{where()} is beyond the array's {array.shape[0]} rows: its shard was never written")
     try:
         rows = (slice(start, stop), *region)
-        array = _trusted(url, name, array, start)
-        stored = array[rows] if storage.is_local(url) else storage.retrying(array.__getitem__, rows)
+        stored = _stored(url, name, array, shard, rows)
     except OSError as error:  # zarrs says so of damaged bytes too: nothing to wait for on a local disk
         if error.errno is None and storage.is_local(url):
             raise CorruptError(f"{where()} is damaged ({error}): ingest it again") from error
@@ -242,6 +248,22 @@ def read_unit(
     if _is_fill(values, array.fill_value) and not shard_exists(url, name, array, shard):
         raise CorruptError(f"{where()} is missing its shard: ingest it again")
     return values
+
+
+def _stored(url: str, name: str, array: zarr.Array[Any], shard: int, rows: Region) -> Any:
+    """Rows of one shard, or a region of them; the fill value where there is no shard."""
+    local = storage.is_local(url)
+    plain = PlainShards.of(array) if local else None
+    if plain is None:
+        array = _trusted(url, name, array, rows[0].start)
+        return array[rows] if local else storage.retrying(array.__getitem__, rows)
+    first = slice(rows[0].start - shard * plain.shard[0], rows[0].stop - shard * plain.shard[0])
+    sides = zip((*rows[1:], *[slice(None)] * (array.ndim - len(rows))), array.shape[1:], strict=True)
+    box = [first, *(slice(*part.indices(side)) for part, side in sides)]
+    try:
+        return plain.read(_shard(url, name, array, shard)[1], box)
+    except FileNotFoundError:
+        return np.full([part.stop - part.start for part in box], array.fill_value, array.dtype)
 
 
 def _trusted(url: str, name: str, array: zarr.Array[Any], start: int) -> zarr.Array[Any]:

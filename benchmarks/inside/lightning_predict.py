@@ -32,7 +32,8 @@ def prepare(told: dict[str, Any]) -> Pass:
     import pandas as pd
     import torch
 
-    from benchmarks.inside.lightning_classes import MappedStamps, TracedNetwork
+    from benchmarks.inside.lightning_classes import TracedNetwork
+    from benchmarks.inside.mapped_stamps import MappedStamps
 
     torch.set_num_threads(told["cores"])
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
