@@ -56,25 +56,27 @@ def test_what_is_not_compressed_lies_in_the_file_as_it_is(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "uint16"])
-def test_shards_without_compression_are_read_as_zarr_reads_them(tmp_path: Path, dtype: str) -> None:
-    """Any box, over chunks that the shard's end cuts, and rows of which several share a shard."""
-    layout = arrays.ArrayLayout(("row", "y", "x"), (50, 70), 7, (3, 16, 16), dtype, 1, codec="none")
+@pytest.mark.parametrize("unit", [6, 7])
+def test_shards_without_compression_are_read_as_zarr_reads_them(tmp_path: Path, unit: int, dtype: str) -> None:
+    """Any box, over chunks that the array's end cuts; units of 7 rows do not lie in one shard, whose chunks have 3."""
+    layout = arrays.ArrayLayout(("row", "y", "x"), (50, 70), unit, (3, 16, 16), dtype, 1, codec="none")
     arrays.create_array(str(tmp_path), "image", layout)
-    values = np.random.default_rng(1).integers(2, 200, (14, 50, 70)).astype(dtype)
+    values = np.random.default_rng(1).integers(2, 200, (2 * unit, 50, 70)).astype(dtype)
     made = arrays.open_array(str(tmp_path), "image", read_only=False)
-    made.resize((14, 50, 70))
-    arrays.write_unit(made, 0, values[:7])
-    arrays.write_unit(made, 7, values[7:])
+    made.resize(values.shape)
+    arrays.write_unit(made, 0, values)
     array = arrays.open_array(str(tmp_path), "image")
     assert PlainShards.of(array) is not None
     rng = np.random.default_rng(2)
     for _ in range(40):
-        (row, stop), (top, bottom), (left, right) = (np.sort(rng.choice(side + 1, 2, False)) for side in (7, 50, 70))
-        region = (slice(int(top), int(bottom)), slice(int(left), int(right)))
-        found = arrays.read_unit(str(tmp_path), "image", array, 1, 7 + int(row), 7 + int(stop), region)
+        places = (np.sort(rng.choice(side + 1, 2, False)) for side in (unit, 50, 70))
+        rows, *region = (slice(int(start), int(stop)) for start, stop in places)
+        found = arrays.read_unit(
+            str(tmp_path), "image", array, 1, unit + rows.start, unit + rows.stop, (region[0], region[1])
+        )
         assert found.dtype == dtype
-        np.testing.assert_array_equal(found, values[7 + row : 7 + stop, top:bottom, left:right])
-    np.testing.assert_array_equal(arrays.read_unit(str(tmp_path), "image", array, 0, 0, 7), values[:7])
+        np.testing.assert_array_equal(found, values[unit:][rows, region[0], region[1]])
+    np.testing.assert_array_equal(arrays.read_unit(str(tmp_path), "image", array, 0, 0, unit), values[:unit])
 
 
 @pytest.mark.parametrize(

@@ -254,10 +254,11 @@ def _stored(url: str, name: str, array: zarr.Array[Any], shard: int, rows: Regio
     """Rows of one shard, or a region of them; the fill value where there is no shard."""
     local = storage.is_local(url)
     plain = PlainShards.of(array) if local else None
-    if plain is None:
+    start = 0 if plain is None else shard * plain.shard[0]
+    if plain is None or rows[0].start < start or rows[0].stop > start + plain.shard[0]:
         array = _trusted(url, name, array, rows[0].start)
         return array[rows] if local else storage.retrying(array.__getitem__, rows)
-    first = slice(rows[0].start - shard * plain.shard[0], rows[0].stop - shard * plain.shard[0])
+    first = slice(rows[0].start - start, rows[0].stop - start)
     sides = zip((*rows[1:], *[slice(None)] * (array.ndim - len(rows))), array.shape[1:], strict=True)
     box = [first, *(slice(*part.indices(side)) for part, side in sides)]
     try:
