@@ -24,8 +24,9 @@ from astroml_plugin.compute.cluster import connect
 from astroml_plugin.compute.device import place_network
 from astroml_plugin.compute.forward import Forward, difference
 from astroml_plugin.compute.runtimes import RuntimeForward, cached_graph
+from astroml_plugin.core import tracing
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.tracing import exporting, is_traced
+from astroml_plugin.core.tracing import calling, exporting, is_traced
 from astroml_plugin.inference import backends, forward
 from astroml_plugin.inference.backend_record import by_bundle
 from astroml_plugin.inference.backends import ROUNDING, ForwardChoice
@@ -278,6 +279,66 @@ def test_an_export_of_one_thread_changes_no_other(monkeypatch: pytest.MonkeyPatc
     with ThreadPoolExecutor(1) as pool, exporting():
         assert is_traced()
         assert not pool.submit(is_traced).result()
+
+
+def test_networks_are_called_by_other_threads_while_one_is_exported() -> None:
+    """torch's exporter takes calls of all threads for its own: units failed by its assertions or fake numbers."""
+    needs("onnx")
+    torch.manual_seed(1)
+    blocks = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(12)]
+    network = nn.Sequential(*blocks, nn.Flatten(1), nn.LazyLinear(3)).eval()
+    inputs = [torch.randn(8, 4, 16, 16)]
+    with torch.no_grad():
+        wanted = network(*inputs).numpy()
+    plain, over, answers = Forward(network.requires_grad_(False), "cpu"), threading.Event(), 0
+
+    def answer() -> int:
+        count = 0
+        while not over.is_set():
+            np.testing.assert_allclose(plain(inputs, 8).numpy(), wanted, atol=1e-5)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        callers = [pool.submit(answer) for _ in range(3)]
+        try:
+            for _ in range(2):
+                onnx_graph.graph_of(network, inputs)
+        finally:
+            over.set()
+        answers = sum(caller.result() for caller in callers)
+    assert answers > 0
+
+
+def test_an_export_waits_for_calls_and_calls_for_it() -> None:
+    order: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def call() -> None:
+        with calling(), calling():
+            begun.set()
+            go_on.wait(10)
+            order.append("called")
+
+    def export() -> None:
+        with exporting():
+            order.append("exported")
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(call)
+        begun.wait(10)
+        second = pool.submit(export)
+        while tracing._door.exporter is None:
+            time.sleep(0.001)
+        third = pool.submit(call)
+        time.sleep(0.05)
+        assert order == []
+        go_on.set()
+        for one in (first, second, third):
+            one.result(10)
+    assert order == ["called", "exported", "called"]
+    with calling(), pytest.raises(RuntimeError, match="while it is called"), exporting():
+        pass
 
 
 # ---- whole runs --------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from astroml_plugin.compute.memory import is_out_of_memory
 from astroml_plugin.compute.precision import COMPILED, TORCH
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.private import private_folder
+from astroml_plugin.core.tracing import calling
 
 COMPILE_AFTER = 100
 """Whole batches after which compiling, a matter of a minute, begins to pay on CUDA."""
@@ -90,7 +91,7 @@ class Forward:
             inputs = [_channels_last(item) for item in inputs]
         compiled = self.batches >= self.compile_after
         self.batches += count / max(1, batch)
-        with torch.inference_mode(), self._arithmetic():
+        with calling(), torch.inference_mode(), self._arithmetic():
             outputs = self._call_compiled(inputs, batch) if compiled and count else self.network(*inputs)
         return self._recompute_overflow(outputs, inputs) if self.dtype is torch.float16 else outputs
 
@@ -99,7 +100,7 @@ class Forward:
         lost = ~outputs.flatten(1).isfinite().all(1)
         whole = outputs.float()
         if bool(lost.any()):
-            with torch.inference_mode(), exact_float32():
+            with calling(), torch.inference_mode(), exact_float32():
                 whole = whole.index_put((lost,), self.network(*(item[lost] for item in inputs)))
         return whole
 

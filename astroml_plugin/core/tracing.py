@@ -1,14 +1,32 @@
-"""Whether torch follows this thread's code to compile or export it. torch says so to all threads of a process."""
+"""Whether torch follows this thread's code to compile or export it. torch does so to all threads of a process.
+
+While a module is exported, torch calls every module of the process, of whatever thread, by a function of its own, and
+the module's weights are stand-ins. So no network may be called meanwhile: `exporting` waits until none is, and
+`calling` until nothing is exported.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
-_exporting: set[int] = set()
+
+@dataclass
+class _Door:
+    """Many threads may call networks, or one may export one."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    callers: dict[int, int] = field(default_factory=dict)
+    """Thread -> calls that it is within."""
+    exporter: int | None = None
+    """The thread that exports, or waits for the others to end their calls."""
+
+
+_door = _Door()
 
 
 def is_traced() -> bool:
@@ -17,17 +35,46 @@ def is_traced() -> bool:
     `torch.compiler.is_compiling` is also true where another thread exports: stamps that are prepared meanwhile would
     take another way, to float32 rounding.
     """
-    if not torch.compiler.is_compiling():
-        return False
-    return not _exporting or threading.get_ident() in _exporting
+    return torch.compiler.is_compiling() and _door.exporter in (None, threading.get_ident())
+
+
+@contextmanager
+def calling() -> Iterator[None]:
+    """Around calls of networks; waits while another thread exports one."""
+    me = threading.get_ident()
+    with _door.changed:
+        while me not in _door.callers and _door.exporter not in (None, me):
+            _door.changed.wait()
+        _door.callers[me] = _door.callers.get(me, 0) + 1
+    try:
+        yield
+    finally:
+        with _door.changed:
+            _door.callers[me] -= 1
+            if not _door.callers[me]:
+                del _door.callers[me]
+                _door.changed.notify_all()
 
 
 @contextmanager
 def exporting() -> Iterator[None]:
-    """Within the block this thread exports a module, and no other is followed because of it."""
+    """Around an export: it begins when no other thread calls a network or exports one; not to be used within `calling`.
+
+    Raises:
+        RuntimeError: the thread is within `calling`; two such threads would wait for each other.
+    """
     me = threading.get_ident()
-    _exporting.add(me)
+    with _door.changed:
+        if me in _door.callers:
+            raise RuntimeError("a network is exported while it is called")
+        while _door.exporter is not None:
+            _door.changed.wait()
+        _door.exporter = me
+        while _door.callers:
+            _door.changed.wait()
     try:
         yield
     finally:
-        _exporting.discard(me)
+        with _door.changed:
+            _door.exporter = None
+            _door.changed.notify_all()

@@ -17,6 +17,7 @@ from astroml_plugin.compute.precision import COMPILED, TORCH, HalfForm
 from astroml_plugin.compute.runtimes import RuntimeForward, runtime_problem
 from astroml_plugin.core import foreign
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.tracing import calling
 
 ROUNDING = 3e-5
 """Largest `difference` from plain torch that another runtime may have in float32."""
@@ -155,7 +156,7 @@ class ForwardChoice:
 
     def _gap(self, made: RuntimeForward, inputs: Sequence[Tensor], batch: int) -> float:
         """Largest difference from the network in torch, in float32."""
-        with torch.inference_mode():
+        with calling(), torch.inference_mode():
             wanted = self.plain.network(*inputs)
         return difference(wanted, made(inputs, batch))
 

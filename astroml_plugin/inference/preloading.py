@@ -13,6 +13,7 @@ from astroml_plugin.compute.cluster import cores
 from astroml_plugin.compute.device import choose_device, device_problem
 from astroml_plugin.core import version
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.tracing import calling
 from astroml_plugin.inference.planning import load_bundles
 from astroml_plugin.inference.resident import hold_models, let_models_go, on_forward_thread, resident, take_share
 
@@ -65,7 +66,7 @@ def load_models(bundles: Sequence[str], device: str) -> None:
         model = resident(ref, device, bundle)
 
         def run(model: Any = model) -> None:
-            with torch.inference_mode():
+            with calling(), torch.inference_mode():
                 model.network(*(item.to(model.device) for item in model.task.example_inputs()))
 
         on_forward_thread(device, run)
