@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,8 @@ class StampPsfs:
         if not self._pays(what):
             return make(self.psf)
         made = self.cells.made(what, make)
-        return made[self.index] if isinstance(made, Tensor) else tuple(values[self.index] for values in made)
+        found: Any = made[self.index] if isinstance(made, Tensor) else tuple(values[self.index] for values in made)
+        return cast(Made, found)
 
     def _pays(self, what: Hashable) -> bool:
         return self.cells.knows(what) or len(self.cells) <= len(self.index)

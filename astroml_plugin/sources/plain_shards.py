@@ -36,7 +36,7 @@ class PlainShards:
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> PlainShards | None:
         """How they lie, or None where they are compressed or otherwise than `arrays.create_array` has it."""
-        codecs = getattr(array.metadata, "codecs", ())
+        codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
         if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec) or array.shards is None:
             return None
         sharding = codecs[0]
@@ -116,7 +116,7 @@ def _is_plain(steps: Sequence[Any]) -> bool:
 def _read(descriptor: int, held: np.ndarray, start: int) -> None:
     """Fill bytes (n,) from a place in a file, and compare them with the checksum that follows there."""
     stored = bytearray(_SUM)
-    left = [memoryview(held), memoryview(stored)]
+    left = [held.data, memoryview(stored)]
     while left:
         done = os.preadv(descriptor, left, start)
         if not done:
