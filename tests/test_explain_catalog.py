@@ -14,6 +14,7 @@ from astroml_plugin.explanation.store import ExplanationStore
 from tests import planted, spotter, universe
 from workflows.annotate import annotate
 from workflows.cli import main
+from workflows.cutouts import cutouts
 from workflows.explain import explain, show
 from workflows.infer import infer
 from workflows.query import query
@@ -107,6 +108,25 @@ def test_rows_of_a_survey_are_explained_as_they_were_measured(sky):
     with pytest.raises(InputError, match="has no maps"):
         ExplanationStore.of(catalog, "explained").maps()
     assert matrix(found["band_fraction"]).shape == (COUNT, 2)
+
+
+def test_stamps_cut_from_a_survey_are_explained_as_its_rows(sky, tmp_path):
+    stamps, catalog = str(tmp_path / "stamps.zarr"), str(tmp_path / "catalog")
+    cutouts(str(sky / "survey.zarr"), objects=str(sky / "objects.parquet"), out=stamps, size=64)
+    infer(stamps, bundle=str(sky / "kind"), out=catalog)
+    found = {}
+    for place in (str(sky / "catalog"), catalog):
+        result = explain(
+            place, top=0, by="p_galaxy", number="logit_galaxy", name="rows_of", method="gradient", maps="none"
+        )
+        assert result.differs < 1e-4
+        rows = _rows(place, "rows_of").sort_by("object_id")
+        found[place] = rows.select(["object_id", "value", "outline_fraction", "outline_area", "outline_stored"])
+    of_survey, of_stamps = found.values()
+    assert of_survey["object_id"].to_pylist() == of_stamps["object_id"].to_pylist()
+    for name in ("value", "outline_fraction", "outline_area"):
+        np.testing.assert_allclose(of_survey[name].to_numpy(), of_stamps[name].to_numpy(), atol=2e-3, err_msg=name)
+    assert not any(of_stamps["outline_stored"].to_pylist())  # nobody has outlined objects that were given
 
 
 @pytest.mark.slow

@@ -217,7 +217,8 @@ def chosen_rows(asked: Asked, top: int, where: str | None) -> tuple[pa.Table, in
         where: SQL condition on the rows that compete.
 
     Returns:
-        object_id, tile, x, y, ra, dec, score (float64, null where nothing ranks), rank from 1.
+        object_id, tile, x, y, ra, dec, score (float64, null where nothing ranks), label_id (null where the objects were
+        given), rank from 1.
 
     Raises:
         InputError: no column ranks the rows, or no row is left.
@@ -228,8 +229,9 @@ def chosen_rows(asked: Asked, top: int, where: str | None) -> tuple[pa.Table, in
         raise InputError(f"say which column ranks the objects, by {_BY}; or --top 0 explains all rows")
     score = "NULL::DOUBLE" if asked.by is None else f"({sql.name(asked.by)})::DOUBLE"
     finite = "" if asked.by is None else f" AND isfinite({score})"
+    label = _FOUND if asked.found else "NULL::INTEGER"
     text = (
-        f"SELECT object_id, tile, x, y, ra, dec, {score} AS score FROM catalog "  # noqa: S608
+        f"SELECT object_id, tile, x, y, ra, dec, {score} AS score, {label} AS {_FOUND} FROM catalog "  # noqa: S608
         f"WHERE {condition(where)}{finite} ORDER BY score DESC, object_id, tile, x, y"
     )
     found = query(asked.catalog.url, text + (f" LIMIT {top}" if top else "")).to_arrow()
@@ -258,5 +260,6 @@ def identity(asked: Asked, options: ExplainOptions, rows: pa.Table) -> dict[str,
         "settings": json.loads(ref.options),
         "number": asked.number,
         "rows": storage.digest(*keys),
+        "outlines": "label maps" if asked.found else "light",
         **{name: getattr(options, name) for name in decided},
     }

@@ -105,4 +105,7 @@ def taken_by(record: Mapping[str, Any], identity: Mapping[str, Any], name: str, 
     )
 
 
-_WORDS = {"rows": "list of objects (--top, --by, --where, or the catalog has other rows now)"}
+_WORDS = {
+    "rows": "list of objects (--top, --by, --where, or the catalog has other rows now)",
+    "outlines": "way to outline objects",
+}

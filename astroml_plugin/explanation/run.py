@@ -18,6 +18,7 @@ from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.locking import alone_in
 from astroml_plugin.explanation.choosing import Asked, asked, chosen_rows, identity
 from astroml_plugin.explanation.extension import refuse_taken, sampled, taken_by, write_extension
+from astroml_plugin.explanation.label_outlines import labelled_tiles
 from astroml_plugin.explanation.options import ExplainOptions, Explanation, MethodOptions
 from astroml_plugin.explanation.pictures import draw, first_rows
 from astroml_plugin.explanation.store import ARRAY, MAPS, ExplanationStore
@@ -28,6 +29,7 @@ from astroml_plugin.inference import check_workers
 from astroml_plugin.inference.driver import prepare_workers, release_workers
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.tile_table import TileInfo
 
 Progress = Callable[[str, int, int], None]
 
@@ -116,15 +118,20 @@ def _planned(about: Asked, name: str, options: ExplainOptions, rows: pa.Table) -
     question = Question(about.job, about.number, about.compared, about.found, how, options.maps, layout, store.url)
     places = _places(about.source, rows["tile"].unique().to_pylist())
     starts = range(0, rows.num_rows, block)
+    labelled = labelled_tiles(about.catalog) if about.found else frozenset()
     units = tuple(
-        _unit(question, number, start, rows.slice(start, block), places) for number, start in enumerate(starts)
+        _unit(question, number, start, rows.slice(start, block), places, labelled)
+        for number, start in enumerate(starts)
     )
     return _Plan(store, units, rows.num_rows)
 
 
-def _unit(question: Question, number: int, start: int, rows: pa.Table, places: dict[str, Any]) -> ExplainUnit:
+def _unit(
+    question: Question, number: int, start: int, rows: pa.Table, places: dict[str, Any], labelled: frozenset[int]
+) -> ExplainUnit:
     tiles = tuple(places[name] for name, _ in groupby(rows["tile"].to_pylist()))
-    return ExplainUnit(question, number, start, rows.combine_chunks(), tiles)
+    mine = labelled & {place.index for place in tiles if isinstance(place, TileInfo)}
+    return ExplainUnit(question, number, start, rows.combine_chunks(), tiles, mine)
 
 
 def _by_tile(about: Asked, rows: pa.Table) -> pa.Table:

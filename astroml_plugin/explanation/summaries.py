@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from astroml_plugin.catalog import Column
 from astroml_plugin.catalog.schema import arrow_type, vectors
@@ -58,6 +59,7 @@ class Layout:
             Column("positive_fraction", "float32", "", "arith.ratio", f"{share}that raises the number"),
             Column("outline_fraction", "float32", "", "arith.ratio", f"{share}within the object's outline"),
             Column("outline_area", "int32", "pix", "phys.angArea", "Pixels within the outline"),
+            Column("outline_stored", "bool", "", "meta.code", "Outline of the catalog's label map, else of the light"),
             Column(
                 "core_fraction", "float32", "", "arith.ratio", f"{share}within {CORE:g} pixels of the object's place"
             ),
@@ -76,18 +78,19 @@ class Layout:
         return pa.schema([*key, *(pa.field(one.name, arrow_type(one.type)) for one in self.columns(number))])
 
 
-def summarised(found: Attribution, seen: Seen, tolerance: float) -> dict[str, pa.Array]:
+def summarised(found: Attribution, seen: Seen, tolerance: float, outlined: Bool | None = None) -> dict[str, pa.Array]:
     """Columns of n objects, without rank and map_row.
 
     Args:
         found: of the objects.
         seen: their stamps.
         tolerance: error of the sum up to which an attribution is complete.
+        outlined: (n, h, w) pixels of the objects, none for those whose outline is not known; None: of none.
     """
     maps: F32 = found.maps.float().cpu().numpy()
     size = np.abs(maps)
     total: F64 = size.sum((1, 2, 3), dtype=np.float64)
-    inside = outlines(seen.image, seen.usable, seen.at)
+    inside, stored = _inside(seen, outlined)
     flat: F64 = size.sum(1, dtype=np.float64)
     radius = _radius(seen.at.cpu().numpy(), flat.shape[1:])
     order = np.argsort(-flat.reshape(len(flat), -1), axis=1, kind="stable")[:, :TOP]
@@ -109,6 +112,7 @@ def summarised(found: Attribution, seen: Seen, tolerance: float) -> dict[str, pa
         "positive_fraction": share(np.clip(maps, 0, None).sum((1, 2, 3), dtype=np.float64)),
         "outline_fraction": share((flat * inside).sum((1, 2))),
         "outline_area": pa.array(inside.sum((1, 2)).astype(np.int32)),
+        "outline_stored": pa.array(stored),
         "core_fraction": share((flat * (radius <= CORE)).sum((1, 2))),
         "top_fraction": share(best),
         "top_pixels": vectors(order.astype(np.int32)),
@@ -116,6 +120,17 @@ def summarised(found: Attribution, seen: Seen, tolerance: float) -> dict[str, pa
         "cell_fraction": share(_cells(flat)),
         "radial_profile": share(_rings(flat, radius)),
     }
+
+
+def _inside(seen: Seen, outlined: Bool | None) -> tuple[Bool, Bool]:
+    """(n, h, w) pixels of each object, and (n,) whether `outlined` has them: else they are found by the light."""
+    shape = (len(seen), *seen.image.shape[2:])
+    inside = np.zeros(shape, bool) if outlined is None else outlined.copy()
+    stored = np.asarray(inside.any((1, 2)))
+    if not stored.all():
+        rest = seen.take(torch.from_numpy(np.flatnonzero(~stored)).to(seen.image.device))
+        inside[~stored] = outlines(rest.image, rest.usable, rest.at)
+    return inside, stored
 
 
 def _radius(at: I64, shape: tuple[int, ...]) -> F64:

@@ -46,12 +46,20 @@ def findings(table: pa.Table, bands: Sequence[str], side: int) -> list[Finding]:
         return [Finding("completeness", 0.0, np.nan, "No object has any attribution: the number depends on no pixel.")]
     found = [*_of_bands(mean, bands), *_of_places(mean)]
     outline, area = float(mean["outline_fraction"]), float(mean["outline_area"]) / side**2
-    text = f"{outline:.0%} of the attribution lies within the objects' outlines, which have {area:.0%} of the pixels."
+    text = f"{outline:.0%} of the attribution lies within the objects' {_outlines(table)}, which have {area:.0%} of "
+    text += "the pixels."
     found.append(Finding("outline", outline, area, text))
     core, top = float(mean["core_fraction"]), float(mean["top_fraction"])
     found.append(Finding("core", core, np.nan, f"{core:.0%} lies within 3 pixels of the objects' places."))
     found.append(Finding("top", top, np.nan, f"The ten strongest pixels of an object hold {top:.0%}."))
     return [*found, *_of_sums(table)]
+
+
+def _outlines(table: pa.Table) -> str:
+    part = float(np.mean(table["outline_stored"].to_numpy(zero_copy_only=False)))
+    if part == 0:
+        return "outlines"
+    return "outlines" + (" (those of the label maps)" if part == 1 else f" ({part:.0%} of them of the label maps)")
 
 
 def in_words(table: pa.Table, bands: Sequence[str], side: int) -> str:

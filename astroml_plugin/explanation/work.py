@@ -15,15 +15,16 @@ import torch
 from astroml_plugin import cutouts as cut
 from astroml_plugin.compute.device import choose_device, place_network
 from astroml_plugin.core.errors import AstromlError, CorruptError, InputError
-from astroml_plugin.core.typing import F32, F64, I64
-from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.core.typing import F32, F64, I64, Bool
+from astroml_plugin.cutouts import Cutouts, steps_taken
 from astroml_plugin.explanation.attribution import Attribution
 from astroml_plugin.explanation.choosing import window_side
+from astroml_plugin.explanation.label_outlines import TileLabels, read_tile_labels
 from astroml_plugin.explanation.methods import attributed
 from astroml_plugin.explanation.options import MethodOptions
 from astroml_plugin.explanation.store import ExplanationStore
 from astroml_plugin.explanation.summaries import Layout, summarised
-from astroml_plugin.explanation.target import Target, explainable, seen_by, values
+from astroml_plugin.explanation.target import Seen, Target, explainable, seen_by, values
 from astroml_plugin.inference.budget import budget
 from astroml_plugin.inference.forward import stamps_of
 from astroml_plugin.inference.job import Job, Unit
@@ -73,9 +74,11 @@ class ExplainUnit:
     start: int
     """Row of the first map."""
     rows: pa.Table
-    """object_id, tile, x, y, ra, dec, score, rank; rows of one tile follow each other."""
+    """object_id, tile, x, y, ra, dec, score, label_id, rank; rows of one tile follow each other."""
     tiles: tuple[TileInfo | tuple[str, int], ...]
     """The tiles, or name and number of the blocks of stamps, in order of the rows."""
+    labelled: frozenset[int] = frozenset()
+    """Indices of these tiles that have a label map."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,11 @@ def explain_unit(unit: ExplainUnit) -> ExplainedUnit:
     for place in unit.tiles:
         name = place.name if isinstance(place, TileInfo) else place[0]
         mine = unit.rows.filter(pc.equal(unit.rows["tile"], name))
-        nbytes = place.bytes if isinstance(place, TileInfo) else 0
-        with budget(asked.job.execution.memory).holding(nbytes):
+        labelled = isinstance(place, TileInfo) and place.index in unit.labelled
+        with budget(asked.job.execution.memory).holding(_held(place, labelled)):
             work = _work(asked, place, mine)
-            done, gap = on_forward_thread(device, partial(_explained, asked, work, mine, device))
+            labels = read_tile_labels(asked.job.catalog, place) if labelled and isinstance(place, TileInfo) else None
+            done, gap = on_forward_thread(device, partial(_explained, asked, work, mine, labels, device))
         differs.append(gap)
         parts += done
         first += mine.num_rows
@@ -116,6 +120,13 @@ def explain_unit(unit: ExplainUnit) -> ExplainedUnit:
     store.write(unit.block, unit.start, table.cast(asked.layout.schema(asked.number)), maps)
     trim_malloc()
     return ExplainedUnit(len(table), float(np.nanmax(differs)) if np.isfinite(differs).any() else float("nan"))
+
+
+def _held(place: TileInfo | tuple[str, int], labelled: bool) -> int:
+    """Bytes of the pixels of a tile, and of its label map."""
+    if not isinstance(place, TileInfo):
+        return 0
+    return place.bytes + (place.outer.width * place.outer.height * 4 if labelled else 0)
 
 
 def _work(asked: Question, place: TileInfo | tuple[str, int], rows: pa.Table) -> TileWork | BlockWork:
@@ -165,7 +176,7 @@ def model_of(job: Job, device: str) -> RunModel:
 
 
 def _explained(
-    asked: Question, work: TileWork | BlockWork, rows: pa.Table, device: str
+    asked: Question, work: TileWork | BlockWork, rows: pa.Table, labels: TileLabels | None, device: str
 ) -> tuple[list[tuple[pa.Table, F32 | None]], float]:
     """Summaries and maps of the rows of one tile, some stamps at a time; largest difference from the rows' score."""
     model = model_of(asked.job, device)
@@ -177,15 +188,18 @@ def _explained(
         seen = seen_by(target, stamps, at)
         found = attributed(target, seen, asked.how, np.asarray(part["object_id"]))
         gaps.append(_gap(asked, target, stamps, at, part))
-        parts.append((_table(found, seen, asked, part), _narrow(found, asked.maps)))
+        outlined = None
+        if labels is not None and seen.image.shape[-1] == stamps.image.shape[-1]:  # no task has changed the pixels
+            outlined = labels.outlines(part, seen.at, steps_taken(stamps).cpu().numpy(), seen.image.shape[-1])
+        parts.append((_table(found, seen, asked, part, outlined), _narrow(found, asked.maps)))
     if start != rows.num_rows:
         raise AstromlError(f"{rows.num_rows - start} objects of {rows['tile'][0].as_py()} have no stamp")
     return parts, float(np.nanmax(gaps)) if np.isfinite(gaps).any() else float("nan")
 
 
-def _table(found: Attribution, seen: Any, asked: Question, rows: pa.Table) -> pa.Table:
+def _table(found: Attribution, seen: Seen, asked: Question, rows: pa.Table, outlined: Bool | None) -> pa.Table:
     key = {"object_id": rows["object_id"], "tile": rows["tile"], "rank": rows["rank"], "map_row": rows["rank"]}
-    return pa.table({**key, **summarised(found, seen, asked.how.tolerance)})
+    return pa.table({**key, **summarised(found, seen, asked.how.tolerance, outlined)})
 
 
 def _narrow(found: Attribution, dtype: str) -> F32 | None:
