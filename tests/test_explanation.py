@@ -71,6 +71,13 @@ class Weighted(nn.Module):
         return torch.stack([total, total.abs().sqrt()], 1)
 
 
+class Lowered(ClassifyTask):
+    """Log odds less 100."""
+
+    def explained_value(self, name, outputs, place):
+        return super().explained_value(name, outputs, place) - 100
+
+
 class Deaf(nn.Module):
     """Numbers that follow from a rounded image: no gradient passes."""
 
@@ -264,6 +271,11 @@ def test_faithful_attributions_beat_chance_and_follow_the_weights(learned):
     assert score.objects == len(seen)
     backwards = type(found)(-found.maps, found.value, found.reference, found.error, found.forwards)
     assert faithfulness(target, seen, baseline, backwards).deletion.high < 0
+    below = Target(Lowered(target.task.settings), target.network)  # all numbers are negative, the differences are not
+    for method in ("integrated-gradients", "gradient"):
+        maps = attributed(below, seen, MethodOptions(method=method))
+        assert (maps.value < 0).all()
+        assert faithfulness(below, seen, baseline, maps).deletion.low > 0.05, method
     changed = randomised(target, seen, lambda one, stamps: attributed(one, stamps, how))
     assert len(changed) == 6
     assert list(changed.values())[-1].value < 0.9
@@ -282,8 +294,12 @@ def test_dreams_grow_what_was_planted(learned):
     name = next(iter(layers(target.network)))
     one = dream(Filter(target, name, 1), blank, DreamOptions(steps=10), real=seen.image)
     assert (one.after > one.before).all()
+    each = Seen(blank.image, (), blank.usable, blank.at, torch.tensor([1, 2]))
+    both = dream(Filter(target, name, None), each, DreamOptions(steps=10), real=seen.image)
+    torch.testing.assert_close(both.image[:1], one.image[:1])  # channel 1 as before, channel 2 beside it
+    assert (both.after > both.before).all()
     with pytest.raises(InputError, match="has 8 channels, there is no 8"):
-        dream(Filter(target, name, 8), blank)
+        Filter(target, name, 8)
     with pytest.raises(InputError, match="the layers of this network"):
         Filter(target, "nothing", 0)
     maps = feature_maps(target, some)

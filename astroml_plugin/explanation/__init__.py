@@ -14,9 +14,16 @@ from astroml_plugin.core.lazily import names_of
 if TYPE_CHECKING:
     from astroml_plugin.explanation.attribution import Attribution
     from astroml_plugin.explanation.checks import Faithfulness, Score, faithfulness, randomised
-    from astroml_plugin.explanation.dreams import Dream, DreamOptions, Filter, dream, feature_maps, layers
+    from astroml_plugin.explanation.dream_pictures import DreamPictures, draw_dreams
+    from astroml_plugin.explanation.dreams import Dream, Filter, dream, feature_maps, layers
     from astroml_plugin.explanation.methods import attributed
-    from astroml_plugin.explanation.options import ExplainOptions, Explanation, MethodOptions
+    from astroml_plugin.explanation.options import (
+        DreamOptions,
+        DreamPictureOptions,
+        ExplainOptions,
+        Explanation,
+        MethodOptions,
+    )
     from astroml_plugin.explanation.run import explain_rows
     from astroml_plugin.explanation.store import ExplanationStore
     from astroml_plugin.explanation.summaries import Layout, summarised
@@ -27,6 +34,8 @@ __all__ = [
     "Attribution",
     "Dream",
     "DreamOptions",
+    "DreamPictureOptions",
+    "DreamPictures",
     "ExplainOptions",
     "Explanation",
     "ExplanationStore",
@@ -39,6 +48,7 @@ __all__ = [
     "Seen",
     "Target",
     "attributed",
+    "draw_dreams",
     "dream",
     "explain_rows",
     "explainable",
@@ -54,10 +64,11 @@ __all__ = [
 
 _HOMES = {
     "attribution": "Attribution",
-    "dreams": "Dream DreamOptions Filter dream feature_maps layers",
+    "dream_pictures": "DreamPictures draw_dreams",
+    "dreams": "Dream Filter dream feature_maps layers",
     "checks": "Faithfulness Score faithfulness randomised",
     "methods": "attributed",
-    "options": "ExplainOptions Explanation MethodOptions",
+    "options": "DreamOptions DreamPictureOptions ExplainOptions Explanation MethodOptions",
     "run": "explain_rows",
     "store": "ExplanationStore",
     "summaries": "Layout summarised",

@@ -78,11 +78,15 @@ def curves(target: Target, seen: Seen, baseline: Tensor, order: Tensor) -> Curve
     return Curves(*(torch.stack(one, 1).double().cpu().numpy() for one in (deletion, insertion)))
 
 
-def ordered(found: Attribution) -> Tensor:
-    """(n, h * w) pixels of each object, those first that move the number most in the direction of its difference."""
-    signs = torch.sign(found.value - found.reference.nan_to_num())
-    signs = torch.where(signs == 0, torch.ones_like(signs), signs)
-    return (found.maps.sum(1).flatten(1) * signs[:, None]).argsort(stable=True, dim=1, descending=True)
+def ordered(maps: Tensor, difference: Tensor) -> Tensor:
+    """(n, h * w) pixels of each object, those first that move the number most in the direction of its difference.
+
+    Args:
+        maps: (n, channel, h, w) attributions.
+        difference: (n,) number of each object less that of its baseline.
+    """
+    signs = torch.where(difference < 0, -1.0, 1.0).to(maps)
+    return (maps.sum(1).flatten(1) * signs[:, None]).argsort(stable=True, dim=1, descending=True)
 
 
 def faithfulness(target: Target, seen: Seen, baseline: Tensor, found: Attribution, seed: int = 0) -> Faithfulness:
@@ -94,7 +98,8 @@ def faithfulness(target: Target, seen: Seen, baseline: Tensor, found: Attributio
         seed: of random orders and of the bootstrap.
     """
     generator = torch.Generator().manual_seed(seed)
-    order = ordered(found)
+    whole, empty = (values(target, image, *seen.given()) for image in (seen.image, baseline))
+    order = ordered(found.maps, whole - empty)
     drawn = torch.rand(order.shape, generator=generator).argsort(1).to(order.device)
     mine, chance = curves(target, seen, baseline, order), curves(target, seen, baseline, drawn)
     difference = mine.deletion[:, 0] - mine.deletion[:, -1]

@@ -17,32 +17,8 @@ from torch.nn import functional
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_unknown
+from astroml_plugin.explanation.options import DreamOptions
 from astroml_plugin.explanation.target import Seen, Target, gradients, values
-
-
-@dataclass(frozen=True)
-class DreamOptions:
-    """How stamps are changed."""
-
-    steps: int = 128
-    """Steps."""
-    rate: float = 0.05
-    """Largest part of the range of pixels that a step changes, in the root mean square."""
-    scales: tuple[float, ...] = (1.0, 2.0, 4.0)
-    """Widths in pixels of the Gaussians that smooth the change; their mean is taken."""
-    jitter: int = 2
-    """Pixels by which the stamp is moved at random before each look."""
-    decay: float = 0.01
-    """Part of what stands out from blank sky that each step takes away."""
-    seed: int = 0
-    """Seed of the moves."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.rate <= 0 or not self.scales or min(self.scales) < 0 or not 0 <= self.decay < 1:
-            raise InputError(
-                f"a dream needs steps ({self.steps}) of 1 or more, a rate ({self.rate}) above 0, scales and a decay "
-                f"({self.decay}) from 0 to below 1"
-            )
 
 
 @dataclass(frozen=True)
@@ -63,24 +39,27 @@ class Filter(nn.Module):
     Args:
         target: of the bundle.
         layer: name of a layer, as `layers` lists them.
-        channel: number of the channel.
+        channel: number of the channel; None: each stamp has its own, which stands in `Seen.place`.
 
     Raises:
         InputError: no such layer or channel.
     """
 
-    def __init__(self, target: Target, layer: str, channel: int) -> None:
+    def __init__(self, target: Target, layer: str, channel: int | None) -> None:
         super().__init__()
-        refuse_unknown([layer], layers(target.network), "the layers of this network")
-        self.task, self.network, self.number = target.task, target.network, f"{layer}[{channel}]"
+        known = layers(target.network)
+        refuse_unknown([layer], known, "the layers of this network")
+        if channel is not None and not 0 <= channel < known[layer]:
+            raise InputError(f"layer {layer} has {known[layer]} channels, there is no {channel}")
+        self.task, self.network = target.task, target.network
+        self.number = layer if channel is None else f"{layer}[{channel}]"
         self.layer, self.channel = layer, channel
 
     def forward(self, image: Tensor, place: Tensor, *others: Tensor) -> Tensor:
-        """(n,) from what a `Target` takes."""
+        """(n,) from what a `Target` takes; `place` is read where the channel is None."""
         (found,) = heard(self.network, [self.layer], image, *others).values()
-        if self.channel >= found.shape[1]:
-            raise InputError(f"layer {self.layer} has {found.shape[1]} channels, there is no {self.channel}")
-        return found[:, self.channel].flatten(1).mean(1)
+        means = found.flatten(2).mean(2)
+        return means[:, self.channel] if self.channel is not None else means.gather(1, place[:, None])[:, 0]
 
 
 def layers(network: nn.Module) -> dict[str, int]:

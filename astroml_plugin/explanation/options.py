@@ -86,6 +86,50 @@ class ExplainOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class DreamOptions:
+    """How stamps are changed."""
+
+    steps: int = 128
+    """Steps."""
+    rate: float = 0.05
+    """Largest part of the range of pixels that a step changes, in the root mean square."""
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """Widths in pixels of the Gaussians that smooth the change; their mean is taken."""
+    jitter: int = 2
+    """Pixels by which the stamp is moved at random before each look."""
+    decay: float = 0.01
+    """Part of what stands out from blank sky that each step takes away."""
+    seed: int = 0
+    """Seed of the moves."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.rate <= 0 or not self.scales or min(self.scales) < 0 or not 0 <= self.decay < 1:
+            raise InputError(
+                f"a dream needs steps ({self.steps}) of 1 or more, a rate ({self.rate}) above 0, scales and a decay "
+                f"({self.decay}) from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True)
+class DreamPictureOptions(DreamOptions):
+    """Choices of the pictures of a network, and how stamps are changed for them."""
+
+    numbers: tuple[str, ...] = ()
+    """Numbers to raise, such as logit_lens; default all that the bundle has, but for probabilities and `called`."""
+    layers: tuple[str, ...] = ()
+    """Layers whose filters are drawn; default four convolutions that see the image, from the first to the last."""
+    channels: int = 8
+    """Filters of each layer, from the first one."""
+    objects: int = 2
+    """Stamps whose feature maps are drawn, from the first one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels < 1 or self.objects < 1:
+            raise InputError(f"channels ({self.channels}) and objects ({self.objects}) must be 1 or more")
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Outcome of a run."""
 

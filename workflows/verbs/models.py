@@ -56,6 +56,14 @@ def _learning_curve(options: argparse.Namespace) -> int:
     return finish(options, result, "\n".join(result.answers.values()))
 
 
+def _dream(options: argparse.Namespace) -> int:
+    from workflows.dream import show
+
+    with Reporter() as report:
+        result = call(options, progress=report)
+    return finish(options, result, show(result))
+
+
 def _export(options: argparse.Namespace) -> int:
     from workflows.export import show
 
@@ -109,6 +117,12 @@ VERBS = {
         "workflows.learning_curve:learning_curve",
         "How many labels does a target need?",
         "classify --data galaxies.zarr --out curve --target 0.9",
+    ),
+    "dream": Verb(
+        _dream,
+        "workflows.dream:dream",
+        "Pictures of what a network would like to see: its numbers, its filters, and its feature maps.",
+        "lens --data sky/stamps.zarr --out dreams",
     ),
     "export": Verb(
         _export,
