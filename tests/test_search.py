@@ -26,6 +26,7 @@ from astroml_plugin.search.space import Space
 from astroml_plugin.search.trial import configured, own_configuration
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.labelled import LabelledStamps
+from workflows import cli
 from workflows.infer import infer
 from workflows.recipe import read_recipe, search_table, shipped
 from workflows.search import SearchExecution, search
@@ -83,7 +84,8 @@ def studied(recipe: Path, galaxies: str, ray_here: None, tmp_path_factory: pytes
     """A random search, undisturbed."""
     folder = tmp_path_factory.mktemp("studies") / "random"
     told: list[Any] = []
-    result = search(recipe, data=galaxies, out=folder, algorithm="random", progress=told.append)
+    tracked = SearchExecution(track=("tensorboard",))
+    result = search(recipe, data=galaxies, out=folder, algorithm="random", execution=tracked, progress=told.append)
     assert (result.trials, result.statuses["finished"], result.skipped) == (3, 3, False)
     assert told[-1].ended["finished"] == 3
     assert told[-1].fraction == 1.0
@@ -119,6 +121,21 @@ def test_study_holds_trials_recipe_bundle_and_pictures(studied: Path, galaxies: 
     assert kept == [f"{best:05d}"]
     rows = infer(galaxies, bundle=str(studied / "best"), out=str(tmp_path / "catalog")).rows
     assert rows == 200
+
+
+def test_a_search_is_told_to_tensorboard_with_each_of_its_trials(studied: Path) -> None:
+    """The curve of the best value, and for each trial a run with its configuration and its epochs."""
+    (whole,) = (studied / "tensorboard").glob("events.*")
+    told = whole.read_bytes()
+    assert b"best validation_loss" in told
+    assert b"trials" in told
+    runs = sorted(path.parent.parent.name for path in studied.glob("tracked/*/tensorboard/events.*"))
+    assert runs == ["trial-0000", "trial-0001", "trial-0002"]
+    one = next((studied / "tracked" / "trial-0001" / "tensorboard").glob("events.*")).read_bytes()
+    assert one.count(b"validation_loss") == 3  # epochs
+    assert b"network_arguments.hidden" in one
+    words = ["search", "ellipticity", "--data", "x.zarr", "--out", "study", "--track", "tensorboard,mlflow"]
+    assert cli._parsed(cli._parser(), words).track == ("tensorboard", "mlflow")
 
 
 def test_best_recipe_trains_to_the_same_bundle(studied: Path, galaxies: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import shutil
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from typing import Any
 
 _LONGEST = 60
 """Letters of a cell before it is broken into lines."""
+_MOST = 200
+"""Rows of a table that are shown."""
+_WIDE, _NARROW = 110, 40
+"""Letters of a line: the widest that is easy to read, and the least."""
 
 
 def and_more(names: Sequence[str]) -> str:
@@ -41,14 +46,26 @@ class Description:
     """Sentences: what would be left out, is guessed or refused."""
 
     def __repr__(self) -> str:
-        lines = [f"{self.path}: {self.kind}", *(f"  {name}: {value}" for name, value in self.facts.items())]
-        return "\n".join([*lines, *_text_table(self.columns, self.rows), *(f"  ! {note}" for note in self.notes)])
+        facts = [line for name, value in self.facts.items() for line in _wrapped(f"{name}: {value}", "  ")]
+        notes = [line for note in self.notes for line in _wrapped(note, "  ! ")]
+        table = _text_table(self.columns, self.rows[:_MOST])
+        more = [f"  … {self._more}"] if self._more else []
+        return "\n".join([f"{self.path}: {self.kind}", *facts, *table, *more, *notes])
+
+    @property
+    def _more(self) -> str:
+        left = len(self.rows) - _MOST
+        return f"{left:,} more rows: in Python `info(path)[0].rows` has all" if left > 0 else ""
 
     def _repr_html_(self) -> str:
         facts = "".join(f"<li>{html.escape(f'{name}: {value}')}</li>" for name, value in self.facts.items())
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        shown_rows = self.rows[:_MOST]
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in shown_rows
+        )
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if self.rows else ""
+        table += f"<p>{html.escape(self._more)}</p>" if self._more else ""
         notes = "".join(f"<p>&#9888; {html.escape(note)}</p>" for note in self.notes)
         title = html.escape(f"{self.path}: {self.kind}")
         return f"<div><b>{title}</b><ul>{facts}</ul>{table}{notes}</div>"
@@ -69,6 +86,20 @@ class Descriptions(tuple[Description, ...]):
 
     def _repr_html_(self) -> str:
         return "".join(one._repr_html_() for one in self)
+
+
+def _wrapped(text: str, begin: str) -> list[str]:
+    """Lines that fit the terminal; words, such as paths, stay whole."""
+    width = max(_NARROW, min(shutil.get_terminal_size((80, 24)).columns, _WIDE))
+    indent = " " * max(4, len(begin))
+    return textwrap.wrap(
+        " ".join(text.split()),
+        width,
+        initial_indent=begin,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [begin.rstrip()]
 
 
 def _text_table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> list[str]:

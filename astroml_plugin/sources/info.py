@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +24,8 @@ _IMAGES = (
 
 _MANY = 30
 """More bands than this are shown by the first and the last."""
+_LISTED = 200
+"""Images of a survey that are listed."""
 
 
 def describe_source(source: Survey | Stamps) -> Description:
@@ -33,12 +34,13 @@ def describe_source(source: Survey | Stamps) -> Description:
 
 
 def _survey(survey: Survey) -> Description:
-    tiles = list(survey.iter_tiles())
-    first = {info.image: info for info in reversed(tiles)}
-    counts = Counter(info.image for info in tiles)
+    table = survey.index_table()
+    names, counts = np.unique(np.asarray(table["image"].to_pylist(), str), return_counts=True)
+    first = _first_tiles(survey, names[:_LISTED].tolist())
+    told = f"{len(names)} in {len(table)} tiles of {survey.tile_size} pixels with a halo of {survey.halo}"
     facts = {
         "bands": _named(survey.bands),
-        "images": f"{len(first)} in {len(tiles)} tiles of {survey.tile_size} pixels with a halo of {survey.halo}",
+        "images": told if len(names) <= _LISTED else f"{told}; the first {_LISTED} by name are listed",
         "arrays": shown(survey.array_names),
         "pixel scale": f"{survey.pixel_scale:.4g} arcsec" if survey.pixel_scale else "unknown: no image has a WCS",
     }
@@ -48,8 +50,22 @@ def _survey(survey: Survey) -> Description:
     off = survey.tiles_off_zero(survey.bands)
     notes = [f"the level of {and_more(off)} is not at 0: sky is left there, or light fills it"] if off else []
     notes += report.doubts(from_stars)
-    rows = [row for name in sorted(first) for row in _image_rows(survey, first[name], counts[name])]
+    rows = [
+        row for name, tiles in zip(names, counts) if name in first for row in _image_rows(survey, first[name], tiles)
+    ]
     return Description(storage.redact(survey.url), "survey", facts, _IMAGES, tuple(rows), tuple(notes))
+
+
+def _first_tiles(survey: Survey, names: list[str]) -> dict[str, TileInfo]:
+    """Image -> its tile of the lowest index, for the images of these names."""
+    found: dict[str, TileInfo] = {}
+    wanted = set(names)
+    for info in survey.iter_tiles():
+        if info.image in wanted:
+            found.setdefault(info.image, info)
+        if len(found) == len(wanted):
+            break
+    return found
 
 
 def _named(bands: tuple[str, ...]) -> str:
@@ -103,14 +119,18 @@ def _stamps(stamps: Stamps) -> Description:
     height, width = stamps.size
     facts = {
         "stamps": f"{stamps.count} of {width} x {height} pixels ({stamps.dtype}) in {len(stamps.units())} blocks",
-        "bands": shown(stamps.bands),
+        "bands": _named(stamps.bands),
         "arrays": shown(stamps.array_names),
         "pixel scale": f"{stamps.pixel_scale:.4g} arcsec" if stamps.pixel_scale else "unknown",
     }
-    rows = []
-    if stamps.count:
-        table = stamps.labels()
+    known: dict[str, int] = {}
+    types: dict[str, str] = {}
+    for unit in stamps.units():  # block by block: there may be many millions of rows
+        table = stamps.read_objects(unit.index)
         for name in table.column_names:
-            values = table[name]
-            rows.append((name, str(values.type), str(len(values) - values.null_count)))
-    return Description(storage.redact(stamps.url), "stamps", facts, ("column", "type", "values"), tuple(rows))
+            kind = str(table[name].type)
+            known[name] = known.get(name, 0) + len(table) - table[name].null_count
+            if types.setdefault(name, kind) == "null":  # of a block in which nobody gave a value
+                types[name] = kind
+    rows = tuple((name, kind, str(known[name])) for name, kind in types.items())
+    return Description(storage.redact(stamps.url), "stamps", facts, ("column", "type", "values"), rows)

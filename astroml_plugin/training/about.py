@@ -83,15 +83,17 @@ def _cautions(card: Card) -> Iterator[str]:
     if isinstance(fwhm, list | tuple) and len(fwhm) == 2:
         yield f"PSF images outside a FWHM of {fwhm[0]:g} to {fwhm[1]:g} pixels are flagged OUT_OF_DOMAIN"
     confusion, classes = (card.metrics.get("test", {}).get(name) for name in ("confusion", "classes"))
-    for number, name in enumerate(classes or ()):
-        row = confusion[number] if confusion else []
-        if sum(row) and row[number] / sum(row) < _WEAK:
-            yield f"class {name}: {row[number]} of {sum(row)} were found on the test split"
+    rows = [confusion[number] if confusion else [] for number in range(len(classes or ()))]
+    weak = [k for k, row in enumerate(rows) if sum(row) and row[k] / sum(row) < _WEAK]
+    for k in weak[:_MOST]:
+        yield f"class {classes[k]}: {rows[k][k]} of {sum(rows[k])} were found on the test split"
+    if len(weak) > _MOST:
+        yield f"{len(weak) - _MOST} more classes of which fewer than {_WEAK:.0%} were found on the test split"
     if card.metrics and not card.metrics.get("test"):
         yield "it was not measured on a test split"
     prior = settings.get("training_prior")
     if isinstance(prior, list) and classes and len(prior) == len(classes):
-        told = ", ".join(f"{name} {share:.2f}" for name, share in zip(classes, prior, strict=True))
+        told = and_more_of([f"{name} {share:.2f}" for name, share in zip(classes, prior, strict=True)])
         yield f"probabilities hold for the class fractions of the training ({told}): give yours with --prior"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from astroml_plugin.core import storage
-from astroml_plugin.core.description import Description, shown
+from astroml_plugin.core.description import Description, and_more_of, shown
 from astroml_plugin.core.places import Place
 from astroml_plugin.training.card import Card, read_card
 from astroml_plugin.training.places import locate
@@ -31,14 +31,19 @@ def describe_card(card: Card, url: str) -> Description:
         "task": card.task,
         "network": card.network,
         "what it is": card.description,
-        "needs": ", ".join(f"{name} {shown(card.settings[name])}" for name in _NEEDS if card.settings.get(name)),
-        "trained on": f"{shown(card.training.get('objects'))} objects of {shown(card.training.get('sources'))}",
+        "needs": ", ".join(f"{name} {_few(card.settings[name])}" for name in _NEEDS if card.settings.get(name)),
+        "trained on": f"{shown(card.training.get('objects'))} objects of {_few(card.training.get('sources'))}",
         "licence": card.licence,
         "SHA-256": card.sha256,
     }
     rows = tuple(_figures(card.metrics, ""))
     kept = {name: " ".join(value.split()) for name, value in facts.items() if value}
     return Description(storage.redact(url), "bundle", kept, ("figure", "value"), rows)
+
+
+def _few(value: Any) -> str:
+    """A value in few letters, of a long list the first entries."""
+    return and_more_of([shown(one) for one in value]) if isinstance(value, list | tuple) else shown(value)
 
 
 def _figures(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:

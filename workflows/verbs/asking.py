@@ -97,7 +97,27 @@ def _print_json(table: pa.Table) -> None:
     sys.stdout.write(f'{{"rows": {table.num_rows}, "to": null, "columns": {names}, "data": [')
     before = ""
     for batch in table.to_batches(max_chunksize=1024):
-        for row in batch.to_pylist():
+        columns = [_own_digits(column) for column in batch.columns]
+        for values in zip(*columns, strict=True):
+            row = dict(zip(table.column_names, values, strict=True))
             sys.stdout.write(before + json.dumps(finite(row), default=str))
             before = ", "
     sys.stdout.write("]}\n")
+
+
+def _own_digits(column: pa.Array) -> list[Any]:
+    """Python values of a column; numbers of 16 and 32 bits with the digits that they have: 0.1, not 0.10000000149."""
+    kind = getattr(column.type, "value_type", column.type)
+    values = column.to_pylist()
+    if str(kind) not in ("float", "halffloat"):
+        return list(values)
+    import numpy as np
+
+    narrow = np.float32 if str(kind) == "float" else np.float16
+
+    def own(value: Any) -> Any:
+        if isinstance(value, list):
+            return [own(one) for one in value]
+        return None if value is None else float(str(narrow(value)))
+
+    return [own(value) for value in values]

@@ -11,10 +11,15 @@ import select
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
+from itertools import islice
 from typing import Any
 
 DONE, UNEXPECTED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
+_MOST = 1000
+"""Entries of a list, or of a table by name, in JSON."""
+_SHORT = ("float16", "float32")
+"""Types whose numbers have fewer digits than Python's."""
 _LONGEST, _END = 1000, 300
 """Characters of a sentence, and of its end where the middle is left out."""
 
@@ -27,7 +32,7 @@ def finish(options: argparse.Namespace, result: Any, line: str, status: int = DO
         from astroml_plugin.core.storage import finite
 
         plain = asdict(result) if is_dataclass(result) else result  # type: ignore[arg-type]
-        print(json.dumps(_without_secrets(finite(json.loads(json.dumps(plain, default=_plain))))))
+        print(json.dumps(bounded(_without_secrets(finite(json.loads(json.dumps(plain, default=_plain)))))))
     else:
         print(redact(line))
         _say_next(options, result)
@@ -46,9 +51,27 @@ def _say_next(options: argparse.Namespace, result: Any) -> None:
             print(f"next: {redact(command)}", file=sys.stderr)
 
 
+def bounded(value: Any) -> Any:
+    """Plain values whose lists and tables end after `_MOST` entries; NAME_count beside NAME says how many there are."""
+    if isinstance(value, list):  # without a name: a note stands in the place of the rest
+        rest = [f"… {len(value) - _MOST:,} more"] if len(value) > _MOST else []
+        return [bounded(item) for item in value[:_MOST]] + rest
+    if not isinstance(value, dict):
+        return value
+    kept: dict[str, Any] = {}
+    for name, item in islice(value.items(), _MOST):
+        long = isinstance(item, list | dict) and len(item) > _MOST
+        kept[name] = bounded(item[:_MOST] if long and isinstance(item, list) else item)
+        if long:
+            kept[f"{name}_count"] = len(item)
+    return kept
+
+
 def _plain(value: Any) -> Any:
-    """A NumPy number as Python's, anything else as text."""
-    return value.item() if hasattr(value, "dtype") and value.ndim == 0 else str(value)
+    """A NumPy number as Python's, with no more digits than it has; anything else as text."""
+    if not hasattr(value, "dtype") or value.ndim:
+        return str(value)
+    return float(str(value)) if str(value.dtype) in _SHORT else value.item()
 
 
 def _without_secrets(value: Any) -> Any:

@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 
 from astroml_plugin.catalog.schema import Column, refuse_one_name
 from astroml_plugin.core import foreign
+from astroml_plugin.core.description import and_more_of
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
 
@@ -140,7 +141,8 @@ def fit_classes(vectors: np.ndarray, labels: np.ndarray, seed: int = 0) -> Head:
     names, counts = np.unique(labels.astype(str), return_counts=True)
     told = {str(name): int(count) for name, count in zip(names, counts)}
     if len(names) < _FEWEST or counts.min() < _FEWEST:
-        raise InputError(f"give {_FEWEST} classes or more, with {_FEWEST} labelled objects each: there are {told}")
+        here = and_more_of([f"{name} {count:,}" for name, count in told.items()])
+        raise InputError(f"give {_FEWEST} classes or more, with {_FEWEST} labelled objects each: there are {here}")
     refuse_one_name([f"p_{name}" for name in told])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
     folds = StratifiedKFold(min(_FOLDS, int(counts.min())), shuffle=True, random_state=seed)

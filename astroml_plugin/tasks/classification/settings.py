@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from astroml_plugin.core.description import and_more_of
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
 from astroml_plugin.evaluation import calibration
@@ -89,7 +90,7 @@ class ClassifySettings(TaskSettings):
         if self.votes and (self.multi_label or not self.label_columns):
             raise InputError("a column of `votes` belongs to label_columns of vote fractions, without multi_label")
         if self.positive and self.classes and self.positive not in self.classes:
-            raise InputError(f"positive class {self.positive!r} is none of {', '.join(self.classes)}")
+            raise InputError(f"positive class {self.positive!r} is none of {and_more_of(self.classes)}")
         if self.prior and self.classes and self.training_prior:
             calibration.full_prior(self.prior, self.classes, self.training_prior, independent=self.multi_label)
 

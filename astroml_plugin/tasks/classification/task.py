@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astroml_plugin.catalog import Column
+from astroml_plugin.core.description import and_more_of
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Columns
 from astroml_plugin.cutouts import Cutouts
@@ -203,8 +204,8 @@ class ClassifyTask(ExplainedClasses):
             return tasks
         takers = [task for task in tasks if set(value) <= set(task.settings.classes)]
         if not takers:
-            classes = "; ".join(", ".join(task.settings.classes) for task in tasks)
-            raise InputError(f"no bundle has all classes of the prior ({', '.join(value)}): {classes}")
+            classes = "; ".join(and_more_of(task.settings.classes) for task in tasks)
+            raise InputError(f"no bundle has all classes of the prior ({and_more_of(list(value))}): {classes}")
         return takers
 
     def run_record(self, options: Any) -> dict[str, Any]:
