@@ -14,15 +14,18 @@ PAGE = Path(__file__).parents[1] / "docs" / "observatories.md"
 
 HEAD = """# Observatories
 
-Files of these observatories are known: `ingest` and `info` give each plane the right role, see [what a plane
-is](formats.md). The table is made by `python -m tests.observatories` from small made-up files in each layout. In a
-second round the planes stand in reversed order, since position must not matter. `tests/test_ingest_roles.py` checks
-every plane. It also checks the real files of the shared folder (369 planes: 185 images, 104 PSFs, 40 weights, 31
-masks, 4 standard deviations, 3 variances, 2 others) and the test files that come with astropy (33 planes: 26
-images, 7 others): none is wrong.
+`ingest` and `info` recognise the files of these observatories: each plane gets the right role (image, mask, …), see
+[what a plane is](formats.md#what-a-plane-is). If yours is not here, `astroml-plugin info FILE` shows what is
+recognised, and `--roles` sets it by hand.
 
-Pixels of another scale than a bundle's (0.2″) are no obstacle: what counts is the PSF in pixels, see
-[pixel scale](conventions.md#pixel-scale).
+Bundles take pixels of other scales than those that they were trained at (0.2″): what counts is the PSF in pixels,
+see [pixel scale](conventions.md#pixel-scale).
+
+**How the table is made**: `python -m tests.observatories` writes small files in each layout, and then again with
+the planes in reversed order, since position must not matter; "planes" counts both where a file has several. A test
+checks every plane. It also checks real files (369 planes: 185 images, 104 PSFs, 40 weights, 31 masks, 4 standard
+deviations, 3 variances, 2 others) and the test files that come with astropy (33 planes: 26 images, 7 others). None
+is wrong. "unclear" means that `ingest` rightly refuses to choose and asks for `--roles`.
 
 | layout | files | planes | wrong | roles |
 |---|---|---|---|---|
