@@ -49,6 +49,7 @@ LONG = (
     "search",
     "star_psf",
     "explain",
+    "own_images",
 )
 HERE = Path(__file__).parent
 HEAD = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import resource
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +22,7 @@ from astroml_plugin.explanation import MethodOptions, Seen, Target, attributed, 
 from astroml_plugin.explanation.baselines import blank_sky, noise_draw
 from astroml_plugin.explanation.checks import bootstrapped, drawn_anew, rank_correlations
 from astroml_plugin.explanation.choosing import window_side
+from astroml_plugin.explanation.target import values
 from astroml_plugin.networks.strided_cnn import StridedCNN
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.base import Task
@@ -31,16 +34,23 @@ from benchmarks.harness import Section, scratch, shared_data
 from bundles.training_sets import TrainingSet
 from tests import planted
 from tests.pages import table
-from workflows.explain import explain
 from workflows.infer import infer
 
 COUNT = 64
 """Objects of each bundle."""
+FIELDS = 8
+"""Peaks of `segmentation` that are explained: each sees a window of 272 pixels."""
+MANY_ODD = 512
+"""Simulated galaxies among which the oddest are explained."""
 CHANGED = 24
 """Objects whose maps are compared after weights were drawn anew."""
 SLOW = 8
 """Objects of occlusion, in squares of 8 pixels side by side."""
 SPEED_COUNT = 512
+MANY = (10_000, 30_000, 100_000)
+"""Objects whose memory is measured."""
+SLOPES = ("gradient", "guided", "deconvnet")
+"""Methods whose maps are changes per change of a pixel: pixels are ordered by them times the change."""
 METHODS = ("integrated-gradients", "gradient", "guided", "deconvnet", "occlusion")
 SETS = {
     "lens": ("lenses", {"changes": {"stamps": {"variance": False}}}),
@@ -68,14 +78,17 @@ def run() -> Section:
         for method in METHODS:
             row, data[f"{case.name} {method}"] = _judged(case, method)
             rows.append([case.name, case.target.number, method, *row])
+            print(rows[-1], flush=True)
     speed = _speed()
     memory = _memory()
     text = (
-        f"{run.__doc__} {COUNT} objects each (simulations of seeds above 900; the last Galaxy Zoo images for "
-        "`morphology`; stamps of the tests for the plug-in). Error: of the sum, median and 90 %. Deletion, insertion: "
-        "area between the curves of a random order and of the attributions, over the mean difference from the start; "
-        "above 0 is better than chance (95 % by bootstrap over objects). Changed: Spearman's correlation of maps with "
-        "those after the last layer, and after all layers, were drawn anew.\n\n"
+        f"{run.__doc__} {COUNT} objects each, {FIELDS} of `segmentation` (simulations of seeds above 900; the last "
+        f"Galaxy Zoo images for `morphology`; the oddest of {MANY_ODD} for `anomaly`; stamps of the tests for the "
+        "plug-in). Error: of the sum, median and 90 %. Deletion, insertion: area between the curves of a random order "
+        "and of the attributions, over the mean difference from the start; above 0 is better than chance (95 % by "
+        "bootstrap over objects). Gradients, guided and deconvnet maps are slopes: their pixels are ordered by slope "
+        "times change from the baseline. Changed: Spearman's correlation of maps with those after the last layer, and "
+        "after all layers, were drawn anew.\n\n"
         + table(
             [
                 *("bundle", "number", "method", "error, median", "90 %", "complete", "looks"),
@@ -99,7 +112,11 @@ def _cases() -> Iterator[Case]:
             stamps, at = _peaks(task, network, stamps)
             yield Case(name, target, seen_by(target, stamps, at), "blank")
         else:
-            yield Case(name, target, seen_by(target, stamps), "noise" if name == "anomaly" else "blank")
+            seen = seen_by(target, stamps)
+            if name == "anomaly":  # of what is found: ordinary galaxies are less odd than a stamp without any
+                odd = values(target, seen.image, *seen.given()).argsort(descending=True, stable=True)
+                seen = seen.take(odd[:COUNT])
+            yield Case(name, target, seen, "noise" if name == "anomaly" else "blank")
     yield _plug_in()
 
 
@@ -113,8 +130,8 @@ def _stamps(name: str, task: Task) -> Cutouts:
             images = whole["x"][-COUNT:].transpose(0, 3, 1, 2)
         return from_stamps(np.ascontiguousarray(images), None, None, bands=task.bands, zero_points=(None,) * 3)
     preset, options = SETS[name]
-    count = 16 if name == "segmentation" else COUNT
-    source = TrainingSet(f"explain-{name}", preset, count, 911, options).made(str(scratch()), least=count)
+    count = {"segmentation": FIELDS, "anomaly": MANY_ODD}.get(name, COUNT)
+    source = TrainingSet(f"explain-{name}-{count}", preset, count, 911, options).made(str(scratch()), least=count)
     stamps = Stamps.open(source)
     image, variance, psf = stamps.read_block(stamps.units()[0].index)
     made = from_stamps(
@@ -169,8 +186,10 @@ def _judged(case: Case, method: str) -> tuple[list[Any], dict[str, Any]]:
     begin = (
         noise_draw(case.target, case.seen, ids, 0) if case.baseline == "noise" else blank_sky(case.target, case.seen)
     )
-    score = faithfulness(case.target, case.seen, begin, found)
-    last, every = _changed(replace(case, seen=case.seen.take(slice(0, SLOW if slow else CHANGED))), how)
+    judged = replace(found, maps=found.maps * (case.seen.image - begin)) if method in SLOPES else found
+    score = faithfulness(case.target, case.seen, begin, judged)
+    few = SLOW if slow else CHANGED if len(case.seen) > FIELDS else len(case.seen) // 2
+    last, every = _changed(replace(case, seen=case.seen.take(slice(0, few))), how)
     error = found.error.numpy()
     sums = np.isfinite(error).any()
     complete = float((error <= how.tolerance).mean()) if sums else float("nan")
@@ -236,17 +255,30 @@ def _speed() -> dict[str, Any]:
 
 
 def _memory() -> dict[str, Any]:
-    """Peak memory of this process while 2,000 and 20,000 stored stamps are explained."""
-    peaks = {}
+    """Peak memory of processes that explain all of some stored stamps, one process for each number of stamps."""
+    peaks, walls = {}, {}
     folder = scratch() / "explain-memory"
     bundle = planted.bundle(str(folder / "marks"), "corner")
-    for count in (2_000, 20_000):
+    for count in MANY:
         source, out = str(folder / f"{count}.zarr"), str(folder / f"catalog-{count}")
         if not Path(source).exists():
             planted.store(source, "corner", count, block=1000)
         if not Path(out).exists():
             infer(source, bundle=bundle, out=out)
-        explain(out, top=0, by="p_marked", name="why", forwards=17)
-        peaks[count] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    told = ", ".join(f"{count:,} objects {peak:,.0f} MB" for count, peak in peaks.items())
-    return {"text": f"Peak memory of the process: {told}.", "peaks": {str(key): value for key, value in peaks.items()}}
+        shutil.rmtree(Path(out) / "explanations", ignore_errors=True)  # of an earlier measurement
+        shutil.rmtree(Path(out) / "annotations", ignore_errors=True)
+        began = time.perf_counter()
+        peaks[count] = float(subprocess.check_output([sys.executable, "-c", _EXPLAIN, out], text=True).split()[-1])
+        walls[count] = time.perf_counter() - began
+    told = "; ".join(f"{count:,} objects {peaks[count]:,.0f} MB in {walls[count]:,.0f} s" for count in MANY)
+    text = f"Peak memory of the process, maps written, stamps of 24 pixels in three bands, 17 looks each: {told}."
+    return {"text": text, "peaks": {str(key): value for key, value in peaks.items()}}
+
+
+_EXPLAIN = """
+import re, sys
+from workflows.explain import explain
+done = explain(sys.argv[1], top=0, by="p_marked", name="why", forwards=17)
+assert done.rows == done.objects
+print(int(re.search("VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 2**10)  # of this process alone
+"""

@@ -1,0 +1,167 @@
+"""From an image of one's own to a page about it: each real image, by the verbs as a newcomer types them.
+
+python -m benchmarks --only own_images
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Section, kept, shared_data
+from tests.pages import table
+
+TITLE = "Own images: from FITS to a page"
+BUNDLE = "segmentation"
+MINUTES = 10
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image, with the files of its weights and masks."""
+
+    kind: str
+    """Camera or survey: a row of the table."""
+    files: tuple[str, ...]
+    """Files, the image first; below the folder of real images."""
+    options: tuple[str, ...] = ()
+    """Options of `ingest` that its refusal asks for."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of an image."""
+
+    kind: str
+    name: str
+    commands: int
+    minutes: float
+    rows: int
+    """Objects that were found; -1: there is no catalog."""
+    page: float
+    """Size of the page, MB."""
+    said: tuple[str, ...]
+    """Refusals and warnings, one sentence each."""
+    ended: bool
+    """Whether there is a page."""
+
+
+def images(folder: Path) -> Iterator[Image]:
+    """All images of the folder of real data that are FITS, with what stands beside them."""
+
+    def below(path: Path) -> str:
+        return str(path.relative_to(folder))
+
+    for path in sorted(folder.glob("decam_bass_mzls/**/*.fits")):
+        name = path.name
+        camera = next((one for one in ("decam", "90prime", "mosaic") if f"/{one}/" in str(path)), "unWISE")
+        if camera == "unWISE" and name != "time_resolved_atlas.fits":
+            yield Image("unWISE", (below(path),))
+        elif match := re.search(r"_(ooi|oki)_", name):
+            beside = [path.with_name(name.replace(match[0], f"_{word}_")) for word in ("oow", "ood")]
+            there = [one for one in beside if one.exists()]
+            kind = {"decam": "DECam", "90prime": "90prime", "mosaic": "Mosaic-3"}[camera]
+            yield Image(f"{kind} {match[1]}, weights and masks beside it", tuple(map(below, [path, *there])))
+        elif camera == "90prime" and not re.search(r"\.wht|_oo[wd]_", name):
+            yield Image("90prime, weights beside it", (below(path), below(path).replace(".fits", ".wht.fits")))
+    for kind, pattern in SINGLE.items():
+        yield from (Image(kind, (below(path),), OPTIONS.get(kind, ())) for path in sorted(folder.glob(pattern)))
+
+
+SINGLE = {
+    "SDSS frame, bzip2": "sdss/frame-*.fits.bz2",
+    "M 51, 16 bits, no WCS": "m51_512.fits",
+    "NTT, no WCS": "ntt/*.fits",
+    "Spitzer IRAC mosaic": "spitzer/*.fits",
+    "Euclid, four bands": "euclid/*.fits",
+    "MUSE white light": "muse/IMAGE*.fits",
+    "MUSE cube": "muse/CUBE.fits",
+    "MUSE cube, mosaic": "muse/subcub*.fits",
+    "FIRST radio": "radio/*.fits",
+    "HST stamps, 100 in a file": "cosmos_real26/real_galaxy_images*.fits",
+}
+OPTIONS: dict[str, tuple[str, ...]] = {}
+"""Kind -> options of `ingest` that the sentence of the first try asks for."""
+
+
+def tried(image: Image, data: Path) -> Tried:
+    """Bring an image in, find objects, and write the page; at most three commands."""
+    files = [str(data / name) for name in image.files]
+    began, commands, said = time.perf_counter(), 0, []
+    rows, page, ended = -1, 0.0, False
+    with tempfile.TemporaryDirectory(prefix="own-image-") as folder:
+        survey, catalog = f"{folder}/survey.zarr", f"{folder}/catalog"
+        for options in ((), image.options) if image.options else ((),):
+            commands += 1
+            done = _run("ingest", *files, *options, "--out", survey)
+            said += _sentences(done)
+            if done.returncode == 0:
+                break
+        if done.returncode == 0:
+            commands += 1
+            done = _run("infer", survey, "--bundle", BUNDLE, "--out", catalog, "--report")
+            said += _sentences(done)
+            found = re.search(r"^(\d+) rows in", done.stdout, re.MULTILINE)
+            rows = int(found[1]) if found else -1
+            if (file := Path(catalog) / "report.html").exists():
+                page, ended = file.stat().st_size / 2**20, True
+        else:
+            rows = -1
+    minutes = (time.perf_counter() - began) / 60
+    return Tried(image.kind, image.files[0], commands, minutes, rows, page, tuple(said), ended)
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = Path(sys.executable).with_name("astroml-plugin")
+    return subprocess.run([str(command), *words], capture_output=True, text=True, check=False)
+
+
+def _sentences(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What was said on stderr, without progress, next commands and places."""
+    lines = [line for line in done.stderr.splitlines() if re.match(r"(astroml-plugin|warning|note): ", line)]
+    return [re.sub(r"\S*/(?=[^/\s]+)", "", line)[:400] for line in lines]
+
+
+def run() -> Section:
+    """Two commands, `ingest FILES --out survey.zarr` and `infer … --bundle segmentation --report`, each a process."""
+    data = shared_data("")
+    if data is None:
+        return Section(TITLE, "Not measured: there are no real images here (ASTROML_TEST_DATA).")
+    found = [Tried(**kept(f"own-{_slug(one)}", lambda one=one: asdict(tried(one, data)))) for one in images(data)]
+    rows = []
+    for kind in dict.fromkeys(one.kind for one in found):
+        mine = [one for one in found if one.kind == kind]
+        ended = [one for one in mine if one.ended]
+        objects = sum(one.rows for one in ended)
+        most, slowest = max(one.commands for one in mine), max(one.minutes for one in mine)
+        rows.append([kind, str(len(mine)), str(len(ended)), str(most), f"{slowest:.2f}", f"{objects:,}"])
+    late = [one.name for one in found if one.minutes > MINUTES]
+    text = (
+        f"{run.__doc__} Minutes: of the slowest image, from the first key to the page, on a machine that others used "
+        f"too. More than {MINUTES} minutes: {len(late)} of {len(found)}.\n\n"
+        + table(["images", "number", "with a page", "commands", "minutes", "objects"], rows)
+    )
+    refusals = _refusals(found)
+    if refusals:
+        text += "\n\nWhat was refused, and what was said:\n\n" + "\n".join(f"- {line}" for line in refusals)
+    return Section(TITLE, text, {"tried": [asdict(one) for one in found]})
+
+
+def _slug(image: Image) -> str:
+    return re.sub(r"\W+", "-", image.files[0]).strip("-")
+
+
+def _refusals(found: list[Tried]) -> list[str]:
+    """Each kind with the sentence that ended it, once."""
+    told: dict[str, Any] = {}
+    for one in found:
+        if not one.ended and one.said:
+            told.setdefault(one.kind, one.said[-1].removeprefix("astroml-plugin: "))
+    return [f"{kind}: “{sentence}”" for kind, sentence in told.items()]
