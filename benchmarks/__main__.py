@@ -18,6 +18,7 @@ SHORT = (
     "startup",
     "ingest",
     "engine",
+    "rates",
     "measure",
     "prepare",
     "shapes",

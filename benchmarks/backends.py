@@ -113,7 +113,7 @@ def _runs(ready: Sequence[str]) -> tuple[list[list[Any]], dict[str, Any], dict[s
     names = [name for name in shipped() if name != "segmentation"]
     with connect("local") as client:
         for name in names:
-            source = _stamps(name, ModelBundle.load(name).task())
+            source = drawn_stamps(name, ModelBundle.load(name).task())
             found = interleave({one: partial(_rate, client, name, source, one) for one in arms})
             gaps = [_largest_gap(name, one) for one in arms[1:]]
             rows.append([name, *(median_iqr(found[one], 0) for one in arms), *gaps])
@@ -123,14 +123,14 @@ def _runs(ready: Sequence[str]) -> tuple[list[list[Any]], dict[str, Any], dict[s
     return rows, data, decided
 
 
-def _stamps(name: str, task: Task) -> str:
-    """Stamps as the bundle's own, made once."""
-    folder = scratch() / f"backends-1-{name}-{COUNT}.zarr"
+def drawn_stamps(name: str, task: Task, count: int = COUNT) -> str:
+    """A store of drawn stamps as the bundle's own, made once."""
+    folder = scratch() / f"backends-1-{name}-{count}.zarr"
     if folder.exists():
         return str(folder)
     making = folder.with_suffix(".making")
     shutil.rmtree(making, ignore_errors=True)
-    drawn = example_stamps(task.settings, task.example_side, COUNT)
+    drawn = example_stamps(task.settings, task.example_side, count)
     image, psf = drawn.image.numpy(), None if drawn.psf is None else drawn.psf.numpy()
     variance = None if image.dtype == np.uint8 else np.ones_like(image)
     store = Stamps.create(
@@ -143,9 +143,9 @@ def _stamps(name: str, task: Task) -> str:
         psf_size=None if psf is None else psf.shape[2:],
         variance=variance is not None,
     )
-    first = store.reserve(-(-COUNT // store.block))
-    for number, start in enumerate(range(0, COUNT, store.block)):
-        part = slice(start, min(COUNT, start + store.block))
+    first = store.reserve(-(-count // store.block))
+    for number, start in enumerate(range(0, count, store.block)):
+        part = slice(start, min(count, start + store.block))
         parts = [None if item is None else np.ascontiguousarray(item[part]) for item in (image, variance, psf)]
         checksum = store.write_block(first + number, *parts)  # type: ignore[arg-type]
         store.commit_objects(first + number, pa.table({"object_id": np.arange(part.start, part.stop)}), checksum)
