@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from astropy.io import fits
 
@@ -18,7 +19,10 @@ from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.sources import writer
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.writer import only_writer
+from tests import universe
+from workflows.cutouts import cutouts
 from workflows.ingest import ingest
+from workflows.simulate import simulate
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_second_is_told_who_writes_and_the_third_may(place: str, tmp_path: Path) -> None:
     url = place.format(tmp_path)
     with only_writer(url):
-        with pytest.raises(InputError, match=rf"another ingest is writing .*process {os.getpid()}.*an array of jobs"):
+        with pytest.raises(InputError, match=rf"another process is writing .*process {os.getpid()}.*an array of jobs"):
             only_writer(url).__enter__()
         with only_writer(f"{url.rstrip('/')}2"):
             pass
@@ -109,10 +113,23 @@ def test_two_ingests_into_one_survey_are_never_at_once(tmp_path: Path) -> None:
     for name in "ab":
         fits.writeto(tmp_path / f"{name}.fits", np.random.default_rng(ord(name)).normal(size=(64, 64)))
     given = {"out": tmp_path / "s.zarr", "bands": "r", "tile_size": 96, "halo": 16, "zero_point": 25.0}
-    with only_writer(str(tmp_path / "s.zarr")), pytest.raises(InputError, match="another ingest is writing"):
+    with only_writer(str(tmp_path / "s.zarr")), pytest.raises(InputError, match="another process is writing"):
         ingest(str(tmp_path / "a.fits"), **given)
     assert not (tmp_path / "s.zarr").exists()
     for name in "ab":
         ingest(str(tmp_path / f"{name}.fits"), **given)
     assert sorted(info.image for info in Survey.open(str(tmp_path / "s.zarr")).iter_tiles()) == ["a", "b"]
     assert not list(tmp_path.glob("*.writer"))
+
+
+def test_every_verb_that_numbers_units_is_the_only_writer(tmp_path: Path) -> None:
+    """`cutouts`, `simulate` and `generate` number blocks as `ingest` does: two at once would write over each other."""
+    survey, out, here = str(tmp_path / "survey.zarr"), tmp_path / "out.zarr", [{"object_id": 1, "x": 100.0, "y": 100.0}]
+    universe.make_survey(survey, tile_size=160)
+    said = pytest.raises(InputError, match="another process is writing")
+    with only_writer(str(out)):
+        with said:
+            simulate(out=str(out), count=4, preset="field-fixed")
+        with said:
+            cutouts(survey, objects=pa.Table.from_pylist(here), out=str(out), size=32)
+    assert not out.exists()

@@ -17,6 +17,7 @@ from astroml_plugin.core.settings import with_changes
 from astroml_plugin.cutting import CutoutOptions, CutoutsResult, ObjectsToCut, Progress, cut
 from astroml_plugin.inference.options import ObjectTable
 from astroml_plugin.sources.survey import Survey
+from astroml_plugin.sources.writer import only_writer
 from workflows.notebook import shows_progress
 
 __all__ = ["CutoutOptions", "CutoutsResult", "cutouts"]
@@ -65,7 +66,8 @@ def cutouts(
     if catalog is None and sql is not None:
         raise InputError("SQL asks a catalog: name it with --catalog")
     where = _objects(table) if catalog is None else _rows(catalog, sql, survey)
-    return cut(text_of(survey), where, text_of(out), chosen, client, progress)
+    with only_writer(text_of(out)):
+        return cut(text_of(survey), where, text_of(out), chosen, client, progress)
 
 
 def _objects(table: ObjectTable) -> ObjectsToCut:

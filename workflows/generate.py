@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.sources.writer import only_writer
 from astroml_plugin.tasks.generation.drawing import GenerateResult, Generator, Progress, draw_stamps
 from astroml_plugin.tasks.generation.task import GenerateTask
 from astroml_plugin.training.bundle import ModelBundle
@@ -48,6 +49,6 @@ def generate(
         raise InputError(f"bundle {model.name} has the task {model.card.task}: galaxies are drawn from one of generate")
     asked = text_of(conditions) if isinstance(conditions, str | PathLike) else conditions
     generator = Generator(task, model.network(), model.name, model.sha256)
-    return draw_stamps(
-        generator, out=text_of(out), count=count, seed=seed, conditions=asked, noise=noise, progress=progress
-    )
+    url = text_of(out)
+    with only_writer(url):
+        return draw_stamps(generator, out=url, count=count, seed=seed, conditions=asked, noise=noise, progress=progress)

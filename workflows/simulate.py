@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from distributed import Client
@@ -14,6 +15,7 @@ from astroml_plugin.simulation import run as runs
 from astroml_plugin.simulation.options import StampSimulation, SurveySimulation
 from astroml_plugin.simulation.profiles import load_galsim
 from astroml_plugin.simulation.run import Progress, SimulateResult
+from astroml_plugin.sources.writer import only_writer
 from workflows.notebook import shows_progress
 
 __all__ = ["SimulateResult", "StampSimulation", "SurveySimulation", "simulate"]
@@ -45,10 +47,9 @@ def simulate(
     """
     load_galsim()
     chosen = _options(kind, options, changes)
-    if client is not None:
+    with only_writer(text_of(out)), contextlib.ExitStack() as stack:
+        client = client or stack.enter_context(cluster.connect("local"))
         return runs.run(chosen, text_of(out), client, progress)
-    with cluster.connect("local") as own:
-        return runs.run(chosen, text_of(out), own, progress)
 
 
 def _options(
