@@ -84,8 +84,8 @@ def _take(place: str, mark: dict[str, Any], url: str) -> None:
             continue
         if not _is_dead(seen) and _changes(place, seen):
             raise InputError(
-                f"another process is writing {storage.redact(url)} ({seen.get('who', 'unknown')}): wait for its end, or "
-                f"give another output. Several nodes share one output by --scheduler, an array of jobs cannot"
+                f"another process is writing {storage.redact(url)} ({seen.get('who', 'unknown')}): wait for its end, "
+                f"or give another output. Several nodes share one output by --scheduler, an array of jobs cannot"
             )
         if _read(place) == seen:
             storage.remove(place)
