@@ -97,7 +97,7 @@ def run(long: bool = False) -> Section:
         + table(["units", "wall, ms per unit", "CPU, ms per unit", "CPU of the last tenth, ms", "bytes per unit"], rows)
         + f"\n\nGrowth of the CPU time per unit from {COUNTS[1]:,} to {COUNTS[-1]:,} units: {growth:.3f}. "
         f"Canary {median_iqr(canaries)} s.\n\n"
-        f"Two worker processes, {ALONE:,} units one by one, {COUNTS[0]:,} in groups (switched off elsewhere), in "
+        f"Two worker processes, {ALONE:,} units one by one, {COUNTS[0]:,} in groups, in "
         "turn:\n\n"
         + table(["units", "CPU of client and scheduler, ms per unit", "CPU of the workers, ms per unit"], here)
         + f"\n\nA crowd: {PROCESSES} worker processes with {THREADS:,} threads each, units that sleep {NAP:g} s, "
@@ -122,7 +122,6 @@ def _in_processes(largest: int, units: int) -> tuple[float, float]:
     """ms of CPU per unit of this process and of two worker processes, with tasks of so many units at most."""
     with (
         patch.object(groups, "LARGEST", largest),
-        patch.object(groups, "FOR_PROCESSES", True),
         connect("processes", workers=2, threads=1) as client,
     ):
         for _ in run_window(client, nothing, range(50)):  # start-up apart
@@ -157,7 +156,6 @@ def _crowd() -> dict[str, float]:
     """Units/s in the middle of a long run, and ms of CPU per task, with thousands of threads that sleep."""
     tasks, started, done = _Tasks(), time.perf_counter(), 0
     with (
-        patch.object(groups, "FOR_PROCESSES", True),
         connect("processes", workers=PROCESSES, threads=THREADS) as client,
         patch.object(client, "submit", tasks.counting(client.submit)),
     ):

@@ -175,14 +175,3 @@ def test_what_was_finished_before_its_worker_died_is_not_done_again(tmp_path: Pa
 def test_a_unit_whose_rows_are_there_is_not_tried_again() -> None:
     held = window._Window(cast(Client, None), abs, 2, None)
     assert window._once_more(held, 3, lambda item: f"kept {item}").value == "kept 3"
-
-
-def test_workers_that_can_die_alone_get_one_unit_at_a_time() -> None:
-    line = Line(iter(range(1000)))
-    line.heard([Answer(0, None, 1e-4)])
-    assert len(line.group(1)) > 20
-    held = window._Window(cast(Client, None), abs, 2, None, line)
-    held._set({"inproc://here": 1, "tls://there": 1})
-    assert len(line.group(1)) == 1
-    held._set({"inproc://here": 1})
-    assert len(line.group(1)) > 20

@@ -3,7 +3,7 @@
 A task of Dask's costs some milliseconds in client, scheduler and worker, whatever it does. Units that are shorter than
 `TARGET` share tasks, so that this cost stays a few per cent of their work. Each unit has its own outcome, and a
 task ends when its time is over, also where its units take longer than was foreseen. A process that is killed takes all
-units of its tasks with it, so only workers within this process get several at once.
+units of its tasks with it: those whose rows are there already are not done again, the others go on their way singly.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ LONGEST = 30.0
 
 LARGEST = 128
 """Most units of a task."""
-
-FOR_PROCESSES = False
-"""Whether workers in other processes get several units at once: not before kills in real runs have lost nothing."""
 
 _OVERTIME = 2.0
 """A task that has taken so many times its seconds begins no further unit."""
@@ -123,8 +120,6 @@ class Line:
     """Units of the source at most; None where that is not known."""
     limit: float = LONGEST
     """Most seconds of a group."""
-    together: bool = True
-    """Whether units may share tasks: those of workers that can die alone, with what they are doing, do not."""
     taken: int = 0
     """Units taken from the source."""
     _mean: float | None = None
@@ -159,7 +154,7 @@ class Line:
 
     def _size(self, lanes: int) -> int:
         """Units of the next group: 1 until it is known how long they take, few when the end is near."""
-        if self._mean is None or not self.together:
+        if self._mean is None:
             return 1
         size = int(self.seconds(lanes) / max(self._mean, 1e-6))
         if self.total is not None:

@@ -13,7 +13,6 @@ from typing import Any
 from distributed import CancelledError, Client, KilledWorker, as_completed
 from distributed.core import CommClosedError
 
-from astroml_plugin.compute.cluster import groups
 from astroml_plugin.compute.cluster.clients import check_client, may_restart_workers
 from astroml_plugin.compute.cluster.groups import LONGEST, Answer, Line, in_lane
 from astroml_plugin.compute.cluster.outcomes import Item, Outcome, Settled, UnitTimeoutError, WorkerDiedError
@@ -75,7 +74,6 @@ class _Window:
     def _set(self, threads: dict[str, int]) -> None:
         """Take these workers for those there are."""
         self.threads = threads
-        self.line.together = groups.FOR_PROCESSES or all(address.startswith("inproc://") for address in threads)
         self.lanes_of_all = sum(map(self.lanes, self.threads))
         self._free = [(-free, address) for address in self.threads if (free := self._free_lanes(address)) > 0]
         heapq.heapify(self._free)
