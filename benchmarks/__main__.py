@@ -42,6 +42,7 @@ LONG = (
     "scales",
     "morphology",
     "labels",
+    "small_data",
     "course",
     "lens",
     "segmentation",

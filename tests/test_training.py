@@ -201,8 +201,26 @@ def test_settings_are_checked() -> None:
         TrainingSettings(ema=1.0)
     with pytest.raises(InputError, match="optimizer must be one of adamw, adam, sgd"):
         TrainingSettings(optimizer="lion")
-    with pytest.raises(InputError, match=r"epochs of 1 or more \(0\)"):
-        TrainingSettings(epochs=0)
+    with pytest.raises(InputError, match=r"epochs of 1 or more, or none \(-1\)"):
+        TrainingSettings(epochs=-1)
+
+
+def test_a_fit_needs_its_epochs(data: tuple[InMemory, InMemory], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a fit needs epochs: give them, or let pacing\.paced choose"):
+        run(data, tmp_path, TrainingSettings())
+
+
+def test_rates_differ_from_layer_to_layer(data: tuple[InMemory, InMemory], tmp_path: Path) -> None:
+    begin = network().state_dict()
+    still = {name: 0.0 for name in begin if name.startswith("features")}
+    settings = replace(SETTINGS, epochs=2)
+    found = run(data, tmp_path / "a", settings, rates=still).network.state_dict()
+    parameters = {name for name, _ in network().named_parameters()}
+    assert {name for name in parameters if torch.equal(found[name], begin[name])} == parameters & set(still)
+    run(data, tmp_path / "b", settings, rates=still, report=lambda record: record["epoch"] == 0)
+    forget_the_stop(tmp_path / "b")
+    again = run(data, tmp_path / "b", settings, rates=still).network.state_dict()
+    assert all(torch.equal(found[name], again[name]) for name in found)
 
 
 def test_average_of_the_weights_resumes_identically(data: tuple[InMemory, InMemory], tmp_path: Path) -> None:

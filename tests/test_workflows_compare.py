@@ -12,8 +12,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
 from astroml_plugin.evaluation.comparison import Score
 from astroml_plugin.evaluation.learning_curve import LearningCurve, answer, fit_power_laws
-from astroml_plugin.training import learning_curves, method_comparison, predictions
-from astroml_plugin.training import run as training
+from astroml_plugin.training import curves, learning_curves, method_comparison, predictions
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.splits import SplitSettings
@@ -30,7 +29,7 @@ torch.set_num_threads(1)
 def few_figures() -> Iterator[None]:
     """The curves of training are drawn in tests of training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "write_figure", lambda url, figure: None)
+        patch.setattr(curves, "write_figure", lambda url, figure: None)
         yield
 
 
@@ -176,7 +175,7 @@ def test_leaks_stop_a_comparison_and_memory_is_bounded(recipe: Path, data: str, 
     with pytest.raises(InputError, match="very pixels"):
         compare(recipe, data=twice, out=tmp_path / "a", methods=["cart"])
     (tmp_path / "small.toml").write_text(RECIPE + "memory = 100_000.0\n")
-    with pytest.raises(InputError, match=r"pixels of 240 objects take .* without them, cart, random_forest"):
+    with pytest.raises(InputError, match=r"pixels of 240 objects take .* without them, cart, bagging, random_forest"):
         compare(tmp_path / "small.toml", data=data, out=tmp_path / "b", folds=2, methods=["svm_pca"])
 
 
@@ -232,13 +231,15 @@ def test_a_regression_is_compared_by_its_errors(sizes: tuple[str, Path], tmp_pat
     data, recipe = sizes
     train(recipe, data=data, out=tmp_path / "finished", epochs=8)
     result = compare(recipe, data=data, out=tmp_path / "c", folds=0, bundle=tmp_path / "finished", repeats=50)
-    assert {line["method"] for line in result.table} == {"network", "finished"}
+    own = {"linear", "random_forest", "gradient_boosting", "svm", "mlp"}
+    assert {line["method"] for line in result.table} == {"network", "finished", *own}
     errors = [line["rmse_size"]["value"] for line in result.table]
     assert errors == sorted(errors)
     for line in result.table:
         for name in ("rmse_size", "rmse_flux", "nmad_size", "outlier_fraction_flux"):
             assert line[name]["low"] <= line[name]["value"] <= line[name]["high"]
     table = pq.read_table(tmp_path / "c" / "predictions.parquet").to_pandas()
+    assert table[table.method == "svm"].size_err.isna().all()  # no error bars
     best = table[table.method == result.table[0]["method"]]
     assert np.sqrt(np.mean((best["size"] - best.truth_size) ** 2)) == pytest.approx(errors[0])
     stored = LabelledStamps([data]).labels["size"].to_numpy()
@@ -246,7 +247,23 @@ def test_a_regression_is_compared_by_its_errors(sizes: tuple[str, Path], tmp_pat
     record = json.loads((tmp_path / "c" / "compare.json").read_text())
     assert "classes" not in record
     assert "rmse size" in result.text
+    classical = [line for line in result.table if line["method"] in own]
+    assert min(line["rmse_size"]["value"] for line in classical) < 0.1
+    assert min(line["rmse_flux"]["value"] for line in classical) < 150
+    with pytest.raises(InputError, match="'bagging' tells classes apart, and the recipe's task 'regress' has none"):
+        compare(recipe, data=data, out=tmp_path / "d", methods=["bagging"])
     assert (tmp_path / "c" / "compare.png").exists()
+
+
+def test_ellipticities_are_learned_from_moments(tmp_path: Path) -> None:
+    data = ellipticity_stamps(str(tmp_path / "e.zarr"), 240)
+    recipe = tmp_path / "e.toml"
+    recipe.write_text('task = "ellipticity"\n[settings]\nstamp_size = 24\npsf = "none"\n')
+    result = compare(recipe, data=data, out=tmp_path / "c", folds=2, methods=["svm", "linear"], repeats=20)
+    assert result.objects == 240
+    for line in result.table:
+        assert line["rmse_e1"]["value"] < 0.1  # of 0.23
+        assert line["rmse_e2"]["value"] < 0.1
 
 
 def test_a_regression_has_a_learning_curve(sizes: tuple[str, Path], tmp_path: Path) -> None:

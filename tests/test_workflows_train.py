@@ -79,6 +79,7 @@ def test_bundle_tells_how_it_was_made(galaxies: str, trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
         *(
             "card.json",
+            "gradients.png",
             "log.jsonl",
             "recipe.toml",
             "training.png",

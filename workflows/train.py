@@ -36,6 +36,8 @@ class TrainResult(Result):
     """Metrics of the validation and the test split."""
     seconds: float
     """Wall time of this call."""
+    convergence: str = ""
+    """One sentence if the training has not converged; empty otherwise."""
     skipped: bool = False
     """Whether the same training was there already, finished."""
 
@@ -59,12 +61,12 @@ def train(
     Args:
         recipe: a shipped name, the path of a TOML file, or a `Recipe`.
         data: one or several `Stamps` with label columns.
-        out: folder or URL of the bundle; log.jsonl, recipe.toml and training.png are put beside it.
+        out: folder or URL of the bundle; log.jsonl, recipe.toml, training.png and gradients.png are put beside it.
         epochs: epochs of the training, instead of the recipe's.
         seed: seed of the training, instead of the recipe's.
         response: stamps of `simulate --pairs shear`, on which the shear response of an ellipticity bundle is fitted
             after the training (see `workflows.calibrate_response`), on the same device, by the first process alone.
-        execution: device, processes, and whether a checkpoint is continued.
+        execution: device, processes, whether a checkpoint is continued, and a bundle to begin with.
         progress: told after every epoch.
 
     Raises:
@@ -97,5 +99,6 @@ def _result(bundle: ModelBundle, started: float, *, skipped: bool = False) -> Tr
         record["objects"]["train"],
         bundle.card.metrics,
         time.perf_counter() - started,
+        record.get("convergence", ""),
         skipped,
     )

@@ -67,17 +67,6 @@ def residuals(panels: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Any:
     return figure
 
 
-def training_curves(records: Sequence[dict[str, Any]]) -> Any:
-    """Training and validation loss of each epoch."""
-    figure, (panel,) = _axes(1)
-    epochs = [record["epoch"] for record in records]
-    for key, label in (("train_loss", "training"), ("validation_loss", "validation")):
-        panel.plot(epochs, [record[key] for record in records], ".-", label=label)
-    panel.set(xlabel="epoch", ylabel="loss")
-    panel.legend()
-    return figure
-
-
 _COLOURS = ("#1b4f72", "#c0392b", "#e59866", "#7d8b3a", "#b7c27a", "#6c3483", "#bb8fce")
 _MARKS = "oss^^DD"
 

@@ -96,7 +96,7 @@ class EquivariantCNN(nn.Module):
         halve_first: the first stage does so too, at a third of the cost.
         blocks: residual blocks per stage.
         hidden: units of the dense layer.
-        activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        activation: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
         dropout: fraction of pooled features dropped while training.
 
     Raises:

@@ -19,6 +19,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
 }
 PSF_GAIN = 100.0  # a PSF of unit sum has pixels of 0.01-0.1: bring them to order 1
 PSF_FEATURES = 32

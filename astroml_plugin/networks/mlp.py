@@ -21,7 +21,7 @@ class MLP(nn.Module):
         psf_size: side of the PSF, pixels.
         hidden: units of the dense layers; none is a perceptron (softmax regression).
         binning: pixels are first averaged over squares of this side; those left over at the edge go.
-        activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        activation: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
         dropout: fraction of the units of each dense layer dropped while training.
         batch_norm: normalise over the batch after each dense layer.
 

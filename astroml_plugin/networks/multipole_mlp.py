@@ -43,7 +43,7 @@ class MultipoleMLP(nn.Module):
         hidden: units per dense layer.
         layers: dense layers.
         heads: separate dense networks (an ensemble), each giving outputs / heads numbers.
-        activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        activation: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
         dropout: fraction of the last layer's units dropped while training.
 
     Raises:

@@ -62,7 +62,7 @@ class PolarCNN(nn.Module):
         radius: of the outermost ring, pixels, to which the others spread.
         widths: channels of stem and first block, of the second and of the third.
         hidden: units of the dense layer.
-        activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        activation: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
         dropout: fraction of pooled features and of hidden units dropped while training.
         jitter: largest shift of the centre along each axis in training, pixels.
         zoom: largest change of the logarithm of the rings' radii in training.

@@ -18,7 +18,7 @@ from astroml_plugin.networks.layers import (
 )
 
 _STEM_POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d}
-_RISING = ("relu", "leaky_relu", "elu", "tanh")
+_RISING = ("relu", "leaky_relu", "elu", "tanh", "sigmoid")
 """Activations that never fall: the largest stays the largest."""
 
 
@@ -46,7 +46,7 @@ class ResidualCNN(nn.Module):
         psf: whether a PSF (n, bands, py, px) is the second input.
         widths: channels of the stages; the stem and every stage but the first halve the resolution.
         blocks: residual blocks per stage.
-        activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        activation: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
         pooling: "mean" or "max" of each channel over what is left of the stamp.
         stem_kernel: side of the first convolution, up to a third of the work of a light network; odd.
         stem_pooling: "none", or "max" or "mean" over 3 x 3 pixels behind the stem, which halves the resolution again.

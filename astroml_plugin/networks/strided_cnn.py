@@ -25,7 +25,7 @@ class StridedCNN(nn.Module):
         widths: channels of the stages; each stage halves the resolution.
         depth: further convolutions per stage at its resolution (none in the stem).
         hidden: units of the dense layer.
-        activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        activation: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
         pooling: "mean" and "max" take one number per channel, "grid" keeps the means of a coarse grid of cells and
             with them where in the stamp something is. All accept any stamp size.
         grid: cells per side for "grid".

@@ -62,7 +62,7 @@ class UNet(nn.Module):
         widths: channels of the levels, at 1/2, 1/4, 1/8, … of the resolution; multiples of 8 are fast.
         depth: convolutions of each level on the way down; on the way up there is one.
         head: channels of the last convolution, at half resolution.
-        activation: relu, leaky_relu, elu, gelu, silu or tanh.
+        activation: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
         batch_norm: normalise over the batch after each convolution.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import from_mapping, to_mapping
+from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.search import node_cache
 from astroml_plugin.search.objectives import SPEED, Objective
 from astroml_plugin.search.population import Population
@@ -27,7 +27,7 @@ from astroml_plugin.search.tuning import Budget, Progress, run_trials
 from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, complete_task, plan_training
-from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.recipe import Recipe, plain_recipe
 from astroml_plugin.training.splits import split_record
 from astroml_plugin.training.tracking import check_names
 
@@ -127,7 +127,6 @@ def search_recipe(
         InputError: recipe, space, data or settings that cannot be used, every trial fails, or another study in `out`.
     """
     base = _trained_as(recipe, settings)
-    settings = replace(settings, grace=settings.grace or warm_up_epochs(base))
     _refuse_keys(base, space)
     if execution.retrain and settings.population:
         raise InputError("the winner of a population cannot be retrained: its settings changed while it trained")
@@ -136,6 +135,8 @@ def search_recipe(
     urls = tuple(storage.absolute(url) for url in data)
     stamps = node_cache.CachedStamps(urls)
     plan = plan_training(base, stamps)
+    base = plan.recipe
+    settings = replace(settings, grace=settings.grace or warm_up_epochs(base))
     _refuse_networks(base, space, plan)
     population = _population(settings, base, space, plan)
     study = Study.opened(out, _record(base, space, settings, stamps))
@@ -269,7 +270,7 @@ def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: Labelled
     names += ["interval", "population"] if chosen.population else []
     names += ["baseline"] if _own(chosen, base, space) is not None else []
     record = {
-        "recipe": {**to_mapping(base), "split": split_record(base.split)},
+        "recipe": {**plain_recipe(base), "split": split_record(base.split)},
         "space": space.to_mapping(),
         "objectives": objectives,
         "settings": {name: getattr(chosen, name) for name in names},

@@ -50,7 +50,7 @@ def configured(base: Recipe, configuration: Configuration) -> Recipe:
         table = values
         *path, last = key.split(".")
         for name in path:
-            below = table.setdefault(name, {})
+            below = table[name] = {} if table.get(name) is None else table[name]
             if not isinstance(below, dict):
                 raise InputError(f"{name!r} of the recipe is no table, so it has no {last!r}")
             table = below

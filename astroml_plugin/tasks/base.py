@@ -37,15 +37,7 @@ from astroml_plugin.tasks.response_fit import ResponseFit
 from astroml_plugin.tasks.settings import TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.symmetries import drop_psf, random_symmetries
 
-__all__ = [
-    "Measurements",
-    "Task",
-    "TaskRunOptions",
-    "TaskSettings",
-    "float_labels",
-    "label_column",
-    "label_texts",
-]
+__all__ = ["Measurements", "Task", "TaskRunOptions", "TaskSettings", "float_labels", "label_column", "label_texts"]
 
 
 class Task(InGraph, Judged):
@@ -62,6 +54,8 @@ class Task(InGraph, Judged):
     """Whether the network gives a shear response, which `fit_response` fits."""
     measures_centres: ClassVar[bool] = True
     """Whether training measures how the stamps are centred; not where they are drawn or answered pixel by pixel."""
+    turns: ClassVar[bool] = False
+    """Whether a stamp keeps its label through any turn and a small shift, so that few stamps can be made many."""
     learns_labels: ClassVar[bool] = True
     """Whether labels are learned from; what learns from none may be evaluated on the very stamps it was trained on."""
 

@@ -35,6 +35,10 @@ class Judged(ABC):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss over a batch, a scalar, from network outputs (n, ...) and targets (n, ...)."""
 
+    def calibrated(self, outputs: Tensor) -> Tensor:
+        """Outputs (n, outputs) as sure as they are right, where `calibrate` makes them so; here as they are."""
+        return outputs
+
     def metrics(self, outputs: Tensor, targets: Tensor, table: pa.Table | None = None) -> dict[str, Any]:
         """Plain JSON figures of merit from outputs (n, ...) and targets (n, ...) and, if given, all label columns."""
         return {"loss": float(self.loss(outputs, targets))}
@@ -87,6 +91,11 @@ class Judged(ABC):
     @property
     def classes(self) -> tuple[str, ...]:
         """Classes that exclude each other, which classical classifiers can learn as well; none here."""
+        return ()
+
+    @property
+    def logarithmic_columns(self) -> tuple[str, ...]:
+        """Columns with a truth whose logarithm is learned; none here."""
         return ()
 
     def scores(self, table: pa.Table) -> tuple[Score, ...]:

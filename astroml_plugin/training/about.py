@@ -89,6 +89,8 @@ def _cautions(card: Card) -> Iterator[str]:
         yield f"class {classes[k]}: {rows[k][k]} of {sum(rows[k])} were found on the test split"
     if len(weak) > _MOST:
         yield f"{len(weak) - _MOST} more classes of which fewer than {_WEAK:.0%} were found on the test split"
+    if isinstance(doubt := card.training.get("convergence"), str):
+        yield doubt
     if card.metrics and not card.metrics.get("test"):
         yield "it was not measured on a test split"
     prior = settings.get("training_prior")

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64
-from astroml_plugin.evaluation.baselines import classical, features
+from astroml_plugin.evaluation.baselines import classical, features, regressors
+from astroml_plugin.evaluation.baselines.fitting import Method
 from astroml_plugin.pixels import band_index
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.input_unit import ANY, in_unit, trained_unit
 from astroml_plugin.training.labelled import LabelledStamps
+
+
+def methods_of(task: Task) -> Mapping[str, Method]:
+    """Classical methods that can learn what a task does: classes, numbers, or neither."""
+    if task.classes:
+        return classical.METHODS
+    return {} if task.layers or not task.learns_labels else regressors.METHODS
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class FeatureTables:
     def _refuse_large(self, kind: str, count: int, columns: int) -> None:
         size = 4.0 * count * columns
         if size > self._memory:
-            without = ", ".join(name for name, method in classical.METHODS.items() if kind not in method.inputs)
+            without = ", ".join(name for name, one in methods_of(self._task).items() if kind not in one.inputs)
             raise InputError(
                 f"the {kind} of {count} objects take {size / 1e9:.1f} GB and memory in [training] of the recipe is "
                 f"{self._memory / 1e9:.1f} GB: raise it, or compare only methods without them, {without}"

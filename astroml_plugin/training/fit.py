@@ -10,8 +10,10 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ from astroml_plugin.training.checkpoint import (
     write_log,
 )
 from astroml_plugin.training.forward import network_inputs, network_outputs
+from astroml_plugin.training.layer_watch import LayerWatch
 from astroml_plugin.training.settings import OPTIMIZERS, EpochRecord, TrainingRun, TrainingSettings
 from astroml_plugin.training.stem_cache import StemCache
 
@@ -109,7 +112,9 @@ def fit(
         DivergedError: the loss is no longer finite; the last good checkpoint is kept.
         InputError: the checkpoint belongs to another training, or a cache is asked of a network without a stem.
     """
-    if settings.warp.turn and type(task).transform_targets is not Task.transform_targets:
+    if not settings.epochs:
+        raise InputError("a fit needs epochs: give them, or let pacing.paced choose them for the number of stamps")
+    if settings.warp is not None and settings.warp.turn and type(task).transform_targets is not Task.transform_targets:
         raise InputError("training warp turn is for tasks whose labels a turn does not change: use augment alone")
     loop, group = _loop(task, network, settings, run), run.group
     state = (_restore(loop) if run.resume else None) or _State()
@@ -146,18 +151,27 @@ def _loop(task: Task, network: nn.Module, settings: TrainingSettings, run: Train
     """Network on its device, optimizer, average."""
     place_network(network, run.device)
     make = OPTIMIZERS[settings.optimizer]
-    optimizer = make(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    averaged = copy.deepcopy(network).requires_grad_(False) if settings.ema else None
+    optimizer = make(_groups(network, run.rates), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    averaged = copy.deepcopy(network).requires_grad_(False) if settings.ema > 0 else None
     return _Loop(task, network, run.group.wrap(network), averaged, optimizer, settings, run)
 
 
+def _groups(network: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Parameters of one factor on the learning rate together, in the order of the network."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        groups.setdefault(rates.get(name, 1.0), []).append(parameter)
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+
+
 def _one_epoch(loop: _Loop, train: Batches, epoch: int) -> EpochRecord:
-    """One pass; mean loss, last rate and how many stamps could not be used."""
+    """One pass; mean loss, last rate, how many stamps could not be used, and what the last step did to the layers."""
     settings, rank = loop.settings, loop.run.group.rank
     loop.wrapped.train()
     torch.manual_seed(_seed(settings.seed, epoch, 1, rank))  # dropout
     generator = torch.Generator().manual_seed(_seed(settings.seed, epoch, 2, rank))
     total, used, seen, rate = 0.0, 0, 0, settings.learning_rate
+    watch = LayerWatch(loop.network)
     with loop.run.group.uneven(loop.wrapped):
         for batch in train.epoch(epoch):
             rate = settings.rate((epoch + seen / len(train)) / settings.epochs)
@@ -167,13 +181,14 @@ def _one_epoch(loop: _Loop, train: Batches, epoch: int) -> EpochRecord:
                 continue
             if not isinstance(batch, StemBatch):
                 inputs, targets = _augmented(loop, inputs, targets, generator)
-            loss = _step(loop, *_mixed(settings, inputs, targets, generator), rate)
+            watched = watch if seen >= len(train) else None
+            loss = _step(loop, *_mixed(settings, inputs, targets, generator), rate, watched)
             if not math.isfinite(loss):
                 raise _diverged(loop, loss, epoch, seen, rate)
             total, used = total + loss * len(targets), used + len(targets)
     if used == 0:
         raise InputError(f"none of the {seen} training stamps has a valid pixel: check the images and their masks")
-    return {"train_loss": total / used, "learning_rate": rate, "unusable": seen - used}
+    return {"train_loss": total / used, "learning_rate": rate, "unusable": seen - used, **watch.record()}
 
 
 def _augmented(
@@ -212,18 +227,26 @@ def _diverged(loop: _Loop, loss: float, epoch: int, seen: int, rate: float) -> D
     )
 
 
-def _step(loop: _Loop, inputs: tuple[Tensor, ...], targets: list[tuple[float, Tensor]], rate: float) -> float:
+def _step(
+    loop: _Loop,
+    inputs: tuple[Tensor, ...],
+    targets: list[tuple[float, Tensor]],
+    rate: float,
+    watch: LayerWatch | None = None,
+) -> float:
     """One gradient step; gives the loss, a sum of parts, without stepping when it is not finite."""
     for group in loop.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     loop.optimizer.zero_grad(set_to_none=True)
-    with loop.autocast():
+    with loop.autocast(), watch.forward() if watch else nullcontext():
         outputs = loop.wrapped(*inputs)
     loss = torch.stack([part * loop.task.loss(outputs.float(), wanted) for part, wanted in targets]).sum()
     value = float(loss.detach())
     if not math.isfinite(value):
         return value
     loss.backward()
+    if watch is not None:
+        watch.look_back()
     clip = loop.settings.clip
     norm = nn.utils.clip_grad_norm_(loop.network.parameters(), clip if clip > 0 else math.inf)
     if not bool(torch.isfinite(norm)):

@@ -33,6 +33,8 @@ def describe_card(card: Card, url: str) -> Description:
         "what it is": card.description,
         "needs": ", ".join(f"{name} {_few(card.settings[name])}" for name in _NEEDS if card.settings.get(name)),
         "trained on": f"{shown(card.training.get('objects'))} objects of {_few(card.training.get('sources'))}",
+        "course": card.training.get("pace", ""),
+        "convergence": card.training.get("convergence", ""),
         "licence": card.licence,
         "SHA-256": card.sha256,
     }

@@ -18,8 +18,9 @@ from astroml_plugin.evaluation import learning_curve
 from astroml_plugin.evaluation.bootstrap import ends
 from astroml_plugin.evaluation.comparison import Score, Scorer, chosen_score
 from astroml_plugin.evaluation.figures import write_figure
+from astroml_plugin.training.method_prediction import MethodPrediction, on_common_rows
 from astroml_plugin.training.plan import Plan
-from astroml_plugin.training.predictions import NETWORK, MethodPrediction, PredictionCache, on_common_rows
+from astroml_plugin.training.predictions import NETWORK, PredictionCache
 from astroml_plugin.training.splits import SplitSettings, split_record
 
 CLASS_METHODS = (NETWORK, "random_forest", "svm_both")
@@ -34,8 +35,8 @@ class CurveOptions:
     """Training objects of each subset; default: six, each twice the one before, up to all, without those that lack a
     class."""
     methods: tuple[str, ...] | None = None
-    """"network" and, for classes, names of `baselines.classical.METHODS`; default `CLASS_METHODS`, or the network alone
-    where there are no classes."""
+    """"network" and names of `baselines.classical.METHODS`, or of `baselines.regressors.METHODS` where numbers are
+    measured; default `CLASS_METHODS`, or the network alone where there are no classes."""
     metric: str | None = None
     """Score to draw. Classes: accuracy, balanced_accuracy, macro_f1, ece, brier, nll, auroc (where the recipe names a
     positive class). Measured numbers: rmse, nmad, outlier_fraction, of several columns with the column's name, as in

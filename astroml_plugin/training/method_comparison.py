@@ -14,17 +14,13 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
 from astroml_plugin.core.results import Result
 from astroml_plugin.core.storage import finite
-from astroml_plugin.evaluation.baselines import classical
+from astroml_plugin.evaluation.baselines import regressors
 from astroml_plugin.evaluation.comparison import Comparison, Score, figure, markdown
 from astroml_plugin.evaluation.figures import write_figure
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training.predictions import (
-    NETWORK,
-    MethodPrediction,
-    PredictionCache,
-    number_columns,
-    on_common_rows,
-)
+from astroml_plugin.training.feature_tables import methods_of
+from astroml_plugin.training.method_prediction import MethodPrediction, number_columns, on_common_rows
+from astroml_plugin.training.predictions import NETWORK, PredictionCache
 from astroml_plugin.training.splits import SplitSettings, split_record
 
 Predictions = dict[str, list[MethodPrediction]]
@@ -38,8 +34,9 @@ class CompareOptions:
     folds: int = 5
     """Parts of a cross-validation; 0 takes the recipe's own split."""
     methods: tuple[str, ...] | None = None
-    """"network" and names of `baselines.classical.METHODS`; default: all of them for a task of classes (simple_forest,
-    gabor_svm and edges_logistic where there are two), else the network alone."""
+    """"network" and names of `baselines.classical.METHODS`, or of `baselines.regressors.METHODS` where numbers are
+    measured; default: all of them for a task of classes (simple_forest, gabor_svm and edges_logistic where there are
+    two), for numbers the network and the regressors on features."""
     test: Place | tuple[Place, ...] = ()
     """Sources to judge on instead of a test side of the data, all of them at once and without folds."""
     bundle: Place | tuple[Place, ...] = ()
@@ -114,7 +111,7 @@ def compare_methods(
         "trained_on": known,
         "table": table,
     }
-    networks = [line["method"] for line in table if line["method"] not in classical.METHODS]
+    networks = [line["method"] for line in table if line["method"] not in methods_of(plan.task)]
     storage.write_table(storage.join(cache.out, "predictions.parquet"), _predictions(cache, made, plan.task))
     storage.write_atomic(storage.join(cache.out, "table.md"), text.encode())
     write_figure(storage.join(cache.out, "compare.png"), figure(table, shape.drawn, networks))
@@ -124,11 +121,13 @@ def compare_methods(
 
 
 def usual_methods(task: Task) -> tuple[str, ...]:
-    """The network, and of classes all classical methods; those of lens searches only where there are two."""
+    """The network, and all classical methods for classes (those of lens searches only where there are two), or those on
+    features for numbers."""
+    known = methods_of(task)
     if not task.classes:
-        return (NETWORK,)
+        return NETWORK, *(name for name in regressors.usual() if name in known)
     rare = ("simple_forest", "gabor_svm", "edges_logistic")
-    return NETWORK, *(name for name in classical.METHODS if len(task.classes) == 2 or name not in rare)
+    return NETWORK, *(name for name in known if len(task.classes) == 2 or name not in rare)
 
 
 def _splits(split: SplitSettings, folds: int) -> list[SplitSettings]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from astroml_plugin.compute.device import forked_rng
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.cutouts import Cutouts, measured_tolerance
 from astroml_plugin.pixels import band_index
 from astroml_plugin.tasks.base import Task
@@ -21,7 +20,8 @@ from astroml_plugin.tasks.scale import differs
 from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.distributed import ALONE, Group
 from astroml_plugin.training.labelled import LabelledStamps
-from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.pacing import paced
+from astroml_plugin.training.recipe import Recipe, plain_recipe
 from astroml_plugin.training.splits import SPLITS, split_record
 
 _VALIDATED_PIXELS = 256 * 96**2
@@ -36,7 +36,7 @@ class Plan:
     """Everything that is known of a training before its first step."""
 
     recipe: Recipe
-    """The recipe, as given."""
+    """The recipe, with what its training leaves open chosen for the number of stamps."""
     task: Task
     """The task, completed from the data and adapted to the training split."""
     data: LabelledStamps
@@ -69,7 +69,7 @@ class Plan:
 
 
 def plan_training(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> Plan:
-    """Plan a training of a recipe on labelled stamps.
+    """Plan a training of a recipe on labelled stamps; what `[training]` leaves open follows their number.
 
     Raises:
         InputError: recipe, labels or splits that cannot be used.
@@ -86,6 +86,8 @@ def plan_training(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> P
     task = _with_tolerance(task.fit_to_training(table, sample), sample)
     targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
     task.check_splits(targets)
+    share = -(-len(rows["train"]) // processes)
+    recipe = replace(recipe, training=paced(recipe.training, share, side=task.stamp_size, turns=task.turns))
     return Plan(recipe, task, data, rows, targets, training_identity(recipe, data, processes))
 
 
@@ -103,7 +105,7 @@ def _with_tolerance(task: Task, stamps: Cutouts) -> Task:
 
 def training_identity(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> str:
     """Digest of all that a training's result depends on."""
-    plain = {**to_mapping(recipe), "split": split_record(recipe.split)}
+    plain = {**plain_recipe(recipe), "split": split_record(recipe.split)}
     if recipe.adversarial.epochs == 0:  # what was made before there was such a table keeps its identity
         del plain["adversarial"]
     parts = [plain, data.digest] + ([processes] if processes > 1 else [])

@@ -1,4 +1,4 @@
-"""Predictions of methods on splits: a network trained by a recipe, finished bundles, classical classifiers.
+"""Predictions of methods on splits: a network trained by a recipe, finished bundles, classical methods.
 
 Each prediction, one method on the test side of one split, is a Parquet file that is written whole. What is there is not
 made again, so that comparisons and learning curves go on where they stopped.
@@ -7,10 +7,9 @@ made again, so that comparisons and learning curves go on where they stopped.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,22 @@ import pyarrow as pa
 import torch
 
 from astroml_plugin.compute.device import usable_device
-from astroml_plugin.core import formats, storage
+from astroml_plugin.core import storage
 from astroml_plugin.core.errors import DamagedError, InputError
-from astroml_plugin.core.settings import to_mapping
-from astroml_plugin.core.typing import I64, Array, Columns
-from astroml_plugin.evaluation.baselines import classical
+from astroml_plugin.core.typing import I64, Columns
+from astroml_plugin.evaluation.baselines import classical, regressors
 from astroml_plugin.sky.duplicates import shared_places
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import StampBatches, at_scale
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.checkpoint import read_log
-from astroml_plugin.training.feature_tables import FeatureTables
+from astroml_plugin.training.classical_predictions import ClassicalMethods
+from astroml_plugin.training.feature_tables import methods_of
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import measure
+from astroml_plugin.training.method_prediction import MethodPrediction, finite, number_columns, read, write
 from astroml_plugin.training.plan import Plan, plan_training
-from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.recipe import Recipe, plain_recipe
 from astroml_plugin.training.run import TrainExecution, train_bundle
 from astroml_plugin.training.splits import SplitSettings, split_record
 from astroml_plugin.training.unseen import trained_on, unseen_rows
@@ -45,30 +45,6 @@ Progress = Callable[..., None]
 
 _FORMAT = 2
 """Version of the files: those of another one are not read."""
-
-_TRUTH = "truth:"
-"""Prefix of the true values' columns in a file."""
-
-
-@dataclass(frozen=True)
-class MethodPrediction:
-    """One method on the test side of one split."""
-
-    rows: I64
-    """(n,) numbers of the objects that were measured."""
-    truth: Columns
-    """Catalog column -> (n,) true values."""
-    columns: Columns
-    """Catalog column -> (n,) what the method gives."""
-    about: dict[str, Any]
-    """identity, trained (objects), train_seconds, seconds (of the test side), objects (asked for)."""
-
-    def take(self, places: Array) -> MethodPrediction:
-        """Some of the objects, by their places or a mask (n,)."""
-        truth, columns = (
-            {name: array[places] for name, array in arrays.items()} for arrays in (self.truth, self.columns)
-        )
-        return MethodPrediction(self.rows[places], truth, columns, self.about)
 
 
 class PredictionCache:
@@ -109,7 +85,7 @@ class PredictionCache:
         self.test = LabelledStamps(test) if test else None
         self.bundles = _by_name([ModelBundle.load(bundle) for bundle in bundles])
         self._plans: dict[str, Plan] = {}
-        self._features: dict[bool, FeatureTables] = {}
+        self._classical = ClassicalMethods(self.data, self.judged, recipe.training.memory)
 
     def check(self, methods: Sequence[str], task: Task) -> None:
         """Refuse methods that are unknown, repeated or no use for a task, or none, before any work.
@@ -121,11 +97,12 @@ class PredictionCache:
         if repeated or not methods:
             told = f"{', '.join(repeated)} more than once" if repeated else "none"
             raise InputError(f"of methods to compare {told} was given: name each one once, such as {NETWORK},svm")
-        known = [NETWORK, *self.bundles, *(classical.METHODS if task.classes else ())]
+        known = [NETWORK, *self.bundles, *methods_of(task)]
         for name in methods:
-            if name in classical.METHODS and name not in known:
+            if name in {*classical.METHODS, *regressors.METHODS} and name not in known:
+                does = "tells classes apart" if name in classical.METHODS else "measures numbers"
                 raise InputError(
-                    f"method {name!r} tells classes apart, and the recipe's task {self.recipe.task!r} has none: "
+                    f"method {name!r} {does}, and the recipe's task {self.recipe.task!r} has none to learn: "
                     f"there are {', '.join(known)}"
                 )
             if name not in known:
@@ -168,7 +145,7 @@ class PredictionCache:
         """The prediction of that name, made unless it is there.
 
         Args:
-            method: "network", the name of a bundle, or one of `classical.METHODS`.
+            method: "network", the name of a bundle, or one of `methods_of` the task.
             split: which objects.
             name: of the file in the folder of the method, without suffix.
             seed: added to the recipe's.
@@ -179,12 +156,12 @@ class PredictionCache:
         url = storage.join(self.out, "pieces", method, f"{name}.parquet")
         identity = self._identity(method, split, seed)
         with contextlib.suppress(FileNotFoundError, DamagedError):  # made, or made again
-            return _read(url, identity)
+            return read(url, identity)
         plan = self.plan(split)
-        make = self._network if method == NETWORK else self._bundle if method in self.bundles else self._classical
+        make = self._network if method == NETWORK else self._bundle if method in self.bundles else self._by_features
         made = make(method, plan, name, seed)
-        _write(url, replace(made, about={"identity": identity, **made.about}))
-        return _read(url, identity)
+        write(url, replace(made, about={"identity": identity, **made.about}))
+        return read(url, identity)
 
     def _identity(self, method: str, split: SplitSettings, seed: int) -> str:
         plain = {
@@ -197,7 +174,7 @@ class PredictionCache:
         if self.test is not None:
             plain["test"] = self.test.digest
         if method == NETWORK:
-            whole = to_mapping(self.recipe)
+            whole = plain_recipe(self.recipe)
             return storage.digest(plain, {name: value for name, value in whole.items() if name != "split"})
         if method in self.bundles:
             return storage.digest(plain, self.bundles[method].sha256)
@@ -250,66 +227,13 @@ class PredictionCache:
         measured, kept = measure(task, network, at_scale(stream.ordered(), task), device=self.device)
         told = {**about, "seconds": time.perf_counter() - started, "objects": len(rows)}
         columns = {name: np.asarray(measured.own[name], np.float64) for name in number_columns(task)}
-        return _finite(MethodPrediction(kept, self._truth(task, kept), columns, told))
+        return finite(MethodPrediction(kept, self._truth(task, kept), columns, told))
 
     def _truth(self, task: Task, rows: I64) -> Columns:
         return task.truth(self.judged.labels.take(pa.array(rows)))
 
-    def _classical(self, method: str, plan: Plan, name: str, seed: int) -> MethodPrediction:
-        kinds = classical.method(method).inputs
-        learned, judged = (self._feature_tables(data, plan.task) for data in (self.data, self.judged))
-        numbers = {split: class_numbers(values) for split, values in plan.targets.items()}
-        rows, _, _ = self._side(plan)
-        each = learned.seconds(kinds)
-        started = time.perf_counter()
-        fitted = classical.Classifier(
-            method,
-            learned.rows(kinds, plan.rows["train"]),
-            numbers["train"],
-            learned.rows(kinds, plan.rows["validation"]),
-            numbers["validation"],
-            classes=len(plan.task.classes),
-            weights=plan.task.settings.weights,
-            seed=self.recipe.training.seed + seed,
-        )
-        trained = time.perf_counter() - started + each * (len(numbers["train"]) + len(numbers["validation"]))
-        inputs = judged.rows(kinds, rows)
-        started = time.perf_counter()
-        probabilities = fitted.probabilities(inputs)
-        seconds = time.perf_counter() - started + judged.seconds(kinds) * len(rows)
-        about = {"trained": fitted.trained, "train_seconds": trained, "seconds": seconds, "objects": len(rows)}
-        columns = dict(zip(number_columns(plan.task), probabilities.T))
-        return _finite(MethodPrediction(rows, self._truth(plan.task, rows), columns, about))
-
-    def _feature_tables(self, data: LabelledStamps, task: Task) -> FeatureTables:
-        key = data is self.data
-        if key not in self._features:
-            self._features[key] = FeatureTables(data, task, self.recipe.training.memory)
-        return self._features[key]
-
-
-def on_common_rows(predictions: Sequence[MethodPrediction]) -> list[MethodPrediction]:
-    """The objects that all predictions have, in row order."""
-    common = predictions[0].rows
-    for other in predictions[1:]:
-        common = np.intersect1d(common, other.rows)
-    return [made.take(np.isin(made.rows, common)) for made in predictions]
-
-
-def number_columns(task: Task) -> list[str]:
-    """Names of the catalog's columns of a task that hold one floating-point number."""
-    return [column.name for column in task.columns() if column.type in ("float32", "float64")]
-
-
-def class_numbers(targets: torch.Tensor) -> I64:
-    """(n,) classes; where the labels are votes, the one with most."""
-    return np.asarray(targets.argmax(1) if targets.ndim == 2 else targets, np.int64)
-
-
-def _finite(made: MethodPrediction) -> MethodPrediction:
-    """The objects whose columns that are judged are numbers."""
-    judged = [made.columns[name] for name in made.truth if name in made.columns] or list(made.columns.values())
-    return made.take(np.isfinite(np.stack(judged)).all(0))
+    def _by_features(self, method: str, plan: Plan, name: str, seed: int) -> MethodPrediction:
+        return self._classical.predict(method, plan, self._side(plan)[0], self.recipe.training.seed + seed)
 
 
 def _refuse_other_columns(name: str, task: Task, wanted: Task) -> None:
@@ -323,7 +247,8 @@ def _refuse_other_columns(name: str, task: Task, wanted: Task) -> None:
 def _by_name(models: Sequence[ModelBundle]) -> dict[str, ModelBundle]:
     """Bundles by name, each of its own and none that of a method."""
     names = [model.name for model in models]
-    taken = sorted({name for name in names if names.count(name) > 1 or name == NETWORK or name in classical.METHODS})
+    others = {NETWORK, *classical.METHODS, *regressors.METHODS}
+    taken = sorted({name for name in names if names.count(name) > 1 or name in others})
     if taken:
         raise InputError(
             f"the table cannot tell bundles by the name {', '.join(taken)}, which is that of another bundle or of a "
@@ -375,26 +300,3 @@ def _refuse_shared(plan: Plan, test: LabelledStamps) -> None:
             raise InputError(
                 f"{count} test objects have {what} of an object that is learned from, a leak: remove them from one side"
             )
-
-
-# ---- files -------------------------------------------------------------------------------------------------------
-
-
-def _write(url: str, made: MethodPrediction) -> None:
-    columns = {"row": made.rows, **{f"{_TRUTH}{name}": values for name, values in made.truth.items()}, **made.columns}
-    table = pa.table(columns)
-    storage.write_table(url, table.replace_schema_metadata({formats.PREDICTIONS: json.dumps(made.about).encode()}))
-
-
-def _read(url: str, identity: str) -> MethodPrediction:
-    table = storage.read_table(url)
-    about = storage.parse_json((table.schema.metadata or {}).get(formats.PREDICTIONS.encode(), b"{}"), url)
-    if about.get("identity") != identity:
-        raise InputError(
-            f"{storage.redact(url)} was made with another recipe, seed, split or data: "
-            f"choose another output or remove it"
-        )
-    values = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
-    rows = values.pop("row")
-    truth = {name.removeprefix(_TRUTH): values.pop(name) for name in list(values) if name.startswith(_TRUTH)}
-    return MethodPrediction(rows, truth, values, about)

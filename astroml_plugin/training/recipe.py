@@ -9,11 +9,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astroml_plugin.core import registry
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.adversarial import AdversarialSettings
 from astroml_plugin.training.settings import TrainingSettings
 from astroml_plugin.training.splits import SplitSettings
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """How a training goes on that begins with the weights of a bundle (`train --from`); else it means nothing."""
+
+    frozen: bool = False
+    """Only what is new is trained: the last layer, and layers that the bundle does not have."""
+    decay: float = 0.85
+    """Learning rate of a layer over that of the layer behind it, so that what is near the pixels changes least; 1: all
+    alike."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay <= 1:
+            raise InputError(f"transfer decay ({self.decay}) must be above 0 and at most 1, where all learn alike")
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,8 @@ class Recipe:
     """How objects are divided."""
     adversarial: AdversarialSettings = field(default_factory=AdversarialSettings)
     """How generator and critic of a network that has them are trained before."""
+    transfer: TransferSettings = field(default_factory=TransferSettings)
+    """How it begins with another bundle's weights, where one is given."""
 
     def build_task(self) -> Task:
         """The task, its settings and the network's arguments checked.
@@ -60,6 +78,14 @@ class Recipe:
             InputError: unknown keys or wrong types.
         """
         return from_mapping(cls, {key: value for key, value in values.items() if key != "search"}, "the recipe")
+
+
+def plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Plain values of a recipe for identities: what was made before there was a table [transfer] keeps its own."""
+    plain = to_mapping(recipe)
+    if recipe.transfer == TransferSettings():
+        del plain["transfer"]
+    return plain
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -14,22 +14,26 @@ from torch import nn
 from astroml_plugin.compute.device import choose_device, usable_device
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import code_digest, version
-from astroml_plugin.evaluation.figures import training_curves, write_figure
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training import adversarial, distributed, tracking
 from astroml_plugin.training.adversarial import fit_adversarial
 from astroml_plugin.training.batches import Batches
 from astroml_plugin.training.bundle import CARD, Card, ModelBundle
-from astroml_plugin.training.checkpoint import CHECKPOINT, read_log
+from astroml_plugin.training.checkpoint import CHECKPOINT, read_log, write_log
+from astroml_plugin.training.convergence import blind_loss, unconverged
+from astroml_plugin.training.curves import Curves
 from astroml_plugin.training.fit import FitResult, fit
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.pacing import pace
 from astroml_plugin.training.plan import Plan, initial_network, plan_training
 from astroml_plugin.training.recipe import Recipe, to_toml
 from astroml_plugin.training.settings import EpochRecord, TrainingRun
 from astroml_plugin.training.splits import split_record
+from astroml_plugin.training.transfer import take_weights, transfer_record, transferred_plan
 from astroml_plugin.training.unseen import training_objects
 
 Progress = Callable[..., None]
@@ -38,7 +42,8 @@ Progress = Callable[..., None]
 
 @dataclass(frozen=True)
 class TrainExecution:
-    """How a training runs: nothing here changes which bundle is made, but that processes share each batch."""
+    """How a training begins and runs: nothing here changes which bundle is made, but `from_bundle`, and that processes
+    share each batch."""
 
     device: str | None = None
     """Torch device; default: CUDA where there is one."""
@@ -49,6 +54,11 @@ class TrainExecution:
     """Continue from a checkpoint that is there; False starts anew."""
     track: tuple[str, ...] = ()
     """Programs that hear of the epochs: tensorboard, mlflow, wandb; see docs/hyperparameters.md."""
+
+    from_bundle: Place | None = None
+    """A bundle of the same network whose weights the training begins with, for fine-tuning to other labels or another
+    survey: its last layer is new, and layers near the pixels learn slower (table [transfer] of the recipe). Validation
+    and test objects that it was trained on are refused, or left out with leaks = "drop"."""
 
     def __post_init__(self) -> None:
         tracking.check_names(self.track)
@@ -71,7 +81,8 @@ def train_bundle(
         progress: told after every epoch.
 
     Raises:
-        InputError: labels or splits that cannot be used, or `url` holds something else.
+        InputError: labels or splits that cannot be used, `url` holds something else, or the bundle to begin with does
+            not fit.
         DivergedError: the loss is no longer finite; the last good checkpoint is kept.
     """
     execution = execution or TrainExecution()
@@ -87,35 +98,48 @@ def _train(
     recipe: Recipe, sources: Sequence[str], url: str, execution: TrainExecution, progress: Progress | None
 ) -> tuple[ModelBundle, bool]:
     run = TrainingRun(url, resume=execution.resume, device=execution.device or choose_device())
+    start = None if execution.from_bundle is None else text_of(execution.from_bundle)
     if execution.processes == 1:
         usable_device(execution.device)
-        return _train_here(recipe, sources, run, progress)
+        return _train_here(recipe, sources, run, start, progress)
+    if not recipe.training.epochs:
+        recipe = plan_training(recipe, LabelledStamps(sources), execution.processes).recipe
     watch = EpochWatch(lambda: read_log(url), lambda record: _tell(progress, record, recipe.training.epochs))
-    distributed.spawn(execution.processes, _train_here, recipe, list(sources), run, watch=watch)
+    distributed.spawn(execution.processes, _train_here, recipe, list(sources), run, start, watch=watch)
     return ModelBundle.load(url), False
 
 
 def _train_here(
-    recipe: Recipe, sources: Sequence[str], run: TrainingRun, progress: Progress | None = None
+    recipe: Recipe, sources: Sequence[str], run: TrainingRun, start: str | None, progress: Progress | None = None
 ) -> tuple[ModelBundle, bool]:
     """Train in this process, alone or as one of a group; gives the bundle and whether it was there already."""
     with distributed.joined_group(run.device) as group:
         plan = plan_training(recipe, LabelledStamps(sources), group.size)
-        report = _reporter(run.out, recipe.training.epochs, progress)
+        begin = None if start is None else ModelBundle.load(start)
+        plan = plan if begin is None else transferred_plan(plan, begin)
+        recipe, curves = plan.recipe, Curves(run.out)
+        report = _reporter(curves, recipe.training.epochs, progress)
         run = replace(run, identity=plan.identity, device=group.device, group=group, report=report)
         finished = _finished(run.out, plan.identity)
         if finished is not None:
             return finished, True
+        network = initial_network(plan)
+        record: dict[str, Any] = {}
+        if begin is not None:
+            made = take_weights(network, plan, begin)
+            run, record = replace(run, rates=made.rates), {"from": transfer_record(begin, made)}
         if group.first:
             storage.write_atomic(storage.join(run.out, "recipe.toml"), to_toml(recipe).encode())
-        network = initial_network(plan)
         if recipe.adversarial.epochs:
             if group.size > 1:
                 raise InputError("adversarial training runs in one process: leave --processes at 1")
             _pretrain(plan, network, run, progress)
         result = fit_plan(plan, network, run)
         if group.first:
-            write_bundle(plan, result, run.out, run.device)
+            curves.draw(result.history)
+            bundle = write_bundle(plan, result, run.out, run.device, record)
+            if doubt := bundle.card.training.get("convergence"):
+                write_log(run.out, [*result.history[:-1], {**result.history[-1], "convergence": doubt}])
         group.broadcast_flag(True)
         return ModelBundle.load(run.out), False
 
@@ -158,12 +182,11 @@ def _pretrain(plan: Plan, network: nn.Module, run: TrainingRun, progress: Progre
     fit_adversarial(plan.task, learned, plan.batches("train"), adversaries, run, plan.recipe.training.seed)
 
 
-def _reporter(url: str, epochs: int, progress: Progress | None) -> Callable[[EpochRecord], None]:
-    """Called with each epoch's record: draws the curves so far, tells the progress."""
+def _reporter(curves: Curves, epochs: int, progress: Progress | None) -> Callable[[EpochRecord], None]:
+    """Called with each epoch's record: draws the curves now and then, tells the progress."""
 
     def report(record: EpochRecord) -> None:
-        earlier = read_log(url)[: record["epoch"]] if record["epoch"] else []
-        write_figure(storage.join(url, "training.png"), training_curves([*earlier, record]))
+        curves.now_and_then()
         _tell(progress, record, epochs)
 
     return report
@@ -209,10 +232,12 @@ def write_bundle(
     network = plan.task.inference_network(result.network)
     parts = [network_outputs(plan.task, network, plan.batches(name), device) for name in plan.task.calibrates_on]
     task = plan.task.calibrate(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
-    metrics = {}
+    metrics, doubt = {}, ""
     for name in ("validation", "test"):
         outputs, targets, rows = network_outputs(task, network, plan.batches(name), device)
         metrics[name] = task.metrics(outputs, targets, plan.table(rows))
+        if name == "validation":
+            doubt = unconverged(result.history, result.stopped, blind_loss(task, outputs, targets), len(targets))
         if type(task).pretext is not Task.pretext:  # the loss, and what else only the task's own question tells
             outputs, targets, _ = network_outputs(task, network, plan.batches(name), device, pretext=True)
             metrics[name] |= task.metrics(outputs, targets)
@@ -222,7 +247,7 @@ def write_bundle(
         settings=task.to_settings(),
         network=plan.recipe.network,
         network_arguments=plan.recipe.network_arguments,
-        training={**_training_record(plan, result), **(record or {})},
+        training={**_training_record(plan, result), **({"convergence": doubt} if doubt else {}), **(record or {})},
         metrics=storage.finite(metrics),
         versions=_versions(),
         description=plan.recipe.description,
@@ -249,6 +274,7 @@ def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
         "split": split_record(plan.recipe.split),
         "split_ids": plan.data.split_identity(plan.rows),
         "settings": to_mapping(plan.recipe.training),
+        "pace": pace(plan.recipe.training, len(plan.rows["train"])),
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
         "stopped": result.stopped,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,11 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 _SCHEDULES = ("one_cycle", "cosine", "step", "constant")
 _STEPS, _STEP_FACTOR = 3, 0.1
+LEFT_OPEN: dict[str, Any] = {"batch_size": 0, "patience": -1, "ema": -1.0, "warp": None}
+"""Values of settings that follow the number of stamps where `epochs` do (`pacing`)."""
+PLAIN_EPOCHS = 12
+_PLAIN: dict[str, Any] = {"batch_size": 128, "patience": 8, "ema": 0.0, "warp": Warp()}
+"""Their values for large training sets, and wherever epochs are given."""
 
 EpochRecord = dict[str, Any]
 """Plain values of one epoch, a line of the log: epoch, losses, metrics, rates and seconds."""
@@ -31,12 +36,16 @@ EpochRecord = dict[str, Any]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How the network is fitted."""
+    """How the network is fitted.
 
-    epochs: int = 12
-    """Passes over the training split, at most."""
-    batch_size: int = 128
-    """Stamps per step."""
+    Without `epochs`, they follow the number of training stamps, and so do batch_size, patience, ema and warp where
+    these are not given either (`pacing.paced`). With epochs, what is not given is 128, 8, 0 and none.
+    """
+
+    epochs: int = 0
+    """Passes over the training split, at most; 0: by the number of stamps."""
+    batch_size: int = LEFT_OPEN["batch_size"]
+    """Stamps per step; 0: see above."""
     optimizer: str = "adamw"
     """adamw, adam, nadam, rmsprop, adagrad or sgd (momentum 0.9)."""
     learning_rate: float = 2e-3
@@ -49,16 +58,17 @@ class TrainingSettings:
     """Fraction of the whole training that warms up."""
     clip: float = 5.0
     """Largest norm of the gradient; 0 does not clip."""
-    ema: float = 0.0
-    """Decay per step of an exponential average of the weights, which then is what is validated and kept; 0: none."""
+    ema: float = LEFT_OPEN["ema"]
+    """Decay per step of an exponential average of the weights, which then is what is validated and kept; 0: none;
+    -1: see above."""
     precision: str = "float32"
     """float32, or bfloat16: the forward pass in mixed precision (for GPUs; CPUs are mostly slower with it)."""
-    patience: int = 8
-    """Epochs without a better validation loss after which it stops; 0 never stops."""
+    patience: int = LEFT_OPEN["patience"]
+    """Epochs without a better validation loss after which it stops; 0 never stops; -1: see above."""
     augment: bool = True
     """Random quarter turns and mirrorings of each object in each epoch."""
-    warp: Warp = field(default_factory=Warp)
-    """Further random changes of each object in each epoch: any angle, shifts, brightness."""
+    warp: Warp | None = None
+    """Further random changes of each object in each epoch: any angle, shifts, brightness; none given: see above."""
     mixup: float = 0.0
     """Batches are blended with themselves in another order, by parts drawn from Beta(mixup, mixup), and so are their
     losses (Zhang et al. 2018); 0 for none. A regulariser for small training sets."""
@@ -76,17 +86,23 @@ class TrainingSettings:
             {"optimizer": tuple(OPTIMIZERS), "schedule": _SCHEDULES, "precision": ("float32", "bfloat16")},
             "training",
         )
-        if not 0 <= self.ema < 1:
+        for name, plain in _PLAIN.items() if self.epochs else ():
+            if getattr(self, name) == LEFT_OPEN[name]:
+                object.__setattr__(self, name, plain)
+        if not 0 <= self.ema < 1 and self.ema != LEFT_OPEN["ema"]:
             raise InputError(f"training ema ({self.ema}) is a decay per step: 0 for none, else below 1, such as 0.999")
         if self.mixup < 0 or (self.cache and (self.warp or self.mixup)):
             raise InputError(
                 f"training mixup ({self.mixup}) must be 0 or more, and with a cache there is neither warp nor mixup"
             )
-        if self.epochs < 1 or self.batch_size < 2 or self.learning_rate <= 0 or self.seed < 0:
+        if self.epochs < 0 or self.batch_size == 1 or self.learning_rate <= 0 or min(self.seed, self.batch_size) < 0:
             raise InputError(
-                f"training needs epochs of 1 or more ({self.epochs}), batch_size of 2 or more ({self.batch_size}), "
-                f"learning_rate above 0 ({self.learning_rate}) and a seed of 0 or more ({self.seed})"
+                f"training needs epochs of 1 or more, or none ({self.epochs}), batch_size of 2 or more "
+                f"({self.batch_size}), learning_rate above 0 ({self.learning_rate}) and a seed of 0 or more "
+                f"({self.seed})"
             )
+        if self.patience < LEFT_OPEN["patience"]:
+            raise InputError(f"training patience ({self.patience}) must be 0, which never stops, or more epochs")
 
     def rate(self, progress: float) -> float:
         """Learning rate after a fraction `progress` of the whole training."""
@@ -119,3 +135,5 @@ class TrainingRun:
     """Torch device."""
     group: Group = ALONE
     """The processes that train together."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Parameter -> factor on the learning rate; of others 1. They belong to `identity`."""

@@ -79,6 +79,39 @@ def _held(known: KnownObjects, data: LabelledStamps, bands: Sequence[str]) -> Bo
     return known.holds(data.centre_digests(bands), data.positions, data.likeness(bands))
 
 
+def learned_from(model: ModelBundle, data: LabelledStamps, usable: Bool, bands: Sequence[str]) -> Bool:
+    """(n,) whether the weights of a bundle were fitted to objects, as far as its record tells.
+
+    Args:
+        model: the bundle.
+        data: labelled stamps.
+        usable: (n,) objects that the bundle's own split was drawn from, where it was trained on these data.
+        bands: bands by whose pixels objects are known again.
+    """
+    if trained_on(model, data):
+        found = np.zeros(data.labels.num_rows, bool)
+        found[data.split(_own_split(model), usable)["train"]] = True
+        return found
+    known = model.known_objects()
+    if known is None:
+        _warn_of_no_record(model)
+        return np.zeros(data.labels.num_rows, bool)
+    return _held(known, data, bands)
+
+
+def _own_split(model: ModelBundle) -> SplitSettings:
+    return from_mapping(SplitSettings, model.card.training["split"], "the split of the card")
+
+
+def _warn_of_no_record(model: ModelBundle) -> None:
+    if model.card.training:
+        warnings.warn(
+            f"bundle {storage.redact(model.url)} keeps no record of its training objects: they are not told from "
+            f"others here, judge it on data that it has never seen",
+            stacklevel=3,
+        )
+
+
 def unseen_rows(
     model: ModelBundle, data: LabelledStamps, usable: Bool, bands: Sequence[str], *, learns_labels: bool = True
 ) -> Unseen:
@@ -98,16 +131,10 @@ def unseen_rows(
     if not learns_labels:
         return _some(Unseen(rows, ALL), data)
     if trained_on(model, data):
-        settings = from_mapping(SplitSettings, model.card.training["split"], "the split of the card")
-        return _some(Unseen(data.split(settings, usable)["test"], TEST), data)
+        return _some(Unseen(data.split(_own_split(model), usable)["test"], TEST), data)
     known = model.known_objects()
     if known is None:
-        if model.card.training:
-            warnings.warn(
-                f"bundle {storage.redact(model.url)} keeps no record of its training objects: they are not told from "
-                f"others here, judge it on data that it has never seen",
-                stacklevel=2,
-            )
+        _warn_of_no_record(model)
         return _some(Unseen(rows, ALL), data)
     return _some(_without_known(model, known, data, rows, bands), data)
 

@@ -13,7 +13,8 @@ from workflows.verbs.pages import add_no_report, page_line
 def _train(options: argparse.Namespace) -> int:
     with Reporter() as report:
         result = call(options, progress=report)
-    return finish(options, result, f"trained {result.bundle} in {result.epochs} epochs, {result.seconds:.0f} s")
+    line = f"trained {result.bundle} in {result.epochs} epochs, {result.seconds:.0f} s"
+    return finish(options, result, "\n".join(filter(None, (line, result.convergence))))
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -77,6 +78,7 @@ VERBS = {
         "workflows.train:train",
         "Train a recipe on stamps with labels.",
         "ellipticity --data sky/stamps.zarr --out bundles/shapes",
+        flags={"from_bundle": "--from"},
     ),
     "search": Verb(
         _search,

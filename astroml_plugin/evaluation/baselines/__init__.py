@@ -6,7 +6,10 @@ __all__ = [
     "extractor",
     "feature_table",
     "features",
+    "fitting",
+    "moment_features",
     "radial_profile",
+    "regressors",
     "shape_features",
     "shapes",
 ]

@@ -5,15 +5,18 @@ A fitted method is never saved: it lives as long as its comparison.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
@@ -21,31 +24,13 @@ from sklearn.tree import DecisionTreeClassifier
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64, Array
-
-Table = Mapping[str, Array]
-"""Kind of input, as in `features.INPUTS` -> (n, columns)."""
+from astroml_plugin.evaluation.baselines.fitting import InputColumns, Method, Table, best_epoch, part
 
 VERSION = 1
 """Version of methods and features: raised when either gives other numbers."""
 
-_COMPONENTS = 50
-_PCA_SAMPLE = 20_000
 _FLOOR = 1e-3
 """Least probability before the temperature: a leaf or a forest without an object of a class does not exclude it."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """One classifier and what it sees."""
-
-    inputs: tuple[str, ...]
-    """Kinds of input; "pixels" go through a principal component analysis."""
-    make: Callable[[int], Any]
-    """The estimator of scikit-learn, from a seed."""
-    largest: int = 0
-    """Training objects at most, a random part of more (time grows with their square); 0: all."""
-    choices: tuple[tuple[str, float], ...] = ()
-    """Settings of the estimator, of which the one that is best on the validation part is kept."""
 
 
 def _random_forest(seed: int) -> Any:
@@ -62,13 +47,25 @@ def _svm(seed: int) -> Any:
     return SVC(C=3.0, decision_function_shape="ovo", cache_size=500, random_state=seed)
 
 
+def _adaboost(seed: int) -> Any:
+    stump = DecisionTreeClassifier(max_depth=3, min_samples_leaf=5, random_state=seed)
+    return AdaBoostClassifier(stump, n_estimators=200, learning_rate=0.3, random_state=seed)
+
+
+def _bagging(seed: int) -> Any:
+    tree = DecisionTreeClassifier(min_samples_leaf=2, random_state=seed)
+    return BaggingClassifier(tree, n_estimators=100, random_state=seed)
+
+
 _MAKERS = {
     "cart": Method(
         (),
         lambda seed: DecisionTreeClassifier(random_state=seed),
         choices=(("min_samples_leaf", 10), ("min_samples_leaf", 20), ("min_samples_leaf", 40)),
     ),
+    "bagging": Method((), _bagging),
     "random_forest": Method((), _random_forest),
+    "adaboost": Method((), _adaboost),
     "gradient_boosting": Method((), _gradient_boosting),
     "svm": Method((), _svm, largest=20_000),
     "mlp": Method(
@@ -93,10 +90,11 @@ METHODS: dict[str, Method] = {
         choices=(("C", 1e-4), ("C", 1e-3), ("C", 1e-2), ("C", 1e-1)),
     ),
 }
-"""cart (Breiman et al. 1984), random_forest (Breiman 2001), gradient_boosting (Friedman 2001, on histograms), svm
-(radial basis functions), mlp (one layer of 64) on shape features, `…_pca` on 50 principal components of the pixels,
-`…_both` on both; simple_forest on fluxes, asymmetry and the colour of the centre against its surroundings; gabor_svm
-and edges_logistic as in the strong-lens finding challenge."""
+"""cart (Breiman et al. 1984), bagging (of 100 such trees, Breiman 1996), random_forest (Breiman 2001), adaboost (of
+trees of three levels, Freund & Schapire 1997), gradient_boosting (Friedman 2001, on histograms), svm (radial basis
+functions), mlp (one layer of 64) on shape features, `…_pca` on 50 principal components of the pixels, `…_both` on both;
+simple_forest on fluxes, asymmetry and the colour of the centre against its surroundings; gabor_svm and edges_logistic
+as in the strong-lens finding challenge."""
 
 
 def method(name: str) -> Method:
@@ -144,10 +142,10 @@ class Classifier:
         chosen = method(name)
         if len(np.unique(targets)) < 2:
             raise InputError(f"{name} needs two classes or more among its {len(targets)} training objects")
-        rows = _part(len(targets), chosen.largest, seed)
+        rows = part(len(targets), chosen.largest, seed)
         self.trained = len(rows)
         """Objects that were learned from."""
-        self._columns = _Columns(chosen.inputs, {kind: train[kind][rows] for kind in chosen.inputs}, seed)
+        self._columns = InputColumns(chosen.inputs, {kind: train[kind][rows] for kind in chosen.inputs}, seed)
         x, y = self._columns(train, rows), np.asarray(targets)[rows]
         held = self._columns(validation), np.asarray(validation_targets)
         weight = np.asarray(weights, np.float64) if len(weights) else np.ones(classes)
@@ -174,44 +172,6 @@ class Classifier:
 
 Scale = Callable[[tuple[I64, Array]], tuple[I64, Array]]
 """From classes and their scores to classes and their probabilities."""
-
-
-def _part(count: int, largest: int, seed: int) -> I64:
-    """All of `count` rows, or a random part, in order."""
-    if not largest or count <= largest:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, largest, replace=False))
-
-
-class _Columns:
-    """From inputs by kind to one matrix: components of pixels, blanks filled with medians, scaled and clipped."""
-
-    def __init__(self, kinds: Sequence[str], table: Table, seed: int) -> None:
-        self.kinds = kinds
-        self._pca: Any = None
-        if "pixels" in kinds:
-            pixels = table["pixels"][_part(len(table["pixels"]), _PCA_SAMPLE, seed)]
-            count = min(_COMPONENTS, *pixels.shape)
-            self._pca = PCA(count, svd_solver="randomized", random_state=seed).fit(pixels)
-        raw = self._raw(table)
-        blank = np.isnan(raw).all(0)
-        self._middle = np.nanmedian(np.where(blank, np.float32(0), raw), axis=0)
-        filled = self._filled(raw)
-        self._mean, scatter = filled.mean(0, dtype=np.float64), filled.std(0, dtype=np.float64)
-        self._mean, self._scatter = self._mean.astype(np.float32), np.where(scatter > 0, scatter, 1).astype(np.float32)
-
-    def _raw(self, table: Table) -> Array:
-        parts = [table[kind] if kind != "pixels" else self._pca.transform(table[kind]) for kind in self.kinds]
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
-    def _filled(self, raw: Array) -> Array:
-        return np.where(np.isfinite(raw), raw, self._middle)
-
-    def __call__(self, table: Table, rows: I64 | None = None) -> Array:
-        chosen = table if rows is None else {kind: table[kind][rows] for kind in self.kinds}
-        scaled = (self._filled(self._raw(chosen)) - self._mean) / self._scatter
-        values: Array = np.clip(scaled, -6, 6)
-        return values
 
 
 def _best(chosen: Method, x: Array, y: I64, weight: Array, held: tuple[Array, I64], seed: int) -> Any:
@@ -243,26 +203,17 @@ def _fitted(estimator: Any, x: Array, y: I64, weight: Array, held: tuple[Array, 
     return estimator.fit(x, y, sample_weight=weight)
 
 
-_EPOCHS, _PATIENCE = 200, 15
-
-
 def _fitted_by_epochs(estimator: Any, x: Array, y: I64, weight: Array, held: tuple[Array, I64], seed: int) -> Any:
     """The estimator after the epoch that is best on the validation part; weights set how often an object is drawn."""
-    rng = np.random.default_rng(seed)
-    even = bool((weight == weight[0]).all())
-    classes = np.unique(y)
-    best, lowest, age = estimator, np.inf, 0
-    estimator.set_params(batch_size=min(estimator.batch_size, len(y)))
-    for _ in range(_EPOCHS):
-        drawn = rng.permutation(len(y)) if even else rng.choice(len(y), len(y), p=weight / weight.sum())
-        estimator.partial_fit(x[drawn], y[drawn], classes=classes)
-        loss = _loss(estimator, held)
-        age += 1
-        if loss < lowest:
-            best, lowest, age = copy.deepcopy(estimator), loss, 0
-        if age >= _PATIENCE:
-            break
-    return best
+    even, classes = bool((weight == weight[0]).all()), np.unique(y)
+
+    def draw(rng: np.random.Generator) -> I64:
+        return rng.permutation(len(y)) if even else rng.choice(len(y), len(y), p=weight / weight.sum())
+
+    def learn(made: Any, rows: I64) -> None:
+        made.partial_fit(x[rows], y[rows], classes=classes)
+
+    return best_epoch(estimator, len(y), draw=draw, learn=learn, loss=lambda made: _loss(made, held), seed=seed)
 
 
 def _tempered(scores: tuple[I64, Array], targets: I64, offset: Array) -> Scale:

@@ -8,6 +8,7 @@ from astroml_plugin.core.typing import Array
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation.baselines.challenge_features import edge_features, gabor_features
 from astroml_plugin.evaluation.baselines.feature_table import Features, cleaned, in_parts, stretched
+from astroml_plugin.evaluation.baselines.moment_features import moment_features
 from astroml_plugin.evaluation.baselines.shape_features import shape_features
 
 
@@ -46,8 +47,9 @@ _SIMPLE = ("flux_", "colour_gradient_", "asymmetry")
 INPUTS: dict[str, Callable[[Cutouts], Features]] = {
     "features": shape_features,
     "simple": simple_features,
+    "moments": moment_features,
     "pixels": pixel_features,
     "gabor": gabor_features,
     "edges": edge_features,
 }
-"""By the name that methods of `classical` ask for."""
+"""By the name that methods of `classical` and `regressors` ask for."""

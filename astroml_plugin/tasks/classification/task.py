@@ -42,6 +42,7 @@ class ClassifyTask(ExplainedClasses):
 
     Settings: ClassVar[type[TaskSettings]] = ClassifySettings
     RunOptions: ClassVar[type[TaskRunOptions]] = ClassifyRunOptions
+    turns: ClassVar[bool] = True
 
     @property
     def outputs(self) -> int:
@@ -230,6 +231,11 @@ class ClassifyTask(ExplainedClasses):
         if targets.ndim == 1 and settings.focal == 0:
             return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=settings.label_smoothing)
         return votes_loss(outputs, self._votes(targets), weights, **shaped)
+
+    def calibrated(self, outputs: Tensor) -> Tensor:
+        """Logits divided by the temperature."""
+        scaled: Tensor = outputs / self.settings.temperature
+        return scaled
 
     def _votes(self, targets: Tensor) -> Tensor:
         """(n, class) from either form of targets of classes that exclude each other."""

@@ -68,6 +68,11 @@ class RegressTask(IntervalTask):
         """The targets' columns."""
         return tuple(self.settings.targets)
 
+    @property
+    def logarithmic_columns(self) -> tuple[str, ...]:
+        """Targets whose logarithm is learned."""
+        return tuple(self.settings.logarithmic)
+
     def columns(self) -> list[Column]:
         """Per target the value and the half-widths of its intervals; all float32."""
         found = []

@@ -1,0 +1,125 @@
+"""Fine-tuning: a network begins with the weights of a bundle that was trained on other labels, its head new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from astroml_plugin.core import storage
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.plan import Plan
+from astroml_plugin.training.unseen import learned_from
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """Weights that a network took from a bundle."""
+
+    taken: tuple[str, ...]
+    """Names of its tensors that have weights of the bundle."""
+    fresh: tuple[str, ...]
+    """Names of its parameters that are new."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Parameter -> factor on the learning rate."""
+
+
+def transferred_plan(plan: Plan, start: ModelBundle) -> Plan:
+    """The plan of a training that begins with a bundle: of its own identity, and judged on nothing the bundle learned.
+
+    Raises:
+        InputError: objects of the validation or test side were trained on, and `leaks` in [split] is "refuse".
+    """
+    rows, targets = dict(plan.rows), dict(plan.targets)
+    learned = learned_from(start, plan.data, plan.task.usable(plan.data.labels), _bands(plan, start))
+    for name in ("validation", "test"):
+        kept = ~learned[rows[name]]
+        if not kept.all() and plan.recipe.split.leaks == "refuse":
+            raise InputError(
+                f"{int((~kept).sum())} of {len(kept)} {name} objects were trained on by bundle {start.name}, so that "
+                f"figures would be too good: take them out, or let leaks = 'drop' in [split] leave them out"
+            )
+        rows[name], targets[name] = rows[name][kept], targets[name][torch.from_numpy(kept)]
+    plan.task.check_splits(targets)
+    identity = storage.digest(plan.identity, start.sha256)
+    return replace(plan, rows=rows, targets=targets, identity=identity)
+
+
+def _bands(plan: Plan, start: ModelBundle) -> Sequence[str]:
+    """Bands by whose pixels training objects of the bundle are known again."""
+    return start.bands if set(start.bands) <= set(plan.data.first.bands) else plan.task.bands
+
+
+def take_weights(network: nn.Module, plan: Plan, start: ModelBundle) -> Transferred:
+    """Give a network the weights of a bundle, in place, but those of its last layer.
+
+    A layer that reads bands takes those of the bundle's bands by name; a band that the bundle does not have takes their
+    mean, so that a picture that is alike in all bands gives what it gave.
+
+    Raises:
+        InputError: the bundle has another kind of network, or no layer of it fits.
+    """
+    if start.card.network != plan.recipe.network:
+        raise InputError(
+            f"bundle {start.name} has a network {start.card.network!r} and the recipe {plan.recipe.network!r}: set "
+            f'network = "{start.card.network}" and its [network_arguments] in the recipe'
+        )
+    theirs, ours = start.network().state_dict(), network.state_dict()
+    heads = _heads(network)
+    taken = {}
+    for name, value in ours.items():
+        if name not in theirs or name.rpartition(".")[0] in heads:
+            continue
+        found = _fitted(theirs[name], value, start.bands, plan.task.bands)
+        if found is not None:
+            taken[name] = found
+    learned = {name for name, _ in network.named_parameters()}
+    if not learned & set(taken):
+        raise InputError(f"no layer of bundle {start.name} fits the recipe's network: take its [network_arguments]")
+    network.load_state_dict({**ours, **taken})
+    fresh = tuple(name for name, _ in network.named_parameters() if name not in taken)
+    return Transferred(tuple(taken), fresh, _rates(network, set(taken), plan))
+
+
+def _heads(network: nn.Module) -> set[str]:
+    """Names of the last layers with weights: of the network, or of each of its `members`."""
+    found: dict[str, str] = {}
+    for name, module in network.named_modules():
+        if any(one.ndim > 1 for one in module.parameters(recurse=False)):
+            parts = name.split(".")
+            found[".".join(parts[:2]) if parts[0] == "members" else ""] = name
+    return set(found.values())
+
+
+def _fitted(theirs: Tensor, ours: Tensor, their_bands: Sequence[str], bands: Sequence[str]) -> Tensor | None:
+    """A tensor of the bundle in the shape of ours; None where it cannot be."""
+    if theirs.shape == ours.shape:
+        return theirs
+    reads_bands = theirs.ndim == ours.ndim == 4 and (theirs.shape[1], ours.shape[1]) == (len(their_bands), len(bands))
+    if not reads_bands or theirs.shape[0] != ours.shape[0] or theirs.shape[2:] != ours.shape[2:]:
+        return None
+    known = [their_bands.index(name) if name in their_bands else None for name in bands]
+    if any(place is not None for place in known):
+        parts = [theirs.mean(1) if place is None else theirs[:, place] for place in known]
+        return torch.stack(parts, dim=1)
+    return (theirs.sum(1, keepdim=True) / len(bands)).expand_as(ours).contiguous()
+
+
+def _rates(network: nn.Module, taken: set[str], plan: Plan) -> dict[str, float]:
+    """Factors on the learning rate: 1 of what is new, less the nearer a layer is to the pixels."""
+    transfer = plan.recipe.transfer
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in network.named_parameters()))
+    rates = {}
+    for name, _ in network.named_parameters():
+        below = len(layers) - 1 - layers.index(name.rpartition(".")[0])
+        rates[name] = 1.0 if name not in taken else 0.0 if transfer.frozen else transfer.decay**below
+    return rates
+
+
+def transfer_record(start: ModelBundle, made: Transferred) -> dict[str, Any]:
+    """Record of a start for the card."""
+    return {"name": start.name, "sha256": start.sha256, "taken": len(made.taken), "new": list(made.fresh)}
