@@ -85,7 +85,7 @@ def stamps_and_catalog(folder: Path, count: int = 24, *, colour: bool = False) -
     rng = np.random.default_rng(3)
     bands = ("g", "r", "i") if colour else ("r",)
     url = str(folder / "stamps.zarr")
-    stamps = Stamps.create(url, bands=bands, size=(32, 32), block=64, pixel_scale=0.2)
+    stamps = Stamps.create(url, bands=bands, size=(32, 32), block=max(64, count), pixel_scale=0.2)
     table = rows(count, tile="block_000000", image="stamps", wcs=False)
     y, x = np.mgrid[:32, :32] - 16
     blob = np.exp(-(x**2 + 2 * (y - x / 3) ** 2) / 30)

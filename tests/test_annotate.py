@@ -21,6 +21,7 @@ from astroml_plugin.core.errors import CorruptError, InputError
 from tests.ranked_catalogs import ranked_catalog, rows, with_column
 from workflows.annotate import annotate, show
 from workflows.cli import main
+from workflows.cluster import cluster
 from workflows.export import export
 from workflows.query import query
 from workflows.verify import verify
@@ -82,7 +83,7 @@ def test_the_head_is_that_of_scikit_learn(catalog):
         again = heads.Head.from_bytes(head.to_bytes(), __import__("hashlib").sha256(head.to_bytes()).hexdigest())
         scaler = StandardScaler().fit(values)
         model = LogisticRegression(max_iter=2000).fit(scaler.transform(values), labels)
-        found = again.apply(values)
+        found = again.apply(values, np.arange(90), ["t"] * 90)
         mine = np.stack([found[f"p_{name}"].to_numpy() for name in model.classes_], axis=1)
         np.testing.assert_allclose(mine, model.predict_proba(scaler.transform(values)), atol=1e-6)
 
@@ -104,7 +105,7 @@ def test_clusters_are_the_same_however_the_rows_are_split(catalog, tmp_path):
     whole = ranked_catalog(tmp_path / "whole", table.drop_columns(["_healpix_29"]), parts=1)
     found = []
     for one in (catalog, whole):
-        annotate(one.url, name="groups", clusters=2)
+        cluster(one.url, name="groups", clusters=2, bootstraps=0)
         text = "SELECT object_id, cluster, cluster_distance FROM catalog JOIN groups USING (object_id, tile)"
         found.append(query(one.url, text).to_arrow().sort_by("object_id"))
     assert found[0].equals(found[1])
@@ -126,31 +127,31 @@ def test_a_run_that_was_stopped_is_completed_with_the_same_head(catalog, monkeyp
 
     monkeypatch.setattr(storage, "write_table", stop)
     with pytest.raises(KeyboardInterrupt):
-        annotate(catalog.url, name="groups", clusters=3)
+        cluster(catalog.url, name="groups", clusters=3, bootstraps=0)
     monkeypatch.undo()
-    with pytest.raises(CorruptError, match=r"lacks the rows of 2 files.*annotate"):
+    with pytest.raises(CorruptError, match=r"lacks the rows of 2 files.*plugin cluster"):
         query(catalog.url, "SELECT * FROM groups")
     head = Path(catalog.url, "annotations/groups/head.safetensors").read_bytes()
-    result = annotate(catalog.url, name="groups", clusters=3)
+    result = cluster(catalog.url, name="groups", clusters=3, bootstraps=0)
     assert (result.files, result.files_skipped) == (2, 1)
     assert Path(catalog.url, "annotations/groups/head.safetensors").read_bytes() == head
     assert query(catalog.url, "SELECT count(*) AS n FROM groups").to_arrow()["n"][0].as_py() == COUNT
-    assert annotate(catalog.url, name="groups", clusters=3).files == 0
+    assert cluster(catalog.url, name="groups", clusters=3, bootstraps=0).files == 0
 
 
 def test_a_catalog_that_grows_or_is_compacted_is_annotated_again_where_it_must(catalog):
-    first = annotate(catalog.url, name="groups", clusters=2)
+    first = cluster(catalog.url, name="groups", clusters=2, bootstraps=0)
     run = catalog.start_run({"kind": "infer"})
     more = with_column(rows(50, first=COUNT), "tile", ["new"] * 50)
     catalog.commit_manifest(run, [catalog.write_part("new", "b" * 16, more)])
     catalog.finish_run(run)
     with pytest.raises(CorruptError, match="lacks the rows of 1 file"):
         query(catalog.url, "SELECT * FROM groups")
-    second = annotate(catalog.url, name="groups", clusters=2)
+    second = cluster(catalog.url, name="groups", clusters=2, bootstraps=0)
     assert (second.rows, second.files, second.files_skipped) == (50, 1, first.files)
     before = query(catalog.url, "SELECT * FROM groups ORDER BY object_id").to_arrow()
     compact(catalog.url)
-    annotate(catalog.url, name="groups", clusters=2)
+    cluster(catalog.url, name="groups", clusters=2, bootstraps=0)
     assert query(catalog.url, "SELECT * FROM groups ORDER BY object_id").to_arrow().equals(before)
     assert len(Annotation(catalog.url, "groups").files()) < 4  # those of merged parts are gone
 
@@ -158,7 +159,7 @@ def test_a_catalog_that_grows_or_is_compacted_is_annotated_again_where_it_must(c
 def test_exports_have_the_columns_of_annotations(catalog, tmp_path):
     annotate(catalog.url, name="kinds", labels=_labels(), label="kind")
     annotate(catalog.url, name="other", labels=_labels(), label="kind", seed=1)
-    annotate(catalog.url, name="groups", clusters=2)
+    cluster(catalog.url, name="groups", clusters=2, bootstraps=0)
     out, how = tmp_path / "a.fits", {"annotations": ("kinds", "other", "groups")}
     assert export(catalog.url, to="fits", out=out, **how).rows == COUNT
     table = Table.read(out)
@@ -189,7 +190,7 @@ def test_exports_have_the_columns_of_annotations(catalog, tmp_path):
 
 def test_verify_reads_annotations(catalog):
     for name in ("kinds", "groups"):
-        annotate(catalog.url, name=name, clusters=2)
+        cluster(catalog.url, name=name, clusters=2, bootstraps=0)
     path = next(Path(catalog.url, "annotations/kinds").glob("*/*.parquet"))
     data = bytearray(path.read_bytes())
     data[60] ^= 1
@@ -197,13 +198,13 @@ def test_verify_reads_annotations(catalog):
     Path(catalog.url, "annotations/groups/annotation.json").write_text("{")
     told = {damage.path: damage.what for damage in verify(catalog.url).damages}
     assert set(told) == {str(path.relative_to(catalog.url)), "annotations/groups/annotation.json"}
-    assert all("the same `astroml-plugin annotate` again" in what for what in told.values())
+    assert all("the same `astroml-plugin" in what for what in told.values())
     verify(catalog.url, repair=True)
     assert verify(catalog.url).is_whole
     with pytest.raises(CorruptError, match="lacks the rows of 1 file"):
         query(catalog.url, "SELECT * FROM kinds")
     for name in ("kinds", "groups"):
-        annotate(catalog.url, name=name, clusters=2)
+        cluster(catalog.url, name=name, clusters=2, bootstraps=0)
     assert query(catalog.url, "SELECT count(*) AS n FROM kinds").to_arrow()["n"][0].as_py() == COUNT
     assert query(catalog.url, "SELECT count(*) AS n FROM groups").to_arrow()["n"][0].as_py() == COUNT
 
@@ -214,10 +215,10 @@ def test_names_that_sql_takes_for_something_else_are_refused(catalog):
     with pytest.raises(InputError, match="p_Star and p_star differ in large and small letters only"):
         annotate(catalog.url, name="kinds", labels=kinds, label="kind")
     with pytest.raises(InputError, match="a word of SQL"):
-        annotate(catalog.url, name="Order", clusters=2)
-    annotate(catalog.url, name="kinds", clusters=2)
+        cluster(catalog.url, name="Order", clusters=2, bootstraps=0)
+    cluster(catalog.url, name="kinds", clusters=2, bootstraps=0)
     with pytest.raises(InputError, match="SQL takes Kinds for it"):
-        annotate(catalog.url, name="Kinds", clusters=2)
+        cluster(catalog.url, name="Kinds", clusters=2, bootstraps=0)
 
 
 def test_rows_that_cannot_be_joined_have_none(tmp_path):
@@ -225,7 +226,7 @@ def test_rows_that_cannot_be_joined_have_none(tmp_path):
     ids = table["object_id"].to_numpy().copy()
     ids[7] = ids[3]
     catalog = ranked_catalog(tmp_path / "c", with_column(table, "object_id", ids), parts=1)
-    result = annotate(catalog.url, name="groups", clusters=2)
+    result = cluster(catalog.url, name="groups", clusters=2, bootstraps=0)
     assert (result.rows, result.left_out) == (38, 2)
     text = "SELECT count(*) AS n FROM catalog LEFT JOIN groups USING (object_id, tile)"
     assert query(catalog.url, text).to_arrow()["n"][0].as_py() == 40
@@ -236,12 +237,11 @@ def test_what_cannot_be_annotated_is_refused(catalog, tmp_path):
     two = pa.table({"object_id": [10**17 + 1, 10**17 + 1], "kind": ["odd", "plain"]})
     for settings, words in (
         ({"name": "a"}, "either --labels"),
-        ({"name": "a", "clusters": 2, "like": (1,)}, "either --labels"),
-        ({"name": "catalog", "clusters": 2}, "cannot name"),
-        ({"name": "../x", "clusters": 2}, "cannot name"),
-        ({"name": "a", "clusters": COUNT + 1}, "--clusters"),
-        ({"name": "a", "clusters": 2, "latent": "size"}, "no vector"),
-        ({"name": "a", "clusters": 2, "latent": "latnt"}, "latent"),
+        ({"name": "a", "labels": _labels(), "like": (1,)}, "either --labels"),
+        ({"name": "catalog", "like": (1,)}, "cannot name"),
+        ({"name": "../x", "like": (1,)}, "cannot name"),
+        ({"name": "a", "like": (1,), "latent": "size"}, "no vector"),
+        ({"name": "a", "like": (1,), "latent": "latnt"}, "latent"),
         ({"name": "a", "like": (3,)}, "none of the 1 objects"),
         ({"name": "a", "labels": one_label, "label": "kind"}, "give 2 classes"),
         ({"name": "a", "labels": two, "label": "kind"}, "two labels"),
@@ -251,12 +251,12 @@ def test_what_cannot_be_annotated_is_refused(catalog, tmp_path):
         with pytest.raises(InputError, match=words):
             annotate(catalog.url, **settings)
     assert not any(one.record() for one in all_annotations(catalog.url))
-    annotate(catalog.url, name="a", clusters=2)
+    cluster(catalog.url, name="a", clusters=2, bootstraps=0)
     with pytest.raises(InputError, match="another clusters"):
-        annotate(catalog.url, name="a", clusters=3)
+        cluster(catalog.url, name="a", clusters=3, bootstraps=0)
     Path(catalog.url, "annotations/a/head.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(InputError, match="not the one of its record"):
-        annotate(catalog.url, name="a", clusters=2)
+        cluster(catalog.url, name="a", clusters=2, bootstraps=0)
 
 
 def test_the_page_of_annotations_runs_as_it_stands(catalog, tmp_path, monkeypatch, capsys):
@@ -268,10 +268,10 @@ def test_the_page_of_annotations_runs_as_it_stands(catalog, tmp_path, monkeypatc
     Path("labels.csv").write_text("object_id,kind\n" + "\n".join(lines) + "\n")
     page = (Path(__file__).parents[1] / "docs" / "annotate.md").read_text()
     commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-    assert len(commands) >= 5
+    assert len(commands) >= 4
     for line in commands:
         assert main(shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
     told = capsys.readouterr().out
     assert "accuracy 1.000" in told
-    assert main(["annotate", "catalog", "--name", "again", "--clusters", "2", "--json"]) == 0
+    assert main(["annotate", "catalog", "--name", "again", "--like", str(10**17 + 5), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == COUNT

@@ -196,15 +196,25 @@ def test_a_long_verb_names_the_next_command(tmp_path: Path, capsys: pytest.Captu
     universe.make_bundle(str(tmp_path / "kind"))
     words = ["infer", str(tmp_path / "survey.zarr"), "--bundle", str(tmp_path / "kind"), "--objects", objects]
     assert main([*words, "--out", str(tmp_path / "my catalog")]) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == f"next: astroml-plugin query '{tmp_path}/my catalog'"
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"next: astroml-plugin report '{tmp_path}/my catalog'",
+        f"next: astroml-plugin query '{tmp_path}/my catalog'",
+    ]
+    assert main([*words, "--out", str(tmp_path / "seen"), "--report"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == f"next: astroml-plugin query {tmp_path}/seen"
     assert main([*words, "--out", str(tmp_path / "my catalog"), "--json"]) == 0
     assert "next:" not in capsys.readouterr().err
     assert main([*words, "--out", str(tmp_path / "c"), "--dry-run"]) == 0
     assert "next:" not in capsys.readouterr().err
     assert set(NEXT) <= set(VERBS)
     failed = Namespace(catalog="c", units_failed=2)
-    assert "FROM failures" in what_next(Namespace(verb="infer"), failed)
-    assert what_next(Namespace(verb="query"), {}) == ""
+    assert "FROM failures" in what_next(Namespace(verb="infer"), failed)[0]
+    assert what_next(Namespace(verb="query"), {}) == []
+    made = Namespace(kind="survey", source="s.zarr", out="judged")
+    assert what_next(Namespace(verb="ingest"), made)[0] == "astroml-plugin report s.zarr"
+    judged = [what_next(Namespace(verb="evaluate", bundle="b", no_report=no), made)[0] for no in (True, False)]
+    assert judged[0] == "astroml-plugin report judged"
+    assert judged[1].endswith("--out catalog --report")
 
 
 def test_bundles_say_what_they_need_give_and_where_they_fail(

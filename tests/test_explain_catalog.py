@@ -12,8 +12,8 @@ from astroml_plugin.catalog.schema import matrix
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.explanation.store import ExplanationStore
 from tests import planted, spotter, universe
-from workflows.annotate import annotate
 from workflows.cli import main
+from workflows.cluster import cluster
 from workflows.cutouts import cutouts
 from workflows.explain import explain, show
 from workflows.infer import infer
@@ -183,7 +183,7 @@ def test_names_of_other_annotations_are_left_alone(marked):
     Path(annotation.url, "annotation.json").unlink()
     explain(catalog, name="mine", by="p_marked", top=3, maps="none")
     with pytest.raises(InputError):
-        annotate(catalog, name="mine", clusters=2)
+        cluster(catalog, name="mine", clusters=2)
 
 
 @pytest.mark.slow

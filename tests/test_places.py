@@ -76,8 +76,9 @@ def given(function: Callable[..., Any], folder: Path, make: Callable[[str], Any]
 
 
 QUICK = (
-    *("annotate", "calibrate_response", "class_statistics", "compact", "compare", "evaluate", "export", "generate"),
+    *("annotate", "calibrate_response", "class_statistics", "cluster", "compact", "compare", "evaluate", "export"),
     *(
+        "generate",
         "infer",
         "infer.dry_run",
         "info",

@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog import Catalog
-from astroml_plugin.catalog.annotating import Annotated, Wanted, heads, labelled_ids, make, vector_column
+from astroml_plugin.catalog.annotating import Annotated, classes, distances, labelled_ids, make, vector_column
 from astroml_plugin.catalog.annotating.run import Progress
 from astroml_plugin.catalog.annotation_files import Annotation, all_annotations
-from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import with_changes
@@ -27,14 +26,12 @@ class AnnotateOptions:
 
     label: str = "label"
     """Column of the classes in the table of labels."""
-    clusters: int | None = None
-    """Instead of labels: number of clusters; gives `cluster` and `cluster_distance`."""
     like: tuple[int, ...] | None = None
     """Instead of labels: object_ids of examples; gives `distance` and `nearest`."""
     latent: str | None = None
     """Vector column; default `latent`, or the only `<bundle>_latent`."""
     seed: int = 0
-    """Seed of clusters, and of the folds by which the accuracy of classes is measured."""
+    """Seed of the folds by which the accuracy of classes is measured."""
 
 
 @shows_progress()
@@ -47,7 +44,7 @@ def annotate(
     progress: Progress | None = None,
     **changes: Any,
 ) -> Annotated:
-    """Add columns to a catalog, from the vectors that a bundle has stored: classes, clusters or distances.
+    """Add columns to a catalog, from the vectors that a bundle has stored: classes or distances (clusters: `cluster`).
 
     Run again when the catalog has grown, or after a stop: rows that are done are not done again, and the model that was
     fitted first is used for all. A query joins the columns: `FROM catalog JOIN NAME USING (object_id, tile)`.
@@ -57,33 +54,26 @@ def annotate(
         name: name of the annotation, which is the view's name in queries.
         labels: CSV or Parquet table (from Python also an Arrow table) with object_id and a column of classes: gives
             the probabilities p_CLASS and `class`.
-        options: clusters or examples in place of labels, and the vectors.
+        options: examples in place of labels, and the vectors.
         progress: called with ("annotate", files done, files).
-        changes: single fields of the options by name, for example `clusters=8`.
+        changes: single fields of the options by name, for example `like=(17, 23)`.
 
     Raises:
-        InputError: not exactly one of labels, clusters and like; no vectors; labels that nothing can be learned from;
+        InputError: not exactly one of labels and like; no vectors; labels that nothing can be learned from;
             another annotation of that name.
     """
     how = with_changes(AnnotateOptions, options, changes, "the options of annotate")
-    label, clusters, like = how.label, how.clusters, how.like
-    given = [one is not None for one in (labels, clusters, like)]
-    if sum(given) != 1:
-        raise InputError("an annotation is of one kind: give either --labels TABLE, or --clusters N, or --like ID,…")
+    if (labels is None) == (how.like is None):
+        raise InputError(
+            "an annotation is of one kind: give either --labels TABLE or --like ID,… (clusters have a verb, cluster)"
+        )
     opened = Catalog.open(catalog)
     column = vector_column(opened, how.latent)
-    ids, texts = np.zeros(0, np.int64), np.zeros(0, object)
-    chosen: dict[str, Any] = {"latent": column, "seed": how.seed}
     if labels is not None:
-        ids, texts = labelled_ids(labels, label)
-        pairs = sorted(zip(ids.tolist(), texts.tolist()))
-        chosen |= {"kind": heads.CLASSES, "labels": storage.digest(pairs)}
-    elif like is not None:
-        ids = np.unique(np.array(like, np.int64))
-        chosen |= {"kind": heads.DISTANCES, "labels": storage.digest(ids.tolist())}
-    else:
-        chosen |= {"kind": heads.CLUSTERS, "clusters": int(clusters or 0)}
-    return make(opened, name, Wanted(**chosen), ids, texts, progress)
+        ids, texts = labelled_ids(labels, how.label)
+        return make(opened, name, classes(opened, column, ids, texts, how.seed), progress)
+    examples = np.unique(np.array(how.like, np.int64))
+    return make(opened, name, distances(opened, column, examples), progress)
 
 
 def show(result: Annotated) -> str:

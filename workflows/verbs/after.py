@@ -1,4 +1,4 @@
-"""The next command: what to look at when a long verb has ended."""
+"""The next commands: what to look at when a long verb has ended."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-Next = Callable[[argparse.Namespace, Any], tuple[str, ...]]
+Words = tuple[str, ...]
+Next = Callable[[argparse.Namespace, Any], Words | tuple[Words, ...]]
 
 
-def what_next(options: argparse.Namespace, result: Any) -> str:
-    """A command that goes on from here, or "" where there is none."""
-    words = NEXT.get(options.verb, _nothing)(options, result)
-    return shlex.join(["astroml-plugin", *map(_short, words)]) if words else ""
+def what_next(options: argparse.Namespace, result: Any) -> list[str]:
+    """Commands that go on from here, the first one to look at first; none where there is none."""
+    found = NEXT.get(options.verb, _nothing)(options, result)
+    several = [one for one in found if isinstance(one, tuple)]
+    commands = several or [tuple(str(word) for word in found)]
+    return [shlex.join(["astroml-plugin", *map(_short, words)]) for words in commands if words]
 
 
 def _short(word: str) -> str:
@@ -27,10 +30,11 @@ def _nothing(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
     return ()
 
 
-def _ingest(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+def _ingest(options: argparse.Namespace, result: Any) -> tuple[Words, ...]:
+    look = ("report", result.source)
     if result.kind == "stamps":
-        return "info", result.source
-    return "infer", result.source, "--bundle", "segmentation", "--out", "catalog"
+        return look, ("info", result.source)
+    return look, ("infer", result.source, "--bundle", "segmentation", "--out", "catalog", "--report")
 
 
 def _simulate(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
@@ -49,15 +53,16 @@ def _search(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
     return ()
 
 
-def _evaluate(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
-    return "infer", "SURVEY.zarr", "--bundle", str(options.bundle), "--objects", "TABLE", "--out", "catalog"
+def _evaluate(options: argparse.Namespace, result: Any) -> tuple[Words, ...]:
+    measure = "infer", "SURVEY.zarr", "--bundle", str(options.bundle), "--objects", "TABLE", "--out", "catalog"
+    return (("report", result.out), measure) if options.no_report else ((*measure, "--report"),)
 
 
 def _calibrate_response(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
     return "infer", "SURVEY.zarr", "--bundle", result["bundle"], "--objects", "TABLE", "--out", "catalog"
 
 
-def _infer(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+def _infer(options: argparse.Namespace, result: Any) -> Words | tuple[Words, ...]:
     from astroml_plugin.catalog import Catalog
 
     if not hasattr(result, "catalog"):
@@ -69,7 +74,8 @@ def _infer(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
         return "query", result.catalog, "SELECT reason, count(*) AS objects FROM unplaced GROUP BY reason"
     names = Catalog.open(result.catalog).schema.names
     scores = [name for name in names if name.endswith("anomaly_score") or name.endswith("p_lens")]
-    return ("rank", result.catalog, "--score", scores[0]) if scores else ("query", result.catalog)
+    further = ("rank", result.catalog, "--score", scores[0]) if scores else ("query", result.catalog)
+    return further if options.report else (("report", result.catalog), further)
 
 
 def _class_statistics(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
@@ -116,6 +122,7 @@ NEXT: dict[str, Next] = {
     "class-statistics": _class_statistics,
     "rank": _rank,
     "annotate": _annotate,
+    "cluster": lambda options, result: ("report", result.catalog),
     "label": _label,
     "verify": _verify,
     "compact": lambda options, result: ("verify", str(options.catalog)),

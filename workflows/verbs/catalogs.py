@@ -41,6 +41,14 @@ def _annotate(options: argparse.Namespace) -> int:
     return finish(options, result, show(result))
 
 
+def _cluster(options: argparse.Namespace) -> int:
+    from workflows.cluster import show
+
+    with Reporter() as report:
+        result = call(options, progress=report)
+    return finish(options, result, show(result))
+
+
 def _explain(options: argparse.Namespace) -> int:
     from workflows.explain import show
 
@@ -147,8 +155,14 @@ VERBS = {
     "annotate": Verb(
         _annotate,
         "workflows.annotate:annotate",
-        "New columns for the rows of a catalog from its stored vectors: classes, clusters, distances. No pixels.",
+        "New columns for the rows of a catalog from its stored vectors: classes, distances. No pixels.",
         "catalog --name kinds --labels labels.csv --label kind",
+    ),
+    "cluster": Verb(
+        _cluster,
+        "workflows.cluster:cluster",
+        "Groups of like objects without labels: columns beside the rows, with stability and medoids. No pixels.",
+        "catalog --name groups --clusters 8",
     ),
     "report": Verb(
         _report,

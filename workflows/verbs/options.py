@@ -40,13 +40,13 @@ def finish(options: argparse.Namespace, result: Any, line: str, status: int = DO
 
 
 def _say_next(options: argparse.Namespace, result: Any) -> None:
-    """Name the next command on stderr, where there is one."""
+    """Name the next commands on stderr, where there are some."""
     from astroml_plugin.core.errors import AstromlError
     from astroml_plugin.core.redaction import redact
     from workflows.verbs.after import what_next
 
     with contextlib.suppress(AttributeError, KeyError, TypeError, AstromlError, OSError):
-        if command := what_next(options, result):
+        for command in what_next(options, result):
             sys.stdout.flush()
             print(f"next: {redact(command)}", file=sys.stderr)
 

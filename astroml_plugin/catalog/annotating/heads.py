@@ -1,10 +1,10 @@
-"""Small models on stored vectors: classes from labels, clusters, distances to examples. Fitted once, kept as arrays."""
+"""Small models on stored vectors: classes from labels, distances to examples, clusters. Fitted once, kept as arrays."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,16 +12,20 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import load, save
 
+from astroml_plugin.catalog.annotating import clusters
+from astroml_plugin.catalog.annotating.clusters import ClusterOptions
+from astroml_plugin.catalog.annotating.nearest import nearest
+from astroml_plugin.catalog.annotating.reading import Sample
+from astroml_plugin.catalog.annotating.stability import stability
 from astroml_plugin.catalog.schema import Column, refuse_one_name
 from astroml_plugin.core import foreign
 from astroml_plugin.core.description import and_more_of
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
 
-CLASSES, CLUSTERS, DISTANCES = "classes", "clusters", "distances"
+CLASSES, DISTANCES = "classes", "distances"
 _FOLDS = 5
 _FEWEST = 2
-_CHUNK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Head:
     """A fitted model."""
 
     kind: str
-    """One of classes, clusters, distances."""
+    """classes, distances, or a method of clusters."""
     arrays: Mapping[str, np.ndarray] = field(repr=False)
     """Numbers by name."""
     names: tuple[str, ...] = ()
@@ -45,17 +49,21 @@ class Head:
                 for name in self.names
             ]
             return (*chances, Column("class", "string", "", "src.class", "Most probable class, by annotate"))
-        if self.kind == CLUSTERS:
-            far = "Distance to its centre in the space of the vectors"
-            number = Column("cluster", "int32", "", "meta.code.class", "Number of the nearest cluster, from 0")
-            return number, Column("cluster_distance", "float32", "", "", far)
+        if self.kind in clusters.METHODS:
+            return clusters.columns(self.kind)
         return (
             Column("distance", "float32", "", "", "Distance to the nearest example in the space of the vectors"),
             Column("nearest", "int64", "", "meta.id", "object_id of the nearest example"),
         )
 
-    def apply(self, vectors: np.ndarray) -> dict[str, pa.Array]:
-        """Columns of rows (n) from their vectors (n, k); null where a vector has no finite numbers."""
+    def apply(self, vectors: np.ndarray, object_id: np.ndarray, tile: Sequence[str]) -> dict[str, pa.Array]:
+        """Columns of n rows; null where a vector has no finite numbers.
+
+        Args:
+            vectors: (n, k).
+            object_id: (n,).
+            tile: (n,).
+        """
         good = np.isfinite(vectors).all(axis=1)
         values = np.where(good[:, None], vectors, 0).astype(np.float64)
         if self.kind == CLASSES:
@@ -64,13 +72,29 @@ class Head:
             found = {f"p_{name}": _masked(chances[:, at], good, pa.float32()) for at, name in enumerate(self.names)}
             best = np.array(self.names, object)[chances.argmax(axis=1)]
             return {**found, "class": pa.array(best, pa.large_string(), mask=~good)}
-        at, distance = _nearest(values, self.arrays["centres"])
-        if self.kind == CLUSTERS:
-            return {"cluster": _masked(at, good, pa.int32()), "cluster_distance": _masked(distance, good, pa.float32())}
+        if self.kind in clusters.METHODS:
+            return self._clusters(values, good, object_id, tile)
+        at, distance = nearest(values, self.arrays["centres"])
         return {
             "distance": _masked(distance, good, pa.float32()),
             "nearest": _masked(self.arrays["object_id"][at], good, pa.int64()),
         }
+
+    def _clusters(
+        self, values: F64, good: np.ndarray, object_id: np.ndarray, tile: Sequence[str]
+    ) -> dict[str, pa.Array]:
+        made = clusters.assigned(self.kind, self.arrays, clusters.scaled(self.arrays, values))
+        central = {(one["object_id"], one["tile"]) for one in self.about["medoids"]}
+        medoid = np.zeros(len(object_id), bool)
+        for row in np.flatnonzero(np.isin(object_id, [identity for identity, _ in central])).tolist():
+            medoid[row] = (int(object_id[row]), tile[row]) in central
+        found = {
+            "cluster": _masked(made.number, good, pa.int32()),
+            "cluster_probability": None if made.probability is None else _masked(made.probability, good, pa.float32()),
+            "cluster_distance": None if made.distance is None else _masked(made.distance, good, pa.float32()),
+            "medoid": pa.array(medoid & good),
+        }
+        return {name: column for name, column in found.items() if column is not None}
 
     def to_bytes(self) -> bytes:
         """Safetensors with kind, names and facts in the header."""
@@ -100,21 +124,6 @@ def _softmax(logits: F64) -> F64:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     found: F64 = powers / powers.sum(axis=1, keepdims=True)
     return found
-
-
-def _nearest(values: F64, centres: np.ndarray) -> tuple[np.ndarray, F64]:
-    """(n,) number of the nearest of the centres (m, k), and its distance."""
-    at, best = np.zeros(len(values), np.int64), np.full(len(values), np.inf)
-    step = max(1, _CHUNK // max(1, len(values)))
-    squares = np.square(values).sum(axis=1)
-    for start in range(0, len(centres), step):
-        part = np.asarray(centres[start : start + step], np.float64)
-        far = squares[:, None] + np.square(part).sum(axis=1)[None] - 2 * values @ part.T
-        found = far.argmin(axis=1)
-        closer = far[np.arange(len(values)), found] < best
-        at[closer], best[closer] = found[closer] + start, far[np.arange(len(values)), found][closer]
-    exact: F64 = np.sqrt(np.square(values - np.asarray(centres, np.float64)[at]).sum(axis=1))
-    return at, exact
 
 
 def _fitted(fit: Callable[[], Any]) -> Any:
@@ -159,19 +168,38 @@ def fit_classes(vectors: np.ndarray, labels: np.ndarray, seed: int = 0) -> Head:
     return Head(CLASSES, arrays, tuple(map(str, names)), about)
 
 
-def fit_clusters(vectors: np.ndarray, count: int, seed: int = 0) -> Head:
-    """K-means of vectors (n, k).
+def fit_clusters(sample: Sample, options: ClusterOptions, progress: Callable[[int, int], None] | None = None) -> Head:
+    """Clusters of a sample's vectors, numbered by size, with their medoids and stability.
+
+    Args:
+        sample: the objects.
+        options: how.
+        progress: called with (fits done, fits) of the bootstraps.
 
     Raises:
-        InputError: fewer vectors than clusters.
+        InputError: the vectors have no such clusters.
     """
-    from sklearn.cluster import KMeans
-
-    if not 1 <= count <= len(vectors):
-        raise InputError(f"{count} clusters of {len(vectors)} vectors: choose 1 to {len(vectors)} by --clusters")
-    model = _fitted(lambda: KMeans(count, n_init=3, random_state=seed).fit(vectors.astype(np.float64)))
-    order = np.argsort(-np.bincount(model.labels_, minlength=count), kind="stable")  # 0 is the largest one
-    return Head(CLUSTERS, {"centres": model.cluster_centers_[order]}, about={"fitted_on": len(vectors)})
+    arrays = clusters.scaling_of(sample.vectors, options.scaling or "none")
+    values = clusters.scaled(arrays, sample.vectors)
+    model = clusters.fitted(values, options, options.seed)
+    model = clusters.by_size(options.method, model, clusters.assigned(options.method, model, values).number)
+    number = clusters.assigned(options.method, model, values).number
+    central = [
+        {"cluster": cluster, "object_id": int(sample.ids[place]), "tile": str(sample.tiles[place])}
+        for cluster, place in enumerate(clusters.medoids(values, number).tolist())
+    ]
+    about = {
+        **clusters.facts(options, len(values), values.shape[1]),
+        "objects": sample.objects,
+        "fitted_on": len(values),
+        "flagged_left_out": sample.flagged,
+        "without_vector": sample.without,
+        "fitted_sizes": np.bincount(number[number >= 0], minlength=len(central)).tolist(),
+        "fitted_noise": int((number < 0).sum()),
+        "medoids": central,
+        "stability": stability(values, number, options, progress),
+    }
+    return Head(options.method, arrays | model, about=about)
 
 
 def fit_distances(vectors: np.ndarray, object_id: np.ndarray) -> Head:
