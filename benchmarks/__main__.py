@@ -52,6 +52,7 @@ LONG = (
     "star_psf",
     "explain",
     "own_images",
+    "drift",
 )
 HERE = Path(__file__).parent
 HEAD = (

@@ -12,7 +12,9 @@ import pytest
 
 from astroml_plugin.catalog import Column
 from tests.browser import Browser, chromium
+from tests.ranked_catalogs import stamps_and_catalog
 from tests.test_report import NASTY, made
+from workflows.cluster import cluster
 from workflows.report import report
 
 AXE = Path(os.environ.get("ASTROML_AXE", Path(__file__).parents[1] / ".axe/node_modules/axe-core/axe.min.js"))
@@ -46,6 +48,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **{"size": rng.lognormal(0, 1, count), "ra": rng.uniform(0, 1, count), "dec": rng.uniform(0, 1, count)},
     }
     catalog = made(folder, columns, rows, count)
+    report(catalog.url, out=str(folder / "p.html"), top=5)
+    return folder / "p.html"
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run whose objects have vectors, groups and stamps."""
+    folder = tmp_path_factory.mktemp("mapped")
+    _, catalog = stamps_and_catalog(folder, 120, colour=True)
+    cluster(catalog.url, name="groups", clusters=3, bootstraps=2)
     report(catalog.url, out=str(folder / "p.html"), top=5)
     return folder / "p.html"
 
@@ -103,3 +115,25 @@ def test_on_paper_charts_are_pictures(browser: Browser, page: Path) -> None:
         assert browser.value("document.querySelector('img.still').naturalWidth") > 300
     finally:
         browser.command("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_points_of_a_map_show_their_stamps(browser: Browser, mapped: Path, width: int) -> None:
+    opened(browser, mapped, width)
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    assert not browser.complaints()
+    point = "document.querySelector('img.sheet').parentElement.querySelector('.scatterlayer .point')"
+    browser.wait(point)
+    assert browser.value("document.querySelector('.peek').hidden")
+    place = json.loads(
+        browser.value(
+            f"(r => JSON.stringify([r.x + r.width / 2, r.y + r.height / 2]))({point}.getBoundingClientRect())"
+        )
+    )
+    browser.command("Input.dispatchMouseEvent", type="mouseMoved", x=place[0] - 1, y=place[1] - 1)
+    browser.command("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    browser.wait("!document.querySelector('.peek').hidden")
+    box = json.loads(browser.value("JSON.stringify(document.querySelector('.peek').getBoundingClientRect())"))
+    assert box["left"] >= 0
+    assert box["right"] <= width
+    assert "data:image/jpeg" in browser.value("document.querySelector('.peek').style.backgroundImage")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,28 @@ class PixelReader:
             raise
         except Exception as error:  # a codec or a store raises whatever it likes
             raise CorruptError(f"the pixels of object {row['object_id']} cannot be read: {error}") from error
+
+    def tile(self, name: str) -> TileInfo:
+        """Boxes, WCS and zero points of a tile of the survey.
+
+        Raises:
+            InputError: it has no such tile.
+        """
+        assert isinstance(self.source, Survey)
+        return self._info(self.source, name)
+
+    def numbers(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Numbers of the stored stamps of rows of one block.
+
+        Raises:
+            InputError: it has no such object.
+        """
+        assert isinstance(self.source, Stamps)
+        start, places = self._places(self.source, rows[0]["tile"])
+        missing = [row["object_id"] for row in rows if int(row["object_id"]) not in places]
+        if missing:
+            raise InputError(f"{rows[0]['tile']} of the source has no object {missing[0]}")
+        return [start + places[int(row["object_id"])] for row in rows]
 
     # Stamps
 

@@ -93,6 +93,12 @@ class Points:
     """Whether the intervals are those of `x`."""
     hidden: bool = False
     """Whether only the texts are there, for areas that are drawn below."""
+    values: F64 | None = None
+    """(n,) numbers that colour them, grey where not finite; None: one colour."""
+    bar: str = ""
+    """Label of the colour bar of `values`."""
+    pictures: Sequence[int] = ()
+    """Numbers of the pictures of the chart's sheet that readers see who point at them."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,18 @@ Series = Bars | Line | Points | Grid | Areas | Words
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """Small pictures in one, row by row."""
+
+    data: bytes = field(repr=False)
+    """JPEG."""
+    side: int
+    """Pixels of each picture."""
+    columns: int
+    """Pictures side by side."""
+
+
+@dataclass(frozen=True)
 class Chart:
     """One chart."""
 
@@ -159,6 +177,8 @@ class Chart:
     legend: bool = True
     half: bool = True
     """Whether two such charts stand side by side where there is room."""
+    sheet: Sheet | None = None
+    """Pictures of its points."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from astroml_plugin.reporting import interactive, still
-from astroml_plugin.reporting.charts import Areas, Bars, Chart, Grid, Line, Points
+from astroml_plugin.reporting.charts import Areas, Bars, Chart, Grid, Line, Points, Sheet
 from astroml_plugin.reporting.pages import Block, Commands, Download, Note, Page, Pictures, Section, Spots, Table
 from astroml_plugin.reporting.words import escaped, number
 
@@ -119,7 +119,8 @@ def _content(section: Section, place: int, *, live: bool) -> Iterator[str]:
 def _chart(chart: Chart, name: str, *, live: bool) -> str:
     alt = escaped(chart.alt or f"{chart.title}: {chart.y.label} against {chart.x.label}")
     data = json.dumps(interactive.figure(chart), allow_nan=False).replace("<", "\\u003c") if live else ""
-    moving = (
+    moving = "" if chart.sheet is None else _sheet(chart.sheet)
+    moving += (
         f'<div class="live" role="img" aria-label="{alt}" style="height:{chart.height}px"></div>'
         f'<script type="application/json">{data}</script>'
     )
@@ -129,6 +130,12 @@ def _chart(chart: Chart, name: str, *, live: bool) -> str:
         f'<img class="still" alt="{alt}" src="{_data_url(still.png(chart))}">{moving if live else ""}'
         f"{_numbers(chart)}</figure>"
     )
+
+
+def _sheet(sheet: Sheet) -> str:
+    """The pictures of a chart's points, shown one by one to those who point at them."""
+    source = _data_url(sheet.data, "image/jpeg")
+    return f'<img class="sheet" alt="" hidden data-side="{sheet.side}" data-columns="{sheet.columns}" src="{source}">'
 
 
 def _data_url(data: bytes, kind: str = "image/png") -> str:
@@ -215,7 +222,8 @@ def _pictures(block: Pictures) -> str:
     for one in block.pictures:
         lines = "<br>".join(escaped(line, 200) for line in one.caption)
         items.append(f'<li><img alt="{escaped(one.alt)}" src="{_data_url(one.data)}"><p>{lines}</p></li>')
-    return f'<ul class="stamps{" wide" if block.wide else ""}">{"".join(items)}</ul>'
+    title = f"<h3>{escaped(block.title)}</h3>" if block.title else ""
+    return f'{title}<ul class="stamps{" wide" if block.wide else ""}">{"".join(items)}</ul>'
 
 
 def _spots(block: Spots) -> str:

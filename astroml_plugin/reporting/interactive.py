@@ -11,7 +11,7 @@ import numpy as np
 
 from astroml_plugin.core.typing import F64
 from astroml_plugin.reporting.charts import COLOURS, Areas, Axis, Bars, Chart, Grid, Line, Points, Words
-from astroml_plugin.reporting.colours import SCALE, bucketed, css
+from astroml_plugin.reporting.colours import NOTHING, SCALE, bucketed, css
 from astroml_plugin.reporting.words import label
 
 _INK = "#1b2a41"
@@ -148,6 +148,8 @@ def _pointed(trace: dict[str, Any], texts: Sequence[str], *, quiet: bool = False
 def _points(series: Points, colour: str) -> list[dict[str, Any]]:
     colour = series.colour or colour
     style: dict[str, Any] = {"color": colour, "size": series.size}
+    if series.values is not None:
+        style |= _coloured(series.values, series.bar)
     if series.hidden:
         style |= {"opacity": 0, "size": 14}
     trace: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": plain(series.x), "y": plain(series.y)}
@@ -155,7 +157,18 @@ def _points(series: Points, colour: str) -> list[dict[str, Any]]:
     along = series.x if series.sideways else series.y
     if (error := _errors(along, series.low, series.high, colour)) is not None:
         trace["error_x" if series.sideways else "error_y"] = error
+    if len(series.pictures):
+        trace["customdata"] = list(series.pictures)
     return [_pointed(trace, series.texts)]
+
+
+def _coloured(values: F64, bar: str) -> dict[str, Any]:
+    """Colours of points by their values; grey where there is none."""
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    scale = [[place, css(colour)] for place, colour in SCALE]
+    told = {"colorscale": scale, "cmin": low, "cmax": high, "showscale": True, "colorbar": _bar(bar)}
+    return {**told, "color": [css(NOTHING) if one is None else one for one in plain(values)]}
 
 
 def _grid(series: Grid, _: str) -> list[dict[str, Any]]:

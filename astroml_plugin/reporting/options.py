@@ -18,5 +18,12 @@ class ReportOptions:
     """Survey or stamps with the pixels; default the one that the run read."""
     evaluation: str | None = None
     """metrics.json of `evaluate` for the bundle that made the catalog: class fractions are corrected by it."""
+    reference: str | None = None
+    """Catalog to compare inputs and outputs with; default: what the bundles keep of their training."""
+    map: str = "pca"
+    """Map of the column of vectors: pca, tsne, or umap (needs umap-learn)."""
+    colour: str | None = None
+    """Column of the catalog or of an annotation that colours that map; default clusters, else what ranks the
+    objects."""
     memory: str | None = None
     """Bound of the memory of queries, such as "4GB"."""

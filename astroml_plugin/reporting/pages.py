@@ -49,6 +49,8 @@ class Pictures:
     pictures: Sequence[Picture]
     wide: bool = False
     """Whether they are figures, not stamps."""
+    title: str = ""
+    """Heading above them."""
 
 
 @dataclass(frozen=True)

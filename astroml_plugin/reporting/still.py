@@ -116,10 +116,25 @@ def _line(axes: Any, series: Line, colour: str) -> None:
 def _points(axes: Any, series: Points, colour: str) -> None:
     if series.hidden:
         return
+    if series.values is not None:
+        _coloured(axes, series)
+        return
     ends = _ends(series.x if series.sideways else series.y, series.low, series.high)
     style: dict[str, Any] = {"color": series.colour or colour, "markersize": series.size * 0.7, "linewidth": 1}
     style |= {"capsize": 2, "label": _text(series.name, 60) or None, "fmt": "o"}
     axes.errorbar(series.x, series.y, **{"xerr" if series.sideways else "yerr": ends}, **style)
+
+
+def _coloured(axes: Any, series: Points) -> None:
+    """Points by their values, grey where there is none."""
+    assert series.values is not None
+    known = np.isfinite(series.values)
+    scale = colors.LinearSegmentedColormap.from_list("points", [(place, css(colour)) for place, colour in SCALE])
+    size = (0.7 * series.size) ** 2
+    axes.scatter(series.x[~known], series.y[~known], s=size, color=css(NOTHING))
+    if known.any():
+        drawn = axes.scatter(series.x[known], series.y[known], s=size, c=series.values[known], cmap=scale)
+        axes.figure.colorbar(drawn, ax=axes, label=_text(series.bar, 60), shrink=0.8)
 
 
 def _grid(axes: Any, series: Grid, _: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,22 @@ def moc_of_cells(cells: I64, order: int) -> Any:
     """The MOC of nested HEALPix cells (k,) of one order."""
     depth = np.full(len(cells), order, np.uint8)
     return mocpy().MOC.from_healpix_cells(cells.astype(np.uint64), depth, max_depth=order)
+
+
+def moc_json(cells: I64, order: int) -> bytes:
+    """The MOC of nested HEALPix cells (k,) of one order as JSON, without mocpy: four cells of one become that one."""
+    found: dict[str, list[int]] = {}
+    left = np.unique(cells)
+    for depth in range(order, 0, -1):
+        parents, counts = np.unique(left >> 2, return_counts=True)
+        whole = counts == 4
+        alone = left[~np.repeat(whole, counts)]
+        if len(alone):
+            found[str(depth)] = alone.tolist()
+        left = parents[whole]
+    if len(left):
+        found["0"] = left.tolist()
+    return json.dumps(dict(sorted(found.items(), key=lambda item: int(item[0])))).encode()
 
 
 def moc_of_outlines(outlines: Iterable[Outline], order: int) -> Any:

@@ -18,7 +18,7 @@ from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import code_digest, version
 from astroml_plugin.tasks.base import Task
-from astroml_plugin.training import adversarial, distributed, tracking
+from astroml_plugin.training import adversarial, distributed, reference, tracking
 from astroml_plugin.training.adversarial import fit_adversarial
 from astroml_plugin.training.batches import Batches
 from astroml_plugin.training.bundle import CARD, Card, ModelBundle
@@ -241,13 +241,19 @@ def write_bundle(
         if type(task).pretext is not Task.pretext:  # the loss, and what else only the task's own question tells
             outputs, targets, _ = network_outputs(task, network, plan.batches(name), device, pretext=True)
             metrics[name] |= task.metrics(outputs, targets)
+    told = reference.training_reference(plan, task, network, device)
     card = Card(
         name=storage.redact(url).rstrip("/").rpartition("/")[2],
         task=plan.recipe.task,
         settings=task.to_settings(),
         network=plan.recipe.network,
         network_arguments=plan.recipe.network_arguments,
-        training={**_training_record(plan, result), **({"convergence": doubt} if doubt else {}), **(record or {})},
+        training={
+            **_training_record(plan, result),
+            reference.KEY: told,
+            **({"convergence": doubt} if doubt else {}),
+            **(record or {}),
+        },
         metrics=storage.finite(metrics),
         versions=_versions(),
         description=plan.recipe.description,

@@ -53,7 +53,7 @@ class Annotated(Result):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an annotation is made from, and how."""
+    """Source and making of an annotation."""
 
     verb: str
     """Verb that makes it."""

@@ -6,7 +6,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.reporting.options import ReportOptions
 from astroml_plugin.reporting.pages import Page, composed
-from astroml_plugin.reporting.run import classes, record, top
+from astroml_plugin.reporting.run import classes, drift, latent, record, top
 from astroml_plugin.reporting.run.makers import MAKERS
 from astroml_plugin.reporting.run.subject import RunSubject
 from astroml_plugin.reporting.subjects import made_by
@@ -23,6 +23,11 @@ def _check(subject: RunSubject) -> None:
         classes.corrected(subject)
     if chosen.source is not None:
         subject.pixels()
+    latent.check_map(chosen.map)
+    if chosen.colour is not None:
+        latent.colour_of(subject)
+    if chosen.reference is not None:
+        drift.reference_for(subject)
 
 
 def page(url: str, options: ReportOptions) -> Page:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from astroml_plugin.reporting.pages import Maker
-from astroml_plugin.reporting.run import classes, columns, flags, record, sky, top
+from astroml_plugin.reporting.run import (
+    attributions,
+    classes,
+    clusters,
+    columns,
+    drift,
+    flags,
+    latent,
+    record,
+    sky,
+    top,
+)
 
 MAKERS = (
     Maker(record.GLANCE, record.glance),
@@ -11,6 +22,10 @@ MAKERS = (
     Maker(columns.MAGNITUDES, columns.magnitudes),
     Maker(classes.TITLE, classes.section),
     Maker(top.TITLE, top.section),
+    Maker(attributions.TITLE, attributions.section),
+    Maker(clusters.TITLE, clusters.section),
+    Maker(latent.TITLE, latent.section),
+    Maker(drift.TITLE, drift.section),
     Maker(columns.NUMBERS, columns.numbers),
     Maker(flags.TITLE, flags.section),
     Maker(top.DUPLICATES, top.duplicates),

@@ -205,6 +205,7 @@ def next_steps(subject: RunSubject) -> Section:
         (bool(subject.unplaced.num_rows), "Objects without a place", f"query {place} {unplaced}"),
         (True, "Objects without a flag, as a FITS table", f"query {place} {clean} --to clean.fits"),
         (_ends(names, "anomaly_score"), "Score the oddest objects by eye", f"label {place}"),
+        (_ends(names, "latent"), "Groups of like objects, then this page again", f"cluster {place}"),
         (_ends(names, "label"), "Thresholds and what they give", f"class-statistics {place} --evaluation report"),
         (_ends(names, "e1"), "Mean shear", f"shear {place} --where 'flags = 0'"),
         (subject.counts["placed"] > 0, "To LSDB, TOPCAT and Aladin", f"export {place} --to hats --out sky"),

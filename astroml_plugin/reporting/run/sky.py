@@ -14,7 +14,7 @@ from astroml_plugin.reporting.charts import Areas, Line
 from astroml_plugin.reporting.pages import Block, Download, Missing, Note, Section
 from astroml_plugin.reporting.run.subject import PRIMARY, RunSubject
 from astroml_plugin.reporting.words import many, number, share
-from astroml_plugin.sky.coverage import Outline, moc_bytes, moc_of_cells
+from astroml_plugin.sky.coverage import Outline, moc_bytes, moc_json, moc_of_cells
 from astroml_plugin.sky.wcs import HEALPIX_ORDER
 from astroml_plugin.sources.survey import Survey
 
@@ -167,8 +167,9 @@ def _failed(subject: RunSubject) -> tuple[list[Outline], str]:
 
 
 def _moc(cells: Cells) -> list[Block]:
-    if importlib.util.find_spec("mocpy") is None:
-        return [Note("The area as a MOC: install the extra `hats` (mocpy), or `export --to moc`.")]
-    moc = moc_of_cells(cells.index, cells.order)
     text = f"The cells as a MOC of order {cells.order}, for Aladin and TOPCAT"
-    return [Download("cells.moc.fits", moc_bytes(moc, "fits"), text)]
+    found: list[Block] = [Download("cells.moc.json", moc_json(cells.index, cells.order), f"{text} (JSON)")]
+    if importlib.util.find_spec("mocpy") is not None:
+        data = moc_bytes(moc_of_cells(cells.index, cells.order), "fits")
+        found.append(Download("cells.moc.fits", data, f"{text} (FITS)"))
+    return found

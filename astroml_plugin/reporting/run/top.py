@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from PIL import Image as Pillow
 
 from astroml_plugin.catalog.ranking import Ranked, top
 from astroml_plugin.catalog.ranking.names import numeric_columns
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
-from astroml_plugin.core.typing import U8
-from astroml_plugin.labelling.paint import Painter
-from astroml_plugin.labelling.pixels import PixelReader
 from astroml_plugin.labelling.session import flag_names, sexagesimal
-from astroml_plugin.reporting.pages import Block, Missing, Note, Picture, Pictures, Section, Table
+from astroml_plugin.reporting.pages import Block, Missing, Note, Pictures, Section, Table
 from astroml_plugin.reporting.run.classes import labels_of, text_columns
 from astroml_plugin.reporting.run.subject import RunSubject
+from astroml_plugin.reporting.run.thumbnails import pictures
 from astroml_plugin.reporting.words import many, number
-from astroml_plugin.sources.stamps import Stamps
 
 TITLE, DUPLICATES = "Top of the list", "Near-duplicates"
-_SAMPLE = 24
 MOST = 200
 """Objects that a page shows at most."""
 
-_LARGEST = 96
 _SCORES = ("anomaly_score",)
 _SIGNALS = ("snr", "peak_snr")
 
@@ -83,7 +74,7 @@ def section(subject: RunSubject) -> Section | Missing:
     rows = found.table.to_pylist()
     blocks: list[Block] = []
     try:
-        blocks.append(Pictures(_pictures(subject.pixels(), rows)))
+        blocks.append(Pictures(pictures(subject.pixels(), rows, _caption)))
         seen = "Each picture is stretched in the same way; violet pixels cannot be used."
     except AstromlError as error:
         blocks.append(Note(f"No pictures: {storage.redact(str(error))}"))
@@ -104,32 +95,6 @@ def section(subject: RunSubject) -> Section | Missing:
         f"({many(found.folded, 'row', 'rows')} here). {seen}"
     )
     return Section(TITLE, text, blocks)
-
-
-def _pictures(reader: PixelReader, rows: list[dict[str, Any]]) -> list[Picture]:
-    side = min(reader.side, _LARGEST) if isinstance(reader.source, Stamps) else reader.side
-    stamps: list[tuple[Any, Any] | str] = []
-    for row in rows:
-        try:
-            stamps.append(reader.stamp(row, side))
-        except AstromlError as error:
-            stamps.append(storage.redact(str(error)))
-    images = [one[0] for one in stamps if not isinstance(one, str)]
-    painter = Painter.of(images[:_SAMPLE], reader.bands)
-    found = []
-    for row, stamp in zip(rows, stamps, strict=True):
-        if isinstance(stamp, str):
-            grey, told = np.full((side, side, 3), 120, np.uint8), [stamp]
-        else:
-            grey, told = painter.picture(*stamp), []
-        found.append(Picture(_png(grey), f"object {row['object_id']}", [*_caption(row), *told]))
-    return found
-
-
-def _png(picture: U8) -> bytes:
-    sink = io.BytesIO()
-    Pillow.fromarray(picture).save(sink, "PNG", optimize=True)
-    return sink.getvalue()
 
 
 def _caption(row: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,220 @@
+"""Sections about what lies beside a catalog: groups, explanations, a map of vectors, and drift from a reference."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astroml_plugin.catalog import Catalog
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.reporting import html, interactive
+from astroml_plugin.reporting.charts import Chart, Grid, Points
+from astroml_plugin.reporting.options import ReportOptions
+from astroml_plugin.reporting.pages import Note, Page, Pictures, Section, Table
+from astroml_plugin.reporting.subjects import page_of
+from astroml_plugin.sky.coverage import moc_json
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.reference import reference_of
+from tests import planted
+from tests.ranked_catalogs import ranked_catalog, rows, stamps_and_catalog, with_column
+from tests.training_samples import SIZE
+from workflows.cluster import cluster
+from workflows.explain import explain
+from workflows.infer import infer
+from workflows.train import train
+
+
+@pytest.fixture(autouse=True)
+def errors_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No section fails unseen."""
+    monkeypatch.setenv("ASTROML_DEBUG", "1")
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """A catalog of 120 stamps in three bands, with groups."""
+    _, made = stamps_and_catalog(tmp_path_factory.mktemp("beside"), 120, colour=True)
+    cluster(made.url, name="groups", clusters=3, bootstraps=3)
+    return made
+
+
+def part(page: Page, title: str) -> Section:
+    return next(section for section in page.sections if section.title == title)
+
+
+def notes(section: Section) -> list[str]:
+    return [block.text for block in section.blocks if isinstance(block, Note) and block.bad]
+
+
+# ---- groups and the map ------------------------------------------------------------------------------------------
+
+
+def test_groups_have_sizes_stability_and_stamps_of_their_medoids(catalog: Catalog) -> None:
+    section = part(page_of(catalog.url), "Groups without labels")
+    assert "3 clusters by kmeans from latent" in section.text
+    assert "adjusted Rand index" in section.text
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    assert sum(int(row[1]) for row in table.rows) == 120
+    seen = next(block for block in section.blocks if isinstance(block, Pictures))
+    assert [one.caption[0] for one in seen.pictures].count("cluster 0, medoid") == 1
+    assert len(seen.pictures) == 18
+    assert not notes(section)  # there is one tile only
+
+
+def test_a_group_of_one_tile_is_doubted(tmp_path: Path) -> None:
+    table = rows(300)
+    values = np.where(np.arange(300) >= 270, 50.0, 0.0)  # of the last of three tiles
+    catalog = ranked_catalog(tmp_path / "c", with_column(table, "size", values + table["size"].to_numpy()))
+    cluster(catalog.url, clusters=2, features=("size",), bootstraps=0)
+    (told,) = notes(part(page_of(catalog.url), "Groups without labels"))
+    assert "100% of cluster 1 of clusters lies in im_2, which has 33% of all objects" in told
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_the_map_shows_a_stamp_for_each_point(catalog: Catalog, method: str) -> None:
+    page = page_of(catalog.url, ReportOptions(map=method))
+    section = part(page, "Map of the latent space")
+    chart = next(block for block in section.blocks if isinstance(block, Chart))
+    assert chart.title.endswith("coloured by cluster of groups")
+    assert sum(len(series.x) for series in chart.series) == 120
+    assert sorted(k for series in chart.series for k in series.pictures) == list(range(120))
+    assert chart.sheet is not None
+    assert chart.sheet.data.startswith(b"\xff\xd8")
+    text = html.document(page)
+    assert 'class="sheet" alt="" hidden' in text
+    assert len(text) < 8e6
+
+
+def test_the_map_is_coloured_by_any_column(catalog: Catalog) -> None:
+    for colour, by_kind in (("size", False), ("cluster_distance", False), ("kind", True), ("medoid", True)):
+        chart = part(page_of(catalog.url, ReportOptions(colour=colour)), "Map of the latent space").blocks[0]
+        assert isinstance(chart, Chart)
+        first = chart.series[0]
+        assert isinstance(first, Points)
+        assert (first.values is None) is by_kind
+        json.dumps(interactive.figure(chart), allow_nan=False)
+    for wish, words in (
+        ({"colour": "nothing"}, "no column 'nothing'"),
+        ({"colour": "latent"}, "neither numbers nor labels"),
+        ({"map": "som"}, "--map som is unknown: choose pca, tsne, umap"),
+    ):
+        with pytest.raises(InputError, match=words):
+            page_of(catalog.url, ReportOptions(**wish))
+
+
+def test_a_catalog_without_vectors_or_groups_says_how_to_get_them(tmp_path: Path) -> None:
+    url = infer_planted(tmp_path, "band", 24)
+    missing = {one.title: one.reason for one in page_of(url).missing}
+    assert "`anomaly` gives one" in missing["Map of the latent space"]
+    assert "`cluster CATALOG` makes them" in missing["Groups without labels"]
+    assert "`explain CATALOG` makes them" in missing["Attributions"]
+    assert "give a catalog to compare with by --reference" in missing["Drift"]
+
+
+# ---- explanations ------------------------------------------------------------------------------------------------
+
+
+def infer_planted(folder: Path, cause: str, count: int = 48) -> str:
+    """A catalog of stamps with a planted cause, measured by a network that has learned it."""
+    source = planted.store(str(folder / "stamps.zarr"), cause, count)
+    infer(source, bundle=planted.bundle(str(folder / "marks"), cause), out=str(folder / "catalog"))
+    return str(folder / "catalog")
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [("corner", "lies in one ninth of the stamp, at high x and low y"), ("band", "of the attribution lies in band r")],
+)
+def test_a_planted_cause_is_named_on_the_page(tmp_path: Path, cause: str, words: str) -> None:
+    url = infer_planted(tmp_path, cause)
+    explain(url, name="why", top=12, by="p_marked", forwards=17)
+    section = part(page_of(url), "Attributions")
+    assert [note for note in notes(section) if words in note and note.startswith("why: ")]
+    assert any(isinstance(block, Pictures) and block.wide for block in section.blocks)
+    cells = next(block for block in section.blocks if isinstance(block, Chart) and "ninths" in block.title)
+    grid = cells.series[0]
+    assert isinstance(grid, Grid)
+    if cause == "corner":
+        assert grid.values[0, 2] == np.max(grid.values)
+
+
+# ---- drift -------------------------------------------------------------------------------------------------------
+
+
+def sky(folder: Path, *, noise: float = 1.0, order: tuple[int, ...] = (0, 1, 2), seed: int = 0) -> str:
+    """A catalog of 192 stamps in three blocks: objects of three bands, red and with unlike noise."""
+    from tests.training_samples import write_stamps
+
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    light = np.exp(-0.5 * (x**2 + y**2) / 2.0**2)
+    flux = rng.uniform(30, 60, (192, 1, 1, 1)) * np.array([0.5, 1.0, 2.0])[:, None, None]
+    image = flux * light + noise * np.array([1.0, 1.5, 2.5])[:, None, None] * rng.normal(size=(192, 3, SIZE, SIZE))
+    source = write_stamps(str(folder / "s.zarr"), image[:, order].astype(np.float32), {}, bands=planted.BANDS, block=64)
+    url = str(folder / "catalog")
+    infer(source, bundle=planted.bundle(str(folder / "marks"), "band", 30), out=url)
+    return url
+
+
+def test_the_same_sky_again_is_not_reported_and_others_are(tmp_path: Path) -> None:
+    known = sky(tmp_path / "known", seed=1)
+    for name, how, words in (
+        ("same", {}, None),
+        ("deeper", {"noise": 0.5}, "noise g"),
+        ("swapped", {"order": (2, 1, 0)}, "colour g - r"),
+    ):
+        url = sky(tmp_path / name, seed=2, **how)
+        section = part(page_of(url, ReportOptions(reference=known)), "Drift")
+        told = " ".join(notes(section))
+        if words is None:
+            assert not told
+            assert any("Nothing is reported" in block.text for block in section.blocks if isinstance(block, Note))
+        else:
+            assert words in told
+        assert "Compared with the catalog catalog" in section.text
+        grids = [block.title for block in section.blocks if isinstance(block, Chart)]
+        assert [title.partition(":")[0] for title in grids][:3] == [f"Inputs of band {band}" for band in "gri"]
+    with pytest.raises(InputError, match="no catalog"):
+        page_of(url, ReportOptions(reference=str(tmp_path / "none")))
+
+
+def test_a_bundle_keeps_what_its_training_looked_like(tmp_path: Path) -> None:
+    from astroml_plugin.training.recipe import Recipe
+
+    source = planted.store(str(tmp_path / "stamps.zarr"), "band", 192, 64)
+    told = {"task": "classify", "network": "strided_cnn", "network_arguments": {"widths": [8], "hidden": 8}}
+    settings = {"classes": ["plain", "marked"], "label": "kind", "names": {"0": "plain", "1": "marked"}}
+    settings |= {"bands": list(planted.BANDS), "stamp_size": SIZE}
+    recipe = Recipe.from_mapping({**told, "settings": settings, "training": {"epochs": 1, "batch_size": 64}})
+    bundle = train(recipe, data=source, out=str(tmp_path / "own")).bundle
+    reference = reference_of(ModelBundle.load(bundle))
+    assert reference is not None
+    assert reference.bands == planted.BANDS
+    assert "p_marked" in reference.outputs
+    infer(source, bundle=bundle, out=str(tmp_path / "catalog"))
+    section = part(page_of(str(tmp_path / "catalog")), "Drift")
+    assert "Compared with the training of own" in section.text
+    assert not notes(section)  # it is measured on what it was trained on
+
+
+# ---- the area ----------------------------------------------------------------------------------------------------
+
+
+def test_a_moc_without_mocpy_holds_the_same_cells() -> None:
+    told = json.loads(moc_json(np.array([16, 17, 18, 19, 21, 4000]), 5))
+    assert told == {"4": [4], "5": [21, 4000]}
+    whole = json.loads(moc_json(np.arange(12 * 4**2), 2))
+    assert whole == {"0": list(range(12))}
+    mocpy = pytest.importorskip("mocpy")
+    cells = np.unique(np.random.default_rng(0).integers(0, 12 * 4**6, 5000))
+    mine = mocpy.MOC.from_json(json.loads(moc_json(cells, 6)))
+    assert mine == mocpy.MOC.from_healpix_cells(cells.astype(np.uint64), np.full(len(cells), 6, np.uint8), max_depth=6)
+
+
+def test_the_page_knows_nothing_of_the_network(catalog: Catalog) -> None:
+    text = html.document(page_of(catalog.url))
+    assert not re.search(r'(src|href)="(?!data:|#)', re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
