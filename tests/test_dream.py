@@ -40,11 +40,12 @@ def _picture(file: str) -> np.ndarray:
 def test_numbers_filters_and_maps_are_drawn(marked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = marked / "dreams"
     words = ["dream", str(marked / "marks"), "--data", str(marked / "stamps.zarr"), "--out", str(out)]
-    assert main([*words, "--steps", "12", "--channels", "3", "--json"]) == 0
+    assert main([*words, "--steps", "12", "--rate", "0.05", "--channels", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [Path(one).name for one in found["files"]] == ["numbers.png", "filters.png", "feature_maps.png"]
     assert set(found["numbers"]) == {"logit_plain", "logit_marked"}  # not their probabilities, not `called`
     assert all(after > before + 1 for before, after in found["numbers"].values())
+    assert found["numbers"]["logit_plain"][0] == pytest.approx(-found["numbers"]["logit_marked"][0], abs=1e-4)
     assert len(found["layers"]) == 3  # it has no more
     for file in found["files"]:
         picture = _picture(file)

@@ -69,14 +69,16 @@ def draw_dreams(
     network = explainable(task.inference_network(place_network(bundle.network(fused=True), "cpu")))
     target = Target(task, network)
     numbers = _numbers(target, how.numbers)
-    seen = seen_by(target, _fitted(task, stamps))
+    fitted = _fitted(task, stamps)
+    seen = seen_by(target, fitted)
     chosen = _layers(target, seen, how.layers)
     bands = task.explained_bands(task.choose_bands(stamps.bands))
     draw = _Drawing(bands, seen.image, "upper" if stamps.image.dtype == torch.uint8 else "lower")
     done, total, say = 0, len(numbers) + len(chosen), progress or (lambda what, done, total: None)
     shown, values = [], {}
     for name in numbers:
-        row = _of_number(Target(task, network, name), seen, how)
+        one = Target(task, network, name)
+        row = _of_number(one, seen_by(one, fitted), how)  # each number stands elsewhere in the outputs
         shown.append(row)
         values[name] = (row.before, row.after)
         say("drawn", done := done + 1, total)

@@ -114,6 +114,12 @@ class DreamOptions:
 class DreamPictureOptions(DreamOptions):
     """Choices of the pictures of a network, and how stamps are changed for them."""
 
+    steps: int = 96
+    """Steps."""
+    rate: float = 0.02
+    """Largest part of the range of pixels that a step changes, in the root mean square."""
+    decay: float = 0.05
+    """Part of what stands out from blank sky that each step takes away; more leaves only what raises the number."""
     numbers: tuple[str, ...] = ()
     """Numbers to raise, such as logit_lens; default all that the bundle has, but for probabilities and `called`."""
     layers: tuple[str, ...] = ()
