@@ -238,8 +238,9 @@ def test_bundles_say_what_they_need_give_and_where_they_fail(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_completion_scripts_know_every_verb(shell: str, tmp_path: Path) -> None:
-    script = completion_script(shell, parser=_parser())
+def test_completion_scripts_know_every_verb(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = said(capsys, "completion", shell)
+    assert script.rstrip() == completion_script(shell, parser=_parser()).rstrip()
     for verb in VERBS:
         assert verb in script
     assert "--vertical" in script or "-l vertical" in script

@@ -123,7 +123,7 @@ class Prepared:
             return ""
         return (
             f"the level of {and_more(tiles)} is not at 0: sky is left there, or light fills it; the objects are "
-            "flagged OUT_OF_DOMAIN (ingest with --background auto takes a sky off)"
+            "flagged OUT_OF_DOMAIN (if it is sky, ingest again with --background auto, or mesh where auto left it)"
         )
 
     def finish(self, done: RunProgress, seconds: float) -> InferResult:

@@ -21,8 +21,9 @@ def completion_script(shell: str, *, parser: argparse.ArgumentParser) -> str:
 
     verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     for one in verbs.choices.values():
-        add_arguments(one, one.specification, by_file=False)
-        one.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+        if len(one._actions) == 1:  # --help alone: of the verb that runs they are there
+            add_arguments(one, one.specification, by_file=False)
+            one.add_argument("--json", action="store_true", help="print the result as one line of JSON")
         for action in one._actions:
             if action.choices is None and action.nargs != 0 and action.type is None:
                 action.complete = shtab.FILE
