@@ -127,7 +127,7 @@ def test_a_search_is_told_to_tensorboard_with_each_of_its_trials(studied: Path) 
     """The curve of the best value, and for each trial a run with its configuration and its epochs."""
     (whole,) = (studied / "tensorboard").glob("events.*")
     told = whole.read_bytes()
-    assert b"best validation_loss" in told
+    assert b"best_validation_loss" in told
     assert b"trials" in told
     runs = sorted(path.parent.parent.name for path in studied.glob("tracked/*/tensorboard/events.*"))
     assert runs == ["trial-0000", "trial-0001", "trial-0002"]

@@ -46,7 +46,7 @@ class TrackedSearch:
             self._given(told)
         if told.epochs > self._epochs:
             self._epochs = told.epochs
-            best = {} if math.isnan(told.value) else {f"best {told.objective}": told.value}
+            best = {} if math.isnan(told.value) else {f"best_{told.objective}": told.value}
             self._tracking.figures(told.epochs, {**best, "trials": told.trials, **told.ended})
 
     def conclude(self, found: Conclusion) -> None:
