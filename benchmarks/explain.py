@@ -76,7 +76,7 @@ def run() -> Section:
     rows, data = [], {}
     for case in _cases():
         for method in METHODS:
-            row, data[f"{case.name} {method}"] = _judged(case, method)
+            row, data[f"{case.name} {case.target.number} {method}"] = _judged(case, method)
             rows.append([case.name, case.target.number, method, *row])
             print(rows[-1], flush=True)
     speed = _speed()
@@ -117,6 +117,8 @@ def _cases() -> Iterator[Case]:
                 odd = values(target, seen.image, *seen.given()).argsort(descending=True, stable=True)
                 seen = seen.take(odd[:COUNT])
             yield Case(name, target, seen, "noise" if name == "anomaly" else "blank")
+            if name == "anomaly":  # the sign whose gradient sees no jumps
+                yield Case(name, Target(task, network, "anomaly_foreign"), seen, "noise")
     yield _plug_in()
 
 
