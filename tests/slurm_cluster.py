@@ -129,7 +129,11 @@ class SlurmCluster:
         wait(lambda: not [one for one in self.jobs() if one.partition("_")[0] == job], seconds, f"job {job} goes on")
 
     def start_now(self, job: str) -> None:
-        """Start what was put back in the queue at once; Slurm itself lets it wait for two minutes."""
+        """Start what was put back in the queue soon; Slurm itself lets it wait for two minutes.
+
+        Not within the second in which it was put back: the node would take it for the job that it has just revoked.
+        """
+        time.sleep(3)
         self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def completed(self) -> dict[str, str]:
