@@ -75,12 +75,15 @@ def told(name: str, task: Task, source: Source) -> str:
     have = f"{scales[0]:.3g}" if same else f"{scales[0]:.3g} to {scales[1]:.3g}"
     begin = f"{name}: pixels of {have} arcsec, trained at {settings.pixel_scale:.3g}:"
     low, high = settings.psf_fwhm
-    within = f"where the PSF has a FWHM of {low:.3g} to {high:.3g} px" if high else "whatever the PSF"
-    unknown = "" if "psf" in source.array_names or settings.assumed_psf_fwhm else ", which no PSF tells here"
+    within = f"a FWHM of {low:.3g} to {high:.3g} px" if high else "any FWHM"
+    blind = not ("psf" in source.array_names or settings.assumed_psf_fwhm)
+    unknown = " (none is given here)" if blind else ""
     if settings.sizes == "pixels" and (isinstance(task, DetectingTask) or settings.resample == "off"):
-        return f"{begin} taken as they are; they are known to it {within}{unknown}, others are OUT_OF_DOMAIN"
+        return f"{begin} taken as they are. In training the PSF had {within}{unknown}: others are OUT_OF_DOMAIN"
     if settings.sizes == "pixels":
-        return f"{begin} taken as they are {within}{unknown}, else stamps are resampled so that it has"
+        return (
+            f"{begin} taken as they are where the PSF has {within}{unknown}; else stamps are resampled so that it has"
+        )
     if not any(scale.resamples(settings, one) for one in scales):
         return f"{begin} taken as they are, and all its rows are OUT_OF_DOMAIN"
     return f"{begin} stamps are resampled to {settings.pixel_scale:.3g} arcsec (--resample off takes them as they are)"
