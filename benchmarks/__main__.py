@@ -43,6 +43,8 @@ LONG = (
     "morphology",
     "labels",
     "small_data",
+    "small_optical",
+    "few_labels",
     "course",
     "lens",
     "segmentation",

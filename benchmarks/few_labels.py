@@ -1,6 +1,6 @@
-"""Fewer labels than ever, with and without another bundle's weights; and what reaches the layers of a deep network.
+"""145 labels of radio galaxies with and without another bundle's weights, and what reaches layers of deep networks.
 
-Parts of the section `small_data`.
+python -m benchmarks --only few_labels     # finished trainings are not repeated
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from astroml_plugin.training.checkpoint import read_log
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.run import TrainExecution
 from astroml_plugin.training.settings import TrainingSettings
+from benchmarks.harness import Section, scratch, shared_data
+from benchmarks.small_data import stamps
 from bundles.morphology import ingested
 from tests.pages import table
 from workflows.recipe import read_recipe
 from workflows.train import train
 
+TITLE = "145 labels, and another bundle's weights; gradients of deep networks"
 DRAWS, LABELS, FOLDS = 10, 145, 5
 ARMS = ("from the start", "from `morphology`", "from `morphology`, frozen")
 DEPTHS = {
@@ -30,6 +34,16 @@ DEPTHS = {
     "relu": {"activation": "relu", "batch_norm": False},
     "relu, batch normalisation": {"activation": "relu", "batch_norm": True},
 }
+
+
+def run() -> Section:
+    """Fine-tuning, and vanishing gradients."""
+    radio, zoo = (shared_data(name) for name in ("radio/mirabest_first100_dev.npz", "gz1_sdss_rgb64_dev.npz"))
+    if radio is None or zoo is None:
+        return Section(TITLE, "Not measured: there are no such images here (ASTROML_TEST_DATA).")
+    torch.set_num_threads(1)
+    folder = str(scratch() / "small_data")
+    return Section(TITLE, f"{transferred(stamps('radio', radio, 'L'), folder)}\n\n{layers(str(zoo), folder)}")
 
 
 def transferred(source: str, folder: str) -> str:

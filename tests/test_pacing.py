@@ -44,7 +44,7 @@ def test_few_stamps_get_as_many_steps_as_many(stamps: int) -> None:
 
 
 def test_many_stamps_are_trained_as_ever() -> None:
-    wanted = TrainingSettings(epochs=12, batch_size=128, patience=8, ema=0.0, warp=Warp())
+    wanted = TrainingSettings(epochs=12, batch_size=128, patience=8, ema=0.0, warp=Warp(), mixup=0.0)
     for stamps in (16_384, 50_000, 10**7):
         assert paced(OPEN, stamps, side=64, turns=True) == wanted
     assert TrainingSettings(epochs=12) == wanted
@@ -81,8 +81,12 @@ def test_a_plan_fills_its_recipe_and_its_identity_tells(tmp_path: Path) -> None:
     small, large = (LabelledStamps([class_stamps(str(tmp_path / f"{n}.zarr"), n)]) for n in (120, 240))
     plan = plan_training(recipe, small)
     assert plan.recipe.training.epochs > plan_training(recipe, large).recipe.training.epochs > 12
-    assert plan.recipe.training.warp == Warp(turn=True, shift=0.7)
-    same = replace(recipe, training=plan.recipe.training)
+    assert plan.recipe.training.warp == Warp(turn=True, shift=0.7, gain=0.3)
+    assert plan.recipe.settings["symmetries"] == plan.task.settings.symmetries == 8
+    given = replace(recipe, settings={**recipe.settings, "symmetries": 1})
+    assert plan_training(given, small).task.settings.symmetries == 1
+    assert plan_training(replace(recipe, training=TrainingSettings(epochs=2)), small).task.settings.symmetries == 1
+    same = Recipe.from_mapping(_parsed(to_toml(plan.recipe)))
     assert plan_training(same, small).identity == plan.identity
     assert plan_training(replace(recipe, training=TrainingSettings(epochs=2)), small).identity != plan.identity
 
@@ -105,7 +109,8 @@ def test_settings_that_cannot_be_are_refused() -> None:
 def test_pace_says_what_was_chosen() -> None:
     text = pace(paced(OPEN, 300, side=100, turns=True), 300)
     assert text.startswith("300 training stamps: at most 154 epochs of 32 stamps per step, 1,540 steps; 231 of them")
-    for words in ("stops after 51 epochs", "decay of 0.99", "any angle, shifts up to 3 px"):
+    changes = "any angle, shifts up to 3 px, brightness (0.3); blended in pairs (0.2)"
+    for words in ("stops after 77 epochs", "decay of 0.99", changes):
         assert words in text
     assert "weights averaged" not in pace(TrainingSettings(epochs=3, warp=Warp(gain=0.1)), 10)
 

@@ -56,6 +56,8 @@ class Task(InGraph, Judged):
     """Whether training measures how the stamps are centred; not where they are drawn or answered pixel by pixel."""
     turns: ClassVar[bool] = False
     """Whether a stamp keeps its label through any turn and a small shift, so that few stamps can be made many."""
+    few_stamps: ClassVar[Mapping[str, Any]] = {}
+    """Settings that a training of few stamps takes where its recipe leaves them out (`training.pacing`)."""
     learns_labels: ClassVar[bool] = True
     """Whether labels are learned from; what learns from none may be evaluated on the very stamps it was trained on."""
 

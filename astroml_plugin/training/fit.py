@@ -205,7 +205,7 @@ def _mixed(
     settings: TrainingSettings, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
 ) -> tuple[tuple[Tensor, ...], list[tuple[float, Tensor]]]:
     """Inputs, and targets with their parts of the loss."""
-    if not settings.mixup:
+    if settings.mixup <= 0:
         return inputs, [(1.0, targets)]
     seed = int(torch.randint(2**31, (1,), generator=generator))
     part = float(np.random.default_rng(seed).beta(settings.mixup, settings.mixup))

@@ -22,6 +22,7 @@ from astroml_plugin.training.distributed import ALONE, Group
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.pacing import paced
 from astroml_plugin.training.recipe import Recipe, plain_recipe
+from astroml_plugin.training.settings import PLAIN_EPOCHS
 from astroml_plugin.training.splits import SPLITS, split_record
 
 _VALIDATED_PIXELS = 256 * 96**2
@@ -87,8 +88,17 @@ def plan_training(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> P
     targets = {name: task.targets(data.labels.take(pa.array(rows[name]))) for name in SPLITS}
     task.check_splits(targets)
     share = -(-len(rows["train"]) // processes)
-    recipe = replace(recipe, training=paced(recipe.training, share, side=task.stamp_size, turns=task.turns))
+    recipe, task = _paced(recipe, task, share)
     return Plan(recipe, task, data, rows, targets, training_identity(recipe, data, processes))
+
+
+def _paced(recipe: Recipe, task: Task, stamps: int) -> tuple[Recipe, Task]:
+    """Recipe and task with what they leave open chosen for so many training stamps."""
+    training = paced(recipe.training, stamps, side=task.stamp_size, turns=task.turns)
+    few = not recipe.training.epochs and training.epochs > PLAIN_EPOCHS
+    added = {name: value for name, value in task.few_stamps.items() if few and name not in recipe.settings}
+    recipe = replace(recipe, training=training, settings={**recipe.settings, **added})
+    return recipe, task.with_settings(**added) if added else task
 
 
 def _with_tolerance(task: Task, stamps: Cutouts) -> Task:

@@ -24,10 +24,10 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 _SCHEDULES = ("one_cycle", "cosine", "step", "constant")
 _STEPS, _STEP_FACTOR = 3, 0.1
-LEFT_OPEN: dict[str, Any] = {"batch_size": 0, "patience": -1, "ema": -1.0, "warp": None}
+LEFT_OPEN: dict[str, Any] = {"batch_size": 0, "patience": -1, "ema": -1.0, "warp": None, "mixup": -1.0}
 """Values of settings that follow the number of stamps where `epochs` do (`pacing`)."""
 PLAIN_EPOCHS = 12
-_PLAIN: dict[str, Any] = {"batch_size": 128, "patience": 8, "ema": 0.0, "warp": Warp()}
+_PLAIN: dict[str, Any] = {"batch_size": 128, "patience": 8, "ema": 0.0, "warp": Warp(), "mixup": 0.0}
 """Their values for large training sets, and wherever epochs are given."""
 
 EpochRecord = dict[str, Any]
@@ -38,8 +38,8 @@ EpochRecord = dict[str, Any]
 class TrainingSettings:
     """How the network is fitted.
 
-    Without `epochs`, they follow the number of training stamps, and so do batch_size, patience, ema and warp where
-    these are not given either (`pacing.paced`). With epochs, what is not given is 128, 8, 0 and none.
+    Without `epochs`, they follow the number of training stamps, and so do batch_size, patience, ema, warp and mixup
+    where these are not given either (`pacing.paced`). With epochs, what is not given is 128, 8, 0, none and 0.
     """
 
     epochs: int = 0
@@ -69,9 +69,9 @@ class TrainingSettings:
     """Random quarter turns and mirrorings of each object in each epoch."""
     warp: Warp | None = None
     """Further random changes of each object in each epoch: any angle, shifts, brightness; none given: see above."""
-    mixup: float = 0.0
+    mixup: float = LEFT_OPEN["mixup"]
     """Batches are blended with themselves in another order, by parts drawn from Beta(mixup, mixup), and so are their
-    losses (Zhang et al. 2018); 0 for none. A regulariser for small training sets."""
+    losses (Zhang et al. 2018); 0 for none; -1: see above. A regulariser for small training sets."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
     memory: float = 2e9
@@ -91,7 +91,8 @@ class TrainingSettings:
                 object.__setattr__(self, name, plain)
         if not 0 <= self.ema < 1 and self.ema != LEFT_OPEN["ema"]:
             raise InputError(f"training ema ({self.ema}) is a decay per step: 0 for none, else below 1, such as 0.999")
-        if self.mixup < 0 or (self.cache and (self.warp or self.mixup)):
+        left_open = self.mixup == LEFT_OPEN["mixup"]
+        if (self.mixup < 0 and not left_open) or (self.cache and (self.warp or self.mixup > 0)):
             raise InputError(
                 f"training mixup ({self.mixup}) must be 0 or more, and with a cache there is neither warp nor mixup"
             )

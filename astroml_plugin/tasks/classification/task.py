@@ -43,6 +43,7 @@ class ClassifyTask(ExplainedClasses):
     Settings: ClassVar[type[TaskSettings]] = ClassifySettings
     RunOptions: ClassVar[type[TaskRunOptions]] = ClassifyRunOptions
     turns: ClassVar[bool] = True
+    few_stamps: ClassVar[Mapping[str, Any]] = {"symmetries": 8}
 
     @property
     def outputs(self) -> int:
