@@ -128,8 +128,11 @@ def tried(image: Image, data: Path, run: Run) -> Tried:
 
 def as_typed(*words: str) -> Done:
     """The command in a process of its own, as on a terminal."""
-    command = Path(sys.executable).with_name("astroml-plugin")
-    return subprocess.run([str(command), *words], capture_output=True, text=True, check=False)
+    command = [str(Path(sys.executable).with_name("astroml-plugin")), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60 * MINUTES)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"astroml-plugin: stopped after {MINUTES} minutes")
 
 
 def here(*words: str) -> Done:

@@ -21,6 +21,7 @@ from astroml_plugin.sources.ingest.measuring import measured_sky
 from astroml_plugin.sources.ingest.sky import Sky, mesh_side, sky_of
 from astroml_plugin.sources.ingest.sky_cells import measure
 from tests.test_ingest_fits import run, whole
+from workflows.ingest import ingest
 
 SIDE = 640
 
@@ -192,6 +193,12 @@ def test_few_counts_constant_images_and_small_ones_are_left_alone(tmp_path: Path
     assert not sky_by(np.full((SIDE, SIDE), 7.0)).taken
     assert not sky_by(np.full((SIDE, SIDE), np.nan)).taken
     assert sky_by(rng.normal(50, 5, (30, 31))).taken
+
+
+def test_a_sky_whose_noise_is_not_known_has_no_number_of_noises(tmp_path: Path) -> None:
+    image = np.random.default_rng(1).normal(50, 1, (8, 12)).astype(np.float32)  # too small for its noise
+    (note,) = ingest(image, out=tmp_path / "s.zarr", bands="r", name="tiny", halo=4).notes
+    assert "by one level, where the noise of a pixel is not known (tiny)" in note
 
 
 def test_options_that_cannot_be_are_refused() -> None:

@@ -206,12 +206,15 @@ def verify(table: pa.Table, declared: pa.Schema) -> pa.Table:
     Text columns may come as string, large string or dictionary. ValueError names the column: it is a fault of the
     task that made the table, not of the user.
     """
-    missing = [name for name in declared.names if name not in table.column_names]
-    extra = [name for name in table.column_names if name not in declared.names]
-    if missing or extra or len(set(table.column_names)) < table.num_columns:
-        raise ValueError(
-            f"the part does not fit the catalog's schema: missing {missing}, extra {extra}, got {table.column_names}"
-        )
+    given, wanted = (
+        table.column_names,
+        declared.names,
+    )  # once: Arrow makes them anew
+    there, known = set(given), set(wanted)
+    missing = [name for name in wanted if name not in there]
+    extra = [name for name in given if name not in known]
+    if missing or extra or len(there) < len(given):
+        raise ValueError(f"the part does not fit the catalog's schema: missing {missing}, extra {extra}, got {given}")
     arrays = [_checked(table[field.name], field) for field in declared]
     return pa.Table.from_arrays(arrays, schema=declared)
 

@@ -18,7 +18,7 @@ class Skies:
     """Counts over the tiles that one ingest wrote."""
 
     taken: dict[str, float] = field(default_factory=dict)
-    """Image -> largest level that was taken off it, in noises of a pixel."""
+    """Image -> largest level that was taken off it, in noises of a pixel; 0 where the noise is not known."""
     meshes: set[int] = field(default_factory=set)
     """Sides of the meshes in pixels; 0: one level."""
     left: list[str] = field(default_factory=list)
@@ -44,9 +44,14 @@ class Skies:
         what = (
             f"a mesh of {'-'.join(dict.fromkeys(map(str, (meshes[0], meshes[-1]))))} pixels" if meshes else "one level"
         )
+        how = (
+            f"up to {level:.3g} times the noise of a pixel ({name})"
+            if level
+            else f"where the noise of a pixel is not known ({name})"
+        )
         return (
-            f"sky was taken off {len(self.taken)} {'image' if len(self.taken) == 1 else 'images'} by {what}, up to "
-            f"{level:.3g} times the noise of a pixel ({name}); `info` shows it, --background off leaves it",
+            f"sky was taken off {len(self.taken)} {'image' if len(self.taken) == 1 else 'images'} by {what}, {how}; "
+            "`info` shows it, --background off leaves it",
         )
 
     def warnings(self) -> tuple[str, ...]:
