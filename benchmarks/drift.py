@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from astroml_plugin.catalog import Catalog
 from astroml_plugin.evaluation.calibration import wilson
 from astroml_plugin.reporting.options import ReportOptions
 from astroml_plugin.reporting.run.drift import compared, reference_for
@@ -25,7 +26,7 @@ from workflows.simulate import simulate
 SEEDS = range(16)
 """Surveys of each arm."""
 
-_USUAL = Camera(psf_fwhm=(0.65, 0.85), psf_ellipticity=0.03)
+_USUAL = Camera(psf_fwhm=(0.7, 0.8), psf_ellipticity=0.03)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Arm:
 
 
 ARMS = {
-    "same": Arm("the same survey again (another sky, seeing ± 5 %, noise ± 7 %)"),
+    "same": Arm("the same survey again: another sky; seeing ± 5 %, noise ± 7 %, as in the reference"),
     "seeing": Arm("seeing 1.4 times as wide", seeing=1.4),
     "slightly": Arm("seeing 1.2 times as wide", seeing=1.2),
     "depth": Arm("1 mag shallower (noise 2.5 times)", noise=2.5),
@@ -105,6 +106,8 @@ def _catalog(name: str, seed: int) -> str:
     arm = ARMS[name]
     folder = scratch() / "drift" / f"{'same' if arm.swapped else name}-{seed}"
     out = scratch() / "drift" / f"{name}-{seed}" / "catalog"
+    if out.exists() and any(one["state"] != "running" for one in Catalog.open(out).runs()):
+        return str(out)
     options: dict[str, Any] = {"count": 4, "tile_size": 512, "halo": 64, "psf_size": 25}
     made = simulate(out=str(folder), kind="survey", seed=9000 + seed, camera=arm.camera(seed), **options)
     survey = made.source
@@ -119,7 +122,8 @@ def _swapped(survey: Path, to: Path) -> str:
     shutil.copytree(survey, to, dirs_exist_ok=True)
     file = to / "zarr.json"
     told = json.loads(file.read_text())
-    bands = told["attributes"]["bands"]
-    told["attributes"]["bands"] = [bands[1], bands[0], *bands[2:]]
+    about = told["attributes"]["astroml_plugin"]
+    first, second, *others = about["bands"]
+    about["bands"] = [second, first, *others]
     file.write_text(json.dumps(told))
     return str(to)

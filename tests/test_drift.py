@@ -72,7 +72,7 @@ def test_tiles_of_one_seeing_each_are_few_witnesses() -> None:
 
 
 def test_one_tile_is_reported_only_far_from_the_reference() -> None:
-    known = Distribution.of(np.random.default_rng(0).uniform(3, 4, 400), tolerance=Tolerance(0.1))
+    known = Distribution.of(np.random.default_rng(0).uniform(3, 4, 400))
     assert known is not None
     for seeing, wanted in ((3.4, False), (4.2, False), (6.0, True), (1.5, True)):
         drift = drift_from(known, np.full(200, seeing), ONE, tolerance=Tolerance(0.1))
@@ -86,7 +86,7 @@ def test_one_tile_is_reported_only_far_from_the_reference() -> None:
 
 
 def test_a_tenth_is_no_drift_where_it_is_borne() -> None:
-    known = Distribution.of(np.full(100, 10.0), np.arange(100), Tolerance(0.1))
+    known = Distribution.of(np.full(100, 10.0), np.arange(100))
     assert known is not None
     for value, wanted in ((10.0, False), (10.4, False), (15.0, True)):
         drift = drift_from(known, np.full(200, value), np.arange(200), tolerance=Tolerance(0.1))

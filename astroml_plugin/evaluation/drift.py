@@ -37,6 +37,7 @@ _MARGIN = 0.5
 _MOST = 0.5
 """Part of the values beyond these margins from which they are called another distribution."""
 _SPREAD = np.linspace(-1, 1, 41)
+_POINTS = 200
 _MOVES = tuple(np.linspace(-1, 1, 9).tolist())
 _GROUPS = 3
 """Tiles from which their scatter is measured."""
@@ -56,23 +57,27 @@ class Distribution:
     """Part of the variance that lies between tiles, 0 to 1."""
 
     @classmethod
-    def of(
-        cls, values: ArrayLike, groups: I64 | None = None, tolerance: Tolerance | None = None
-    ) -> Distribution | None:
+    def of(cls, values: ArrayLike, groups: I64 | None = None) -> Distribution | None:
         """The distribution of values (n,), finite ones alone; None where these are fewer than 12.
 
         Args:
             values: (n,).
             groups: (n,) number of each value's tile; None: every value is a witness of its own.
-            tolerance: differences that do not count.
         """
         known, kept = _finite(values, groups)
         if len(known) < FEWEST:
             return None
-        blurred = known if tolerance is None else tolerance.blurred(known)
-        quantiles = np.quantile(blurred, np.linspace(0, 1, KNOTS))
+        quantiles = np.quantile(known, np.linspace(0, 1, KNOTS))
         count = len(known) if kept is None else len(np.unique(kept))
         return cls(quantiles, len(known), count, 0.0 if kept is None else alike(known, kept))
+
+    def spread(self, tolerance: Tolerance) -> F64:
+        """(KNOTS,) quantiles of the values, where these are spread over a tolerance."""
+        if tolerance == Tolerance():
+            return self.quantiles
+        knots = np.linspace(0, 1, KNOTS)
+        values = np.interp((np.arange(_POINTS) + 0.5) / _POINTS, knots, self.quantiles)
+        return np.asarray(np.quantile(tolerance.blurred(values), knots), np.float64)
 
     @property
     def independent(self) -> float:
@@ -118,6 +123,10 @@ class Tolerance:
         reach = self.relative * np.abs(values) + self.absolute
         return np.asarray((values[:, None] + reach[:, None] * _SPREAD).ravel(), np.float64)
 
+    def reach(self, value: float) -> float:
+        """Difference from a value that does not count."""
+        return self.relative * abs(value) + self.absolute
+
     def moved(self, edges: F64, part: float) -> F64:
         """Edges (k,) among values, where these have been moved by a part (-1 to 1) of the tolerance."""
         return np.asarray((edges - part * self.absolute) / (1 + part * self.relative), np.float64)
@@ -160,7 +169,7 @@ def drift_from(
     """Compare values with a reference; None where fewer than 12 are finite.
 
     Args:
-        reference: of the same number, made with the same tolerance.
+        reference: of the same number.
         values: (n,).
         groups: (n,) number of each value's tile.
         level: chance of a false report that is borne.
@@ -174,17 +183,17 @@ def drift_from(
     own = independent(len(known), len(np.unique(kept)), part)
     borne = tolerance or Tolerance()
     blurred = np.sort(borne.blurred(known))
-    edges, below = _edges(reference.quantiles)
+    edges, below = _edges(reference.spread(borne))
     moved = [(_distance(blurred, borne.moved(edges, part), below), part) for part in _MOVES]
     distance, by = min(moved) if borne != Tolerance() else moved[len(_MOVES) // 2]
     critical = math.sqrt(-0.5 * math.log(level / 2) * (1 / own + 1 / reference.independent))
     least, most = float(reference.quantiles[0]), float(reference.quantiles[-1])
     margin = _MARGIN * (most - least)
-    low, high = least - margin - _slack(least, tolerance), most + margin + _slack(most, tolerance)
+    low, high = least - margin - borne.reach(least), most + margin + borne.reach(most)
     return Drift(
         median=float(np.median(known)),
         usual=float(reference.quantiles[KNOTS // 2]),
-        stability=_stability(reference, blurred, own, borne, by),
+        stability=_stability((edges, below), blurred, borne.moved(edges, by), (reference.independent, own)),
         distance=distance,
         chance=min(critical, 1.0),
         beyond=float(((known < low) | (known > high)).mean()),
@@ -235,10 +244,6 @@ def _finite(values: ArrayLike, groups: I64 | None) -> tuple[F64, I64 | None]:
     return given[good], None if groups is None else groups[good]
 
 
-def _slack(end: float, tolerance: Tolerance | None) -> float:
-    return 0.0 if tolerance is None else tolerance.relative * abs(end) + tolerance.absolute
-
-
 def _edges(quantiles: F64) -> tuple[F64, F64]:
     """(k,) values, and the part of the reference at or below each: a value that it has often is parted from others."""
     values, first, counts = np.unique(quantiles[1:-1], return_index=True, return_counts=True)
@@ -252,16 +257,22 @@ def _edges(quantiles: F64) -> tuple[F64, F64]:
     return edges[order], parts[order]
 
 
-def _stability(reference: Distribution, values: F64, own: float, borne: Tolerance, by: float) -> float:
-    """Population stability index of sorted values, half an independent value added to each bin of both."""
-    edges, below = _edges(reference.quantiles)
-    if len(edges) == KNOTS - 2:
-        edges, below = edges[1::2], below[1::2]
-    wanted = np.diff(below, prepend=0.0, append=1.0)
-    places = np.searchsorted(values, borne.moved(edges, by), side="right")
+def _stability(reference: tuple[F64, F64], values: F64, moved: F64, independents: tuple[float, float]) -> float:
+    """Population stability index, half an independent value added to each bin of both.
+
+    Args:
+        reference: its edges, and its part at or below each.
+        values: sorted.
+        moved: the edges among the values.
+        independents: independent values of the reference, and of the values.
+    """
+    edges, below = reference
+    step = slice(1, None, 2) if len(edges) == KNOTS - 2 else slice(None)
+    wanted = np.diff(below[step], prepend=0.0, append=1.0)
+    places = np.searchsorted(values, moved[step], side="right")
     seen = np.diff(places / len(values), prepend=0.0, append=1.0)
     smooth = [
         (part * number + 0.5) / (number + 0.5 * len(part))
-        for part, number in ((wanted, reference.independent), (seen, own))
+        for part, number in zip((wanted, seen), independents, strict=True)
     ]
     return float(((smooth[1] - smooth[0]) * np.log(smooth[1] / smooth[0])).sum())

@@ -42,7 +42,7 @@ class Number(NamedTuple):
 
 
 TOLERANCES = {
-    "noise": Tolerance(0.1),
+    "noise": Tolerance(0.2),
     "level": Tolerance(absolute=0.1),
     "flux": Tolerance(0.1),
     "concentration": Tolerance(0.1),
@@ -51,7 +51,8 @@ TOLERANCES = {
     "colour": Tolerance(absolute=0.1),
     "pixel scale": Tolerance(0.02),
 }
-"""Differences that are no drift: a tenth of the value, of the noise, or of a magnitude; 2 % of the pixel scale."""
+"""Differences that are no drift: a tenth of the value, of the noise, or of a magnitude; a fifth of the noise itself;
+2 % of the pixel scale."""
 
 MEANINGS = {
     "noise": "scatter of the pixels at the stamp's border",
@@ -88,7 +89,7 @@ def input_numbers(stamps: Cutouts, *, centred: bool = True) -> dict[Number, F64]
             psf = np.asarray(psf_fwhms(some.psf[:, place].contiguous().to(torch.float32)).cpu(), np.float64)
             found[Number("PSF FWHM", band, "pix")] = psf
     if centred:
-        for first, second in pairwise(some.bands):
+        for first, second in pairwise(sorted(some.bands)):  # in whatever order they are stored
             with np.errstate(invalid="ignore", divide="ignore"):
                 ratio = -_MAGNITUDE * np.log10(light[first] / light[second])
             found[Number("colour", f"{first} - {second}", "mag")] = ratio

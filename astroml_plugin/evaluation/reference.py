@@ -11,7 +11,7 @@ import numpy as np
 from astroml_plugin.core import foreign
 from astroml_plugin.core.typing import F64, I64
 from astroml_plugin.evaluation.drift import Distribution
-from astroml_plugin.evaluation.inputs import TOLERANCES, Number
+from astroml_plugin.evaluation.inputs import Number
 
 _AGAIN = "train the bundle again, or compare with a catalog by --reference"
 
@@ -34,7 +34,7 @@ class Reference:
             outputs: column -> (m,).
             groups: (n,) number of the tile of each of the inputs; None: each is of its own.
         """
-        found = {name: Distribution.of(values, groups, TOLERANCES.get(name.what)) for name, values in inputs.items()}
+        found = {name: Distribution.of(values, groups) for name, values in inputs.items()}
         given = {name: Distribution.of(values) for name, values in outputs.items()}
         return cls(_there(found), _there(given))
 

@@ -127,7 +127,11 @@ def _stamps(subject: RunSubject, one: Beside) -> list[Block]:
         drawn = pictures(subject.pixels(), rows, _caption)
     except AstromlError as error:
         return [Note(f"No pictures of {one.name}: {storage.redact(str(error))}")]
-    return [Pictures(drawn, title=f"{one.name}: medoids, and {_MEMBERS} members of each cluster drawn at random")]
+    return [
+        Pictures(
+            drawn, title=f"{one.name}: medoids, and {_MEMBERS} members of each drawn at random (without a flag first)"
+        )
+    ]
 
 
 def _caption(row: Mapping[str, Any]) -> list[str]:

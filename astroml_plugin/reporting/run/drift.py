@@ -42,7 +42,7 @@ RULE = (
     f"Reported is what has a population stability index above {STABILITY:g} and a two-sample (Kolmogorov) distance "
     "beyond that of chance, or has more than half of its values beyond the ends of the reference and half of its "
     f"width. By chance one page in {1 / CHANCE:.0f} reports anything: objects of one tile share its seeing and noise "
-    "and count as few. A tenth of an input's value is no drift."
+    "and count as few. A tenth of an input's value, or a fifth of the noise, is no drift."
 )
 
 
@@ -53,7 +53,7 @@ class Found:
     name: str
     """For people."""
     band: str
-    """Band of an input, empty where it is of all; "outputs" of a column."""
+    """Band of an input, empty of a colour and where it is of all; "outputs" of a column."""
     whole: Drift
     """All tiles together."""
     tiles: Mapping[int, Drift]
@@ -98,7 +98,10 @@ def section(subject: RunSubject) -> Section | Missing:
             "Training sets have other fractions of classes than the sky: outputs may differ without harm. Compare with "
             "a catalog that you trust by `--reference CATALOG`."
         )
-    blocks: list[Block] = [_verdict(found, mine.tiles), _table(found), *_grids(found, mine.tiles)]
+    moved = [one for one in found if one.reported]
+    blocks: list[Block] = [_verdict(found, mine.tiles)]
+    blocks += [_table(moved, "Reported")] if moved else []
+    blocks += [*_grids(found, mine.tiles), _table(found, "All inputs and outputs", folded=True)]
     return Section(TITLE, "\n\n".join(texts), blocks, RULE)
 
 
@@ -123,7 +126,7 @@ def _of_catalog(url: str) -> tuple[str, Reference | None]:
         if not other.counts["objects"]:
             raise InputError(f"{storage.redact(url)} has no rows to compare with: give another catalog by --reference")
         rows = sampled(other)
-    name = storage.redact(other.catalog.url).rstrip("/").rpartition("/")[2]
+    name = "/".join(storage.redact(other.catalog.url).rstrip("/").split("/")[-2:])
     reference = Reference.of(rows.inputs, {}, rows.looked)
     outputs = {key: Distribution.of(values, rows.tile) for key, values in rows.outputs.items()}
     there = {key: one for key, one in outputs.items() if one is not None}
@@ -186,11 +189,15 @@ def compared(reference: Reference, mine: Sampled) -> list[Found]:
     outputs = [(name, one) for name, one in reference.outputs.items() if name in mine.outputs]
     level = CHANCE / max(1, (len(inputs) + len(outputs)) * (1 + len(mine.tiles)))
     found = [
-        _compared(str(name), name.band, one, (mine.inputs[name], mine.looked), level, TOLERANCES.get(name.what))
+        _compared(str(name), _group(name), one, (mine.inputs[name], mine.looked), level, TOLERANCES.get(name.what))
         for name, one in inputs
     ]
     found += [_compared(name, OUTPUTS, one, (mine.outputs[name], mine.tile), level, None) for name, one in outputs]
     return [one for one in found if one is not None]
+
+
+def _group(name: Number) -> str:
+    return "" if name.what == "colour" else name.band
 
 
 def _compared(
@@ -235,7 +242,7 @@ def _where(one: Found, names: Sequence[str]) -> str:
     return f", only in {', '.join(names[tile] for tile in one.moved[:3])}{' and others' if len(one.moved) > 3 else ''}"
 
 
-def _table(found: Sequence[Found]) -> Table:
+def _table(found: Sequence[Found], title: str, *, folded: bool = False) -> Table:
     rows = [
         [
             *(one.name, "yes" if one.reported else "no", number(one.whole.median), number(one.whole.usual)),
@@ -245,7 +252,7 @@ def _table(found: Sequence[Found]) -> Table:
         for one in sorted(found, key=lambda one: (not one.reported, one.band == OUTPUTS))
     ]
     head = ("number", "reported", "median", "in the reference", "stability index", "distance", "by chance")
-    return Table((*head, "beyond the reference", "tiles reported", "values"), rows, "Inputs and outputs")
+    return Table((*head, "beyond the reference", "tiles reported", "values"), rows, title, folded=folded)
 
 
 def _grids(found: Sequence[Found], names: Sequence[str]) -> list[Block]:
@@ -257,7 +264,7 @@ def _grids(found: Sequence[Found], names: Sequence[str]) -> list[Block]:
     for band in bands:
         mine = [one for one in found if one.band == band]
         mine = sorted(mine, key=lambda one: -one.whole.distance)[:_DRAWN] if len(mine) > _DRAWN else mine
-        title = "Outputs" if band == OUTPUTS else f"Inputs of band {band}" if band else "Inputs of all bands"
+        title = "Outputs" if band == OUTPUTS else f"Inputs of band {band}" if band else "Inputs of several bands"
         charts.append(_grid(title, mine, names))
     return charts
 

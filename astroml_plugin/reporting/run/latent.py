@@ -162,7 +162,11 @@ def _series(rows: pa.Table, places: F64, colour: Colour | None, stamps: Sheet | 
         return [points(shown, "", COLOURS[0], _clipped(numbers), colour.label)]
     counts = {kind: values.count(kind) for kind in dict.fromkeys(values) if kind is not None}
     kinds = sorted(sorted(counts, key=lambda kind: -counts[kind])[:_KINDS], key=_order)
-    found = [points([k for k in shown if values[k] == kind], str(kind), COLOURS[at]) for at, kind in enumerate(kinds)]
+    of = "cluster " if colour.label.startswith("cluster of ") else ""
+    found = [
+        points([k for k in shown if values[k] == kind], "noise" if of and kind == "-1" else f"{of}{kind}", COLOURS[at])
+        for at, kind in enumerate(kinds)
+    ]
     rest = [k for k in shown if values[k] not in kinds]
     return found + ([points(rest, "others", "#b8bec7")] if rest else [])
 
