@@ -23,8 +23,8 @@ from workflows.simulate import simulate
 
 COUNT = 16384
 """Stamps of a run."""
-TILES = 9
-"""Tiles of sky of a run."""
+TILES, TILE = 4, 2048
+"""Tiles of sky of a run, and their side in pixels, rims of 128 included."""
 WANTED = {"anomaly": 4_000, "ellipticity": 12_000, "lens": 8_000, "morphology": 8_000, "segmentation": 5}
 """Objects a second on two cores that we want; millions of pixels of sky for `segmentation`."""
 FULL, AUTO = "float32", "--precision auto"
@@ -47,7 +47,7 @@ def run() -> Section:
             data[name] = {"rates": rates, "form": form, "canary": found["canary"]}
     head = ["bundle", *(f"{arm}, objects/s" for arm in arms), *(["decided"] if AUTO in arms else [])]
     text = (
-        f"{run.__doc__} {COUNT:,} stamps, {TILES} tiles of 1024²; {cores()} cores, {REPEATS} rounds, median "
+        f"{run.__doc__} {COUNT:,} stamps, {TILES} tiles of {TILE}²; {cores()} cores, {REPEATS} rounds, median "
         "(quartiles). For `segmentation` an object is a million pixels of sky, without rims, and its CPU time is in "
         "seconds; label maps are written.\n\n" + table([*head, "wanted", "CPU in float32, µs an object"], rows)
     )
@@ -58,11 +58,11 @@ def _source(name: str) -> tuple[str, float]:
     """Pixels for a bundle, made once, and how many objects or millions of pixels they are."""
     if name != "segmentation":
         return drawn_stamps(name, ModelBundle.load(name).task(), COUNT), COUNT
-    folder = scratch() / f"rates-sky-{TILES}"
+    folder = scratch() / f"rates-sky-{TILE}"
     if not (folder / "survey.zarr").exists():
         making = folder.with_suffix(".making")
         shutil.rmtree(making, ignore_errors=True)
-        simulate(out=str(making), kind="survey", preset="fields", count=TILES, seed=8800)
+        simulate(out=str(making), kind="survey", preset="fields", count=TILES, tile_size=TILE, seed=8801)
         making.rename(folder)
     survey = Survey.open(str(folder / "survey.zarr"))
     boxes = [survey.tile(index).inner for index in range(len(survey))]
