@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -172,3 +173,26 @@ class ForwardChoice:
             made(inputs, batch)
             ratios.append((clock() - middle) / max(middle - start, 1e-9))
         return statistics.median(ratios)
+
+    def relative_in_crowd(
+        self, one: Forward | RuntimeForward, other: Forward | RuntimeForward, inputs: Sequence[Tensor], lanes: int
+    ) -> float:
+        """Wall time of one form as a part of another's, in turns, while `lanes` threads call the same form at once.
+
+        Threads share caches, memory and units of arithmetic: what is fastest alone need not be so among others.
+        """
+        together, count, threads = threading.Barrier(lanes), len(inputs[0]), torch.get_num_threads()
+
+        def call(form: Forward | RuntimeForward) -> float:
+            together.wait()
+            start = time.perf_counter()
+            form(inputs, count)
+            return time.perf_counter() - start
+
+        with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+
+            def taken(form: Forward | RuntimeForward) -> float:
+                return sum(pool.map(call, [form] * lanes))
+
+            taken(one), taken(other)  # each thread makes its session
+            return statistics.median(taken(one) / max(taken(other), 1e-9) for _ in range(ROUNDS))

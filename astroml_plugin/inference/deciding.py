@@ -37,7 +37,7 @@ from astroml_plugin.inference.forward import choice_of
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.models import RunModel, models_of
 from astroml_plugin.inference.options import ExecutionOptions
-from astroml_plugin.inference.resident import on_forward_thread, process_cache
+from astroml_plugin.inference.resident import lanes_here, on_forward_thread, process_cache
 from astroml_plugin.training.bundle import ModelBundle
 
 Decide = Callable[[Job], Mapping[str, str]]
@@ -150,7 +150,7 @@ def decided(model: RunModel) -> str:
     """Form of a model's rows, on drawn objects: half precision where it answers alike, and on a CPU is faster.
 
     On a CPU the fastest in half precision is compared with the fastest in float32, of the runtimes that are allowed, on
-    a whole batch: on a few objects the time is that of the calls.
+    a whole batch: on a few objects the time is that of the calls. It must be faster alone and with all lanes at work.
     """
     compiled = model.compiling == "always" and not model.finds_objects
     by_torch = half_form_of(model.device, COMPILED if compiled else TORCH)
@@ -184,25 +184,34 @@ class _Drawn:
 
 def _on_a_cpu(model: RunModel, halved: Forward, drawn: _Drawn, by_torch: str) -> str:
     choice, count = choice_of(replace(model, form=FLOAT32)), len(drawn.batch[0])
-    forms: dict[str, float] = {}
+    forms: dict[str, tuple[float, Forward | RuntimeForward]] = {}
 
-    def cost(form: Forward | RuntimeForward) -> float:
-        return choice.relative(form, drawn.batch, count)
+    def timed(form: Forward | RuntimeForward) -> tuple[float, Forward | RuntimeForward]:
+        return choice.relative(form, drawn.batch, count), form
 
     if model.backend in ("auto", "torch") and answers_alike(halved, drawn.objects):
-        forms[by_torch] = cost(halved)
+        forms[by_torch] = timed(halved)
     if model.backend == "openvino" or "openvino" in choice.candidates():
         made = choice.made("openvino", drawn.objects, DRAWN, half=True)
         if isinstance(made, RuntimeForward):
-            forms[str(half_form_of(model.device, "openvino"))] = cost(made)
+            forms[str(half_form_of(model.device, "openvino"))] = timed(made)
     if not forms:
         return FLOAT32
-    best = min(forms, key=lambda name: forms[name])
+    best = min(forms, key=lambda name: forms[name][0])
     if model.backend == "openvino":  # it was asked for
         return best
     others = [choice.made(name, drawn.objects, DRAWN) for name in choice.candidates()]
-    fastest = min([1.0, *(cost(one) for one in others if isinstance(one, RuntimeForward))])
-    return best if forms[best] <= HALF_PAYS * fastest else FLOAT32
+    whole = [(1.0, choice.plain), *(timed(one) for one in others if isinstance(one, RuntimeForward))]
+    (cost, half), (least, fastest) = forms[best], min(whole, key=lambda one: one[0])
+    if cost > HALF_PAYS * least:
+        return FLOAT32
+    lanes, rivals = min(lanes_here(), MOST_LANES), {id(one): one for one in (choice.plain, fastest)}.values()
+    pays = all(choice.relative_in_crowd(half, one, drawn.batch, lanes) <= HALF_PAYS for one in rivals)
+    return best if pays else FLOAT32
+
+
+MOST_LANES = 4
+"""Threads that are tried at once where a process has more: each makes a session of its own, a matter of seconds."""
 
 
 def answers_alike(halved: Forward, inputs: tuple[Tensor, ...]) -> bool:

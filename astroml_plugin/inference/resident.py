@@ -137,6 +137,11 @@ def share_of(nthreads: int, workers_here: int) -> Share:
 _share = share_of(cores(), 1)
 
 
+def lanes_here() -> int:
+    """Forwards side by side in this process on a CPU."""
+    return _share.lanes
+
+
 def on_forward_thread(device: str, work: Callable[[], T], *, single: bool = False) -> T:
     """Run `work` on one of the process's dedicated forward threads and wait for it.
 
