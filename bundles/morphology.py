@@ -69,7 +69,7 @@ def make(
     train(chosen, data=source, out=out, progress=progress)
     bundle = ModelBundle.load(out)
     card = replace(bundle.card, metrics={**bundle.card.metrics, **metrics})
-    return ModelBundle.save(out, bundle.network(), card, bundle.known_objects())
+    return ModelBundle.save(out, bundle.network(), card, bundle.known_objects(), bundle.typicality_file())
 
 
 def _cross_validated(

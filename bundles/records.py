@@ -36,7 +36,9 @@ def with_record(url: str, sources: Sequence[str]) -> ModelBundle:
     rows = data.split(from_mapping(SplitSettings, training["split"], "the split of the card"), task.usable(data.labels))
     if data.split_identity(rows) != training["split_ids"]:
         raise InputError(f"these data do not divide as they did when bundle {model.name} was trained")
-    return ModelBundle.save(url, model.network(), model.card, training_objects(data, task.bands, rows))
+    return ModelBundle.save(
+        url, model.network(), model.card, training_objects(data, task.bands, rows), model.typicality_file()
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

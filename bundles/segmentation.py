@@ -107,7 +107,7 @@ def with_thresholds(bundle: ModelBundle, out: str, scale: float = 1.0) -> ModelB
     card = replace(
         bundle.card, settings=chosen.to_settings(), training={**bundle.card.training, "thresholds": finite(record)}
     )
-    return ModelBundle.save(out, bundle.network(), card, bundle.known_objects())
+    return ModelBundle.save(out, bundle.network(), card, bundle.known_objects(), bundle.typicality_file())
 
 
 _STEPS = tuple(round(0.2 + 0.025 * i, 3) for i in range(25))

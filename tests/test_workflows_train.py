@@ -84,6 +84,7 @@ def test_bundle_tells_how_it_was_made(galaxies: str, trained: Path) -> None:
             "recipe.toml",
             "training.png",
             "training_objects.safetensors",
+            "typicality.safetensors",
             "weights.safetensors",
         )
     ]

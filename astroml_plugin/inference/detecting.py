@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from astroml_plugin import cutouts as cut
@@ -26,6 +27,8 @@ from astroml_plugin.inference.upload import DeviceUpload
 from astroml_plugin.sky.wcs import Box
 from astroml_plugin.sources.tile_table import TileInfo, on_sky
 from astroml_plugin.tasks.detection import PARENT, DetectingTask, Detections, Field
+from astroml_plugin.training.typicality import COLUMN as TYPICALITY
+from astroml_plugin.training.typicality import Typicality
 
 LABEL = Column("label_id", "int32", "", "meta.id.part", "Number of the object in the label map of its tile")
 """The column that every catalog of detected objects has."""
@@ -81,11 +84,13 @@ def detect(
     def search() -> tuple[TileWork, OwnedDetections]:
         with meter.stage("detect"):
             if maps is None:
-                return owned(work, task, _nothing(task, bounds), bounds)
+                return owned(work, task, _nothing(task, bounds), bounds, model.typicality)
             placed = pixels or work.to_device("cpu")
             assert placed is not None  # a tile without pixels has no maps
             field = _field(task.field_pixels(placed), work.info, bounds)
-            detected, kept = owned(work, task, checked(task.detect(maps, field), task), bounds)
+            typicality, told = model.typicality, maps[: task.channels]
+            found = checked(task.detect(told, field), task)
+            detected, kept = owned(work, task, found, bounds, typicality, maps[-1])
             return detected, replace(kept, exposure=of_field(work.info, field))
 
     return on_search_thread(upload.device, search)
@@ -99,7 +104,7 @@ def network_maps(model: RunModel, info: TileInfo, pixels: cut.DeviceTile, bounds
         return None
     corners = (bounds.x0, bounds.y0, bounds.x1, bounds.y1)
     windows = cut.grid(corners, size=task.window, overlap=task.overlap, stride=task.stride)
-    maps = windows.empty_maps(task.channels, model.device)
+    maps = windows.empty_maps(task.channels + (model.typicality is not None), model.device)
     origin = (info.outer.x0, info.outer.y0)
     map_batches(
         model,
@@ -172,8 +177,24 @@ def checked(found: Detections, task: DetectingTask) -> Detections:
     return found
 
 
-def owned(work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -> tuple[TileWork, OwnedDetections]:
-    """Objects of a tile that its unit owns: those whose peak lies in its inner box."""
+def owned(
+    work: TileWork,
+    task: DetectingTask,
+    found: Detections,
+    bounds: Box,
+    typicality: Typicality | None = None,
+    improbability: np.ndarray | None = None,
+) -> tuple[TileWork, OwnedDetections]:
+    """Objects of a tile that its unit owns: those whose peak lies in its inner box.
+
+    Args:
+        work: the tile.
+        task: that found them.
+        found: in the whole tile.
+        bounds: parent pixels of the maps.
+        typicality: of the bundle, where it has one.
+        improbability: (h, w), its map; None where nothing was found.
+    """
     info = work.info
     peak_x, peak_y = found.peak_x + bounds.x0, found.peak_y + bounds.y0
     wcs = info.wcs()
@@ -191,6 +212,9 @@ def owned(work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -
     common |= {"primary": np.ones(len(mine), bool)}  # until the run ends and overlapping images are compared
     rows = Rows(common, _repeated(ids[mine]))
     columns = {c.name: _column(c, found.columns[c.name], mine, ids) for c in task.columns()}
+    if typicality is not None:
+        column, flags = _typical(typicality, found, improbability, flags)
+        columns[TYPICALITY.name] = arrow(column[mine])
     numbers = np.arange(1, len(mine) + 1, dtype=np.int32)
     new = np.zeros(len(found) + 1, np.uint32)
     new[mine + 1] = numbers
@@ -198,6 +222,17 @@ def owned(work: TileWork, task: DetectingTask, found: Detections, bounds: Box) -
     labels[_inside(info, bounds)] = new[found.labels]
     detected = replace(work, rows=rows, jacobian=jacobian, detected=True)
     return detected, OwnedDetections(columns, pa.array(numbers), flags[mine], labels, of_tile(info))
+
+
+def _typical(
+    typicality: Typicality, found: Detections, improbability: np.ndarray | None, flags: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) typicality at the objects' peaks, and their flags."""
+    if improbability is None:
+        return np.zeros(len(found), np.float32), flags
+    at_peak = torch.from_numpy(improbability[found.peak_y, found.peak_x].astype(np.float32))
+    columns, bits = typicality.told(10**-at_peak, found.columns, flags)
+    return columns[TYPICALITY.name], bits.astype(np.int32)
 
 
 def _column(column: Column, values: np.ndarray, mine: np.ndarray, ids: np.ndarray) -> pa.Array:

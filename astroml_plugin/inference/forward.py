@@ -28,9 +28,11 @@ from astroml_plugin.inference.reading import BlockWork, Scale, TileWork
 from astroml_plugin.inference.resident import process_cache
 from astroml_plugin.inference.scaling import steps_of
 from astroml_plugin.inference.upload import mover, overlaps
+from astroml_plugin.networks.typicality import split
 from astroml_plugin.pixels import Tile
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.scale import resamples, to_scale
+from astroml_plugin.training.typicality import COLUMN as TYPICALITY
 
 Done = TypeVar("Done")
 
@@ -218,7 +220,11 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
     """
 
     def finish(item: Batch, outputs: Tensor) -> Columns:
+        known = model.typicality
+        outputs, typical = (outputs, None) if known is None else split(outputs)
         values, task_flags = model.task.to_columns(outputs, item.cutouts, item.flags)
+        if known is not None and typical is not None:
+            values, task_flags = known.told(typical, values, task_flags)
         flags = model.task.cut_flags(item.cutouts)
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
@@ -265,7 +271,8 @@ def _scale(model: RunModel, work: TileWork | BlockWork, pixels: Any, bands: tupl
 def _joined(model: RunModel, parts: list[Columns]) -> Columns:
     """The batches one after the other."""
     if not parts:
-        empty = {c.name: pa.array([], arrow_type(c.type)) for c in model.task.columns()}
+        declared = [*model.task.columns(), *([] if model.typicality is None else [TYPICALITY])]
+        empty = {c.name: pa.array([], arrow_type(c.type)) for c in declared}
         return empty, np.zeros(0, np.int32), np.zeros(0, np.int32)
     columns = {name: pa.concat_arrays([part[0][name] for part in parts]) for name in parts[0][0]}
     return columns, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])

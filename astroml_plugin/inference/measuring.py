@@ -106,7 +106,7 @@ def _columns(
     """All task columns and flags of a unit: bare names with one model, `<bundle>_` before them with several.
 
     `<bundle>_flags` are what `flags` would be with that bundle alone; `flags` of several hold what the pixels say that
-    any of them reads, and repeated ids.
+    any of them reads, OUT_OF_DOMAIN where it is so for one of them, and repeated ids.
     """
     columns: dict[str, pa.Array] = {} if detections is None else {LABEL.name: detections.label_ids}
     repeated = np.where(work.rows.duplicate, int(ObjectFlag.DUPLICATE_ID), 0).astype(np.int32)
@@ -123,6 +123,7 @@ def _columns(
         columns |= {f"{prefix}{name}": array for name, array in values.items()}
         if not single:
             columns[f"{prefix}flags"] = pa.array(repeated | cut_flags | task_flags, pa.int32())
+            common = common | (task_flags & int(ObjectFlag.OUT_OF_DOMAIN))
         else:
             common = common | task_flags
     upload.drop()  # here, so that the next unit has room

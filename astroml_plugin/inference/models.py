@@ -19,6 +19,7 @@ from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.run_options import run_options
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.typicality import Typicality
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class RunModel:
     """One of `choices.BACKENDS`."""
     batch: int | None = None
     """Stamps per forward; None: 128 on a CPU, of small ones up to 512; on CUDA what memory holds."""
+    typicality: Typicality | None = None
+    """What is typical of the training set: the network's last number is of it then; None where that is not known."""
 
     @property
     def finds_objects(self) -> bool:
@@ -83,4 +86,7 @@ def _model(job: Job, ref: BundleRef, loaded: ModelBundle | None) -> RunModel:
             f"rows of bundle {ref.name} are of {form} in this catalog, and {problem}: run on other machines, or begin "
             f"another catalog with --precision float32"
         )
-    return RunModel(ref, task, network, device, ref.form, how.compiling, how.backend, how.batch)
+    typicality = resident_model.bundle.typicality()
+    if typicality is not None and resident_model.taps is not None:
+        network = typicality.around(network, resident_model.taps, task.input_shapes())
+    return RunModel(ref, task, network, device, ref.form, how.compiling, how.backend, how.batch, typicality)

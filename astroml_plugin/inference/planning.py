@@ -35,6 +35,7 @@ from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.run_options import assign_options
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.typicality import COLUMN as TYPICALITY
 
 Bundles = Sequence[tuple[BundleRef, ModelBundle]]
 """The models of a run, and how they are called."""
@@ -44,6 +45,9 @@ Bundle = ModelBundle | Place
 
 SCHEMA_VERSION = 2
 """Part of every unit's digest: raised when the meaning of a row changes."""
+
+SEVERAL_VERSION = 3
+"""The same for runs of several bundles, whose `flags` hold OUT_OF_DOMAIN of each since 3."""
 
 
 def load_bundles(bundles: Bundle | Sequence[Bundle]) -> Bundles:
@@ -198,7 +202,7 @@ def detecting_bundle(bundles: Bundles, source: Source) -> dict[str, Any]:
 def map_bytes(bundles: Bundles, source: Survey | Stamps) -> int:
     """Bytes that detection adds to a unit: the network's maps, labels as found and as written."""
     tasks = [bundle.task() for _, bundle in bundles]
-    channels = max((task.channels + 2 for task in tasks if isinstance(task, DetectingTask)), default=0)
+    channels = max((task.channels + 3 for task in tasks if isinstance(task, DetectingTask)), default=0)
     return 4 * channels * source.tile_size**2 if isinstance(source, Survey) else 0
 
 
@@ -219,14 +223,20 @@ def schema_of(bundles: Bundles, job: Job) -> pa.Schema:
     columns: list[Column] = [LABEL] if job.detecting else []
     if len(bundles) == 1:
         ref, bundle = bundles[0]
-        return catalog_schema([*columns, *task_for(job, ref, bundle.task()).columns()])
+        return catalog_schema([*columns, *columns_of(job, ref, bundle)])
     for ref, bundle in bundles:
-        own = task_for(job, ref, bundle.task()).columns()
+        own = columns_of(job, ref, bundle)
         columns += [replace(column, name=f"{ref.name}_{column.name}") for column in own]
         columns.append(
             Column(f"{ref.name}_flags", "int32", "", "meta.code.qual", f"Bits of {ref.name}, see the flags map")
         )
     return catalog_schema(columns)
+
+
+def columns_of(job: Job, ref: BundleRef, bundle: ModelBundle) -> list[Column]:
+    """A bundle's columns in a run: those of its task, and `typicality` where it knows what is typical."""
+    own = task_for(job, ref, bundle.task()).columns()
+    return [*own, *([] if bundle.typicality() is None else [TYPICALITY])]
 
 
 def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
@@ -237,7 +247,7 @@ def identity(job: Job, source: Survey | Stamps) -> dict[str, Any]:
         "source": source.id,
         "bundles": {ref.name: ref.sha256 for ref in job.bundles},
         "settings": {**job.measure.identity(), "precision": forms if half else FLOAT32},
-        "schema": SCHEMA_VERSION,
+        "schema": SCHEMA_VERSION if len(job.bundles) == 1 else SEVERAL_VERSION,
     }
 
 

@@ -25,6 +25,7 @@ from astroml_plugin.compute.precision import FLOAT32
 from astroml_plugin.core import version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference.budget import share_host
+from astroml_plugin.networks.taps import Taps
 from astroml_plugin.training.bundle import ModelBundle
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class ResidentModel:
     """In eval mode, on the device."""
     device: torch.device
     """Device of the network."""
+    taps: Taps | None = None
+    """On the network's layers, where the bundle knows what is typical."""
 
 
 _lock = threading.Lock()
@@ -102,7 +105,9 @@ def _load(ref: BundleRef, device: torch.device, loaded: ModelBundle | None) -> R
     if bundle.sha256 != ref.sha256:
         raise InputError(f"bundle {ref.name} changed since the run was planned: run again with another output")
     network = place_network(bundle.network(fused=True), device)
-    return ResidentModel(bundle, bundle.task(), network, device)
+    typical = bundle.typicality()
+    taps = None if typical is None else typical.taps(network, bundle.name)
+    return ResidentModel(bundle, bundle.task(), network, device, taps)
 
 
 def process_cache(key: Any, make: Callable[[], T]) -> T:

@@ -24,6 +24,8 @@ from astroml_plugin.training.card import CARD, FORMAT, Card, card_bytes, parse_c
 from astroml_plugin.training.info import describe_card
 from astroml_plugin.training.known_objects import KnownObjects
 from astroml_plugin.training.places import locate, shipped, split_pin
+from astroml_plugin.training.typicality import FILE as TYPICALITY_FILE
+from astroml_plugin.training.typicality import RECORD, Typicality
 
 __all__ = ["CARD", "FORMAT", "WEIGHTS", "Card", "ModelBundle", "locate", "shipped"]
 
@@ -47,6 +49,8 @@ class ModelBundle:
     """The safetensors file, a few MB at most."""
     record: bytes | None = field(default=None, repr=False)
     """The file of training objects of a bundle that was read from memory; None where it is read when asked for."""
+    typical: bytes | None = field(default=None, repr=False)
+    """The file of what is typical of the training set, as `record`."""
 
     @classmethod
     def load(cls, source: Place) -> ModelBundle:
@@ -94,18 +98,28 @@ class ModelBundle:
         if WEIGHTS not in files:
             raise InputError(f"bundle {shown} has no {WEIGHTS}: it is incomplete, copy it again")
         _refuse_altered(card, files[WEIGHTS], shown)
-        return cls(f"{_MEMORY}{card.sha256}", card, files[WEIGHTS], files.get(known_objects.FILE, b""))
+        beside = files.get(known_objects.FILE, b""), files.get(TYPICALITY_FILE, b"")
+        return cls(f"{_MEMORY}{card.sha256}", card, files[WEIGHTS], *beside)
 
     def to_zip(self) -> bytes:
-        """The bundle as a zip archive of its folder: card, weights, record of training objects; the same every time."""
+        """The bundle as a zip archive of its folder: card, weights and what lies beside; the same every time."""
         files = {CARD: card_bytes(self.card), WEIGHTS: self.weights}
         if self.card.training.get(_KNOWN) is not None:
             files[known_objects.FILE] = self._record()
+        if (typical := self.typicality_file()) is not None:
+            files[TYPICALITY_FILE] = typical
         return zipped.packed(files, self.name)
 
     @classmethod
-    def save(cls, url: Place, network: nn.Module, card: Card, known: KnownObjects | None = None) -> ModelBundle:
-        """Write weights and the record of training objects, then the card that vouches for them.
+    def save(
+        cls,
+        url: Place,
+        network: nn.Module,
+        card: Card,
+        known: KnownObjects | None = None,
+        typical: bytes | None = None,
+    ) -> ModelBundle:
+        """Write weights and what lies beside them, then the card that vouches for all.
 
         Args:
             url: folder or URL.
@@ -113,13 +127,15 @@ class ModelBundle:
             card: its digests are filled in.
             known: the training objects, `known_objects()` of a bundle that is written again; None leaves the bundle
                 without a record of them.
+            typical: what is typical of them, `typicality_file()` of a bundle that is written again with layers that
+                give the same; None leaves the bundle without.
         """
         # cloned: a layer that the network holds under two names stands in the file under both
         url = text_of(url)
         state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
         weights = safetensors.torch.save(state)
         storage.write_atomic(storage.join(url, WEIGHTS), weights)
-        card = _with_known(url, card, known)
+        card = _with_typicality(url, _with_known(url, card, known), typical)
         signed = write_card(url, replace(card, weights_sha256=hashlib.sha256(weights).hexdigest()))
         return cls(url, signed, weights)
 
@@ -136,18 +152,44 @@ class ModelBundle:
 
     def _record(self) -> bytes:
         """The file of training objects that the card names."""
-        told, record = self.card.training.get(_KNOWN), self.record
-        if record is None:
+        return self._beside(known_objects.FILE, _KNOWN, self.record)
+
+    def typicality_file(self) -> bytes | None:
+        """The file of what is typical of the training set; None where the bundle has none.
+
+        Raises:
+            InputError: the card names a file that is absent or altered.
+        """
+        if self.card.training.get(RECORD) is None:
+            return None
+        return self._beside(TYPICALITY_FILE, RECORD, self.typical)
+
+    def typicality(self) -> Typicality | None:
+        """What is typical of the training set, read once; None where the bundle was made without.
+
+        Raises:
+            InputError: the card names a file that is absent, altered or no such file.
+        """
+        return self._typicality
+
+    @cached_property
+    def _typicality(self) -> Typicality | None:
+        data = self.typicality_file()
+        return None if data is None else Typicality.from_bytes(data, self.name)
+
+    def _beside(self, name: str, key: str, held: bytes | None) -> bytes:
+        """A file beside the card, which holds its digest under `key`; `held` where it is in memory."""
+        told, content = self.card.training.get(key), held
+        if content is None:
             try:
-                record = storage.read_bytes(storage.join(self.url, known_objects.FILE))
+                content = storage.read_bytes(storage.join(self.url, name))
             except FileNotFoundError:
-                record = b""
-        if not isinstance(told, Mapping) or hashlib.sha256(record).hexdigest() != told.get("sha256"):
+                content = b""
+        if not isinstance(told, Mapping) or hashlib.sha256(content).hexdigest() != told.get("sha256"):
             raise InputError(
-                f"{known_objects.FILE} of bundle {storage.redact(self.url)} is absent or was altered: get the bundle "
-                f"again"
+                f"{name} of bundle {storage.redact(self.url)} is absent or was altered: get the bundle again"
             )
-        return record
+        return content
 
     @property
     def sha256(self) -> str:
@@ -227,6 +269,15 @@ def _with_known(url: str, card: Card, known: KnownObjects | None) -> Card:
     storage.write_atomic(storage.join(url, known_objects.FILE), record)
     told = {"sha256": hashlib.sha256(record).hexdigest(), "kept": len(known.pixels), "fraction": known.fraction}
     return replace(card, training={**card.training, _KNOWN: told})
+
+
+def _with_typicality(url: str, card: Card, typical: bytes | None) -> Card:
+    """The card with the digest of the file of what is typical, which is written."""
+    if typical is None:
+        return replace(card, training={name: value for name, value in card.training.items() if name != RECORD})
+    storage.write_atomic(storage.join(url, TYPICALITY_FILE), typical)
+    told = {**(card.training.get(RECORD) or {}), "sha256": hashlib.sha256(typical).hexdigest()}
+    return replace(card, training={**card.training, RECORD: told})
 
 
 def _refuse_altered(card: Card, weights: bytes, shown: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.version import version
 from astroml_plugin.cutouts import Cutouts, from_stamps
+from astroml_plugin.networks.typicality import split
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.example_stamps import example_stamps
@@ -20,6 +21,8 @@ from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.input_unit import zero_point_of
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
+from astroml_plugin.training.typicality import COLUMN as TYPICALITY
+from astroml_plugin.training.typicality import Typicality
 
 TOLERANCE = 3e-5
 """Largest difference from our own measurement, absolute for values below 1 and else relative, of float32."""
@@ -91,14 +94,26 @@ class PortableModel(nn.Module):
         task: of the bundle.
         network: of the bundle, ready for inference, in eval mode on the CPU.
         variance: whether the second input is a variance, where the task reads one.
+        typicality: of the bundle, where it has one: a further column.
     """
 
-    def __init__(self, task: Task, network: nn.Module, *, variance: bool = True) -> None:
+    def __init__(
+        self, task: Task, network: nn.Module, *, variance: bool = True, typicality: Typicality | None = None
+    ) -> None:
         super().__init__()
+        self.typicality = typicality
         reads = isinstance(task, DetectingTask) or task.settings.normalisation.unit == "noise"
-        self.task, self.network = task, task.inference_network(network)
+        self.task = task
+        self.network = self.whole(network)
         names = {"image": True, "variance": variance and reads, "psf": task.settings.psf != "none"}
         self.reads = tuple(name for name, read in names.items() if read)
+
+    def whole(self, network: nn.Module) -> nn.Module:
+        """A network of the bundle as inference runs it, and with the typicality as its last number."""
+        inner = self.task.inference_network(network)
+        if self.typicality is None:
+            return inner
+        return self.typicality.around(inner, self.typicality.taps(network, "?"), self.task.input_shapes())
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The columns of `names`, from the inputs of `reads`."""
@@ -117,7 +132,10 @@ class PortableModel(nn.Module):
     def read(self, outputs: Tensor, stamps: GivenStamps) -> dict[str, Tensor]:
         """Column -> (n, ...) from network outputs (n, ...); NaN where a stamp gets no values."""
         failed = self.task.graph_failed(stamps) | ~outputs.flatten(1).isfinite().all(1)
-        found = self.task.graph_columns(torch.where(_along(failed, outputs), 0.0, outputs), stamps)
+        typical: dict[str, Tensor] = {}
+        if self.typicality is not None:
+            outputs, typical[TYPICALITY.name] = split(outputs)
+        found = self.task.graph_columns(torch.where(_along(failed, outputs), 0.0, outputs), stamps) | typical
         return {name: torch.where(_along(failed, values), torch.nan, values) for name, values in found.items()}
 
     def given(self, cutouts: Cutouts) -> tuple[Tensor, ...]:
@@ -141,7 +159,8 @@ def portable(bundle: ModelBundle, *, variance: bool = True) -> PortableModel:
     task = bundle.task()
     if not variance and not task.without_variance:
         raise InputError(f"bundle {bundle.name} cannot be exported without a variance: leave --no-variance away")
-    return PortableModel(task, bundle.network(fused=True).requires_grad_(False), variance=variance)
+    network = bundle.network(fused=True).requires_grad_(False)
+    return PortableModel(task, network, variance=variance, typicality=bundle.typicality())
 
 
 def probes(model: PortableModel, count: int = 5) -> Cutouts:
@@ -174,7 +193,7 @@ def measured(model: PortableModel, network: nn.Module, cutouts: Cutouts) -> dict
     found = {} if isinstance(task, DetectingTask) else columns(task, task.inference_network(network), cutouts)
     with torch.inference_mode():
         inputs, _ = task.prepare(cutouts)
-        outputs = task.inference_network(network)(*inputs)
+        outputs = model.whole(network)(*inputs)
         plain = {
             name: values.numpy() for name, values in model.read(outputs, model.stamps(*model.given(cutouts))).items()
         }
@@ -208,7 +227,7 @@ def described(bundle: ModelBundle, model: PortableModel, shapes: Mapping[str, Se
         shapes: input and output -> lengths of its axes, a word where it is free.
     """
     task = model.task
-    own = {column.name: column for column in task.columns()}
+    own = {column.name: column for column in [*task.columns(), *([] if model.typicality is None else [TYPICALITY])]}
     texts = {
         "image": (_unit(task), "Raw pixels; NaN where one cannot be used"),
         "variance": (_squared(_unit(task)), "Variance of the pixels; 0 where one cannot be used"),

@@ -1,4 +1,4 @@
-"""A trained bundle gets its shear response, or its errors anew, from stamps that it was not trained on."""
+"""A trained bundle gets its shear response, its errors anew, or what is typical, from stamps after its training."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ from astroml_plugin.compute.device import usable_device
 from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.response_fit import ResponseFit
 from astroml_plugin.tasks.scale import refuse_other
 from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.splits import SplitSettings
+from astroml_plugin.training.typicality import RECORD as TYPICALITY
+from astroml_plugin.training.typicality import Typicality
+from astroml_plugin.training.typicality_fields import typicality_of_fields
+from astroml_plugin.training.typicality_fit import LEAST, TypicalitySettings, typicality_of, typicality_record
 from astroml_plugin.training.unseen import refuse_trained_on
 
 METHODS = ("pairs", "images")
 """Stamps that a response is fitted on: simulated sets of sheared ones, or those of any galaxies."""
 
-_LATER = ("response", "leakage", "calibration", "known_objects")
+_LATER = ("response", "leakage", "calibration", "known_objects", "typicality")
 """Keys of a card's training record that may be added later."""
 
 
@@ -102,7 +109,7 @@ def fit_bundle_response(
         training={**record, "response": {**_identity(stamps), "from": kind}},
         metrics={**model.card.metrics, "response": report},
     )
-    return ModelBundle.save(url, network, card, model.known_objects()), report
+    return ModelBundle.save(url, network, card, model.known_objects(), model.typicality_file()), report
 
 
 def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, band: str | None = None) -> ModelBundle:
@@ -129,7 +136,57 @@ def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, 
     fitted = task.calibrate(outputs, truth)
     record = {"digest": labelled.digest, "objects": len(truth)}
     card = replace(model.card, settings=fitted.to_settings(), training={**model.card.training, "calibration": record})
-    return ModelBundle.save(url, network, card, model.known_objects())
+    return ModelBundle.save(url, network, card, model.known_objects(), model.typicality_file())
+
+
+def fit_bundle_typicality(
+    model: ModelBundle,
+    data: str | Sequence[str],
+    url: str,
+    settings: TypicalitySettings,
+    band: str | None = None,
+) -> ModelBundle:
+    """Learn what is typical of a bundle's training population, and write the bundle again; its weights stay.
+
+    Args:
+        model: the bundle.
+        data: one or several `Stamps`: those that it was trained on, which are divided as they were, or others of the
+            same population.
+        url: folder or URL of the bundle to be written.
+        settings: rate of false flags, stamps at most.
+        band: the band of the data for a model that takes any.
+
+    Raises:
+        InputError: a bundle that measures no stamps, too few stamps, or a `url` that holds something else.
+    """
+    task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
+    _refuse_other(url, model)
+    task.choose_bands(labelled.first.bands, band)
+    rows = _divided(model, labelled)
+    network = model.network()
+    if isinstance(task, DetectingTask):
+        fitted: Typicality | None = typicality_of_fields(task, network, labelled, rows, settings)
+    else:
+        fitted = typicality_of(task, network, labelled, rows, settings, band=band)
+    if fitted is None:
+        raise InputError(
+            f"what is typical cannot be learned for bundle {model.name} from {sum(map(len, rows.values()))} stamps: "
+            f"give {LEAST} or more, and a bundle that measures stamps"
+        )
+    record = typicality_record(fitted, labelled)
+    card = replace(model.card, training={**model.card.training, TYPICALITY: record})
+    return ModelBundle.save(url, network, card, model.known_objects(), fitted.to_bytes())
+
+
+def _divided(model: ModelBundle, labelled: LabelledStamps) -> dict[str, np.ndarray]:
+    """Rows as the bundle's training divided them; of other stamps seven tenths and the rest, by chance."""
+    usable, training = model.task().usable(labelled.labels), model.card.training
+    if labelled.digest == training.get("digest"):
+        split = from_mapping(SplitSettings, training["split"], f"the split of bundle {model.name}")
+        return {name: rows for name, rows in labelled.split(split, usable).items() if name != "test"}
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(usable))
+    cut = len(rows) * 7 // 10
+    return {"train": np.sort(rows[:cut]), "validation": np.sort(rows[cut:])}
 
 
 def _refuse_other(url: str, model: ModelBundle) -> None:

@@ -15,6 +15,7 @@ from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.adversarial import AdversarialSettings
 from astroml_plugin.training.settings import TrainingSettings
 from astroml_plugin.training.splits import SplitSettings
+from astroml_plugin.training.typicality_fit import TypicalitySettings
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Recipe:
     """How generator and critic of a network that has them are trained before."""
     transfer: TransferSettings = field(default_factory=TransferSettings)
     """How it begins with another bundle's weights, where one is given."""
+    typicality: TypicalitySettings = field(default_factory=TypicalitySettings)
+    """How the bundle learns what is typical of its training set."""
 
     def build_task(self) -> Task:
         """The task, its settings and the network's arguments checked.
@@ -81,10 +84,12 @@ class Recipe:
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Plain values of a recipe for identities: what was made before there was a table [transfer] keeps its own."""
+    """Plain values of a recipe for identities: what was made before there were some tables keeps its own."""
     plain = to_mapping(recipe)
     if recipe.transfer == TransferSettings():
         del plain["transfer"]
+    if recipe.typicality == TypicalitySettings():
+        del plain["typicality"]
     return plain
 
 

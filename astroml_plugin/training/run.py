@@ -34,6 +34,8 @@ from astroml_plugin.training.recipe import Recipe, to_toml
 from astroml_plugin.training.settings import EpochRecord, TrainingRun
 from astroml_plugin.training.splits import split_record
 from astroml_plugin.training.transfer import take_weights, transfer_record, transferred_plan
+from astroml_plugin.training.typicality import RECORD as TYPICALITY
+from astroml_plugin.training.typicality_fit import typicality_of, typicality_record
 from astroml_plugin.training.unseen import training_objects
 
 Progress = Callable[..., None]
@@ -221,7 +223,9 @@ def _finished(url: str, identity: str) -> ModelBundle | None:
 def write_bundle(
     plan: Plan, result: FitResult, url: str, device: str, record: Mapping[str, Any] | None = None
 ) -> ModelBundle:
-    """Calibrate on the validation split, score once on the test split, write the bundle, drop the checkpoint.
+    """Calibrate on the validation split, score once on the test split, learn what is typical, write the bundle.
+
+    Then the checkpoint is dropped.
 
     Args:
         plan, result: of the training.
@@ -242,6 +246,10 @@ def write_bundle(
             outputs, targets, _ = network_outputs(task, network, plan.batches(name), device, pretext=True)
             metrics[name] |= task.metrics(outputs, targets)
     told = reference.training_reference(plan, task, network, device)
+    typical, fitted = plan.recipe.typicality, None
+    if typical.fit:
+        fitted = typicality_of(task, result.network.eval(), plan.data, plan.rows, typical, device)
+    known = {} if fitted is None else {TYPICALITY: typicality_record(fitted, plan.data)}
     card = Card(
         name=storage.redact(url).rstrip("/").rpartition("/")[2],
         task=plan.recipe.task,
@@ -251,6 +259,7 @@ def write_bundle(
         training={
             **_training_record(plan, result),
             reference.KEY: told,
+            **known,
             **({"convergence": doubt} if doubt else {}),
             **(record or {}),
         },
@@ -259,7 +268,8 @@ def write_bundle(
         description=plan.recipe.description,
         licence=plan.recipe.licence,
     )
-    bundle = ModelBundle.save(url, result.network, card, training_objects(plan.data, plan.task.bands, plan.rows))
+    objects = training_objects(plan.data, plan.task.bands, plan.rows)
+    bundle = ModelBundle.save(url, result.network, card, objects, None if fitted is None else fitted.to_bytes())
     storage.remove(storage.join(url, CHECKPOINT))
     storage.remove(storage.join(url, adversarial.CHECKPOINT))
     return bundle

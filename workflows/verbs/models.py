@@ -43,6 +43,13 @@ def _calibrate_response(options: argparse.Namespace) -> int:
     return finish(options, {"bundle": result.bundle.url, **result.report}, line)
 
 
+def _fit_typicality(options: argparse.Namespace) -> int:
+    bundle = call(options)
+    told = bundle.card.training["typicality"]
+    line = f"bundle {bundle.name} knows what is typical, in {len(told['views'])} views: {bundle.url}"
+    return finish(options, {"bundle": bundle.url, **told}, line)
+
+
 def _compare(options: argparse.Namespace) -> int:
     with Reporter() as report:
         result = call(options, progress=report)
@@ -105,6 +112,12 @@ VERBS = {
         "ellipticity --data stamps.zarr --out my-shapes",
         flags={"method": "--from"},
         changed={"out": {"required": True, "help": "folder of the new bundle"}},
+    ),
+    "fit-typicality": Verb(
+        _fit_typicality,
+        "workflows.fit_typicality:fit_typicality",
+        "Let a bundle say which objects are unlike its training set.",
+        "my-bundle --data training.zarr",
     ),
     "compare": Verb(
         _compare,
