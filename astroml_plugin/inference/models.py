@@ -43,7 +43,7 @@ class RunModel:
     batch: int | None = None
     """Stamps per forward; None: 128 on a CPU, of small ones up to 512; on CUDA what memory holds."""
     typicality: Typicality | None = None
-    """What is typical of the training set: the network's last number is of it then; None where that is not known."""
+    """Typicality of the training set: the network's last number tells it then; None where it is not known."""
 
     @property
     def finds_objects(self) -> bool:

@@ -47,7 +47,7 @@ SCHEMA_VERSION = 2
 """Part of every unit's digest: raised when the meaning of a row changes."""
 
 SEVERAL_VERSION = 3
-"""The same for runs of several bundles, whose `flags` hold OUT_OF_DOMAIN of each since 3."""
+"""Version of runs of several bundles, whose `flags` hold OUT_OF_DOMAIN of each since 3."""
 
 
 def load_bundles(bundles: Bundle | Sequence[Bundle]) -> Bundles:

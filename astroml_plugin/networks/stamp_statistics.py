@@ -25,7 +25,7 @@ LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 """Steps (y, x) in pixels between which the noise is compared."""
 
 TEXTURE_LAGS = ((0, 1), (1, 0), (2, 2))
-"""The same, of the whole stamp."""
+"""Steps between which the whole stamp is compared."""
 
 _KNOWN = 0.2
 """Part of a cell's pixels that must differ from their neighbours to tell of noise."""

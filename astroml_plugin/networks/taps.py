@@ -1,4 +1,4 @@
-"""What layers of a network give while it runs, pooled over the stamp, without a second run and without changing it."""
+"""Answers of a network's layers, pooled over the stamp while it runs, without a second run and without changing it."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def chosen_maps(network: nn.Module, inputs: Sequence[Tensor], stride: int) -> di
 
 
 def _answers(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """What each layer gave in its first call, in the order of the last calls, and what the network gave."""
+    """Each layer's answer in its first call, in the order of the last calls, and the network's."""
     found: dict[str, Tensor] = {}
 
     def seen(name: str) -> Any:

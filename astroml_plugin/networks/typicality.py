@@ -131,7 +131,7 @@ class Views(nn.Module):
 
     @staticmethod
     def layers_of(names: Sequence[str]) -> tuple[str, ...]:
-        """Those of the views that are layers of the network."""
+        """Views that are layers of the network."""
         return tuple(name for name in names if name not in PIXEL_VIEWS)
 
     def forward(self, inputs: Sequence[Tensor], tapped: Sequence[Tensor]) -> list[Tensor]:

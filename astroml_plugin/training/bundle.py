@@ -165,7 +165,7 @@ class ModelBundle:
         return self._beside(TYPICALITY_FILE, RECORD, self.typical)
 
     def typicality(self) -> Typicality | None:
-        """What is typical of the training set, read once; None where the bundle was made without.
+        """Typicality of the training set, read once; None where the bundle was made without.
 
         Raises:
             InputError: the card names a file that is absent, altered or no such file.

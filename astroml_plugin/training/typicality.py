@@ -54,7 +54,7 @@ _MOST_VIEWS = 32
 
 @dataclass(frozen=True, eq=False)
 class Typicality:
-    """What was fitted, as read from a bundle."""
+    """Densities and tails of a training population, as read from a bundle."""
 
     numbers: Mapping[str, Tensor]
     """`NUMBER.NAME` -> tensor, the number that of the view; and knots and slopes of the tails."""

@@ -30,7 +30,7 @@ def typicality_of_fields(
     rows: dict[str, np.ndarray],
     settings: TypicalitySettings,
 ) -> Typicality:
-    """What is typical of the objects that a bundle finds in stamps of fields.
+    """Typicality of the objects that a bundle finds in stamps of fields.
 
     Args:
         task: of the bundle.

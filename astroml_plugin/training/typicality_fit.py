@@ -75,7 +75,7 @@ def typicality_of(
     device: str = "cpu",
     band: str | None = None,
 ) -> Typicality | None:
-    """What is typical of labelled stamps; None where the task measures no stamps, or there are too few of them.
+    """Typicality of labelled stamps; None where the task measures no stamps, or there are too few of them.
 
     Args:
         task: of the bundle, calibrated.
@@ -111,7 +111,7 @@ def typicality_of(
 
 
 def typicality_record(fitted: Typicality, data: LabelledStamps) -> dict[str, Any]:
-    """What a card keeps beside the digest of the file."""
+    """Facts that a card keeps beside the digest of the file."""
     return {"false_flags": fitted.false_flags, "views": list(fitted.views), "digest": data.digest}
 
 
@@ -165,7 +165,7 @@ def seen_views(
 def fit_typicality(
     seen: SeenViews, held: np.ndarray, settings: TypicalitySettings, *, stride: int = 0, seed: int = 0
 ) -> Typicality:
-    """What is typical of a population.
+    """Fit densities and tails to a population.
 
     Args:
         seen: its views.
