@@ -290,6 +290,3 @@ REAL: Mapping[str, Callable[[Path], Array | None]] = {
     "SDSS pictures": sdss_pictures,
 }
 """Kinds that are real images of others."""
-
-DEVELOPED_ON = ("white noise", "stars, drawn", "inverted", "radio galaxies")
-"""Kinds that the views were chosen with; no threshold was. All others are tests."""
