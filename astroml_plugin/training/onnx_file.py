@@ -64,7 +64,13 @@ def onnx_file(bundle: ModelBundle, *, variance: bool = True) -> OnnxFile:
     model = portable(bundle, variance=variance).eval()
     stamps = probes(model)
     inputs = model.given(stamps)  # compared in a batch of another size than that which is translated
-    first, proto = _translated(bundle, model, inputs)
+    try:
+        first, proto = _translated(bundle, model, inputs)
+    except InputError:
+        if model.typicality is None:
+            raise
+        model = portable(bundle, variance=variance, typicality=False).eval()
+        first, proto = _translated(bundle, model, inputs)
     shapes = {
         name: ("n", *(_length(model, name, values.shape, axis) for axis in range(1, values.ndim)))
         for name, values in zip((*model.reads, *first), (*inputs, *first.values()))

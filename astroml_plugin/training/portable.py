@@ -146,12 +146,13 @@ class PortableModel(nn.Module):
         return tuple(item.to(torch.float32).contiguous() for item in found if item is not None)
 
 
-def portable(bundle: ModelBundle, *, variance: bool = True) -> PortableModel:
+def portable(bundle: ModelBundle, *, variance: bool = True, typicality: bool = True) -> PortableModel:
     """The bundle as a module that can be exported.
 
     Args:
         bundle: whose task and network.
         variance: whether it reads a variance, where its task can do without.
+        typicality: whether it gives the typicality, where the bundle knows it.
 
     Raises:
         InputError: the task needs a variance.
@@ -160,7 +161,7 @@ def portable(bundle: ModelBundle, *, variance: bool = True) -> PortableModel:
     if not variance and not task.without_variance:
         raise InputError(f"bundle {bundle.name} cannot be exported without a variance: leave --no-variance away")
     network = bundle.network(fused=True).requires_grad_(False)
-    return PortableModel(task, network, variance=variance, typicality=bundle.typicality())
+    return PortableModel(task, network, variance=variance, typicality=bundle.typicality() if typicality else None)
 
 
 def probes(model: PortableModel, count: int = 5) -> Cutouts:
