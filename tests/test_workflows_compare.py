@@ -168,6 +168,13 @@ def test_ordinary_split_and_a_finished_bundle(data: str, recipe: Path, tmp_path:
         compare(recipe, data=data, out=tmp_path / "d", folds=0, methods=["cart"], bundle=[tmp_path / "blobs"] * 2)
 
 
+def test_a_bundle_that_averages_symmetries_is_judged_so(data: str, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "eight.toml").write_text(RECIPE.replace('positive = "star"', 'positive = "star"\nsymmetries = 8'))
+    result = compare(tmp_path / "eight.toml", data=data, out=tmp_path / "c", folds=0, methods=["network"], repeats=20)
+    card = ModelBundle.load(tmp_path / "c" / "network" / "test").card
+    assert result.table[0]["nll"]["value"] == pytest.approx(card.metrics["test"]["nll"], rel=1e-4)
+
+
 def test_leaks_stop_a_comparison_and_memory_is_bounded(recipe: Path, data: str, tmp_path: Path) -> None:
     image = gaussians(np.zeros((60, 2)), np.random.default_rng(0))
     kind = np.tile([1, 2], 60)

@@ -222,7 +222,7 @@ class PredictionCache:
             rows, wanted, about = self._unseen(model, (rows, wanted, bands), about)
         memory = self.recipe.training.memory
         stream = StampBatches(self.judged, rows, wanted, bands=bands, batch_size=256, memory=memory, layers=task.layers)
-        network = model.network(fused=True).to(self.device)
+        network = task.inference_network(model.network(fused=True)).to(self.device)
         started = time.perf_counter()
         measured, kept = measure(task, network, at_scale(stream.ordered(), task), device=self.device)
         told = {**about, "seconds": time.perf_counter() - started, "objects": len(rows)}
