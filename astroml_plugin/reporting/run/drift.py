@@ -41,8 +41,8 @@ _DRAWN = 10
 RULE = (
     f"Reported is what has a population stability index above {STABILITY:g} and a two-sample (Kolmogorov) distance "
     "beyond that of chance, or has more than half of its values beyond the ends of the reference and half of its "
-    f"width. By chance one page in {1 / CHANCE:.0f} reports anything: objects of one tile share its seeing and noise "
-    "and count as few. A tenth of an input's value, or a fifth of the noise, is no drift."
+    f"width. Distances are judged so that chance alone would report one page in {1 / CHANCE:.0f}; objects of one tile "
+    "share its seeing and noise and count as few. A tenth of an input's value, or a fifth of the noise, is no drift."
 )
 
 
