@@ -31,6 +31,13 @@ def test_every_page_is_in_one_table_of_contents() -> None:
     assert len(listed) == len(set(listed)), "a page is listed twice"
 
 
+def test_a_pattern_without_pages_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```{toctree}\n:glob:\n\ngone*\n```\n")
+    with pytest.raises(AssertionError, match=r"no page is named gone\*"):
+        list(_contents(page))
+
+
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_inside_lead_somewhere(page: Path) -> None:
     wrong = [target for target in _links(page) if not _leads_somewhere(page, target)]
@@ -82,7 +89,8 @@ def _contents(page: Path) -> Iterator[str]:
     """Pages that the tables of contents of a page name, patterns written out."""
     for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.DOTALL):
         for entry in re.findall(r"^(?!:)(?:.* <)?([^\s<>]+)>?$", block, re.MULTILINE):
-            files = page.parent.glob(f"{entry}.md") if entry.endswith("*") else [page.parent / entry]
+            files = list(page.parent.glob(f"{entry}.md")) if entry.endswith("*") else [page.parent / entry]
+            assert files, f"{page.name}: no page is named {entry}, of which Sphinx warns"
             yield from sorted(str(file.relative_to(DOCS).with_suffix("")) for file in files)
 
 
