@@ -170,6 +170,7 @@ def test_a_run_that_is_repeated_is_there_already_and_another_one_is_refused(cata
         ({"method": "dbscan"}, "--method dbscan is unknown: choose kmeans, mixture, hdbscan"),
         ({"scaling": "log"}, "--scaling log is unknown"),
         ({"clusters": 1}, "--clusters is 1: give 2 or more"),
+        ({"seed": -1}, "--seed is -1: give 0 or more"),
         ({"clusters": COUNT + 1}, "choose fewer by --clusters"),
         ({"method": "hdbscan", "least": 500}, "choose fewer by --least"),
         ({"latent": "size"}, "no vector"),

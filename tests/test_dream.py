@@ -73,7 +73,9 @@ def test_what_cannot_be_drawn_is_one_sentence(marked: Path) -> None:
         ("the layers of this network", {"layers": ("nothing",)}),
         ("is a survey: cut stamps", {"data": survey}),
         ("must be 1 or more", {"channels": 0}),
-        ("a dream needs steps", {"steps": 0}),
+        ("--steps is 0: give 1 or more", {"steps": 0}),
+        ("--jitter is -1: give 0 or more", {"jitter": -1}),
+        ("a dream needs a rate", {"rate": float("nan")}),
     ]
     for said, options in wrong:
         with pytest.raises(InputError, match=said):

@@ -133,3 +133,19 @@ def test_what_pathlib_makes_of_a_url_is_refused() -> None:
             storage.is_local(lost)
     assert text_of("s3://bucket/catalog") == "s3://bucket/catalog"
     assert text_of(PurePosixPath("a:b/c")) == "a:b/c"
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("wrong", [None, 7], ids=["None", "7"])
+def test_what_is_no_path_is_refused_in_one_sentence(name: str, wrong: object, tmp_path: Path) -> None:
+    """The first place is wrong, the others lead nowhere."""
+    function = FUNCTIONS[name]
+    places = given(function, tmp_path, str)
+    places[next(iter(inspect.signature(function).parameters))] = wrong
+    with pytest.raises(InputError):
+        function(**places, **({"name": "n"} if name == "annotate" else {}))
+
+
+def test_the_sentence_about_no_path() -> None:
+    with pytest.raises(InputError, match="a path or a URL is needed, as text or as a Path, not None"):
+        text_of(None)  # type: ignore[arg-type]

@@ -212,6 +212,28 @@ def test_the_verb_draws_a_catalog_and_its_regions(
     assert "suffix .png or .html" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (["--contrast", "0"], "--contrast is 0: give a number above 0"),
+        (["--contrast", "-1"], "--contrast is -1: give a number above 0"),
+        (["--contrast", "nan"], "--contrast is nan: give a number above 0"),
+        (["--object", "7", "--size", "0"], "--size is 0: give 1 or more"),
+    ],
+)
+def test_numbers_that_draw_nothing_are_refused(
+    catalog: Catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str], wish: list[str], words: str
+) -> None:
+    assert main(["show", catalog.url, "--out", str(tmp_path / "a.png"), *wish]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_refusal_of_another_thing_names_surveys_and_catalogs(tmp_path: Path) -> None:
+    for name in ("nowhere", "my.fits"):
+        with pytest.raises(InputError, match=r"no survey and no catalog .*`ingest`.*`infer`"):
+            show(tmp_path / name, out=str(tmp_path / "a.png"))
+
+
 def test_stamps_lie_in_no_field(tmp_path: Path) -> None:
     url = universe.make_stamps(str(tmp_path / "s.zarr"), count=4)
     with pytest.raises(InputError, match="lie in no field"):

@@ -17,9 +17,10 @@ from astroml_plugin.labelling.pixels import PixelReader, recorded_source
 from astroml_plugin.reporting.field import field_page
 from astroml_plugin.reporting.html import document
 from astroml_plugin.showing.objects import Objects, objects_in, region_lines
+from astroml_plugin.showing.options import ShowOptions
 from astroml_plugin.showing.picture import Showing, show_view
 from astroml_plugin.showing.pixels import read_view
-from astroml_plugin.showing.view import SIDE, View, choose
+from astroml_plugin.showing.view import View, choose
 from astroml_plugin.sources.stamps import open_source
 from astroml_plugin.sources.survey import Survey
 
@@ -27,28 +28,6 @@ __all__ = ["ShowOptions", "ShowResult", "describe", "show"]
 
 _BANDS = 5
 """Bands beyond which three are taken."""
-
-
-@dataclass(frozen=True)
-class ShowOptions:
-    """Choices of a picture."""
-
-    image: str | None = None
-    """Name of a parent image; default the first, or the one in which the cone lies deepest."""
-    size: int = SIDE
-    """Side in pixels of the picture of an object."""
-    bands: tuple[str, ...] = ()
-    """Bands to show; default all, of more than five the longest, middle and shortest wavelength."""
-    contrast: float = 1.0
-    """Above 1 shows fainter light."""
-    where: str | None = None
-    """SQL condition on the objects that are marked."""
-    names: bool = False
-    """Write the ids of all objects; of up to 40 they are written anyway."""
-    regions: Place | None = None
-    """Also write the objects to this file of regions (.reg) for DS9 or Aladin."""
-    source: Place | None = None
-    """Survey with the pixels of a catalog; default the one that the run read."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,6 +98,11 @@ def _opened(path: str, source: Place | None) -> tuple[Survey, Catalog | None]:
             raise InputError(f"{storage.redact(path)} does not say where its pixels are: give --source SURVEY")
         opened = PixelReader(recorded, catalog).source
     else:
+        if not storage.exists(storage.join(storage.absolute(path), "zarr.json")):
+            raise InputError(
+                f"{storage.redact(path)} is no survey and no catalog (no zarr.json and no schema.json there): make a "
+                f"survey with `ingest`, and a catalog of it with `infer`"
+            )
         opened = open_source(path)
     if not isinstance(opened, Survey):
         raise InputError(f"{storage.redact(opened.url)} holds stamps, which lie in no field: `report` shows them")

@@ -18,10 +18,12 @@ def text_of(place: Place) -> str:
     """A path or URL as text.
 
     Raises:
-        InputError: a URL that was made a `Path`, which is the name of something else.
+        InputError: no path at all, or a URL that was made a `Path`, which is the name of something else.
     """
     if isinstance(place, str):
         return place
+    if not isinstance(place, os.PathLike):
+        raise InputError(f"a path or a URL is needed, as text or as a Path, not {_shown(place)}")
     text = os.fsdecode(place)
     if lost := _LOST_SLASH.match(text):
         raise InputError(
@@ -29,3 +31,9 @@ def text_of(place: Place) -> str:
             f"only paths as Path"
         )
     return text
+
+
+def _shown(value: object) -> str:
+    """A wrong value in few words."""
+    text = repr(value)
+    return text if len(text) <= 40 and "\n" not in text else f"something of type {type(value).__name__}"

@@ -41,6 +41,22 @@ def refuse_choices(settings: Any, choices: Mapping[str, tuple[str, ...]], where:
             raise InputError(f"{where} {name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
+def refuse_below(settings: Any, least: Mapping[str, float]) -> None:
+    """Check numbers of options; those that are None are not given.
+
+    Args:
+        settings: the options.
+        least: field name -> the smallest value that can be used.
+
+    Raises:
+        InputError: a field is smaller, or is no number.
+    """
+    for name, smallest in least.items():
+        value = getattr(settings, name)
+        if value is not None and not value >= smallest:
+            raise InputError(f"{option_of(name)} is {value:g}: give {smallest:g} or more")
+
+
 def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     """An instance of the dataclass `kind` from plain values.
 
@@ -106,7 +122,7 @@ def _over_default(kind: Any, key: str, value: Any) -> Any:
 
 def texts(values: Place | Sequence[Place]) -> tuple[str, ...]:
     """Paths or URLs as texts, from one of them or several."""
-    several = (values,) if isinstance(values, str | PathLike) else values
+    several = values if isinstance(values, Iterable) and not isinstance(values, str | bytes) else (values,)
     return tuple(text_of(value) for value in several)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.settings import refuse_choices
+from astroml_plugin.core.settings import refuse_below, refuse_choices
 
 METHODS = ("integrated-gradients", "gradient", "guided", "deconvnet", "occlusion")
 BASELINES = ("blank", "noise")
@@ -38,6 +39,7 @@ class MethodOptions:
 
     def __post_init__(self) -> None:
         refuse_choices(self, {"method": METHODS, "baseline": BASELINES}, "explain's")
+        refuse_below(self, {"seed": 0})
         if self.draws < 1 or self.window < 1 or self.stride < 1:
             raise InputError(
                 f"draws ({self.draws}), window ({self.window}) and stride ({self.stride}) must be 1 or more"
@@ -103,10 +105,12 @@ class DreamOptions:
     """Seed of the moves."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.rate <= 0 or not self.scales or min(self.scales) < 0 or not 0 <= self.decay < 1:
+        refuse_below(self, {"steps": 1, "jitter": 0, "seed": 0})
+        widths = bool(self.scales) and all(0 <= scale < math.inf for scale in self.scales)
+        if not 0 < self.rate < math.inf or not widths or not 0 <= self.decay < 1:
             raise InputError(
-                f"a dream needs steps ({self.steps}) of 1 or more, a rate ({self.rate}) above 0, scales and a decay "
-                f"({self.decay}) from 0 to below 1"
+                f"a dream needs a rate ({self.rate}) above 0, scales ({', '.join(map(str, self.scales)) or 'none'}) of "
+                f"0 or more and a decay ({self.decay}) from 0 to below 1"
             )
 
 

@@ -13,12 +13,10 @@ from astroml_plugin.catalog.query import query
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
+from astroml_plugin.showing.options import SIDE
 from astroml_plugin.sky.wcs import Box, Wcs, separation
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, parent_wcs
-
-SIDE = 128
-"""Pixels of a view around an object."""
 
 _CORNERS = [f"{axis}_corner{number}" for axis in ("ra", "dec") for number in range(4)]
 

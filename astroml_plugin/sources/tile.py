@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from astroml_plugin import pixels
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import texts
 from astroml_plugin.core.typing import I64
 from astroml_plugin.pixels import band_index
 from astroml_plugin.sky.wcs import Box, Wcs
@@ -110,7 +111,7 @@ class Tile(pixels.Tile):
         Raises:
             InputError: as `ingest`; or the files hold several images.
         """
-        given = [files] if isinstance(files, str | PathLike) else list(files)
+        given = list(texts(files))
         return cls._read(given, bands, options, changes)
 
     @classmethod

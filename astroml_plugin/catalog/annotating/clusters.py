@@ -14,6 +14,7 @@ from astroml_plugin.catalog.annotating.nearest import nearest
 from astroml_plugin.catalog.schema import Column
 from astroml_plugin.core import foreign
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.settings import refuse_below
 from astroml_plugin.core.typing import F64, I64
 
 KMEANS, MIXTURE, HDBSCAN = "kmeans", "mixture", "hdbscan"
@@ -64,14 +65,7 @@ class ClusterOptions:
         for name, value, known in (("method", self.method, METHODS), ("scaling", self.scaling or "none", SCALINGS)):
             if value not in known:
                 raise InputError(f"--{name} {value} is unknown: choose {', '.join(known)}")
-        for name, number, least in (
-            ("clusters", self.clusters, 2),
-            ("sample", self.sample, 10),
-            ("bootstraps", self.bootstraps, 0),
-            ("least", self.least or 2, 2),
-        ):
-            if number < least:
-                raise InputError(f"--{name} is {number}: give {least} or more")
+        refuse_below(self, {"clusters": 2, "sample": 10, "bootstraps": 0, "least": 2, "seed": 0})
 
 
 SCALINGS = ("none", "standard", "whiten")
