@@ -10,13 +10,14 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog import Catalog, Column
 from astroml_plugin.catalog.annotating import clusters, heads
 from astroml_plugin.catalog.annotating.clusters import METHODS, ClusterOptions
 from astroml_plugin.catalog.annotating.reading import Sample
 from astroml_plugin.catalog.annotation_files import Annotation, all_annotations
 from astroml_plugin.catalog.schema import vectors
 from astroml_plugin.core.errors import InputError
+from tests import test_report
 from tests.ranked_catalogs import ranked_catalog, rows, with_column
 from workflows.cli import main
 from workflows.cluster import cluster, show
@@ -176,6 +177,7 @@ def test_a_run_that_is_repeated_is_there_already_and_another_one_is_refused(cata
         ({"latent": "size"}, "no vector"),
         ({"features": ("size", "size")}, "named twice"),
         ({"features": ("kind",)}, "no number"),
+        ({"features": ("size", "object_id")}, "column 'object_id' names objects"),
         ({"features": ("size",), "latent": "latent"}, "either --latent COLUMN or --features"),
         ({"name": "catalog"}, "cannot name"),
     ],
@@ -184,6 +186,23 @@ def test_what_cannot_be_clustered_is_refused(catalog: Catalog, wish: dict[str, o
     with pytest.raises(InputError, match=words):
         cluster(catalog.url, **wish)
     assert not all_annotations(catalog.url)
+
+
+def test_a_catalog_without_vectors_is_told_of_features_and_its_ids_are_none(tmp_path) -> None:
+    columns = [
+        Column("parent", "int64", "", "meta.id.parent"),
+        Column("snr", "float64"),
+        Column("fold", "int64", "", "meta.identity"),
+    ]
+    numbers = {"parent": np.arange(40), "snr": np.arange(40.0), "fold": np.arange(40)}
+    url = test_report.made(tmp_path, columns, numbers, 40).url
+    with pytest.raises(InputError, match="no column of vectors: give columns of numbers by --features A,B"):
+        cluster(url)
+    with pytest.raises(InputError, match="column 'parent' names objects"):
+        cluster(url, features=("snr", "parent"))
+    told: list[str] = []
+    cluster(url, features=("snr", "fold"), clusters=2, bootstraps=0, progress=lambda what, *_: told.append(what))
+    assert told == ["cluster"]
 
 
 def test_equal_numbers_have_no_clusters(tmp_path) -> None:

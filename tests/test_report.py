@@ -55,6 +55,15 @@ def made(folder: Path, columns: Sequence[Column], rows: dict[str, Any], count: i
     return catalog
 
 
+def test_a_wrong_score_is_refused_by_its_option_before_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = made(tmp_path, [Column("snr", "float64")], {"snr": np.ones(3)}, 3).url
+    monkeypatch.setattr(RunSubject, "opened", None)
+    with pytest.raises(InputError, match="choose by --by COLUMN"):
+        page_of(url, ReportOptions(by="nothing"))
+
+
 def titles(page: Page) -> tuple[set[str], dict[str, str]]:
     return {section.title for section in page.sections}, {one.title: one.reason for one in page.missing}
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog import Catalog, Column
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.inference.detecting import LABEL
 from astroml_plugin.reporting import html, interactive
 from astroml_plugin.reporting.charts import Chart, Grid, Points
 from astroml_plugin.reporting.options import ReportOptions
@@ -21,11 +22,13 @@ from astroml_plugin.reporting.run import attributions, drift, latent
 from astroml_plugin.reporting.run.subject import RunSubject
 from astroml_plugin.reporting.subjects import page_of
 from astroml_plugin.sky.coverage import moc_json
+from astroml_plugin.tasks.segmentation.measurement import PARENT
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.reference import reference_of
 from tests import planted
 from tests.ranked_catalogs import ranked_catalog, rows, stamps_and_catalog, with_column
+from tests.test_report import made
 from tests.training_samples import SIZE, write_stamps
 from workflows.cluster import cluster
 from workflows.explain import explain
@@ -198,6 +201,18 @@ def test_the_same_sky_again_is_not_reported_and_others_are(tmp_path: Path, marks
         assert [title.partition(":")[0] for title in grids][:3] == [f"Inputs of band {band}" for band in "gri"]
     with pytest.raises(InputError, match="no catalog"):
         page_of(url, ReportOptions(reference=str(tmp_path / "none")))
+
+
+def test_ids_of_another_run_are_no_drift(tmp_path: Path) -> None:
+    columns = [LABEL, Column(PARENT, "int64", "", "meta.id.parent"), Column("snr", "float64")]
+    urls = []
+    for name, first in (("a", 0), ("b", 10**15)):
+        ids = np.arange(first, first + 300)
+        numbers = {"object_id": ids, LABEL.name: (ids + first) % 2**31, PARENT: ids, "snr": np.linspace(1, 9, 300)}
+        urls.append(made(tmp_path / name, columns, numbers, 300).url)
+    section = made_by(drift.section, urls[1], reference=urls[0])
+    assert not notes(section)
+    assert any("Nothing is reported: 1 number" in block.text for block in section.blocks if isinstance(block, Note))
 
 
 def test_a_bundle_keeps_what_its_training_looked_like(tmp_path: Path) -> None:

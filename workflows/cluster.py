@@ -35,7 +35,7 @@ def cluster(
         catalog: folder of a catalog, a path or an fsspec URL.
         name: name of the annotation, which is the view's name in queries.
         options: method, number of clusters, columns, scaling, sample.
-        progress: called with ("bootstraps", fits done, fits), then ("annotate", files done, files).
+        progress: called with ("bootstraps", fits done, fits), then ("cluster", files done, files).
         changes: single fields of the options by name, for example `clusters=8` or `features=("size", "flux")`.
 
     Raises:

@@ -16,15 +16,16 @@ from astroml_plugin.catalog.annotating.heads import Head
 from astroml_plugin.catalog.annotating.reading import batches, vectors_of
 from astroml_plugin.catalog.annotation_files import WEIGHTS, Annotation, Rows, rows_of
 from astroml_plugin.catalog.provenance import provenance
-from astroml_plugin.catalog.ranking.names import one_of, unknown
+from astroml_plugin.catalog.ranking import names
 from astroml_plugin.catalog.ranking.space import LATENT
-from astroml_plugin.catalog.schema import is_vector, type_name
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.locking import alone_in
 from astroml_plugin.core.results import Result
 
 Progress = Callable[[str, int, int], None]
+
+_WITHOUT = "measure the objects by a bundle that stores vectors, as `anomaly` does"
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,20 +66,18 @@ class Wanted:
     """Makes the head, where it is not there yet."""
 
 
-def vector_column(catalog: Catalog, name: str | None) -> str:
+def vector_column(catalog: Catalog, name: str | None, otherwise: str = _WITHOUT) -> str:
     """The vector column of that name, or the only latent one.
+
+    Args:
+        catalog: with the vectors.
+        name: of the column.
+        otherwise: what to do where the catalog has none.
 
     Raises:
         InputError: there is none.
     """
-    remedy = "--latent COLUMN"
-    found = name or one_of(catalog.schema, LATENT, "vectors of objects", remedy)
-    if found not in catalog.schema.names:
-        raise unknown(catalog.schema, found, remedy)
-    kind = catalog.schema.field(found).type
-    if not is_vector(kind):
-        raise InputError(f"column '{found}' is {type_name(kind)}, no vector: choose another one by {remedy}")
-    return found
+    return names.vector_column(catalog.schema, name, LATENT, "--latent COLUMN", otherwise)
 
 
 def make(catalog: Catalog, name: str, wanted: Wanted, progress: Progress | None = None) -> Annotated:
@@ -88,7 +87,7 @@ def make(catalog: Catalog, name: str, wanted: Wanted, progress: Progress | None 
         catalog: with the vectors.
         name: of the annotation.
         wanted: what it is made from.
-        progress: called with ("annotate", files done, files).
+        progress: called with (the verb, files done, files).
 
     Raises:
         InputError: another annotation of that name, or objects that nothing can be learned from.
@@ -100,19 +99,19 @@ def make(catalog: Catalog, name: str, wanted: Wanted, progress: Progress | None 
         head, sha256 = _head(catalog, annotation, wanted)
         waiting, there = list(rows_of(catalog)), annotation.files()
         rows = done = left_out = 0
-        names = {annotation.file(one, sha256): one for one in waiting}
-        for number, (file, one) in enumerate(names.items()):
+        files = {annotation.file(one, sha256): one for one in waiting}
+        for number, (file, one) in enumerate(files.items()):
             if file not in there:
                 table, twice = _annotated(catalog, one, wanted.vectors, head, annotation.schema())
                 storage.write_table(storage.join(catalog.url, file), table)
                 rows, done, left_out = rows + len(table), done + 1, left_out + twice
             if progress is not None:
-                progress("annotate", number + 1, len(names))
-        for file in sorted(there - set(names)):  # of parts that were replaced or merged
+                progress(wanted.verb, number + 1, len(files))
+        for file in sorted(there - set(files)):  # of parts that were replaced or merged
             storage.remove(storage.join(catalog.url, file))
     columns = tuple(column.name for column in head.columns())
     seconds = round(time.monotonic() - began, 3)
-    skipped = len(names) - done
+    skipped = len(files) - done
     return Annotated(catalog.url, name, columns, rows, done, skipped, left_out, dict(head.about), seconds)
 
 

@@ -13,7 +13,8 @@ from astroml_plugin.catalog.annotating import heads, reading
 from astroml_plugin.catalog.annotating.clusters import HDBSCAN, ClusterOptions, sample_size
 from astroml_plugin.catalog.annotating.heads import Head
 from astroml_plugin.catalog.annotating.run import Wanted, vector_column
-from astroml_plugin.catalog.ranking.names import check_numeric
+from astroml_plugin.catalog.ranking.names import check_measured
+from astroml_plugin.catalog.ranking.space import WITHOUT
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64
@@ -88,13 +89,12 @@ def groups(
 def _columns(catalog: Catalog, options: ClusterOptions) -> tuple[str, ...]:
     """Columns of the vectors."""
     if not options.features:
-        return (vector_column(catalog, options.latent),)
+        return (vector_column(catalog, options.latent, WITHOUT),)
     if options.latent is not None:
         raise InputError("clusters are of one space: give either --latent COLUMN or --features A,B,…")
     if twice := [name for name in options.features if options.features.count(name) > 1]:
         raise InputError(f"column '{twice[0]}' is named twice in --features: name each once")
-    for name in options.features:
-        check_numeric(catalog.schema, name, "--features A,B,…")
+    check_measured(catalog.schema, options.features, "--features A,B,…")
     return options.features
 
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.catalog import Catalog, sql, type_name
+from astroml_plugin.catalog import Catalog, sql
 from astroml_plugin.catalog.query import query
-from astroml_plugin.catalog.ranking.names import check_numeric, one_of, unknown
-from astroml_plugin.catalog.schema import is_vector, matrix
+from astroml_plugin.catalog.ranking.names import check_measured, vector_column
+from astroml_plugin.catalog.schema import matrix
 from astroml_plugin.core.errors import InputError
 
 LATENT = "latent"
+WITHOUT = "give columns of numbers by --features A,B,…"
+"""What to do where a catalog has no vectors."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,13 @@ class Space:
         """
         if features:
             return cls._of_features(catalog, features)
-        name = latent or one_of(catalog.schema, LATENT, "a latent space", "--latent COLUMN or --features A,B,…")
-        if name not in catalog.schema.names:
-            raise unknown(catalog.schema, name, "--latent COLUMN or --features A,B,…")
-        kind = catalog.schema.field(name).type
-        if not is_vector(kind):
-            raise InputError(f"column '{name}' is {type_name(kind)}, no vector: numbers go by --features {name},…")
-        return cls(name, f"{sql.name(name)}::FLOAT[{kind.list_size}]", kind.list_size)
+        name = vector_column(catalog.schema, latent, LATENT, "--latent COLUMN or --features A,B,…", WITHOUT)
+        size = catalog.schema.field(name).type.list_size
+        return cls(name, f"{sql.name(name)}::FLOAT[{size}]", size)
 
     @classmethod
     def _of_features(cls, catalog: Catalog, features: Sequence[str]) -> Space:
-        for name in features:
-            check_numeric(catalog.schema, name, "--features")
+        check_measured(catalog.schema, features, "--features")
         columns = [f"{sql.name(name)}::DOUBLE" for name in features]
         measured = [
             part

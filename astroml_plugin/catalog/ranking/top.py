@@ -67,17 +67,18 @@ class Ranked(TableResult):
         return f"Ranked: top {table.num_rows:,} of {self.ranked:,} by {self.by}, {self.folded} near-duplicates folded"
 
 
-def score_sql(schema: pa.Schema, score: str | None = None) -> tuple[str, str]:
+def score_sql(schema: pa.Schema, score: str | None = None, option: str = "--score") -> tuple[str, str]:
     """(SQL, name for people) of a score: a column, or an expression over columns.
 
     Args:
         schema: of the catalog.
         score: default `anomaly_score`, or the only `<bundle>_anomaly_score`.
+        option: of the command that chooses it, for people.
 
     Raises:
         InputError: no such column, several to choose from, or one that holds no numbers.
     """
-    remedy = "--score COLUMN"
+    remedy = f"{option} COLUMN"
     name = score.strip() if score else one_of(schema, SCORE, "an anomaly_score", remedy)
     if _IDENTIFIER.fullmatch(name) or name in schema.names:
         check_numeric(schema, name, remedy)
