@@ -17,12 +17,14 @@ from astroml_plugin.catalog.beside import FAILURES_SCHEMA
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.reporting import charts, html, interactive
 from astroml_plugin.reporting.options import ReportOptions
-from astroml_plugin.reporting.pages import Maker, Missing, Page, Section, composed
+from astroml_plugin.reporting.pages import Commands, Maker, Missing, Page, Section, Table, composed
 from astroml_plugin.reporting.run import makers
 from astroml_plugin.reporting.run.columns import histograms
 from astroml_plugin.reporting.run.sky import cells_of
 from astroml_plugin.reporting.run.subject import RunSubject
 from astroml_plugin.reporting.subjects import page_of
+from astroml_plugin.sources.survey import Survey
+from tests import universe
 from tests.catalogs import IDENTITY, foreign_catalog
 from tests.ranked_catalogs import stamps_and_catalog
 from workflows.cli import main
@@ -62,6 +64,53 @@ def test_a_wrong_score_is_refused_by_its_option_before_rows_are_read(
     monkeypatch.setattr(RunSubject, "opened", None)
     with pytest.raises(InputError, match="choose by --by COLUMN"):
         page_of(url, ReportOptions(by="nothing"))
+
+
+def magnitudes(url: str) -> Section:
+    return next(one for one in page_of(url, ReportOptions()).sections if one.title == "Counts and magnitudes")
+
+
+def test_fluxes_without_a_zero_point_are_instrumental(tmp_path: Path) -> None:
+    columns = [
+        Column("flux_r", "float32", "nJy", "phot.flux.density"),
+        Column("flux_r_own", "float32", "", "phot.flux"),
+        Column("flux_r_own_err", "float32", "", "stat.error;phot.flux"),
+    ]
+    own = {"flux_r": [None] * 50, "flux_r_own": np.full(50, 100.0), "flux_r_own_err": np.ones(50)}
+    section = magnitudes(made(tmp_path / "own", columns, own, 50).url)
+    assert "No zero point is known" in section.text
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    assert [table.rows[0][0], table.rows[0][4]] == ["flux_r_own", "-5.00"]
+    section = magnitudes(made(tmp_path / "njy", columns, {**own, "flux_r": np.full(50, 100.0)}, 50).url)
+    assert "No zero point" not in section.text
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    assert [table.rows[0][0], table.rows[0][4]] == ["flux_r", "26.40"]
+
+
+def next_steps(url: str) -> tuple[str, str]:
+    section = next(one for one in page_of(url, ReportOptions()).sections if one.title == "What to do next")
+    lines = [line for block in section.blocks if isinstance(block, Commands) for _, line in block.lines]
+    return section.text, "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"), [([32, 48], "all have NO_PSF"), ([32, 16], "no single flag"), ([0, 32], "")]
+)
+def test_the_next_steps_leave_rows(tmp_path: Path, flags: list[int], words: str) -> None:
+    url = made(tmp_path, [Column("snr", "float64")], {"snr": [1.0, 2.0], "flags": flags}, 2).url
+    text, lines = next_steps(url)
+    assert words in text
+    assert ("clean.fits" in lines) is not bool(words)
+    assert " show " not in lines  # its pixels are away
+
+
+def test_the_next_steps_show_and_explain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    universe.make_survey(str(tmp_path / "s.zarr"), shape=(100, 100))
+    url = made(tmp_path, [Column("snr", "float64")], {"snr": [1.0, 2.0]}, 2).url
+    monkeypatch.setattr(RunSubject, "source", Survey.open(str(tmp_path / "s.zarr")))
+    _, lines = next_steps(url)
+    assert f"show {url} --out objects.png" in lines
+    assert f"explain {url} --by snr" in lines
 
 
 def titles(page: Page) -> tuple[set[str], dict[str, str]]:

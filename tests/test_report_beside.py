@@ -161,6 +161,10 @@ def test_a_planted_cause_is_named_on_the_page(tmp_path: Path, marks: dict[str, s
     cells = next(block for block in section.blocks if isinstance(block, Chart) and "ninths" in block.title)
     grid = cells.series[0]
     assert isinstance(grid, Grid)
+    explain(url, name="plain", top=4, by="p_marked", forwards=17, maps="none")
+    section = made_by(attributions.section, url)
+    assert "It was made without maps." in section.text
+    assert not any(isinstance(block, Note) and "No maps" in block.text for block in section.blocks)
     if cause == "corner":
         assert grid.values[0, 2] == np.max(grid.values)
 

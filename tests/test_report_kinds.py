@@ -148,6 +148,8 @@ def test_a_comparison(tmp_path: Path) -> None:
 
 def test_a_survey_with_and_without_world_coordinates(tmp_path: Path) -> None:
     url = str(tmp_path / "s.zarr")
+    universe.make_survey(flat := str(tmp_path / "flat.zarr"), shape=(100, 90), tile_size=96, halo=16, wcs=False)
+    assert "North" not in page_of(flat).sections[0].text
     universe.make_survey(url, shape=(100, 150), tile_size=96, halo=16)
     universe.make_survey(
         url,

@@ -75,13 +75,17 @@ class ExplanationStore:
         """The summaries of one block."""
         return storage.read_table(self._place(block))
 
+    def has_maps(self) -> bool:
+        """Whether it was made with maps."""
+        return storage.exists(storage.join(self.url, MAPS, ARRAY, "zarr.json"))
+
     def maps(self) -> Any:
         """The Zarr array of maps (object, band, y, x).
 
         Raises:
             InputError: none were written.
         """
-        if not storage.exists(storage.join(self.url, MAPS, ARRAY, "zarr.json")):
+        if not self.has_maps():
             raise InputError(f"{storage.redact(self.url)} has no maps: explain again under another name, with maps")
         return arrays.open_array(storage.join(self.url, MAPS), ARRAY)
 

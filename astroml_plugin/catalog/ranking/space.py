@@ -16,8 +16,9 @@ from astroml_plugin.catalog.schema import matrix
 from astroml_plugin.core.errors import InputError
 
 LATENT = "latent"
+
 WITHOUT = "give columns of numbers by --features A,B,…"
-"""What to do where a catalog has no vectors."""
+"""Advice for a catalog without vectors."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def _about(subject: RunSubject, one: Beside) -> tuple[str, list[Block]]:
         f"{one.name}: pixels that made {record['number']} of {many(rows.num_rows, 'object')}, by {method}. "
         f"{' '.join(one.sentence for one in found if not is_warning(one))}"
     )
+    if not store.has_maps():
+        what += " It was made without maps."
     blocks: list[Block] = [
         Note(f"{one.name}: {finding.sentence}", bad=True) for finding in found if is_warning(finding)
     ]
@@ -125,6 +127,8 @@ def _table(name: str, rows: pa.Table) -> Table:
 
 def _maps(subject: RunSubject, name: str, store: ExplanationStore) -> list[Block]:
     """Stamps of the first objects with their maps."""
+    if not store.has_maps():
+        return []
     if subject.source is None:
         return [Note(f"No maps of {name}: {subject.no_source}")]
     try:

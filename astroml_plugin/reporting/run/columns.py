@@ -178,10 +178,11 @@ def _chart(one: Spread, made: Histogram, field: pa.Field) -> Chart:
 def magnitudes(subject: RunSubject) -> Section | Missing | None:
     """Counts in half magnitudes of columns that are magnitudes, or fluxes in nJy."""
     columns = _magnitude_columns(subject.schema)
+    known, is_known = _with_values(subject, columns), True
+    if not known and (own := _own_columns(subject.schema)):
+        columns, known, is_known = own, _with_values(subject, own), False
     if not columns:
-        return Missing(MAGNITUDES, "no column is a magnitude (unit mag) or a flux in nJy")
-    chosen = columns[:_BANDS]
-    known = [(pair, one) for pair, one in zip(chosen, spreads(subject, chosen), strict=True) if one.rows]
+        return Missing(MAGNITUDES, "no column is a magnitude (unit mag) or a flux")
     if not known:
         return Missing(MAGNITUDES, "no object has a positive flux or a magnitude")
     edges = [np.arange(math.floor(one.low / _STEP), math.ceil(one.high / _STEP) + 1.5) * _STEP for _, one in known]
@@ -192,7 +193,12 @@ def magnitudes(subject: RunSubject) -> Section | Missing | None:
         error = np.sqrt(how.counts)
         lines.append(Line(middle, counts, pair[0], np.maximum(counts - error, 0.5), counts + error))
     figure = Chart(
-        "Objects per half magnitude", Axis("magnitude (AB)"), Axis("objects", log=True), lines, 360, half=False
+        "Objects per half magnitude",
+        Axis("magnitude (AB)" if is_known else "instrumental magnitude"),
+        Axis("objects", log=True),
+        lines,
+        360,
+        half=False,
     )
     rows = [
         [one.name, f"{one.rows:,}", share(subject.counts["objects"] - one.rows, subject.counts["objects"])]
@@ -201,13 +207,37 @@ def magnitudes(subject: RunSubject) -> Section | Missing | None:
     ]
     text = (
         "Bands are one standard deviation of the counts (their square root). Where the counts turn over, objects begin "
-        "to be missed. Fluxes in nJy became AB magnitudes, 31.4 − 2.5 lg f; those below 0 are missing here."
+        "to be missed. "
     )
+    if is_known:
+        text += "Fluxes in nJy became AB magnitudes, 31.4 − 2.5 lg f; those below 0 are missing here."
+    else:
+        text += (
+            "No zero point is known: these are −2.5 lg f of fluxes in the unit of the pixels, no magnitudes of the "
+            "sky; those below 0 are missing here. `ingest --zero-point` tells it."
+        )
     if len(columns) > _BANDS:
         text += f" {len(columns) - _BANDS} further columns are not drawn."
     head = ("column", "objects", "missing", "brightest 0.5 %", "median", "faintest 0.5 %")
     blocks: list[Block] = [figure, Table(head, rows, "Magnitudes")]
     return Section(MAGNITUDES, text, blocks)
+
+
+def _with_values(subject: RunSubject, columns: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], Spread]]:
+    """The first columns that have any finite value, with their numbers."""
+    chosen = columns[:_BANDS]
+    return [(pair, one) for pair, one in zip(chosen, spreads(subject, chosen), strict=True) if one.rows]
+
+
+def _own_columns(schema: pa.Schema) -> list[tuple[str, str]]:
+    """(name, SQL of the instrumental magnitude) of fluxes without a unit."""
+    return [
+        (field.name, f"CASE WHEN {sql.name(field.name)} > 0 THEN -2.5 * log10({sql.name(field.name)}::DOUBLE) END")
+        for field in schema
+        if pa.types.is_floating(field.type)
+        and not _metadata(field, "unit")
+        and _metadata(field, "ucd").startswith("phot.flux")
+    ]
 
 
 def _magnitude_columns(schema: pa.Schema) -> list[tuple[str, str]]:

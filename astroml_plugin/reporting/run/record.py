@@ -12,9 +12,11 @@ import numpy as np
 
 from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.core import storage
+from astroml_plugin.labelling.session import flag_names
 from astroml_plugin.reporting.charts import Axis, Bars, Chart
 from astroml_plugin.reporting.pages import Block, Commands, Missing, Note, Section, Table
 from astroml_plugin.reporting.run.subject import RunSubject
+from astroml_plugin.reporting.run.top import score_of
 from astroml_plugin.reporting.words import many, number, share
 from astroml_plugin.sources.survey import Survey
 
@@ -200,19 +202,47 @@ def next_steps(subject: RunSubject) -> Section:
     names = subject.schema.names
     clean, failed, unplaced = map(shlex.quote, _ASKED)
     survey = shlex.quote(storage.redact(subject.source.url)) if isinstance(subject.source, Survey) else ""
+    unflagged, ranking = subject.counts["unflagged"] > 0, _explained_by(subject)
     lines = [
         (bool(subject.failures.num_rows), "Why units failed", f"query {place} {failed}"),
         (bool(subject.unplaced.num_rows), "Objects without a place", f"query {place} {unplaced}"),
-        (True, "Objects without a flag, as a FITS table", f"query {place} {clean} --to clean.fits"),
+        (unflagged, "Objects without a flag, as a FITS table", f"query {place} {clean} --to clean.fits"),
+        (bool(survey), "The objects on their pixels", f"show {place} --out objects.png"),
+        (bool(ranking), "What the network looked at, of the first objects", f"explain {place} --by {ranking}"),
         (_ends(names, "anomaly_score"), "Score the oddest objects by eye", f"label {place}"),
         (_ends(names, "latent"), "Groups of like objects, then this page again", f"cluster {place}"),
         (_ends(names, "label"), "Thresholds and what they give", f"class-statistics {place} --evaluation report"),
-        (_ends(names, "e1"), "Mean shear", f"shear {place} --where 'flags = 0'"),
+        (_ends(names, "e1") and unflagged, "Mean shear", f"shear {place} --where 'flags = 0'"),
         (subject.counts["placed"] > 0, "To LSDB, TOPCAT and Aladin", f"export {place} --to hats --out sky"),
         (bool(survey), "A page about the images", f"report {survey} --out survey.html"),
         (True, "Check the catalog for damage", f"verify {place}"),
     ]
-    return Section(NEXT, "", [Commands([(what, f"astroml-plugin {line}") for good, what, line in lines if good])])
+    return Section(
+        NEXT,
+        _all_flagged(subject),
+        [Commands([(what, f"astroml-plugin {line}") for good, what, line in lines if good])],
+    )
+
+
+def _all_flagged(subject: RunSubject) -> str:
+    """A sentence for a catalog whose objects all carry a flag; empty for others."""
+    counts = subject.counts
+    if not counts["objects"] or counts["unflagged"]:
+        return ""
+    shared = flag_names(counts["shared"])
+    which = f"all have {', '.join(shared)}" if shared else "no single flag is on all of them"
+    return (
+        f"Every object carries a flag ({which}): `WHERE flags = 0` leaves none. The section Flags says what they mean."
+    )
+
+
+def _explained_by(subject: RunSubject) -> str:
+    """Column whose first objects `explain` can be asked for; empty without pixels, a score or a single bundle."""
+    bundles = subject.catalog.identity.get("bundles")
+    if subject.source is None or not subject.counts["objects"] or not isinstance(bundles, dict) or len(bundles) != 1:
+        return ""
+    column, _ = score_of(subject) or ("", "")
+    return shlex.quote(column) if column in subject.schema.names else ""
 
 
 _ASKED = (

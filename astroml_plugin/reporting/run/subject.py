@@ -66,10 +66,13 @@ class RunSubject:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """rows, objects (primary rows), flagged (objects with a flag), placed (objects with a sky position)."""
+        """rows, objects (primary rows), flagged and unflagged (objects with and without a flag), shared (bits that all
+        objects have), placed (objects with a sky position)."""
         text = (
             f"SELECT count(*) AS rows, count(*) FILTER ({PRIMARY}) AS objects, "  # noqa: S608
             f"count(*) FILTER ({PRIMARY} AND flags <> 0) AS flagged, "
+            f"count(*) FILTER ({PRIMARY} AND flags = 0) AS unflagged, "
+            f"coalesce(bit_and(flags) FILTER ({PRIMARY}), 0) AS shared, "
             f"count(*) FILTER ({PRIMARY} AND _healpix_29 IS NOT NULL) AS placed FROM catalog"
         )
         return {name: int(value) for name, value in self.session.row(text).items()}

@@ -108,8 +108,8 @@ def tiles(subject: SurveySubject) -> Section | Missing:
     bands = np.array([sum(info.has_band.get(band, True) for band in subject.survey.bands) for info in infos], float)
     text = (
         f"{many(subject.count, 'tile')} of {subject.survey.tile_size} × {subject.survey.tile_size} pixels, "
-        f"{subject.survey.halo} of them shared on each side. Drawn are the pixels that each tile owns; North is up and "
-        f"East is left."
+        f"{subject.survey.halo} of them shared on each side. Drawn are the pixels that each tile owns"
+        f"{'; on the sky North is up and East is left' if any(info.header for info in infos) else ''}."
     )
     if len(infos) < subject.count:
         text += f" {len(infos):,} of them are drawn, evenly chosen."
