@@ -132,7 +132,7 @@ def test_without_stamps_people_score_by_numbers(browser: Browser, tmp_path: Path
         browser.wait("document.querySelectorAll('.cell .numbers').length === 8")
         assert "RA, Dec" in browser.text("info")
         browser.press("2")
-        browser.wait("Object.keys(state.mine).length === 1")
+        browser.wait("Object.keys(state.mine).length === 1 && unanswered === 0")
         order = np.lexsort([np.asarray(table["object_id"]), -np.asarray(table["anomaly_score"])])
         assert stored(server) == {int(np.asarray(table["object_id"])[order[0]]): 2}
 

@@ -36,7 +36,7 @@ class PlainShards:
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> PlainShards | None:
         """How they lie, or None where they are compressed or otherwise than `arrays.create_array` has it."""
-        codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
+        codecs: Sequence[Any] = getattr(getattr(array, "metadata", None), "codecs", ())
         if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec) or array.shards is None:
             return None
         sharding = codecs[0]
