@@ -47,13 +47,43 @@ def test_answers_fit_the_terminal_with_the_columns_that_matter(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     lines = said(capsys, "query", catalog, "--limit", "3").splitlines()
-    assert max(map(len, lines[:-1])) <= width
+    assert max(map(len, lines)) <= width
     heading = lines[0].split()
     assert heading[0] == "object_id"
     assert {"ra", "dec", "label"} <= set(heading) or width < 80
     assert "_healpix_29" not in heading
     if width < 120:
-        assert "--columns A,B,… chooses, --vertical shows all" in lines[-1]
+        assert "--columns A,B,… chooses, --vertical shows all" in " ".join(" ".join(lines).split())
+
+
+def test_columns_without_any_value_take_no_room_from_others() -> None:
+    nothing = pa.nulls(1, pa.float64())
+    table = pa.table({"object_id": [1], "ra": nothing, "dec": nothing, "x": [3.5], "flags": [0], "class": ["odd"]})
+    assert as_text(table, 9, 30).splitlines()[0].split() == ["object_id", "x", "flags", "class"]
+    assert as_text(table, 9, 200).splitlines()[0].split() == table.column_names
+
+
+@pytest.mark.parametrize("words", [(), ("SELECT * FROM catalog",)])
+def test_an_answer_without_rows_says_so(
+    catalog: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    for more in ((), ("--to", "-")):
+        assert main(["query", catalog, *words, "--cone", "200", "0", "0.1", *more]) == 0
+        assert "0 rows: nothing in the catalog" in capsys.readouterr().err
+    assert main(["query", catalog, *words]) == 0
+    assert "0 rows" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_descriptions_fit_the_terminal(
+    catalog: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    survey = universe.make_survey(str(tmp_path / "s.zarr"), shape=(60, 80), tile_size=96, halo=8).url
+    monkeypatch.setenv("COLUMNS", str(width))
+    for path in (catalog, survey):
+        lines = said(capsys, "info", path).splitlines()
+        assert [line for line in lines[1:] if len(line) > width] == []
+        assert not any(word in lines for word in ("", "  -"))
 
 
 def test_only_some_rows_are_shown_and_it_is_said_how_many_there_are(

@@ -9,6 +9,7 @@ import pyarrow as pa
 from astroml_plugin.catalog import showing
 from astroml_plugin.catalog.answers import QueryResult
 from astroml_plugin.catalog.query import query
+from astroml_plugin.core.description import wrapped
 
 _REST = "… {count} more columns ({names}): --columns A,B,… chooses, --vertical shows all"
 
@@ -26,7 +27,11 @@ def show(result: QueryResult, rows: int = 40, *, vertical: bool = False, there: 
     """
     text = as_text(result.shown(), rows, vertical=vertical)
     left = (result.rows if there is None else there) - min(rows, result.rows)
-    return f"{text}\n… {left:,} more rows: --to FILE writes all, --to - and --json print all" if left > 0 else text
+    if left <= 0:
+        return text
+    width = shutil.get_terminal_size((120, 40)).columns
+    more = wrapped(f"… {left:,} more rows: --to FILE writes all, --to - and --json print all", width=width)
+    return "\n".join([text, *more])
 
 
 def as_text(found: pa.Table, rows: int = 40, *, vertical: bool = False, rest: str = _REST) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.cones import ConeLike
 from astroml_plugin.core import storage
+from astroml_plugin.core.description import wrapped
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.core.results import Result
@@ -130,4 +131,5 @@ def _write_regions(to: Place, view: View, objects: Objects | None) -> None:
 
 def describe(result: ShowResult) -> str:
     """The outcome for a terminal."""
-    return "\n".join([f"{result.what} drawn into {result.out}", *(f"  {line}" for line in result.legend)])
+    told = [line for one in result.legend for line in wrapped(one, "  ")]
+    return "\n".join([*wrapped(f"{result.what} drawn into {result.out}"), *told])

@@ -40,6 +40,11 @@ _REMOTE = "Traceback (most recent call last)"
 _ALTERED = ("UHUGEINT", "TIME WITH TIME ZONE")
 """Types that come to Arrow with other values, or without their zone."""
 
+_NOWHERE = (
+    "no object has a position on the sky, as the images have no world coordinates: ask without --cone, for example "
+    '"SELECT * FROM catalog WHERE x BETWEEN 100 AND 200 AND y BETWEEN 100 AND 200"'
+)
+
 _FORBIDDEN = "PermissionError"
 """Word in such an error where the SQL asks for a file outside the catalog."""
 
@@ -188,9 +193,16 @@ def _line(error: BaseException) -> str:
 
 
 def files_to_read(current: pa.Table, cone: Cone | None = None, units: Collection[str] | None = None) -> list[str]:
-    """Relative paths of the files that may have rows in the cone and of the units, where given; plain parts first."""
-    rows = _of_units(current.filter(pc.greater(current["rows"], 0)), units)
+    """Relative paths of the files that may have rows in the cone and of the units, where given; plain parts first.
+
+    Raises:
+        InputError: a cone, and no row of the catalog has a position on the sky.
+    """
+    there = current.filter(pc.greater(current["rows"], 0))
+    rows = _of_units(there, units)
     if cone is not None:
+        if there.num_rows and there["healpix_min"].null_count == there.num_rows:
+            raise InputError(_NOWHERE)
         rows = rows.filter(pc.is_valid(rows["healpix_min"]))
         ra, dec, radius = (rows[name].to_numpy() for name in ("ra", "dec", "radius"))
         near = separation(ra, dec, cone[0], cone[1]) <= radius + cone[2] + 1e-9

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from astroml_plugin.catalog.schema import HEALPIX
+from astroml_plugin.core.description import wrapped
 
 _LONGEST = 48
 """Letters of a text that are shown."""
@@ -38,7 +39,7 @@ def as_text(table: pa.Table, rows: int, width: int, rest: str = REST) -> str:
     lines = [line.rstrip() for line in shown.lines(chosen)]
     left = [name for name in shown.names if name not in chosen]
     if left:
-        lines.append(rest.format(count=len(left), names=_few(left, width)))
+        lines += wrapped(rest.format(count=len(left), names=_few(left, width)), width=width)
     return "\n".join(lines)
 
 
@@ -83,6 +84,7 @@ class _Shown:
         self.units = {item.name: (item.metadata or {}).get(b"unit", b"").decode() for item in kept}
         self.numeric = {item.name: _is_number(item.type) for item in kept}
         self.cells = {item.name: list(_cells(item, first[item.name])) for item in kept}
+        self.empty = {name for name in self.names if self.count and first[name].null_count == self.count}
         self.placed = any(name == "ra" and table[name].null_count < table.num_rows for name in self.names)
 
     def fitting(self, width: int) -> list[str]:
@@ -98,6 +100,8 @@ class _Shown:
         return [self.names[place] for place in sorted(chosen)]
 
     def _worth(self, name: str) -> int:
+        if name in self.empty:
+            return 5
         if name in _FIRST or (name in ("x", "y") and not self.placed):
             return 0
         if self.cells[name] and self.cells[name][0].startswith("["):

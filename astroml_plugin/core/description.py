@@ -15,6 +15,10 @@ _MOST = 200
 """Rows of a table that are shown."""
 _WIDE, _NARROW = 110, 40
 """Letters of a line: the widest that is easy to read, and the least."""
+_ANY = 100_000
+"""Letters of a line of a table where no terminal says how many there are."""
+_LEAST_CELL = 12
+"""Letters to which the cells of a table's widest column are broken at least, before its rows become lists."""
 
 
 def and_more(names: Sequence[str]) -> str:
@@ -46,8 +50,8 @@ class Description:
     """Sentences: what would be left out, is guessed or refused."""
 
     def __repr__(self) -> str:
-        facts = [line for name, value in self.facts.items() for line in _wrapped(f"{name}: {value}", "  ")]
-        notes = [line for note in self.notes for line in _wrapped(note, "  ! ")]
+        facts = [line for name, value in self.facts.items() for line in wrapped(f"{name}: {value}", "  ")]
+        notes = [line for note in self.notes for line in wrapped(note, "  ! ")]
         table = _text_table(self.columns, self.rows[:_MOST])
         more = [f"  … {self._more}"] if self._more else []
         return "\n".join([f"{self.path}: {self.kind}", *facts, *table, *more, *notes])
@@ -88,9 +92,16 @@ class Descriptions(tuple[Description, ...]):
         return "".join(one._repr_html_() for one in self)
 
 
-def _wrapped(text: str, begin: str) -> list[str]:
-    """Lines that fit the terminal; words, such as paths, stay whole."""
-    width = max(_NARROW, min(shutil.get_terminal_size((80, 24)).columns, _WIDE))
+def wrapped(text: str, begin: str = "", width: int | None = None) -> list[str]:
+    """A sentence in lines that fit; words, such as paths, stay whole.
+
+    Args:
+        text: the sentence.
+        begin: of the first line; the others are indented by 4 or as many letters.
+        width: letters of a line; default those of the terminal, between 40 and 110.
+    """
+    own = max(_NARROW, min(shutil.get_terminal_size((80, 24)).columns, _WIDE))
+    width = own if width is None else max(width, 2 * len(begin) + 1, 10)
     indent = " " * max(4, len(begin))
     return textwrap.wrap(
         " ".join(text.split()),
@@ -103,12 +114,21 @@ def _wrapped(text: str, begin: str) -> list[str]:
 
 
 def _text_table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> list[str]:
+    """A table as wide as the terminal: its widest cells are broken, or else each row becomes a list of its values."""
     if not rows:
         return []
     used = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     table = [[columns[number] for number in used], *([row[number] for number in used] for row in rows)]
+    room = shutil.get_terminal_size((_ANY, 24)).columns
     broken = [[textwrap.wrap(cell, _LONGEST) or [""] for cell in row] for row in table]
-    widths = [max(len(line) for row in broken for line in row[number]) for number in range(len(used))]
+    widths = _widths(broken)
+    if (over := 2 + sum(widths) + 2 * (len(widths) - 1) - room) > 0:
+        widest = widths.index(max(widths))
+        if widths[widest] - over < _LEAST_CELL:
+            return [line for row in table[1:] for line in _as_list(table[0], row, room)]
+        for cells, row in zip(broken, table, strict=True):
+            cells[widest] = textwrap.wrap(row[widest], widths[widest] - over) or [""]
+        widths = _widths(broken)
     lines = []
     for row in broken:
         for number in range(max(len(cell) for cell in row)):
@@ -117,6 +137,17 @@ def _text_table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> 
                 "  " + "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
             )
     return lines
+
+
+def _widths(broken: list[list[list[str]]]) -> list[int]:
+    """Letters of each column of a table whose cells are broken into lines."""
+    return [max(len(line) for row in broken for line in row[number]) for number in range(len(broken[0]))]
+
+
+def _as_list(names: list[str], row: list[str], room: int) -> list[str]:
+    """A row as a list of names and values; what is empty is left out."""
+    told = [f"{name} {value}" for name, value in zip(names, row, strict=True) if value]
+    return wrapped("; ".join(told), "  - ", room)
 
 
 def shown(value: Any) -> str:

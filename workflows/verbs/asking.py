@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflows.verbs import readers
 from workflows.verbs.arguments import call, settings
-from workflows.verbs.options import DONE, finish
+from workflows.verbs.options import DONE, complain, finish
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +65,7 @@ def _for_people(options: argparse.Namespace, given: dict[str, Any], asked: dict[
 
     if given.get("sql"):
         result = call(options, **asked)
-        return finish(options, {}, show(result, _ROWS, vertical=options.vertical))
+        return _say_empty(result.rows, finish(options, {}, show(result, _ROWS, vertical=options.vertical)))
     limit = given.get("limit")
     result = call(options, **asked, limit=min(_ROWS, limit) if limit else _ROWS)
     there = result.rows
@@ -74,19 +74,24 @@ def _for_people(options: argparse.Namespace, given: dict[str, Any], asked: dict[
         more = {name: given[name] for name in ("cone", "memory", "units") if name in given}
         there = int(query(given["catalog"], count, **more).to_arrow()["n"][0].as_py())
     there = there if limit is None else min(limit, there)
-    return finish(options, {}, show(result, _ROWS, vertical=options.vertical, there=there))
+    return _say_empty(there, finish(options, {}, show(result, _ROWS, vertical=options.vertical, there=there)))
+
+
+def _say_empty(rows: int, status: int = DONE) -> int:
+    """Say on stderr that an answer has no rows; give the exit status back."""
+    return status if rows else complain("0 rows: nothing in the catalog is what was asked for", status)
 
 
 def _to_stdout(options: argparse.Namespace, asked: dict[str, Any]) -> int:
     """Print all rows as CSV; nothing is printed where they cannot all be had."""
     with tempfile.TemporaryDirectory(prefix="astroml-") as folder:
         file = Path(folder) / "answer.csv"
-        call(options, **asked, to=str(file))
+        rows = call(options, **asked, to=str(file)).rows
         sys.stdout.flush()
-        with file.open("rb") as rows:
-            shutil.copyfileobj(rows, sys.stdout.buffer)
+        with file.open("rb") as written:
+            shutil.copyfileobj(written, sys.stdout.buffer)
         sys.stdout.buffer.flush()
-    return DONE
+    return _say_empty(rows)
 
 
 def _print_json(table: pa.Table) -> None:
