@@ -1,4 +1,4 @@
-"""Classes with a planted cause: a mark in one corner, or light in one band; small networks that have learned it."""
+"""Classes with a planted cause: a mark in a corner or over the stamp, or light in a band; networks that learned it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def stamps(cause: str, count: int = 192, seed: int = 0) -> tuple[np.ndarray, np.
     """Images (n, 3, SIZE, SIZE) in units of the noise, and classes (n,): 1 for those with the cause.
 
     Args:
-        cause: "corner": a small square of light at high x and low y; "band": the object is brighter in r.
+        cause: "corner": a small square of light at high x and low y; "band": the object is brighter in r;
+            "watermark": stripes of light over the whole stamp.
     """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
@@ -29,6 +30,8 @@ def stamps(cause: str, count: int = 192, seed: int = 0) -> tuple[np.ndarray, np.
     kind = rng.integers(0, 2, count)
     if cause == "corner":
         image[kind == 1, :, 1:4, -4:-1] += 8.0
+    elif cause == "watermark":
+        image[kind == 1] += 4.0 * ((x + y) % 4 < 2)
     else:
         image[kind == 1, 1] += 8 * blob
     return image.astype(np.float32), kind

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from astroml_plugin.catalog.schema import vectors
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.explanation import (
@@ -225,7 +226,7 @@ def test_summaries_say_where_the_attribution_is():
 def learned(tmp_path_factory):
     """Target and stamps of each planted cause."""
     made = {}
-    for cause in ("corner", "band"):
+    for cause in ("corner", "band", "watermark"):
         bundle = ModelBundle.load(planted.bundle(str(tmp_path_factory.mktemp(cause) / "marks"), cause))
         target = Target(bundle.task(), explainable(bundle.network(fused=True)))
         image, kind = planted.stamps(cause, 32, seed=9)
@@ -248,6 +249,29 @@ def test_a_planted_cause_is_named(learned, cause, method):
         assert "one ninth of the stamp, at high x and low y" in words
     elif method == "integrated-gradients":  # others also show what speaks against it, in the other bands
         assert "of the attribution lies in band r" in words
+
+
+def test_a_mark_over_the_whole_stamp_is_named(learned):
+    for cause, named in (("watermark", True), ("band", False)):
+        target, seen = learned[cause]
+        found = attributed(target, seen, MethodOptions())
+        words = in_words(pa.table(summarised(found, seen, 1e-3)), planted.BANDS, seen.image.shape[-1])
+        assert ("such as a watermark" in words) is named, words
+
+
+def test_channels_of_a_finder_are_no_bands_and_small_parts_have_digits(learned):
+    target, seen = learned["band"]
+    table = pa.table(summarised(attributed(target, seen, MethodOptions(forwards=17)), seen, 1e-3))
+    small = table.set_column(
+        table.column_names.index("outline_area"), "outline_area", pa.array(np.full(len(table), 4, np.int32))
+    )
+    assert "in band" in in_words(table, planted.BANDS, 32)
+    two = small.set_column(
+        small.column_names.index("band_fraction"), "band_fraction", vectors(np.tile([1.0, 0.0], (len(table), 1)))
+    )
+    words = in_words(two, ("signal", "usable"), 32)
+    assert "in band" not in words
+    assert "which have 0.39% of the pixels" in words
 
 
 def test_what_a_catalog_has_no_number_for_has_no_attribution(learned):

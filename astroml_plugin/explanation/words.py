@@ -14,6 +14,15 @@ from astroml_plugin.explanation.summaries import CELLS
 
 _FAR_ABOVE = 2.0
 """Times its part of the pixels above which a place of the stamp is worth a sentence."""
+_HALF = 0.5
+"""Part of the attribution outside the outlines above which it is worth a sentence."""
+_DENSER = 1.1
+"""Times their part of the pixels that outlines must have of the attribution, or it is spread as if they did not
+count."""
+_MOST_OF_IT = 0.9
+"""Part of the pixels from which on outlines are the whole stamp."""
+_INTERNAL = {"signal", "usable"}
+"""Channels of tasks that find objects, which are no bands."""
 _PLACES = ("low", "middle", "high")
 
 
@@ -22,7 +31,7 @@ class Finding:
     """One thing that summaries say."""
 
     about: str
-    """One of outline, core, band, place, top, completeness."""
+    """One of outside, outline, core, band, place, top, completeness."""
     fraction: float
     """Mean part of the attribution, over the objects."""
     chance: float
@@ -34,6 +43,9 @@ class Finding:
 def findings(table: pa.Table, bands: Sequence[str], side: int) -> list[Finding]:
     """Things that the summaries of some objects say: bands and places first that hold more than their share.
 
+    "outside" is said where more than half of the attribution lies outside the outlines, or where outlines have less
+    than 1.1 times their part of the pixels, up to nine tenths of these.
+
     Args:
         table: rows with the columns of `summaries.Layout.columns`.
         bands: names of the channels.
@@ -44,15 +56,34 @@ def findings(table: pa.Table, bands: Sequence[str], side: int) -> list[Finding]:
     mean = {name: _mean(table[name]) for name in table.column_names if name.endswith(("_fraction", "_area"))}
     if not np.isfinite(mean["outline_fraction"]):
         return [Finding("completeness", 0.0, np.nan, "No object has any attribution: the number depends on no pixel.")]
-    found = [*_of_bands(mean, bands), *_of_places(mean)]
     outline, area = float(mean["outline_fraction"]), float(mean["outline_area"]) / side**2
-    text = f"{outline:.0%} of the attribution lies within the objects' {_outlines(table)}, which have {area:.0%} of "
-    text += "the pixels."
+    places = _of_places(mean)
+    found = [*_of_bands(mean, bands), *places, *_of_outside(outline, area, bool(places))]
+    text = f"{_part(outline)} of the attribution lies within the objects' {_outlines(table)}, which have "
+    text += f"{_part(area)} of the pixels."
     found.append(Finding("outline", outline, area, text))
     core, top = float(mean["core_fraction"]), float(mean["top_fraction"])
     found.append(Finding("core", core, np.nan, f"{core:.0%} lies within 3 pixels of the objects' places."))
     found.append(Finding("top", top, np.nan, f"The ten strongest pixels of an object hold {top:.0%}."))
     return [*found, *_of_sums(table)]
+
+
+def _part(fraction: float) -> str:
+    """A part in percent, of small ones two digits."""
+    return f"{fraction:.0%}" if fraction >= 0.0995 or fraction == 0 else f"{100 * fraction:.2g}%"
+
+
+def _of_outside(outline: float, area: float, placed: bool) -> list[Finding]:
+    """That most of the attribution lies outside the outlines, or is spread as if they did not count."""
+    if outline >= _HALF and (outline >= _DENSER * area or area >= _MOST_OF_IT):
+        return []
+    text = f"{_part(1 - outline)} of the attribution lies outside the outlines, which leave {_part(1 - area)} of the "
+    text += "pixels: the network looks at something else than the objects"
+    if not placed:
+        text += (
+            ", spread over the stamp: look for a mark over all of it, such as a watermark, or for what the sky tells"
+        )
+    return [Finding("outside", 1 - outline, 1 - area, f"{text}.")]
 
 
 def _outlines(table: pa.Table) -> str:
@@ -75,11 +106,11 @@ def _mean(column: pa.ChunkedArray) -> F64:
 
 
 def _of_bands(mean: Mapping[str, F64], bands: Sequence[str]) -> list[Finding]:
-    if len(bands) < 2:
+    if len(bands) < 2 or set(bands) == _INTERNAL:
         return []
     most, chance = int(mean["band_fraction"].argmax()), 1 / len(bands)
     part = float(mean["band_fraction"][most])
-    rest = ", ".join(f"{name} {value:.0%}" for name, value in zip(bands, mean["band_fraction"]))
+    rest = ", ".join(f"{name} {_part(float(value))}" for name, value in zip(bands, mean["band_fraction"]))
     text = f"{part:.0%} of the attribution lies in band {bands[most]} ({rest}; {chance:.0%} each by chance)."
     return [Finding("band", part, chance, text)]
 
