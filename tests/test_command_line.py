@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -245,6 +246,32 @@ def test_a_long_verb_names_the_next_command(tmp_path: Path, capsys: pytest.Captu
     judged = [what_next(Namespace(verb="evaluate", bundle="b", no_report=no), made)[0] for no in (True, False)]
     assert judged[0] == "astroml-plugin report judged"
     assert judged[1].endswith("--out catalog --report")
+
+
+@pytest.mark.parametrize(
+    ("words", "result", "commands"),
+    [
+        (["explain", "cat", "--name", "why"], {"catalog": "cat", "name": "why"}, ["report cat", "query cat 'SELECT"]),
+        (["dream", "lens", "--out", "d"], {}, ["explain CATALOG --bundle lens"]),
+        (["show", "cat"], {"objects": 0}, ["report cat"]),
+        (["show", "s.zarr"], {"objects": None}, ["infer s.zarr --bundle segmentation --out catalog --report"]),
+        (["export", "lens"], {"description": {"name": "lens"}}, ["evaluate TEST.zarr --bundle lens --out report"]),
+        (["export", "s.zarr", "--to", "reg"], {"description": {}, "of": "tiles"}, ["show s.zarr"]),
+        (["export", "cat", "--to", "fits"], {"description": {}, "of": "rows"}, ["report cat"]),
+        (["shear", "cat"], {}, ["report cat"]),
+        (
+            ["learning-curve", "classify", "--data", "a.zarr", "b.zarr", "--out", "curve"],
+            {},
+            ["train classify --data a.zarr b.zarr --out bundle"],
+        ),
+    ],
+)
+def test_the_next_command_is_one_that_parses(words: list[str], result: dict, commands: list[str]) -> None:
+    found = what_next(_parser().parse_args(words), Namespace(**result))
+    assert len(found) == len(commands)
+    for command, begin in zip(found, commands, strict=True):
+        assert command.startswith(f"astroml-plugin {begin}")
+        _parser().parse_args(shlex.split(command)[1:])
 
 
 def test_bundles_say_what_they_need_give_and_where_they_fail(

@@ -132,3 +132,16 @@ def test_tables_from_python_and_what_is_none() -> None:
     ):
         with pytest.raises(InputError, match=says):
             arrow_of(wrong)
+
+
+def test_a_catalog_is_no_objects_table_and_its_rows_are(tmp_path: Path) -> None:
+    survey = universe.make_survey(str(tmp_path / "s.zarr"), shape=(192, 192), tile_size=192, halo=32).url
+    objects = universe.make_objects(tmp_path / "objects.parquet", 5, (192, 192))
+    bundle = universe.make_bundle(str(tmp_path / "kind"))
+    first = infer(survey, bundle=bundle, objects=objects, out=tmp_path / "a")
+    with pytest.raises(InputError, match=r"is a catalog.*query .* --to objects.parquet") as caught:
+        infer(survey, bundle=bundle, objects=first.catalog, out=tmp_path / "b")
+    sql = str(caught.value).split("'")[1]
+    query(first.catalog, sql, to=tmp_path / "again.parquet")
+    again = infer(survey, bundle=bundle, objects=tmp_path / "again.parquet", out=tmp_path / "c")
+    assert again.rows == first.rows == 5

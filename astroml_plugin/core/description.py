@@ -126,8 +126,8 @@ def _text_table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> 
         widest = widths.index(max(widths))
         if widths[widest] - over < _LEAST_CELL:
             return [line for row in table[1:] for line in _as_list(table[0], row, room)]
-        for cells, row in zip(broken, table, strict=True):
-            cells[widest] = textwrap.wrap(row[widest], widths[widest] - over) or [""]
+        for lines_of, texts in zip(broken, table, strict=True):
+            lines_of[widest] = textwrap.wrap(texts[widest], widths[widest] - over) or [""]
         widths = _widths(broken)
     lines = []
     for row in broken:

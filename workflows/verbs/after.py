@@ -101,6 +101,27 @@ def _verify(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
     return ("verify", str(options.catalog), "--repair") if damaged and not options.repair else ()
 
 
+def _explain(options: argparse.Namespace, result: Any) -> tuple[Words, ...]:
+    join = f"SELECT * FROM catalog JOIN {result.name} USING (object_id, tile) ORDER BY rank LIMIT 20"  # noqa: S608
+    return ("report", result.catalog), ("query", result.catalog, join)
+
+
+def _show(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    if result.objects is None:
+        return "infer", str(options.path), "--bundle", "segmentation", "--out", "catalog", "--report"
+    return "report", str(options.path)
+
+
+def _export(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    if result.description:
+        return "evaluate", "TEST.zarr", "--bundle", str(options.source), "--out", "report"
+    return ("show" if result.of == "tiles" else "report"), str(options.source)
+
+
+def _learning_curve(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
+    return "train", str(options.recipe), "--data", *map(str, options.data), "--out", "bundle"
+
+
 NEXT: dict[str, Next] = {
     "ingest": _ingest,
     "simulate": _simulate,
@@ -124,6 +145,12 @@ NEXT: dict[str, Next] = {
     "annotate": _annotate,
     "cluster": lambda options, result: ("report", result.catalog),
     "label": _label,
+    "explain": _explain,
+    "dream": lambda options, result: ("explain", "CATALOG", "--bundle", str(options.bundle)),
+    "show": _show,
+    "export": _export,
+    "shear": lambda options, result: ("report", str(options.catalog)),
+    "learning-curve": _learning_curve,
     "verify": _verify,
     "compact": lambda options, result: ("verify", str(options.catalog)),
 }

@@ -122,8 +122,9 @@ def open_tables(url: str, given: str | None = None, table: str | None = None) ->
         table: name or number of the table within its file; default all.
 
     Raises:
-        InputError: it is not there, is not what its format says, or has no such table.
+        InputError: it is not there, is a catalog of this package, is not what its format says, or has no such table.
     """
+    _refuse_catalog(url)
     with contextlib.ExitStack() as stack:
         tables: list[RawTable] = []
         files = matching_files(url)
@@ -141,6 +142,19 @@ def open_tables(url: str, given: str | None = None, table: str | None = None) ->
                 known = ", ".join(dict.fromkeys(one.called for one in opened))
                 raise InputError(f"{storage.redact(file)} has no table '{table}': it has {known}")
         yield tables
+
+
+def _refuse_catalog(url: str) -> None:
+    place = storage.absolute(url)
+    if storage.path_of(place) != place or storage.is_web(place):
+        return
+    if storage.exists(storage.join(place, "schema.json")):
+        shown = storage.redact(url)
+        select = "SELECT object_id, ra, dec FROM catalog WHERE " + '"primary"'  # noqa: S608 - told, not asked
+        raise InputError(
+            f"{shown} is a catalog, a folder of several tables: write its rows to one by `astroml-plugin query {shown} "
+            f"'{select}' --to objects.parquet` (image, x, y in place of ra, dec without a sky), and give that"
+        )
 
 
 def _is_called(raw: RawTable, table: str | None) -> bool:
