@@ -135,3 +135,17 @@ def test_rank_weighted_score_by_hand():
     assert ranking_metrics.rank_weighted_score([3, 2, 1], [True, True, False]) == 1
     assert ranking_metrics.rank_weighted_score([3, 2, 1], [False, True, True]) == pytest.approx(1 / 3)
     assert ranking_metrics.rank_weighted_score([3, 3, 1], [True, False, False]) == 0  # the tie goes to the negative
+
+
+def test_a_fraction_of_all_or_none_has_an_interval():
+    """Six of six: 95 % from 0.61 on (Wilson); every bootstrap sample has six of six."""
+    truth = np.array([0, 1, 0, 1, 0, 1])
+    found = class_metrics.classification(np.eye(2)[truth] * 0.98 + 0.01, truth)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert found[name]["value"] == found[name]["high"] == 1
+        assert found[name]["low"] == pytest.approx(6 / (6 + 1.96**2), abs=1e-3)
+    none = class_metrics.classification(np.eye(2)[1 - truth], truth)["accuracy"]
+    assert (none["value"], none["low"]) == (0, 0)
+    assert none["high"] == pytest.approx(1 - 6 / (6 + 1.96**2), abs=1e-3)
+    rates = ranking_metrics.ranking(truth + 0.0, truth == 1)
+    assert rates["tpr_fpr_1e-3"]["low"] == pytest.approx(3 / (3 + 1.96**2), abs=1e-3)

@@ -180,6 +180,20 @@ def wilson(fraction: ArrayLike, count: ArrayLike) -> tuple[F64, F64]:
     return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
 
 
+def widened(found: Mapping[str, float], count: float) -> dict[str, float]:
+    """A fraction of counts with its bootstrap interval; at 0 and 1 with that of Wilson, as all bootstrap samples agree.
+
+    Args:
+        found: value, low and high of a fraction.
+        count: objects that it is a fraction of, or their effective number.
+    """
+    if found["value"] not in (0.0, 1.0) or not count > 0:
+        return dict(found)
+    low, high = wilson(found["value"], count)
+    ends = {"low": 0.0, "high": float(high)} if found["value"] == 0 else {"low": float(low), "high": 1.0}
+    return {**found, **ends}
+
+
 # ---- counts ------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Array, Bool
 from astroml_plugin.evaluation.bootstrap import Interval, row_intervals, weighted_intervals
+from astroml_plugin.evaluation.calibration import widened
 from astroml_plugin.evaluation.ranking_metrics import auroc
 
 BINS = 15
@@ -57,7 +58,8 @@ def classification(
         labels: (n,) the classes that accuracy, balanced accuracy and F1 judge; the most probable ones if not given.
 
     Returns:
-        Name -> value, low and high: the figure of the whole sample and its 95 % percentile interval.
+        Name -> value, low and high: the figure of the whole sample and its 95 % percentile interval; of an accuracy or
+        F1 of 0 or 1 that of Wilson (1927), as there all samples are alike.
 
     Raises:
         InputError: no object, probabilities that are not finite, or targets that are no class.
@@ -65,7 +67,13 @@ def classification(
     p, true = _checked(probabilities, targets)
     figures = _class_figures(p, true, p.argmax(1) if labels is None else np.asarray(labels, np.int64))
     w = np.ones(len(true)) if weight is None else np.asarray(weight, np.float64)
-    return weighted_intervals(figures, w, repeats, seed)
+    found = weighted_intervals(figures, w, repeats, seed)
+    per_class = np.bincount(true)
+    alike = (per_class > 0).sum() * per_class[
+        per_class > 0
+    ].min()  # the rarest class limits what is a mean over classes
+    counts = {"accuracy": w.sum() ** 2 / (w**2).sum(), "balanced_accuracy": alike, "macro_f1": alike}
+    return {**found, **{name: widened(found[name], count) for name, count in counts.items()}}
 
 
 def _checked(probabilities: ArrayLike, targets: ArrayLike) -> tuple[F64, I64]:
@@ -164,7 +172,8 @@ def multi_label(probabilities: ArrayLike, targets: ArrayLike, repeats: int = 500
     def figures(rows: I64) -> dict[str, float]:
         return _multi_label_figures(p[rows], t[rows], known[rows])
 
-    return row_intervals(figures, len(p), repeats, seed)
+    found = row_intervals(figures, len(p), repeats, seed)
+    return {**found, "accuracy": widened(found["accuracy"], len(p))}
 
 
 def _multi_label_figures(p: F64, t: F64, known: Bool) -> dict[str, float]:

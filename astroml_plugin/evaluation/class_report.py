@@ -122,8 +122,11 @@ def _one_class(p: F64, positive: Bool, chosen: Bool, repeats: int) -> dict[str, 
 
     draws = bootstrap.stratified_draws(ranked.strata, repeats)
     samples = (figures(rows, ranked.resampled(rows)) for rows in draws)
+    found = bootstrap.intervals(figures(np.arange(len(p)), ranked), samples)
+    counts = {"precision": float(chosen.sum()), "recall": float(positive.sum()), "f1": float((chosen | positive).sum())}
     return {
-        **bootstrap.intervals(figures(np.arange(len(p)), ranked), samples),
+        **found,
+        **{name: calibration.widened(found[name], count) for name, count in counts.items()},
         "confusion": class_metrics.confusion(~positive, ~chosen, 2).tolist(),
         "curve": ThresholdCurve.of(p, positive).to_json(),
     }

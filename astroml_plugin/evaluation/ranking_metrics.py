@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64
 from astroml_plugin.evaluation import bootstrap
+from astroml_plugin.evaluation.calibration import widened
 
 RATES = {"tpr_fpr_1e-3": 1e-3, "tpr_fpr_1e-4": 1e-4}
 """Name of a figure of `ranking` -> false-positive rate at which the true-positive rate is quoted."""
@@ -112,9 +113,10 @@ def ranking(score: ArrayLike, positive: ArrayLike, repeats: int = 500, seed: int
         seed: of the bootstrap.
 
     Returns:
-        auroc, tpr_fpr_1e-3 and tpr_fpr_1e-4 -> value, low, high (95 %); tpr0 and tpr10 -> value of this one sample (it
-        rests on its highest negatives, so that a bootstrap of it is biased: see `tpr_draws`); positives and negatives
-        -> how many. Below 1/fpr negatives a rate at that fpr is the one without any false positive.
+        auroc, tpr_fpr_1e-3 and tpr_fpr_1e-4 -> value, low, high (95 %, at rates of 0 and 1 Wilson's); tpr0 and
+        tpr10 -> value of this one sample (it rests on its highest negatives, so that a bootstrap of it is biased: see
+        `tpr_draws`); positives and negatives -> how many. Below 1/fpr negatives a rate at that fpr is the one without
+        any false positive.
 
     Raises:
         InputError: NaN among the scores, no positive or no negative.
@@ -122,6 +124,7 @@ def ranking(score: ArrayLike, positive: ArrayLike, repeats: int = 500, seed: int
     ranked = Ranked(score, positive)
     rows = bootstrap.stratified_draws(ranked.strata, repeats, seed)
     rates = bootstrap.intervals(ranked.rates(), (ranked.resampled(drawn).rates() for drawn in rows))
+    rates |= {name: widened(rate, ranked.positives) for name, rate in rates.items() if name.startswith("tpr")}
     before = {name: {"value": ranked.tpr_before(count)} for name, count in BEFORE.items()}
     return {**rates, **before, "positives": ranked.positives, "negatives": ranked.negatives}
 

@@ -74,7 +74,7 @@ def _part(fraction: float) -> str:
 
 
 def _of_outside(outline: float, area: float, placed: bool) -> list[Finding]:
-    """That most of the attribution lies outside the outlines, or is spread as if they did not count."""
+    """A finding where most of the attribution lies outside the outlines, or is spread as if they did not count."""
     if outline >= _HALF and (outline >= _DENSER * area or area >= _MOST_OF_IT):
         return []
     text = f"{_part(1 - outline)} of the attribution lies outside the outlines, which leave {_part(1 - area)} of the "
