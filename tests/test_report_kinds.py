@@ -101,15 +101,15 @@ def test_rankings_and_shapes_are_told_on_the_terminal() -> None:
     assert any("score" in line and "0.9000  (0.8000-1.0000)" in line for line in lines)
 
 
-def test_a_study_with_a_failure_and_an_open_trial(tmp_path: Path) -> None:
+def studied(folder: Path) -> str:
+    """A study of twelve trials, of which one failed and one has not ended."""
     space = {
         "training.learning_rate": {"log_uniform": [1e-4, 1e-1]},
         "training.optimizer": {"choice": ["adamw", "sgd"]},
         "training.ema": {"uniform": [0.0, 0.9], "when": {"training.optimizer": "adamw"}},
     }
     record = {"identity": "i", "space": space, "objectives": ["validation_loss:min", "validation_accuracy:max"]}
-    study = Study.opened(str(tmp_path), {**record, "settings": {"baseline": True, "algorithm": "random"}})
-    assert titles(page_of(study.url)) == {"What to do next"}
+    study = Study.opened(str(folder), {**record, "settings": {"baseline": True, "algorithm": "random"}})
     rng = np.random.default_rng(0)
     for number in range(12):
         chosen = {"training.learning_rate": float(10 ** rng.uniform(-4, -1)), "training.optimizer": "sgd"}
@@ -127,7 +127,11 @@ def test_a_study_with_a_failure_and_an_open_trial(tmp_path: Path) -> None:
             study.end(number, FAILED, f"it broke {NASTY}")
         elif number != 11:
             study.end(number, FINISHED)
-    page = page_of(study.url)
+    return study.url
+
+
+def test_a_study_with_a_failure_and_an_open_trial(tmp_path: Path) -> None:
+    page = page_of(studied(tmp_path))
     wanted = {"The best trial", "Progress", "Parameters and objective", "Importance", "Failed trials", "All trials"}
     assert titles(page) >= wanted | {"More than one objective"}
     assert ("finished", "10") in page.facts

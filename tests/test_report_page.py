@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from astroml_plugin.catalog import Column
+from tests import universe
 from tests.browser import Browser, chromium
 from tests.ranked_catalogs import stamps_and_catalog
 from tests.test_report import NASTY, made
+from tests.test_report_kinds import classes, evaluation, studied
 from workflows.cluster import cluster
 from workflows.report import report
 
@@ -24,6 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(chromium() is None, reason="no Chromium here: apt-get install chromium"),
 ]
+READY = "document.querySelectorAll('figure.chart .main-svg').length > 0"
 DRAWN = "document.querySelectorAll('figure.chart .main-svg').length > 3"
 
 
@@ -62,8 +65,22 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "p.html"
 
 
-def opened(browser: Browser, page: Path, width: int) -> None:
-    """The page with all of its charts drawn."""
+def a_survey(folder: Path) -> str:
+    """A survey of two tiles on the sky."""
+    universe.make_survey(str(folder / "s.zarr"), shape=(100, 150), tile_size=96, halo=16)
+    return str(folder / "s.zarr")
+
+
+SUBJECTS: dict[str, Callable[[Path], str]] = {
+    "evaluation": lambda folder: evaluation(folder, {"catalog": classes()}),
+    "study": studied,
+    "survey": a_survey,
+}
+"""Kind of a page -> makes the thing that it is about."""
+
+
+def opened(browser: Browser, page: Path, width: int, *, charts: str = DRAWN) -> None:
+    """The page with all of its charts drawn, as the expression `charts` tells."""
     browser.events.clear()
     size = {"width": width, "deviceScaleFactor": 1, "mobile": False}
     browser.command("Emulation.setDeviceMetricsOverride", height=900, **size)
@@ -71,7 +88,7 @@ def opened(browser: Browser, page: Path, width: int) -> None:
     browser.wait("document.readyState == 'complete'")
     height = browser.value("document.documentElement.scrollHeight")
     browser.command("Emulation.setDeviceMetricsOverride", height=int(height) + 100, **size)
-    browser.wait(DRAWN)
+    browser.wait(charts)
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -86,8 +103,12 @@ def test_it_fits_and_is_alone(browser: Browser, page: Path, width: int) -> None:
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install --no-save --prefix .axe axe-core@4.14.1")
-def test_axe_finds_nothing(browser: Browser, page: Path) -> None:
-    opened(browser, page, 1280)
+@pytest.mark.parametrize("subject", ["run", "evaluation", "study", "survey"])
+def test_axe_finds_nothing(browser: Browser, page: Path, subject: str, tmp_path: Path) -> None:
+    if subject != "run":
+        page, url = tmp_path / "p.html", SUBJECTS[subject](tmp_path)
+        report(url, out=str(page))
+    opened(browser, page, 1280, charts=DRAWN if subject == "run" else READY)
     browser.value(AXE.read_text() + ";1")
     found = browser.value("axe.run().then(r => JSON.stringify(r.violations.map(v => [v.id, v.nodes[0].html])))")
     assert json.loads(found) == []

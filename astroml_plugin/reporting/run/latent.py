@@ -243,7 +243,8 @@ def _umap_library() -> Any:
     try:
         import umap
     except ImportError as error:
-        raise InputError("--map umap needs umap-learn: pip install umap-learn, or take --map tsne") from error
+        what = "--map umap needs the extra `umap`: pip install 'astroml-plugin[umap]', or take --map tsne"
+        raise InputError(what) from error
     return umap
 
 
