@@ -14,6 +14,7 @@ from astroml_plugin.tasks.ellipticity.task import EllipticityTask
 from astroml_plugin.training import places
 from astroml_plugin.training.bundle import Card, ModelBundle
 from astroml_plugin.training.card import main as sign
+from astroml_plugin.training.info import describe_bundle
 
 torch.set_num_threads(1)
 SMALL = {"widths": [4, 8], "hidden": 16, "pooling": "grid"}
@@ -187,7 +188,9 @@ def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "_SHIPPED", tmp_path)
     make(tmp_path / "tiny")
     assert places.shipped() == ["tiny"]
-    assert ModelBundle.load("tiny").name == "small"
+    assert ModelBundle.load("tiny").name == "small"  # of its card: catalogs that exist keep their columns
+    assert ModelBundle.load("tiny").called == "tiny"
+    assert describe_bundle("tiny").facts["name"] == "tiny (columns beside those of other bundles begin with small_)"
     with pytest.raises(InputError, match=r"no bundle at huge .*; bundles that ship: tiny"):
         ModelBundle.load("huge")
 

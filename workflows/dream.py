@@ -76,7 +76,7 @@ def dream(
     task = model.task()
     stamps = example_stamps(task.settings, task.example_side, 8) if data is None else _read(text_of(data), task)
     done = explanation.draw_dreams(model, stamps, storage.absolute(text_of(out)), how, progress)
-    return DreamResult(model.name, done.files, done.numbers, done.layers, round(time.monotonic() - began, 3))
+    return DreamResult(model.called, done.files, done.numbers, done.layers, round(time.monotonic() - began, 3))
 
 
 def _read(url: str, task: Any) -> Cutouts:

@@ -23,7 +23,7 @@ from astroml_plugin.training.building import folded, load_network
 from astroml_plugin.training.card import CARD, FORMAT, Card, card_bytes, parse_card, read_card, write_card
 from astroml_plugin.training.info import describe_card
 from astroml_plugin.training.known_objects import KnownObjects
-from astroml_plugin.training.places import locate, shipped, split_pin
+from astroml_plugin.training.places import locate, shipped, shipped_name, split_pin
 from astroml_plugin.training.typicality import FILE as TYPICALITY_FILE
 from astroml_plugin.training.typicality import RECORD, Typicality
 
@@ -198,8 +198,13 @@ class ModelBundle:
 
     @property
     def name(self) -> str:
-        """Name of the bundle."""
+        """Name in the card: the prefix of columns, and a part of the identity of catalogs."""
         return self.card.name
+
+    @property
+    def called(self) -> str:
+        """Name for people: of a bundle that ships the one by which it is asked for, whatever its card says."""
+        return shipped_name(self.url) or self.card.name
 
     @property
     def bands(self) -> tuple[str, ...]:

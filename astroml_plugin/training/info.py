@@ -9,7 +9,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.description import Description, and_more_of, shown
 from astroml_plugin.core.places import Place
 from astroml_plugin.training.card import Card, read_card
-from astroml_plugin.training.places import locate
+from astroml_plugin.training.places import locate, shipped_name
 
 _NEEDS = ("bands", "any_band", "stamp_size", "pixel_scale", "sizes", "psf_fwhm", "dtype", "psf", "assumed_psf_fwhm")
 
@@ -26,8 +26,10 @@ def describe_bundle(source: Place) -> Description:
 
 def describe_card(card: Card, url: str) -> Description:
     """Description of the bundle at `url` by its card."""
+    called = shipped_name(url) or card.name
+    prefix = "" if called == card.name else f" (columns beside those of other bundles begin with {card.name}_)"
     facts = {
-        "name": card.name,
+        "name": called + prefix,
         "task": card.task,
         "network": card.network,
         "what it is": card.description,

@@ -84,7 +84,7 @@ def onnx_file(bundle: ModelBundle, *, variance: bool = True) -> OnnxFile:
     name, worst = max(gaps.items(), key=lambda one: one[1])
     if not worst <= TOLERANCE:
         raise InputError(
-            f"bundle {bundle.name} cannot be exported: {name} of the ONNX file differs by {worst:.2g} from what "
+            f"bundle {bundle.called} cannot be exported: {name} of the ONNX file differs by {worst:.2g} from what "
             f"astroml-plugin measures on the same stamps, and {TOLERANCE:g} is allowed"
         )
     return OnnxFile(content, description, gaps)
@@ -113,8 +113,8 @@ def _translated(bundle: ModelBundle, model: PortableModel, inputs: Sequence[Tens
     except Exception as error:  # noqa: BLE001 - the exporter's own, or of a network that is not made for it
         reason = foreign.in_words(error.__cause__ or error)
         raise InputError(
-            f"bundle {bundle.name} (task {bundle.card.task}, network {bundle.card.network}) cannot be exported: a part "
-            f"of it is not made of operations that ONNX has ({reason}); run it with astroml-plugin"
+            f"bundle {bundle.called} (task {bundle.card.task}, network {bundle.card.network}) cannot be exported: a "
+            f"part of it is not made of operations that ONNX has ({reason}); run it with astroml-plugin"
         ) from None
 
 

@@ -20,6 +20,12 @@ def shipped() -> list[str]:
     return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CARD}"))
 
 
+def shipped_name(url: str) -> str | None:
+    """Name of the bundle at `url` among those that ship with the package; None for any other."""
+    place = Path(url)
+    return place.name if place.parent == _SHIPPED else None
+
+
 def locate(source: Place) -> str:
     """Find the URL of a bundle given by path, URL or shipped name, pinned or not.
 

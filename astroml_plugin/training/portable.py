@@ -159,7 +159,7 @@ def portable(bundle: ModelBundle, *, variance: bool = True, typicality: bool = T
     """
     task = bundle.task()
     if not variance and not task.without_variance:
-        raise InputError(f"bundle {bundle.name} cannot be exported without a variance: leave --no-variance away")
+        raise InputError(f"bundle {bundle.called} cannot be exported without a variance: leave --no-variance away")
     network = bundle.network(fused=True).requires_grad_(False)
     return PortableModel(task, network, variance=variance, typicality=bundle.typicality() if typicality else None)
 

@@ -278,8 +278,8 @@ def _refuse_seen(model: ModelBundle, data: LabelledStamps, plan: Plan | None) ->
     same = plan is not None and training.get("split") == split_record(plan.recipe.split)
     if not same or training.get("digest") != data.digest:
         raise InputError(
-            f"bundle {model.name} was trained on objects of these data with another split: judge it on other data, or "
-            f"with the split of its recipe (--folds 0)"
+            f"bundle {model.called} was trained on objects of these data with another split: judge it on other data, "
+            f"or with the split of its recipe (--folds 0)"
         )
 
 

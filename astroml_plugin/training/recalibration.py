@@ -85,7 +85,7 @@ def fit_bundle_response(
     """
     task = model.task()
     if not task.has_response:
-        raise InputError(f"bundle {model.name} measures no ellipticity: it has no shear response")
+        raise InputError(f"bundle {model.called} measures no ellipticity: it has no shear response")
     _refuse_other(url, model)
     device = usable_device(options.device)
     network, record = model.network().to(device), dict(model.card.training)
@@ -170,7 +170,7 @@ def fit_bundle_typicality(
         fitted = typicality_of(task, network, labelled, rows, settings, band=band)
     if fitted is None:
         raise InputError(
-            f"what is typical cannot be learned for bundle {model.name} from {sum(map(len, rows.values()))} stamps: "
+            f"what is typical cannot be learned for bundle {model.called} from {sum(map(len, rows.values()))} stamps: "
             f"give {LEAST} or more, and a bundle that measures stamps"
         )
     record = typicality_record(fitted, labelled)
@@ -182,7 +182,7 @@ def _divided(model: ModelBundle, labelled: LabelledStamps) -> dict[str, np.ndarr
     """Rows as the bundle's training divided them; of other stamps seven tenths and the rest, by chance."""
     usable, training = model.task().usable(labelled.labels), model.card.training
     if labelled.digest == training.get("digest"):
-        split = from_mapping(SplitSettings, training["split"], f"the split of bundle {model.name}")
+        split = from_mapping(SplitSettings, training["split"], f"the split of bundle {model.called}")
         return {name: rows for name, rows in labelled.split(split, usable).items() if name != "test"}
     rows = np.random.default_rng(0).permutation(np.flatnonzero(usable))
     cut = len(rows) * 7 // 10

@@ -71,7 +71,7 @@ def refuse_trained_on(model: ModelBundle, data: LabelledStamps, bands: Sequence[
     known = model.known_objects()
     count = 0 if known is None else int(_held(known, data, bands).sum())
     if count:
-        raise InputError(f"{count} of these objects were trained on (bundle {model.name}): {remedy}")
+        raise InputError(f"{count} of these objects were trained on (bundle {model.called}): {remedy}")
 
 
 def _held(known: KnownObjects, data: LabelledStamps, bands: Sequence[str]) -> Bool:
@@ -148,8 +148,8 @@ def _without_known(
     doubtful = int((known.shares_ids(ids) & ~seen & ~untold).sum())
     if doubtful:
         warnings.warn(
-            f"{doubtful} objects have ids of training objects of bundle {model.name} and other pixels: if they are the "
-            f"same objects, take them out, since figures are too good with them",
+            f"{doubtful} objects have ids of training objects of bundle {model.called} and other pixels: if they are "
+            f"the same objects, take them out, since figures are too good with them",
             stacklevel=3,
         )
     counts = int(seen.sum()), int(untold.sum())
