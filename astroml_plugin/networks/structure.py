@@ -114,9 +114,11 @@ class Structure(nn.Module):
 
 
 def _compiled_code_takes(image: Tensor) -> bool:
+    if not native.takes(image):  # first: while a network is exported, `len` would fix the number of stamps
+        return False
     side = image.shape[-1] - 1 + image.shape[-1] % 2
     fits = image.shape[-2] == image.shape[-1] and native_structure.SMALLEST <= side <= native_structure.LARGEST
-    return fits and image.dtype == torch.float32 and len(image) > 0 and native.takes(image)
+    return fits and image.dtype == torch.float32 and len(image) > 0
 
 
 def _by_compiled_code(pixels: Tensor) -> Tensor:
