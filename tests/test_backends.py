@@ -310,6 +310,28 @@ def test_networks_are_called_by_other_threads_while_one_is_exported() -> None:
     assert answers > 0
 
 
+def test_what_is_kept_is_made_of_real_numbers_also_while_a_network_is_exported() -> None:
+    """Made by the exporting thread it would be of stand-ins, for ever: the next export, and torch, failed with them."""
+
+    @tracing.constant
+    def ramp(side: int, device: torch.device) -> Tensor:
+        return torch.arange(side, dtype=torch.float32, device=device)
+
+    class Weighted(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return (image * ramp(4, image.device)).sum(1, keepdim=True)
+
+    inputs = [torch.ones(3, 4)]
+    with torch.inference_mode():
+        needs("onnx")
+        graphs = [onnx_graph.graph_of(Weighted().eval(), inputs) for _ in range(2)]
+        assert type(ramp(4, torch.device("cpu"))) is Tensor
+        np.testing.assert_array_equal(Weighted()(*inputs).numpy(), [[6.0]] * 3)
+    for graph in graphs:
+        np.testing.assert_array_equal(RuntimeForward("onnx", graph)(inputs, 3).numpy(), [[6.0]] * 3)
+    assert not ramp(4, torch.device("cpu")).is_inference()
+
+
 def test_an_export_waits_for_calls_and_calls_for_it() -> None:
     order: list[str] = []
     begun, go_on = threading.Event(), threading.Event()

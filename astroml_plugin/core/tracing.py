@@ -8,11 +8,17 @@ the module's weights are stand-ins. So no network may be called meanwhile: `expo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass
@@ -35,7 +41,33 @@ def is_traced() -> bool:
     `torch.compiler.is_compiling` is also true where another thread exports: stamps that are prepared meanwhile would
     take another way, to float32 rounding.
     """
-    return torch.compiler.is_compiling() and _door.exporter in (None, threading.get_ident())
+    return torch.compiler.is_compiling() and (_door.exporter is None or _exports())
+
+
+def _exports() -> bool:
+    """Whether this thread exports."""
+    return _door.exporter == threading.get_ident()
+
+
+def constant(make: Callable[P, T]) -> Callable[P, T]:
+    """Give a function of plain values and devices a memory; to a compiler it gives constants of the network.
+
+    Without it `torch.compile` would follow the making, and stop at each question that it asks about its numbers. While
+    a network is exported new tensors are stand-ins, in that thread alone: another one makes what is kept.
+    """
+    # not in inference mode: the first caller may be measuring, the next one training
+    made: Callable[P, T] = lru_cache(maxsize=16)(torch.inference_mode(False)(make))  # type: ignore[assignment]
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    @wraps(make)
+    def remembered(*values: P.args, **named: P.kwargs) -> T:
+        if not _exports():
+            return made(*values, **named)
+        with ThreadPoolExecutor(1) as elsewhere:
+            return elsewhere.submit(made, *values, **named).result()
+
+    found: Callable[P, T] = remembered
+    return found
 
 
 @contextmanager

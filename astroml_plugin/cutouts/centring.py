@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.tracing import constant
 from astroml_plugin.cutouts.device_tile import is_complete
 from astroml_plugin.cutouts.stamps import Cutouts
 from astroml_plugin.pixels import native, native_light
@@ -234,8 +235,7 @@ def offset_counts(found: LightCentre) -> dict[str, int]:
     return dict(counts)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _weights(side: int, width: float, device: torch.device) -> Tensor:
     """(side², 4): the weight at the centre pixel, and its moments x, y and (x² + y²) / 2."""
     axis = torch.arange(side, dtype=torch.float32, device=device) - side // 2

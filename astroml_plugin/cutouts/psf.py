@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from astroml_plugin.core.tracing import constant
 from astroml_plugin.pixels import native, native_light
 
 _CORE = 1 / 3  # of the peak: pixels above it tell the width
@@ -54,8 +54,7 @@ def _core_sums(psf: Tensor, half_y: int, half_x: int) -> Tensor:
     return torch.cat([core.to(torch.float32) @ powers, level @ powers[:, :4], peak], dim=-1)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _powers(half_y: int, half_x: int, device: torch.device) -> Tensor:
     """(pixels, 10): 1, x, y, r², x², y², xy, x r², y r² and r⁴ of the pixels about the centre."""
     y, x = (torch.arange(-half, half + 1, dtype=torch.float32, device=device) for half in (half_y, half_x))

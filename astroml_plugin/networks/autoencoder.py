@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astroml_plugin.core.tracing import constant
 from astroml_plugin.networks.equivariant_cnn import EquivariantCNN
-from astroml_plugin.networks.layers import activation_of, constant, fast_asinh
+from astroml_plugin.networks.layers import activation_of, fast_asinh
 from astroml_plugin.networks.structure import doubled, odd
 from astroml_plugin.pixels import native, native_structure
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,23 +22,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 PSF_GAIN = 100.0  # a PSF of unit sum has pixels of 0.01-0.1: bring them to order 1
 PSF_FEATURES = 32
-
-
-def constant(make: Callable[[int, torch.device], Tensor]) -> Callable[[int, torch.device], Tensor]:
-    """Give a function of a side and a device a memory; a compiler takes what it gives as a constant of the network.
-
-    Without it `torch.compile` would follow the making, and stop at each question that it asks about its numbers.
-    """
-    # not in inference mode: the first caller may be measuring, the next one training
-    made = lru_cache(maxsize=16)(torch.inference_mode(False)(make))
-
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-    @wraps(make)
-    def remembered(side: int, device: torch.device) -> Tensor:
-        return made(side, device)
-
-    found: Callable[[int, torch.device], Tensor] = remembered
-    return found
 
 
 def fast_asinh(values: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ stamp that was turned by quarters or mirrored about its centre pixel. Pixels com
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from astroml_plugin.core.tracing import is_traced
-from astroml_plugin.networks.layers import constant, lower_median
+from astroml_plugin.core.tracing import constant, is_traced
+from astroml_plugin.networks.layers import lower_median
 from astroml_plugin.pixels import native, native_structure
 
 PARTS = (
@@ -129,8 +128,7 @@ def _by_compiled_code(pixels: Tensor) -> Tensor:
     return torch.nan_to_num(columns, 0.0, 1e6, -1e6)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _places(side: int) -> native_structure.Places:
     cpu, rings = torch.device("cpu"), side // 2
     radius = _radius(side, cpu)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from astroml_plugin.core.flags import ObjectFlag
-from astroml_plugin.core.tracing import is_traced
+from astroml_plugin.core.tracing import constant, is_traced
 from astroml_plugin.cutouts import is_complete
 from astroml_plugin.pixels import native, native_light
 
@@ -105,16 +105,14 @@ def aperture_snr(image: Tensor, level: Tensor, variance: Tensor, valid: Tensor) 
     return each.sum(1) / seen.sum(1).clamp_min(1).sqrt()
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _aperture(height: int, width: int, device: torch.device) -> Tensor:
     """(height * width,) the Gaussian of the S/N about the centre pixel."""
     y, x = (torch.arange(side, dtype=torch.float32, device=device) - side // 2 for side in (height, width))
     return torch.exp(-0.5 * (y[:, None].square() + x.square()) / _APERTURE**2).flatten()
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _sums(size: int, device: torch.device) -> Tensor:
     """(size², 3 + cells²): Gaussians about pixel size // 2, then cells of `_CELL` pixels, in units of their noise."""
     axis = torch.arange(size, dtype=torch.float32, device=device) - size // 2
@@ -135,8 +133,7 @@ def _cells(size: int) -> int:
     return whole - 1 + whole % 2
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _disk(size: int, device: torch.device) -> Tensor:
     """(size, size) bool, the core."""
     axis = torch.arange(size, device=device) - size // 2
@@ -175,8 +172,7 @@ def _concentration(light: Tensor) -> Tensor:
     return light[:, 1] / light[:, 2].clamp_min(1e-12)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _far_cells(cells: int, device: torch.device) -> Tensor:
     """(cells, cells) bool: cells away from the centre."""
     axis = (torch.arange(cells, dtype=torch.float32, device=device) - (cells - 1) / 2) * _CELL

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.tracing import constant
 from astroml_plugin.cutouts import Cutouts, is_complete
 from astroml_plugin.pixels import native
 
@@ -121,8 +120,7 @@ def _filled(image: Tensor, valid: Tensor) -> Tensor:
     return filled & (rare & noisy)[..., None, None]
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _weight(height: int, width: int, device: torch.device) -> Tensor:
     """(height * width,) a Gaussian about pixel size // 2 of unit sum."""
     y, x = (

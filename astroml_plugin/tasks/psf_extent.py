@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
+from astroml_plugin.core.tracing import constant
 from astroml_plugin.pixels import native, native_light
 
 _SMALL = 0.6
@@ -58,15 +57,13 @@ def _ring_sums(psf: Tensor, rings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return pixels @ rings, (pixels != 0).to(torch.float32) @ rings, pixels.amax(2)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@constant
 def _ring_sizes(height: int, width: int, device: torch.device) -> Tensor:
     """(rings,) pixels of each ring of `_rings`."""
     return _rings(height, width, device).sum(0)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _rings(height: int, width: int, device: torch.device) -> Tensor:
     """(height * width, rings): 1 where a pixel lies in the square ring of that radius about pixel size // 2."""
     y, x = (torch.arange(side, device=device) - side // 2 for side in (height, width))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 
+from astroml_plugin.core.tracing import constant
 from astroml_plugin.core.typing import Array
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation.baselines.feature_table import Features, cleaned, in_parts, stretched
@@ -30,8 +29,7 @@ _WAVELENGTHS = (3.0, 6.0, 12.0)
 _DIRECTIONS = 6
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _gabor_bank(size: tuple[int, int], wavelength: float) -> torch.Tensor:
     """(direction, h, w // 2 + 1) transfer functions of zero mean, for stamps of that size."""
     ky, kx = np.meshgrid(np.fft.fftfreq(size[0]), np.fft.rfftfreq(size[1]), indexing="ij")

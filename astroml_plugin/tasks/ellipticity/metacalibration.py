@@ -21,12 +21,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from astroml_plugin.core.tracing import constant
 
 STEP = 0.02
 """Shear of the sheared stamps that a derivative is taken from."""
@@ -152,8 +153,7 @@ def responses(
     return Responses(seen, noise, product if isinstance(product, Tensor) else seen.new_zeros(*seen.shape, 0))
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # the first caller may be measuring, the next one training
+@constant
 def _waves(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Wave numbers kx (1, side // 2 + 1), ky (side, 1), radians per pixel."""
     kx = 2 * math.pi * torch.fft.rfftfreq(side, device=device)
