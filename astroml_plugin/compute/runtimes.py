@@ -126,8 +126,8 @@ def _openvino_session(graph: bytes, threads: int, half: bool) -> Session:
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        "ENABLE_CPU_PINNING": False,  # sessions of several threads would all sit on the same core
     }
-    how["ENABLE_CPU_PINNING"] = False  # sessions of several threads would all sit on the same core
     request = core.compile_model(core.read_model(model=io.BytesIO(graph)), "CPU", how).create_infer_request()
 
     def call(inputs: Sequence[Tensor]) -> Tensor:

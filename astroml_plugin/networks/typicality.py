@@ -189,7 +189,7 @@ class WithTypicality(nn.Module):
         improbability: of the views.
     """
 
-    def __init__(self, network: nn.Module, taps: Taps, views: Views, improbability: Improbability) -> None:
+    def __init__(self, network: nn.Module, taps: Taps, views: nn.Module, improbability: Improbability) -> None:
         super().__init__()
         self.network, self.views, self.improbability = network, views, improbability
         self.taps = taps
@@ -201,10 +201,15 @@ class WithTypicality(nn.Module):
         tapped, kind = self.taps.taken(), outputs.device.type
         if torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):  # a density of rounded numbers is none
-                found = self.improbability(self.views(inputs, tapped))
+                found = self.told(inputs, tapped)
         else:
-            found = self.improbability(self.views(inputs, tapped))
+            found = self.told(inputs, tapped)
         return torch.cat([outputs, found.to(outputs.dtype)], dim=1)
+
+    def told(self, inputs: Sequence[Tensor], tapped: Sequence[Tensor]) -> Tensor:
+        """(n, 1) improbabilities, of network inputs and the layers' pooled answers."""
+        found: Tensor = self.improbability(self.views(inputs, tapped))
+        return found
 
 
 class MapViews(nn.Module):
@@ -230,11 +235,13 @@ class MapViews(nn.Module):
         return [maps[name].permute(0, 2, 3, 1) for name in self.names]
 
 
-class WithTypicalityMap(nn.Module):
-    """A network of windows whose maps end with one of the improbability of what is there, see `Improbability`.
+class WithTypicalityMap(WithTypicality):
+    """A network of windows whose maps end with one of the improbability of what is there, all pixels of a cell alike.
+
+    From inputs (n, bands, h, w) it gives (n, channels + 1, h, w).
 
     Args:
-        network: gives maps (n, channels, h, w) of windows (n, bands, h, w).
+        network: gives maps (n, channels, h, w) of windows.
         taps: on its layers, which keep whole maps.
         views: of cells.
         improbability: of the views.
@@ -244,23 +251,11 @@ class WithTypicalityMap(nn.Module):
     def __init__(
         self, network: nn.Module, taps: Taps, views: MapViews, improbability: Improbability, stride: int
     ) -> None:
-        super().__init__()
-        self.network, self.views, self.improbability = network, views, improbability
-        self.taps, self.stride = taps, stride
+        super().__init__(network, taps, views, improbability)
+        self.stride = stride
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """(n, channels + 1, h, w) from the network's inputs, all pixels of a cell alike."""
-        self.taps.begin()
-        outputs: Tensor = self.network(*inputs)
-        tapped, kind = self.taps.taken(), outputs.device.type
-        if torch.is_autocast_enabled(kind):
-            with torch.autocast(kind, enabled=False):  # a density of rounded numbers is none
-                found = self._cells(inputs, tapped)
-        else:
-            found = self._cells(inputs, tapped)
-        return torch.cat([outputs, found.to(outputs.dtype)], dim=1)
-
-    def _cells(self, inputs: Sequence[Tensor], tapped: Sequence[Tensor]) -> Tensor:
+    def told(self, inputs: Sequence[Tensor], tapped: Sequence[Tensor]) -> Tensor:
+        """(n, 1, h, w) improbabilities, of network inputs and whole maps of the layers."""
         views = self.views(inputs, tapped)
         count, rows, columns, _ = views[0].shape
         found = self.improbability([view.reshape(-1, view.shape[3]) for view in views])

@@ -269,20 +269,25 @@ class ModelBundle:
 def _with_known(url: str, card: Card, known: KnownObjects | None) -> Card:
     """The card with the digest of the record of training objects, which is written."""
     if known is None:
-        return replace(card, training={name: value for name, value in card.training.items() if name != _KNOWN})
-    record = known.to_bytes()
-    storage.write_atomic(storage.join(url, known_objects.FILE), record)
-    told = {"sha256": hashlib.sha256(record).hexdigest(), "kept": len(known.pixels), "fraction": known.fraction}
-    return replace(card, training={**card.training, _KNOWN: told})
+        return _with_file(url, card, _KNOWN, known_objects.FILE, None)
+    facts = {"sha256": "", "kept": len(known.pixels), "fraction": known.fraction}
+    return _with_file(url, card, _KNOWN, known_objects.FILE, known.to_bytes(), facts)
 
 
 def _with_typicality(url: str, card: Card, typical: bytes | None) -> Card:
     """The card with the digest of the file of what is typical, which is written."""
-    if typical is None:
-        return replace(card, training={name: value for name, value in card.training.items() if name != RECORD})
-    storage.write_atomic(storage.join(url, TYPICALITY_FILE), typical)
-    told = {**(card.training.get(RECORD) or {}), "sha256": hashlib.sha256(typical).hexdigest()}
-    return replace(card, training={**card.training, RECORD: told})
+    return _with_file(url, card, RECORD, TYPICALITY_FILE, typical, card.training.get(RECORD))
+
+
+def _with_file(
+    url: str, card: Card, key: str, name: str, content: bytes | None, facts: Mapping[str, object] | None = None
+) -> Card:
+    """The card with facts and digest of a file beside it under a key, the file written; without the key for None."""
+    if content is None:
+        return replace(card, training={one: value for one, value in card.training.items() if one != key})
+    storage.write_atomic(storage.join(url, name), content)
+    told = {**(facts or {}), "sha256": hashlib.sha256(content).hexdigest()}
+    return replace(card, training={**card.training, key: told})
 
 
 def _refuse_altered(card: Card, weights: bytes, shown: str) -> None:

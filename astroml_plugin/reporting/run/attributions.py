@@ -19,7 +19,7 @@ from astroml_plugin.explanation.summaries import CELLS, Layout
 from astroml_plugin.explanation.words import Finding, findings
 from astroml_plugin.reporting.charts import Axis, Bars, Chart, Grid, Line, Series
 from astroml_plugin.reporting.pages import Block, Missing, Note, Picture, Pictures, Section, Table
-from astroml_plugin.reporting.run.beside import EXPLANATION, Beside, all_beside, joined
+from astroml_plugin.reporting.run.beside import EXPLANATION, Beside, all_beside, joined, newest
 from astroml_plugin.reporting.run.subject import RunSubject
 from astroml_plugin.reporting.still import small
 from astroml_plugin.reporting.words import label, many, number
@@ -42,18 +42,12 @@ def section(subject: RunSubject) -> Section | Missing:
     known = [one for one in all_beside(subject) if one.kind == EXPLANATION]
     if not known:
         return Missing(TITLE, "there are none beside the catalog: `explain CATALOG` makes them")
-    texts, blocks = [], []
-    for one in known[:_SHOWN]:
-        text, made = _about(subject, one)
-        texts.append(text)
-        blocks += made
-    if len(known) > _SHOWN:
-        texts.append(f"Not shown: {', '.join(one.name for one in known[_SHOWN:])}.")
+    text, blocks = newest(subject, known, _SHOWN, _about)
     rule = (
         "A band is named in red where it has 1.5 times its share, or four fifths, of the attribution; a ninth of the "
         "stamp besides the middle one where it has twice its share."
     )
-    return Section(TITLE, "\n\n".join(texts), blocks, rule)
+    return Section(TITLE, text, blocks, rule)
 
 
 def _about(subject: RunSubject, one: Beside) -> tuple[str, list[Block]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from astroml_plugin.catalog.annotation_files import all_annotations
 from astroml_plugin.catalog.query import query
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
+from astroml_plugin.reporting.pages import Block
 from astroml_plugin.reporting.run.subject import RunSubject
 
 CLUSTERS, EXPLANATION = "clusters", "explain"
@@ -54,6 +55,27 @@ def _all(subject: RunSubject) -> list[Beside]:
             names = tuple(str(column["name"]) for column in record["columns"])
             found.append((str(record["about"].get("made", "")), Beside(one.name, kind, record["about"], names)))
     return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def newest(
+    subject: RunSubject,
+    known: Sequence[Beside],
+    count: int,
+    about: Callable[[RunSubject, Beside], tuple[str, list[Block]]],
+) -> tuple[str, list[Block]]:
+    """Paragraphs and blocks of the first annotations, as `about` tells each; the others are named.
+
+    Args:
+        subject: the page's.
+        known: annotations of one kind, the newest first.
+        count: how many are shown.
+        about: of one annotation.
+    """
+    told = [about(subject, one) for one in known[:count]]
+    texts, blocks = [text for text, _ in told], [block for _, made in told for block in made]
+    if len(known) > count:
+        texts.append(f"Not shown: {', '.join(one.name for one in known[count:])}.")
+    return "\n\n".join(texts), blocks
 
 
 def joined(subject: RunSubject, text: str) -> pa.Table:

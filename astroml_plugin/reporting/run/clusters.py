@@ -13,7 +13,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.reporting.charts import Axis, Bars, Chart
 from astroml_plugin.reporting.pages import Block, Missing, Note, Pictures, Section, Table
-from astroml_plugin.reporting.run.beside import CLUSTERS, Beside, all_beside, joined
+from astroml_plugin.reporting.run.beside import CLUSTERS, Beside, all_beside, joined, newest
 from astroml_plugin.reporting.run.subject import PRIMARY, RunSubject
 from astroml_plugin.reporting.run.thumbnails import pictures
 from astroml_plugin.reporting.words import many, number, share
@@ -37,19 +37,12 @@ def section(subject: RunSubject) -> Section | Missing:
     known = [one for one in all_beside(subject) if one.kind == CLUSTERS and "medoids" in one.about]
     if not known:
         return Missing(TITLE, "there are none beside the catalog: `cluster CATALOG` makes them")
-    blocks: list[Block] = []
-    texts = []
-    for one in known[:_SHOWN]:
-        text, made = _about(subject, one)
-        texts.append(text)
-        blocks += made
-    if len(known) > _SHOWN:
-        texts.append(f"Not shown: {', '.join(one.name for one in known[_SHOWN:])}.")
+    text, blocks = newest(subject, known, _SHOWN, _about)
     rule = (
         f"A cluster is stable where its mean Jaccard index over the bootstraps is {STABLE:g} or more. Named in red is "
         "one of which more than half lies in one tile, and at least twice the part of all objects that lies there."
     )
-    return Section(TITLE, "\n\n".join(texts), blocks, rule)
+    return Section(TITLE, text, blocks, rule)
 
 
 def _about(subject: RunSubject, one: Beside) -> tuple[str, list[Block]]:
