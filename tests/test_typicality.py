@@ -31,6 +31,7 @@ from tests.universe import make_bundle
 from workflows.fit_typicality import fit_typicality as fit_later
 from workflows.infer import infer
 from workflows.query import query
+from workflows.simulate import simulate
 from workflows.train import train
 
 torch.set_num_threads(1)
@@ -255,3 +256,22 @@ def test_columns_say_what_they_are(trained: tuple[str, str], tmp_path: Path) -> 
     catalog(source, [bundle], tmp_path / "c")
     field = Catalog.open(str(tmp_path / "c")).schema.field("typicality")
     assert field.metadata[b"ucd"] == b"stat.probability"
+
+
+@pytest.mark.slow
+def test_a_bundle_that_finds_objects_tells_their_typicality_and_changes_nothing_else(tmp_path: Path) -> None:
+    simulate(out=str(tmp_path / "fields"), preset="fields", count=48, seed=77)
+    simulate(out=str(tmp_path / "sky"), kind="survey", preset="fields", count=1, tile_size=512, seed=91)
+    told = fit_later("segmentation", data=str(tmp_path / "fields" / "stamps.zarr"), out=str(tmp_path / "told"))
+    assert told.typicality() is not None
+    rows = {}
+    for name, bundle in (("plain", "segmentation"), ("told", str(tmp_path / "told"))):
+        infer(str(tmp_path / "sky" / "survey.zarr"), bundle=bundle, out=str(tmp_path / name), backend="torch")
+        rows[name] = query(str(tmp_path / name), "SELECT * FROM catalog ORDER BY object_id").to_arrow()
+    typicality = rows["told"]["typicality"].to_numpy()
+    assert len(typicality) >= 10
+    assert ((typicality > 0) & (typicality <= 1)).all()
+    plain, flags = (rows[name]["flags"].to_numpy() for name in ("plain", "told"))
+    np.testing.assert_array_equal(flags, plain | (typicality < 0.01) * int(ObjectFlag.OUT_OF_DOMAIN))
+    others = [name for name in rows["plain"].column_names if name != "flags"]
+    assert rows["told"].select(others).equals(rows["plain"].select(others))
