@@ -57,3 +57,14 @@ def client() -> Iterator[object]:
 
     with connect("local", threads=2) as client:
         yield client
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads of torch wait for each other on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

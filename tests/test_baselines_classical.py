@@ -83,4 +83,4 @@ def test_large_samples_are_cut_for_methods_that_grow_with_their_square(monkeypat
 
 def test_unknown_methods_are_one_sentence() -> None:
     with pytest.raises(InputError, match="no classical method 'forest': there are cart, bagging, random_forest"):
-        classical.method("forest")
+        Classifier("forest", {}, np.zeros(2, int), {}, np.zeros(2, int), classes=2)

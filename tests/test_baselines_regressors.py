@@ -40,7 +40,7 @@ def test_seeds_repeat_and_mistakes_are_refused(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)
     with pytest.raises(InputError, match="no classical method 'cart' for numbers: there are linear, random_forest"):
-        regressors.method("cart")
+        Regressor("cart", *train, *validation)
     with pytest.raises(InputError, match="svm needs two training objects or more, not 1"):
         Regressor("svm", {kind: table[:1] for kind, table in train[0].items()}, train[1][:1], *validation)
     monkeypatch.setitem(METHODS, "svm", regressors.Method(("features",), METHODS["svm"].make, largest=30))

@@ -38,14 +38,7 @@ from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.training.bundle import ModelBundle, shipped
 from tests import planted
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads of torch wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class PlainTask(Task):

@@ -24,7 +24,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64, Array
-from astroml_plugin.evaluation.baselines.fitting import InputColumns, Method, Table, best_epoch, part
+from astroml_plugin.evaluation.baselines.fitting import InputColumns, Method, Table, best_epoch, method_of, part
 
 VERSION = 1
 """Version of methods and features: raised when either gives other numbers."""
@@ -97,17 +97,6 @@ simple_forest on fluxes, asymmetry and the colour of the centre against its surr
 as in the strong-lens finding challenge."""
 
 
-def method(name: str) -> Method:
-    """A method by name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    if name not in METHODS:
-        raise InputError(f"no classical method {name!r}: there are {', '.join(METHODS)}")
-    return METHODS[name]
-
-
 class Classifier:
     """One of `METHODS`, fitted to a training and calibrated on a validation part.
 
@@ -139,7 +128,7 @@ class Classifier:
         weights: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
-        chosen = method(name)
+        chosen = method_of(METHODS, name)
         if len(np.unique(targets)) < 2:
             raise InputError(f"{name} needs two classes or more among its {len(targets)} training objects")
         rows = part(len(targets), chosen.largest, seed)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
+from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import I64, Array
 
 Table = Mapping[str, Array]
@@ -31,6 +32,22 @@ class Method:
     """Training objects at most, a random part of more (time grows with their square); 0: all."""
     choices: tuple[tuple[str, float], ...] = ()
     """Settings of the estimator, of which the one that is best on the validation part is kept."""
+
+
+def method_of(methods: Mapping[str, Method], name: str, what: str = "") -> Method:
+    """A method by name.
+
+    Args:
+        methods: name -> method.
+        name: of the wanted one.
+        what: it answers, for the message.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in methods:
+        raise InputError(f"no classical method {name!r}{what}: there are {', '.join(methods)}")
+    return methods[name]
 
 
 def part(count: int, largest: int, seed: int) -> I64:

@@ -17,7 +17,7 @@ from sklearn.svm import SVR
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64, I64, Array
-from astroml_plugin.evaluation.baselines.fitting import InputColumns, Method, Table, best_epoch, part
+from astroml_plugin.evaluation.baselines.fitting import InputColumns, Method, Table, best_epoch, method_of, part
 
 _MAKERS = {
     "linear": Method((), lambda seed: Ridge(alpha=1.0, random_state=seed)),
@@ -52,17 +52,6 @@ histograms), svm (support vector regression with radial basis functions, Drucker
 shape features and moments, `…_pca` on 50 principal components of the pixels, `…_both` on both."""
 
 
-def method(name: str) -> Method:
-    """A method by name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    if name not in METHODS:
-        raise InputError(f"no classical method {name!r} for numbers: there are {', '.join(METHODS)}")
-    return METHODS[name]
-
-
 class Regressor:
     """One of `METHODS`, one estimator per number, fitted to a training part.
 
@@ -88,7 +77,7 @@ class Regressor:
         *,
         seed: int = 0,
     ) -> None:
-        chosen = method(name)
+        chosen = method_of(METHODS, name, " for numbers")
         if len(targets) < 2:
             raise InputError(f"{name} needs two training objects or more, not {len(targets)}")
         rows = part(len(targets), chosen.largest, seed)
