@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.tasks.augmentation import Warp, _rotated
+from astroml_plugin.tasks.augmentation import Warp, turned
 
 torch.set_num_threads(1)
 
@@ -25,16 +25,16 @@ def centroid(image: torch.Tensor) -> tuple[float, float]:
 @pytest.mark.parametrize("size", [32, 33])
 def test_a_turn_is_about_the_centre_pixel(size: int) -> None:
     middle = size // 2
-    turned = _rotated(blob(size, middle + 6, middle), torch.tensor([math.pi / 6]), torch.zeros(1, 2))
-    x, y = centroid(turned)
+    found = turned(blob(size, middle + 6, middle), torch.tensor([math.pi / 6]), torch.zeros(1, 2))
+    x, y = centroid(found)
     assert math.hypot(x - middle, y - middle) == pytest.approx(6, abs=0.02)
     assert abs(math.atan2(y - middle, x - middle)) == pytest.approx(math.pi / 6, abs=0.01)
-    still = _rotated(blob(size, middle, middle), torch.tensor([1.234]), torch.zeros(1, 2))
+    still = turned(blob(size, middle, middle), torch.tensor([1.234]), torch.zeros(1, 2))
     assert centroid(still) == pytest.approx((middle, middle), abs=1e-3)
 
 
 def test_a_shift_is_in_pixels() -> None:
-    moved = _rotated(blob(32, 16, 16), torch.zeros(1), torch.tensor([[1.5, -2.0]]))
+    moved = turned(blob(32, 16, 16), torch.zeros(1), torch.tensor([[1.5, -2.0]]))
     assert centroid(moved) == pytest.approx((17.5, 14.0), abs=1e-3)
 
 

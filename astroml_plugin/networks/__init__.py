@@ -11,6 +11,7 @@ __all__ = [
     "mlp",
     "multipole_mlp",
     "polar_cnn",
+    "projected",
     "residual_cnn",
     "strided_cnn",
     "structure",

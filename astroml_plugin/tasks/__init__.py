@@ -13,6 +13,7 @@ __all__ = [
     "intervals",
     "judged",
     "normalisation",
+    "pretraining",
     "regression",
     "response_fit",
     "restoration",

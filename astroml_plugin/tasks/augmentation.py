@@ -45,7 +45,7 @@ class Warp:
         count = len(image)
         angle = torch.rand(count, generator=generator) * (2 * math.pi if self.turn else 0.0)
         shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * self.shift
-        changed = _rotated(image, angle, shift) if self.turn or self.shift else image
+        changed = turned(image, angle, shift) if self.turn or self.shift else image
         if self.gain:
             factor = torch.exp(torch.randn(count, generator=generator) * self.gain)
             changed = changed * factor.to(image)[:, None, None, None]
@@ -54,19 +54,22 @@ class Warp:
             changed = changed * factor.to(image)[:, :, None, None]
         still = torch.zeros(count, 2)
         return changed, *(
-            _rotated(item, angle, still) if self.turn and item is not None and item.ndim == 4 else item
-            for item in others
+            turned(item, angle, still) if self.turn and item is not None and item.ndim == 4 else item for item in others
         )
 
 
-def _rotated(image: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
-    """Images (n, band, h, w) rotated by angles (n,) rad about pixel size // 2, then shifted by (n, 2) pixels."""
+def turned(image: Tensor, angle: Tensor, shift: Tensor, size: Tensor | None = None) -> Tensor:
+    """Images (n, band, h, w) rotated by angles (n,) rad about pixel size // 2, then shifted by (n, 2) pixels.
+
+    With `size` (n,) what they show becomes so many times as large.
+    """
     height, width = image.shape[-2:]
     half = torch.tensor([width / 2, height / 2])
     centre = torch.tensor([(width // 2 + 0.5) / half[0] - 1, (height // 2 + 0.5) / half[1] - 1])
     cosine, sine = angle.cos(), angle.sin()
-    turned = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)], -2)
-    scaled = turned * (half[None, :] / half[:, None])[None]
+    rotation = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)], -2)
+    rotation = rotation if size is None else rotation / size[:, None, None]
+    scaled = rotation * (half[None, :] / half[:, None])[None]
     offset = centre - torch.einsum("nij,nj->ni", scaled, centre + shift / half)
     matrix = torch.cat([scaled, offset[..., None]], -1).to(image)
     grid = functional.affine_grid(matrix, list(image.shape), align_corners=False)

@@ -176,8 +176,8 @@ def _one_epoch(loop: _Loop, train: Batches, epoch: int) -> EpochRecord:
         for batch in train.epoch(epoch):
             rate = settings.rate((epoch + seen / len(train)) / settings.epochs)
             inputs, targets, _ = network_inputs(loop.task, batch, loop.run.device)
-            seen += len(batch.rows)
-            if len(targets) < 2:  # batch normalisation has no width of one object
+            seen, count = seen + len(batch.rows), len(targets)
+            if count < 2:  # batch normalisation has no width of one object
                 continue
             if not isinstance(batch, StemBatch):
                 inputs, targets = _augmented(loop, inputs, targets, generator)
@@ -185,7 +185,7 @@ def _one_epoch(loop: _Loop, train: Batches, epoch: int) -> EpochRecord:
             loss = _step(loop, *_mixed(settings, inputs, targets, generator), rate, watched)
             if not math.isfinite(loss):
                 raise _diverged(loop, loss, epoch, seen, rate)
-            total, used = total + loss * len(targets), used + len(targets)
+            total, used = total + loss * count, used + count
     if used == 0:
         raise InputError(f"none of the {seen} training stamps has a valid pixel: check the images and their masks")
     return {"train_loss": total / used, "learning_rate": rate, "unusable": seen - used, **watch.record()}

@@ -129,7 +129,7 @@ def _train_here(
         record: dict[str, Any] = {}
         if begin is not None:
             made = take_weights(network, plan, begin)
-            run, record = replace(run, rates=made.rates), {"from": transfer_record(begin, made)}
+            run, record = replace(run, rates=made.rates), {"from": transfer_record(plan, begin, made)}
         if group.first:
             storage.write_atomic(storage.join(run.out, "recipe.toml"), to_toml(recipe).encode())
         if recipe.adversarial.epochs:

@@ -11,9 +11,14 @@ from torch import Tensor, nn
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import Bool
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.plan import Plan
 from astroml_plugin.training.unseen import learned_from
+
+_JUDGED = ("validation", "test")
+_WRAPPED = "network."
+"""Begins the names of a network's tensors where a task puts layers around it."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,14 @@ class Transferred:
 def transferred_plan(plan: Plan, start: ModelBundle) -> Plan:
     """The plan of a training that begins with a bundle: of its own identity, and judged on nothing the bundle learned.
 
+    What learned no labels may have seen what is judged: the card tells how much (`transfer_record`).
+
     Raises:
         InputError: objects of the validation or test side were trained on, and `leaks` in [split] is "refuse".
     """
     rows, targets = dict(plan.rows), dict(plan.targets)
-    learned = learned_from(start, plan.data, plan.task.usable(plan.data.labels), _bands(plan, start))
-    for name in ("validation", "test"):
+    learned = _learned(plan, start)
+    for name in _JUDGED if start.task().learns_labels else ():
         kept = ~learned[rows[name]]
         if not kept.all() and plan.recipe.split.leaks == "refuse":
             raise InputError(
@@ -47,6 +54,11 @@ def transferred_plan(plan: Plan, start: ModelBundle) -> Plan:
     plan.task.check_splits(targets)
     identity = storage.digest(plan.identity, start.sha256)
     return replace(plan, rows=rows, targets=targets, identity=identity)
+
+
+def _learned(plan: Plan, start: ModelBundle) -> Bool:
+    """(n,) objects that the bundle was trained on."""
+    return learned_from(start, plan.data, plan.task.usable(plan.data.labels), _bands(plan, start))
 
 
 def _bands(plan: Plan, start: ModelBundle) -> Sequence[str]:
@@ -68,13 +80,15 @@ def take_weights(network: nn.Module, plan: Plan, start: ModelBundle) -> Transfer
             f"bundle {start.name} has a network {start.card.network!r} and the recipe {plan.recipe.network!r}: set "
             f'network = "{start.card.network}" and its [network_arguments] in the recipe'
         )
-    theirs, ours = start.network().state_dict(), network.state_dict()
-    heads = _heads(network)
+    theirs, ours = _inner(start.network()).state_dict(), network.state_dict()
+    inner = _inner(network)
+    heads, before = _heads(inner), "" if inner is network else _WRAPPED
     taken = {}
     for name, value in ours.items():
-        if name not in theirs or name.rpartition(".")[0] in heads:
+        plain = name.removeprefix(before)
+        if not name.startswith(before) or plain not in theirs or plain.rpartition(".")[0] in heads:
             continue
-        found = _fitted(theirs[name], value, start.bands, plan.task.bands)
+        found = _fitted(theirs[plain], value, start.bands, plan.task.bands)
         if found is not None:
             taken[name] = found
     learned = {name for name, _ in network.named_parameters()}
@@ -83,6 +97,12 @@ def take_weights(network: nn.Module, plan: Plan, start: ModelBundle) -> Transfer
     network.load_state_dict({**ours, **taken})
     fresh = tuple(name for name, _ in network.named_parameters() if name not in taken)
     return Transferred(tuple(taken), fresh, _rates(network, set(taken), plan))
+
+
+def _inner(network: nn.Module) -> nn.Module:
+    """The registered network, without what its task puts around it."""
+    inner = getattr(network, _WRAPPED[:-1], network)
+    return inner if isinstance(inner, nn.Module) else network
 
 
 def _heads(network: nn.Module) -> set[str]:
@@ -120,6 +140,10 @@ def _rates(network: nn.Module, taken: set[str], plan: Plan) -> dict[str, float]:
     return rates
 
 
-def transfer_record(start: ModelBundle, made: Transferred) -> dict[str, Any]:
-    """Record of a start for the card."""
-    return {"name": start.name, "sha256": start.sha256, "taken": len(made.taken), "new": list(made.fresh)}
+def transfer_record(plan: Plan, start: ModelBundle, made: Transferred) -> dict[str, Any]:
+    """Record of a start for the card; of one that learned no labels, how many objects that are judged it has seen."""
+    record = {"name": start.name, "sha256": start.sha256, "taken": len(made.taken), "new": list(made.fresh)}
+    if start.task().learns_labels:
+        return record
+    learned = _learned(plan, start)
+    return {**record, "seen_without_labels": {name: int(learned[plan.rows[name]].sum()) for name in _JUDGED}}
