@@ -31,7 +31,7 @@ from astroml_plugin.evaluation.ranking_metrics import search_figures
 from astroml_plugin.inference import prepare
 from astroml_plugin.simulation import AnomalySet
 from astroml_plugin.sources.stamps import Stamps
-from astroml_plugin.tasks.anomaly.task import PICTURE_WEIGHTS, SIGNS
+from astroml_plugin.tasks.anomaly.signs import PICTURE_WEIGHTS
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
 from astroml_plugin.training.recipe import Recipe
@@ -180,7 +180,7 @@ def _weights() -> str:
     if given is None:
         return _NO_PICTURES
     own = _own(given.model, given.cutouts)
-    tails = {name: own[f"anomaly_{name}"][given.deciding] for name in SIGNS}
+    tails = {name: own[f"anomaly_{name}"][given.deciding] for name in given.model.task().signs}
     return str(picture_weights.chosen(tails, given.odd[given.deciding]))
 
 
@@ -237,14 +237,14 @@ def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str
     rows = []
     for which in (*kinds, "all") if len(kinds) > 1 else kinds:
         rowset = np.ones(len(kind), bool) if which == "all" else (kind == "normal") | (kind == which)
-        chosen = {name: values[rowset] for name, values in ranked.items() if name not in _SIGN_NAMES}
+        chosen = {name: values[rowset] for name, values in ranked.items() if name not in sign_names(model)}
         data[which] = anomaly_report.compared(chosen, kind[rowset] != "normal", scale.repeats)
         rows += _kind_rows(which, data[which])
     data["signs"] = {
         which: {
             name: search_figures(values[mask], kind[mask] == which)
             for name, values in ranked.items()
-            if name in ("anomaly_score", *_SIGN_NAMES)
+            if name in ("anomaly_score", *sign_names(model))
         }
         for which in kinds
         for mask in [(kind == "normal") | (kind == which)]
@@ -267,7 +267,9 @@ def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str
     return title + text, data
 
 
-_SIGN_NAMES = tuple(f"anomaly_{name}" for name in SIGNS)
+def sign_names(model: ModelBundle) -> tuple[str, ...]:
+    """Columns of the signs that a bundle gives."""
+    return tuple(f"anomaly_{name}" for name in model.task().signs)  # type: ignore[attr-defined]
 
 
 def _kind_rows(which: str, found: Mapping[str, Any]) -> list[list[str]]:
@@ -302,7 +304,7 @@ def _ranked(model: ModelBundle, cutouts: Cutouts, population: Cutouts | None, ke
 def _own(model: ModelBundle, cutouts: Cutouts) -> dict[str, np.ndarray]:
     task, network = model.task(), model.network(fused=True)
     parts = [columns(task, network, cutouts.take(slice(start, start + 256))) for start in range(0, len(cutouts), 256)]
-    names = ("anomaly_score", *_SIGN_NAMES)
+    names = ("anomaly_score", *sign_names(model))
     return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in names}
 
 
@@ -328,8 +330,9 @@ def seen_by_learners(model: ModelBundle, cutouts: Cutouts) -> tuple[np.ndarray, 
     """(n, k) latent vectors and signs, as `rerank` shows them to learners, and the score (n,)."""
     task, network = model.task().with_settings(keep_latent=True), model.network(fused=True)
     parts = [columns(task, network, cutouts.take(slice(start, start + 256))) for start in range(0, len(cutouts), 256)]
-    found = {name: np.concatenate([part[name] for part in parts]) for name in ("latent", "anomaly_score", *_SIGN_NAMES)}
-    return np.column_stack([found["latent"], *(found[name] for name in _SIGN_NAMES)]), found["anomaly_score"]
+    signs = sign_names(model)
+    found = {name: np.concatenate([part[name] for part in parts]) for name in ("latent", "anomaly_score", *signs)}
+    return np.column_stack([found["latent"], *(found[name] for name in signs)]), found["anomaly_score"]
 
 
 def _active(scale: Scale, model: ModelBundle) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astroml_plugin.evaluation.ranking_metrics import auroc, rank_weighted_score
-from astroml_plugin.tasks.anomaly.task import SIGNS
+from astroml_plugin.tasks.anomaly.signs import SIGNS
 
 STEPS = (0.0, 0.1, 0.3, 1.0)
 POWER = 2.0

@@ -12,7 +12,8 @@ from astroml_plugin.catalog import Catalog
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
-from astroml_plugin.tasks.anomaly.task import ARTEFACTS, PICTURE_WEIGHTS, SIGNS
+from astroml_plugin.tasks.anomaly.signs import PICTURE_WEIGHTS, SIGNS
+from astroml_plugin.tasks.anomaly.task import ARTEFACTS, AnomalyTask
 from astroml_plugin.training.adversarial import CHECKPOINT, AdversarialSettings
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.forward import network_outputs
@@ -47,7 +48,9 @@ def test_a_catalog_of_odd_objects(made: tuple[Path, str], tmp_path: Path) -> Non
     result = infer(source, bundle=made[1], out=str(tmp_path / "catalog"))
     assert (result.rows, result.units_failed) == (160, 0)
     names = Catalog.open(result.catalog).schema.names
-    assert {"anomaly_score", "asymmetry", "artefact", "latent", *(f"anomaly_{name}" for name in SIGNS)} <= set(names)
+    signs = {f"anomaly_{name}" for name in SIGNS if name != "critic"}  # an autoencoder has no critic
+    assert {name for name in names if name.startswith("anomaly_")} == {"anomaly_score", *signs}
+    assert {"asymmetry", "artefact", "latent"} <= set(names)
     table = query(result.catalog, "SELECT * FROM catalog ORDER BY object_id").to_arrow().to_pandas()
     score = table["anomaly_score"].to_numpy()
     assert np.isfinite(score).all()
@@ -75,6 +78,34 @@ def test_the_score_is_a_tail_of_the_population(made: tuple[Path, str]) -> None:
     score = scored(model, image)
     assert np.mean(score > 1) == pytest.approx(0.1, abs=0.07)
     assert np.median(score) == pytest.approx(0.3, abs=0.2)
+
+
+def test_a_sign_that_the_network_cannot_give_is_no_column_and_no_part_of_the_score(made: tuple[Path, str]) -> None:
+    model = ModelBundle.load(made[1])
+    task = model.task()
+    image, _ = population(96, seed=19, odd=16)
+    given = from_stamps(image.astype(np.float32), None, None, bands=("g", "r"))
+    found = columns(task, model.network(fused=True), given)
+    weights, power = task.settings.weights, task.settings.power
+    assert weights["critic"] > 0
+    parts = [weights[name] * np.float64(found.get(f"anomaly_{name}", np.zeros(96))) ** power for name in SIGNS]
+    wanted = task.settings.score(np.sum(parts, axis=0) ** (1 / power))
+    np.testing.assert_allclose(found["anomaly_score"], wanted, atol=2e-5)
+    assert "anomaly_critic" not in found
+    assert "critic" not in task.explained()
+    assert all(np.ptp(values) > 0 for name, values in found.items() if name.startswith("anomaly_"))
+
+
+def test_a_catalog_of_the_time_when_it_was_a_column_is_refused_in_one_sentence(
+    made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = stored(tmp_path, 100, seed=6)
+    with monkeypatch.context() as before:
+        before.setattr(AnomalyTask, "signs", SIGNS)
+        infer(source, bundle=made[1], out=str(tmp_path / "catalog"))
+    assert "anomaly_critic" in Catalog.open(str(tmp_path / "catalog")).schema.names
+    with pytest.raises(InputError, match=r"other columns than this run \(\['anomaly_critic'\]\): choose another --out"):
+        infer(source, bundle=made[1], out=str(tmp_path / "catalog"))
 
 
 def test_variance_brightness_and_orientation_do_not_matter(made: tuple[Path, str]) -> None:

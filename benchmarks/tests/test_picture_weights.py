@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from astroml_plugin.tasks.anomaly.task import SIGNS
+from astroml_plugin.tasks.anomaly.signs import SIGNS
 from benchmarks import picture_weights
 
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "injection",
+    "signs",
     "tail_probability",
     "task",
 ]

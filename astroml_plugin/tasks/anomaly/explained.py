@@ -15,10 +15,8 @@ class ExplainedScore(Task):
     """The score, and -lg p of each sign, as the columns of the catalog have them."""
 
     def explained(self) -> dict[str, str]:
-        """Names of columns: the score first, then the signs that differ from object to object."""
-        known = {"score", *self.settings.tails}
-        parts = [column for column in self.columns() if column.name.startswith("anomaly_")]
-        return {one.name: one.description for one in parts if one.name.removeprefix("anomaly_") in known}
+        """Names of columns: the score first, then the signs."""
+        return {one.name: one.description for one in self.columns() if one.name.startswith("anomaly_")}
 
     def explained_value(self, name: str, outputs: Tensor, place: Tensor) -> Tensor:
         """Score or sign (n,)."""

@@ -74,10 +74,10 @@ def scored(
         settings: of the task, calibrated.
         numbers: of the network, by name.
         conditions: (n, 2) lg S/N and lg radius.
-        weights: of every sign in the score.
+        weights: in the score, of every sign that the network gives.
     """
-    tails = {}
-    for name, values in raw_signs(settings.density, numbers).items():
+    tails, raw = {}, raw_signs(settings.density, numbers)
+    for name, values in ((name, raw[name]) for name in weights):
         known, expected = settings.tails.get(name, Tail()), settings.expectations.get(name, Expectation())
         tails[name] = tail(known, standard(expected, values, conditions.double()))
     total = torch.stack([weight * tails[name].pow(settings.power) for name, weight in weights.items()]).sum(0)

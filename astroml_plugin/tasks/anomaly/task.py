@@ -32,6 +32,7 @@ from astroml_plugin.sources.labels import label_texts
 from astroml_plugin.tasks.anomaly import graph
 from astroml_plugin.tasks.anomaly.explained import ExplainedScore
 from astroml_plugin.tasks.anomaly.injection import UNDECIDED, Injection
+from astroml_plugin.tasks.anomaly.signs import PICTURE_WEIGHTS, SIGNS, WEIGHTS
 from astroml_plugin.tasks.anomaly.tail_probability import (
     Density,
     Expectation,
@@ -44,18 +45,6 @@ from astroml_plugin.tasks.base import Task, TaskSettings
 from astroml_plugin.tasks.graph import GivenStamps
 from astroml_plugin.tasks.normalisation import Normalisation, border_level, border_pixels
 from astroml_plugin.tasks.source_check import refuse_few
-
-SIGNS = {
-    "foreign": "light that the network takes for painted in",
-    "critic": "distance from its reconstruction in a critic's features",
-    "reconstruction": "reconstruction error in the noise, at the object's S/N and size",
-    "latent": "improbable latent vector",
-    "asymmetry": "asymmetry under half a turn, noise taken off",
-    "second_source": "a second source near the object",
-    "residual": "compact light without a partner across the centre",
-    "line": "a straight line across the stamp",
-}
-"""Sign of oddity -> what it is; each has a column anomaly_<sign>."""
 
 ARTEFACTS = ("none", "trail", "edge", "saturation", "pixels")
 """Values of the column `artefact`."""
@@ -125,32 +114,6 @@ class AnomalySettings(TaskSettings):
             raise InputError("anomalies are sought in linear pixels (stretch = 'linear') and without a PSF")
 
 
-WEIGHTS = {
-    "foreign": 1.0,
-    "critic": 0.03,
-    "reconstruction": 0.03,
-    "latent": 0.03,
-    "asymmetry": 0.1,
-    "second_source": 0.03,
-    "residual": 0.03,
-    "line": 0.1,
-}
-"""Chosen on simulated anomalies (docs/anomaly.md)."""
-
-PICTURE_WEIGHTS = {
-    "foreign": 0.1,
-    "critic": 0.0,
-    "reconstruction": 0.0,
-    "latent": 0.0,
-    "asymmetry": 1.0,
-    "second_source": 0.0,
-    "residual": 0.0,
-    "line": 0.0,
-}
-"""For 8-bit pictures, whose stretch hides the noise: chosen by a rule on half of the mergers of Galaxy Zoo; figures are
-those of the other half (docs/anomaly.md)."""
-
-
 class AnomalyTask(ExplainedScore):
     """Score, its signs, what kind of artefact it may be, and optionally the latent vector."""
 
@@ -173,13 +136,22 @@ class AnomalyTask(ExplainedScore):
         """The learned network, and the fixed layers before it."""
         return Measured(super().build_network(network, arguments), structure.Structure(), _STRUCTURE)
 
+    @property
+    def signs(self) -> dict[str, str]:
+        """Signs that differ from object to object in the population -> what each is; before calibration all.
+
+        What the network cannot give is the same number for all and has no tail: an autoencoder has no critic.
+        """
+        known = self.settings.tails or SIGNS
+        return {name: text for name, text in SIGNS.items() if name in known}
+
     def columns(self) -> list[Column]:
         """Score and signs (float32), structure, artefact."""
         columns = [
             Column("anomaly_score", "float32", "", "stat.likelihood", "-lg of the population's part that is odder"),
             *(
                 Column(f"anomaly_{name}", "float32", "", "stat.likelihood", f"-lg p: {text}")
-                for name, text in SIGNS.items()
+                for name, text in self.signs.items()
             ),
             Column("asymmetry", "float32", "", "stat.asymmetry;src.morph.param", "Asymmetry under half a turn"),
             Column(
@@ -300,7 +272,9 @@ class AnomalyTask(ExplainedScore):
     def _sum(self, tails: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n,) weighted power mean of the signs; its tail is the score."""
         weights, power = self._weights(), self.settings.power
-        values: np.ndarray = np.sum([weights[name] * tails[name] ** power for name in SIGNS], axis=0) ** (1 / power)
+        values: np.ndarray = np.sum([weights[name] * tails[name] ** power for name in self.signs], axis=0) ** (
+            1 / power
+        )
         return values
 
     # ---- the catalog -------------------------------------------------------------------------------------------
@@ -309,7 +283,7 @@ class AnomalyTask(ExplainedScore):
         """Columns of n objects."""
         tails, numbers = self._tails(outputs), self._named(outputs)
         columns = {"anomaly_score": self.settings.score(self._sum(tails))}
-        columns |= {f"anomaly_{name}": tails[name] for name in SIGNS}
+        columns |= {f"anomaly_{name}": tails[name] for name in self.signs}
         columns |= {name: numbers[name].numpy() for name in ("asymmetry", "second_source")}
         plain = {name: np.asarray(values, np.float32) for name, values in columns.items()}
         plain["artefact"] = self._artefacts(tails, numbers, cutouts)
@@ -328,7 +302,7 @@ class AnomalyTask(ExplainedScore):
 
     def graph_columns(self, outputs: Tensor, stamps: GivenStamps) -> dict[str, Tensor]:
         """Score, signs, structure and latent vector; an artefact's kind needs flags of pixels."""
-        numbers, weights = self._named(outputs), {name: self._weights()[name] for name in SIGNS}
+        numbers, weights = self._named(outputs), {name: self._weights()[name] for name in self.signs}
         columns = {name: numbers[name] for name in ("asymmetry", "second_source")}
         columns |= {"latent": numbers["latent"]} if self.settings.keep_latent else {}
         return graph.scored(self.settings, numbers, outputs[:, _SNR_AND_SIZE], weights) | columns
