@@ -123,6 +123,30 @@ def test_study_holds_trials_recipe_bundle_and_pictures(studied: Path, galaxies: 
     assert rows == 200
 
 
+def test_most_trials_see_a_part_of_the_objects_and_a_later_search_knows_the_best(
+    recipe: Path, galaxies: str, studied: Path, ray_here: None, tmp_path: Path
+) -> None:
+    halving = {"fidelity": "stamps", "rungs": 2, "reduction": 1.5, "algorithm": "asha", "trials": 6}
+    result = search(recipe, data=galaxies, out=tmp_path / "s", warm_start=(str(studied),), **halving)
+    trials = table(tmp_path / "s")
+    assert trials["status"] == ["finished"] * 6
+    assert trials["training_objects"][:3] == [None, 77, 77]
+    assert trials["training_objects"][3:].count(None) >= 1
+    assert trials["training_objects"][result.best] is None
+    earlier = table(studied)
+    order = sorted((n for n in range(1, 3)), key=lambda n: earlier["validation_loss"][n])
+    rates = [earlier["param_training.learning_rate"][n] for n in order]
+    assert trials["param_training.learning_rate"][1:3] == rates
+    card = ModelBundle.load(tmp_path / "s" / "best").card
+    assert card.training["objects"]["train"] == 120
+    again = search(recipe, data=galaxies, out=tmp_path / "s", warm_start=(str(studied),), **halving)
+    assert again.skipped
+    with pytest.raises(InputError, match=r"split\.limit itself"):
+        search(recipe, data=galaxies, out=tmp_path / "t", space={"split.limit": {"choice": [70, 100]}}, **halving)
+    with pytest.raises(InputError, match="warm_start helps"):
+        search(recipe, data=galaxies, out=tmp_path / "t", warm_start=(str(studied),), algorithm="pbt")
+
+
 def test_a_search_is_told_to_tensorboard_with_each_of_its_trials(studied: Path) -> None:
     """The curve of the best value, and for each trial a run with its configuration and its epochs."""
     (whole,) = (studied / "tensorboard").glob("events.*")

@@ -13,7 +13,7 @@ from astroml_plugin.search import pictures
 from astroml_plugin.search.importance import FANOVA, FOREST, importance, places
 from astroml_plugin.search.objectives import SPEED, Objective, kept, pareto
 from astroml_plugin.search.report import pareto_table
-from astroml_plugin.search.samplers import STARTUP, grid_sampler, random_sampler, starting_with, tpe_sampler
+from astroml_plugin.search.samplers import STARTUP, beginning_with, grid_sampler, random_sampler, tpe_sampler
 from astroml_plugin.search.space import Parameter, Space
 from astroml_plugin.search.study import FAILED, FINISHED, OPEN, Study, Trial
 
@@ -95,7 +95,7 @@ def test_bad_spaces_are_refused_in_a_sentence(table: dict, said: str) -> None:
 
 def test_a_sampler_can_start_with_a_given_configuration() -> None:
     space = Space.from_mapping(TABLE)
-    sampler, plain = starting_with({"training.optimizer": "sgd"}, random_sampler(space, 3)), random_sampler(space, 3)
+    sampler, plain = beginning_with([{"training.optimizer": "sgd"}], random_sampler(space, 3)), random_sampler(space, 3)
     assert sampler(0, []) == {"training.optimizer": "sgd"}
     assert [sampler(number, []) for number in (1, 2)] == [plain(number, []) for number in (1, 2)]
     assert space["training.learning_rate"].contains(1e-3)

@@ -28,7 +28,9 @@ def importance(study: Study, trials: Sequence[Trial], seed: int = 0) -> tuple[di
     scikit-learn alone it is the permutation importance of a random forest (Breiman 2001): permuted values of trials
     that the forest was not fitted on, over five folds. Parameters that were not set count as a value of their own.
     """
-    usable = [one for one in trials if one.status != FAILED and math.isfinite(one.value(study.main))]
+    usable = [
+        one for one in study.alike(trials, _LEAST) if one.status != FAILED and math.isfinite(one.value(study.main))
+    ]
     if len(usable) < _LEAST:
         return {}, f"too few trials ({len(usable)} of {_LEAST})"
     costs = np.array([study.main.cost(one.value(study.main)) for one in usable])

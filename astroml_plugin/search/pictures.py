@@ -19,6 +19,7 @@ _BEST = "crimson"
 def figures(study: Study, trials: Sequence[Trial], winner: Trial) -> dict[str, Figure]:
     """Name -> figure of everything that can be drawn of these trials."""
     usable = [one for one in trials if one.status != FAILED and math.isfinite(one.value(study.main))]
+    usable = study.whole(usable)
     found = {
         "parallel_coordinates": parallel_coordinates(study, usable, winner),
         "progress": progress(study, usable, winner),

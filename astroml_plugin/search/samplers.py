@@ -9,8 +9,10 @@ from typing import Any
 
 from astroml_plugin.core.registry import optional
 from astroml_plugin.search.objectives import Objective
+from astroml_plugin.search.sizes import Sizes
 from astroml_plugin.search.space import Configuration, Parameter, Space, frozen
 from astroml_plugin.search.study import FAILED, OPEN, Trial
+from astroml_plugin.search.warm_start import Learned
 
 Sampler = Callable[[int, Sequence[Trial]], Configuration | None]
 """sampler(number, trials so far) gives the configuration of a new trial, None where there is no further one."""
@@ -24,9 +26,28 @@ def random_sampler(space: Space, seed: int) -> Sampler:
     return lambda number, trials: space.drawn(seed, number)
 
 
-def starting_with(first: Configuration, sampler: Sampler) -> Sampler:
-    """A sampler that proposes `first` for trial 0 and then asks another."""
-    return lambda number, trials: dict(first) if number == 0 else sampler(number, trials)
+def beginning_with(first: Sequence[Configuration], sampler: Sampler) -> Sampler:
+    """A sampler that proposes `first`, one after another, and then asks another."""
+    return lambda number, trials: dict(first[number]) if number < len(first) else sampler(number, trials)
+
+
+def halving_sampler(sizes: Sizes, sampler: Sampler, whole: int, objective: Objective) -> Sampler:
+    """Successive halving in training objects: what earned more of them comes first, then new configurations.
+
+    Args:
+        sizes: of the training set.
+        sampler: of new configurations, by their number.
+        whole: so many first trials see all objects.
+        objective: that promotes.
+    """
+
+    def sample(number: int, trials: Sequence[Trial]) -> Configuration | None:
+        if number >= whole and (found := sizes.promoted(trials[whole:], objective)) is not None:
+            return found
+        new = sampler(number, trials)
+        return None if new is None else sizes.sized(new, len(sizes.limits) - 1 if number < whole else 0)
+
+    return sample
 
 
 def grid_sampler(space: Space) -> Sampler:
@@ -35,8 +56,19 @@ def grid_sampler(space: Space) -> Sampler:
     return lambda number, trials: points[number] if number < len(points) else None
 
 
-def tpe_sampler(space: Space, seed: int, objectives: Sequence[Objective]) -> Sampler:
+def tpe_sampler(
+    space: Space,
+    seed: int,
+    objectives: Sequence[Objective],
+    known: Sequence[Learned] = (),
+    alike: Callable[[Sequence[Trial]], Sequence[Trial]] = tuple,
+) -> Sampler:
     """Tree-structured Parzen estimator of optuna (Bergstra et al. 2011), random for its first trials.
+
+    Args:
+        space, seed, objectives: of the search.
+        known: trials of earlier searches; with one objective, they count like random first ones.
+        alike: those of all trials that can be compared.
 
     Raises:
         InputError: optuna is not installed.
@@ -44,19 +76,27 @@ def tpe_sampler(space: Space, seed: int, objectives: Sequence[Objective]) -> Sam
     missing = "algorithm tpe needs optuna: install astroml-plugin[optuna], or take asha or random"
     optuna = optional("optuna", missing)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return partial(_tpe, optuna, space, seed, objectives)
+    earlier = known if len(objectives) == 1 else ()
+    return partial(_tpe, optuna, space, seed, objectives, earlier, alike)
 
 
 def _tpe(
-    optuna: Any, space: Space, seed: int, objectives: Sequence[Objective], number: int, trials: Sequence[Trial]
+    optuna: Any,
+    space: Space,
+    seed: int,
+    objectives: Sequence[Objective],
+    earlier: Sequence[Learned],
+    alike: Callable[[Sequence[Trial]], Sequence[Trial]],
+    number: int,
+    trials: Sequence[Trial],
 ) -> Configuration:
     """One proposal from a study that is rebuilt each time, so that it depends on the given trials only."""
-    if number < STARTUP:
+    if number + len(earlier) < STARTUP:
         return space.drawn(seed, number)
     sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + number, n_startup_trials=0, constant_liar=True)
     study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(objectives))
-    known = [_known(optuna, space, objectives, trial) for trial in trials if trial.number < number]
-    study.add_trials([trial for trial in known if trial is not None])
+    known = [_known(optuna, space, objectives, trial) for trial in alike(trials) if trial.number < number]
+    study.add_trials(_ranked(optuna, space, earlier, [trial for trial in known if trial is not None]))
     asked = study.ask()
     return space.configured(lambda one: _suggested(asked, one))
 
@@ -71,13 +111,37 @@ def _suggested(asked: Any, one: Parameter) -> Any:
     return suggest(one.key, *one.values, log=one.logarithmic)
 
 
+def _ranked(optuna: Any, space: Space, earlier: Sequence[Learned], known: Sequence[Any]) -> list[Any]:
+    """Trials with those of earlier searches: by their ranks, where there are any, since values of other data have
+    another scale and TPE looks at the order alone."""
+    if not earlier:
+        return list(known)
+    complete = optuna.trial.TrialState.COMPLETE
+    values = sorted(one.value for one in known if one.state == complete)
+    found = []
+    for one in known:
+        if one.state == complete:
+            rank = values.index(one.value) / len(values)
+            made = {"params": one.params, "distributions": one.distributions, "value": rank, "state": complete}
+            one = optuna.trial.create_trial(**made)
+        found.append(one)
+    for past in earlier:
+        params, distributions = _stored(optuna, space, past.configuration)
+        made = {"params": params, "distributions": distributions, "value": past.rank, "state": complete}
+        found.append(optuna.trial.create_trial(**made))
+    return found
+
+
+def _stored(optuna: Any, space: Space, configuration: Configuration) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values and distributions of a configuration, as optuna stores them."""
+    set_here = [one for one in space.parameters if one.key in configuration]
+    values = {one.key: _coded(one, configuration[one.key]) for one in set_here}
+    return values, {one.key: _distribution(optuna, one) for one in set_here}
+
+
 def _known(optuna: Any, space: Space, objectives: Sequence[Objective], trial: Trial) -> Any:
     """A trial as optuna stores it; None for one that failed or did not report yet an ended result."""
-    parameters, distributions = {}, {}
-    for one in space.parameters:
-        if one.key in trial.configuration:
-            parameters[one.key] = _coded(one, trial.configuration[one.key])
-            distributions[one.key] = _distribution(optuna, one)
+    parameters, distributions = _stored(optuna, space, trial.configuration)
     costs = [one.cost(trial.value(one)) for one in objectives]
     state = optuna.trial.TrialState
     if trial.status == OPEN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,13 +18,23 @@ from astroml_plugin.search.population import Population
 from astroml_plugin.search.ray_cluster import Resources, connected
 from astroml_plugin.search.ray_space import from_ray
 from astroml_plugin.search.report import make_bundle, shared_identity, write_tables
-from astroml_plugin.search.samplers import Sampler, grid_sampler, random_sampler, starting_with, tpe_sampler
+from astroml_plugin.search.samplers import (
+    STARTUP,
+    Sampler,
+    beginning_with,
+    grid_sampler,
+    halving_sampler,
+    random_sampler,
+    tpe_sampler,
+)
 from astroml_plugin.search.schedulers import Scheduling
 from astroml_plugin.search.settings import SearchSettings
+from astroml_plugin.search.sizes import Sizes
 from astroml_plugin.search.space import Configuration, Parameter, Space
-from astroml_plugin.search.study import FAILED, OPEN, Study, Trial
+from astroml_plugin.search.study import FAILED, OPEN, PART, Study, Trial
 from astroml_plugin.search.trial import TrialWork, changeable, configured, own_configuration
 from astroml_plugin.search.tuning import Budget, Progress, run_trials
+from astroml_plugin.search.warm_start import Learned, first_of, learned
 from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import Plan, complete_task, plan_training
@@ -139,8 +150,10 @@ def search_recipe(
     settings = replace(settings, grace=settings.grace or warm_up_epochs(base))
     _refuse_networks(base, space, plan)
     population = _population(settings, base, space, plan)
-    study = Study.opened(out, _record(base, space, settings, stamps))
-    sampler = _sampler(settings, base, space, study)
+    beginning = _beginning(settings, base, space)
+    sizes = _sizes(settings, space, len(plan.rows["train"]))
+    study = Study.opened(out, _record(base, space, settings, stamps, beginning))
+    sampler = _sampler(settings, space, study, beginning, sizes)
     budget = _budget(settings, space)
     with study.alone():
         if study.record.get("budget") is not None:
@@ -230,13 +243,50 @@ def _shown(one: Parameter, configuration: Configuration) -> str:
     return repr(configuration.get(one.key))
 
 
-def _sampler(chosen: SearchSettings, base: Recipe, space: Space, study: Study) -> Sampler:
+@dataclass(frozen=True)
+class _Beginning:
+    """What a search tries first."""
+
+    own: Configuration | None
+    """The recipe's own values; None where they are not tried."""
+    known: Sequence[Learned] = ()
+    """What earlier searches have learned."""
+
+    @property
+    def first(self) -> list[Configuration]:
+        """Configurations of the first trials."""
+        own = [] if self.own is None else [self.own]
+        return own + first_of(self.known, self.own)
+
+
+def _beginning(chosen: SearchSettings, base: Recipe, space: Space) -> _Beginning:
+    if chosen.warm_start and chosen.algorithm in ("grid", "pbt"):
+        raise InputError(f"warm_start helps asha, random, tpe and tpe-asha, not {chosen.algorithm}")
+    return _Beginning(_own(chosen, base, space), learned(chosen.warm_start, space, own_configuration(base, space)))
+
+
+def _sizes(chosen: SearchSettings, space: Space, objects: int) -> Sizes | None:
+    """Sizes of the training set; None where all trials see all objects."""
+    if chosen.fidelity != "stamps":
+        return None
+    if PART in space.keys:
+        raise InputError(f"fidelity stamps sets {PART} itself: leave it out of the search space")
+    return Sizes.of(objects, chosen.rungs, chosen.reduction)
+
+
+def _sampler(chosen: SearchSettings, space: Space, study: Study, beginning: _Beginning, sizes: Sizes | None) -> Sampler:
     if chosen.algorithm == "grid":
         return grid_sampler(space)
-    tpe = chosen.algorithm.startswith("tpe")
-    sampler = tpe_sampler(space, chosen.seed, study.objectives) if tpe else random_sampler(space, chosen.seed)
-    own = _own(chosen, base, space)
-    return sampler if own is None else starting_with(own, sampler)
+    if chosen.algorithm.startswith("tpe"):
+        sampler = tpe_sampler(
+            space, chosen.seed, study.objectives, beginning.known, partial(study.alike, least=STARTUP)
+        )
+    else:
+        sampler = random_sampler(space, chosen.seed)
+    sampler = beginning_with(beginning.first, sampler)
+    if sizes is None:
+        return sampler
+    return halving_sampler(sizes, sampler, 0 if beginning.own is None else 1, study.main)
 
 
 def _own(chosen: SearchSettings, base: Recipe, space: Space) -> Configuration | None:
@@ -256,19 +306,22 @@ def _budget(chosen: SearchSettings, space: Space) -> Budget:
 
 
 def _scheduling(chosen: SearchSettings, base: Recipe) -> Scheduling:
-    kind = {"asha": "asha", "tpe-asha": "asha"}.get(chosen.algorithm, "none")
+    kind = "asha" if chosen.algorithm.endswith("asha") and chosen.fidelity == "epochs" else "none"
     shared = {"reduction", "retries", "give_up"}
     given = {name: getattr(chosen, name) for name in shared}
     return Scheduling(kind, base.training.epochs, grace=chosen.grace or 1, **given)
 
 
-def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: LabelledStamps) -> dict[str, Any]:
+def _record(
+    base: Recipe, space: Space, chosen: SearchSettings, stamps: LabelledStamps, beginning: _Beginning
+) -> dict[str, Any]:
     """Record of a study: everything that changes what a trial gives, or which trials there are."""
     objectives = [str(Objective.parse(text)) for text in chosen.objectives]
     names = ["algorithm", "seed", "processes"]
     names += ["grace", "reduction"] if chosen.algorithm.endswith("asha") else []
     names += ["interval", "population"] if chosen.population else []
-    names += ["baseline"] if _own(chosen, base, space) is not None else []
+    names += ["baseline"] if beginning.own is not None else []
+    names += ["fidelity", "rungs"] if chosen.fidelity != "epochs" else []
     record = {
         "recipe": {**plain_recipe(base), "split": split_record(base.split)},
         "space": space.to_mapping(),
@@ -276,6 +329,8 @@ def _record(base: Recipe, space: Space, chosen: SearchSettings, stamps: Labelled
         "settings": {name: getattr(chosen, name) for name in names},
         "data": stamps.digest,
     }
+    if beginning.known:
+        record["learned"] = [{"configuration": one.configuration, "rank": one.rank} for one in beginning.known]
     return {"identity": storage.digest(record), **record}
 
 

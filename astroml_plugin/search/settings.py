@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
 
+FIDELITIES = ("epochs", "stamps")
 ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha", "pbt")
 _DEFAULT_POPULATION = 8
 
@@ -28,6 +29,13 @@ class SearchSettings:
     """Epochs of one trial, at most; default: the recipe's."""
     objectives: tuple[str, ...] = ("validation_loss",)
     """NAME, NAME:min or NAME:max; the first chooses the winner, all make the Pareto table."""
+    fidelity: str = "epochs"
+    """asha, tpe-asha: what hopeless trials are spared. epochs: they are stopped; stamps: they are trained on a part of
+    the training objects first, and only the best again on more."""
+    rungs: int = 3
+    """Sizes of the training set, with fidelity stamps: all, and parts that are smaller by `reduction` each."""
+    warm_start: tuple[str, ...] = ()
+    """Studies of earlier searches: their best configurations are tried first, and tpe knows all of them."""
     seed: int = 0
     """Seed of the configurations."""
     baseline: bool = True
@@ -36,7 +44,7 @@ class SearchSettings:
     grace: int | None = None
     """ASHA: epochs before a trial may be stopped; default: until the learning rate has warmed up."""
     reduction: float = 3.0
-    """ASHA: one trial of so many goes on at each rung."""
+    """ASHA: one trial of so many goes on at each rung, or to the next size."""
     interval: int = 1
     """PBT: epochs between exchanges."""
     retries: int = 2
@@ -53,9 +61,11 @@ class SearchSettings:
     """Trials at once, at most; default: as many as fit."""
 
     def __post_init__(self) -> None:
-        refuse_choices(self, {"algorithm": ALGORITHMS}, "search")
+        refuse_choices(self, {"algorithm": ALGORITHMS, "fidelity": FIDELITIES}, "search")
+        if self.fidelity == "stamps" and not self.algorithm.endswith("asha"):
+            raise InputError(f"fidelity stamps spares trials of asha and tpe-asha, not of {self.algorithm}")
         least = {"trials": 1, "total_epochs": 1, "epochs": 1, "grace": 1, "give_up": 1}
-        least |= {"retries": 0, "seed": 0, "processes": 1, "concurrent": 1, "interval": 1}
+        least |= {"retries": 0, "seed": 0, "processes": 1, "concurrent": 1, "interval": 1, "rungs": 2}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise InputError(f"search {name} must be {low} or more, not {value}")

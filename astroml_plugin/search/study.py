@@ -33,6 +33,8 @@ STUDY, TRIAL, OUTCOME, PULSE = "study.json", "trial.json", "outcome.json", "puls
 ERROR = "error.json"
 """Why the latest attempt of a trial ended."""
 _EXCHANGES = "exchanges"
+PART = "split.limit"
+"""Key of a configuration that says on how many training objects a trial is judged first."""
 OPEN, FINISHED, STOPPED, FAILED = "open", "finished", "stopped", "failed"
 """Not ended yet, trained to its end, stopped by the scheduler, failed."""
 
@@ -188,9 +190,29 @@ class Study:
         names = storage.list_files(storage.join(self.url, "trials"), TRIAL)
         return [self.trial(int(name.partition("/")[0])) for name in sorted(names)]
 
+    def whole(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that were not trained on a part of the objects to be judged."""
+        return [one for one in trials if PART not in one.configuration or PART in self.space.keys]
+
+    def alike(self, trials: Sequence[Trial], least: int) -> list[Trial]:
+        """Trials of the largest training set on which `least` or more ended; without one, of that of most trials.
+
+        Values of training sets of different sizes are not of one scale, so a model of the objective is fitted to one
+        of them (as BOHB does: Falkner et al. 2018).
+        """
+        groups: dict[float, list[Trial]] = {}
+        whole = {one.number for one in self.whole(trials)}
+        for one in trials:
+            size = math.inf if one.number in whole else float(one.configuration[PART])
+            groups.setdefault(size, []).append(one)
+        full = [size for size, group in groups.items() if sum(t.status in (FINISHED, STOPPED) for t in group) >= least]
+        if full:
+            return groups[max(full)]
+        return max(groups.values(), key=len, default=[])
+
     def winner(self, trials: Sequence[Trial]) -> Trial | None:
-        """The trial that is best in the first objective; of equal ones the first."""
-        usable = [one for one in trials if math.isfinite(one.value(self.main)) and one.status != FAILED]
+        """The trial of all training objects that is best in the first objective; of equal ones the first."""
+        usable = [one for one in self.whole(trials) if math.isfinite(one.value(self.main)) and one.status != FAILED]
         return min(usable, key=lambda one: (self.main.cost(one.value(self.main)), one.number), default=None)
 
     def forget_checkpoints(self, trials: Sequence[Trial], keep: int | None) -> None:
@@ -227,7 +249,8 @@ class Study:
         """One row per trial: number, status, parameters, objectives, epochs, costs, reason.
 
         Columns: number, status, epochs, best_epoch, one per objective, pareto, seconds, cpu_seconds, node, reason,
-        and one per parameter ("param_" and its key; null where it does not apply).
+        and one per parameter ("param_" and its key; null where it does not apply). Where trials are judged on a part of
+        the training objects, `training_objects` has their number; null is all.
         """
         values = {one.name: [_null(trial.value(one)) for trial in trials] for one in self.objectives}
         columns: dict[str, Any] = {
@@ -245,12 +268,19 @@ class Study:
         for parameter in self.space.parameters:
             given = [one.configuration.get(parameter.key) for one in trials]
             columns[f"param_{parameter.key}"] = _column(given)
+        if len(self.whole(trials)) < len(trials):
+            columns["training_objects"] = pa.array([one.configuration.get(PART) for one in trials], pa.int64())
         return pa.table(columns)
 
     def front(self, trials: Sequence[Trial]) -> list[bool]:
         """Which trials no other beats in all objectives."""
         costs = [[one.cost(trial.value(one)) for one in self.objectives] for trial in trials]
-        usable = [i for i, cost in enumerate(costs) if all(map(math.isfinite, cost)) and trials[i].status != FAILED]
+        whole = {one.number for one in self.whole(trials)}
+        usable = [
+            i
+            for i, cost in enumerate(costs)
+            if all(map(math.isfinite, cost)) and trials[i].status != FAILED and trials[i].number in whole
+        ]
         best = {usable[i] for i, on in enumerate(pareto([costs[i] for i in usable])) if on}
         return [i in best for i in range(len(trials))]
 

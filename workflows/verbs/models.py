@@ -94,7 +94,10 @@ VERBS = {
         "ellipticity --data sky/stamps.zarr --out study --trials 50",
         more=("astroml_plugin.search.settings:SearchSettings",),
         flags={"objectives": "--objective"},
-        changed={"objectives": {"action": "append", "type": str, "metavar": "NAME[:min|:max]"}},
+        changed={
+            "objectives": {"action": "append", "type": str, "metavar": "NAME[:min|:max]"},
+            "warm_start": {"action": "append", "nargs": None, "metavar": "STUDY"},
+        },
         hidden={"space": "the table [search.space] of the recipe"},
         add=add_no_report,
     ),

@@ -63,7 +63,9 @@ class StudySubject:
     def usable(self) -> list[Trial]:
         """Trials with a finite objective that did not fail, the best last."""
         main = self.study.main
-        found = [one for one in self.trials if one.status != FAILED and math.isfinite(one.value(main))]
+        found = [
+            one for one in self.study.whole(self.trials) if one.status != FAILED and math.isfinite(one.value(main))
+        ]
         return sorted(found, key=lambda one: -main.cost(one.value(main)))
 
 
