@@ -17,7 +17,7 @@ from PIL import Image
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.labelling.server import LARGEST_BODY, LabelServer
-from astroml_plugin.labelling.session import Session, SessionSettings, flag_names, sexagesimal
+from astroml_plugin.labelling.session import Session, SessionSettings, sexagesimal
 from tests import universe
 from tests.ranked_catalogs import ranked_catalog, rows, stamps_and_catalog
 from workflows.label import open_labels
@@ -257,6 +257,3 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
 def test_numbers_as_people_read_them() -> None:
     assert sexagesimal(150.1, -2.5) == "10:00:24.00 -02:30:00.0"
     assert sexagesimal(None, 1.0) == ""
-    assert flag_names(1 | 256) == ["EDGE", "OUT_OF_DOMAIN"]
-    assert flag_names(2**20) == ["bits 1048576"]
-    assert flag_names(0) == []

@@ -16,7 +16,7 @@ from astroml_plugin.catalog.ranking import Ranked, like, top
 from astroml_plugin.catalog.ranking.index import LatentIndex
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
-from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.core.flags import flag_names
 from astroml_plugin.core.places import Place, text_of
 from astroml_plugin.labelling.paint import Painter, png
 from astroml_plugin.labelling.pixels import PixelReader, recorded_source
@@ -250,20 +250,13 @@ def _object(row: dict[str, Any], columns: dict[str, Column]) -> dict[str, Any]:
         "ra": _plain(row["ra"]),
         "dec": _plain(row["dec"]),
         "sky": sexagesimal(row["ra"], row["dec"]),
-        "flags": flag_names(row["flags"]),
+        "flags": list(flag_names(row["flags"])),
         "values": [
             {"name": name, "value": _shown(name, value), "unit": columns[name].unit, "about": columns[name].description}
             for name, value in row.items()
             if name not in _HIDDEN and name != "flags"
         ],
     }
-
-
-def flag_names(bits: int) -> list[str]:
-    """Names of the set bits; unknown ones by number."""
-    known = [flag.name for flag in ObjectFlag if bits & flag and flag.name]
-    left = bits & ~sum(ObjectFlag)
-    return known + ([f"bits {left}"] if left else [])
 
 
 def sexagesimal(ra: float | None, dec: float | None) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from astroml_plugin.catalog.provenance import provenance
 from astroml_plugin.core import storage
-from astroml_plugin.labelling.session import flag_names
+from astroml_plugin.core.flags import flag_names
 from astroml_plugin.reporting.charts import Axis, Bars, Chart
 from astroml_plugin.reporting.pages import Block, Commands, Missing, Note, Section, Table
 from astroml_plugin.reporting.run.subject import RunSubject

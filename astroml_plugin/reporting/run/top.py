@@ -9,7 +9,8 @@ from astroml_plugin.catalog.ranking import Ranked, top
 from astroml_plugin.catalog.ranking.names import numeric_columns
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError
-from astroml_plugin.labelling.session import flag_names, sexagesimal
+from astroml_plugin.core.flags import flag_names
+from astroml_plugin.labelling.session import sexagesimal
 from astroml_plugin.reporting.pages import Block, Missing, Note, Pictures, Section, Table
 from astroml_plugin.reporting.run.classes import labels_of, text_columns
 from astroml_plugin.reporting.run.subject import RunSubject
