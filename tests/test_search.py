@@ -138,7 +138,7 @@ def test_most_trials_see_a_part_of_the_objects_and_a_later_search_knows_the_best
     rates = [earlier["param_training.learning_rate"][n] for n in order]
     assert trials["param_training.learning_rate"][1:3] == rates
     card = ModelBundle.load(tmp_path / "s" / "best").card
-    assert card.training["objects"]["train"] == 120
+    assert card.training["objects"]["train"] == 116
     again = search(recipe, data=galaxies, out=tmp_path / "s", warm_start=(str(studied),), **halving)
     assert again.skipped
     with pytest.raises(InputError, match=r"split\.limit itself"):
