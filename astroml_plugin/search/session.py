@@ -322,7 +322,7 @@ def _record(
     names += ["interval", "population"] if chosen.population else []
     names += ["baseline"] if beginning.own is not None else []
     names += ["fidelity", "rungs"] if chosen.fidelity != "epochs" else []
-    record = {
+    record: dict[str, Any] = {
         "recipe": {**plain_recipe(base), "split": split_record(base.split)},
         "space": space.to_mapping(),
         "objectives": objectives,
