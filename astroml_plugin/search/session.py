@@ -245,12 +245,12 @@ def _shown(one: Parameter, configuration: Configuration) -> str:
 
 @dataclass(frozen=True)
 class _Beginning:
-    """What a search tries first."""
+    """The first configurations of a search, and how they are known."""
 
     own: Configuration | None
     """The recipe's own values; None where they are not tried."""
     known: Sequence[Learned] = ()
-    """What earlier searches have learned."""
+    """Configurations of earlier searches, the best first."""
 
     @property
     def first(self) -> list[Configuration]:

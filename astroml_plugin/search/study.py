@@ -191,7 +191,7 @@ class Study:
         return [self.trial(int(name.partition("/")[0])) for name in sorted(names)]
 
     def whole(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that were not trained on a part of the objects to be judged."""
+        """Trials of all training objects: not those that were judged on a part."""
         return [one for one in trials if PART not in one.configuration or PART in self.space.keys]
 
     def alike(self, trials: Sequence[Trial], least: int) -> list[Trial]:

@@ -1,4 +1,4 @@
-"""What earlier searches have learned: their best configurations are tried first, and TPE knows all of them."""
+"""Knowledge of earlier searches: their best configurations are tried first, and TPE knows all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Learned:
 
 
 def learned(studies: Sequence[str], space: Space, own: Configuration | None) -> list[Learned]:
-    """What earlier studies say about a space, the best first.
+    """Configurations of earlier studies that fit a space, the best first.
 
     Keys that an earlier study did not search have the recipe's own value, and configurations that name no value of
     this space are left out.
