@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.cutting.labels import LabelTable
 from astroml_plugin.evaluation.shear_catalog import ShearOptions
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions, ObjectTable
 from astroml_plugin.labelling.session import SessionSettings
@@ -40,7 +41,8 @@ OPTION_OBJECTS = {
     "infer": (MeasureOptions, ExecutionOptions, ObjectTable),
     "ingest": (IngestOptions,),
     "simulate": (StampSimulation, SurveySimulation),
-    "train": (TrainExecution,),
+    "train": (TrainExecution, LabelTable),
+    "evaluate": (LabelTable,),
     "search": (SearchSettings, SearchExecution),
     "shear": (ShearOptions,),
     "rank": (RankOptions,),

@@ -126,7 +126,7 @@ def test_sources_that_differ_and_surveys_are_refused(data: LabelledStamps, tmp_p
     with pytest.raises(InputError, match="differ in bands"):
         LabelledStamps([data.sources[0].url, other])
     Survey.create(str(tmp_path / "s.zarr"), bands=("r",), tile_size=64, halo=8, variance=False, mask=False)
-    with pytest.raises(InputError, match="is a survey, and training reads stamps"):
+    with pytest.raises(InputError, match="is a survey: give the labels of its objects"):
         LabelledStamps([str(tmp_path / "s.zarr")])
     with pytest.raises(InputError, match="no training data"):
         LabelledStamps([])

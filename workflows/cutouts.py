@@ -45,7 +45,8 @@ def cutouts(
 
     Args:
         survey: path or URL of a Survey.
-        out: Stamps (a name that ends in .zarr), one archive (.npz), or a folder without a suffix for FITS files.
+        out: Stamps (a name that ends in .zarr), one archive (.npz), a view that `train` and `evaluate` cut from when
+            they read (.view), or a folder without a suffix for FITS files.
         objects: where to cut: path or URL of a table, an astropy, pandas or Arrow table, or an `ObjectTable` that says
             how to read it. Its other columns become labels.
         catalog: instead: path or URL of a catalog of this survey; its rows are cut where they were measured.

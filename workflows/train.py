@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.places import Place
 from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import texts
+from astroml_plugin.cutting import CutoutOptions
+from astroml_plugin.cutting.labels import labelled
+from astroml_plugin.sources.survey import Survey
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.distributed import is_first
 from astroml_plugin.training.recipe import Recipe
@@ -40,6 +44,8 @@ class TrainResult(Result):
     """One sentence if the training has not converged; empty otherwise."""
     skipped: bool = False
     """Whether the same training was there already, finished."""
+    notes: tuple[str, ...] = ()
+    """Sentences about labelled objects of surveys that have no stamp, or stand twice."""
 
 
 @shows_progress()
@@ -53,6 +59,7 @@ def train(
     response: Place | None = None,
     execution: TrainExecution | None = None,
     progress: Progress | None = None,
+    **labelling: Any,
 ) -> TrainResult:
     """Train a model and save it as a bundle; run again after an interruption, it continues.
 
@@ -60,7 +67,7 @@ def train(
 
     Args:
         recipe: a shipped name, the path of a TOML file, or a `Recipe`.
-        data: one or several `Stamps` with label columns.
+        data: one or several `Stamps` with label columns, views, or `Survey`s, from whose tiles stamps are cut.
         out: folder or URL of the bundle; log.jsonl, recipe.toml, training.png and gradients.png are put beside it.
         epochs: epochs of the training, instead of the recipe's.
         seed: seed of the training, instead of the recipe's.
@@ -68,6 +75,8 @@ def train(
             after the training (see `workflows.calibrate_response`), on the same device, by the first process alone.
         execution: device, processes, whether a checkpoint is continued, and a bundle to begin with.
         progress: told after every epoch.
+        labelling: of Surveys: fields of `cutting.labels.LabelTable`: `labels`, the table (one, or one per Survey), and
+            how it is read.
 
     Raises:
         InputError: recipe, labels or splits that cannot be used, or `out` holds something else.
@@ -76,11 +85,18 @@ def train(
     started = time.perf_counter()
     url = storage.absolute(out)
     chosen = _overridden(read_recipe(recipe), epochs, seed)
-    bundle, skipped = train_bundle(chosen, texts(data), url, execution, progress)
+    with labelled(texts(data), labelling, partial(_stamps_for, chosen)) as sources:
+        bundle, skipped = train_bundle(chosen, sources.urls, url, execution, progress)
     if response is not None and not bundle.card.settings.get("response") and is_first():
         device = None if execution is None else execution.device
         bundle = calibrate_response(url, data=response, device=device).bundle
-    return _result(bundle, started, skipped=skipped)
+    return replace(_result(bundle, started, skipped=skipped), notes=sources.notes)
+
+
+def _stamps_for(recipe: Recipe, survey: Survey) -> CutoutOptions:
+    """Stamps of a survey as a recipe wants them: its size and bands, where it says them."""
+    size, bands = recipe.settings.get("stamp_size"), recipe.settings.get("bands")
+    return CutoutOptions(**({"size": size} if size else {}), bands=tuple(bands) if bands else None)
 
 
 def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:

@@ -66,9 +66,9 @@ class CutoutsResult(Result):
     out: str
     """Path or URL of what was written."""
     kind: str
-    """"stamps", "fits" or "npz"."""
+    """"stamps", "fits", "npz", or "view" where no pixel is written."""
     rows: int
-    """Stamps written by this run."""
+    """Stamps written by this run, or seen by a view."""
     rows_skipped: int
     """Stamps that were there already."""
     size: int

@@ -22,6 +22,8 @@ _MOST_TILES = 256
 """Tiles that one task cuts, at most."""
 _TASKS = 64
 """Tasks that there are at least, where as many tiles hold objects."""
+_VIEWED = 8
+"""Stored blocks that one of a view is as large as, at most."""
 _SAME_SCALE = 0.02
 """Relative difference of pixel scales within one store."""
 
@@ -37,7 +39,7 @@ class CutSettings:
     out: str
     """Where stamps go: URL of Stamps, or folder of FITS files."""
     kind: str
-    """"stamps" or "fits"."""
+    """"stamps", "fits" or "view"."""
     layout: StampLayout
     """Bands, size, arrays and unit of all stamps."""
     every_image: bool
@@ -123,7 +125,7 @@ def plan_cut(survey: Survey, buckets: ObjectBuckets, options: CutoutOptions, out
         buckets: the objects by tile.
         options: which stamps.
         out: URL of the output.
-        kind: "stamps" or "fits".
+        kind: "stamps", "fits" or "view".
 
     Raises:
         InputError: no object lies on the survey; bands that it does not have; a stamp larger than the halo allows, or
@@ -157,7 +159,7 @@ def plan_cut(survey: Survey, buckets: ObjectBuckets, options: CutoutOptions, out
         mask=True,
     )
     total = sum(counts[info.name] for info in tiles)
-    layout = replace(layout, block=options.block or _block(layout, total, len(tiles)))
+    layout = replace(layout, block=options.block or _block(layout, total, len(tiles), kind))
     settings = CutSettings(survey.url, buckets.url, out, kind, layout, options.every_image, target)
     tasks = tuple(_tasks(settings, tiles, counts))
     pixels = [[info.index, info.checksum] for info in tiles]
@@ -216,10 +218,16 @@ def _common_arrays(tiles: list[TileInfo]) -> tuple[dict[str, bool], list[str]]:
     return held, said
 
 
-def _block(layout: StampLayout, stamps: int, tiles: int) -> int:
-    """Stamps per block: a power of two, few enough that there is work for many workers."""
-    wanted = -(-stamps // min(tiles, _TASKS))
-    return int(min(layout.rows, 2 ** int(np.ceil(np.log2(max(1, wanted))))))
+def _block(layout: StampLayout, stamps: int, tiles: int, kind: str) -> int:
+    """Stamps per block: a power of two, few enough that there is work for many workers.
+
+    Those of a view, which reads a tile for each of its blocks, hold a whole tile's where these are many.
+    """
+    wanted = 2 ** int(np.ceil(np.log2(max(1, -(-stamps // min(tiles, _TASKS))))))
+    most = layout.rows
+    if kind == "view" and stamps > most * tiles:
+        most = min(_VIEWED * most, 2 ** int(np.ceil(np.log2(stamps / tiles))))
+    return int(min(most, wanted))
 
 
 def _tasks(settings: CutSettings, tiles: list[TileInfo], counts: dict[str, int]) -> Iterator[CutTask]:

@@ -20,10 +20,11 @@ from astroml_plugin.cutting.npz_files import pack
 from astroml_plugin.cutting.options import CutoutOptions, CutoutsResult, Progress
 from astroml_plugin.cutting.plan import CutPlan, CutTask, plan_cut
 from astroml_plugin.cutting.stamps_store import place_in_store
+from astroml_plugin.cutting.viewing import make_view
 from astroml_plugin.cutting.work import cut_task, output_of
 from astroml_plugin.sources.survey import Survey
 
-_KINDS = {".zarr": "stamps", ".npz": "npz", "": "fits"}
+_KINDS = {".zarr": "stamps", ".npz": "npz", ".view": "view", "": "fits"}
 _PARTS = ".parts"
 """Ends the name of the store that an archive is packed from."""
 
@@ -51,7 +52,7 @@ def cut(
     Args:
         source: path or URL of the survey.
         objects: where to cut.
-        out: Stamps (ends in .zarr), an archive (.npz), or a folder for FITS files (without a suffix).
+        out: Stamps (ends in .zarr), an archive (.npz), a view (.view), or a folder for FITS files (without a suffix).
         options: which stamps.
         client: Dask client, or what `cluster.connect` takes; default threads of this process.
         progress: hears how far it is.
@@ -64,6 +65,8 @@ def cut(
     kind = kind_of(out)
     survey = Survey.open(source)
     target = storage.absolute(out)
+    if kind == "view":
+        return replace(_viewed(survey, objects, target, options), seconds=round(time.monotonic() - started, 3))
     folder = target + _PARTS if kind == "npz" else target
     beside = folder if kind == "fits" else storage.join(folder, "objects")  # readers of Zarr list the folder of a store
     given = storage.join(beside, "given")
@@ -97,8 +100,27 @@ def cut(
     return replace(result, seconds=round(time.monotonic() - started, 3))
 
 
+def _viewed(survey: Survey, objects: ObjectsToCut, url: str, options: CutoutOptions) -> CutoutsResult:
+    """A view: nothing is cut until somebody reads."""
+    found = make_view(survey, objects.table, objects.settings, options, url)
+    rows, unplaced = found.stamps.count, found.unplaced.num_rows
+    return CutoutsResult(
+        out=url,
+        kind="view",
+        rows=rows,
+        rows_skipped=0,
+        size=found.stamps.size[0],
+        tiles=len(set(found.stamps.table["tile"].to_pylist())),
+        unplaced=unplaced,
+        unplaced_at=storage.join(url, "objects", "unplaced.parquet") if unplaced else None,
+        bytes=0,
+        seconds=0.0,
+        warnings=found.notes,
+    )
+
+
 def kind_of(out: str) -> str:
-    """ "stamps", "npz" or "fits", by the suffix of an output.
+    """ "stamps", "npz", "view" or "fits", by the suffix of an output.
 
     Raises:
         InputError: another suffix.
@@ -107,7 +129,7 @@ def kind_of(out: str) -> str:
     suffix = name[name.rfind(".") :].lower() if "." in name[1:] else ""
     if suffix not in _KINDS:
         raise InputError(
-            f"cannot write cutouts to {storage.redact(out)}: end it in .zarr (stamps) or .npz, or give a folder "
+            f"cannot write cutouts to {storage.redact(out)}: end it in .zarr (stamps), .npz or .view, or give a folder "
             "without a suffix for FITS files, one per object"
         )
     return _KINDS[suffix]

@@ -17,7 +17,7 @@ from astroml_plugin.cutouts.calibration import factors, known
 from astroml_plugin.cutting.fits_files import FitsFolder
 from astroml_plugin.cutting.plan import CutSettings, CutTask
 from astroml_plugin.cutting.stamps_store import StampsOutput
-from astroml_plugin.pixels import SparseTile, whole_tile
+from astroml_plugin.pixels import SparseTile, Tile, whole_tile
 from astroml_plugin.sources.cut_columns import PLACES, CutColumns
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.sources.tile_table import TileInfo, on_sky
@@ -104,21 +104,42 @@ def _pieces(task: CutTask, most: int) -> Iterator[Piece]:
     settings = task.settings
     survey, buckets = Survey.open(settings.survey), ObjectBuckets.open(settings.objects)
     for info in task.tiles:
-        rows = buckets.read(info.name)
+        rows, beside = placed_rows(settings, buckets, info)
         x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
-        beside = crowded(x, y)
-        if not settings.every_image:
-            chosen = np.asarray(rows["primary"])
-            rows, x, y, beside = rows.filter(pa.array(chosen)), x[chosen], y[chosen], beside[chosen]
-        tile = survey.read_around(info, x, y, settings.size, settings.layout.bands)
-        held = whole_tile(tile) if isinstance(tile, SparseTile) else tile
-        corner, factor = (info.outer.x0, info.outer.y0), _factor(settings, info)
+        held = tile_around(settings, survey, info, x, y)
         for start in range(0, len(x), most):
             part = slice(start, start + most)
-            stamps = raw_stamps(held, x[part], y[part], settings.size, corner)
-            if factor is not None:
-                stamps = stamps.in_unit(factor)
+            stamps = stamps_of(settings, info, held, x[part], y[part])
             yield _piece(settings, info, stamps, rows.slice(start, most), beside[part])
+
+
+def placed_rows(settings: CutSettings, buckets: ObjectBuckets, info: TileInfo) -> tuple[pa.Table, np.ndarray]:
+    """Objects of a tile that are cut there, and (n,) bool: whether another object of the table lies beside each."""
+    rows = buckets.read(info.name)
+    beside = crowded(*(np.asarray(rows[name], np.float64) for name in ("x", "y")))
+    if settings.every_image:
+        return rows, beside
+    chosen = np.asarray(rows["primary"])
+    return rows.filter(pa.array(chosen)), beside[chosen]
+
+
+def tile_around(settings: CutSettings, survey: Survey, info: TileInfo, x: np.ndarray, y: np.ndarray) -> Tile:
+    """A tile, of which at least the pixels of stamps around (n,) positions are read; others may be 0."""
+    tile = survey.read_around(info, x, y, settings.size, settings.layout.bands)
+    return whole_tile(tile) if isinstance(tile, SparseTile) else tile
+
+
+def stamps_of(settings: CutSettings, info: TileInfo, tile: Tile, x: np.ndarray, y: np.ndarray) -> RawStamps:
+    """Stamps of a tile around (n,) positions in the parent image, in the unit and with the arrays of the layout."""
+    stamps, layout = raw_stamps(tile, x, y, settings.size, (info.outer.x0, info.outer.y0)), settings.layout
+    factor = _factor(settings, info)
+    stamps = stamps if factor is None else stamps.in_unit(factor)
+    return RawStamps(
+        stamps.image,
+        stamps.variance if layout.variance else None,
+        stamps.mask,
+        stamps.psf if layout.psf_size else None,
+    )
 
 
 def _factor(settings: CutSettings, info: TileInfo) -> np.ndarray | None:
@@ -131,30 +152,37 @@ def _factor(settings: CutSettings, info: TileInfo) -> np.ndarray | None:
 
 
 def _piece(settings: CutSettings, info: TileInfo, stamps: RawStamps, rows: pa.Table, beside: np.ndarray) -> Piece:
-    layout, count = settings.layout, rows.num_rows
-    stamps = RawStamps(
-        stamps.image,
-        stamps.variance if layout.variance else None,
-        stamps.mask,
-        stamps.psf if layout.psf_size else None,
-    )
-    x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
-    ra, dec, jacobian = on_sky(info, info.wcs(), x, y)
+    layout = settings.layout
     lacking = (0 if layout.variance else ObjectFlag.NO_VARIANCE) | (0 if layout.psf_size else ObjectFlag.NO_PSF)
     flags = stamps.flags | np.where(np.asarray(rows["duplicate"]), int(ObjectFlag.DUPLICATE_ID), 0) | int(lacking)
+    return Piece(stamps, object_columns(info, rows, beside, flags))
+
+
+def object_columns(info: TileInfo, rows: pa.Table, beside: np.ndarray, flags: np.ndarray | None) -> pa.Table:
+    """Table of the objects of a tile: ids, places and labels.
+
+    Args:
+        info: the tile.
+        rows: its objects, as `placed_rows` gives them.
+        beside: (n,) whether another object lies beside each.
+        flags: (n,) bits of `ObjectFlag`; None: nobody has looked at the pixels, and there is no such column.
+    """
+    count = rows.num_rows
+    x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
+    ra, dec, jacobian = on_sky(info, info.wcs(), x, y)
     columns = {
         "object_id": rows["object_id"],
         "ra": _sky(rows["ra"], ra),
         "dec": _sky(rows["dec"], dec),
         **{"image": pa.array([info.image] * count), "tile": pa.array([info.name] * count), "x": x, "y": y},
-        "flags": pa.array(flags, pa.int32()),
+        **({} if flags is None else {"flags": pa.array(flags, pa.int32())}),
         **CutColumns(None if info.header is None else jacobian, beside).columns(),
     }
     labels = carried(rows)
     taken = {"object_id", "ra", "dec", *PLACES}
     for name in labels.column_names:
         columns[GIVEN + name if name in taken else name] = labels[name]
-    return Piece(stamps, pa.table(columns))
+    return pa.table(columns)
 
 
 def _sky(given: pa.ChunkedArray, found: np.ndarray) -> pa.ChunkedArray:

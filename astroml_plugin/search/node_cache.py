@@ -125,8 +125,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _bytes(source: Stamps) -> int:
     return sum(
-        source.count * int(np.prod(source.array(name).shape[1:])) * source.array(name).dtype.itemsize
-        for name in source.array_names
+        source.count * int(np.prod(source.each(name)[0])) * source.each(name)[1].itemsize for name in source.array_names
     )
 
 
@@ -138,7 +137,7 @@ def _write(folder: Path, number: int, source: Stamps) -> None:
     """All arrays of a source, block after block."""
     files = {
         name: open_memmap(
-            folder / _name(number, name), "w+", source.array(name).dtype, (source.count, *source.array(name).shape[1:])
+            folder / _name(number, name), "w+", source.each(name)[1], (source.count, *source.each(name)[0])
         )
         for name in source.array_names
     }

@@ -24,7 +24,7 @@ from astroml_plugin.core.settings import with_changes
 from astroml_plugin.sources import arrays
 from astroml_plugin.sources.arrays import CODECS, ArrayLayout
 from astroml_plugin.sources.each_stamp import EachStamp
-from astroml_plugin.sources.store import Store
+from astroml_plugin.sources.store import VIEW, Store
 from astroml_plugin.sources.survey import Survey
 
 BLOCK_BYTES = 32_000_000
@@ -143,6 +143,7 @@ class Stamps(Store, EachStamp):
         self.has_mask = "mask" in self.array_names
         self.has_psf = "psf" in self.array_names
         self.has_truth = "truth" in self.array_names
+        self._pixel_names = [name for name in self.array_names if name not in ("truth", "mask")]
         self.layers: tuple[str, ...] = tuple(metadata.get("layers", ()))
         """Names of the layers of the truth of every pixel, for tasks that learn maps; empty where there is none."""
 
@@ -195,21 +196,20 @@ class Stamps(Store, EachStamp):
         """All blocks that exist, in order."""
         return [block for block, _ in self._files.values()]
 
+    def __len__(self) -> int:
+        return sum(len(block) for block in self.units())
+
     @property
     def count(self) -> int:
         """Number of stamps."""
-        return sum(len(block) for block in self.units())
-
-    def __len__(self) -> int:
-        return self.count
+        return len(self)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Names of the label columns (all but object_id, ra, dec)."""
         if not self._files:
             return ()
-        names = self.read_objects(min(self._files)).column_names
-        return tuple(name for name in names if name not in _POSITION)
+        return tuple(name for name in self.read_objects(min(self._files)).column_names if name not in _POSITION)
 
     def read_objects(self, index: int) -> pa.Table:
         """Objects of block `index`: object_id int64, ra, dec (deg, null where unknown), then the label columns."""
@@ -239,20 +239,15 @@ class Stamps(Store, EachStamp):
 
     def differs(self, layout: StampLayout) -> tuple[str, Any, Any] | None:
         """(what, in these stamps, in a layout) of the first thing in which stamps of a layout are of another kind."""
-        unknown = (None,) * len(layout.bands)
         found = (
             ("bands", self.bands, tuple(layout.bands)),
             ("size", self.size, tuple(layout.size)),
             ("variance", self.has_variance, layout.variance),
             ("psf", self.has_psf, layout.psf_size is not None),
             ("mask", self.has_mask, layout.mask),
-            ("zero points", self.zero_points, tuple(layout.zero_points or unknown)),
+            ("zero points", self.zero_points, tuple(layout.zero_points or (None,) * len(layout.bands))),
         )
         return next((one for one in found if one[1] != one[2]), None)
-
-    @property
-    def _pixel_names(self) -> list[str]:
-        return [name for name in self.array_names if name not in ("truth", "mask")]
 
     def read_mask(self, index: int) -> np.ndarray | None:
         """One block's masks, (n, band, y, x) uint32 of `MaskBit`, as `read_block`; None where none are stored."""
@@ -303,7 +298,8 @@ class Stamps(Store, EachStamp):
             raise InputError(f"stamp numbers must be 0 to {self.count - 1}")
         blocks = self.units()
         owner = np.searchsorted([block.stop for block in blocks], wanted, side="right")
-        out = {name: np.empty((wanted.size, *self.array(name).shape[1:]), self.array(name).dtype) for name in names}
+        kinds = {name: self.each(name) for name in names}
+        out = {name: np.empty((wanted.size, *shape), dtype) for name, (shape, dtype) in kinds.items()}
         for number in np.unique(owner):
             block, chosen = blocks[number], np.flatnonzero(owner == number)
             rows = wanted[chosen] - block.start + block.index * self.block
@@ -311,6 +307,11 @@ class Stamps(Store, EachStamp):
             for name, values in out.items():
                 values[chosen] = self._rows(name, block, unique)[back]
         return out
+
+    def each(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and kind of number of an array's part for one stamp."""
+        array = self.array(name)
+        return array.shape[1:], array.dtype
 
     def _rows(self, name: str, block: StampBlock, rows: np.ndarray) -> np.ndarray:
         array = self.array(name)
@@ -390,8 +391,10 @@ def _checked(objects: pa.Table) -> pa.Table:
 def open_source(url: Place) -> Survey | Stamps:
     """The Survey or Stamps at `url`; InputError when it is neither, or of a newer format."""
     kind = arrays.read_metadata(storage.absolute(url)).get("kind")
-    if kind == Survey.kind:
-        return Survey.open(url)
-    if kind == Stamps.kind:
-        return Stamps.open(url)
+    if kind in (Survey.kind, Stamps.kind):
+        return Survey.open(url) if kind == Survey.kind else Stamps.open(url)
+    if kind == VIEW:
+        raise InputError(
+            f"{storage.redact(url)} is a view of labelled objects, for training alone: give its survey here"
+        )
     raise InputError(f"{storage.redact(url)} is a store of unknown kind {kind!r}: upgrade astroml-plugin")

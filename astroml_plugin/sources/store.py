@@ -16,7 +16,10 @@ from astroml_plugin.core.places import Place
 from astroml_plugin.sources import arrays
 from astroml_plugin.sources.arrays import ArrayLayout
 
-_NAMES = {"survey": "a survey"}
+VIEW = "view"
+"""Kind of a folder that names stamps of a survey and holds no pixel, see `cutting.view`."""
+
+_NAMES = {"survey": "a survey", VIEW: "a view of labelled objects"}
 """Kinds as a sentence names them."""
 
 

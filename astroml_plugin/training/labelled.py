@@ -18,10 +18,11 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import texts
 from astroml_plugin.cutouts import Cutouts, from_stamps
+from astroml_plugin.cutting.viewing import open_stamps
 from astroml_plugin.pixels import band_index
 from astroml_plugin.sky.duplicates import digests_of, ordered_centres, pixel_hashes
 from astroml_plugin.sky.likeness import likeness
-from astroml_plugin.sources.stamps import Pixels, Stamps, open_source
+from astroml_plugin.sources.stamps import Pixels, Stamps
 from astroml_plugin.training.splits import SplitSettings, divide
 
 
@@ -190,18 +191,44 @@ class LabelledStamps:
 
 
 def _stamps(url: str) -> Stamps:
-    source = open_source(url)
+    source = open_stamps(url)
     if not isinstance(source, Stamps):
         raise InputError(
-            f"{storage.redact(url)} is a survey, and training reads stamps: "
-            f"ingest or simulate labelled stamps of the same bands and pixel scale"
+            f"{storage.redact(url)} is a survey: give the labels of its objects (`train --labels TABLE`), a view "
+            f"(`cutouts --out NAME.view`), or stamps"
         )
     return source
 
 
 def _refuse_differences(sources: Sequence[Stamps]) -> None:
-    for name in ("bands", "size", "dtype", "has_psf", "has_variance", "pixel_scale", "layers"):
+    first = sources[0]
+    for name, remedy in _ALIKE.items():
         values = [getattr(source, name) for source in sources]
-        if any(value != values[0] for value in values):
-            told = ", ".join(str(value) for value in values)
-            raise InputError(f"the training sources differ in {name} ({told}): train on sources that agree")
+        alike = [value == values[0] for value in values]
+        if name == "pixel_scale" and None not in values:
+            alike = [abs(value / first.pixel_scale - 1) < _SAME_SCALE for value in values]
+        if not all(alike):
+            told, remedy = ", ".join(str(value) for value in values), remedy.format(common=_common(sources))
+            raise InputError(f"the training sources differ in {name} ({told}): {remedy}")
+
+
+def _common(sources: Sequence[Stamps]) -> str:
+    """The bands that all sources have, as a recipe says them."""
+    shared = [band for band in sources[0].bands if all(band in source.bands for source in sources)]
+    return ", ".join(f'"{band}"' for band in shared)
+
+
+_SAME_SCALE = 5e-3
+"""Relative difference of pixel scales that do not matter."""
+
+_ALIKE = {
+    "bands": "train on sources that agree; of surveys, the recipe chooses: bands = [{common}] in [settings]",
+    "size": "train on sources that agree; of surveys, `--size` or stamp_size in [settings] chooses",
+    "dtype": "train on sources that agree; pictures of 8 bits and measured pixels do not go together",
+    "has_psf": "train on sources that agree, or ingest with PSFs (`--psf-from-stars` measures them)",
+    "has_variance": "train on sources that agree, or ingest with variances",
+    "pixel_scale": "train on each scale apart (`infer` resamples for a bundle of another scale), or ingest resampled "
+    "images",
+    "layers": "train on sources that agree",
+}
+"""Attributes that the sources of a training have in common -> what to do where they do not."""

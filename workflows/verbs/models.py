@@ -6,13 +6,15 @@ import argparse
 
 from workflows.progress import Reporter
 from workflows.verbs.arguments import Verb, call
-from workflows.verbs.options import finish
+from workflows.verbs.options import DONE, complain, finish
 from workflows.verbs.pages import add_no_report, page_line
 
 
 def _train(options: argparse.Namespace) -> int:
     with Reporter() as report:
         result = call(options, progress=report)
+    for note in result.notes:
+        complain(f"note: {note}", DONE)
     line = f"trained {result.bundle} in {result.epochs} epochs, {result.seconds:.0f} s"
     return finish(options, result, "\n".join(filter(None, (line, result.convergence))))
 
@@ -31,6 +33,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from workflows.evaluate import show
 
     result = call(options)
+    for note in result.notes:
+        complain(f"note: {note}", DONE)
     return finish(options, result, show(result) + page_line(options, result.out))
 
 
@@ -79,13 +83,18 @@ def _export(options: argparse.Namespace) -> int:
     return finish(options, result, show(result))
 
 
+_LABELS = {"format": "--labels-format"}
+_LABELLING = "astroml_plugin.cutting.labels:LabelTable"
+
 VERBS = {
     "train": Verb(
         _train,
         "workflows.train:train",
-        "Train a recipe on stamps with labels.",
+        "Train a recipe on stamps with labels, or on a survey and a table.",
         "ellipticity --data sky/stamps.zarr --out bundles/shapes",
-        flags={"from_bundle": "--from"},
+        more=(_LABELLING,),
+        flags={"from_bundle": "--from", **_LABELS},
+        changed={"labels": {"nargs": "+"}},
     ),
     "search": Verb(
         _search,
@@ -106,6 +115,8 @@ VERBS = {
         "workflows.evaluate:evaluate",
         "Measure how good a bundle is on labelled stamps.",
         "test.zarr --bundle bundles/shapes --out report",
+        more=(_LABELLING,),
+        flags=_LABELS,
         add=add_no_report,
     ),
     "calibrate-response": Verb(
