@@ -56,6 +56,7 @@ LONG = (
     "explain",
     "own_images",
     "drift",
+    "drift_training",
 )
 HERE = Path(__file__).parent
 HEAD = (

@@ -68,7 +68,13 @@ def run() -> Section:
     rows, data = [], {}
     (scratch() / "drift").mkdir(exist_ok=True)
     for name, arm in ARMS.items():
-        found = [kept(f"drift/{name}-{seed}", lambda name=name, seed=seed: _judged(name, seed)) for seed in SEEDS]
+        found = [
+            kept(
+                f"drift/{name}-{seed}",
+                lambda name=name, seed=seed: judged(_catalog(name, seed), _catalog("same", 500 + seed)),
+            )
+            for seed in SEEDS
+        ]
         told = [bool(one["reported"]) for one in found]
         by_tile = float(np.mean([one["tiles"] for one in found]))
         names = {key: sum(key in one["reported"] for one in found) for one in found for key in one["reported"]}
@@ -87,18 +93,30 @@ def run() -> Section:
     return Section("Drift", text, data)
 
 
-def _judged(name: str, seed: int) -> dict[str, Any]:
-    """Numbers that are reported, and the part of the tiles with any."""
-    reference = _catalog("same", 500 + seed)
-    mine = _catalog(name, seed)
+def judged(mine: str, reference: str | None = None) -> dict[str, Any]:
+    """Numbers that the page of a catalog reports, those beyond the reference, and the part of the tiles with any.
+
+    Args:
+        mine: a catalog.
+        reference: another; None: the training of its bundle.
+    """
     with RunSubject.opened(mine, ReportOptions(reference=reference)) as subject:
-        _, known = reference_for(subject)
-        assert known is not None
+        why, known = reference_for(subject)
+        assert known is not None, why
         rows = sampled(subject)
         found = compared(known, rows)
     moved = {tile for one in found for tile in one.moved}
-    names = [one.name.partition(" [")[0] for one in found if one.reported]
-    return {"reported": names, "tiles": len(moved) / len(rows.tiles), "numbers": len(found)}
+    names, outside = (
+        [one.name.partition(" [")[0] for one in found if getattr(one, what)] for what in ("reported", "outside")
+    )
+    return {"reported": names, "outside": outside, "tiles": len(moved) / len(rows.tiles), "numbers": len(found)}
+
+
+def measured(source: str, bundle: str, out: Path, objects: str | None = None) -> str:
+    """The catalog at `out` of a source, measured unless it is there."""
+    if not (out.exists() and any(one["state"] != "running" for one in Catalog.open(out).runs())):
+        infer(source, bundle=bundle, objects=objects, out=str(out))
+    return str(out)
 
 
 def _catalog(name: str, seed: int) -> str:
@@ -106,15 +124,12 @@ def _catalog(name: str, seed: int) -> str:
     arm = ARMS[name]
     folder = scratch() / "drift" / f"{'same' if arm.swapped else name}-{seed}"
     out = scratch() / "drift" / f"{name}-{seed}" / "catalog"
-    if out.exists() and any(one["state"] != "running" for one in Catalog.open(out).runs()):
-        return str(out)
     options: dict[str, Any] = {"count": 4, "tile_size": 512, "halo": 64, "psf_size": 25}
     made = simulate(out=str(folder), kind="survey", seed=9000 + seed, camera=arm.camera(seed), **options)
     survey = made.source
     if arm.swapped:
         survey = _swapped(Path(survey), out.parent / "survey.zarr")
-    infer(survey, bundle="anomaly", objects=str(folder / "truth.parquet"), out=str(out))
-    return str(out)
+    return measured(survey, "anomaly", out, str(folder / "truth.parquet"))
 
 
 def _swapped(survey: Path, to: Path) -> str:

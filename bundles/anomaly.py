@@ -36,6 +36,11 @@ def anomaly_recipe() -> Recipe:
     return replace(recipe, settings=settings, network_arguments=network, training=training)
 
 
+def training_set(count: int, seed: int = SEED) -> TrainingSet:
+    """Simulated galaxies with the odd anomaly among them."""
+    return TrainingSet(f"anomalies-{seed}-{count}", "anomalies", count, seed)
+
+
 def make(
     *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Progress | None = None
 ) -> ModelBundle:
@@ -51,7 +56,6 @@ def make(
     Raises:
         InputError: the extra `sim` is not installed.
     """
-    count = max(160, int(COUNT * scale))
-    source = TrainingSet(f"anomalies-{SEED}-{count}", "anomalies", count, SEED).made(scratch, progress=progress)
+    source = training_set(max(160, int(COUNT * scale))).made(scratch, progress=progress)
     train(recipe or anomaly_recipe(), data=[source], out=out, progress=progress)
     return ModelBundle.load(out)

@@ -21,6 +21,11 @@ from catalogs import foreign_catalog, small_catalog
 from astroml_plugin.catalog.showing import as_text
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.reporting.options import ReportOptions
+from astroml_plugin.reporting.pages import Commands
+from astroml_plugin.reporting.subjects import page_of
+from astroml_plugin.sources.tile_arrays import HALO
+from astroml_plugin.training.bundle import ModelBundle
 from tests import universe
 from workflows import progress
 from workflows.at_work import AtWork, duration
@@ -272,6 +277,22 @@ def test_the_next_command_is_one_that_parses(words: list[str], result: dict, com
     for command, begin in zip(found, commands, strict=True):
         assert command.startswith(f"astroml-plugin {begin}")
         _parser().parse_args(shlex.split(command)[1:])
+
+
+def test_what_finds_objects_is_not_proposed_where_the_halo_is_too_small(tmp_path: Path) -> None:
+    assert ModelBundle.load("segmentation").task().reach == HALO
+    for halo, begin in ((16, "ingest FITS --halo 128 --out"), (HALO, f"infer {tmp_path}/128.zarr --bundle segm")):
+        url = universe.make_survey(str(tmp_path / f"{halo}.zarr"), shape=(100, 100), tile_size=300, halo=halo)
+        place = str(tmp_path / f"{halo}.zarr")
+        made = Namespace(kind="survey", source=place)
+        found = [
+            what_next(Namespace(verb=verb, path=place, **more), Namespace(**vars(made), objects=None))[-1]
+            for verb, more in (("ingest", {}), ("show", {}))
+        ]
+        assert all(one.startswith(f"astroml-plugin {begin}") for one in found), url
+        section = page_of(place, ReportOptions()).sections[-1]
+        told = [line for block in section.blocks if isinstance(block, Commands) for _, line in block.lines]
+        assert any(line.startswith(f"astroml-plugin {begin}") for line in told)
 
 
 def test_bundles_say_what_they_need_give_and_where_they_fail(

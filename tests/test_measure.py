@@ -234,3 +234,10 @@ def test_bands_that_bundles_need(sky: Path) -> None:
     assert bands_needed(kind, ["g", "r"], options=ap.MeasureOptions(zero_point=(31.4, 27.0))) == ("g", "r")
     with pytest.raises(InputError, match="band r is missing"):
         bands_needed(kind, ["g"])
+
+
+@pytest.mark.parametrize(("given", "words"), [(None, "no bundle given"), ((), "no bundle given"), (5, "not 5")])
+def test_no_bundle_is_said_in_a_sentence(given: object, words: str) -> None:
+    for function, more in ((ap.declared_schema, ()), (bands_needed, (["r"],))):
+        with pytest.raises(InputError, match=words):
+            function(given, *more)

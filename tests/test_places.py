@@ -77,7 +77,7 @@ def given(function: Callable[..., Any], folder: Path, make: Callable[[str], Any]
 
 QUICK = (
     *("annotate", "calibrate_response", "class_statistics", "cluster", "compact", "compare", "evaluate", "export"),
-    "fit_typicality",
+    *("fit_typicality", "fit_reference"),
     *(
         "generate",
         "infer",

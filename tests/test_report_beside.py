@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ import pytest
 
 from astroml_plugin.catalog import Catalog, Column
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.evaluation.reference import Reference
 from astroml_plugin.inference.detecting import LABEL
 from astroml_plugin.reporting import html, interactive
 from astroml_plugin.reporting.charts import Chart, Grid, Points
 from astroml_plugin.reporting.options import ReportOptions
 from astroml_plugin.reporting.pages import Note, Page, Pictures, Section, Table
 from astroml_plugin.reporting.run import attributions, drift, latent
+from astroml_plugin.reporting.run.sampling import Sampled
 from astroml_plugin.reporting.run.subject import RunSubject
 from astroml_plugin.reporting.subjects import page_of
 from astroml_plugin.sky.coverage import moc_json
 from astroml_plugin.tasks.segmentation.measurement import PARENT
-from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.bundle import ModelBundle, shipped
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.reference import reference_of
 from tests import planted
@@ -32,6 +35,7 @@ from tests.test_report import made
 from tests.training_samples import SIZE, write_stamps
 from workflows.cluster import cluster
 from workflows.explain import explain
+from workflows.fit_reference import fit_reference
 from workflows.infer import infer
 from workflows.train import train
 
@@ -234,6 +238,38 @@ def test_a_bundle_keeps_what_its_training_looked_like(tmp_path: Path) -> None:
     section = made_by(drift.section, str(tmp_path / "catalog"))
     assert "Compared with the training of own" in section.text
     assert not notes(section)  # it is measured on what it was trained on
+    fitted = ModelBundle.load(bundle)
+    card = replace(fitted.card, training={k: v for k, v in fitted.card.training.items() if k != "reference"})
+    old = ModelBundle.save(str(tmp_path / "old"), fitted.network(), card, fitted.known_objects())
+    assert reference_of(old) is None
+    again = fit_reference(old.url, data=source)
+    assert again.card.training["reference"] == fitted.card.training["reference"]
+    assert again.card.weights_sha256 == fitted.card.weights_sha256
+    few = planted.store(str(tmp_path / "few.zarr"), "band", 20, 64)
+    with pytest.raises(InputError, match="from 6 stamps: give 40 or more"):
+        fit_reference(old.url, data=few, out=str(tmp_path / "none"))
+
+
+def test_another_mix_of_what_was_trained_on_is_not_new_to_a_network() -> None:
+    known, rng = np.random.default_rng(0).uniform(0.5, 1.0, 500), np.random.default_rng(1)
+    reference, tiles = Reference.of({}, {"seeing": known}), tuple("abcdef")
+    notes_of = {}
+    for name, low in (("inside", 0.7), ("outside", 1.05), ("same", 0.5)):
+        values = rng.uniform(low, 1.0 if name == "same" else low + 0.05, 300)
+        mine = Sampled(tiles, {"seeing": values}, np.arange(300) % 6, {}, np.zeros(0, np.int64), "")
+        notes_of[name] = drift.of_training(drift.compared(reference, mine), tiles)
+    assert ["Spread otherwise" in one.text for one in notes_of["inside"]] == [True]
+    assert ["Beyond the training, 1 of 1" in one.text and one.bad for one in notes_of["outside"]] == [True]
+    assert ["Nothing is reported" in one.text for one in notes_of["same"]] == [True]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_bundles_that_ship_keep_what_their_training_looked_like(name: str) -> None:
+    reference = reference_of(ModelBundle.load(name))
+    assert reference is not None
+    assert reference.bands
+    assert bool(reference.outputs) == (name != "segmentation")
+    assert all(np.isfinite(one.quantiles).all() for one in (*reference.inputs.values(), *reference.outputs.values()))
 
 
 # ---- the area ----------------------------------------------------------------------------------------------------

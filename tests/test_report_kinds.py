@@ -138,12 +138,17 @@ def test_a_study_with_a_failure_and_an_open_trial(tmp_path: Path) -> None:
     assert page.sections[0].text.startswith("Trial 0 of 12")
 
 
-def test_a_comparison(tmp_path: Path) -> None:
+def comparison(folder: Path) -> str:
+    """A comparison of a network and a method whose name is made to harm."""
     figure = {"value": 0.9, "low": 0.8, "high": 0.95}
     row = {"accuracy": figure, "trained": 10, "train_seconds": None, "objects_per_second": 100.0}
     table = [{"method": "network", **row}, {"method": NASTY, **row, "train_seconds": 2.5}]
-    (tmp_path / "compare.json").write_text(json.dumps({"task": "classify", "folds": 5, "objects": 50, "table": table}))
-    page = page_of(str(tmp_path))
+    (folder / "compare.json").write_text(json.dumps({"task": "classify", "folds": 5, "objects": 50, "table": table}))
+    return str(folder)
+
+
+def test_a_comparison(tmp_path: Path) -> None:
+    page = page_of(comparison(tmp_path))
     assert titles(page) == {"Methods", "Costs", "Provenance"}
     (tmp_path / "compare.json").write_text("[]")
     with pytest.raises(InputError, match="no comparison"):

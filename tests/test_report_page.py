@@ -15,7 +15,7 @@ from tests import universe
 from tests.browser import Browser, chromium
 from tests.ranked_catalogs import stamps_and_catalog
 from tests.test_report import NASTY, made
-from tests.test_report_kinds import classes, evaluation, studied
+from tests.test_report_kinds import classes, comparison, evaluation, studied
 from workflows.cluster import cluster
 from workflows.report import report
 
@@ -75,6 +75,8 @@ SUBJECTS: dict[str, Callable[[Path], str]] = {
     "evaluation": lambda folder: evaluation(folder, {"catalog": classes()}),
     "study": studied,
     "survey": a_survey,
+    "comparison": comparison,
+    "stamps": lambda folder: universe.make_stamps(str(folder / "s.zarr"), count=40),
 }
 """Kind of a page -> makes the thing that it is about."""
 
@@ -103,12 +105,12 @@ def test_it_fits_and_is_alone(browser: Browser, page: Path, width: int) -> None:
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install --no-save --prefix .axe axe-core@4.14.1")
-@pytest.mark.parametrize("subject", ["run", "evaluation", "study", "survey"])
+@pytest.mark.parametrize("subject", ["run", *SUBJECTS])
 def test_axe_finds_nothing(browser: Browser, page: Path, subject: str, tmp_path: Path) -> None:
     if subject != "run":
         page, url = tmp_path / "p.html", SUBJECTS[subject](tmp_path)
         report(url, out=str(page))
-    opened(browser, page, 1280, charts=DRAWN if subject == "run" else READY)
+    opened(browser, page, 1280, charts={"run": DRAWN, "stamps": "true"}.get(subject, READY))
     browser.value(AXE.read_text() + ";1")
     found = browser.value("axe.run().then(r => JSON.stringify(r.violations.map(v => [v.id, v.nodes[0].html])))")
     assert json.loads(found) == []

@@ -36,6 +36,8 @@ _MARGIN = 0.5
 """Widths of the reference beyond its ends within which values are still like it."""
 _MOST = 0.5
 """Part of the values beyond these margins from which they are called another distribution."""
+COVERED = 0.8
+"""Part of the values in the middle nine tenths of the reference from which nothing is new, however they are spread."""
 _SPREAD = np.linspace(-1, 1, 41)
 _POINTS = 200
 _MOVES = tuple(np.linspace(-1, 1, 9).tolist())
@@ -148,6 +150,8 @@ class Drift:
     """Distance that chance alone goes beyond once in as many times as asked for."""
     beyond: float
     """Part of the values beyond the reference's ends and half of its width."""
+    covered: float
+    """Part of the values in the middle nine tenths of the reference."""
     count: int
     """Values."""
 
@@ -155,6 +159,11 @@ class Drift:
     def reported(self) -> bool:
         """Whether it is called a drift: another distribution, and more so than chance makes it; or most lie outside."""
         return (self.distance > self.chance and self.stability > STABILITY) or self.beyond > _MOST
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is reported, and more than a fifth of the values lie where the reference has few."""
+        return self.reported and self.covered < COVERED
 
 
 def drift_from(
@@ -190,6 +199,9 @@ def drift_from(
     least, most = float(reference.quantiles[0]), float(reference.quantiles[-1])
     margin = _MARGIN * (most - least)
     low, high = least - margin - borne.reach(least), most + margin + borne.reach(most)
+    step = (KNOTS - 1) // 20
+    first, last = float(reference.quantiles[step]), float(reference.quantiles[-1 - step])
+    inside = (known >= first - borne.reach(first)) & (known <= last + borne.reach(last))
     return Drift(
         median=float(np.median(known)),
         usual=float(reference.quantiles[KNOTS // 2]),
@@ -197,6 +209,7 @@ def drift_from(
         distance=distance,
         chance=min(critical, 1.0),
         beyond=float(((known < low) | (known > high)).mean()),
+        covered=float(inside.mean()),
         count=len(known),
     )
 

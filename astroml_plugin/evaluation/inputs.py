@@ -26,11 +26,15 @@ _SEEN = 10.0
 _MAGNITUDE = 2.5
 
 
+_OF_OBJECTS = ("flux", "signal", "concentration")
+"""Numbers that need an object in the middle."""
+
+
 class Number(NamedTuple):
     """Name, band and unit of a number about pixels."""
 
     what: str
-    """noise, level, flux, concentration, usable, PSF FWHM, colour or pixel scale."""
+    """noise, level, flux, signal, concentration, usable, PSF FWHM, colour or pixel scale."""
     band: str
     """Band, two of them of a colour; empty where it is of all."""
     unit: str
@@ -45,14 +49,15 @@ TOLERANCES = {
     "noise": Tolerance(0.2),
     "level": Tolerance(absolute=0.1),
     "flux": Tolerance(0.1),
+    "signal": Tolerance(0.2),
     "concentration": Tolerance(0.1),
     "usable": Tolerance(0.1),
     "PSF FWHM": Tolerance(0.1),
     "colour": Tolerance(absolute=0.1),
     "pixel scale": Tolerance(0.02),
 }
-"""Differences that are no drift: a tenth of the value, of the noise, or of a magnitude; a fifth of the noise itself;
-2 % of the pixel scale."""
+"""Differences that are no drift: a tenth of the value, of the noise, or of a magnitude; a fifth of the noise itself
+and of what is divided by it; 2 % of the pixel scale."""
 
 MEANINGS = {
     "noise": "scatter of the pixels at the stamp's border",
@@ -81,7 +86,7 @@ def input_numbers(stamps: Cutouts, *, centred: bool = True) -> dict[Number, F64]
     for place, band in enumerate(some.bands):
         factor, unit = _unit(some, place)
         for number, values, signal in _of_band(image[:, place] * factor[:, None, None], usable[:, place], band, unit):
-            if centred or number.what not in ("flux", "concentration"):
+            if centred or number.what not in _OF_OBJECTS:
                 found[number] = values
             if number.what == "flux":
                 light[band] = np.where(signal > _SEEN / 2, values, np.nan)
@@ -127,5 +132,7 @@ def _of_band(image: F64, usable: Bool, band: str, unit: str) -> Iterator[tuple[N
     yield Number("noise", band, unit), noise, signal
     yield Number("level", band, "noise"), level, signal
     yield Number("flux", band, unit), wide, signal
+    with np.errstate(invalid="ignore", divide="ignore"):
+        yield Number("signal", band, "noise"), np.where(noise > 0, wide / noise, np.nan), signal
     yield Number("concentration", band, ""), ratio, signal
     yield Number("usable", band, ""), usable.mean((1, 2)), signal

@@ -41,7 +41,7 @@ class Reference:
     @property
     def bands(self) -> tuple[str, ...]:
         """Bands of the inputs, in order."""
-        return tuple(dict.fromkeys(name.band for name in self.inputs if name.what == "noise"))
+        return tuple(dict.fromkeys(name.band for name in self.inputs if name.what == "usable"))
 
     def of_band(self, band: str) -> Reference:
         """This reference for another band, where it is of one band alone: of a bundle that takes any."""

@@ -56,8 +56,11 @@ def load_bundles(bundles: Bundle | Sequence[Bundle]) -> Bundles:
     Raises:
         InputError: none is given, or one is no bundle.
     """
+    several: Iterable[Bundle] = (bundles,)  # type: ignore[assignment]  # what is no bundle is refused below
+    if bundles is None or (isinstance(bundles, Iterable) and not isinstance(bundles, ModelBundle | str | PathLike)):
+        several = bundles or ()
     loaded = []
-    for given in [bundles] if isinstance(bundles, ModelBundle | str | PathLike) else bundles:
+    for given in several:
         model = given if isinstance(given, ModelBundle) else ModelBundle.load(given)
         loaded.append((BundleRef(model.name, storage.absolute(model.url), model.sha256), model))
     if not loaded:

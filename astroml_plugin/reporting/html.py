@@ -21,6 +21,8 @@ _NUMBERS = 40
 """Rows of numbers that are shown below a chart."""
 
 _LONGEST_CELL = 300
+_LONGEST_WORD = 32
+"""Letters of a word that is not broken in a table."""
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Policy of a page's content, without its scripts."""
@@ -192,7 +194,7 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escaped(table.columns[k] or "value")}</th>' for k in used)
     body = "".join(
         f"<tr{f' id=row{place}' if table.numbered else ''}>"
-        + "".join(f"<td{' class=n' if numeric[k] else ''}>{escaped(row[k], _LONGEST_CELL)}</td>" for k in used)
+        + "".join(f"<td{_kind(row[k], numeric[k])}>{escaped(row[k], _LONGEST_CELL)}</td>" for k in used)
         + "</tr>"
         for place, row in enumerate(table.rows)
     )
@@ -206,8 +208,14 @@ def _table(table: Table) -> str:
     return f"<details><summary>{name}</summary>{text}</details>" if table.folded else text
 
 
+def _kind(text: str, numeric: bool) -> str:
+    """Class of a cell: numbers stand right and whole, words stay whole, and only what is longer than a name breaks."""
+    long = any(len(word) > _LONGEST_WORD for word in text.split())
+    return " class=n" if numeric else " class=long" if long else ""
+
+
 def _is_number(text: str) -> bool:
-    plain = text.replace(",", "").removesuffix(" %")
+    plain = text.replace(",", "").removesuffix("%").rstrip()
     if plain in ("", "–"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""A trained bundle gets its shear response, its errors anew, or what is typical, from stamps after its training."""
+"""A trained bundle gets its shear response, its errors anew, what is typical or what it saw, after its training."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.cutouts import Cutouts
+from astroml_plugin.evaluation.drift import FEWEST
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.response_fit import ResponseFit
@@ -24,6 +25,8 @@ from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.bundle import CARD, ModelBundle
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.reference import KEY as REFERENCE
+from astroml_plugin.training.reference import reference_record
 from astroml_plugin.training.splits import SplitSettings
 from astroml_plugin.training.typicality import RECORD as TYPICALITY
 from astroml_plugin.training.typicality import Typicality
@@ -34,7 +37,7 @@ from astroml_plugin.training.unseen import refuse_trained_on
 METHODS = ("pairs", "images")
 """Stamps that a response is fitted on: simulated sets of sheared ones, or those of any galaxies."""
 
-_LATER = ("response", "leakage", "calibration", "known_objects", "typicality")
+_LATER = ("response", "leakage", "calibration", "known_objects", "typicality", REFERENCE)
 """Keys of a card's training record that may be added later."""
 
 
@@ -176,6 +179,38 @@ def fit_bundle_typicality(
     record = typicality_record(fitted, labelled)
     card = replace(model.card, training={**model.card.training, TYPICALITY: record})
     return ModelBundle.save(url, network, card, model.known_objects(), fitted.to_bytes())
+
+
+def fit_bundle_reference(
+    model: ModelBundle, data: str | Sequence[str], url: str, band: str | None = None
+) -> ModelBundle:
+    """Keep what the inputs and outputs of a bundle's training look like, and write the bundle again; its weights stay.
+
+    Args:
+        model: the bundle.
+        data: one or several `Stamps`: those that it was trained on, which are divided as they were, or others of the
+            same population.
+        url: folder or URL of the bundle to be written.
+        band: the band of the data for a model that takes any.
+
+    Raises:
+        InputError: too few stamps, none that the task can use, or a `url` that holds something else.
+    """
+    task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
+    _refuse_other(url, model)
+    bands = task.choose_bands(labelled.first.bands, band)
+    refuse_other(task.settings, labelled.first.pixel_scale)
+    rows = _divided(model, labelled)
+    few = min(len(rows["train"]), len(rows["validation"]))
+    if few < FEWEST:
+        raise InputError(
+            f"what the training of bundle {model.called} looks like cannot be told from {few} stamps: give 40 or more "
+            "that have the labels of its task"
+        )
+    network = model.network()
+    record = reference_record(task, network, labelled, rows, bands=bands)
+    card = replace(model.card, training={**model.card.training, REFERENCE: record})
+    return ModelBundle.save(url, network, card, model.known_objects(), model.typicality_file())
 
 
 def _divided(model: ModelBundle, labelled: LabelledStamps) -> dict[str, np.ndarray]:

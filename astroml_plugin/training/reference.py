@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,39 +14,63 @@ from astroml_plugin.cutouts import Cutouts, recentred
 from astroml_plugin.evaluation.inputs import input_numbers
 from astroml_plugin.evaluation.reference import Reference, plain_columns
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.normalisation import Normalisation
 from astroml_plugin.tasks.scale import to_scale
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import columns
-from astroml_plugin.training.plan import Plan
 
 KEY = "reference"
 """Key of a card's training record."""
 
 _SAMPLE = 512
+"""Stamps that are looked at, of each split."""
+_SEED = 0
+"""Seed of their choice."""
 
 
-def training_reference(plan: Plan, task: Task, network: nn.Module, device: str) -> dict[str, Any]:
+def reference_record(
+    task: Task,
+    network: nn.Module,
+    data: LabelledStamps,
+    rows: Mapping[str, I64],
+    *,
+    bands: Sequence[str],
+    device: str = "cpu",
+) -> dict[str, Any]:
     """Inputs of the training split and outputs on the validation split, as a card keeps them.
 
-    Of tasks that learn pixels there are no outputs: their columns are of objects that they find.
+    What the normalisation takes away is not kept: the level where the background is taken off; noise and fluxes where
+    pixels are divided by the noise, which leaves light in units of the noise. Of tasks that learn pixels there are no
+    outputs: their columns are of objects that they find.
 
     Args:
-        plan: of the training.
-        task: calibrated.
-        network: in eval mode on the device.
+        task: of the bundle, calibrated.
+        network: of the bundle, in eval mode on the device.
+        data: with the stamps.
+        rows: "train" -> (n,) rows that the network was trained on, "validation" -> (m,) others of the same population.
+        bands: of the data, in the order of the task's.
         device: torch device.
     """
-    inputs = input_numbers(_sample(plan, task, plan.rows["train"]), centred=not task.layers)
+
+    def sample(split: str) -> Cutouts:
+        return data.sample(np.asarray(rows[split]), _SAMPLE, _SEED).select(bands)
+
+    away = _taken_away(task.settings.normalisation)
+    seen = input_numbers(sample("train"), centred=not task.layers)
+    inputs = {number: values for number, values in seen.items() if number.what not in away}
     outputs = {}
-    if not task.layers and task.columns() and len(plan.rows["validation"]):
-        stamps = to_scale(task.settings, _sample(plan, task, plan.rows["validation"]).to(device))
+    if not task.layers and task.columns() and len(rows["validation"]):
+        stamps = to_scale(task.settings, sample("validation").to(device))
         with exact_float32():
             outputs = columns(task, network, recentred(stamps, task.settings.centring)[0])
-    return Reference.of(inputs, plain_columns(outputs)).to_json()
+    return {**Reference.of(inputs, plain_columns(outputs)).to_json(), "digest": data.digest}
 
 
-def _sample(plan: Plan, task: Task, rows: I64) -> Cutouts:
-    return plan.data.sample(np.asarray(rows), _SAMPLE, plan.recipe.training.seed).select(task.bands)
+def _taken_away(normalisation: Normalisation) -> set[str]:
+    """Numbers about pixels that a network does not see."""
+    level = {"level"} if normalisation.background == "border" else set()
+    return level | ({"noise", "flux"} if normalisation.unit == "noise" else {"signal"})
 
 
 def reference_of(model: ModelBundle) -> Reference | None:

@@ -34,12 +34,25 @@ def _ingest(options: argparse.Namespace, result: Any) -> tuple[Words, ...]:
     look = ("report", result.source)
     if result.kind == "stamps":
         return look, ("info", result.source)
-    return look, ("infer", result.source, "--bundle", "segmentation", "--out", "catalog", "--report")
+    return look, _find(result.source)
+
+
+def _find(survey: str) -> Words:
+    """The command that finds the objects of a survey, or the one that it needs before."""
+    from astroml_plugin.core.errors import AstromlError
+    from astroml_plugin.reporting.survey.finding import find_objects
+    from astroml_plugin.sources.survey import Survey
+
+    try:
+        halo = Survey.open(survey).halo
+    except (AstromlError, OSError):
+        halo = None
+    return find_objects(survey, halo)
 
 
 def _simulate(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
     if result.source.endswith("survey.zarr"):
-        return "infer", result.source, "--bundle", "segmentation", "--out", "catalog"
+        return _find(result.source)
     return "info", result.source
 
 
@@ -108,7 +121,7 @@ def _explain(options: argparse.Namespace, result: Any) -> tuple[Words, ...]:
 
 def _show(options: argparse.Namespace, result: Any) -> tuple[str, ...]:
     if result.objects is None:
-        return "infer", str(options.path), "--bundle", "segmentation", "--out", "catalog", "--report"
+        return _find(str(options.path))
     return "report", str(options.path)
 
 

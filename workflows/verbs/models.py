@@ -54,6 +54,13 @@ def _fit_typicality(options: argparse.Namespace) -> int:
     return finish(options, {"bundle": bundle.url, **told}, line)
 
 
+def _fit_reference(options: argparse.Namespace) -> int:
+    bundle = call(options)
+    told = {name: len(bundle.card.training["reference"][name]) for name in ("inputs", "outputs")}
+    line = f"bundle {bundle.called} keeps {told['inputs']} inputs and {told['outputs']} outputs: {bundle.url}"
+    return finish(options, {"bundle": bundle.url, **told}, line)
+
+
 def _compare(options: argparse.Namespace) -> int:
     with Reporter() as report:
         result = call(options, progress=report)
@@ -131,6 +138,12 @@ VERBS = {
         _fit_typicality,
         "workflows.fit_typicality:fit_typicality",
         "Let a bundle say which objects are unlike its training set.",
+        "my-bundle --data training.zarr",
+    ),
+    "fit-reference": Verb(
+        _fit_reference,
+        "workflows.fit_reference:fit_reference",
+        "Let a bundle keep what its training looked like, for the section Drift of a report.",
         "my-bundle --data training.zarr",
     ),
     "compare": Verb(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,15 @@ RULE = (
     f"Reported is what has a population stability index above {STABILITY:g} and a two-sample (Kolmogorov) distance "
     "beyond that of chance, or has more than half of its values beyond the ends of the reference and half of its "
     f"width. Distances are judged so that chance alone would report one page in {1 / CHANCE:.0f}; objects of one tile "
-    "share its seeing and noise and count as few. A tenth of an input's value, or a fifth of the noise, is no drift."
+    "share its seeing and noise and count as few. A tenth of an input's value, or a fifth of the noise, is no drift. "
+    "Beyond the training is what is reported and has more than a fifth of its values outside of the middle 90 %."
+)
+
+TRAINING = (
+    "A training set is not a survey: it may be simulated, and has other fractions of classes, magnitudes and sizes. So "
+    "what is reported here is no error that was found. It says where the network has to answer about images that it "
+    "hardly knows, or answers otherwise than it did. How good the answers are is told by labels (`evaluate`); whether "
+    "this sky is like another that you trust, by `--reference CATALOG`."
 )
 
 
@@ -69,6 +76,11 @@ class Found:
         """Whether the whole or any tile is reported."""
         return self.whole.reported or bool(self.moved)
 
+    @property
+    def outside(self) -> bool:
+        """Whether what is reported lies where the reference has few values."""
+        return any(drift.outside for drift in (self.whole, *self.tiles.values()))
+
 
 OUTPUTS = "outputs"
 
@@ -93,13 +105,11 @@ def section(subject: RunSubject) -> Section | Missing:
         texts.append(f"Not compared, as the catalog lacks them or has them in another unit: {left}.")
     if mine.why:
         texts.append(f"Without pixels: {mine.why}." if not mine.inputs else f"Some pixels are away: {mine.why}.")
-    if subject.options.reference is None:
-        texts.append(
-            "Training sets have other fractions of classes than the sky: outputs may differ without harm. Compare with "
-            "a catalog that you trust by `--reference CATALOG`."
-        )
+    trained = subject.options.reference is None
+    if trained:
+        texts.append(TRAINING)
     moved = [one for one in found if one.reported]
-    blocks: list[Block] = [_verdict(found, mine.tiles)]
+    blocks: list[Block] = [_verdict(found, mine.tiles)] if not trained else of_training(found, mine.tiles)
     blocks += [_table(moved, "Reported")] if moved else []
     blocks += [*_grids(found, mine.tiles), _table(found, "All inputs and outputs", folded=True)]
     return Section(TITLE, "\n\n".join(texts), blocks, RULE)
@@ -127,7 +137,8 @@ def _of_catalog(url: str) -> tuple[str, Reference | None]:
             raise InputError(f"{storage.redact(url)} has no rows to compare with: give another catalog by --reference")
         rows = sampled(other)
     name = "/".join(storage.redact(other.catalog.url).rstrip("/").split("/")[-2:])
-    reference = Reference.of(rows.inputs, {}, rows.looked)
+    inputs = {name: values for name, values in rows.inputs.items() if name.what != "signal"}  # flux tells it
+    reference = Reference.of(inputs, {}, rows.looked)
     outputs = {key: Distribution.of(values, rows.tile) for key, values in rows.outputs.items()}
     there = {key: one for key, one in outputs.items() if one is not None}
     return f"the catalog {name}", Reference(reference.inputs, there)
@@ -135,25 +146,23 @@ def _of_catalog(url: str) -> tuple[str, Reference | None]:
 
 def _of_bundles(subject: RunSubject) -> tuple[str, Reference | None]:
     """The distributions of the training of the bundles that measured the catalog."""
-    known = subject.catalog.identity.get("bundles")
-    known = known if isinstance(known, dict) else {}
-    last: Mapping[str, Any] = subject.records[-1] if subject.records else {}
-    urls = {str(one.get("name")): str(one.get("url")) for one in last.get("bundles") or () if isinstance(one, dict)}
+    known = subject.catalog.identity.get("bundles") or {}
     inputs: Mapping[Number, Distribution] = {}
     outputs: dict[str, Distribution] = {}
     names = []
-    for name, sha256 in known.items():
-        found = _of_bundle(urls.get(str(name), str(name)), str(sha256))
+    for name, (called, url) in subject.bundles.items():
+        found = _of_bundle(url, str(known[name]))
         if found is None:
             continue
-        names.append(name)
+        names.append(called)
         outputs |= {key if len(known) == 1 else f"{name}_{key}": one for key, one in found.outputs.items()}
         inputs = inputs or _for_bands(found, subject).inputs
     if not names:
-        told = ", ".join(map(str, known)) or "no bundle that is named"
+        told = ", ".join(called for called, _ in subject.bundles.values()) or "no bundle that is named"
         why = f"no distributions of the training are at hand (bundles: {told})"
         return f"{why}: give a catalog to compare with by --reference", None
-    return f"the training of {', '.join(names)}", Reference(inputs, outputs)
+    whose = f" (inputs: of {names[0]})" if len(names) > 1 else ""
+    return f"the training of {', '.join(names)}{whose}", Reference(inputs, outputs)
 
 
 def _of_bundle(url: str, sha256: str) -> Reference | None:
@@ -227,13 +236,32 @@ def _verdict(found: Sequence[Found], names: Sequence[str]) -> Note:
     moved = [one for one in found if one.reported]
     if not moved:
         return Note(f"Nothing is reported: {many(len(found), 'number')} are like the reference.")
+    return Note(f"Reported, {len(moved)} of {many(len(found), 'number')}: {_listed(moved, names)}.", bad=True)
+
+
+def of_training(found: Sequence[Found], names: Sequence[str]) -> list[Block]:
+    """Two notes: numbers beyond the training, and those in another mix of what it has."""
+    outside = [one for one in found if one.outside]
+    mixed = [one for one in found if one.reported and not one.outside]
+    if not outside and not mixed:
+        return [_verdict(found, names)]
+    count = many(len(found), "number")
+    notes: list[Block] = []
+    if outside:
+        notes.append(Note(f"Beyond the training, {len(outside)} of {count}: {_listed(outside, names)}.", bad=True))
+    if mixed:
+        text = "Spread otherwise, but where the training has values too"
+        notes.append(Note(f"{text}, {len(mixed)} of {count}: {_listed(mixed, names)}."))
+    return notes
+
+
+def _listed(moved: Sequence[Found], names: Sequence[str]) -> str:
     told = [
         f"{one.name} (median {number(one.whole.median)}, in the reference {number(one.whole.usual)}"
         f"{_where(one, names)})"
         for one in moved[:_NAMED]
     ]
-    more = f", and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
-    return Note(f"Reported, {len(moved)} of {many(len(found), 'number')}: {'; '.join(told)}{more}.", bad=True)
+    return "; ".join(told) + (f", and {len(moved) - _NAMED} more" if len(moved) > _NAMED else "")
 
 
 def _where(one: Found, names: Sequence[str]) -> str:
@@ -247,12 +275,17 @@ def _table(found: Sequence[Found], title: str, *, folded: bool = False) -> Table
         [
             *(one.name, "yes" if one.reported else "no", number(one.whole.median), number(one.whole.usual)),
             *(f"{one.whole.stability:.2f}", f"{one.whole.distance:.2f}", f"{one.whole.chance:.2f}"),
-            *(f"{one.whole.beyond:.0%}", f"{len(one.moved)} of {len(one.tiles)}", f"{one.whole.count:,}"),
+            *(
+                f"{one.whole.covered:.0%}",
+                f"{one.whole.beyond:.0%}",
+                f"{len(one.moved)} of {len(one.tiles)}",
+                f"{one.whole.count:,}",
+            ),
         ]
         for one in sorted(found, key=lambda one: (not one.reported, one.band == OUTPUTS))
     ]
     head = ("number", "reported", "median", "in the reference", "stability index", "distance", "by chance")
-    return Table((*head, "beyond the reference", "tiles reported", "values"), rows, title, folded=folded)
+    return Table((*head, "in its middle 90 %", "beyond it", "tiles reported", "values"), rows, title, folded=folded)
 
 
 def _grids(found: Sequence[Found], names: Sequence[str]) -> list[Block]:

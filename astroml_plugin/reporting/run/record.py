@@ -55,8 +55,7 @@ def _result(subject: RunSubject) -> dict[str, Any]:
 def glance(subject: RunSubject) -> Section:
     """The catalog in a sentence, and all that a reader must know before using it."""
     counts, result = subject.counts, _result(subject)
-    bundles = subject.catalog.identity.get("bundles")
-    names = ", ".join(bundles) if isinstance(bundles, dict) else "bundles that it does not name"
+    names = ", ".join(called for called, _ in subject.bundles.values()) or "bundles that it does not name"
     units = subject.session.current.num_rows
     failed = subject.failures.num_rows
     text = (

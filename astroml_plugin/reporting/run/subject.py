@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +18,7 @@ from astroml_plugin.labelling.pixels import PixelReader, recorded_source
 from astroml_plugin.reporting.options import ReportOptions
 from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
+from astroml_plugin.training.places import shipped_name
 
 PRIMARY = '"primary"'
 """SQL of the rows that count: one for each object."""
@@ -76,6 +77,16 @@ class RunSubject:
             f"count(*) FILTER ({PRIMARY} AND _healpix_29 IS NOT NULL) AS placed FROM catalog"
         )
         return {name: int(value) for name, value in self.session.row(text).items()}
+
+    @cached_property
+    def bundles(self) -> dict[str, tuple[str, str]]:
+        """Name in the catalog of each bundle that measured it -> (name by which people ask for it, URL)."""
+        known = self.catalog.identity.get("bundles")
+        last: Mapping[str, Any] = self.records[-1] if self.records else {}
+        told = [one for one in last.get("bundles") or () if isinstance(one, dict)]
+        urls = {str(one.get("name")): str(one.get("url")) for one in told}
+        names = [str(name) for name in known] if isinstance(known, dict) else []
+        return {name: (shipped_name(urls.get(name, "")) or name, urls.get(name, name)) for name in names}
 
     @cached_property
     def _source(self) -> tuple[Survey | Stamps | None, str]:

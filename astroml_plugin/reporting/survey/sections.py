@@ -14,6 +14,7 @@ from astroml_plugin.core.typing import F64
 from astroml_plugin.reporting import skymap
 from astroml_plugin.reporting.charts import Areas, Axis, Chart
 from astroml_plugin.reporting.pages import Block, Commands, Maker, Missing, Note, Section, Table
+from astroml_plugin.reporting.survey.finding import find_objects
 from astroml_plugin.reporting.survey.subject import SAMPLE, SurveySubject, depth
 from astroml_plugin.reporting.words import many, number
 from astroml_plugin.sources.quality import CLEAR_OF_ZERO
@@ -279,9 +280,13 @@ def next_steps(subject: SurveySubject) -> Section:
     """Commands to go on with."""
     place = shlex.quote(storage.redact(subject.survey.url))
     lines = [("Look at the pixels", f"astroml-plugin show {place} --out survey.png")]
-    lines.append(
-        ("Find and measure every object", f"astroml-plugin infer {place} --bundle segmentation --out catalog --report")
-    )
+    words = find_objects(storage.redact(subject.survey.url), subject.survey.halo)
+    what = "Find and measure every object"
+    if words[0] == "ingest":
+        what = (
+            f"Objects are found in tiles of a larger halo than {subject.survey.halo} pixels: bring the images in again"
+        )
+    lines.append((what, shlex.join(["astroml-plugin", *words])))
     lines.append(("The tiles as regions for DS9", f"astroml-plugin export {place} --to reg --out tiles.reg"))
     return Section(NEXT, "", [Commands(lines)])
 
