@@ -1,3 +1,4 @@
+import math
 import resource
 from dataclasses import replace
 
@@ -5,13 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from scipy.stats import dirichlet_multinomial
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.evaluation import class_report
 from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.evaluation.vote_report import against_votes
 from astroml_plugin.tasks.classification import labels as class_labels
+from astroml_plugin.tasks.classification.settings import ClassifySettings
 from astroml_plugin.tasks.classification.task import ClassifyTask
 from astroml_plugin.tasks.symmetries import transform
 from astroml_plugin.tasks.test_time_augmentation import ORDER, averaged
@@ -508,3 +512,55 @@ def test_a_million_labels_in_bounded_memory(form: str) -> None:
     assert learned.usable(labels).all()
     assert len(learned.targets(labels)) == count
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 300
+
+
+def voting(**settings: object) -> ClassifyTask:
+    return ClassifyTask(ClassifySettings(label_columns=("a", "b"), classes=("a", "b"), **settings))  # type: ignore[arg-type]
+
+
+def test_dirichlet_multinomial_is_the_likelihood_of_numbers_of_votes() -> None:
+    rng = np.random.default_rng(0)
+    logits, votes = torch.from_numpy(rng.normal(0.5, 1, (6, 2))), torch.from_numpy(rng.integers(1, 9, (6, 2)) * 1.0)
+    expected = 0.0
+    for one, counts in zip(logits.exp().numpy(), votes.numpy().astype(int), strict=True):
+        ways = math.lgamma(counts.sum() + 1) - sum(math.lgamma(count + 1) for count in counts)
+        expected -= dirichlet_multinomial.logpmf(counts, one, counts.sum()) - ways
+    found = voting(likelihood="dirichlet").loss(logits, votes)
+    assert float(found) == pytest.approx(expected / float(votes.sum()), rel=1e-6)
+
+
+def test_dirichlet_refuses_fractions_and_what_shapes_other_losses() -> None:
+    table = pa.table({"a": [0.25, 0.5], "b": [0.75, 0.5]})
+    with pytest.raises(InputError, match="needs numbers of votes, and these are fractions"):
+        voting(likelihood="dirichlet").fit_to_training(table, None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="without label_smoothing, focal or class_weights"):
+        voting(likelihood="dirichlet", focal=2.0)
+    with pytest.raises(InputError, match="is of numbers of votes"):
+        ClassifySettings(likelihood="dirichlet")
+
+
+def test_votes_are_judged_by_fractions_and_where_people_agree() -> None:
+    rng = np.random.default_rng(1)
+    true = rng.uniform(0, 1, 4000)
+    votes = rng.binomial(20, true)
+    p = np.stack([true, 1 - true], 1)
+    p[7] = np.nan
+    counts = np.stack([votes, 20 - votes], 1).astype(float)
+    found, drawn = against_votes(p, counts, ("a", "b"), np.where(true > 0.5, 0, 1))
+    told = found["fractions"]["a"]
+    assert told["rms"] == pytest.approx(told["vote_noise"], rel=0.05)  # nothing but the chance of twenty people
+    assert abs(told["bias"]) < 0.01
+    assert all(abs(row["said"] - row["voted"]) < 4 * row["error"] for row in told["bins"])
+    sure = found["confident"]
+    share = np.maximum(votes, 20 - votes) / 20
+    assert sure["count"] == (share[np.isfinite(p).all(1)] >= 0.8).sum()
+    assert sure["accuracy"]["value"] > 0.98
+    assert set(drawn) == {"votes"}
+    assert against_votes(p, counts / 20, ("a", "b"), np.zeros(4000, int))[0]["fractions"]["a"]["vote_noise"] is None
+
+
+def test_objects_with_no_votes_are_refused_or_left_out() -> None:
+    table = pa.table({"a": [3, 0, 2], "b": [1, 0, 5]})
+    assert voting(missing="leave_out").usable(table).tolist() == [True, False, True]
+    with pytest.raises(InputError, match="1 of 3 objects have no label"):
+        voting().targets(table)

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from astroml_plugin.core import storage
-from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.results import Result
+from astroml_plugin.core.settings import texts
 from astroml_plugin.cutouts import REACH
 from astroml_plugin.cutting import CutoutOptions
 from astroml_plugin.cutting.labels import labelled
@@ -46,7 +47,7 @@ class EvaluateResult(Result):
 
 @shows_progress()
 def evaluate(
-    source: Place,
+    source: Place | Sequence[Place],
     *,
     bundle: Place,
     out: Place,
@@ -63,7 +64,8 @@ def evaluate(
     format or order are recognised by their pixels or their place on the sky, and left out.
 
     Args:
-        source: `Stamps` with the label columns that the bundle's task needs, a view, or a `Survey` with `labels`.
+        source: `Stamps` with the label columns that the bundle's task needs, a view, or a `Survey` with `labels`; of
+            several, figures of each are given too.
         bundle: path, URL or shipped name.
         out: folder or URL for metrics.json and the figures.
         band: the band for a model that takes any.
@@ -82,8 +84,8 @@ def evaluate(
     url = storage.absolute(out)
     asked = EvaluationOptions(baselines, robustness, {"band": band, **(options or {})}, device)
     model = ModelBundle.load(bundle)
-    with labelled([text_of(source)], labelling, partial(_stamps_for, model, band)) as sources:
-        found = evaluate_bundle(model, sources.urls[0], url, asked)
+    with labelled(texts(source), labelling, partial(_stamps_for, model, band)) as sources:
+        found = evaluate_bundle(model, sources.urls, url, asked)
     record = found.record
     seconds = time.perf_counter() - started
     about = record["objects"], record["split"], found.left_out

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import Cutouts, recentred
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.scale import to_scale
 from astroml_plugin.training.labelled import Block, LabelledStamps
+from astroml_plugin.training.sampling import Draws
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class StampBatches:
         seed: with the epoch's number it sets the order.
         memory: bytes of decoded stamps to hold; two pools fit in it, or everything, once.
         layers: of the stamps' truth of pixels: they are then the targets, (n, layer, y, x).
+        expected: (n,) draws per epoch to expect of each of `rows` (`sampling`); None: each is drawn once.
     """
 
     def __init__(
@@ -94,8 +97,10 @@ class StampBatches:
         seed: int = 0,
         memory: float = 2e9,
         layers: Sequence[str] = (),
+        expected: F64 | None = None,
     ) -> None:
         order = np.argsort(rows, kind="stable")
+        self.expected = None if expected is None else expected[order]
         self.rows, self.targets = rows[order], targets[torch.from_numpy(order)]
         self.data, self.bands = data, tuple(bands)
         self.batch_size, self.seed, self.memory, self.layers = batch_size, seed, memory, tuple(layers)
@@ -106,11 +111,15 @@ class StampBatches:
         return len(self.rows)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Every object once, in an order that depends on (seed, number) only."""
+        """Every object once, or as often as `expected`, in an order that depends on (seed, number) only."""
         random = np.random.default_rng([self.seed, number])
         order = [self._blocks[index] for index in random.permutation(len(self._blocks))]
+        draws = None if self.expected is None else Draws(self.expected, random)
         for pool in self._pools(order):
-            yield from self._batches(pool, random.permutation(len(pool.rows)))
+            if draws is None:
+                yield from self._batches(pool, random.permutation(len(pool.rows)))
+            else:
+                yield from self._batches(pool, draws.of(np.searchsorted(self.rows, pool.rows)))
 
     def ordered(self) -> Iterator[Batch]:
         """Every object once, in row order."""
@@ -119,7 +128,7 @@ class StampBatches:
 
     def _batches(self, pool: _Pool, order: np.ndarray) -> Iterator[Batch]:
         places = torch.from_numpy(np.searchsorted(self.rows, pool.rows))
-        for part in np.array_split(order, max(1, -(-len(order) // self.batch_size))):
+        for part in np.array_split(order, -(-len(order) // self.batch_size)) if len(order) else ():
             index = torch.from_numpy(part)
             targets = self.targets[places[index]] if pool.truth is None else pool.truth[index]
             yield Batch(pool.stamps.take(index), targets, pool.rows[part])

@@ -20,6 +20,7 @@ from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.run_options import assign_options, run_options
 from astroml_plugin.training.batches import CentredBatches, StampBatches
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.domains import by_domain
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import measure
@@ -55,19 +56,22 @@ class Evaluation:
     """The objects left out because the bundle was trained on them, in words; empty where there are none."""
 
 
-def evaluate_bundle(model: ModelBundle, source: str, url: str, options: EvaluationOptions) -> Evaluation:
+def evaluate_bundle(
+    model: ModelBundle, source: str | Sequence[str], url: str, options: EvaluationOptions
+) -> Evaluation:
     """Score a bundle on labelled stamps and write metrics.json and the figures.
 
     Args:
         model: the bundle.
-        source: `Stamps` with the label columns that its task needs.
+        source: one or several `Stamps` with the label columns that its task needs; of several, figures of each are
+            given too.
         url: folder for the results.
         options: what is asked for.
 
     Raises:
         InputError: source and bundle do not fit, labels are missing, or no object is left.
     """
-    data = LabelledStamps([source])
+    data = LabelledStamps(source)
     own = model.task()
     given = assign_options({model.name: own}, dict(options.run)).by_bundle[model.name]
     run = run_options(own, given)
@@ -76,6 +80,7 @@ def evaluate_bundle(model: ModelBundle, source: str, url: str, options: Evaluati
     outputs, targets, measured = network_outputs(task, forward.network, forward.stream, forward.device)
     table = data.labels.take(pa.array(measured))
     metrics = {**own.metrics(outputs, targets, table), "failures": len(forward.rows) - len(measured)}
+    metrics |= by_domain(own, outputs, targets, table)
     drawn = own.figures(outputs, targets, table)
     assessed, more = _assess(task, forward, options)
     costs, pictures = own.run_report(run, forward.timed)

@@ -23,6 +23,7 @@ from astroml_plugin.pixels import band_index
 from astroml_plugin.sky.duplicates import digests_of, ordered_centres, pixel_hashes
 from astroml_plugin.sky.likeness import likeness
 from astroml_plugin.sources.stamps import Pixels, Stamps
+from astroml_plugin.training.domains import with_domain
 from astroml_plugin.training.splits import SplitSettings, divide
 
 
@@ -57,7 +58,7 @@ class LabelledStamps:
             raise InputError("there are no training data: give one source of stamps or more")
         self.sources = tuple(_stamps(url) for url in urls)
         _refuse_differences(self.sources)
-        tables = [source.labels() for source in self.sources]
+        tables = with_domain([source.labels() for source in self.sources], [source.url for source in self.sources])
         self.labels: pa.Table = pa.concat_tables(tables, promote_options="permissive")
         if self.labels.num_rows == 0:
             raise InputError(f"{', '.join(storage.redact(url) for url in urls)} has no object: ingest stamps first")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from astroml_plugin.compute.device import forked_rng
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import Cutouts, measured_tolerance
 from astroml_plugin.pixels import band_index
 from astroml_plugin.tasks.base import Task
@@ -22,6 +23,7 @@ from astroml_plugin.training.distributed import ALONE, Group
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.pacing import paced
 from astroml_plugin.training.recipe import Recipe, plain_recipe
+from astroml_plugin.training.sampling import expected_draws
 from astroml_plugin.training.settings import PLAIN_EPOCHS
 from astroml_plugin.training.splits import SPLITS, split_record
 
@@ -48,6 +50,8 @@ class Plan:
     """Split -> (n, ...) targets of these objects."""
     identity: str
     """Digest of recipe and data."""
+    expected: F64 | None = None
+    """(n,) draws per epoch to expect of each training object; None: each is drawn once."""
 
     def batches(self, split: str, group: Group = ALONE) -> StampBatches:
         """Batches of a split, or of a process's share of it."""
@@ -62,6 +66,7 @@ class Plan:
             seed=training.seed,
             memory=training.memory,
             layers=self.task.layers,
+            expected=None if split != "train" or self.expected is None else group.share(self.expected),
         )
 
     def table(self, rows: np.ndarray) -> pa.Table:
@@ -89,7 +94,10 @@ def plan_training(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> P
     task.check_splits(targets)
     share = -(-len(rows["train"]) // processes)
     recipe, task = _paced(recipe, task, share)
-    return Plan(recipe, task, data, rows, targets, training_identity(recipe, data, processes))
+    expected = expected_draws(recipe.sampling, table)
+    if expected is not None and recipe.training.cache:
+        raise InputError("a training cache draws all objects alike: leave `cache` or the table [sampling] away")
+    return Plan(recipe, task, data, rows, targets, training_identity(recipe, data, processes), expected)
 
 
 def _paced(recipe: Recipe, task: Task, stamps: int) -> tuple[Recipe, Task]:

@@ -13,6 +13,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping, refuse_unknown, to_mapping
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.adversarial import AdversarialSettings
+from astroml_plugin.training.sampling import SamplingSettings
 from astroml_plugin.training.settings import TrainingSettings
 from astroml_plugin.training.splits import SplitSettings
 from astroml_plugin.training.typicality_fit import TypicalitySettings
@@ -53,6 +54,8 @@ class Recipe:
     """How it is fitted."""
     split: SplitSettings = field(default_factory=SplitSettings)
     """How objects are divided."""
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    """How often its objects are drawn."""
     adversarial: AdversarialSettings = field(default_factory=AdversarialSettings)
     """How generator and critic of a network that has them are trained before."""
     transfer: TransferSettings = field(default_factory=TransferSettings)
@@ -90,6 +93,8 @@ def plain_recipe(recipe: Recipe) -> dict[str, Any]:
         del plain["transfer"]
     if recipe.typicality == TypicalitySettings():
         del plain["typicality"]
+    if recipe.sampling == SamplingSettings():
+        del plain["sampling"]
     return plain
 
 

@@ -25,6 +25,7 @@ from astroml_plugin.training.bundle import CARD, Card, ModelBundle
 from astroml_plugin.training.checkpoint import CHECKPOINT, read_log, write_log
 from astroml_plugin.training.convergence import blind_loss, unconverged
 from astroml_plugin.training.curves import Curves
+from astroml_plugin.training.domains import by_domain, domain_counts
 from astroml_plugin.training.fit import FitResult, fit
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
@@ -240,6 +241,7 @@ def write_bundle(
     for name in ("validation", "test"):
         outputs, targets, rows = network_outputs(task, network, plan.batches(name), device)
         metrics[name] = task.metrics(outputs, targets, plan.table(rows))
+        metrics[name] |= by_domain(task, outputs, targets, plan.table(rows))
         if name == "validation":
             doubt = unconverged(result.history, result.stopped, blind_loss(task, outputs, targets), len(targets))
         if type(task).pretext is not Task.pretext:  # the loss, and what else only the task's own question tells
@@ -287,6 +289,8 @@ def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
         "identity": plan.identity,
         "objects": {name: len(rows) for name, rows in plan.rows.items()},
         "left_out": plan.data.labels.num_rows - sum(len(rows) for rows in plan.rows.values()),
+        **({"domains": domains} if (domains := domain_counts(plan.data.labels, plan.rows)) else {}),
+        **({"sampling": to_mapping(plan.recipe.sampling)} if plan.expected is not None else {}),
         "split": split_record(plan.recipe.split),
         "split_ids": plan.data.split_identity(plan.rows),
         "settings": to_mapping(plan.recipe.training),

@@ -124,6 +124,7 @@ VERBS = {
         "test.zarr --bundle bundles/shapes --out report",
         more=(_LABELLING,),
         flags=_LABELS,
+        changed={"labels": {"nargs": "+"}},
         add=add_no_report,
     ),
     "calibrate-response": Verb(

@@ -165,6 +165,23 @@ def votes(table: pa.Table, columns: Sequence[str], count: str) -> np.ndarray:
     return fractions
 
 
+def refuse_fractions(targets: Tensor, likelihood: str) -> None:
+    """Refuse fractions of votes where their numbers are needed.
+
+    Args:
+        targets: (n, class) of a training split.
+        likelihood: that of the setting.
+
+    Raises:
+        InputError: the Dirichlet-multinomial is asked for, and no object has more than one vote.
+    """
+    if likelihood == "dirichlet" and float(targets.sum(1).max()) <= 1 + _ROUNDING:
+        raise InputError(
+            'likelihood = "dirichlet" needs numbers of votes, and these are fractions: name their number in `votes`, '
+            'or take "multinomial"'
+        )
+
+
 def known_fractions(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
     """(n, class) float32 from 0 to 1, NaN where unknown.
 

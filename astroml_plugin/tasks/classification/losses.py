@@ -19,6 +19,18 @@ def votes_loss(outputs: Tensor, votes: Tensor, weights: Tensor | None, *, smooth
     return -terms.sum() / weighted.sum()
 
 
+def dirichlet_loss(outputs: Tensor, votes: Tensor) -> Tensor:
+    """Minus the log likelihood per vote (n, class) of a Dirichlet-multinomial with concentrations exp(outputs).
+
+    Its mean is the softmax of the outputs, and their size says how far fractions of objects alike scatter about it.
+    """
+    concentration = outputs.clamp(-8.0, 8.0).exp()
+    total, several = concentration.sum(1), votes.sum(1)
+    likelihood = torch.lgamma(total) - torch.lgamma(total + several)
+    likelihood = likelihood + (torch.lgamma(concentration + votes) - torch.lgamma(concentration)).sum(1)
+    return -likelihood.sum() / several.sum()
+
+
 def independent_loss(
     outputs: Tensor, targets: Tensor, weights: Tensor | None, *, smoothing: float, focal: float
 ) -> Tensor:

@@ -34,6 +34,11 @@ class ClassifySettings(TaskSettings):
     likelihood); with `multi_label` 0, 1, true, false or fractions."""
     votes: str = ""
     """Column with the number of votes, where `label_columns` are vote fractions."""
+    likelihood: str = "multinomial"
+    """Likelihood of numbers of votes: "multinomial", or "dirichlet" (Dirichlet-multinomial), where people differ more
+    on one object than chance does: single objects with many votes then count for less."""
+    confident: float = 0.8
+    """Fraction of the votes for one class from which an evaluation takes people to agree."""
     multi_label: bool = False
     """Classes do not exclude each other: one sigmoid each; the column `label` lists all of probability 0.5 or more."""
     missing: str = "refuse"
@@ -67,7 +72,8 @@ class ClassifySettings(TaskSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_choices(self, {"missing": ("refuse", "leave_out"), "class_weights": ("none", "balanced")}, "classify")
+        choices = {"missing": ("refuse", "leave_out"), "class_weights": ("none", "balanced")}
+        refuse_choices(self, {**choices, "likelihood": ("multinomial", "dirichlet")}, "classify")
         check_count(self.symmetries)
         if not 0 <= self.label_smoothing < 1 or self.focal < 0 or self.temperature <= 0:
             raise InputError(
@@ -80,6 +86,15 @@ class ClassifySettings(TaskSettings):
                 f"with multi_label there is none"
             )
         self._check_names()
+        self._check_likelihood()
+
+    def _check_likelihood(self) -> None:
+        shaped = self.label_smoothing or self.focal or self.class_weights != "none"
+        if self.likelihood == "dirichlet" and (self.multi_label or shaped or not self.label_columns):
+            raise InputError(
+                'likelihood = "dirichlet" is of numbers of votes (label_columns) for classes that exclude each other, '
+                "without label_smoothing, focal or class_weights: leave those away"
+            )
 
     def _check_names(self) -> None:
         repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})

@@ -25,10 +25,11 @@ from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation import calibration, class_comparison, class_figures, class_metrics, class_report
 from astroml_plugin.evaluation.comparison import Comparison, Score, Scorer
 from astroml_plugin.evaluation.measurements import Measurements
+from astroml_plugin.evaluation.vote_report import against_votes
 from astroml_plugin.tasks.base import Task, TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.classification import labels as class_labels
 from astroml_plugin.tasks.classification.explained import ExplainedClasses
-from astroml_plugin.tasks.classification.losses import independent_loss, votes_loss
+from astroml_plugin.tasks.classification.losses import dirichlet_loss, independent_loss, votes_loss
 from astroml_plugin.tasks.classification.settings import ClassifyRunOptions, ClassifySettings
 from astroml_plugin.tasks.judged import Outputs, Report
 from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged
@@ -115,7 +116,9 @@ class ClassifyTask(ExplainedClasses):
         classes = self._classes(table)
         class_labels.check_classes(classes, 1 if self.settings.multi_label else 2, table.num_rows)
         task = type(self)(replace(self.settings, classes=classes, training_prior=(), prior={}))
-        shares = task.class_shares(task.targets(table))
+        targets = task.targets(table)
+        class_labels.refuse_fractions(targets, self.settings.likelihood)
+        shares = task.class_shares(targets)
         changes: dict[str, Any] = {"training_prior": tuple(float(value) for value in shares)}
         if self.settings.class_weights == "balanced":
             safe = np.clip(shares, 1e-6, 1 - 1e-6)
@@ -229,6 +232,8 @@ class ClassifyTask(ExplainedClasses):
         shaped = {"smoothing": settings.label_smoothing, "focal": settings.focal}
         if settings.multi_label:
             return independent_loss(outputs, targets, weights, **shaped)
+        if settings.likelihood == "dirichlet":
+            return dirichlet_loss(outputs, targets)
         if targets.ndim == 1 and settings.focal == 0:
             return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=settings.label_smoothing)
         return votes_loss(outputs, self._votes(targets), weights, **shaped)
@@ -303,15 +308,21 @@ class ClassifyTask(ExplainedClasses):
         if settings.multi_label:
             return class_report.assess_independent(probabilities, targets.numpy(), settings.classes)
         search = class_report.Search(settings.positive, settings.search_bins, settings.negative_kind)
-        return class_report.assess(
+        called = self.class_numbers(probabilities)
+        found, drawn = class_report.assess(
             probabilities,
             most_votes(targets).numpy(),
             settings.classes,
             search=search,
             table=table,
             prior=self._fractions() if settings.prior else None,
-            labels=self.class_numbers(probabilities),
+            labels=called,
         )
+        if targets.ndim == 1:
+            return found, drawn
+        votes = targets.numpy()
+        voted, more = against_votes(probabilities, votes, settings.classes, called, confident=settings.confident)
+        return {**found, "votes": voted}, {**drawn, **more}
 
     def run_report(self, options: Any, outputs: Outputs) -> Report:
         """Cost and gain of averaging over symmetries, for up to as many as the run asks for."""

@@ -1,0 +1,68 @@
+"""Domains: the surveys that labelled objects are from, and how good a model is on each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from astroml_plugin.core import storage
+from astroml_plugin.tasks.base import Task
+
+DOMAIN = "domain"
+"""Label column with the name of the survey, or other source, that an object is from."""
+
+_FEWEST = 10
+"""Objects of a domain from which its figures are given."""
+
+
+def source_names(urls: Sequence[str]) -> list[str]:
+    """Names of sources: the last part of each URL without a suffix, numbered where two are alike."""
+    names = []
+    for url in urls:
+        name = storage.redact(url).rstrip("/").rpartition("/")[2]
+        names.append(name.removesuffix(".zarr").removesuffix(".view") or "source")
+    counts = Counter(names)
+    seen: Counter[str] = Counter()
+    for place, name in enumerate(names):
+        if counts[name] > 1:
+            seen[name] += 1
+            names[place] = f"{name} {seen[name]}"
+    return names
+
+
+def with_domain(tables: Sequence[pa.Table], urls: Sequence[str]) -> list[pa.Table]:
+    """Label tables of several sources with a column of the source's name; as they are where one has such a column."""
+    if len(tables) < 2 or any(DOMAIN in table.column_names for table in tables):
+        return list(tables)
+    named = zip(tables, source_names(urls), strict=True)
+    return [table.append_column(DOMAIN, pa.array([name] * table.num_rows, pa.string())) for table, name in named]
+
+
+def domain_counts(table: pa.Table, rows: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Domain -> split -> objects; empty where there are not several."""
+    if DOMAIN not in table.column_names:
+        return {}
+    found = np.array([str(word) for word in table[DOMAIN].to_pylist()], object)
+    names = sorted(set(found))
+    if len(names) < 2:
+        return {}
+    return {name: {split: int((found[part] == name).sum()) for split, part in rows.items()} for name in names}
+
+
+def by_domain(task: Task, outputs: Tensor, targets: Tensor, table: pa.Table) -> dict[str, Any]:
+    """Figures of each domain under "domains"; empty where there are not several."""
+    every = np.arange(table.num_rows)
+    counts = domain_counts(table, {"count": every})
+    found: dict[str, Any] = {}
+    for name, count in counts.items():
+        rows = np.flatnonzero(np.array([str(word) == name for word in table[DOMAIN].to_pylist()]))
+        told = {}
+        if len(rows) >= _FEWEST:
+            told = task.metrics(outputs[rows], targets[rows], table.take(pa.array(rows)))
+        found[name] = {**told, **count}
+    return {"domains": found} if found else {}
