@@ -1,16 +1,19 @@
-"""The networks of docs/course.md on Galaxy Zoo morphology, from a perceptron to convolutions about the centre.
+"""The methods of docs/course.md: networks from a perceptron to a residual CNN, classical classifiers and regressors.
 
 python -m benchmarks --only course     # finished trainings are not repeated
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from astroml_plugin.training.recipe import Recipe
 from benchmarks.harness import Section, scratch, shared_data
-from bundles.morphology import ingested
+from bundles.morphology import FOLDS, ingested
+from bundles.training_sets import TrainingSet
 from tests.pages import table
 from workflows.compare import compare
 from workflows.recipe import read_recipe
@@ -22,6 +25,7 @@ PLAIN = {"widths": [16, 32, 64], "hidden": 128, "dropout": 0.0, "batch_norm": Fa
 STEPS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "perceptron: no hidden layer": ("mlp", {"hidden": [], "batch_norm": False}, False),
     "multilayer perceptron: 256 and 64 units, relu": ("mlp", {"hidden": [256, 64], "batch_norm": False}, False),
+    "eight layers of 64, sigmoid": ("mlp", {**BARE, "activation": "sigmoid"}, False),
     "eight layers of 64, tanh": ("mlp", {**BARE, "activation": "tanh"}, False),
     "eight layers of 64, relu": ("mlp", {**BARE, "activation": "relu"}, False),
     "eight layers of 64, relu, batch normalisation": ("mlp", {**BARE, "batch_norm": True}, False),
@@ -33,6 +37,10 @@ STEPS: dict[str, tuple[str, dict[str, Any], bool]] = {
 }
 """Name -> network, its arguments, and whether stamps are turned and mirrored in training."""
 FIGURES = ("accuracy", "balanced_accuracy", "nll")
+CLASSIFIERS = ("cart", "bagging", "random_forest", "adaboost", "gradient_boosting", "svm", "mlp")
+REGRESSORS = ("network", "linear", "random_forest", "gradient_boosting", "svm", "mlp")
+SHAPES = 5000
+"""Simulated galaxies whose ellipticity is learned."""
 
 
 def run() -> Section:
@@ -43,17 +51,47 @@ def run() -> Section:
     folder = str(scratch() / "course")
     source = ingested(str(archive), folder)
     rows = []
-    for number, step in enumerate(STEPS):
-        record = compare(_recipe(step), data=source, out=f"{folder}/{number}", folds=0, methods=["network"]).table[0]
-        scores = [
-            f"{record[name]['value']:.3f} ({record[name]['low']:.3f} to {record[name]['high']:.3f})" for name in FIGURES
-        ]
-        rows.append([step, *scores])
+    for step in STEPS:
+        out = f"{folder}/{re.sub('[^a-z0-9]+', '-', step)}"
+        record = compare(_recipe(step), data=source, out=out, folds=0, methods=["network"]).table[0]
+        rows.append([step, *_cells(record, FIGURES)])
+    classes = classifiers(source, folder)
+    shapes = regressors(folder)
     head = (
         f"{run.__doc__} {EPOCHS} epochs of the recipe `classify`, one seed; the weights of the lowest validation loss "
         "judge; 95 % by bootstrap over the objects judged.\n\n"
     )
-    return Section(TITLE, head + table(["step", *FIGURES], rows), {"rows": rows})
+    text = head + table(["step", *FIGURES], rows) + f"\n\n{classes['text']}\n\n{shapes['text']}"
+    return Section(TITLE, text, {"rows": rows, "classifiers": classes["rows"], "regressors": shapes["rows"]})
+
+
+def classifiers(source: str, folder: str) -> dict[str, Any]:
+    """Classical classifiers on shape features of the same galaxies."""
+    judged = compare("morphology", data=source, out=f"{folder}/classifiers", folds=FOLDS, methods=CLASSIFIERS)
+    rows = [[record["method"], *_cells(record, FIGURES)] for record in judged.table]
+    head = f"Classical classifiers on shape features of these galaxies, {FOLDS} folds, {judged.objects:,} objects.\n\n"
+    return {"text": head + table(["method", *FIGURES], rows), "rows": rows}
+
+
+def regressors(folder: str) -> dict[str, Any]:
+    """Regressors of ellipticity on shape features and moments, beside the recipe's network with as few galaxies."""
+    source = TrainingSet("shapes", "field-varying", SHAPES, 921, {"snr": (10.0, 200.0)}).made(folder)
+    judged = compare("ellipticity", data=source, out=f"{folder}/regressors", folds=FOLDS, methods=REGRESSORS)
+    figures = [name for name, value in judged.table[0].items() if isinstance(value, dict) and "low" in value]
+    rows = [[record["method"], *_cells(record, figures, 4)] for record in judged.table]
+    head = (
+        f"Regressors of `e1` and `e2` on shape features and moments of stamp and PSF, beside the recipe's network: "
+        f"{SHAPES:,} simulated galaxies (preset `field-varying`, S/N 10 to 200), {FOLDS} folds, {judged.objects:,} "
+        "judged.\n\n"
+    )
+    return {"text": head + table(["method", *figures], rows), "rows": rows}
+
+
+def _cells(record: dict[str, Any], figures: Sequence[str], digits: int = 3) -> list[str]:
+    return [
+        f"{one['value']:.{digits}f} ({one['low']:.{digits}f} to {one['high']:.{digits}f})"
+        for one in (record[name] for name in figures)
+    ]
 
 
 def _recipe(step: str) -> Recipe:

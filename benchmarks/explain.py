@@ -19,10 +19,12 @@ from astroml_plugin.compute.cluster import cores
 from astroml_plugin.compute.device import place_network
 from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.explanation import MethodOptions, Seen, Target, attributed, explainable, faithfulness, seen_by
-from astroml_plugin.explanation.baselines import blank_sky, noise_draw
-from astroml_plugin.explanation.checks import bootstrapped, drawn_anew, rank_correlations
+from astroml_plugin.explanation.baselines import baselines_of
+from astroml_plugin.explanation.checks import last_and_all, rank_correlations
 from astroml_plugin.explanation.choosing import window_side
+from astroml_plugin.explanation.methods import shares
 from astroml_plugin.explanation.target import values
+from astroml_plugin.explanation.trust import bootstrapped
 from astroml_plugin.networks.strided_cnn import StridedCNN
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.base import Task
@@ -49,8 +51,6 @@ SLOW = 8
 SPEED_COUNT = 512
 MANY = (10_000, 30_000, 100_000)
 """Objects whose memory is measured."""
-SLOPES = ("gradient", "guided", "deconvnet")
-"""Methods whose maps are changes per change of a pixel: pixels are ordered by them times the change."""
 METHODS = ("integrated-gradients", "gradient", "guided", "deconvnet", "occlusion")
 SETS = {
     "lens": ("lenses", {"changes": {"stamps": {"variance": False}}}),
@@ -185,11 +185,8 @@ def _judged(case: Case, method: str) -> tuple[list[Any], dict[str, Any]]:
     case = replace(case, seen=case.seen.take(slice(0, SLOW if slow else None)))
     ids = np.arange(len(case.seen))
     found = attributed(case.target, case.seen, how, ids)
-    begin = (
-        noise_draw(case.target, case.seen, ids, 0) if case.baseline == "noise" else blank_sky(case.target, case.seen)
-    )
-    judged = replace(found, maps=found.maps * (case.seen.image - begin)) if method in SLOPES else found
-    score = faithfulness(case.target, case.seen, begin, judged)
+    (begin,) = baselines_of(case.target, case.seen, how, ids)
+    score = faithfulness(case.target, case.seen, begin, shares(found, method, case.seen.image - begin))
     few = SLOW if slow else CHANGED if len(case.seen) > FIELDS else len(case.seen) // 2
     last, every = _changed(replace(case, seen=case.seen.take(slice(0, few))), how)
     error = found.error.numpy()
@@ -211,10 +208,9 @@ def _judged(case: Case, method: str) -> tuple[list[Any], dict[str, Any]]:
 def _changed(case: Case, how: MethodOptions) -> tuple[Any, Any]:
     """Correlation of maps after the last layer alone, and after all layers, were drawn anew."""
     some = case.seen
-    targets = [target for _, target in drawn_anew(case.target)]
     make: Callable[[Target], Tensor] = lambda target: attributed(target, some, how).maps  # noqa: E731
     first = make(case.target)
-    last, every = (bootstrapped(rank_correlations(first, make(target))) for target in (targets[0], targets[-1]))
+    last, every = (bootstrapped(rank_correlations(first, make(target))) for target in last_and_all(case.target))
     return last, every
 
 

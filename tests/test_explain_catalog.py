@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.catalog.annotation_files import Annotation
 from astroml_plugin.catalog.schema import matrix
+from astroml_plugin.compute.cluster import connect
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.explanation.store import ExplanationStore
+from astroml_plugin.explanation.trust import SCHEMA, trust_of
 from tests import planted, spotter, universe
 from workflows.cli import main
 from workflows.cluster import cluster
@@ -94,6 +98,40 @@ def test_a_second_run_skips_what_is_done_and_a_stopped_one_goes_on(marked):
     np.testing.assert_array_equal(store.maps()[:], maps)
     assert _rows(catalog, "twice").equals(rows)
     assert "twice" in show(third)
+
+
+def test_a_sample_is_judged_once_and_told_with_intervals(marked, capsys):
+    catalog = str(marked / "catalog")
+    order = {"by": "p_marked", "where": "object_id < 30", "forwards": 17}
+    plain = explain(catalog, name="judged", top=0, maps="none", **order)
+    assert plain.trust is None
+    some = explain(catalog, name="judged", top=0, maps="none", faithfulness=8, **order)
+    assert (some.rows, some.trust.objects) == (0, 8)
+    store = ExplanationStore.of(catalog, "judged")
+    first = store.judged()
+    more = explain(catalog, name="judged", top=0, maps="none", faithfulness=20, **order)
+    again = store.judged()
+    assert more.trust.objects == 20
+    kept = again.filter(pc.is_in(again["object_id"], value_set=first["object_id"]))
+    assert kept.equals(first)  # an object is judged alike whatever else is
+    files = sorted(Path(store.url, "judged").iterdir())
+    assert explain(catalog, name="judged", top=0, maps="none", faithfulness=20, **order).trust == more.trust
+    assert sorted(Path(store.url, "judged").iterdir()) == files
+    assert more.trust.deletion.low > 0.2
+    assert abs(more.trust.all_layers.value) < 0.3
+    assert not more.trust.warnings()
+    assert any("random order" in sentence for sentence in more.words)
+    assert main(["explain", catalog, "--name", "judged", "--faithfulness", "1", "--by", "p_marked"]) == 2
+    assert "64 are usual" in capsys.readouterr().err
+
+
+def test_maps_that_are_no_better_than_chance_are_named():
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(0, 1, 50) for name in ("deletion", "insertion", "last_layer")}
+    rest = {"object_id": np.arange(50), "tile": ["t"] * 50, "difference": np.ones(50), "all_layers": np.full(50, 0.9)}
+    trust = trust_of(pa.table({**rest, **columns}).select(SCHEMA.names).cast(SCHEMA))
+    assert [one.split(" ")[-1] for one in trust.warnings()] == ["--number.", "network."]
+    assert trust_of(SCHEMA.empty_table()) is None
 
 
 def test_rows_of_a_survey_are_explained_as_they_were_measured(sky):
@@ -184,6 +222,28 @@ def test_names_of_other_annotations_are_left_alone(marked):
     explain(catalog, name="mine", by="p_marked", top=3, maps="none")
     with pytest.raises(InputError):
         cluster(catalog, name="mine", clusters=2)
+
+
+@pytest.mark.slow
+def test_worker_processes_give_what_threads_give(sky):
+    catalog = str(sky / "catalog")
+    given = {
+        "top": 20,
+        "by": "p_galaxy",
+        "number": "logit_galaxy",
+        "forwards": 17,
+        "faithfulness": 6,
+        "maps": "float32",
+    }
+    with connect("processes", workers=2, threads=1) as client:
+        apart = explain(catalog, name="apart", client=client, **given)
+    here = explain(catalog, name="here", **given)
+    assert (apart.rows, apart.failed, apart.words) == (here.rows, (), here.words)
+    stores = [ExplanationStore.of(catalog, name) for name in ("apart", "here")]
+    np.testing.assert_allclose(*(np.asarray(store.maps()[:], float) for store in stores), rtol=2e-3, atol=1e-3)
+    assert stores[0].done() == stores[1].done()
+    for name in SCHEMA.names[2:]:
+        np.testing.assert_allclose(*(store.judged()[name].to_numpy() for store in stores), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

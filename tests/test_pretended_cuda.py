@@ -15,6 +15,7 @@ from torch import nn
 from astroml_plugin import cutouts as cut
 from astroml_plugin.compute.device import Copier, copier, pipelined, place_network, streams
 from astroml_plugin.compute.forward import Forward
+from astroml_plugin.explanation.store import ExplanationStore
 from astroml_plugin.inference import resident, upload
 from astroml_plugin.networks.polar_cnn import PolarCNN
 from astroml_plugin.pixels import Tile
@@ -25,7 +26,8 @@ from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.places import shipped
 from astroml_plugin.training.settings import TrainingRun, TrainingSettings
 from tests import pretended_cuda, spotter, universe
-from workflows.infer import plan, run_unit
+from workflows.explain import explain
+from workflows.infer import infer, plan, run_unit
 
 
 @pytest.fixture
@@ -249,3 +251,19 @@ def test_training_sends_stamps_from_pinned_memory_and_learns_what_a_cpu_does(
         assert not [text for text in gpu.stops if "pageable" in text]
     np.testing.assert_allclose(losses["cpu"], losses["cuda"], rtol=1e-4)
     assert gpu.launches["MainThread"] > 100
+
+
+def test_explanations_are_those_of_a_cpu(sky: Path, tmp_path: Path, gpu: Any) -> None:
+    catalog = str(tmp_path / "catalog")
+    given = {"top": 12, "by": "p_star", "faithfulness": 4, "forwards": 17, "maps": "float32"}
+    infer(str(sky / "stamps.zarr"), bundle=str(sky / "kind"), out=catalog, device="cpu")
+    told = {name: explain(catalog, name=name, device=name, **given) for name in ("cpu", "cuda")}
+    assert told["cuda"].words == told["cpu"].words
+    stores = {name: ExplanationStore.of(catalog, name) for name in told}
+    for column in ("completeness_error", "value", "outline_fraction", "forwards"):
+        one, two = (stores[name].read(0)[column].to_numpy() for name in told)
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3, err_msg=column)
+    np.testing.assert_allclose(*(stores[name].maps()[:] for name in told), rtol=1e-3, atol=1e-4)
+    same(*(stores[name].judged() for name in told))
+    assert not gpu.reports
+    assert gpu.launches.total() > 100

@@ -165,8 +165,13 @@ def test_a_planted_cause_is_named_on_the_page(tmp_path: Path, marks: dict[str, s
     cells = next(block for block in section.blocks if isinstance(block, Chart) and "ninths" in block.title)
     grid = cells.series[0]
     assert isinstance(grid, Grid)
-    explain(url, name="plain", top=4, by="p_marked", forwards=17, maps="none")
+    assert "Nobody has judged" in section.text
+    assert "watermark" in section.threshold
+    explain(url, name="plain", top=4, by="p_marked", forwards=17, maps="none", faithfulness=4)
     section = made_by(attributions.section, url)
+    (judged,) = [block for block in section.blocks if isinstance(block, Table) and "how faithful" in block.title]
+    assert [len(row) for row in judged.rows] == [4] * 4
+    assert "plain: how faithful it is, of 4 objects" in judged.title
     assert "It was made without maps." in section.text
     assert not any(isinstance(block, Note) and "No maps" in block.text for block in section.blocks)
     if cause == "corner":

@@ -13,7 +13,7 @@ from astroml_plugin.core.lazily import names_of
 
 if TYPE_CHECKING:
     from astroml_plugin.explanation.attribution import Attribution
-    from astroml_plugin.explanation.checks import Faithfulness, Score, faithfulness, randomised
+    from astroml_plugin.explanation.checks import Faithfulness, faithfulness, randomised
     from astroml_plugin.explanation.dream_pictures import DreamPictures, draw_dreams
     from astroml_plugin.explanation.dreams import Dream, Filter, dream, feature_maps, layers
     from astroml_plugin.explanation.methods import attributed
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from astroml_plugin.explanation.store import ExplanationStore
     from astroml_plugin.explanation.summaries import Layout, summarised
     from astroml_plugin.explanation.target import Seen, Target, explainable, seen_by
+    from astroml_plugin.explanation.trust import Score, Trust
     from astroml_plugin.explanation.words import Finding, findings, in_words
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Score",
     "Seen",
     "Target",
+    "Trust",
     "attributed",
     "draw_dreams",
     "dream",
@@ -66,13 +68,14 @@ _HOMES = {
     "attribution": "Attribution",
     "dream_pictures": "DreamPictures draw_dreams",
     "dreams": "Dream Filter dream feature_maps layers",
-    "checks": "Faithfulness Score faithfulness randomised",
+    "checks": "Faithfulness faithfulness randomised",
     "methods": "attributed",
     "options": "DreamOptions DreamPictureOptions ExplainOptions Explanation MethodOptions",
     "run": "explain_rows",
     "store": "ExplanationStore",
     "summaries": "Layout summarised",
     "target": "Seen Target explainable seen_by",
+    "trust": "Score Trust",
     "words": "Finding findings in_words",
 }
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from astroml_plugin.core.typing import F64
 from astroml_plugin.explanation.attribution import Attribution
+from astroml_plugin.explanation.baselines import generators
 from astroml_plugin.explanation.target import Seen, Target, values
+from astroml_plugin.explanation.trust import Score, bootstrapped
 
 STEPS = 20
 """Parts of the pixels between two looks."""
@@ -33,18 +35,6 @@ class Curves:
     """(n, STEPS + 1) the number, pixels with most attribution taken away first."""
     insertion: F64
     """(n, STEPS + 1) the number, these pixels given first to the baseline."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """A mean over objects, with its interval of 95 % by bootstrap."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True)
@@ -97,29 +87,51 @@ def faithfulness(target: Target, seen: Seen, baseline: Tensor, found: Attributio
         found: the attributions.
         seed: of random orders and of the bootstrap.
     """
-    generator = torch.Generator().manual_seed(seed)
+    gained = gains(target, seen, baseline, found, np.arange(len(seen)), seed)
+    size = max(float(gained.difference.mean()), 1e-12)
+    deletion, insertion = (bootstrapped(one / size, seed) for one in (gained.deletion, gained.insertion))
+    return Faithfulness(deletion, insertion, len(seen))
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Per object, how much an order of pixels is better than chance, in the unit of the number."""
+
+    deletion: F64
+    """(n,) area under the deletion curve of a random order less that of the attributions, in the direction of the
+    difference from the baseline."""
+    insertion: F64
+    """(n,) area under the insertion curve less that of a random order."""
+    difference: F64
+    """(n,) |difference from the baseline|."""
+
+
+def gains(
+    target: Target, seen: Seen, baseline: Tensor, found: Attribution, object_id: np.ndarray, seed: int = 0
+) -> Gains:
+    """Deletion and insertion of each object against a random order of its pixels.
+
+    Args:
+        target, seen, baseline: as of the attributions.
+        found: the attributions.
+        object_id: (n,) int64, which random orders follow.
+        seed: of random orders.
+    """
     whole, empty = (values(target, image, *seen.given()) for image in (seen.image, baseline))
     order = ordered(found.maps, whole - empty)
-    drawn = torch.rand(order.shape, generator=generator).argsort(1).to(order.device)
+    count = order.shape[1]
+    drawn = torch.stack([torch.randperm(count, generator=one) for one in generators(object_id, seed)]).to(order.device)
     mine, chance = curves(target, seen, baseline, order), curves(target, seen, baseline, drawn)
     difference = mine.deletion[:, 0] - mine.deletion[:, -1]
-    sign, size = np.where(difference < 0, -1.0, 1.0), max(float(np.abs(difference).mean()), 1e-12)
-    fewer = sign * (_area(chance.deletion) - _area(mine.deletion)) / size
-    more = sign * (_area(mine.insertion) - _area(chance.insertion)) / size
-    return Faithfulness(bootstrapped(fewer, seed), bootstrapped(more, seed), len(seen))
+    sign = np.where(difference < 0, -1.0, 1.0)
+    fewer = sign * (_area(chance.deletion) - _area(mine.deletion))
+    more = sign * (_area(mine.insertion) - _area(chance.insertion))
+    return Gains(fewer, more, np.abs(difference))
 
 
 def _area(curve: F64) -> F64:
     """(n,) mean height of curves (n, k)."""
     return np.asarray(np.trapezoid(curve, dx=1 / (curve.shape[1] - 1), axis=1), np.float64)
-
-
-def bootstrapped(numbers: F64, seed: int = 0, repeats: int = 1000) -> Score:
-    """Mean of numbers (n,) and its interval of 95 %, from `repeats` draws of the objects."""
-    rng = np.random.default_rng(seed)
-    drawn = numbers[rng.integers(0, len(numbers), (repeats, len(numbers)))].mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Score(float(numbers.mean()), float(low), float(high))
 
 
 def randomised(target: Target, seen: Seen, explain: Explain, seed: int = 0) -> dict[str, Score]:
@@ -155,6 +167,16 @@ def drawn_anew(target: Target, seed: int = 0) -> Iterator[tuple[str, Target]]:
                     spread = weight.std() if weight.numel() > 1 else weight.abs()
                     weight.copy_((torch.randn(weight.shape) * spread.cpu()).to(weight))
             yield name, Target(target.task, copy.deepcopy(network), target.number)
+
+
+def last_and_all(target: Target, seed: int = 0) -> tuple[Target, Target]:
+    """Targets whose last layer with weights, and all of whose layers, are drawn anew."""
+    drawn = drawn_anew(target, seed)
+    _, last = next(drawn, ("", target))  # a network without weights stays as it is
+    every = last
+    for _, every in drawn:  # noqa: B007 - the last one is wanted
+        pass
+    return last, every
 
 
 def _weights(module: nn.Module) -> list[nn.Parameter]:

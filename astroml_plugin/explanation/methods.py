@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from astroml_plugin.core.typing import I64
 from astroml_plugin.explanation import signals
 from astroml_plugin.explanation.attribution import Attribution
-from astroml_plugin.explanation.baselines import blank_sky, noise_draw
+from astroml_plugin.explanation.baselines import baselines_of
 from astroml_plugin.explanation.occlusions import occlusion
 from astroml_plugin.explanation.options import MethodOptions
 from astroml_plugin.explanation.paths import PathOptions, integrated_gradients, over_draws
 from astroml_plugin.explanation.target import Seen, Target, gradients, values
+
+SLOPES = ("gradient", "guided", "deconvnet")
+"""Methods whose maps are changes of the number per change of a pixel."""
 
 
 def attributed(target: Target, seen: Seen, how: MethodOptions, object_id: I64 | None = None) -> Attribution:
@@ -45,10 +50,7 @@ def _attributed(target: Target, seen: Seen, how: MethodOptions, object_id: I64) 
     if how.method == "gradient":
         found = [gradients(target, part.image, *part.given()) for part in signals.split(seen)]
         return Attribution.unchecked(torch.cat([slope for _, slope in found]), torch.cat([v for v, _ in found]), 1)
-    if how.baseline == "blank":
-        begins = [blank_sky(target, seen)]
-    else:
-        begins = [noise_draw(target, seen, object_id, how.seed + number) for number in range(how.draws)]
+    begins = baselines_of(target, seen, how, object_id)
     if how.method == "occlusion":
         return _occluded(target, seen, begins, how)
     path = PathOptions(how.tolerance, how.forwards)
@@ -60,3 +62,8 @@ def _occluded(target: Target, seen: Seen, begins: list[torch.Tensor], how: Metho
     maps = [occlusion(target, seen, begin, how.window, how.stride) for begin in begins]
     value = values(target, seen.image, *seen.given())
     return Attribution.unchecked(torch.stack([one for one, _ in maps]).mean(0), value, sum(looks for _, looks in maps))
+
+
+def shares(found: Attribution, method: str, change: torch.Tensor) -> Attribution:
+    """Attributions as parts of the number's difference: of slopes, slope times the change from the baseline."""
+    return replace(found, maps=found.maps * change) if method in SLOPES else found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_below, refuse_choices
+from astroml_plugin.explanation.trust import Trust
 
 METHODS = ("integrated-gradients", "gradient", "guided", "deconvnet", "occlusion")
 BASELINES = ("blank", "noise")
@@ -73,6 +74,9 @@ class ExplainOptions(MethodOptions):
     """Survey or Stamps with the pixels; default the one that the catalog was made from, at its old place."""
     maps: str = "float16"
     """Numbers of the attribution maps in Zarr: "float16", "float32", or "none" to write summaries only."""
+    faithfulness: int = 0
+    """Objects, drawn at random, on which the attributions are judged: do their pixels matter more than others, do maps
+    follow the weights; 0: none."""
     picture: str | None = None
     """File (.png, .pdf or .svg) for a picture of the first objects with their maps."""
     device: str | None = None
@@ -81,6 +85,8 @@ class ExplainOptions(MethodOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_choices(self, {"maps": MAPS}, "explain's")
+        if self.faithfulness < 0 or self.faithfulness == 1:
+            raise InputError(f"faithfulness ({self.faithfulness}) needs 2 objects or more, or 0 for none; 64 are usual")
         if self.picture is not None and not self.picture.lower().endswith(PICTURES):
             raise InputError(f"a picture cannot be written to {self.picture}: end it in {', '.join(PICTURES)}")
         if self.picture is not None and self.maps == "none":
@@ -175,3 +181,5 @@ class Explanation:
     """(objects, reason) of what could not be read; the next run tries it again."""
     differs: float | None = field(default=None)
     """Largest difference between a number of the catalog and what the network said here; None where none compares."""
+    trust: Trust | None = None
+    """Figures of the objects that were judged; None where none were."""

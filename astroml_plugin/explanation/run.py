@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -12,18 +13,20 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog import runs
-from astroml_plugin.compute.cluster import client_of, run_window
+from astroml_plugin.compute.cluster import Outcome, client_of, run_window
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.locking import alone_in
 from astroml_plugin.explanation.choosing import Asked, asked, chosen_rows, identity
 from astroml_plugin.explanation.extension import refuse_taken, sampled, taken_by, write_extension
+from astroml_plugin.explanation.judging import judge
 from astroml_plugin.explanation.label_outlines import labelled_tiles
 from astroml_plugin.explanation.options import ExplainOptions, Explanation, MethodOptions
 from astroml_plugin.explanation.pictures import draw, first_rows
 from astroml_plugin.explanation.store import ARRAY, MAPS, ExplanationStore
 from astroml_plugin.explanation.summaries import Layout
-from astroml_plugin.explanation.words import findings
+from astroml_plugin.explanation.trust import trust_of
+from astroml_plugin.explanation.words import findings, of_trust
 from astroml_plugin.explanation.work import ExplainUnit, Question, explain_unit
 from astroml_plugin.inference import check_workers
 from astroml_plugin.inference.driver import prepare_workers, release_workers
@@ -67,11 +70,16 @@ def explain_rows(
         done.carry_out(opened)
         there = plan.store.done()
         finished = [unit for unit in plan.units if unit.block in there]
+        judged = plan.store.judged()
+        if options.faithfulness and finished:
+            judged = judge(plan.store, finished, options.faithfulness, partial(_over, opened), done.say)
         tiles = {unit.block: unit.rows["tile"].unique().to_pylist() for unit in finished}
         write_extension(about.catalog, annotation, plan.store, tiles)
     if options.picture is not None and finished:
         draw(about.catalog, about.source.url, plan.store, first_rows(about.catalog, name), options.picture)
     table = sampled(plan.store, [unit.block for unit in finished]) if finished else None
+    trust = trust_of(judged)
+    told = [*(findings(table, about.bands, about.side) if table is not None else ()), *of_trust(trust)]
     complete = None if table is None else table["complete"].drop_null().to_numpy(zero_copy_only=False)
     return Explanation(
         catalog=about.catalog.url,
@@ -86,10 +94,11 @@ def explain_rows(
         complete=float(complete.mean()) if complete is not None and len(complete) else None,
         forwards=0.0 if table is None else round(float(np.mean(table["forwards"].to_numpy())), 1),
         maps=None if options.maps == "none" else storage.join(plan.store.url, MAPS, ARRAY),
-        words=() if table is None else tuple(one.sentence for one in findings(table, about.bands, about.side)),
+        words=tuple(one.sentence for one in told),
         seconds=round(time.monotonic() - began, 3),
         failed=tuple(done.failed),
         differs=done.differs,
+        trust=trust,
     )
 
 
@@ -162,6 +171,17 @@ def _places(source: Survey | Stamps, names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _over(
+    client: Any, function: Callable[[ExplainUnit], Any], units: Sequence[ExplainUnit]
+) -> Iterator[Outcome[ExplainUnit]]:
+    """Outcomes of a function of units, as they end."""
+    plugin, _ = prepare_workers(client)
+    try:
+        yield from run_window(client, function, iter(units))
+    finally:
+        release_workers(client, plugin)
+
+
 @dataclass
 class _Tally:
     """Counts of a run in progress; lives in the driver."""
@@ -179,14 +199,10 @@ class _Tally:
         there = self.plan.store.done()
         waiting = [unit for unit in self.plan.units if unit.block not in there]
         ended = self.plan.rows - sum(unit.rows.num_rows for unit in waiting)
-        plugin, _ = prepare_workers(client)
-        try:
-            for outcome in run_window(client, explain_unit, iter(waiting)):
-                self._take(outcome.item, outcome.value, outcome.error)
-                ended += outcome.item.rows.num_rows
-                self.say("explained", ended, self.plan.rows)
-        finally:
-            release_workers(client, plugin)
+        for outcome in _over(client, explain_unit, waiting):
+            self._take(outcome.item, outcome.value, outcome.error)
+            ended += outcome.item.rows.num_rows
+            self.say("explained", ended, self.plan.rows)
 
     def _take(self, unit: ExplainUnit, value: Any, error: BaseException | None) -> None:
         if error is None:

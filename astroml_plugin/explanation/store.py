@@ -1,4 +1,4 @@
-"""Explanations on disk: `explanations/NAME` in a catalog's folder, with its record, summaries by block, and maps."""
+"""Explanations on disk, `explanations/NAME` in a catalog's folder: record, summaries by block, maps, judged objects."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pyarrow as pa
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.explanation.summaries import Layout
+from astroml_plugin.explanation.trust import SCHEMA
 from astroml_plugin.sources import arrays
 
 FOLDER, RECORD, BLOCKS, MAPS, ARRAY = "explanations", "explanation.json", "blocks", "maps.zarr", "attribution"
+JUDGED = "judged"
 _BLOCK = re.compile(r"(\d+)\.parquet")
 
 
@@ -74,6 +76,23 @@ class ExplanationStore:
     def read(self, block: int) -> pa.Table:
         """The summaries of one block."""
         return storage.read_table(self._place(block))
+
+    def judged(self) -> pa.Table:
+        """Objects that were judged, `trust.SCHEMA`, each once; none where nobody has asked."""
+        names = sorted(storage.list_files(storage.join(self.url, JUDGED), ".parquet"))
+        parts = [storage.read_table(storage.join(self.url, JUDGED, name)) for name in names]
+        whole = pa.concat_tables([SCHEMA.empty_table(), *parts])
+        return (
+            whole.group_by(["object_id", "tile"], use_threads=False)
+            .aggregate([(name, "first") for name in SCHEMA.names[2:]])
+            .rename_columns(SCHEMA.names)
+            .sort_by([("object_id", "ascending"), ("tile", "ascending")])
+        )
+
+    def write_judged(self, table: pa.Table) -> None:
+        """Write judged objects, under a name that follows from which they are."""
+        name = storage.digest(*(table[key].to_pylist() for key in SCHEMA.names[:2]))
+        storage.write_table(storage.join(self.url, JUDGED, f"{name}.parquet"), table.cast(SCHEMA))
 
     def has_maps(self) -> bool:
         """Whether it was made with maps."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 from astroml_plugin.catalog.schema import is_vector, matrix
 from astroml_plugin.core.typing import F64
 from astroml_plugin.explanation.summaries import CELLS
+from astroml_plugin.explanation.trust import Trust
 
 _FAR_ABOVE = 2.0
 """Times its part of the pixels above which a place of the stamp is worth a sentence."""
@@ -31,7 +32,7 @@ class Finding:
     """One thing that summaries say."""
 
     about: str
-    """One of outside, outline, core, band, place, top, completeness."""
+    """One of outside, outline, core, band, place, top, completeness, unfaithful, faithfulness."""
     fraction: float
     """Mean part of the attribution, over the objects."""
     chance: float
@@ -66,6 +67,15 @@ def findings(table: pa.Table, bands: Sequence[str], side: int) -> list[Finding]:
     found.append(Finding("core", core, np.nan, f"{core:.0%} lies within 3 pixels of the objects' places."))
     found.append(Finding("top", top, np.nan, f"The ten strongest pixels of an object hold {top:.0%}."))
     return [*found, *_of_sums(table)]
+
+
+def of_trust(trust: Trust | None) -> list[Finding]:
+    """Findings of judged objects: "unfaithful" where something is wrong, and the figures as "faithfulness"."""
+    if trust is None:
+        return []
+    value, told = trust.deletion.value, " ".join(trust.sentences())
+    wrong = [Finding("unfaithful", value, 0.0, sentence) for sentence in trust.warnings()]
+    return [*wrong, Finding("faithfulness", value, 0.0, told)]
 
 
 def _part(fraction: float) -> str:
@@ -135,4 +145,6 @@ def _of_sums(table: pa.Table) -> list[Finding]:
         return []
     part, worst = float(known.mean()), float(np.nanmedian(table["completeness_error"].to_numpy()))
     text = f"The attributions of {part:.0%} of the objects add up within the tolerance (median error {worst:.1e})."
+    if part < _HALF:
+        text += " Leave the others out by WHERE complete, or give more --forwards."
     return [Finding("completeness", part, np.nan, text)]

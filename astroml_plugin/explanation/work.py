@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,8 @@ from astroml_plugin.pixels import stamp_origin
 from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.training.bundle import ModelBundle
+
+T = TypeVar("T")
 
 _AT_ONCE = 256
 """Stamps that are made at once."""
@@ -99,20 +101,9 @@ def explain_unit(unit: ExplainUnit) -> ExplainedUnit:
         OSError: nothing can be written.
     """
     asked = unit.question
-    device = asked.job.execution.device or choose_device()
-    parts: list[tuple[pa.Table, F32 | None]] = []
-    differs, first = [float("nan")], 0
-    for place in unit.tiles:
-        name = place.name if isinstance(place, TileInfo) else place[0]
-        mine = unit.rows.filter(pc.equal(unit.rows["tile"], name))
-        labelled = isinstance(place, TileInfo) and place.index in unit.labelled
-        with budget(asked.job.execution.memory).holding(_held(place, labelled)):
-            work = _work(asked, place, mine)
-            labels = read_tile_labels(asked.job.catalog, place) if labelled and isinstance(place, TileInfo) else None
-            done, gap = on_forward_thread(device, partial(_explained, asked, work, mine, labels, device))
-        differs.append(gap)
-        parts += done
-        first += mine.num_rows
+    found = over_tiles(unit, partial(_explained, asked))
+    parts: list[tuple[pa.Table, F32 | None]] = [part for done, _ in found for part in done]
+    differs = [gap for _, gap in found]
     table = pa.concat_tables([part for part, _ in parts])
     table = table.set_column(3, "map_row", pa.array(np.arange(unit.start, unit.start + len(table))))
     maps = None if asked.maps == "none" else np.concatenate([part for _, part in parts if part is not None])
@@ -120,6 +111,27 @@ def explain_unit(unit: ExplainUnit) -> ExplainedUnit:
     store.write(unit.block, unit.start, table.cast(asked.layout.schema(asked.number)), maps)
     trim_malloc()
     return ExplainedUnit(len(table), float(np.nanmax(differs)) if np.isfinite(differs).any() else float("nan"))
+
+
+def over_tiles(
+    unit: ExplainUnit, function: Callable[[TileWork | BlockWork, pa.Table, TileLabels | None, str], T]
+) -> list[T]:
+    """Results of a function of each tile: of its pixels, rows, labels (where it has some) and the device.
+
+    It runs on the thread that may use the network there.
+    """
+    asked = unit.question
+    device = asked.job.execution.device or choose_device()
+    found = []
+    for place in unit.tiles:
+        name = place.name if isinstance(place, TileInfo) else place[0]
+        mine = unit.rows.filter(pc.equal(unit.rows["tile"], name))
+        labelled = isinstance(place, TileInfo) and place.index in unit.labelled
+        with budget(asked.job.execution.memory).holding(_held(place, labelled)):
+            work = _work(asked, place, mine)
+            labels = read_tile_labels(asked.job.catalog, place) if labelled and isinstance(place, TileInfo) else None
+            found.append(on_forward_thread(device, partial(function, work, mine, labels, device)))
+    return found
 
 
 def _held(place: TileInfo | tuple[str, int], labelled: bool) -> int:
@@ -179,22 +191,32 @@ def _explained(
     asked: Question, work: TileWork | BlockWork, rows: pa.Table, labels: TileLabels | None, device: str
 ) -> tuple[list[tuple[pa.Table, F32 | None]], float]:
     """Summaries and maps of the rows of one tile, some stamps at a time; largest difference from the rows' score."""
-    model = model_of(asked.job, device)
-    target = Target(model.task, model.network, asked.number)
-    parts, gaps, start = [], [float("nan")], 0
-    for stamps, at in _stamps(model, work, device):
-        part = rows.slice(start, len(stamps))
-        start += len(stamps)
-        seen = seen_by(target, stamps, at)
+    parts, gaps = [], [float("nan")]
+    for target, seen, part, stamps in seen_parts(asked, work, rows, device):
         found = attributed(target, seen, asked.how, np.asarray(part["object_id"]))
-        gaps.append(_gap(asked, target, stamps, at, part))
+        gaps.append(_gap(asked, target, stamps, seen, part))
         outlined = None
         if labels is not None and seen.image.shape[-1] == stamps.image.shape[-1]:  # no task has changed the pixels
             outlined = labels.outlines(part, seen.at, steps_taken(stamps).cpu().numpy(), seen.image.shape[-1])
         parts.append((_table(found, seen, asked, part, outlined), _narrow(found, asked.maps)))
+    return parts, float(np.nanmax(gaps)) if np.isfinite(gaps).any() else float("nan")
+
+
+def seen_parts(
+    asked: Question, work: TileWork | BlockWork, rows: pa.Table, device: str
+) -> Iterator[tuple[Target, Seen, pa.Table, Cutouts]]:
+    """Rows of one tile some at a time, as the network sees them, and the stamps that this was made of.
+
+    Raises:
+        AstromlError: some rows have no stamp.
+    """
+    model, start = model_of(asked.job, device), 0
+    target = Target(model.task, model.network, asked.number)
+    for stamps, at in _stamps(model, work, device):
+        yield target, seen_by(target, stamps, at), rows.slice(start, len(stamps)), stamps
+        start += len(stamps)
     if start != rows.num_rows:
         raise AstromlError(f"{rows.num_rows - start} objects of {rows['tile'][0].as_py()} have no stamp")
-    return parts, float(np.nanmax(gaps)) if np.isfinite(gaps).any() else float("nan")
 
 
 def _table(found: Attribution, seen: Seen, asked: Question, rows: pa.Table, outlined: Bool | None) -> pa.Table:
@@ -211,12 +233,12 @@ def _narrow(found: Attribution, dtype: str) -> F32 | None:
     return maps.astype(dtype)
 
 
-def _gap(asked: Question, target: Target, stamps: Cutouts, at: torch.Tensor | None, rows: pa.Table) -> float:
+def _gap(asked: Question, target: Target, stamps: Cutouts, own: Seen, rows: pa.Table) -> float:
     """Largest difference between the rows' score and the number of that name now."""
     if not asked.compared:
         return float("nan")
     other = Target(target.task, target.network, asked.compared)
-    seen = seen_by(other, stamps, at)
+    seen = seen_by(other, stamps, own.at)
     now: F64 = values(other, seen.image, *seen.given()).double().cpu().numpy()
     differences = np.abs(now - np.asarray(rows["score"]))
     return float(np.nanmax(differences)) if np.isfinite(differences).any() else float("nan")

@@ -77,6 +77,17 @@ def show(images: np.ndarray, titles: list[str], columns: int = 8) -> None:
     plt.show()
 
 
+def picture(file: str, inches: float = 9) -> None:
+    """A PNG file, at most so wide."""
+    pixels = plt.imread(file)
+    width = min(inches, pixels.shape[1] / 72)
+    figure = plt.figure(figsize=(width, width * pixels.shape[0] / pixels.shape[1]))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(pixels, origin="upper")
+    axis.axis("off")
+    plt.show()
+
+
 def _drawn(each: int, mergers: int) -> Pictures:
     rng = np.random.default_rng(3)
     label = np.concatenate([rng.choice([0, 1, 3], each, p=[0.7, 0.15, 0.15]), np.full(mergers, 5)])

@@ -16,7 +16,8 @@ from astroml_plugin.core.errors import AstromlError
 from astroml_plugin.explanation.pictures import draw, first_rows
 from astroml_plugin.explanation.store import ExplanationStore
 from astroml_plugin.explanation.summaries import CELLS, Layout
-from astroml_plugin.explanation.words import Finding, findings
+from astroml_plugin.explanation.trust import Trust, trust_of
+from astroml_plugin.explanation.words import Finding, findings, of_trust
 from astroml_plugin.reporting.charts import Axis, Bars, Chart, Grid, Line, Series
 from astroml_plugin.reporting.pages import Block, Missing, Note, Picture, Pictures, Section, Table
 from astroml_plugin.reporting.run.beside import EXPLANATION, Beside, all_beside, joined, newest
@@ -33,7 +34,7 @@ _LISTED = 40
 _FAR_ABOVE, _ALONE = 1.5, 0.8
 """Times its share, and part, of the attribution from which a band is worth a warning."""
 
-_PLAIN = ("outline", "core", "top", "completeness")
+_PLAIN = ("outline", "core", "top", "completeness", "faithfulness")
 """Findings that are no warnings."""
 
 
@@ -45,7 +46,10 @@ def section(subject: RunSubject) -> Section | Missing:
     text, blocks = newest(subject, known, _SHOWN, _about)
     rule = (
         "A band is named in red where it has 1.5 times its share, or four fifths, of the attribution; a ninth of the "
-        "stamp besides the middle one where it has twice its share."
+        "stamp besides the middle one where it has twice its share. So is attribution of which more than half lies "
+        "outside the objects' outlines, or of which outlines have less than 1.1 times their part of the pixels: a mark "
+        "over the whole stamp, such as a watermark, looks like that. Attributions that were judged are named where "
+        "their pixels are not shown to matter more than others, or where maps stay alike without what was learned."
     )
     return Section(TITLE, text, blocks, rule)
 
@@ -61,7 +65,8 @@ def _about(subject: RunSubject, one: Beside) -> tuple[str, list[Block]]:
     rows = joined(subject, text)
     if not rows.num_rows:
         return f"{one.name}: no object is explained yet.", []
-    found = findings(rows, layout.bands, layout.side)
+    trust = trust_of(store.judged())
+    found = [*findings(rows, layout.bands, layout.side), *of_trust(trust)]
     method = str(record["identity"].get("method", "")).replace("-", " ")
     what = (
         f"{one.name}: pixels that made {record['number']} of {many(rows.num_rows, 'object')}, by {method}. "
@@ -72,6 +77,10 @@ def _about(subject: RunSubject, one: Beside) -> tuple[str, list[Block]]:
     blocks: list[Block] = [
         Note(f"{one.name}: {finding.sentence}", bad=True) for finding in found if is_warning(finding)
     ]
+    if trust is None:
+        what += " Nobody has judged how faithful it is: `explain` with `--faithfulness 64` does."
+    else:
+        blocks.append(_trusted(one.name, trust))
     return what, [*blocks, *_charts(one.name, rows, layout), _table(one.name, rows), *_maps(subject, one.name, store)]
 
 
@@ -80,6 +89,19 @@ def is_warning(finding: Finding) -> bool:
     if finding.about == "band":
         return finding.fraction >= min(_FAR_ABOVE * finding.chance, _ALONE)
     return finding.about not in _PLAIN
+
+
+def _trusted(name: str, trust: Trust) -> Table:
+    """Figures of the judged objects with their intervals."""
+    told = (
+        ("deletion: pixels taken away in order of attribution, against random order", trust.deletion, "above 0"),
+        ("insertion: pixels given in order of attribution, against random order", trust.insertion, "above 0"),
+        ("maps alike after the last layer was drawn anew (rank correlation)", trust.last_layer, "below 1"),
+        ("maps alike after all layers were drawn anew (rank correlation)", trust.all_layers, "near 0"),
+    )
+    cells = [[what, f"{one.value:.2f}", f"{one.low:.2f} to {one.high:.2f}", wanted] for what, one, wanted in told]
+    title = f"{name}: how faithful it is, of {many(trust.objects, 'object')}"
+    return Table(("judged by", "value", "95 %", "wanted"), cells, title)
 
 
 def _charts(name: str, rows: pa.Table, layout: Layout) -> list[Block]:
