@@ -12,6 +12,7 @@ from astroml_plugin.cutouts.centring import (
 )
 from astroml_plugin.cutouts.crowding import CROWDED, crowded
 from astroml_plugin.cutouts.device_tile import DeviceTile, Move, device_bits, is_complete, to_device
+from astroml_plugin.cutouts.pictures import Picture, shown, sizes
 from astroml_plugin.cutouts.psf import psf_fwhms
 from astroml_plugin.cutouts.raw import RawStamps, raw_stamps
 from astroml_plugin.cutouts.resampling import (
@@ -35,6 +36,7 @@ __all__ = [
     "Grid",
     "LightCentre",
     "Move",
+    "Picture",
     "RawStamps",
     "Recut",
     "around",
@@ -58,6 +60,8 @@ __all__ = [
     "resampled",
     "resampled_psf",
     "resampled_side",
+    "shown",
+    "sizes",
     "source_side",
     "steps_taken",
     "to_device",

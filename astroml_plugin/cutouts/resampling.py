@@ -134,12 +134,7 @@ def _through(stamps: Cutouts, rows: Tensor, columns: Tensor, step: float) -> Cut
         image = torch.where(constant[..., None, None], flat[..., :1, None] * step**2, image)
     bits, valid = stamps.bits, None
     if bits is not None:
-        read_y, read_x = ((plane.abs() > _NOTHING).to(torch.float32) for plane in (rows, across))
-        marks = torch.zeros(image.shape, dtype=torch.uint8, device=image.device)
-        for flag in _BITS:
-            marked = (bits & int(flag)) != 0
-            if bool(marked.any()):
-                marks |= ((read_y @ marked.to(torch.float32) @ read_x) > 0.5).to(torch.uint8) * int(flag)
+        marks = marks_through(bits, rows, across)
         bits, valid = marks, marks == 0
         image = image.masked_fill(~valid, 0.0)
     stamps = with_noise(stamps)
@@ -157,6 +152,21 @@ def _through(stamps: Cutouts, rows: Tensor, columns: Tensor, step: float) -> Cut
         bits=bits,
         step=torch.full((len(stamps),), step, dtype=torch.float64),
     )
+
+
+def marks_through(bits: Tensor, rows: Tensor, across: Tensor) -> Tensor:
+    """Bits uint8 of pixels made from others (…, old, old) by matrices (…, new, old) along y and (…, old, new) along x.
+
+    A pixel has the bits of all pixels that it reads.
+    """
+    read_y, read_x = ((plane.abs() > _NOTHING).to(torch.float32) for plane in (rows, across))
+    shape = (*bits.shape[:-2], rows.shape[-2], across.shape[-1])
+    marks = torch.zeros(shape, dtype=torch.uint8, device=bits.device)
+    for flag in _BITS:
+        marked = (bits & int(flag)) != 0
+        if bool(marked.any()):
+            marks |= ((read_y @ marked.to(torch.float32) @ read_x) > 0.5).to(torch.uint8) * int(flag)
+    return marks
 
 
 def with_noise(stamps: Cutouts) -> Cutouts:

@@ -50,6 +50,8 @@ class Cutouts:
     """(n, band) float64 on the CPU: AB magnitude of one unit of the pixels, NaN where unknown; None: all unknown."""
     off_centre: Tensor | None = None
     """(n,) bool: the light lies farther from the centre than the model bears; None where nobody looked."""
+    unsized: Tensor | None = None
+    """(n,) bool: pictures whose object has no size that could be measured; None where none was asked for."""
     step: Tensor | None = None
     """(n,) float64 on the CPU: side of a pixel in pixels of the source; None where none were resampled."""
     noise_estimated: bool = False
@@ -118,7 +120,7 @@ class Cutouts:
             return self
         there: dict[str, Any] = {
             name: sent(value, wanted)
-            for name in ("image", "variance", "valid", "psf", "bits", "off_centre")
+            for name in ("image", "variance", "valid", "psf", "bits", "off_centre", "unsized")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **there)

@@ -66,7 +66,7 @@ class Asked:
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the channels that are explained."""
-        bands = self.task.choose_bands(self.source.bands, self.job.bundles[0].band)
+        bands = self.task.seen_bands(self.source.bands, self.job.bundles[0].band)
         named, channels = self.task.explained_bands(bands), int(self.task.example_inputs(1)[0].shape[1])
         return named if len(named) == channels else tuple(f"channel_{number}" for number in range(channels))
 

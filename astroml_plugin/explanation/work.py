@@ -251,7 +251,7 @@ def _stamps(model: RunModel, work: TileWork | BlockWork, device: str) -> Iterato
         assert isinstance(work, TileWork)
         yield from _windows(model.task, work, pixels)
         return
-    bands = model.task.choose_bands(work.bands, model.ref.band)
+    bands = model.task.seen_bands(work.bands, model.ref.band)
     for stamps in stamps_of(model, work, pixels, Meter())(_AT_ONCE):
         yield stamps.select(bands), None
 

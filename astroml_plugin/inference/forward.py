@@ -20,17 +20,18 @@ from astroml_plugin.compute.memory import is_out_of_memory, stamps_per_forward
 from astroml_plugin.compute.precision import COMPILED, TORCH, half_form
 from astroml_plugin.compute.runtimes import cached_graph
 from astroml_plugin.core.version import code_digest
-from astroml_plugin.cutouts import Cutouts, Recut, cut, offset_counts, recentred, to_device
+from astroml_plugin.cutouts import Cutouts, Move, Recut, cut, offset_counts, recentred, to_device
 from astroml_plugin.inference.backends import ForwardChoice
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
 from astroml_plugin.inference.reading import BlockWork, Scale, TileWork
 from astroml_plugin.inference.resident import process_cache
-from astroml_plugin.inference.scaling import steps_of
+from astroml_plugin.inference.scaling import picture_side, steps_of
 from astroml_plugin.inference.upload import mover, overlaps
 from astroml_plugin.networks.typicality import split
 from astroml_plugin.pixels import Tile
 from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.tasks.pictures import as_pictures, shows
 from astroml_plugin.tasks.scale import resamples, to_scale
 from astroml_plugin.training.typicality import COLUMN as TYPICALITY
 
@@ -42,6 +43,9 @@ Columns = tuple[dict[str, pa.Array], np.ndarray, np.ndarray]
 STAMP_SIDE = 48
 """Side of a usual stamp: as many windows go through a network at once as have the pixels of a batch of these."""
 
+
+_PICTURED = 2**22
+"""Pixels per band of the stamps that are made pictures at once."""
 
 WINDOWS_AT_ONCE = 8
 """Windows per forward on a GPU, at most: a tile of 4096 pixels has 25."""
@@ -228,7 +232,7 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
         flags = model.task.cut_flags(item.cutouts)
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
-    bands = model.task.choose_bands(work.bands, model.ref.band)
+    bands = model.task.seen_bands(work.bands, model.ref.band)
     return _joined(model, map_batches(model, bands, stamps_of(model, work, pixels, meter), finish, meter))
 
 
@@ -246,6 +250,8 @@ def stamps_of(
     size, device = model.task.stamp_size, str(model.device)
     bands, centring = model.task.choose_bands(work.bands, model.ref.band), model.task.settings.centring
     move = mover(device, meter)
+    if shows(model.task.settings, work.bands):
+        return lambda batch: _pictures(model, work, pixels, bands, batch, move)
 
     def place(stamps: Cutouts, recut: Recut | None, crowded: Tensor | None) -> Cutouts:
         with torch.inference_mode():
@@ -257,6 +263,25 @@ def stamps_of(
     centred = place if centring.tolerance > 0 else None
     scale = _scale(model, work, pixels, bands)
     return lambda batch: work.cutouts(pixels, size, batch, device, move, centred, scale)
+
+
+def _pictures(
+    model: RunModel, work: TileWork | BlockWork, pixels: Any, bands: tuple[str, ...], batch: int, move: Move | None
+) -> Iterator[Cutouts]:
+    """Pictures in batches, made of few stamps at a time: those are large."""
+    side = model.task.stamp_size
+    if isinstance(work, TileWork):
+        side = picture_side(work.info.inner.x0 - work.info.outer.x0)
+    at_once = max(1, min(batch, _PICTURED // side**2))
+    kept: list[Cutouts] = []
+    for stamps in work.cutouts(pixels, side, at_once, str(model.device), move):
+        with torch.inference_mode():
+            kept.append(as_pictures(model.task.settings, stamps.select(bands)))
+        if sum(len(part) for part in kept) + at_once > batch:
+            yield Cutouts.concatenate(kept)
+            kept = []
+    if kept:
+        yield Cutouts.concatenate(kept)
 
 
 def _scale(model: RunModel, work: TileWork | BlockWork, pixels: Any, bands: tuple[str, ...]) -> Scale | None:

@@ -16,6 +16,11 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks import scale
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.tasks.pictures import shows
+
+
+_WIDEST_PICTURE = 301
+"""Pixels of the source: at 0.2 arcsec, galaxies of a radius of 9 arcsec."""
 
 
 def widest(task: Task, source: Source) -> float:
@@ -28,11 +33,18 @@ def widest(task: Task, source: Source) -> float:
 
 def side_read(task: Task, source: Source) -> int:
     """Side in pixels of a survey of what is read about each object, but for `REACH` on each side."""
+    if not isinstance(source, Stamps) and shows(task.settings, source.bands):
+        return picture_side(source.halo)
     if _finest(task, source) is None or isinstance(source, Stamps):
         return task.stamp_size
     if task.settings.sizes != "arcsec":  # each object's PSF decides, within the halo
         return max(task.stamp_size, 2 * source.halo)
     return max(task.stamp_size, source_side(task.stamp_size + 2 * REACH, widest(task, source)))
+
+
+def picture_side(halo: int) -> int:
+    """Side of the stamps of a survey that are shown as pictures: nobody knows how large an object is before."""
+    return min(2 * halo - 1, _WIDEST_PICTURE)
 
 
 def _finest(task: Task, source: Source) -> float | None:
@@ -69,6 +81,9 @@ def _cell(work: TileWork, cells: int, axis: str) -> Any:
 def told(name: str, task: Task, source: Source) -> str:
     """A sentence of what a run does with pixels of another scale than a bundle's; empty where they are alike."""
     settings, scales = task.settings, source.pixel_scales
+    if shows(settings, source.bands):
+        told = ", ".join(settings.picture.bands)
+        return f"{name}: bands {told} are shown to it as colour pictures, each scaled to the size of its object"
     if scales is None or not any(scale.differs(settings, one) for one in scales):
         return ""
     same = math.isclose(*scales, rel_tol=5e-3)

@@ -25,7 +25,7 @@ from astroml_plugin.core.settings import from_mapping, to_mapping
 from astroml_plugin.cutouts import Cutouts, crop
 from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
-from astroml_plugin.tasks import input_unit, missing, scale, source_check
+from astroml_plugin.tasks import input_unit, missing, pictures, scale, source_check
 from astroml_plugin.tasks.centring import centring_changes, off_centre_bits
 from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.gaps import gap_bits
@@ -269,8 +269,19 @@ class Task(InGraph, Judged):
             return tuple(wanted)
         if band is None and self.settings.any_band and len(available) == 1:
             return tuple(available)
+        if band is None and pictures.shows(self.settings, available):
+            return tuple(self.settings.picture.bands)
         remedy = "choose one of them (--band)" if self.settings.any_band else "use a bundle trained on those bands"
         raise InputError(f"band {', '.join(wanted)} is missing: the source has {', '.join(available)}; {remedy}")
+
+    def seen_bands(self, available: Sequence[str], band: str | None = None) -> tuple[str, ...]:
+        """Bands of the stamps that `prepare` gets of a source: those of `choose_bands`, or of the pictures made of them.
+
+        Raises:
+            InputError: as `choose_bands`.
+        """
+        chosen = self.choose_bands(available, band)
+        return self.bands if pictures.shows(self.settings, available) else chosen
 
     def check_source(
         self,
@@ -298,11 +309,14 @@ class Task(InGraph, Judged):
             InputError: says what does not fit, with the numbers and the remedy.
         """
         read = self.choose_bands(bands, band)
+        theirs = None if zero_points is None else [zero_points[list(bands).index(name)] for name in read]
+        if pictures.shows(self.settings, bands):
+            pictures.check(self.settings, pixel_scale, theirs)
+            return read
         source_check.check_pixels(self.settings, dtype, has_psf)
         if size is not None:
             source_check.check_size(self.settings, scale.scaled_size(self.settings, size, pixel_scale))
-        if zero_points is not None:
-            theirs = [zero_points[list(bands).index(name)] for name in read]
+        if theirs is not None:
             input_unit.check_zero_points(self.input_unit, read, theirs)
         return read
 
@@ -337,7 +351,7 @@ class Task(InGraph, Judged):
         stamps = self.fitted_stamps(cutouts)
         needed = missing.needed_bands(self.settings.spare_bands, stamps)
         image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid, needed)
-        flags |= off_centre_bits(cutouts) | gap_bits(stamps, needed) | scale.scale_bits(self.settings, stamps)
+        flags |= off_centre_bits(cutouts) | pictures.unsized_bits(cutouts) | gap_bits(stamps, needed) | scale.scale_bits(self.settings, stamps)
         if min(size) < self.stamp_size:
             flags |= int(ObjectFlag.EDGE)
         if self.settings.psf == "none":

@@ -17,6 +17,7 @@ from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import REACH, Cutouts, crop, merged, psf_fwhms, resampled, resampled_side, source_side
 from astroml_plugin.tasks.normalisation import gaussian_psf
+from astroml_plugin.tasks.pictures import as_pictures, shows
 from astroml_plugin.tasks.settings import TaskSettings
 
 _FARTHEST = 2.1
@@ -108,13 +109,15 @@ def fwhm_of(settings: TaskSettings, psf: Tensor | None, count: int, pixel_scale:
 
 
 def to_scale(settings: TaskSettings, stamps: Cutouts) -> Cutouts:
-    """Stored stamps with pixels as the model knows them, on their device.
+    """Stored stamps with pixels as the model knows them, on their device; for a model of pictures, as such.
 
     Where objects have different steps, all are cut or padded to one size that holds the model's input.
 
     Raises:
         InputError: stamps that are too small on the sky, for a model that takes only whole ones.
     """
+    if shows(settings, stamps.bands):
+        return as_pictures(settings, stamps)
     if not resamples(settings, stamps.pixel_scale) or stamps.image.dtype == torch.uint8 or not len(stamps):
         return stamps
     assert stamps.pixel_scale is not None

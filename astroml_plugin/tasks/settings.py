@@ -7,7 +7,7 @@ from typing import Any
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
-from astroml_plugin.cutouts import Centring
+from astroml_plugin.cutouts import Centring, Picture
 from astroml_plugin.tasks.choices import RESAMPLE
 from astroml_plugin.tasks.input_unit import zero_point_of
 from astroml_plugin.tasks.normalisation import Normalisation
@@ -46,6 +46,8 @@ class TaskSettings:
     it by their zero points), "any" (a scale does not matter), "picture" (8-bit), "uncalibrated" (no zero point)."""
     any_dtype: bool = False
     """Whether 8-bit and float pixels may stand in for each other."""
+    picture: Picture = field(default_factory=Picture)
+    """For a model of 8-bit pictures: how calibrated pixels of other bands are shown to it as pictures."""
     psf: str = "none"
     """PSF as second network input: "required", "optional" (NO_PSF where absent) or "none"."""
     psf_size: int = 25
