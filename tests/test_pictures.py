@@ -1,4 +1,4 @@
-"""Calibrated pixels shown as the colour pictures of Galaxy Zoo, against references: stretch, scaling, sizes, whole runs."""
+"""Calibrated pixels shown as the colour pictures of Galaxy Zoo: stretch, scaling and sizes as references have them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -137,7 +137,8 @@ def tile(noise: float = 0.01) -> tuple[Tile, dict[str, np.ndarray]]:
     for (x, y), scale in zip(((180, 200), (330, 180), (260, 330)), (2.5, 4.0, 5.0), strict=True):
         image[:, y - 64 : y + 65, x - 64 : x + 65] += galaxies((scale,))[0]
     objects = {"object_id": np.arange(3), "x": np.array([180.2, 330.0, 260.0]), "y": np.array([200.0, 180.0, 330.0])}
-    return Tile.from_arrays(image, ("g", "r", "i"), wcs=sky(0.396), zero_points=22.5, place=TilePlace(halo=128)), objects
+    place = TilePlace(halo=128)
+    return Tile.from_arrays(image, ("g", "r", "i"), wcs=sky(0.396), zero_points=22.5, place=place), objects
 
 
 def test_a_tile_is_measured() -> None:

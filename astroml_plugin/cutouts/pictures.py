@@ -138,9 +138,7 @@ def shown(stamps: Cutouts, picture: Picture, size: int, names: tuple[str, ...]) 
     return Cutouts.concatenate(parts).take(torch.cat(places).argsort()) if len(parts) > 1 else parts[0]
 
 
-def _scaled(
-    stamps: Cutouts, grey: Tensor, found: Size, radius: float, size: int, names: tuple[str, ...]
-) -> Cutouts:
+def _scaled(stamps: Cutouts, grey: Tensor, found: Size, radius: float, size: int, names: tuple[str, ...]) -> Cutouts:
     """Pictures of grey levels (n, 3, h, h) about the light's centres, with the radii of the objects at `radius`."""
     side, step, offset = int(grey.shape[-1]), found.radius / radius, light_centre(stamps).offset
     middle = torch.where((offset.abs() <= _MOST_OFF).all(1, keepdim=True), offset, 0.0)

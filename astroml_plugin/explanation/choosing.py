@@ -26,6 +26,7 @@ from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.tasks.pictures import seen_bands
 from astroml_plugin.tasks.run_options import option_names
 from astroml_plugin.training.bundle import ModelBundle
 
@@ -66,7 +67,8 @@ class Asked:
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the channels that are explained."""
-        bands = self.task.seen_bands(self.source.bands, self.job.bundles[0].band)
+        chosen = self.task.choose_bands(self.source.bands, self.job.bundles[0].band)
+        bands = seen_bands(self.task.settings, self.source.bands, chosen)
         named, channels = self.task.explained_bands(bands), int(self.task.example_inputs(1)[0].shape[1])
         return named if len(named) == channels else tuple(f"channel_{number}" for number in range(channels))
 

@@ -35,6 +35,7 @@ from astroml_plugin.inference.resident import on_forward_thread, process_cache, 
 from astroml_plugin.pixels import stamp_origin
 from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.detection import DetectingTask
+from astroml_plugin.tasks.pictures import seen_bands
 from astroml_plugin.training.bundle import ModelBundle
 
 T = TypeVar("T")
@@ -251,7 +252,8 @@ def _stamps(model: RunModel, work: TileWork | BlockWork, device: str) -> Iterato
         assert isinstance(work, TileWork)
         yield from _windows(model.task, work, pixels)
         return
-    bands = model.task.seen_bands(work.bands, model.ref.band)
+    chosen = model.task.choose_bands(work.bands, model.ref.band)
+    bands = seen_bands(model.task.settings, work.bands, chosen)
     for stamps in stamps_of(model, work, pixels, Meter())(_AT_ONCE):
         yield stamps.select(bands), None
 

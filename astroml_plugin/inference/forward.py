@@ -31,7 +31,7 @@ from astroml_plugin.inference.upload import mover, overlaps
 from astroml_plugin.networks.typicality import split
 from astroml_plugin.pixels import Tile
 from astroml_plugin.tasks.detection import DetectingTask
-from astroml_plugin.tasks.pictures import as_pictures, shows
+from astroml_plugin.tasks.pictures import as_pictures, seen_bands, shows
 from astroml_plugin.tasks.scale import resamples, to_scale
 from astroml_plugin.training.typicality import COLUMN as TYPICALITY
 
@@ -232,7 +232,8 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
         flags = model.task.cut_flags(item.cutouts)
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
-    bands = model.task.seen_bands(work.bands, model.ref.band)
+    chosen = model.task.choose_bands(work.bands, model.ref.band)
+    bands = seen_bands(model.task.settings, work.bands, chosen)
     return _joined(model, map_batches(model, bands, stamps_of(model, work, pixels, meter), finish, meter))
 
 

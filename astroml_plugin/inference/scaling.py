@@ -18,7 +18,6 @@ from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.pictures import shows
 
-
 _WIDEST_PICTURE = 301
 """Pixels of the source: at 0.2 arcsec, galaxies of a radius of 9 arcsec."""
 

@@ -274,15 +274,6 @@ class Task(InGraph, Judged):
         remedy = "choose one of them (--band)" if self.settings.any_band else "use a bundle trained on those bands"
         raise InputError(f"band {', '.join(wanted)} is missing: the source has {', '.join(available)}; {remedy}")
 
-    def seen_bands(self, available: Sequence[str], band: str | None = None) -> tuple[str, ...]:
-        """Bands of the stamps that `prepare` gets of a source: those of `choose_bands`, or of the pictures made of them.
-
-        Raises:
-            InputError: as `choose_bands`.
-        """
-        chosen = self.choose_bands(available, band)
-        return self.bands if pictures.shows(self.settings, available) else chosen
-
     def check_source(
         self,
         *,
@@ -351,7 +342,12 @@ class Task(InGraph, Judged):
         stamps = self.fitted_stamps(cutouts)
         needed = missing.needed_bands(self.settings.spare_bands, stamps)
         image, flags = self.settings.normalisation.apply(stamps.image, stamps.variance, stamps.valid, needed)
-        flags |= off_centre_bits(cutouts) | pictures.unsized_bits(cutouts) | gap_bits(stamps, needed) | scale.scale_bits(self.settings, stamps)
+        flags |= (
+            off_centre_bits(cutouts)
+            | pictures.unsized_bits(cutouts)
+            | gap_bits(stamps, needed)
+            | scale.scale_bits(self.settings, stamps)
+        )
         if min(size) < self.stamp_size:
             flags |= int(ObjectFlag.EDGE)
         if self.settings.psf == "none":

@@ -19,6 +19,11 @@ def shows(settings: TaskSettings, bands: Sequence[str]) -> bool:
     return bool(picture.bands) and not set(settings.bands) <= set(bands) and set(picture.bands) <= set(bands)
 
 
+def seen_bands(settings: TaskSettings, available: Sequence[str], chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """Bands of the stamps that `Task.prepare` gets of a source: those `chosen`, or of the pictures made of them."""
+    return tuple(settings.bands) if shows(settings, available) else chosen
+
+
 def as_pictures(settings: TaskSettings, stamps: Cutouts) -> Cutouts:
     """Stamps as pictures of the model's bands and size, where they are to be shown so; else as they are."""
     if not shows(settings, stamps.bands):
@@ -44,8 +49,8 @@ def check(
     bands = ", ".join(settings.picture.bands)
     if pixel_scale is None:
         raise InputError(
-            f"the model is shown bands {bands} as colour pictures, for which the arcsec per pixel must be known: ingest "
-            f"again with a WCS (tiles) or --pixel-scale (stamps)"
+            f"the model is shown bands {bands} as colour pictures, for which the arcsec per pixel must be known: "
+            f"ingest again with a WCS (tiles) or --pixel-scale (stamps)"
         )
     missing = [band for band, zero in zip(settings.picture.bands, zero_points or ()) if zero is None]
     if missing:
