@@ -262,17 +262,7 @@ class Task(InGraph, Judged):
         Raises:
             InputError: a band is missing, or several would do and none is named.
         """
-        if band is not None and not self.takes_any_band:
-            raise InputError(f"this bundle needs bands {', '.join(self.bands)}: no band can be chosen for it")
-        wanted = self.bands if band is None else (band,)
-        if all(name in available for name in wanted):
-            return tuple(wanted)
-        if band is None and self.settings.any_band and len(available) == 1:
-            return tuple(available)
-        if band is None and pictures.shows(self.settings, available):
-            return tuple(self.settings.picture.bands)
-        remedy = "choose one of them (--band)" if self.settings.any_band else "use a bundle trained on those bands"
-        raise InputError(f"band {', '.join(wanted)} is missing: the source has {', '.join(available)}; {remedy}")
+        return source_check.chosen_bands(self.settings, available, band, takes_any=self.takes_any_band)
 
     def check_source(
         self,

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.tasks.pictures import shows
 from astroml_plugin.tasks.settings import TaskSettings
+
+
+def chosen_bands(
+    settings: TaskSettings, available: Sequence[str], band: str | None, *, takes_any: bool
+) -> tuple[str, ...]:
+    """Bands to read from a source, as of `Task.choose_bands`; those of a picture for a model that is shown such."""
+    if band is not None and not takes_any:
+        raise InputError(f"this bundle needs bands {', '.join(settings.bands)}: no band can be chosen for it")
+    wanted = tuple(settings.bands) if band is None else (band,)
+    if all(name in available for name in wanted):
+        return wanted
+    if band is None and settings.any_band and len(available) == 1:
+        return tuple(available)
+    if band is None and shows(settings, available):
+        return tuple(settings.picture.bands)
+    remedy = "choose one of them (--band)" if settings.any_band else "use a bundle trained on those bands"
+    raise InputError(f"band {', '.join(wanted)} is missing: the source has {', '.join(available)}; {remedy}")
 
 
 def check_pixels(settings: TaskSettings, dtype: str, has_psf: bool) -> None:
