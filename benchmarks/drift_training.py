@@ -126,7 +126,8 @@ def _changed(bundle: str, arm: str, seed: int, folder: str) -> str:
     arrays: dict[str, Any] = {"images": changed, "bands": np.array(bands), "object_id": np.arange(len(image))}
     arrays |= {} if psf is None else {"psf": psf}
     arrays |= {} if first.pixel_scale is None else {"pixel_scale": first.pixel_scale}
-    arrays |= {} if first.zero_points is None else {"zero_point": np.array(first.zero_points)}
+    known = [one for one in first.zero_points or () if one is not None]
+    arrays |= {"zero_point": np.array(known)} if len(known) == len(first.bands) else {}
     file = f"{folder}.npz"
     np.savez(file, **arrays)
     return ingest([file], out=f"{folder}.zarr", block=64).source

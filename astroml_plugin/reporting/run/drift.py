@@ -48,8 +48,9 @@ RULE = (
 TRAINING = (
     "A training set is not a survey: it may be simulated, and has other fractions of classes, magnitudes and sizes. So "
     "what is reported here is no error that was found. It says where the network has to answer about images that it "
-    "hardly knows, or answers otherwise than it did. How good the answers are is told by labels (`evaluate`); whether "
-    "this sky is like another that you trust, by `--reference CATALOG`."
+    "hardly knows, or answers otherwise than it did. What its normalisation takes away (levels, noise) is left out. "
+    "How good the answers are is told by labels (`evaluate`); whether this sky is like another that you trust, by "
+    "`--reference CATALOG`."
 )
 
 
