@@ -25,7 +25,7 @@ TARGET = 4000
 
 def run() -> Section:
     """Stamps of noise with a blob; Dask's start-up and the loading of models apart, as for runs of any length."""
-    bundles = {"strided_cnn, as in the recipe `classify`": (skies.bundle("classes", SIZE), "float32", skies.BANDS)}
+    bundles = {"strided_cnn of three stages": (skies.bundle("classes", SIZE), "float32", skies.BANDS)}
     for name in ("morphology", "lens"):
         if name in shipped():
             task = ModelBundle.load(name).task()

@@ -98,6 +98,7 @@ def _recipe(step: str) -> Recipe:
     network, arguments, augment = STEPS[step]
     recipe, morphology = read_recipe("classify"), read_recipe("morphology")
     training = replace(recipe.training, epochs=EPOCHS, augment=augment, batch_size=64, patience=0)
+    training = replace(training, learning_rate=0.002, weight_decay=0.001)
     return replace(
         recipe,
         network=network,

@@ -103,7 +103,7 @@ def _deep(given: dict[str, Any]) -> Recipe:
         network="mlp",
         network_arguments={"hidden": [64] * 8, **given},
         settings={**morphology.settings, "balance": 0.0},
-        training=replace(recipe.training, epochs=6, batch_size=64),
+        training=replace(recipe.training, epochs=6, batch_size=64, learning_rate=0.002, weight_decay=0.001),
     )
 
 

@@ -45,6 +45,15 @@ def test_rings_are_sampled_where_they_are() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_rings_follow_the_side_where_they_are_asked_to() -> None:
+    following = PolarCNN(1, 2, size=100, core=0.0, radius=0.0)
+    assert float(following.radii[-1]) == pytest.approx(41)
+    assert float(following.radii[12]) == pytest.approx(16)
+    assert float(PolarCNN(1, 2, size=100).radii[-1]) == pytest.approx(26)
+    with pytest.raises(ValueError, match="core"):
+        PolarCNN(1, 2, core=0.0, radius=0.0)
+
+
 def test_training_turns_and_shifts_at_random_and_evaluation_does_not() -> None:
     network = trained(jitter=1.0)
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")

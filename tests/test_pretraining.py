@@ -20,6 +20,7 @@ from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.tasks.pretraining.task import PretrainTask, filled
 from astroml_plugin.tasks.pretraining.views import Views
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.checkpoint import read_log
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.plan import initial_network, plan_training
 from astroml_plugin.training.recipe import Recipe, TransferSettings
@@ -45,7 +46,8 @@ STILL = Views(turn=False, size=0, shift=0, gain=0, colour=0, blur=0, noise=0, dr
 def pretrain(epochs: int = 3, **changes: object) -> Recipe:
     recipe = read_recipe("pretrain_contrast")
     training = replace(recipe.training, epochs=epochs, batch_size=64)
-    return replace(recipe, **{"network_arguments": SMALL, "training": training, **changes})  # type: ignore[arg-type]
+    small = {"network": "strided_cnn", "network_arguments": SMALL, "training": training}
+    return replace(recipe, **{**small, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,7 @@ def test_a_training_begins_with_it(backbone: ModelBundle, data: str, tmp_path: P
     assert record["sha256"] == backbone.sha256
     assert 0 < seen["validation"] <= tuned.card.training["objects"]["validation"]
     assert torch.equal(tuned.network().state_dict()["features.3.weight"], theirs["network.features.3.weight"])
+    assert set(read_log(tuned.url)[-1]["gradients"]) == {"head.5"}  # nothing is computed for what stays
 
 
 def test_it_goes_on_with_other_stamps_and_bands(backbone: ModelBundle, data: str, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def recipe() -> Recipe:
     return replace(
         found,
         settings={"label": "kind", "names": {"1": "galaxy", "2": "star"}},
+        network="strided_cnn",
         network_arguments={"widths": [4, 8], "hidden": 8},
         training=replace(found.training, epochs=1),
     )

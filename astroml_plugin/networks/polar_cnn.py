@@ -17,6 +17,9 @@ from torch.nn import functional
 
 from astroml_plugin.networks.layers import PointConvolution, Residual, activation_of, check_fraction
 
+_CORE, _RADIUS = 0.16, 0.41
+"""Of the stamp's side: radius of the middle and of the outermost ring that follow it."""
+
 
 class RingConvolution(nn.Conv2d):
     """A convolution over (ring, direction): directions close on themselves, beyond the first and last ring is 0.
@@ -58,8 +61,9 @@ class PolarCNN(nn.Module):
         psf: not taken: True is refused.
         rings: number of rings, a multiple of 4.
         directions: points per ring, a multiple of 8.
-        core: radius of the middle, pixels, where two thirds of the rings lie, evenly.
-        radius: of the outermost ring, pixels, to which the others spread.
+        size: side of the stamps, pixels; 0 where neither of the next two follows it.
+        core: radius of the middle, pixels, where two thirds of the rings lie, evenly; 0: 0.16 of the side.
+        radius: of the outermost ring, pixels, to which the others spread; 0: 0.41 of the side.
         widths: channels of stem and first block, of the second and of the third.
         hidden: units of the dense layer.
         activation: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
@@ -82,6 +86,7 @@ class PolarCNN(nn.Module):
         outputs: int,
         *,
         psf: bool = False,
+        size: int = 0,
         rings: int = 20,
         directions: int = 48,
         core: float = 10.0,
@@ -104,6 +109,7 @@ class PolarCNN(nn.Module):
                 f"8, members ({members}) of 1 or more and three widths ({len(widths)})"
             )
         self.jitter, self.zoom = jitter, zoom
+        core, radius = core or _CORE * size, radius or _RADIUS * size
         if not 0 < core < radius:
             raise ValueError(f"a polar network needs a core ({core}) above 0 and below its radius ({radius})")
         inner = round(rings * 2 / 3)

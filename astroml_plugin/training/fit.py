@@ -157,10 +157,14 @@ def _loop(task: Task, network: nn.Module, settings: TrainingSettings, run: Train
 
 
 def _groups(network: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Parameters of one factor on the learning rate together, in the order of the network."""
+    """Parameters of one factor on the learning rate together, in the order of the network; those of factor 0 are
+    frozen: no gradient is computed for them, or counts in the norm that is clipped."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        groups.setdefault(rates.get(name, 1.0), []).append(parameter)
+        if rates.get(name, 1.0) > 0:
+            groups.setdefault(rates.get(name, 1.0), []).append(parameter)
+        else:
+            parameter.requires_grad_(False)
     return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
 
