@@ -27,6 +27,7 @@ from astroml_plugin.training.recipe import Recipe, TransferSettings
 from astroml_plugin.training.run import TrainExecution
 from astroml_plugin.training.settings import TrainingSettings
 from astroml_plugin.training.transfer import take_weights
+from tests import universe
 from workflows.evaluate import evaluate
 from workflows.infer import infer
 from workflows.recipe import read_recipe
@@ -180,6 +181,16 @@ def test_it_goes_on_with_other_stamps_and_bands(backbone: ModelBundle, data: str
     theirs = backbone.network().state_dict()["network.features.0.weight"]
     assert torch.equal(network.state_dict()["network.features.0.weight"], theirs[:, 1:])
     assert all(name.startswith(("network.head.5", "projector")) for name in made.fresh)
+
+
+def test_a_survey_and_places_are_enough(tmp_path: Path) -> None:
+    universe.make_survey(str(tmp_path / "survey.zarr"), bands=("g", "r"))
+    places = universe.make_objects(tmp_path / "places.parquet", 260)
+    train(pretrain(1), data=str(tmp_path / "survey.zarr"), labels=places, size=24, out=tmp_path / "start")
+    bundle = ModelBundle.load(tmp_path / "start")
+    assert bundle.bands == ("g", "r")
+    assert bundle.stamp_size == 24
+    assert bundle.card.training["objects"]["train"] > 200
 
 
 @pytest.mark.parametrize("network", ["strided_cnn", "residual_cnn", "polar_cnn", "equivariant_cnn"])

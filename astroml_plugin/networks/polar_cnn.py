@@ -18,7 +18,7 @@ from torch.nn import functional
 from astroml_plugin.networks.layers import PointConvolution, Residual, activation_of, check_fraction
 
 _CORE, _RADIUS = 0.16, 0.41
-"""Of the stamp's side: radius of the middle and of the outermost ring that follow it."""
+"""Radius of the middle and of the outermost ring that follow the side of a stamp, in its units."""
 
 
 class RingConvolution(nn.Conv2d):
