@@ -57,6 +57,7 @@ LONG = (
     "own_images",
     "drift",
     "drift_training",
+    "clusters",
 )
 HERE = Path(__file__).parent
 HEAD = (
