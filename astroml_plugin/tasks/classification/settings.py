@@ -41,6 +41,9 @@ class ClassifySettings(TaskSettings):
     """Fraction of the votes for one class from which an evaluation takes people to agree."""
     multi_label: bool = False
     """Classes do not exclude each other: one sigmoid each; the column `label` lists all of probability 0.5 or more."""
+    also: tuple[str, ...] = ()
+    """Label columns of yes-or-no questions that are learned beside the classes (true, false, fractions; null or absent
+    where an object was not asked), each a column p_<name>. Objects with an answer and no class are learned from."""
     missing: str = "refuse"
     """Objects without any label: "refuse" or "leave_out" (the card counts them). With `multi_label` an entry that is
     unknown beside others that are known is left out of the loss."""
@@ -97,13 +100,16 @@ class ClassifySettings(TaskSettings):
             )
 
     def _check_names(self) -> None:
-        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        named = (*self.classes, *self.also)
+        repeated = sorted({name for name in named if named.count(name) > 1})
         if repeated or "" in self.classes:
             raise InputError(f"class names must differ and have letters; repeated: {', '.join(repeated) or 'none'}")
         if self.label_columns and self.classes and len(self.label_columns) != len(self.classes):
             raise InputError(f"{len(self.label_columns)} label_columns for {len(self.classes)} classes: give one each")
         if self.votes and (self.multi_label or not self.label_columns):
             raise InputError("a column of `votes` belongs to label_columns of vote fractions, without multi_label")
+        if self.also and (self.multi_label or self.label_columns or self.missing != "leave_out"):
+            raise InputError('`also` stands beside one `label` of exclusive classes, and missing = "leave_out"')
         if self.positive and self.classes and self.positive not in self.classes:
             raise InputError(f"positive class {self.positive!r} is none of {and_more_of(self.classes)}")
         if self.prior and self.classes and self.training_prior:

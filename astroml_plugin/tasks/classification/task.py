@@ -30,6 +30,7 @@ from astroml_plugin.tasks.base import Task, TaskRunOptions, TaskSettings
 from astroml_plugin.tasks.classification import labels as class_labels
 from astroml_plugin.tasks.classification.explained import ExplainedClasses
 from astroml_plugin.tasks.classification.losses import dirichlet_loss, independent_loss, votes_loss
+from astroml_plugin.tasks.classification.questions import Questions
 from astroml_plugin.tasks.classification.settings import ClassifyRunOptions, ClassifySettings
 from astroml_plugin.tasks.judged import Outputs, Report
 from astroml_plugin.tasks.test_time_augmentation import COUNTS, averaged
@@ -45,6 +46,12 @@ class ClassifyTask(ExplainedClasses):
     RunOptions: ClassVar[type[TaskRunOptions]] = ClassifyRunOptions
     turns: ClassVar[bool] = True
     few_stamps: ClassVar[Mapping[str, Any]] = {"symmetries": 8}
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any], where: str = "[settings] of the task") -> Task:
+        """The task with plain settings; one that asks questions, too, where `also` names some."""
+        made = super().from_settings(values, where)
+        return _ClassifyAndAsk(made.settings) if made.settings.also else made
 
     @property
     def outputs(self) -> int:
@@ -240,8 +247,7 @@ class ClassifyTask(ExplainedClasses):
 
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Logits divided by the temperature."""
-        scaled: Tensor = outputs / self.settings.temperature
-        return scaled
+        return outputs / float(self.settings.temperature)
 
     def _votes(self, targets: Tensor) -> Tensor:
         """(n, class) from either form of targets of classes that exclude each other."""
@@ -379,6 +385,10 @@ class ClassifyTask(ExplainedClasses):
         """Number of the class that is searched for."""
         positive, classes = self.settings.positive, tuple(self.settings.classes)
         return classes.index(positive) if positive in classes else None
+
+
+class _ClassifyAndAsk(Questions, ClassifyTask):
+    """Classes, and questions beside them."""
 
 
 def _values(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
