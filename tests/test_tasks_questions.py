@@ -110,5 +110,5 @@ def test_it_trains_from_two_stores_and_gives_both(tmp_path: Path) -> None:
     assert "p_bright" in Catalog.open(result.catalog).schema.names
     found = compare(recipe, data=urls, out=str(tmp_path / "compare"), folds=2, methods=["network"])
     assert found.table[0]["accuracy"]["value"] > 0.65
-    told = evaluate(urls[0], bundle=str(tmp_path / "bundle"), out=str(tmp_path / "evaluation"), split="test")
+    told = evaluate(urls[0], bundle=str(tmp_path / "bundle"), out=str(tmp_path / "evaluation"))
     assert told is not None

@@ -28,7 +28,7 @@ from astroml_plugin.tasks.judged import Report
 
 
 class Questions(Task):
-    """What a task of classes does otherwise where `also` names questions; stands before it among the bases.
+    """Changes of a task of classes where `also` names questions; stands before that task among the bases.
 
     The network gives the classes' logits, then one for each question. Targets are (n, class + question): the class as 0
     and 1, and the answers; NaN what is not known of an object.
@@ -45,7 +45,7 @@ class Questions(Task):
         return (*super().labels, *self.settings.also)  # type: ignore[safe-super]
 
     def columns(self) -> list[Column]:
-        """Those of the classes, with p_<question> before the label."""
+        """Columns of the classes, with p_<question> before the label."""
         *classes, label = super().columns()  # type: ignore[safe-super]
         says = "Probability that the answer to {} is yes"
         asked = [Column(f"p_{one}", "float32", "", "stat.probability", says.format(one)) for one in self.settings.also]
@@ -88,12 +88,12 @@ class Questions(Task):
         return known, targets[known, : self.outputs].argmax(1)
 
     def class_shares(self, targets: Tensor) -> np.ndarray:
-        """Of the objects whose class is known."""
+        """(class,) fractions of the objects whose class is known."""
         shares: np.ndarray = super().class_shares(self._numbers(targets)[1])  # type: ignore[misc]
         return shares
 
     def check_splits(self, targets: Mapping[str, Tensor]) -> None:
-        """As of the classes."""
+        """Every class occurs in every split, among the objects whose class is known."""
         super().check_splits({name: self._numbers(values)[1] for name, values in targets.items()})
 
     # ---- loss and probabilities --------------------------------------------------------------------------------
@@ -112,12 +112,12 @@ class Questions(Task):
         return total / len(targets)
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
-        """On the objects whose class is known."""
+        """Fits the temperature on the objects whose class is known."""
         known, numbers = self._numbers(targets)
         return super().calibrate(outputs[known, : self.outputs], numbers)
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Those of the classes."""
+        """(n, class) float32 logits of the classes' probabilities."""
         logits: Tensor = super().logits(outputs[:, : self.outputs])  # type: ignore[misc]
         return logits
 
@@ -149,7 +149,7 @@ class Questions(Task):
         return {**found, "loss": float(self.loss(outputs, targets))}
 
     def assess(self, measured: Measurements, targets: Tensor, table: pa.Table) -> Report:
-        """As of the classes, of objects whose class is known."""
+        """Report of the classes, on objects whose class is known."""
         known, numbers = self._numbers(targets)
         mask = known.numpy()
         own = replace(measured, own={name: values[mask] for name, values in measured.own.items()})
@@ -172,7 +172,7 @@ class Questions(Task):
         return lambda rows: inner(place[rows][known[rows]])
 
     def comparison(self, columns: Columns, truth: Columns, repeats: int = 500) -> Comparison:
-        """Of objects whose class is known."""
+        """Scores of the classes, on objects whose class is known."""
         known = _known(truth)
         return super().comparison(_only(columns, known), _only(truth, known), repeats)
 
