@@ -45,6 +45,7 @@ LONG = (
     "small_data",
     "small_optical",
     "few_labels",
+    "photoz",
     "foreign",
     "course",
     "lens",

@@ -67,7 +67,7 @@ def train(
 
     Args:
         recipe: a shipped name, the path of a TOML file, or a `Recipe`.
-        data: one or several `Stamps` with label columns, views, or `Survey`s, from whose tiles stamps are cut.
+        data: one or several `Stamps` with label columns, views, or a `Survey` with `labels`, whose tiles are cut.
         out: folder or URL of the bundle; log.jsonl, recipe.toml, training.png and gradients.png are put beside it.
         epochs: epochs of the training, instead of the recipe's.
         seed: seed of the training, instead of the recipe's.

@@ -15,10 +15,11 @@ from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.presets import make_design, preset
+from astroml_plugin.simulation.redshifts import RedshiftSet
 from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.sky.wcs import tile_step
 
-Stamped = StampSet | LensSet | FieldSet | AnomalySet
+Stamped = StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet
 """Every set of stamps that can be simulated."""
 
 
@@ -85,7 +86,7 @@ class StampSimulation(_Simulation):
         elif isinstance(made, FieldSet):
             span = None if self.density is None else (self.density, self.density)
             made = replace(made, **_given(population=self.population, camera=self.camera, density=span), **common)
-        elif self.population or self.camera:
+        elif self.population or self.camera or (isinstance(made, RedshiftSet) and self.density):
             raise InputError(f"{self.preset} have their own galaxies and camera: change single settings")
         else:
             made = replace(made, **_given(galaxies=self.density), **common)

@@ -16,6 +16,7 @@ from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.light import LightSet
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
+from astroml_plugin.simulation.redshifts import RedshiftSet
 
 _FIXED = Camera(bands=("r",), gain=0.0)
 _VARYING = replace(_FIXED, psf_fwhm=(0.55, 0.95), psf_ellipticity=0.05)
@@ -56,7 +57,7 @@ def _real(part: str, rotations: int, resized: bool = False) -> Callable[[str | N
     return make
 
 
-PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldSet | AnomalySet]]] = {
+PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet]]] = {
     "field-fixed": (
         "isolated Sersic galaxies, n 0.5-4, half-light radius 0.3-1.0 arcsec, S/N log-uniform 10-200, Moffat PSF of "
         "FWHM 0.7 arcsec, constant noise",
@@ -101,6 +102,11 @@ PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldS
         "merger, lens, ring or trail; g, r, i of LSST's ten years, 64 pixels",
         lambda hst: AnomalySet(1),
     ),
+    "redshifts": (
+        "galaxies with redshifts up to 1.5 and i below 22.5 (docs/photoz.md): old and young stars through g, r, i, z, "
+        "y, noise of two years of LSST, 32 pixels",
+        lambda hst: RedshiftSet(1),
+    ),
     "hst-test": ("the held-out 40 %, each at 12 angles", _real("test", 12)),
     "fields": (
         "pieces of crowded sky, 256 pixels, with the truth of every pixel (docs/segmentation.md): galaxies of 20-25.3 "
@@ -128,7 +134,7 @@ PAIRS: tuple[str, ...] = ("shear", "psf")
 """Designs by name, for `make_design`."""
 
 
-def preset(name: str, hst: str | None = None) -> StampSet | LensSet | FieldSet | AnomalySet:
+def preset(name: str, hst: str | None = None) -> StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet:
     """The stamps of a preset, to be completed with `dataclasses.replace(..., count=, seed=)`.
 
     Args:

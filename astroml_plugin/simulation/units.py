@@ -11,6 +11,7 @@ from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.postage import StampSet
+from astroml_plugin.simulation.redshifts import RedshiftSet
 from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.sky.wcs import TileGeometry
 from astroml_plugin.sources.stamps import Stamps
@@ -26,7 +27,7 @@ class BlockUnit:
     """One block of stamps to write; its index on disk is its index in the set."""
 
     url: str
-    stamps: StampSet | LensSet | FieldSet | AnomalySet
+    stamps: StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet
     index: int
 
 
@@ -45,7 +46,7 @@ class TileUnit:
     """Tiles of the whole sky."""
 
 
-def create_stamps(url: str, stamps: StampSet | LensSet | FieldSet | AnomalySet) -> Stamps:
+def create_stamps(url: str, stamps: StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet) -> Stamps:
     """An empty store with room for every block of `stamps`."""
     return Stamps.create(
         url,
