@@ -229,7 +229,8 @@ def _pictures(block: Pictures) -> str:
     items = []
     for one in block.pictures:
         lines = "<br>".join(escaped(line, 200) for line in one.caption)
-        items.append(f'<li><img alt="{escaped(one.alt)}" src="{_data_url(one.data)}"><p>{lines}</p></li>')
+        alt = "" if [one.alt] == [*one.caption] else escaped(one.alt)  # the words below are not read out twice
+        items.append(f'<li><img alt="{alt}" src="{_data_url(one.data)}"><p>{lines}</p></li>')
     title = f"<h3>{escaped(block.title)}</h3>" if block.title else ""
     return f'{title}<ul class="stamps{" wide" if block.wide else ""}">{"".join(items)}</ul>'
 
