@@ -1,4 +1,4 @@
-"""145 labels of radio galaxies with and without another bundle's weights, and what reaches layers of deep networks.
+"""Accuracy against the number of labels with and without pretraining, and what reaches layers of deep networks.
 
 python -m benchmarks --only few_labels     # finished trainings are not repeated
 """
@@ -6,7 +6,7 @@ python -m benchmarks --only few_labels     # finished trainings are not repeated
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from astroml_plugin.core.typing import F64
 from astroml_plugin.training.checkpoint import read_log
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.run import TrainExecution
-from astroml_plugin.training.settings import TrainingSettings
 from benchmarks.harness import Section, scratch, shared_data
-from benchmarks.small_data import stamps
+from benchmarks.small_data import SETS, small_recipe, stamps
 from bundles.morphology import ingested
 from tests.pages import table
+from workflows.ingest import ingest
 from workflows.recipe import read_recipe
 from workflows.train import train
 
-TITLE = "145 labels, and another bundle's weights; gradients of deep networks"
-DRAWS, LABELS, FOLDS = 10, 145, 5
-ARMS = ("from the start", "from `morphology`", "from `morphology`, frozen")
+TITLE = "Labels saved by pretraining; gradients of deep networks"
+DRAWS, FOLDS = 5, 5
+LABELS = (36, 72, 145, 290)
 DEPTHS = {
     "sigmoid": {"activation": "sigmoid", "batch_norm": False},
     "tanh": {"activation": "tanh", "batch_norm": False},
@@ -37,47 +38,111 @@ DEPTHS = {
 
 
 def run() -> Section:
-    """Fine-tuning, and vanishing gradients."""
-    radio, zoo = (shared_data(name) for name in ("radio/mirabest_first100_dev.npz", "gz1_sdss_rgb64_dev.npz"))
-    if radio is None or zoo is None:
+    """Pretraining, and vanishing gradients."""
+    archives = {name: shared_data(path) for name, (path, _, _) in SETS.items()}
+    zoo = shared_data("gz1_sdss_rgb64_dev.npz")
+    there = {name: path for name, path in archives.items() if path is not None}
+    if zoo is None or len(there) < len(SETS):
         return Section(TITLE, "Not measured: there are no such images here (ASTROML_TEST_DATA).")
     torch.set_num_threads(1)
     folder = str(scratch() / "small_data")
-    return Section(TITLE, f"{transferred(stamps('radio', radio, 'L'), folder)}\n\n{layers(str(zoo), folder)}")
+    text, data = curves(there, folder)
+    return Section(TITLE, f"{text}\n\n{layers(str(zoo), folder)}", data)
 
 
-def transferred(source: str, folder: str) -> str:
-    """145 labels of FRI and FRII (training and validation side together), the network of `morphology`: accuracy of ten
-    draws on the fifth that is left out, mean and standard deviation over draws, with the standard error of the mean."""
-    rows = []
-    for arm in ARMS:
-        cards = [_drawn(source, folder, arm, draw) for draw in range(DRAWS)]
-        scores = np.array([card["metrics"]["test"]["accuracy"] for card in cards])
-        doubts = sum("convergence" in card["training"] for card in cards)
-        told = f"{scores.mean():.3f} ± {scores.std(ddof=1) / np.sqrt(DRAWS):.3f}"
-        rows.append([arm, told, f"{scores.std(ddof=1):.3f}", f"{scores.min():.3f} to {scores.max():.3f}", doubts])
-    head = ["weights", "accuracy", "scatter of draws", "range", "not converged"]
-    return f"{_words(transferred)}\n\n{table(head, rows)}"
+def curves(archives: Mapping[str, Path], folder: str) -> tuple[str, dict[str, Any]]:
+    """Accuracy against the number of labels (training and validation side together) of the recipe `classify`, from the
+    start and from `pretrain_contrast`, which saw the stamps of all objects, of those that are judged too, and no label:
+    mean and standard error over draws. Judged on a fifth that is left out; for stars and galaxies on fields that are
+    left out, by balanced accuracy. Labels saved: how many times as many labels the start without pretraining needs for
+    what pretraining reaches (interpolated in the logarithm of their number), with 95 % by bootstrap over draws; "above"
+    where it does not get there with all that were tried."""
+    rows, data = [], {}
+    for name, archive in archives.items():
+        source = stamps(name, archive, SETS[name][1])
+        start = backbone(name, source, archives, folder)
+        found = {
+            arm: np.array(
+                [
+                    [score(name, source, folder, start if arm else None, count, draw) for draw in range(DRAWS)]
+                    for count in LABELS
+                ]
+            )
+            for arm in (False, True)
+        }
+        data[name] = {str(arm): values.tolist() for arm, values in found.items()}
+        for place, count in enumerate(LABELS):
+            cells = [_mean(found[arm][place]) for arm in (False, True)]
+            rows.append([SETS[name][2], count, *cells, _saved(found[False], found[True], place)])
+    head = ["objects", "labels", "from the start", "pretrained", "labels saved"]
+    return f"{_words(curves)}\n\n{table(head, rows)}", data
 
 
-def _drawn(source: str, folder: str, arm: str, draw: int) -> dict[str, Any]:
-    """Card of the training of one draw."""
-    recipe = read_recipe("morphology")
-    training = TrainingSettings(learning_rate=0.002, weight_decay=0.01, seed=draw)
-    split = replace(recipe.split, fractions=(0.72, 0.08, 0.2), folds=FOLDS, fold=draw % FOLDS)
-    split = replace(split, limit=round(0.9 * LABELS), limit_seed=draw, leaks="drop")
-    recipe = replace(
-        recipe,
-        settings={"label": "label", "normalisation": recipe.settings["normalisation"]},
-        training=training,
-        split=split,
-        transfer=replace(recipe.transfer, frozen="frozen" in arm),
+def backbone(name: str, source: str, archives: Mapping[str, Path], folder: str) -> str:
+    """The bundle that learned from stamps without labels: of all radio galaxies, of Galaxy Zoo 1 and 2 together."""
+    data = [source]
+    if name == "gz2" and (zoo := shared_data("gz1_sdss_rgb64_dev.npz")) is not None:
+        data.append(ingested(str(zoo), folder))
+    if name == "radio":
+        keys = {key: key for key in ("images", "object_id")}
+        out = f"{folder}/radio_all.zarr"
+        data = [ingest([str(archives[name])], out=out, npz_map=keys, layout="ncyx", bands=SETS[name][1]).source]
+    recipe = read_recipe("pretrain_contrast")
+    recipe = replace(recipe, split=replace(recipe.split, leaks="drop"))
+    return train(recipe, data=data, out=f"{folder}/backbones/{name}").bundle
+
+
+def score(name: str, source: str, folder: str, start: str | None, labels: int, draw: int) -> float:
+    """Accuracy, of stars and galaxies balanced accuracy, of one training on the objects left out."""
+    recipe = small_recipe("classify")
+    fold = draw % FOLDS
+    split = replace(recipe.split, fractions=(0.72, 0.08, 0.2), folds=FOLDS, fold=fold, leaks="drop")
+    if name == "stargalaxy":
+        split = replace(split, folds=0, fold=0, column=f"fold_{fold}")
+    split = replace(split, limit=round(0.9 * labels), limit_seed=draw)
+    recipe = replace(recipe, split=split, training=replace(recipe.training, seed=draw))
+    out = f"{folder}/curves/{name}/{'start' if start is None else 'pretrained'}/{labels}/{draw}"
+    result = train(recipe, data=source, out=out, execution=TrainExecution(from_bundle=start))
+    return float(result.metrics["test"]["balanced_accuracy" if name == "stargalaxy" else "accuracy"])
+
+
+def _mean(values: F64) -> str:
+    return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
+
+
+def _saved(plain: F64, helped: F64, place: int) -> str:
+    """Labels saved at one number of labels, from scores (numbers of labels, draws) of both starts."""
+    rng = np.random.default_rng(0)
+    draws = plain.shape[1]
+    drawn = [
+        labels_saved(
+            LABELS,
+            plain[:, rng.integers(0, draws, draws)].mean(1),
+            helped[place, rng.integers(0, draws, draws)].mean(),
+            place,
+        )
+        for _ in range(1000)
+    ]
+    middle = labels_saved(LABELS, plain.mean(1), float(helped[place].mean()), place)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    most = LABELS[-1] / LABELS[place]
+    return (
+        f"{'above ' if middle >= most else ''}{middle:.1f} ({low:.1f} to {'above ' if high >= most else ''}{high:.1f})"
     )
-    out = f"{folder}/transfer/{ARMS.index(arm)}/{draw}"
-    start = "morphology" if "morphology" in arm else None
-    train(recipe, data=source, out=out, execution=TrainExecution(from_bundle=start))
-    card: dict[str, Any] = json.loads((Path(out) / "card.json").read_text())
-    return card
+
+
+def labels_saved(labels: Sequence[int], plain: F64, reached: float, place: int) -> float:
+    """How many times `labels[place]` a start without pretraining needs for a score; at most what was tried.
+
+    Args:
+        labels: rising numbers of labels.
+        plain: their scores without pretraining.
+        reached: the score with pretraining at `labels[place]`.
+        place: of the number of labels.
+    """
+    rising = np.maximum.accumulate(plain) + 1e-9 * np.arange(len(plain))
+    needed = float(np.exp(np.interp(reached, rising, np.log(labels))))
+    return needed / labels[place]
 
 
 def layers(archive: str, folder: str) -> str:

@@ -101,7 +101,7 @@ def _sides(field: Array) -> dict[str, Array]:
 def _judged(name: str, source: str, arm: str) -> list[str]:
     """Cells of one line."""
     network = arm if arm in _CLASSICAL else NETWORK
-    recipe = _recipe(arm)
+    recipe = small_recipe(arm)
     out = f"{scratch()}/small_data/{name}/{arm.replace(', ', '-').replace(' ', '_')}"
     folds = []
     if name == "stargalaxy":
@@ -117,7 +117,7 @@ def _judged(name: str, source: str, arm: str) -> list[str]:
     return [*_scores(folds), *(_trainings(out) if network == NETWORK else ("", ""))]
 
 
-def _recipe(arm: str) -> Recipe:
+def small_recipe(arm: str) -> Recipe:
     """The recipe of an arm, for any classes in the column `label`."""
     recipe = read_recipe("classify")
     kept = {name: value for name, value in recipe.settings.items() if name == "normalisation"}

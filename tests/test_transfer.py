@@ -63,6 +63,8 @@ def test_all_but_the_head_comes_from_the_bundle(first: tuple[str, ModelBundle], 
     assert made.rates["head.5.weight"] == 1
     assert made.rates["head.3.weight"] == pytest.approx(0.85)
     assert made.rates["features.0.weight"] < made.rates["features.3.weight"] < 0.85
+    wider = begun(replace(RECIPE, transfer=TransferSettings(head=2)), second, first[1])[2]
+    assert {name.rpartition(".")[0] for name in wider.fresh} == {"head.3", "head.5"}
     frozen = replace(RECIPE, transfer=TransferSettings(frozen=True))
     rates = begun(frozen, second, first[1])[2].rates
     assert {name for name, rate in rates.items() if rate} == {"head.5.weight", "head.5.bias"}
@@ -133,6 +135,8 @@ def test_starts_that_do_not_fit_are_one_sentence(
         begun(replace(RECIPE, network_arguments={"widths": [5, 9], "hidden": 7, "batch_norm": False}), second, first[1])
     with pytest.raises(InputError, match=r"decay \(0\) must be above 0"):
         TransferSettings(decay=0)
+    with pytest.raises(InputError, match=r"head \(-1\) 0 or more"):
+        TransferSettings(head=-1)
     recipe = tmp_path / "r.toml"
     recipe.write_text('task = "classify"\nnetwork = "mlp"\n[settings]\nlabel = "kind"\n[training]\nepochs = 1\n')
     given = ["train", str(recipe), "--data", second, "--out", str(tmp_path / "t"), "--from", first[1].url]

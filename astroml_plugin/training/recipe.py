@@ -28,10 +28,16 @@ class TransferSettings:
     decay: float = 0.85
     """Learning rate of a layer over that of the layer behind it, so that what is near the pixels changes least; 1: all
     alike."""
+    head: int = 0
+    """Layers with weights at the end that begin anew; 0: the last one, and all dense ones at the end where the bundle
+    learned no labels, since they learned another question."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.decay <= 1:
-            raise InputError(f"transfer decay ({self.decay}) must be above 0 and at most 1, where all learn alike")
+        if not 0 < self.decay <= 1 or self.head < 0:
+            raise InputError(
+                f"transfer decay ({self.decay}) must be above 0 and at most 1, where all learn alike, and head "
+                f"({self.head}) 0 or more"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def _bands(plan: Plan, start: ModelBundle) -> Sequence[str]:
 
 
 def take_weights(network: nn.Module, plan: Plan, start: ModelBundle) -> Transferred:
-    """Give a network the weights of a bundle, in place, but those of its last layer.
+    """Give a network the weights of a bundle, in place, but those of its last layer, or layers (`head` in [transfer]).
 
     A layer that reads bands takes those of the bundle's bands by name; a band that the bundle does not have takes their
     mean, so that a picture that is alike in all bands gives what it gave.
@@ -82,7 +83,7 @@ def take_weights(network: nn.Module, plan: Plan, start: ModelBundle) -> Transfer
         )
     theirs, ours = _inner(start.network()).state_dict(), network.state_dict()
     inner = _inner(network)
-    heads, before = _heads(inner), "" if inner is network else _WRAPPED
+    heads, before = _heads(inner, plan, start), "" if inner is network else _WRAPPED
     taken = {}
     for name, value in ours.items():
         plain = name.removeprefix(before)
@@ -105,14 +106,20 @@ def _inner(network: nn.Module) -> nn.Module:
     return inner if isinstance(inner, nn.Module) else network
 
 
-def _heads(network: nn.Module) -> set[str]:
-    """Names of the last layers with weights: of the network, or of each of its `members`."""
-    found: dict[str, str] = {}
-    for name, module in network.named_modules():
+def _heads(network: nn.Module, plan: Plan, start: ModelBundle) -> set[str]:
+    """Names of the layers at the end that begin anew: of the network, or of each of its `members`."""
+    found: dict[str, list[str]] = {}
+    modules = dict(network.named_modules())
+    for name, module in modules.items():
         if any(one.ndim > 1 for one in module.parameters(recurse=False)):
             parts = name.split(".")
-            found[".".join(parts[:2]) if parts[0] == "members" else ""] = name
-    return set(found.values())
+            found.setdefault(".".join(parts[:2]) if parts[0] == "members" else "", []).append(name)
+    asked, whole = plan.recipe.transfer.head, not start.task().learns_labels and plan.task.learns_labels
+    heads = set()
+    for layers in found.values():
+        dense = list(takewhile(lambda name: isinstance(modules[name], nn.Linear), reversed(layers)))
+        heads |= set(layers[-(asked or (max(1, len(dense)) if whole else 1)) :])
+    return heads
 
 
 def _fitted(theirs: Tensor, ours: Tensor, their_bands: Sequence[str], bands: Sequence[str]) -> Tensor | None:
