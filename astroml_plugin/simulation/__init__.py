@@ -3,6 +3,7 @@
 from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import PsfPairs, ShearSets, Single
+from astroml_plugin.simulation.detections import DetectionSet
 from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.fits_files import write_fits
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
@@ -20,6 +21,7 @@ __all__ = [
     "AnomalySet",
     "Camera",
     "Composite",
+    "DetectionSet",
     "FieldSet",
     "Irregular",
     "LensSet",

@@ -51,7 +51,9 @@ class StampSet(Blocks):
     offset: float = 0.5
     """Centres are uniform within this many pixels in x and y."""
     neighbours: float = 0.0
-    """Other objects per arcmin^2 in and around the stamps, of the population's magnitudes."""
+    """Other objects per arcmin^2 in and around the stamps."""
+    around: Population | None = None
+    """Population of the neighbours; None: that of the stamps' own objects."""
     masked: float = 0.0
     """Fraction of the pixels under bad columns and cosmic rays; they have garbage for values and variance 0."""
     design: Design = field(default_factory=Single)
@@ -300,7 +302,7 @@ class _Neighbours:
         side = 2 * stamps.size
         area = (side * stamps.camera.pixel_scale / 60) ** 2
         count = int(rng.poisson(stamps.neighbours * area))
-        self.objects = draw_population(rng, count, stamps.population, stamps.camera)
+        self.objects = draw_population(rng, count, stamps.around or stamps.population, stamps.camera)
         self.place = np.array([rng.uniform(-side / 2, side / 2, 2) for _ in range(count)]).reshape(count, 2)
 
     def draw(

@@ -9,6 +9,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import Design, PsfPairs, ShearSets, Single
+from astroml_plugin.simulation.detections import DetectionSet
 from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.hst import HstGalaxies
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
@@ -106,6 +107,11 @@ PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldS
         "galaxies with redshifts up to 1.5 and i below 22.5 (docs/photoz.md): old and young stars through g, r, i, z, "
         "y, noise of two years of LSST, 32 pixels",
         lambda hst: RedshiftSet(1),
+    ),
+    "detections": (
+        "what a survey detects in one band (docs/simulation.md): stars, early, late, edge-on and irregular galaxies, "
+        "artefacts, under PSFs of FWHM 2.3-6 pixels, with neighbours",
+        lambda hst: DetectionSet(1),
     ),
     "hst-test": ("the held-out 40 %, each at 12 angles", _real("test", 12)),
     "fields": (
