@@ -15,7 +15,7 @@ from importlib import import_module
 from astroml_plugin.training.bundle import ModelBundle
 from workflows.progress import Reporter
 
-BUNDLES = ("anomaly", "ellipticity", "lens", "morphology", "segmentation")
+BUNDLES = ("anomaly", "ellipticity", "lens", "morphology", "objects", "segmentation")
 """Each a module of this package with a function `make(*, out, scratch, scale, progress, **its own options)`."""
 
 

@@ -10,6 +10,10 @@ import numpy as np
 from astroml_plugin.core.typing import F32
 
 _SMOOTHED = 5  # pixels: side of the boxes, laid twice, under which a peak of the noise is looked for
+_OBJECT, _BESIDE = (
+    0.7,
+    17,
+)  # noise under these boxes, about seven sigma, that is an object, and pixels kept away from it
 
 
 def artefact(rng: np.random.Generator, noise: F32, fwhm: float) -> tuple[str, F32]:
@@ -108,13 +112,26 @@ def _spike(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
 
 
 def _noise_peak(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
-    """The highest peak of the noise, which is no object."""
-    smooth, half = noise, _SMOOTHED // 2
+    """The highest peak of the noise, which is no object, away from what is one."""
+    smooth = noise
     for axis in (0, 0, 1, 1):
-        smooth = sum(np.roll(smooth, step, axis) for step in range(-half, half + 1)) / np.float32(_SMOOTHED)
-    row, column = np.unravel_index(int(smooth.argmax()), smooth.shape)
+        smooth = _boxed(smooth, axis, _SMOOTHED) / np.float32(_SMOOTHED)
+    near = (smooth > _OBJECT).astype(np.float32)
+    for axis in (0, 1):
+        near = _boxed(near, axis, _BESIDE)
+    if (near > 0).all():
+        return noise
+    row, column = np.unravel_index(int(np.where(near > 0, -np.inf, smooth).argmax()), smooth.shape)
     middle = len(noise) // 2
     return np.roll(noise, (middle - int(row), middle - int(column)), (0, 1))
+
+
+def _boxed(values: F32, axis: int, width: int) -> F32:
+    """Sums of `width` values about each, beyond the rim those of the other end."""
+    total = np.zeros_like(values)
+    for step in range(-(width // 2), width // 2 + 1):
+        total += np.roll(values, step, axis)
+    return total
 
 
 def _step(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:

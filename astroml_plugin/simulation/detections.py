@@ -50,7 +50,7 @@ _FAINT = (0.01, 0.01)
 
 @dataclass(frozen=True)
 class DetectionSet(StampSet):
-    """Stamps of detections. `population` is that of the neighbours, so that these say nothing of the kind; `snr` is that
+    """Stamps of detections. `population` is that of the neighbours, so that these say nothing of the kind; `snr` that
     of stars and galaxies.
 
     The label `kind` is one of `CLASSES`. Galaxies have true ellipticities and sizes as those of a `StampSet`.
