@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from astroml_plugin.core.typing import F32
+from astroml_plugin.core.typing import F32, Array
 
 _SMOOTHED = 5  # pixels: side of the boxes, laid twice, under which a peak of the noise is looked for
 _OBJECT, _BESIDE = (
@@ -38,7 +38,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
-def _cosmic_ray(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _cosmic_ray(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """A track of one pixel's width: sharper than any PSF."""
     made, size = noise.copy(), len(noise)
     angle, length, peak = rng.uniform(0, 2 * math.pi), rng.uniform(0.5, 14), _log_uniform(rng, 10, 500)
@@ -51,7 +51,7 @@ def _cosmic_ray(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
     return made
 
 
-def _hot_pixels(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _hot_pixels(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """One or two pixels."""
     made, middle = noise.copy(), len(noise) // 2
     made[middle, middle] += _log_uniform(rng, 10, 500)
@@ -60,7 +60,7 @@ def _hot_pixels(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
     return made
 
 
-def _trail(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _trail(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """A satellite: a straight line as wide as the PSF or wider, from rim to rim."""
     y, x = _away(len(noise))
     angle, width = rng.uniform(0, math.pi), math.hypot(fwhm / 2.355, rng.uniform(0, 2))
@@ -68,7 +68,7 @@ def _trail(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
     return noise + _log_uniform(rng, 3, 60) * np.exp(-0.5 * (across / width) ** 2)
 
 
-def _bleed(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _bleed(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """Columns that a saturated star has filled, all at one level."""
     made, size = noise.copy(), len(noise)
     middle, width = size // 2, int(rng.integers(1, 5))
@@ -80,7 +80,7 @@ def _bleed(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
     return made.T if rng.random() < 0.3 else made
 
 
-def _bad_line(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _bad_line(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """A column or row of another level from rim to rim, or to the middle."""
     made, middle = noise.copy(), len(noise) // 2
     start = 0 if rng.random() < 0.6 else middle
@@ -88,30 +88,37 @@ def _bad_line(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
     return made.T if rng.random() < 0.5 else made
 
 
-def _ghost(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _ghost(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """Light reflected within the telescope: a wide disk with a rim, often with a hole."""
     y, x = _away(len(noise))
     radius, angle = rng.uniform(6, 40), rng.uniform(0, 2 * math.pi)
     away = radius * rng.uniform(0.0, 1.0)
     distance = np.hypot(y - away * math.sin(angle), x - away * math.cos(angle))
     soft = rng.uniform(0.5, 3)
-    disk = 1 / (1 + np.exp((distance - radius) / soft))
+    disk = _inside(distance, radius, soft)
     if rng.random() < 0.5:
-        disk -= rng.uniform(0.5, 1) / (1 + np.exp((distance - radius * rng.uniform(0.3, 0.7)) / soft))
+        disk -= rng.uniform(0.5, 1) * _inside(distance, radius * rng.uniform(0.3, 0.7), soft)
     return noise + rng.uniform(1.5, 10) * disk
 
 
-def _spike(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _inside(distance: F32, radius: float, soft: float) -> F32:
+    """1 within a radius, 0 beyond, falling over a few `soft` pixels."""
+    fallen: F32 = 0.5 - 0.5 * np.tanh((distance - radius) / (2 * soft))
+    return fallen
+
+
+def _spike(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """A diffraction spike of a star beside the stamp, in the light of its halo."""
     y, x = _away(len(noise))
     angle, far = rng.uniform(0, 2 * math.pi), rng.uniform(20, 60)
     along, across = x * math.cos(angle) + y * math.sin(angle), x * math.sin(angle) - y * math.cos(angle)
     peak, distance = _log_uniform(rng, 4, 80), np.hypot(along + far, across)
     line = np.exp(-0.5 * (across / (fwhm / 2.355)) ** 2) * np.exp(-along / rng.uniform(10, 40))
-    return noise + peak * np.minimum(line, 20) + rng.uniform(0, 0.5) * peak * (far / distance.clip(5)) ** 2
+    made: Array = noise + peak * np.minimum(line, 20) + rng.uniform(0, 0.5) * peak * (far / distance.clip(5)) ** 2
+    return made
 
 
-def _noise_peak(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _noise_peak(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """The highest peak of the noise, which is no object, away from what is one."""
     smooth = noise
     for axis in (0, 0, 1, 1):
@@ -134,14 +141,14 @@ def _boxed(values: F32, axis: int, width: int) -> F32:
     return total
 
 
-def _step(rng: np.random.Generator, noise: F32, fwhm: float) -> F32:
+def _step(rng: np.random.Generator, noise: F32, fwhm: float) -> Array:
     """Two amplifiers, or two exposures, of different sky."""
     y, x = _away(len(noise))
     angle = rng.uniform(0, 2 * math.pi) if rng.random() < 0.3 else math.pi / 2 * int(rng.integers(4))
     return noise + rng.uniform(1.5, 12) * ((x * math.cos(angle) + y * math.sin(angle)) > -0.5)
 
 
-KINDS: dict[str, Callable[[np.random.Generator, F32, float], F32]] = {
+KINDS: dict[str, Callable[[np.random.Generator, F32, float], Array]] = {
     "bad_line": _bad_line,
     "bleed": _bleed,
     "cosmic_ray": _cosmic_ray,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -25,21 +25,21 @@ _SEEDS = 1_000_000
 _EDGE_ON = 0.48
 """|e| = (a - b) / (a + b) from which a disk is seen from the side: an axis ratio of 0.35."""
 
-_GALAXIES = {"star_fraction": 0.0, "ellipticity": "rayleigh"}
+_GALAXIES = Population(star_fraction=0.0, ellipticity="rayleigh")
 _POPULATIONS: dict[str, Population] = {
     "star": Population(star_fraction=1.0),
-    "early": Population(
-        **_GALAXIES, sersic_n=(2.8, 6.0), half_light_radius=(0.2, 1.2), ellipticity_scale=0.12, ellipticity_max=0.4
+    "early": replace(
+        _GALAXIES, sersic_n=(2.8, 6.0), half_light_radius=(0.2, 1.2), ellipticity_scale=0.12, ellipticity_max=0.4
     ),
-    "disk": Population(
-        **_GALAXIES,
+    "disk": replace(
+        _GALAXIES,
         sersic_n=(0.5, 1.5),
         half_light_radius=(0.3, 1.5),
         ellipticity_scale=0.35,
         ellipticity_max=0.85,
         bulge_probability=0.4,
     ),
-    "irregular": Population(**_GALAXIES, half_light_radius=(0.4, 1.5), ellipticity_scale=0.2, kinds=(Irregular(1.0),)),
+    "irregular": replace(_GALAXIES, half_light_radius=(0.4, 1.5), ellipticity_scale=0.2, kinds=(Irregular(1.0),)),
     "artefact": Population(star_fraction=1.0),
 }
 """Group -> what its stamps show; disks are `late` or `edge_on` by their ellipticity."""
