@@ -1,4 +1,4 @@
-"""What surveys detect that is no object on the sky, painted in units of the noise of a pixel."""
+"""False detections: painted in units of the noise of a pixel, each at the centre of its stamp."""
 
 from __future__ import annotations
 
