@@ -72,7 +72,7 @@ class DetectionSet(StampSet):
     irregular: float = 0.1
     """Disks with knots."""
     artefact: float = 0.2
-    """What is no object: cosmic rays, trails, bleeds, ghosts, spikes, bad lines, steps of the sky, peaks of noise."""
+    """Detections of no object, see `artefacts.KINDS`."""
 
     CLASSES: ClassVar[tuple[str, ...]] = ("star", "early", "late", "edge_on", "irregular", "artefact")
 
