@@ -112,7 +112,7 @@ def test_the_file_comes_back_and_others_are_refused(fitted: Typicality) -> None:
     assert again.views == fitted.views
     assert again.false_flags == fitted.false_flags
     np.testing.assert_allclose(oddness(again, drawn(9)), oddness(fitted, drawn(9)), rtol=1e-4)
-    newer = data.replace(b'"format":"1"', b'"format":"9"')
+    newer = data.replace(b'"format":"2"', b'"format":"9"')
     assert newer != data
     for broken in (b"", data[:100], newer, b"x" * 99):
         with pytest.raises(InputError, match="bundle b"):
@@ -123,7 +123,7 @@ def test_outputs_stay_as_they_are_in_any_number_of_threads() -> None:
     torch.manual_seed(0)
     network = StridedCNN(1, 3, widths=(6, 12), hidden=16).eval()
     image = torch.randn(400, 1, 32, 32)
-    seen = seen_views(network, [(image,)], [(1, 32, 32)], psf=False)
+    seen = seen_views(network, [((image,), False), ((image + 1,), True)], [(1, 32, 32)])
     assert seen is not None
     assert len(seen.names) >= 4
     known = fit_typicality(seen, np.zeros(400, bool), TypicalitySettings())

@@ -99,4 +99,5 @@ def show(ranked: Ranked, rows: int = 40) -> str:
     )
     left = len(ranked) - rows
     more = f"\n… {left:,} more rows" if left > 0 else ""
-    return f"{as_text(ranked.table, rows, rest=_REST)}{more}\n{line}"
+    note = f"\n{ranked.note}" if ranked.note else ""
+    return f"{as_text(ranked.table, rows, rest=_REST)}{more}\n{line}{note}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astroml_plugin.catalog import Catalog
+from astroml_plugin.catalog import Catalog, unlike_training
 from astroml_plugin.catalog.answers import TableResult
 from astroml_plugin.catalog.shear_sums import FIELDS, Bins, RowOptions, ShearRows, bins_of, catalog_sums, rows_of
 from astroml_plugin.catalog.sql import name as quoted
@@ -118,6 +118,8 @@ class ShearResult(TableResult):
     """"pixel" or "sky"."""
     seconds: float = field(default=0.0, compare=False)
     """Wall time."""
+    note: str = ""
+    """A sentence where many rows are left away only because they are unlike what the bundle was trained on."""
 
     def to_arrow(self) -> pa.Table:
         """One row per bin, the last one for all."""
@@ -136,6 +138,9 @@ def measure_shear(catalog: str, options: ShearOptions) -> ShearResult:
     bins = bins_of(rows, options.by, options.edges, options.bins)
     sums, rejected = catalog_sums(rows, bins)
     objects = int(sums[..., 0].sum())
+    note = "" if options.labels is not None else unlike_training.sentence(catalog, options.where)
+    if objects == 0 and note:
+        raise InputError(f"no object of {storage.redact(catalog)} is left where {options.where}: {note}")
     if objects == 0:
         raise InputError(
             f"no object of {storage.redact(catalog)} is left where {options.where}: {rejected} have no finite "
@@ -147,7 +152,8 @@ def measure_shear(catalog: str, options: ShearOptions) -> ShearResult:
     every = [_bin(bins, number, drawn, selection) for number in range(len(bins) + 1)]
     shown = () if options.by is None else tuple(every[:-1])
     seconds = round(time.perf_counter() - started, 3)
-    return ShearResult(catalog, every[-1], shown, objects, rejected, source, options.where, options.frame, seconds)
+    about = objects, rejected, source, options.where, options.frame, seconds, note
+    return ShearResult(catalog, every[-1], shown, *about)
 
 
 # ---- selection response ------------------------------------------------------------------------------------------
@@ -299,4 +305,4 @@ def show(result: ShearResult) -> str:
             lines.append(f"{'':>{wide}} alpha1 {item.leakage[0]}  alpha2 {item.leakage[1]}")
     if result.rejected:
         lines.append(f"{result.rejected} selected objects are in no bin or have no finite ellipticity and response")
-    return "\n".join(lines)
+    return "\n".join([*lines, *([result.note] if result.note else [])])

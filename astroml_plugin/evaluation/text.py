@@ -28,7 +28,17 @@ def described(metrics: Mapping[str, Any]) -> list[str]:
             f"objects/s, accuracy {row['accuracy']:.4f} ({gain['value']:+.4f}, 95 % {gain['low']:+.4f} to "
             f"{gain['high']:+.4f}), NLL {row['nll']:.4f}, ECE {row['ece']:.4f}"
         )
-    return lines or _plain(metrics)
+    return [*(lines or _plain(metrics)), *_flagged(metrics.get("typicality", {}))]
+
+
+def _flagged(parts: Mapping[str, Any]) -> list[str]:
+    """Plain figures of the objects that are like the training set, and of those that are flagged as unlike it."""
+    names = {"unflagged": "typical", "flagged": "unlike the training set"}
+    found = []
+    for key, part in parts.items():
+        figures = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in part.items() if isinstance(value, float)]
+        found.append(f"{part['count']} {names[key]}: {', '.join(figures) or 'too few for figures'}")
+    return found
 
 
 def _plain(metrics: Mapping[str, Any]) -> list[str]:

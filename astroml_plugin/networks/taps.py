@@ -14,7 +14,7 @@ from astroml_plugin.core.tracing import is_traced
 LARGEST_MAP = 300
 """Pixels of a layer's map that is pooled, at most: larger ones cost time, and say what plain statistics say."""
 
-MOST_MAPS, MOST_ROWS = 2, 2
+MOST_MAPS, MOST_ROWS = 2, 1
 """Layers with maps that are listened to, at most; where there are none, layers with a row of numbers per object."""
 
 _NARROW = 4

@@ -1,7 +1,8 @@
 """How typical an object is of what a network was trained on: densities of its pixels and of the network's features.
 
 Each view of the object (light in rings, noise at the corners, the PSF, the pooled answer of some layers) has a density,
-fitted to training stamps; the improbability of each view becomes a tail probability, and so does their power sum.
+fitted to training stamps; the improbability of each view becomes a tail probability, and so does their power sum. A
+judge of all views, which learned to tell training stamps from others made to be unlike them, has the greater say.
 All of it is arithmetic of tensors and runs with the network, wherever that runs.
 """
 
@@ -14,29 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astroml_plugin.networks.cell_statistics import CellLight, CellNoise
 from astroml_plugin.networks.layers import fast_asinh
-from astroml_plugin.networks.stamp_statistics import (
-    CellLight,
-    CellNoise,
-    CornerNoise,
-    RingLight,
-    RingShape,
-    RingTexture,
-    core_colour,
-)
+from astroml_plugin.networks.stamp_statistics import STAMP_VIEWS, RingLight, StampStatistics
 from astroml_plugin.networks.taps import Taps
 
 FARTHEST = 30.0
 """Largest -lg of a typicality: beyond it nothing is less typical."""
 
-PIXEL_VIEWS = ("light", "colour", "shape", "texture", "noise", "psf")
-"""Views of the network's input; further ones are called by layers of the network."""
+PIXEL_VIEWS = STAMP_VIEWS
+"""Views of the network's inputs; further ones are called by layers of the network."""
 
 _PSF_GAIN = 1000.0
 """Brings pixels of a PSF to the size of others."""
 
 _POWER = 3
 """Exponent of the power sum of the views' improbabilities."""
+
+_LESS = 0.7
+"""What the densities' improbability is less than the judge's for the same part of the population: they flag a fifth."""
+
+_FARTHEST_VALUE = 8.0
+"""Largest squashed value that a judge sees."""
 
 _EMPTY = 1e-4
 """Added to what principal axes leave of a vector, in squared squashed units."""
@@ -85,6 +85,49 @@ class ViewDensity(nn.Module):
         return -torch.logsumexp(self.constant - 0.5 * square, dim=1)
 
 
+class Judge(nn.Module):
+    """A small network's score of vectors, the larger the less they are like a population's.
+
+    Args:
+        numbers: `centre` and `scale` (d,); `weight0` (d, k), `bias0` (k,) and so on of three layers, the last to one.
+    """
+
+    LAYERS = 3
+    NUMBERS = ("centre", "scale", *(f"{name}{layer}" for layer in range(LAYERS) for name in ("weight", "bias")))
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, numbers: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name in self.NUMBERS:
+            self.register_buffer(name, numbers[name].float())
+        weights, biases = self._layers()
+        lengths = [self.centre.numel(), *(weight.shape[1] for weight in weights)]
+        fits = all(weight.shape == (first, last) for weight, first, last in zip(weights, lengths, lengths[1:]))
+        known = all(bias.shape == (length,) for bias, length in zip(biases, lengths[1:]))
+        if not fits or not known or lengths[-1] != 1 or self.scale.shape != self.centre.shape:
+            raise ValueError(f"layers of a judge of {lengths[0]} values do not fit one another")
+
+    @staticmethod
+    def squashed(values: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+        """Values (n, d) as the layers have them."""
+        return fast_asinh((values - centre) / scale).clamp(-_FARTHEST_VALUE, _FARTHEST_VALUE)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(n, 1) of vectors (n, d)."""
+        found = self.squashed(values, self.centre, self.scale)
+        for place, (weight, bias) in enumerate(zip(*self._layers())):
+            found = found @ weight + bias
+            if place < self.LAYERS - 1:
+                found = functional.silu(found)
+        return found
+
+    def _layers(self) -> tuple[list[Tensor], list[Tensor]]:
+        weights, biases = ([getattr(self, f"{name}{k}") for k in range(self.LAYERS)] for name in ("weight", "bias"))
+        return weights, biases
+
+
 class TailTable(nn.Module):
     """-lg of the part of a population that has larger values, several kinds of values at once, linear between knots.
 
@@ -113,21 +156,18 @@ class TailTable(nn.Module):
 
 
 class Views(nn.Module):
-    """Vectors (n, d) of each view of objects.
+    """Vectors (n, d) of each view of objects: statistics of their pixels, and layers.
 
     Args:
-        names: of the views: of `PIXEL_VIEWS`, or of layers.
-        shapes: (channels, h, w) of each input of the network.
+        names: of the views: those of `PIXEL_VIEWS`, with the rings of the PSF in the second one, and of layers.
+        shapes: (channels, h, w) of each input of the network; a second one is that of a PSF.
     """
 
     def __init__(self, names: Sequence[str], shapes: Sequence[tuple[int, int, int]]) -> None:
         super().__init__()
         self.names = tuple(names)
-        height, width = shapes[0][1:]
-        self.light = RingLight(height, width)
-        self.shape, self.texture = RingShape(height, width), RingTexture(height, width)
-        self.noise = CornerNoise()
-        self.psf = RingLight(*shapes[1][1:]) if "psf" in names else None
+        self.statistics = StampStatistics(*shapes[0])
+        self.psf = RingLight(*shapes[1][1:]) if len(shapes) > 1 else None
 
     @staticmethod
     def layers_of(names: Sequence[str]) -> tuple[str, ...]:
@@ -136,13 +176,10 @@ class Views(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], tapped: Sequence[Tensor]) -> list[Tensor]:
         """(n, d) of each view, in the order of the names, of network inputs and of the layers' pooled answers."""
-        image = inputs[0].float()
-        whole, light = image.mean(1), self.light(image)
-        rows = dict(zip(self.layers_of(self.names), tapped))
-        rows |= {"light": light.flatten(1), "colour": core_colour(light), "noise": self.noise(image)}
-        rows |= {"shape": self.shape(whole), "texture": self.texture(whole)}
+        light, form, noise = self.statistics(inputs[0].float())
         if self.psf is not None:
-            rows["psf"] = self.psf(_PSF_GAIN * inputs[1].float()).flatten(1)
+            form = torch.cat([form, self.psf(_PSF_GAIN * inputs[1].float()).flatten(1)], dim=1)
+        rows = dict(zip((*PIXEL_VIEWS, *self.layers_of(self.names)), (light, form, noise, *tapped)))
         return [rows[name] for name in self.names]
 
 
@@ -152,15 +189,28 @@ class Improbability(nn.Module):
     Args:
         densities: of each view.
         tails: of the densities' values.
-        whole: of what `together` makes of these; one kind.
+        whole: of what `together` makes of these and, where there is a judge, of what `joined` makes then; one kind.
+        judge: of all views one after the other, where there is one.
+        parts: of two kinds: of what `together` makes of the tails, and of the judge's scores.
     """
 
-    def __init__(self, densities: Sequence[ViewDensity], tails: TailTable, whole: TailTable) -> None:
+    def __init__(
+        self,
+        densities: Sequence[ViewDensity],
+        tails: TailTable,
+        whole: TailTable,
+        judge: Judge | None = None,
+        parts: TailTable | None = None,
+    ) -> None:
         super().__init__()
         if tails.knots.shape[0] != len(densities) or whole.knots.shape[0] != 1:
             raise ValueError(f"{tails.knots.shape[0]} tails for {len(densities)} views")
+        length = sum(density.centre.numel() for density in densities)
+        if judge is not None and (parts is None or parts.knots.shape[0] != 2 or judge.centre.numel() != length):
+            raise ValueError(f"a judge does not fit {len(densities)} views")
         self.densities = nn.ModuleList(densities)
         self.tails, self.whole = tails, whole
+        self.judge, self.parts = judge, parts
 
     def each(self, views: Sequence[Tensor]) -> Tensor:
         """(n, views) -lg of the part of the population that is less typical in each view."""
@@ -170,13 +220,22 @@ class Improbability(nn.Module):
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
         """(n, 1), 0 to `FARTHEST`."""
-        found: Tensor = self.whole(together(self.each(views)))
-        return found
+        odd = together(self.each(views))
+        if self.judge is not None and self.parts is not None:
+            odd = joined(self.parts(torch.cat([odd, self.judge(torch.cat(list(views), dim=1))], dim=1)))
+        found: Tensor = self.whole(odd)
+        return torch.where(found == found, found, FARTHEST)
 
 
 def together(improbabilities: Tensor) -> Tensor:
     """(n, 1) from the improbabilities (n, views) of all views: the oddest weighs most, all count."""
     return improbabilities.pow(_POWER).sum(1, keepdim=True).pow(1 / _POWER)
+
+
+def joined(improbabilities: Tensor) -> Tensor:
+    """(n, 1) from the improbabilities (n, 2) of densities and judge."""
+    densities, judged = improbabilities.split(1, dim=1)
+    return together(torch.cat([(densities - _LESS).clamp_min(0), judged], dim=1))
 
 
 class WithTypicality(nn.Module):

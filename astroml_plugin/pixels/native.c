@@ -1006,6 +1006,184 @@ VECTORS void astroml_chi(const float *image, const float *model, const float *we
     }
 }
 
+/* ---- statistics of stamps (networks.stamp_statistics) ------------------------------------------------------------ */
+
+typedef struct {
+    int64_t rings; /* numbers of weights */
+    const int64_t *reach; /* of each, pixels up to its last one that is not 0 */
+    const float *weights; /* (rings, height / 2 + 1, width / 2 + 1) by the distances from the centre along both axes */
+} Rings;
+
+typedef struct {
+    Rings light, wide, all, odd;
+    const float *steps; /* (3, wide rings) */
+    int64_t corner, block;
+} Tables;
+
+/* what pixels of a plane with the same distances from the centre along both axes have together, or those of a product:
+ * (h / 2 + 1, w / 2 + 1) */
+VECTORS void astroml_folded(const float *plane, const float *times, int64_t stride, int64_t height, int64_t width,
+                            float *row, float *out) {
+    const int64_t down = height / 2, right = width / 2, both = width - right; /* that far there are pixels on either side */
+    for (int64_t y = 0; y <= down; y++, out += right + 1) {
+        const int64_t up = (down - y) * stride, low = (down + y) * stride;
+        const float *above = plane + up, *below = plane + low;
+        if (y == 0 || down + y >= height) {
+            if (times)
+                for (int64_t x = 0; x < width; x++) row[x] = above[x] * times[up + x];
+            else
+                memcpy(row, above, (size_t)width * 4);
+        } else if (times) {
+            for (int64_t x = 0; x < width; x++) row[x] = above[x] * times[up + x] + below[x] * times[low + x];
+        } else {
+            for (int64_t x = 0; x < width; x++) row[x] = above[x] + below[x];
+        }
+        out[0] = row[right];
+        for (int64_t x = 1; x < both; x++) out[x] = row[right + x] + row[right - x];
+        for (int64_t x = both > 1 ? both : 1; x <= right; x++) out[x] = row[right - x];
+    }
+}
+
+/* sums of a folded plane under each of some weights */
+static float *weighted(const float *folded, const Rings *rings, int64_t area, float *out) {
+    for (int64_t ring = 0; ring < rings->rings; ring++)
+        *out++ = astroml_dot(folded, rings->weights + ring * area, rings->reach[ring]);
+    return out;
+}
+
+/* sizes of the steps from each pixel of a plane to another one, 0 where that is beyond */
+VECTORS void astroml_steps(const float *plane, int64_t height, int64_t width, int64_t down, int64_t right, float *out) {
+    for (int64_t y = 0; y < height; y++, out += width) {
+        const float *here = plane + y * width, *there = here + down * width + right;
+        const int64_t count = y + down < height ? width - right : 0;
+        for (int64_t x = 0; x < count; x++) out[x] = fabsf(there[x] - here[x]);
+        for (int64_t x = count; x < width; x++) out[x] = 0;
+    }
+}
+
+/* differences of a plane from itself turned by half about its centre pixel, 0 where there is no partner */
+VECTORS void astroml_unlike(const float *plane, int64_t height, int64_t width, float *out) {
+    const int64_t above = 1 - height % 2, left = 1 - width % 2;
+    memset(out, 0, (size_t)(height * width) * 4);
+    for (int64_t y = above; y < height; y++) {
+        const float *here = plane + y * width, *there = plane + (height - 1 + above - y) * width;
+        for (int64_t x = left; x < width; x++) out[y * width + x] = here[x] - there[width - 1 + left - x];
+    }
+}
+
+enum { LANES = 8, KINDS = 8 };
+
+INLINE float lanes_total(const float *lanes) {
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+/* of a square of pixels, whose side is a multiple of 8, and those two beyond it: the numbers of PixelSums.CORNER */
+VECTORS void astroml_square(const float *from, int64_t row, int64_t side, float *out) {
+    float sum[LANES] = {0}, high[LANES], about[LANES] = {0}, steps[5][LANES] = {{0}};
+    const float area = (float)(side * side);
+    for (int j = 0; j < LANES; j++) high[j] = from[j];
+    for (int64_t y = 0; y < side; y++)
+        for (int64_t x = 0; x < side; x += LANES)
+            for (int j = 0; j < LANES; j++) {
+                const float value = from[y * row + x + j];
+                sum[j] += value;
+                high[j] = value > high[j] ? value : high[j];
+            }
+    const float level = lanes_total(sum) / area;
+    for (int64_t y = 0; y < side; y++)
+        for (int64_t x = 0; x < side; x += LANES) {
+            const float *here = from + y * row + x, *next = here + row, *third = next + row;
+            for (int j = 0; j < LANES; j++) {
+                about[j] += fabsf(here[j] - level);
+                steps[0][j] += fabsf(here[j + 1] - here[j]);
+                steps[1][j] += fabsf(next[j] - here[j]);
+                steps[2][j] += fabsf(next[j + 1] - here[j]);
+                steps[3][j] += fabsf(here[j + 2] - here[j]);
+                steps[4][j] += fabsf(third[j] - here[j]);
+            }
+        }
+    for (int j = 1; j < LANES; j++) high[0] = high[j] > high[0] ? high[j] : high[0];
+    out[0] = lanes_total(about) / area;
+    out[1] = high[0] - level;
+    for (int lag = 0; lag < 5; lag++) out[2 + lag] = lanes_total(steps[lag]) / area;
+    out[KINDS - 1] = level;
+}
+
+/* the numbers of the corners of one band: of four the mean of the two in the middle */
+static float *corners_of(const float *band, int64_t row, int64_t height, int64_t width, int64_t side, float *out) {
+    float values[4][KINDS];
+    const int64_t down = height - side - 2, right = width - side - 2;
+    for (int corner = 0; corner < 4; corner++)
+        astroml_square(band + (corner / 2 ? down : 0) * row + (corner % 2 ? right : 0), row, side, values[corner]);
+    for (int kind = 0; kind < KINDS; kind++) {
+        float sum = 0, low = values[0][kind], high = low;
+        for (int corner = 0; corner < 4; corner++) {
+            const float value = values[corner][kind];
+            sum += value;
+            low = value < low ? value : low;
+            high = value > high ? value : high;
+        }
+        *out++ = 0.5f * (sum - high - low);
+    }
+    return out;
+}
+
+/* means of square blocks of a plane */
+static float *blocks_of(const float *plane, int64_t height, int64_t width, int64_t block, float *row, float *out) {
+    const float factor = 1.0f / (float)(block * block);
+    for (int64_t y = 0; y + block <= height; y += block) {
+        memcpy(row, plane + y * width, (size_t)width * 4);
+        for (int64_t j = 1; j < block; j++) astroml_added(row, plane + (y + j) * width, width, 1.0f);
+        for (int64_t x = 0; x + block <= width; x += block) {
+            float sum = 0;
+            for (int64_t i = 0; i < block; i++) sum += row[x + i];
+            *out++ = sum * factor;
+        }
+    }
+    return out;
+}
+
+/* the numbers of networks.stamp_statistics.PixelSums of each stamp, in its order; sides are larger than a corner and 2 */
+int astroml_statistics(const Planes *image, const Shape *size, const Tables *tables, float *out) {
+    static const int64_t lags[3][2] = {{0, 1}, {1, 0}, {2, 2}};
+    const int64_t height = size->height, width = size->width, bands = size->bands, area = height * width;
+    const int64_t quarter = (height / 2 + 1) * (width / 2 + 1), wide = tables->wide.rings;
+    float *whole = malloc((size_t)(area * 2 + quarter + width + 64) * 4);
+    if (!whole) return 0;
+    float *plane = whole + area, *folded = plane + area, *row = folded + quarter;
+    for (int64_t stamp = 0; stamp < size->stamps; stamp++) {
+        memset(whole, 0, (size_t)area * 4);
+        for (int64_t b = 0; b < bands; b++) {
+            const float *pixels = floats(image, stamp, b);
+            for (int64_t y = 0; y < height; y++) astroml_added(whole + y * width, pixels + y * image->row, width, 1.0f);
+            astroml_folded(pixels, NULL, image->row, height, width, row, folded);
+            out = weighted(folded, &tables->light, quarter, out);
+        }
+        astroml_scaled(whole, whole, area, 0.0f, 1.0f / (float)bands);
+        for (int64_t b = 0; b < 2 * bands - 1; b++) {
+            const float *one = floats(image, stamp, b % bands), *two = floats(image, stamp, b < bands ? b : b - bands + 1);
+            astroml_folded(one, two, image->row, height, width, row, folded);
+            out = weighted(folded, &tables->wide, quarter, out);
+        }
+        astroml_folded(whole, whole, width, height, width, row, folded);
+        out = weighted(folded, &tables->all, quarter, out);
+        astroml_unlike(whole, height, width, plane);
+        astroml_folded(plane, plane, width, height, width, row, folded);
+        out = weighted(folded, &tables->odd, quarter, out);
+        for (int lag = 0; lag < 3; lag++) {
+            astroml_steps(whole, height, width, lags[lag][0], lags[lag][1], plane);
+            astroml_folded(plane, NULL, width, height, width, row, folded);
+            out = weighted(folded, &tables->wide, quarter, out);
+            for (int64_t ring = 0; ring < wide; ring++) out[ring - wide] *= tables->steps[lag * wide + ring];
+        }
+        for (int64_t b = 0; b < bands; b++)
+            out = corners_of(floats(image, stamp, b), image->row, height, width, tables->corner, out);
+        out = blocks_of(whole, height, width, tables->block, row, out);
+    }
+    free(whole);
+    return 1;
+}
+
 /* digest of this file when it was compiled: a library of other sources is not used */
 #ifndef ASTROML_SOURCE
 #define ASTROML_SOURCE ""

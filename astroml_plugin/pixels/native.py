@@ -54,7 +54,7 @@ class Shape(ctypes.Structure):
 
 _FILLING = (
     *("astroml_normalise", "astroml_border", "astroml_weights", "astroml_light", "astroml_plane", "astroml_structure"),
-    *("astroml_unmasked", "astroml_all_usable"),
+    *("astroml_statistics", "astroml_unmasked", "astroml_all_usable"),
 )
 """Functions that answer 1, or 0: of the last two, that a pixel may not be usable; of the others, that memory lacks."""
 

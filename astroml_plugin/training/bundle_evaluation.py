@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -16,11 +17,13 @@ from astroml_plugin.compute.device import usable_device
 from astroml_plugin.core import storage
 from astroml_plugin.core.storage import finite
 from astroml_plugin.evaluation.figures import write_figure
+from astroml_plugin.networks.typicality import split
 from astroml_plugin.tasks.base import Task
+from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.run_options import assign_options, run_options
 from astroml_plugin.training.batches import CentredBatches, StampBatches
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.domains import by_domain
+from astroml_plugin.training.domains import by_domain, figures_of
 from astroml_plugin.training.forward import network_outputs
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import measure
@@ -77,10 +80,16 @@ def evaluate_bundle(
     run = run_options(own, given)
     task = own.for_run(run)
     forward = _Forward(model, data, task, own, band=run.band, device=options.device)
-    outputs, targets, measured = network_outputs(task, forward.network, forward.stream, forward.device)
+    outputs, targets, measured = network_outputs(task, forward.judged, forward.stream, forward.device)
+    outputs, typical = (outputs, None) if forward.typicality is None else split(outputs)
     table = data.labels.take(pa.array(measured))
     metrics = {**own.metrics(outputs, targets, table), "failures": len(forward.rows) - len(measured)}
     metrics |= by_domain(own, outputs, targets, table)
+    if forward.typicality is not None and typical is not None:
+        unlike = (typical < forward.typicality.false_flags).numpy()
+        parts = {"unflagged": np.flatnonzero(~unlike), "flagged": np.flatnonzero(unlike)}
+        figures = {name: figures_of(own, outputs, targets, table, rows) for name, rows in parts.items()}
+        metrics |= {"typicality": figures}
     drawn = own.figures(outputs, targets, table)
     assessed, more = _assess(task, forward, options)
     costs, pictures = own.run_report(run, forward.timed)
@@ -121,6 +130,12 @@ class _Forward:
         network = model.network(fused=True)
         self._single = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = task.inference_network(self._single)
+        self.typicality = None if isinstance(task, DetectingTask) else model.typicality()
+        self.judged = self.network
+        """The network, and the typicality behind its numbers where the bundle tells it."""
+        if self.typicality is not None:
+            taps = self.typicality.taps(self._single, model.name)
+            self.judged = self.typicality.around(self.network, taps, task.input_shapes())
 
     def timed(self, task: Task) -> tuple[Tensor, Tensor, float]:
         """Outputs of the network as a task has them averaged, targets, and the seconds that it took."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from astroml_plugin.core import storage
+from astroml_plugin.core.typing import I64
 from astroml_plugin.tasks.base import Task
 
 DOMAIN = "domain"
@@ -61,8 +62,13 @@ def by_domain(task: Task, outputs: Tensor, targets: Tensor, table: pa.Table) -> 
     found: dict[str, Any] = {}
     for name, count in counts.items():
         rows = np.flatnonzero(np.array([str(word) == name for word in table[DOMAIN].to_pylist()]))
-        told = {}
-        if len(rows) >= _FEWEST:
-            told = task.metrics(outputs[rows], targets[rows], table.take(pa.array(rows)))
-        found[name] = {**told, **count}
+        found[name] = {**figures_of(task, outputs, targets, table, rows), **count}
     return {"domains": found} if found else {}
+
+
+def figures_of(task: Task, outputs: Tensor, targets: Tensor, table: pa.Table, rows: I64) -> dict[str, Any]:
+    """The task's figures of some of the objects, by their numbers (k,), and how many they are; of few no figures."""
+    told = {}
+    if len(rows) >= _FEWEST:
+        told = task.metrics(outputs[rows], targets[rows], table.take(pa.array(rows)))
+    return {**told, "count": len(rows)}

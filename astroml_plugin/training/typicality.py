@@ -24,6 +24,7 @@ from astroml_plugin.core.typing import Columns
 from astroml_plugin.networks.taps import Taps
 from astroml_plugin.networks.typicality import (
     Improbability,
+    Judge,
     MapViews,
     TailTable,
     ViewDensity,
@@ -47,8 +48,8 @@ COLUMN = Column(
 )
 """The column of a bundle that has this file."""
 
-_FORMAT = "1"
-_AGAIN = "get the bundle again"
+_FORMAT = "2"
+_AGAIN = "get the bundle again, or fit it anew (astroml-plugin fit-typicality)"
 _MOST_VIEWS = 32
 
 
@@ -57,7 +58,7 @@ class Typicality:
     """Densities and tails of a training population, as read from a bundle."""
 
     numbers: Mapping[str, Tensor]
-    """`NUMBER.NAME` -> tensor, the number that of the view; and knots and slopes of the tails."""
+    """`NUMBER.NAME` -> tensor, the number that of the view; knots, slopes of the tails; `judge.NAME` of the judge."""
     views: tuple[str, ...]
     """Names of the views in order, see `networks.typicality.Views`."""
     false_flags: float
@@ -74,10 +75,14 @@ class Typicality:
             ViewDensity({name: self.numbers[f"{place}.{name}"] for name in ViewDensity.NUMBERS})
             for place in range(len(self.views))
         ]
-        tails, whole = (
-            TailTable(self.numbers[f"{name}.knots"], self.numbers[f"{name}.slopes"]) for name in ("tails", "whole")
-        )
-        return Improbability(densities, tails, whole).eval()
+        tables = [self._table(name) for name in ("tails", "whole")]
+        if "judge.centre" not in self.numbers:
+            return Improbability(densities, *tables).eval()
+        judge = Judge({name: self.numbers[f"judge.{name}"] for name in Judge.NUMBERS})
+        return Improbability(densities, *tables, judge, self._table("parts")).eval()
+
+    def _table(self, name: str) -> TailTable:
+        return TailTable(self.numbers[f"{name}.knots"], self.numbers[f"{name}.slopes"])
 
     def to_bytes(self) -> bytes:
         """The file."""

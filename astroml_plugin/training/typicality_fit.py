@@ -1,11 +1,12 @@
-"""Fit what is typical: densities of the views of training stamps, tails of their values on stamps left out."""
+"""Fit what is typical: densities of the views of training stamps, a judge that has seen others too, and tails of their
+values on stamps left out."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,17 @@ from torch import Tensor, nn
 
 from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.typing import F64
+from astroml_plugin.core.typing import F64, I64
 from astroml_plugin.networks.taps import Taps, chosen_layers
-from astroml_plugin.networks.typicality import FARTHEST, ViewDensity, Views, together
+from astroml_plugin.networks.typicality import FARTHEST, PIXEL_VIEWS, Judge, ViewDensity, Views, joined, together
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.training.batches import Batch, CentredBatches, StampBatches
 from astroml_plugin.training.forward import network_inputs
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.odd_stamps import MOST, odd_stamps
 from astroml_plugin.training.typicality import Typicality
+from astroml_plugin.training.typicality_judge import fit_judge
 
 LEAST = 200
 """Stamps below which there is no population to be typical of."""
@@ -32,7 +35,7 @@ HELD_OUT = 1000
 
 _FOLDS = 5
 _BATCH = 256
-_AXES, _EXPLAINED = 36, 0.998
+_AXES, _EXPLAINED = 48, 0.998
 """Principal axes of a view at most, and the part of its variance that they hold."""
 _COMPONENTS = 4
 """Normal distributions of a mixture."""
@@ -96,18 +99,35 @@ def typicality_of(
     }
     read = np.concatenate([chosen["train"], chosen["validation"]])
     batches = StampBatches(data, read, torch.zeros(len(read)), bands=bands, batch_size=_BATCH)
-    numbers: list[np.ndarray] = []
+    own: list[np.ndarray] = []
+    made: list[np.ndarray] = []
+    generator, part = torch.Generator().manual_seed(0), min(1.0, MOST / len(read))
 
-    def inputs() -> Iterator[tuple[Tensor, ...]]:
+    def stamps() -> Iterator[tuple[tuple[Tensor, ...], bool]]:
         for batch in CentredBatches(batches, task).ordered():
             assert isinstance(batch, Batch)
-            given, _, kept = network_inputs(task, batch, device)
-            numbers.append(kept)
-            yield given
+            inputs, _, kept = network_inputs(task, batch, device)
+            own.append(kept)
+            yield inputs, False
+            for places, odd in odd_stamps(batch.cutouts, part, generator):
+                changed = replace(batch, cutouts=odd, targets=batch.targets[places], rows=batch.rows[places.numpy()])
+                inputs, _, kept = network_inputs(task, changed, device)
+                made.append(kept)
+                yield inputs, True
 
-    seen = seen_views(network, inputs(), task.input_shapes(), psf=task.settings.psf != "none")
-    held = np.isin(np.concatenate(numbers), chosen["validation"])
-    return None if seen is None or len(held) < LEAST else fit_typicality(seen, held, settings)
+    seen = seen_views(network, stamps(), task.input_shapes())
+    if seen is None:
+        return None
+    rows_of = np.concatenate(own)
+    held = np.isin(rows_of, chosen["validation"])
+    return None if len(held) < LEAST else fit_typicality(replace(seen, source=_places(rows_of, made)), held, settings)
+
+
+def _places(own: np.ndarray, made: Sequence[np.ndarray]) -> I64:
+    """(m,) places in a population of rows (n,) of the stamps that others were made of; -1 where they are not in it."""
+    wanted, order = np.concatenate(made), np.argsort(own)
+    place = order[np.searchsorted(own, wanted, sorter=order).clip(max=len(own) - 1)]
+    return np.where(own[place] == wanted, place, -1)
 
 
 def typicality_record(fitted: Typicality, data: LabelledStamps) -> dict[str, Any]:
@@ -130,36 +150,38 @@ class SeenViews:
     """Layer among them -> its answers per object."""
     vectors: list[Tensor]
     """(n, d) of each view."""
+    odd: list[Tensor] = field(default_factory=list)
+    """(m, d) of each view of stamps that were made to be unlike the population; empty: there are none."""
+    source: I64 | None = None
+    """(m,) numbers of the stamps that these were made of; None: not known."""
 
 
 @exact_float32()
-def seen_views(
-    network: nn.Module, batches: Iterable[tuple[Tensor, ...]], shapes: Any, *, psf: bool
-) -> SeenViews | None:
+def seen_views(network: nn.Module, batches: Iterable[tuple[tuple[Tensor, ...], bool]], shapes: Any) -> SeenViews | None:
     """Views of all stamps; None where the network gives no rows of numbers.
 
     Args:
         network: of the bundle, in eval mode.
-        batches: network inputs.
+        batches: network inputs, and whether they are of stamps that were made to be unlike the population; the first
+            ones are not.
         shapes: (channels, h, w) of each input.
-        psf: whether the second input is a PSF.
     """
     names: tuple[str, ...] = ()
     layers: dict[str, int] = {}
-    parts: list[list[Tensor]] = []
+    parts: dict[bool, list[list[Tensor]]] = {False: [], True: []}
     taps = views = None
     with torch.inference_mode():
-        for inputs in batches:
+        for inputs, odd in batches:
             if taps is None or views is None:
                 layers = chosen_layers(network, inputs)
-                several = ("colour",) if shapes[0][0] > 1 else ()
-                names = ("light", *several, "shape", "texture", "noise", *(("psf",) if psf else ()), *layers)
+                names = (*PIXEL_VIEWS, *layers)
                 taps, views = Taps(network, layers), Views(names, shapes).to(inputs[0].device)
             taps.begin()
             if network(*inputs).ndim != 2:
                 return None
-            parts.append([view.cpu() for view in views(inputs, taps.taken())])
-    return SeenViews(names, layers, [torch.cat(columns) for columns in zip(*parts)]) if parts else None
+            parts[odd].append([view.cpu() for view in views(inputs, taps.taken())])
+    own, others = ([torch.cat(columns) for columns in zip(*part)] for part in (parts[False], parts[True]))
+    return SeenViews(names, layers, own, others) if own else None
 
 
 def fit_typicality(
@@ -181,28 +203,70 @@ def fit_typicality(
     if count < LEAST:
         raise InputError(f"{count} stamps show no population to be typical of: {LEAST} or more are needed")
     if held.sum() >= HELD_OUT:
-        densities = [fit_density(view[~held], seed) for view in views]
-        values = _values(densities, [view[held] for view in views])
+        experts = _Experts.fitted(seen, ~held, seed)
+        values = experts.values([view[held] for view in views])
     else:
         fold = np.random.default_rng(seed).permutation(count) % _FOLDS
-        values = np.zeros((count, len(views)))
+        values = np.zeros((count, len(views) + bool(seen.odd)))
         for number in range(_FOLDS):
             left = fold == number
-            parts = [fit_density(view[~left], seed) for view in views]
-            values[left] = _values(parts, [view[left] for view in views])
-        densities = [fit_density(view, seed) for view in views]
-    tails = [tail_of(values[:, place]) for place in range(len(views))]
-    each = np.stack([apply_tail(*tail, values[:, place]) for place, tail in enumerate(tails)], axis=1)
-    whole = tail_of(together(torch.from_numpy(each).clamp_max(FARTHEST))[:, 0].numpy())
+            values[left] = _Experts.fitted(seen, ~left, seed).values([view[left] for view in views])
+        experts = _Experts.fitted(seen, np.ones(count, bool), seed)
     numbers = {
         f"{place}.{name}": getattr(density, name)
-        for place, density in enumerate(densities)
+        for place, density in enumerate(experts.densities)
         for name in ViewDensity.NUMBERS
     }
-    for name, kinds in (("tails", tails), ("whole", [whole])):
+    tables = _tables(values, len(views))
+    if experts.judge is not None:
+        numbers |= {f"judge.{name}": getattr(experts.judge, name) for name in Judge.NUMBERS}
+    for name, kinds in tables.items():
         for place, part in enumerate(("knots", "slopes")):
             numbers[f"{name}.{part}"] = torch.from_numpy(np.array([tail[place] for tail in kinds])).float()
     return Typicality(numbers, seen.names, settings.false_flags, seen.turns, stride)
+
+
+@dataclass(frozen=True)
+class _Experts:
+    densities: list[ViewDensity]
+    judge: Judge | None
+
+    @classmethod
+    def fitted(cls, seen: SeenViews, known: np.ndarray, seed: int) -> _Experts:
+        """Densities and judge of the stamps (n,) bool that they may know, and of others made of them."""
+        own = [view[known] for view in seen.vectors]
+        judge = None
+        if seen.odd:
+            may = np.ones(len(seen.odd[0]), bool)
+            if seen.source is not None:
+                may = (seen.source >= 0) & known[seen.source]
+            judge = fit_judge(torch.cat(own, dim=1), torch.cat([view[may] for view in seen.odd], dim=1), seed)
+        return cls([fit_density(view, seed) for view in own], judge)
+
+    def values(self, views: Sequence[Tensor]) -> F64:
+        """(n, views) -ln of the densities, and one more of the judge's scores where there is a judge."""
+        with torch.inference_mode():
+            found = [density(view) for density, view in zip(self.densities, views)]
+            if self.judge is not None:
+                found.append(self.judge(torch.cat(list(views), dim=1))[:, 0])
+        values: F64 = torch.stack(found, dim=1).double().numpy()
+        return values
+
+
+def _tables(values: F64, views: int) -> dict[str, list[tuple[F64, F64]]]:
+    """Name of a table -> its tails, of a population's values (n, views), or with the judge's as last ones."""
+    tails = [tail_of(values[:, place]) for place in range(views)]
+    odd = together(_applied(tails, values[:, :views]))
+    if values.shape[1] == views:
+        return {"tails": tails, "whole": [tail_of(odd[:, 0].numpy())]}
+    both = np.stack([odd[:, 0].numpy(), values[:, views]], axis=1)
+    parts = [tail_of(both[:, place]) for place in range(2)]
+    return {"tails": tails, "parts": parts, "whole": [tail_of(joined(_applied(parts, both))[:, 0].numpy())]}
+
+
+def _applied(tails: Sequence[tuple[F64, F64]], values: F64) -> Tensor:
+    found = np.stack([apply_tail(*tail, values[:, place]) for place, tail in enumerate(tails)], axis=1)
+    return torch.from_numpy(found).clamp_max(FARTHEST)
 
 
 def fit_density(values: Tensor, seed: int = 0) -> ViewDensity:
@@ -294,11 +358,4 @@ def apply_tail(knots: F64, slopes: F64, values: F64) -> F64:
     """-lg of the part of the population that is larger, (n,), of values (n,); as `TailTable`."""
     widths = np.append(np.diff(knots), np.inf)
     found: F64 = (np.minimum(np.maximum(values[:, None] - knots, 0.0), widths) * slopes).sum(1)
-    return found
-
-
-def _values(densities: Sequence[ViewDensity], views: Sequence[Tensor]) -> F64:
-    """(n, views) -ln of the densities."""
-    with torch.inference_mode():
-        found: F64 = torch.stack([density(view) for density, view in zip(densities, views)], dim=1).double().numpy()
     return found

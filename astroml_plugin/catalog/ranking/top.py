@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astroml_plugin.catalog import HEALPIX, Catalog, sql
+from astroml_plugin.catalog import HEALPIX, Catalog, sql, unlike_training
 from astroml_plugin.catalog.answers import TableResult
 from astroml_plugin.catalog.query import query
 from astroml_plugin.catalog.ranking.fold import Folded, fold
@@ -58,6 +58,8 @@ class Ranked(TableResult):
     """rank (from 1), rank_score, folded (rows that this one stands for besides itself), then the catalog's columns."""
     seconds: float = field(default=0.0, compare=False)
     """Wall time."""
+    note: str = ""
+    """A sentence where many rows do not compete only because they are unlike what the bundle was trained on."""
 
     def to_arrow(self) -> pa.Table:
         """The list as Arrow."""
@@ -118,7 +120,8 @@ def top(
     expression, name = score_sql(opened.schema, score)
     space = Space.of(opened, latent=latent) if fold_latent > 0 else None
     table, counts, folded = _list(opened, expression, where, count, fold_radius, space, fold_latent)
-    return Ranked(opened.url, name, *counts, folded, table, round(time.monotonic() - began, 3))
+    note = unlike_training.sentence(opened, where)
+    return Ranked(opened.url, name, *counts, folded, table, round(time.monotonic() - began, 3), note)
 
 
 def like(
@@ -154,7 +157,8 @@ def like(
     other = f"object_id <> {int(object_id)}" + (f" AND (\n{where}\n)" if where else "")
     table, counts, folded = _list(opened, expression, other, count, fold_radius, None, 0.0)
     name = f"likeness to {object_id} in {space.name}"
-    return Ranked(opened.url, name, *counts, folded, table, round(time.monotonic() - began, 3))
+    note = unlike_training.sentence(opened, where)
+    return Ranked(opened.url, name, *counts, folded, table, round(time.monotonic() - began, 3), note)
 
 
 def pool(catalog: Catalog, expression: str, space: Space, *, where: str | None = None, count: int) -> pa.Table:
