@@ -15,7 +15,7 @@ from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.networks.multipole_mlp import MultipoleMLP
 from astroml_plugin.networks.strided_cnn import StridedCNN
 from astroml_plugin.networks.taps import Taps, chosen_layers, pooled
-from astroml_plugin.networks.typicality import FARTHEST, TailTable, split
+from astroml_plugin.networks.typicality import FARTHEST, Judge, TailTable, split
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.typicality import FILE, Typicality
 from astroml_plugin.training.typicality_fit import (
@@ -28,6 +28,8 @@ from astroml_plugin.training.typicality_fit import (
     tail_of,
 )
 from tests.universe import make_bundle
+from workflows.evaluate import evaluate
+from workflows.evaluate import show as show_evaluation
 from workflows.fit_typicality import fit_typicality as fit_later
 from workflows.infer import infer
 from workflows.query import query
@@ -209,6 +211,27 @@ def test_a_bundle_without_it_has_no_such_column_and_the_same_rows(trained: tuple
     for name in set(before.column_names) - {"flags"}:
         assert rows[name].combine_chunks().equals(before[name].combine_chunks()), name
     assert not (before["flags"].to_numpy() & int(ObjectFlag.OUT_OF_DOMAIN)).any()
+
+
+def test_an_evaluation_has_figures_of_what_is_typical_and_of_the_rest(trained: tuple[str, str], tmp_path: Path) -> None:
+    found = evaluate(trained[0], bundle=trained[1], out=str(tmp_path / "e"), robustness=False)
+    parts = found.metrics["typicality"]
+    assert parts["unflagged"]["count"] + parts["flagged"]["count"] == found.objects
+    assert parts["unflagged"]["accuracy"] == pytest.approx(found.metrics["accuracy"], abs=0.1)
+    assert f"{parts['unflagged']['count']} typical: " in show_evaluation(found)
+
+
+def test_a_judge_of_other_numbers_is_refused() -> None:
+    numbers = {"centre": torch.zeros(4), "scale": torch.ones(4)}
+    for layer, (first, last) in enumerate(((4, 3), (3, 2), (2, 1))):
+        numbers |= {f"weight{layer}": torch.zeros(first, last), f"bias{layer}": torch.zeros(last)}
+    assert Judge(numbers)(torch.ones(5, 4)).shape == (5, 1)
+    with pytest.raises(ValueError, match="a judge of 4 values"):
+        Judge(numbers | {"weight1": torch.zeros(9, 2)})
+
+
+def test_what_overflows_is_not_typical(fitted: Typicality) -> None:
+    assert (oddness(fitted, torch.full((3, 6), torch.inf)) == FARTHEST).all()
 
 
 def test_several_bundles_have_a_column_each_and_flags_of_all(trained: tuple[str, str], tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ LEAST = 1e-3
 _FAINT, _WEAK = 0.3, 0.1
 """Light below which a colour is none, near the centre and in rings, in the same units."""
 
+_ROUNDED = 3e-5
+"""Part of a mean square below which a variance is lost in float32, in any order of sums."""
+
 _ZONES = (0.12, 0.3, 0.5, 0.7, 0.9, 2.0)
 """Edges of the rings of blocks, in half sides; the last one holds the corners."""
 
@@ -79,6 +82,11 @@ def _means(rings: Tensor) -> Tensor:
 
 def _log(values: Tensor, least: float = LEAST) -> Tensor:
     return (values.clamp_min(0) + least).log()
+
+
+def _left(power: Tensor, mean: Tensor) -> Tensor:
+    """Variances from means of squares and means, not below what rounding leaves of equal values."""
+    return torch.maximum(power - mean.square(), _ROUNDED * power)
 
 
 class RingLight(nn.Module):
@@ -247,7 +255,7 @@ class StampStatistics(nn.Module):
         parts = sums(image).split(sums.lengths, dim=1)
         power, turned, steps, edge, blocks = parts[3:]
         light = parts[0].unflatten(1, (bands, -1))
-        spread = (power - light[:, :, : len(RINGS) - 1].mean(1).square()).clamp_min(0)
+        spread = _left(power, light[:, :, : len(RINGS) - 1].mean(1))
         corner = edge.unflatten(1, (bands, -1))
         form = [0.5 * _log(torch.cat([turned, spread], dim=1), 0.1 * LEAST), self._other(blocks)]
         noise = [_log(steps), _log(corner[..., :-1]).flatten(1), corner[..., -1]]
@@ -269,7 +277,7 @@ class StampStatistics(nn.Module):
     def _other(self, blocks: Tensor) -> Tensor:
         """(n, numbers) of blocks (n, rows x columns)."""
         mean = blocks @ self.zones
-        spread = (blocks.square() @ self.zones - mean.square()).clamp_min(0)
+        spread = _left(blocks.square() @ self.zones, mean)
         moments = (blocks @ self.moments).unflatten(1, (len(_MULTIPOLES), 2, -1)).square().sum(2).flatten(1)
         far = blocks * self.beyond
         size, share = far.abs(), 1 / self.beyond.sum()
