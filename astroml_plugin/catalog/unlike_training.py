@@ -30,7 +30,7 @@ def sentence(catalog: Catalog | str, where: str | None) -> str:
         f"SELECT count(*) AS n, count(*) FILTER (flags = {_ALONE} AND NOT coalesce((\n{where}\n), FALSE)) AS alone "  # noqa: S608
         'FROM catalog WHERE "primary"'
     )
-    found = query(opened, text).to_arrow().to_pylist()[0]
+    found = query(opened.url, text).to_arrow().to_pylist()[0]
     if found["alone"] <= MANY * found["n"]:
         return ""
     return (

@@ -42,10 +42,11 @@ class Tables:
     """
 
     def __init__(self, rings: Mapping[str, Array], steps: Array, corner: int, block: int) -> None:
-        self.size = height, width = rings["light"].shape[:2]
+        height, width = int(rings["light"].shape[0]), int(rings["light"].shape[1])
+        self.size = height, width
         if corner % 8 or not 0 < corner + _BEYOND <= min(height, width) or len(steps) != _LAGS:
             raise ValueError(f"corners of {corner} pixels of stamps of {height} x {width}")
-        self.rings = {name: rings[name].shape[2] for name in RINGS}
+        self.rings = {name: int(rings[name].shape[2]) for name in RINGS}
         self.corner, self.block = corner, block
         self._kept: list[Array] = [np.ascontiguousarray(steps, np.float32)]
         given = [self._folded(rings[name]) for name in RINGS]

@@ -75,11 +75,11 @@ class Typicality:
             ViewDensity({name: self.numbers[f"{place}.{name}"] for name in ViewDensity.NUMBERS})
             for place in range(len(self.views))
         ]
-        tables = [self._table(name) for name in ("tails", "whole")]
+        tails, whole = self._table("tails"), self._table("whole")
         if "judge.centre" not in self.numbers:
-            return Improbability(densities, *tables).eval()
+            return Improbability(densities, tails, whole).eval()
         judge = Judge({name: self.numbers[f"judge.{name}"] for name in Judge.NUMBERS})
-        return Improbability(densities, *tables, judge, self._table("parts")).eval()
+        return Improbability(densities, tails, whole, judge, self._table("parts")).eval()
 
     def _table(self, name: str) -> TailTable:
         return TailTable(self.numbers[f"{name}.knots"], self.numbers[f"{name}.slopes"])
