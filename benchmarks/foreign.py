@@ -196,7 +196,7 @@ def run() -> Section:
         "(Wilson). The limit of each bundle is set on its own stamps, at 1 % false flags; `own` are stamps of its "
         "population that nothing was fitted to. Of kinds with a star (*) the fit has seen the same sort, drawn in "
         "another way with other seeds; of the others nothing. Views and fit were chosen on stamps made by the fit's "
-        "own generators, left out of it. Then these kinds were looked at, and four things were changed: swapped bands "
+        "own generators, left out of it. Then these kinds were looked at, and this was changed: swapped bands "
         "of the fit take their variances with them, its stars beside an object and its trails are brighter, its "
         "stripes are rows, too; pixels have three densities (with one, striped rows were flagged in 0.64), and "
         "one layer is heard where a network has no maps. So these figures are a little too good for such kinds. "

@@ -27,6 +27,9 @@ from astroml_plugin.training.typicality import Typicality
 TOLERANCE = 3e-5
 """Largest difference from our own measurement, absolute for values below 1 and else relative, of float32."""
 
+TYPICALITY_TOLERANCE = 3e-4
+"""The same of the typicality, a part of a population: it has passed logarithms of small numbers."""
+
 
 @dataclass(frozen=True)
 class Port:
