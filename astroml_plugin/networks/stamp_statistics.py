@@ -126,7 +126,7 @@ class PixelSums(nn.Module):
     """
 
     CORNER = 3 + len(LAGS)
-    """Of each band at the corners: mean difference from the level, highest pixel above it, steps (`LAGS`), level. Of
+    """Numbers of each band at the corners: mean difference from the level, highest pixel above it, steps (`LAGS`), level. Of
     the four corners the two in the middle count, so that one neighbour changes little."""
 
     light: Tensor
@@ -173,7 +173,7 @@ class PixelSums(nn.Module):
         return torch.cat([part.flatten(1) for part in (*parts, self._corners(image), blocks)], dim=1)
 
     def tables(self) -> native_statistics.Tables:
-        """What the compiled code needs."""
+        """Weights of pixels for the compiled code."""
         if self._tables is None:
             rings = self.light[:, : len(RINGS) - 1]
             given = zip(native_statistics.RINGS, (self.light, self.wide, rings, self.odd))

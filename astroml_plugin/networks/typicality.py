@@ -33,7 +33,7 @@ _POWER = 3
 """Exponent of the power sum of the views' improbabilities."""
 
 _LESS = 0.7
-"""What the densities' improbability is less than the judge's for the same part of the population: they flag a fifth."""
+"""Taken off the densities' improbability before it joins the judge's: so they set about a fifth of the flags."""
 
 _FARTHEST_VALUE = 8.0
 """Largest squashed value that a judge sees."""
