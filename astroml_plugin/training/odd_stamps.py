@@ -67,7 +67,7 @@ class Own:
 
     @classmethod
     def of(cls, stamps: Cutouts) -> Own:
-        """Those of cutouts on a CPU."""
+        """Level and noise of cutouts on a CPU, with their pixels."""
         image = stamps.image.float()
         level, noise = _sky(image)
         return cls(image, None if stamps.psf is None else stamps.psf.float(), level, noise, stamps.variance)
@@ -102,7 +102,7 @@ Change = Callable[[Own, Draw], Tensor | Planes | None]
 
 
 def odd_stamps(stamps: Cutouts, part: float, generator: torch.Generator) -> Iterator[tuple[Tensor, Cutouts]]:
-    """Of each kind that there is for these stamps: numbers of the stamps that it was made of, and what it was made.
+    """Numbers of the stamps that a kind was made of, and what was made; of each kind that these stamps allow.
 
     Args:
         stamps: of a training set.

@@ -28,7 +28,7 @@ TOLERANCE = 3e-5
 """Largest difference from our own measurement, absolute for values below 1 and else relative, of float32."""
 
 TYPICALITY_TOLERANCE = 3e-4
-"""The same of the typicality, a part of a population: it has passed logarithms of small numbers."""
+"""Largest difference of the typicality, a part of a population that has passed logarithms of small numbers."""
 
 
 @dataclass(frozen=True)
