@@ -126,7 +126,7 @@ class PixelSums(nn.Module):
     """
 
     CORNER = 3 + len(LAGS)
-    """Numbers of each band at the corners: mean difference from the level, highest pixel above it, steps (`LAGS`), level.
+    """Numbers of each band at the corners: mean difference from the level, highest pixel above it, steps, level.
     Of the four corners the two in the middle count, so that one neighbour changes little."""
 
     light: Tensor
