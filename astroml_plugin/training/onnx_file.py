@@ -18,7 +18,6 @@ from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.portable import (
     TOLERANCE,
-    TYPICALITY,
     TYPICALITY_TOLERANCE,
     Description,
     PortableModel,
@@ -28,6 +27,7 @@ from astroml_plugin.training.portable import (
     portable,
     probes,
 )
+from astroml_plugin.training.typicality import COLUMN as TYPICALITY
 
 METADATA = "astroml_plugin"
 """Key of the file's metadata: the `Description` as JSON."""
