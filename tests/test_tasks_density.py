@@ -31,7 +31,6 @@ target = "flux"
 scale = "SCALE"
 components = 3
 cells = 40
-stamp_size = 16
 [settings.normalisation]
 unit = "scale"
 stretch = "linear"
@@ -153,6 +152,7 @@ def test_a_recipe_measures_a_number_with_a_density_that_holds(tmp_path: Path, sc
     assert test["rmse"] < 0.6 * density_metrics.relative(np.full(400, flux.mean()), flux, scale).std()
     assert 0.4 < test["coverage_683"] < 0.95
     settings = ModelBundle.load(tmp_path / "b").card.settings
+    assert settings["stamp_size"] == 16  # that of the stamps, whatever other tasks take
     low, high = settings["limits"]
     assert low < 0.55 < 2.9 < high
     found = evaluate(url, bundle=tmp_path / "b", out=tmp_path / "e")

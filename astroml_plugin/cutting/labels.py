@@ -114,11 +114,11 @@ def _view(survey: Survey, table: Any, given: LabelTable, options: CutoutOptions,
 
 def _notes(views: Sequence[Viewed], *, shared: bool) -> tuple[str, ...]:
     """Sentences about all views; of a table for all, about the objects that lie on none of the surveys."""
+    notes = [note for view in views for note in view.notes]
     if not shared:
-        return tuple(dict.fromkeys(note for view in views for note in view.notes))
+        return tuple(dict.fromkeys([*notes, *filter(None, (view.left_out for view in views))]))
     nowhere = np.asarray(views[0].unplaced["object_id"])
     for view in views[1:]:
         nowhere = nowhere[np.isin(nowhere, np.asarray(view.unplaced["object_id"]))]
-    notes = [note for view in views for note in view.notes if "have no stamp" not in note]
     told = [f"{len(nowhere)} objects of the table lie on none of the {len(views)} surveys"] if len(nowhere) else []
     return tuple(dict.fromkeys([*notes, *told]))

@@ -35,8 +35,10 @@ class Viewed:
     """The view."""
     unplaced: pa.Table
     """Objects on no tile: object_id, image, x, y, ra, dec, reason."""
+    left_out: str
+    """Sentence about objects without a stamp; empty where there are none."""
     notes: tuple[str, ...]
-    """Sentences about objects without a stamp, ids that stand twice, and arrays or units of the tiles."""
+    """Sentences about ids that stand twice, and arrays or units of the tiles."""
 
 
 def make_view(
@@ -63,18 +65,18 @@ def make_view(
         placed = pa.concat_tables(list(_objects(plan, buckets)), promote_options="permissive").combine_chunks()
         unplaced = buckets.unplaced()
     called = called or ("the table" if table.url.startswith(folder) else table.name)
-    notes = (*plan.warnings, *_left_out(buckets.rows, unplaced, called), *_twice(placed))
+    told_of = unplaced, _left_out(buckets.rows, unplaced, called), (*plan.warnings, *_twice(placed))
     tiles = [info for task in plan.tasks for info in task.tiles]
     told = _metadata(survey, plan, placed)
     if storage.exists(storage.join(url, "zarr.json")):
         if arrays.read_metadata(url).get("id") != told["id"]:
             raise InputError(f"{storage.redact(url)} holds something else: choose another output")
-        return Viewed(SurveyStamps.open(url), unplaced, notes)
+        return Viewed(SurveyStamps.open(url), *told_of)
     checksums = pa.table({"name": [info.name for info in tiles], "checksum": [info.checksum for info in tiles]})
     for name, content in ((TABLE, placed), (TILES, checksums), ("unplaced.parquet", unplaced)):
         storage.write_table(storage.join(url, SurveyStamps.tables, name), content)
     arrays.create_group(url, told, folders=[SurveyStamps.tables])
-    return Viewed(SurveyStamps.open(url), unplaced, notes)
+    return Viewed(SurveyStamps.open(url), *told_of)
 
 
 def open_stamps(url: str) -> SurveyStamps | Any:
@@ -120,11 +122,12 @@ def _bounds(plan: CutPlan) -> Iterator[list[int]]:
         first += task.rows
 
 
-def _left_out(rows: int, unplaced: pa.Table, called: str) -> Iterator[str]:
-    if unplaced.num_rows:
-        reasons, counts = np.unique(np.array(unplaced["reason"].to_pylist(), str), return_counts=True)
-        told = ", ".join(f"{reason} {count}" for reason, count in zip(reasons, counts, strict=True))
-        yield f"{unplaced.num_rows} of the {rows} objects of {called} have no stamp: {told}"
+def _left_out(rows: int, unplaced: pa.Table, called: str) -> str:
+    if not unplaced.num_rows:
+        return ""
+    reasons, counts = np.unique(np.array(unplaced["reason"].to_pylist(), str), return_counts=True)
+    told = ", ".join(f"{reason} {count}" for reason, count in zip(reasons, counts, strict=True))
+    return f"{unplaced.num_rows} of the {rows} objects of {called} have no stamp: {told}"
 
 
 def _twice(placed: pa.Table) -> Iterator[str]:

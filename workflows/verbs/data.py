@@ -91,6 +91,11 @@ def _cutouts(options: argparse.Namespace) -> int:
     if result.unplaced:
         complain(f"warning: {result.unplaced} objects are on no tile: they are listed in {result.unplaced_at}", DONE)
     complain_of(result.failed)
+    if result.kind == "view":
+        line = (
+            f"{result.rows} stamps of {result.size} x {result.size} px on {result.tiles} tiles are seen by {result.out}"
+        )
+        return finish(options, result, f"{line}; none is written")
     rate = result.rows / result.seconds if result.seconds else 0.0
     line = (
         f"cut {result.rows} stamps of {result.size} x {result.size} px ({result.rows_skipped} there already) from "

@@ -14,6 +14,8 @@ from astroml_plugin.tasks.base import TaskSettings
 class DensitySettings(TaskSettings):
     """Settings of the density task."""
 
+    stamp_size: int = 0
+    """Side of the input as in `TaskSettings`; 0: that of the training stamps."""
     target: str = "redshift"
     """Label column to measure; the catalog's columns begin with its name."""
     scale: str = "log1p"
