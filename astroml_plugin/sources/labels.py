@@ -9,6 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import Bool
+
+GENERATED = "generator"
+"""Label column whose text names what drew a stamp; null or empty where the stamp was observed or simulated."""
 
 
 def label_column(table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -30,6 +34,14 @@ def label_texts(table: pa.Table, name: str) -> np.ndarray:
         if pc.all(pc.equal(column, pc.floor(column))).as_py():
             column = column.cast(pa.int64())
     return np.array([None if value is None else str(value) for value in column.to_pylist()], object)
+
+
+def generated(table: pa.Table) -> Bool:
+    """(n,) whether stamps were drawn by a generator: such a stamp trains, and nothing is ever judged on it."""
+    kind = table.schema.field(GENERATED).type if GENERATED in table.column_names else pa.null()
+    if not any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)):
+        return np.zeros(table.num_rows, bool)
+    return np.array([bool(text) for text in label_texts(table, GENERATED)], bool)
 
 
 def float_labels(table: pa.Table, names: Sequence[str]) -> np.ndarray:

@@ -103,7 +103,11 @@ def evaluate_bundle(
         "source": {"id": data.first.id, "digest": data.digest},
         "split": forward.unseen.split,
         "objects": len(forward.rows),
-        "left_out": {"trained_on": forward.unseen.known, "not_told": forward.unseen.unknown},
+        "left_out": {
+            "trained_on": forward.unseen.known,
+            "not_told": forward.unseen.unknown,
+            **({"drawn": forward.unseen.drawn} if forward.unseen.drawn else {}),
+        },
         **own.run_record(run),
         "metrics": metrics,
     }

@@ -67,6 +67,13 @@ class KnownObjects:
         samples = np.unique(samples[np.isfinite(samples).all(1)], axis=0)
         return cls(np.unique(digests[told]), np.unique(mixed(own)), np.unique(place_cells(placed)), limit, samples)
 
+    def joined(self, other: KnownObjects) -> KnownObjects:
+        """The record of the objects of both."""
+        pixels, ids, places = (np.union1d(getattr(self, mark), getattr(other, mark)) for mark in _MARKS)
+        samples = [one.likeness for one in (self, other) if len(one.likeness)]
+        likeness = np.unique(np.concatenate(samples), axis=0) if samples else self.likeness
+        return KnownObjects(pixels, ids, places, min(self.limit, other.limit), likeness)
+
     def to_bytes(self) -> bytes:
         """The record as a safetensors file."""
         arrays: dict[str, Array] = {name: np.ascontiguousarray(getattr(self, name), np.uint64) for name in _MARKS}

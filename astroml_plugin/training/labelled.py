@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,11 @@ from astroml_plugin.cutting.viewing import open_stamps
 from astroml_plugin.pixels import band_index
 from astroml_plugin.sky.duplicates import digests_of, ordered_centres, pixel_hashes
 from astroml_plugin.sky.likeness import likeness
+from astroml_plugin.sources.labels import GENERATED
 from astroml_plugin.sources.stamps import Pixels, Stamps
 from astroml_plugin.training.domains import with_domain
-from astroml_plugin.training.splits import SplitSettings, divide
+from astroml_plugin.training.known_objects import FILE, KnownObjects
+from astroml_plugin.training.splits import SplitSettings, divide, without_learned
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,26 @@ class LabelledStamps:
         return self.sources[source].read_masks(rows)
 
     def split(self, settings: SplitSettings, usable: np.ndarray) -> dict[str, np.ndarray]:
-        """Split name -> sorted row numbers of the usable objects, (n,) bool; see `splits.divide`."""
-        return divide(self, settings, usable)
+        """Split name -> sorted row numbers of the usable objects, (n,) bool; see `splits.divide`.
+
+        What the generators of drawn stamps learned from is of no validation or test split either.
+
+        Raises:
+            InputError: it is, and `leaks` is "refuse".
+        """
+        rows = divide(self, settings, usable)
+        if self.behind_drawn is None:
+            return rows
+        bands = self.first.bands
+        known = self.behind_drawn.holds(self.centre_digests(bands), self.positions, self.likeness(bands))
+        return without_learned(rows, known, settings, "the generator of the drawn stamps")
+
+    @cached_property
+    def behind_drawn(self) -> KnownObjects | None:
+        """What the generators of drawn stamps learned from; None where no source has a record of it."""
+        files = [storage.join(source.url, FILE) for source in self.sources if GENERATED in source.columns]
+        records = [KnownObjects.from_bytes(storage.read_bytes(file), file) for file in files if storage.exists(file)]
+        return functools.reduce(KnownObjects.joined, records) if records else None
 
     def split_identity(self, rows: dict[str, np.ndarray]) -> dict[str, str]:
         """Split name -> hex SHA-256 of its object ids, sorted: what a card keeps to tell one division from another."""

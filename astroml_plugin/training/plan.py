@@ -15,6 +15,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
 from astroml_plugin.cutouts import Cutouts, measured_tolerance
 from astroml_plugin.pixels import band_index
+from astroml_plugin.sources.labels import generated
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.input_unit import trained_unit
 from astroml_plugin.tasks.scale import differs
@@ -68,6 +69,12 @@ class Plan:
             layers=self.task.layers,
             expected=None if split != "train" or self.expected is None else group.share(self.expected),
         )
+
+    @property
+    def observed(self) -> dict[str, np.ndarray]:
+        """Split -> rows of the objects that no generator drew: what a bundle calls typical."""
+        drawn = generated(self.data.labels)
+        return {name: rows[~drawn[rows]] for name, rows in self.rows.items()}
 
     def table(self, rows: np.ndarray) -> pa.Table:
         """All label columns of some objects."""

@@ -22,6 +22,7 @@ from astroml_plugin.core.errors import DamagedError, InputError
 from astroml_plugin.core.typing import I64, Columns
 from astroml_plugin.evaluation.baselines import classical, regressors
 from astroml_plugin.sky.duplicates import shared_places
+from astroml_plugin.sources.labels import generated
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.training.batches import StampBatches, at_scale
 from astroml_plugin.training.bundle import ModelBundle
@@ -136,7 +137,7 @@ class PredictionCache:
         bands = plan.task.check_source(**self.judged.first.facts)
         if self.test is None:
             return plan.rows["test"], plan.targets["test"], bands
-        rows = np.flatnonzero(plan.task.usable(self.test.labels))
+        rows = np.flatnonzero(plan.task.usable(self.test.labels) & ~generated(self.test.labels))
         targets = plan.task.targets(self.test.labels.take(pa.array(rows)))
         plan.task.check_splits({"test": targets})
         return rows, targets, bands

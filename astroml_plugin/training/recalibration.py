@@ -17,6 +17,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.evaluation.drift import FEWEST
+from astroml_plugin.sources.labels import generated
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.response_fit import ResponseFit
@@ -131,7 +132,7 @@ def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, 
     bands = task.choose_bands(labelled.first.bands, band)
     refuse_trained_on(model, labelled, bands, "give stamps of another seed")
     refuse_other(task.settings, labelled.first.pixel_scale)
-    rows = np.flatnonzero(task.usable(labelled.labels))
+    rows = np.flatnonzero(task.usable(labelled.labels) & ~generated(labelled.labels))
     targets = task.targets(labelled.labels.take(pa.array(rows)))
     stream = StampBatches(labelled, rows, targets, bands=bands, batch_size=256)
     network = model.network()
@@ -214,12 +215,15 @@ def fit_bundle_reference(
 
 
 def _divided(model: ModelBundle, labelled: LabelledStamps) -> dict[str, np.ndarray]:
-    """Rows as the bundle's training divided them; of other stamps seven tenths and the rest, by chance."""
+    """Rows as the bundle's training divided them, without what a generator drew; of other stamps seven tenths and the
+    rest, by chance."""
+    drawn = generated(labelled.labels)
     usable, training = model.task().usable(labelled.labels), model.card.training
     if labelled.digest == training.get("digest"):
         split = from_mapping(SplitSettings, training["split"], f"the split of bundle {model.called}")
-        return {name: rows for name, rows in labelled.split(split, usable).items() if name != "test"}
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(usable))
+        divided = labelled.split(split, usable)
+        return {name: divided[name][~drawn[divided[name]]] for name in ("train", "validation")}
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(usable & ~drawn))
     cut = len(rows) * 7 // 10
     return {"train": np.sort(rows[:cut]), "validation": np.sort(rows[cut:])}
 

@@ -247,10 +247,10 @@ def write_bundle(
         if type(task).pretext is not Task.pretext:  # the loss, and what else only the task's own question tells
             outputs, targets, _ = network_outputs(task, network, plan.batches(name), device, pretext=True)
             metrics[name] |= task.metrics(outputs, targets)
-    told = reference.reference_record(task, network, plan.data, plan.rows, bands=plan.task.bands, device=device)
+    told = reference.reference_record(task, network, plan.data, plan.observed, bands=plan.task.bands, device=device)
     typical, fitted = plan.recipe.typicality, None
     if typical.fit:
-        fitted = typicality_of(task, result.network.eval(), plan.data, plan.rows, typical, device)
+        fitted = typicality_of(task, result.network.eval(), plan.data, plan.observed, typical, device)
     known = {} if fitted is None else {TYPICALITY: typicality_record(fitted, plan.data)}
     card = Card(
         name=storage.redact(url).rstrip("/").rpartition("/")[2],

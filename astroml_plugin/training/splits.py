@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from astroml_plugin.core.hashing import id_fractions
 from astroml_plugin.core.settings import refuse_choices, to_mapping
 from astroml_plugin.sky.duplicates import leaked_rows, place_groups
 from astroml_plugin.sky.wcs import HEALPIX_ORDER, healpix29
-from astroml_plugin.sources.labels import label_column
+from astroml_plugin.sources.labels import GENERATED, generated, label_column
 
 SPLITS = ("train", "validation", "test")
 _UNUSED = len(SPLITS)
@@ -107,15 +107,51 @@ class Objects(Protocol):
 def divide(objects: Objects, settings: SplitSettings, usable: np.ndarray) -> dict[str, np.ndarray]:
     """Divide the usable objects, (n,) bool: split name -> sorted row numbers.
 
+    Stamps that a generator drew are of the train split whatever the settings say, and `limit` does not count them.
+
     Raises:
-        InputError: the split column has other words, regions are asked of objects without positions, or (unless leaks
-            are dropped) one object is in two splits: by its id within a source, by its place on the sky, or by its
-            pixels.
+        InputError: all were drawn by a generator, the split column has other words, regions are asked of objects
+            without positions, or (unless leaks are dropped) one object is in two splits: by its id within a source, by
+            its place on the sky, or by its pixels.
     """
-    number = np.where(usable, _split_numbers(objects, settings), _UNUSED)
-    number = _without_leaks(objects, number, settings)
-    rows = {name: np.flatnonzero(number == index) for index, name in enumerate(SPLITS)}
-    return _limited(rows, _ids(objects), settings)
+    drawn = generated(objects.labels)
+    if drawn.any() and not (usable & ~drawn).any():
+        raise InputError(
+            f"all {int(drawn.sum())} stamps were drawn by a generator (column {GENERATED!r}), and such stamps "
+            "are never judged on: add observed or simulated ones"
+        )
+    number = np.full(len(usable), SPLITS.index("train"))
+    number[~drawn] = _split_numbers(objects, settings, np.flatnonzero(~drawn))
+    number = _without_leaks(objects, np.where(usable, number, _UNUSED), settings)
+    rows = {name: np.flatnonzero((number == index) & ~drawn) for index, name in enumerate(SPLITS)}
+    rows = _limited(rows, _ids(objects), settings)
+    return {**rows, "train": np.union1d(rows["train"], np.flatnonzero(drawn & (number != _UNUSED)))}
+
+
+def without_learned(
+    rows: Mapping[str, np.ndarray], learned: np.ndarray, settings: SplitSettings, who: str
+) -> dict[str, np.ndarray]:
+    """Rows by split, without those of validation and test that something was trained on.
+
+    Args:
+        rows: split name -> row numbers.
+        learned: (n,) bool, objects that it was trained on.
+        settings: of the split.
+        who: was trained on them, for the message.
+
+    Raises:
+        InputError: there are some, and `leaks` is "refuse".
+    """
+    found = dict(rows)
+    for name in SPLITS[1:]:
+        found[name] = rows[name][~learned[rows[name]]]
+        gone = len(rows[name]) - len(found[name])
+        if gone and settings.leaks == "refuse":
+            raise InputError(
+                f"{gone} of {len(rows[name])} {name} objects were trained on by {who}, so that figures would be too "
+                f"good: take them out, or let leaks = 'drop' in [split] leave them out"
+            )
+    return found
 
 
 def _ids(objects: Objects) -> np.ndarray:
@@ -123,18 +159,19 @@ def _ids(objects: Objects) -> np.ndarray:
     return values
 
 
-def _split_numbers(objects: Objects, settings: SplitSettings) -> np.ndarray:
-    """(n,) number of the split of every object."""
+def _split_numbers(objects: Objects, settings: SplitSettings, rows: np.ndarray) -> np.ndarray:
+    """(n,) number of the split of the objects in some rows (n,)."""
     if settings.column in objects.labels.column_names:
         if settings.folds:
             raise InputError(
                 f"label column {settings.column!r} divides the data already: for folds, name another split column "
                 f'(column = "" for none)'
             )
-        return _numbers_in_column(objects.labels[settings.column], settings.column)
+        return _numbers_in_column(objects.labels[settings.column].take(pa.array(rows)), settings.column)
     if settings.column not in ("", _ONCE_DEFAULT):
         label_column(objects.labels, settings.column)  # says which columns there are
-    keys = _ids(objects) if settings.by == "object" else _regions(objects.positions, settings.region_order)
+    by_id = settings.by == "object"
+    keys = _ids(objects)[rows] if by_id else _regions(objects.positions[rows], settings.region_order)
     fraction = id_fractions(keys, settings.seed)
     if not settings.folds:
         return np.searchsorted(np.cumsum(settings.fractions)[:2], fraction, side="right")

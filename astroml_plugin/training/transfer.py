@@ -15,6 +15,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import Bool
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.plan import Plan
+from astroml_plugin.training.splits import without_learned
 from astroml_plugin.training.unseen import learned_from
 
 _JUDGED = ("validation", "test")
@@ -43,15 +44,9 @@ def transferred_plan(plan: Plan, start: ModelBundle) -> Plan:
         InputError: objects of the validation or test side were trained on, and `leaks` in [split] is "refuse".
     """
     rows, targets = dict(plan.rows), dict(plan.targets)
-    learned = _learned(plan, start)
-    for name in _JUDGED if start.task().learns_labels else ():
-        kept = ~learned[rows[name]]
-        if not kept.all() and plan.recipe.split.leaks == "refuse":
-            raise InputError(
-                f"{int((~kept).sum())} of {len(kept)} {name} objects were trained on by bundle {start.name}, so that "
-                f"figures would be too good: take them out, or let leaks = 'drop' in [split] leave them out"
-            )
-        rows[name], targets[name] = rows[name][kept], targets[name][torch.from_numpy(kept)]
+    if start.task().learns_labels:
+        rows = without_learned(rows, _learned(plan, start), plan.recipe.split, f"bundle {start.name}")
+        targets = {name: plan.task.targets(plan.table(chosen)) for name, chosen in rows.items()}
     plan.task.check_splits(targets)
     identity = storage.digest(plan.identity, start.sha256)
     return replace(plan, rows=rows, targets=targets, identity=identity)

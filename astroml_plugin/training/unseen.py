@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.core.typing import I64, Bool
+from astroml_plugin.sources.labels import generated
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.known_objects import KnownObjects
 from astroml_plugin.training.labelled import LabelledStamps
@@ -33,22 +34,26 @@ class Unseen:
     """Objects left out, since the bundle was trained on them."""
     unknown: int = 0
     """Objects left out, since the record names a part of the training objects and they are of the other part."""
+    drawn: int = 0
+    """Stamps left out, since a generator drew them."""
 
     @property
     def left_out(self) -> str:
         """The objects left out, in words; empty where there are none."""
-        if not self.known:
-            return ""
-        told = f"left out {self.known} objects that the bundle was trained on"
-        return told + (f" and {self.unknown} of which its record cannot tell" if self.unknown else "")
+        told = [f"{self.drawn} stamps that a generator drew"] if self.drawn else []
+        told += [f"{self.known} objects that the bundle was trained on"] if self.known else []
+        told += [f"{self.unknown} of which its record cannot tell"] if self.unknown else []
+        return f"left out {' and '.join(told)}" if told else ""
 
 
 def training_objects(data: LabelledStamps, bands: Sequence[str], rows: Mapping[str, I64]) -> KnownObjects:
-    """The record of what a training learns from: its training and validation side, rows by split name."""
+    """The record of what a training learns from: its training and validation side, rows by split name, and what the
+    generators of drawn stamps learned from."""
     learned = np.sort(np.concatenate([rows["train"], rows["validation"]]))
     ids = data.labels["object_id"].to_numpy()
     marks = data.centre_digests(bands)[learned], ids[learned], data.positions[learned], data.likeness(bands)[learned]
-    return KnownObjects.of(*marks)
+    found = KnownObjects.of(*marks)
+    return found if data.behind_drawn is None else found.joined(data.behind_drawn)
 
 
 def trained_on(model: ModelBundle, data: LabelledStamps) -> bool:
@@ -127,16 +132,24 @@ def unseen_rows(
     Raises:
         InputError: no object is left, or the bundle's record of training objects is damaged.
     """
-    rows = np.flatnonzero(usable)
+    drawn = usable & generated(data.labels)
+    found = _unseen(model, data, usable, np.flatnonzero(usable & ~drawn), bands, learns_labels)
+    return _some(replace(found, drawn=int(drawn.sum())), data)
+
+
+def _unseen(
+    model: ModelBundle, data: LabelledStamps, usable: Bool, rows: I64, bands: Sequence[str], learns_labels: bool
+) -> Unseen:
+    """As `unseen_rows`, of rows that no generator drew."""
     if not learns_labels:
-        return _some(Unseen(rows, ALL), data)
+        return Unseen(rows, ALL)
     if trained_on(model, data):
-        return _some(Unseen(data.split(_own_split(model), usable)["test"], TEST), data)
+        return Unseen(data.split(_own_split(model), usable)["test"], TEST)
     known = model.known_objects()
     if known is None:
         _warn_of_no_record(model)
-        return _some(Unseen(rows, ALL), data)
-    return _some(_without_known(model, known, data, rows, bands), data)
+        return Unseen(rows, ALL)
+    return _without_known(model, known, data, rows, bands)
 
 
 def _without_known(
@@ -159,6 +172,7 @@ def _without_known(
 def _some(unseen: Unseen, data: LabelledStamps) -> Unseen:
     if len(unseen.rows) == 0:
         where = ", ".join(storage.redact(source.url) for source in data.sources)
-        why = f" (split {unseen.split})" if not unseen.known else f": {unseen.left_out}; give objects it has never seen"
+        told = unseen.left_out
+        why = f": {told}; give objects it has never seen" if told else f" (split {unseen.split})"
         raise InputError(f"no object of {where} is left to evaluate on{why}")
     return unseen

@@ -132,6 +132,11 @@ def assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def assignments(text: str) -> dict[str, Any]:
+    """NAME=VALUE,NAME=VALUE: see `assignment`."""
+    return dict(assignment(part) for part in text.split(","))
+
+
 READERS = (
     ("tuple[str, ...]", names, "A,B,…"),
     ("Sequence[str]", names, "A,B,…"),
@@ -143,6 +148,7 @@ READERS = (
     ("Sequence[float]", _numbers(float), "X,Y,…"),
     ("tuple[float, float]", _numbers(float, 2), "LOW,HIGH"),
     ("Mapping[str, float]", fractions, "NAME=F,…"),
+    ("Mapping[str, str | float]", assignments, "NAME=VALUE,…"),
     ("dict[str, str]", pairs, "NAME=TEXT,…"),
     ("dict[str, Any]", toml, "TOML"),
     ("int", int, "N"),

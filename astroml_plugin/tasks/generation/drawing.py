@@ -19,6 +19,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.results import Result
 from astroml_plugin.core.typing import F32, F64
+from astroml_plugin.sources.labels import GENERATED
 from astroml_plugin.sources.stamps import StampLayout, Stamps
 from astroml_plugin.tasks.generation.task import CONDITIONS, GenerateTask
 from astroml_plugin.tasks.input_unit import zero_point_of
@@ -40,6 +41,8 @@ class Generator(NamedTuple):
     """Name of its bundle."""
     sha256: str
     """Digest of its weights and card."""
+    files: Mapping[str, bytes] = {}
+    """Files that the stamps carry: what the generator learned from, so that nobody is judged on it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,12 +67,14 @@ def draw_stamps(
     seed: int = 1,
     conditions: str | Mapping[str, ArrayLike] | None = None,
     noise: float = 0.0,
+    labels: Mapping[str, str | float] | None = None,
     progress: Progress | None = None,
 ) -> GenerateResult:
     """Draw galaxies into `out`/stamps.zarr; run again after an interruption, it makes what is missing.
 
     The object table tells what was asked (`flux`, `size` in pixels, `e1`, `e2`, `offset_x`, `offset_y`) and by which
-    generator each galaxy was made (`generator`: name and digest): no drawn galaxy looks like an observed one there.
+    generator each galaxy was made (`generator`: name and digest): no drawn galaxy looks like an observed one there, and
+    none is ever judged on. Pixels are of the kind that the generator learned from.
 
     Args:
         generator: network and task.
@@ -78,7 +83,9 @@ def draw_stamps(
         seed: of everything; the same seed, the same galaxies.
         conditions: a table (Parquet, CSV, FITS, VOTable) or columns: some of flux, size, e1, e2, one row per galaxy.
             What is not asked is drawn as the training stamps had it.
-        noise: standard deviation of white noise to add, in the units of the stamps; `variance` is then stored too.
+        noise: standard deviation of white noise to add, in the units of the stamps; `variance` is then stored too, of
+            float pixels.
+        labels: further columns, name -> the value that all galaxies have.
         progress: told after every block.
 
     Raises:
@@ -89,9 +96,9 @@ def draw_stamps(
     count = count or max((len(values) for values in asked.values()), default=1000)
     if count < 1 or seed < 0 or not 0 <= noise < np.inf:
         raise InputError(f"draw 1 or more galaxies ({count}), with a seed ({seed}) and noise ({noise}) of 0 or more")
-    store = _opened(
-        out, generator.task, noise, [generator.sha256, count, seed, noise, {k: v.tolist() for k, v in asked.items()}]
-    )
+    more = _labels(labels or {})
+    identity = [generator.sha256, count, seed, noise, {k: v.tolist() for k, v in asked.items()}]
+    store = _opened(out, generator, noise, [*identity, *([more] if more else [])])
     done = {unit.index for unit in store.units()}
     blocks = -(-count // BLOCK)
     if (room := store.array("image").shape[0] // BLOCK) < blocks:
@@ -103,10 +110,13 @@ def draw_stamps(
             drawn = generator.task.draw(
                 generator.network, stop - first, int(np.random.SeedSequence([seed, index]).generate_state(1)[0]), some
             )
-            image, variance = _observed(drawn.image, noise, [seed, index])
+            image, variance = _observed(drawn.image, noise, [seed, index], store.has_variance)
+            if store.dtype == np.uint8:
+                image = np.rint(image).clip(0, 255).astype(np.uint8)
             checksum = store.write_block(index, image, variance)
             maker = [f"{generator.name} {generator.sha256[:12]}"] * (stop - first)
-            columns = {"object_id": pa.array(range(first, stop), pa.int64()), **drawn.asked, "generator": maker}
+            columns = {"object_id": pa.array(range(first, stop), pa.int64()), **drawn.asked, GENERATED: maker}
+            columns |= {name: [value] * (stop - first) for name, value in more.items()}
             store.commit_objects(index, pa.table(columns), checksum)
         if progress is not None:
             progress("drawn", stop, count)
@@ -130,21 +140,30 @@ def _conditions(asked: str | Mapping[str, ArrayLike] | None) -> dict[str, F64]:
     return {name: floats(table[name], name, storage.redact(str(asked))) for name in names}
 
 
-def _observed(light: F32, noise: float, seed: list[int]) -> tuple[F32, F32 | None]:
+def _labels(asked: Mapping[str, str | float]) -> dict[str, str | float]:
+    """Further columns, refused where they are those of every drawing."""
+    taken = {"object_id", "ra", "dec", *CONDITIONS, "offset_x", "offset_y", GENERATED} & set(asked)
+    if taken:
+        raise InputError(f"column {', '.join(sorted(taken))} of drawn stamps is not free: choose another label")
+    return dict(asked)
+
+
+def _observed(light: F32, noise: float, seed: list[int], has_variance: bool) -> tuple[F32, F32 | None]:
     """Image and variance."""
     if noise == 0:
         return light, None
     random = np.random.default_rng([*seed, 1])
     noisy = light + np.float32(noise) * random.standard_normal(light.shape, dtype=np.float32)
-    return noisy, np.full_like(light, noise**2)
+    return noisy, np.full_like(light, noise**2) if has_variance else None
 
 
-def _opened(out: str, task: GenerateTask, noise: float, identity: list[object]) -> Stamps:
+def _opened(out: str, generator: Generator, noise: float, identity: list[object]) -> Stamps:
     """The store of this drawing, new or begun.
 
     Raises:
         InputError: the folder holds something else.
     """
+    task = generator.task
     url, record = storage.join(storage.absolute(out), "stamps.zarr"), storage.join(storage.absolute(out), RECORD)
     digest = storage.digest(*identity)
     begun = storage.exists(storage.join(url, "zarr.json"))
@@ -160,5 +179,9 @@ def _opened(out: str, task: GenerateTask, noise: float, identity: list[object]) 
     size = (task.stamp_size, task.stamp_size)
     zero = zero_point_of(task.input_unit)
     zero_points = () if zero is None else (zero,) * len(task.bands)
-    layout = StampLayout(task.bands, size, block=BLOCK, pixel_scale=task.pixel_scale, zero_points=zero_points)
-    return Stamps.create(url, layout, variance=noise > 0)
+    dtype = str(task.settings.dtype)
+    layout = StampLayout(task.bands, size, dtype, BLOCK, task.pixel_scale, zero_points)
+    store = Stamps.create(url, layout, variance=noise > 0 and dtype != "uint8")
+    for name, content in generator.files.items():
+        storage.write_atomic(storage.join(url, name), content)
+    return store
