@@ -51,6 +51,7 @@ LONG = (
     "lens",
     "segmentation",
     "anomaly",
+    "anogan",
     "generation",
     "search",
     "star_psf",

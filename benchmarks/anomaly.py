@@ -153,7 +153,7 @@ def _real(scale: Scale) -> tuple[str, dict[str, Any]]:
     if given is None:
         return title + _NO_PICTURES, {}
     ranked = _ranked(given.model, given.cutouts, None, "real")
-    shipped = _own(ModelBundle.load("anomaly"), replace(given.cutouts, bands=BANDS))
+    shipped = own_columns(ModelBundle.load("anomaly"), replace(given.cutouts, bands=BANDS))
     ranked["shipped bundle, not trained on these"] = shipped["anomaly_score"]
     judged = ~given.deciding
     found = anomaly_report.compared(
@@ -179,7 +179,7 @@ def _weights() -> str:
     given = pictures(Scale())
     if given is None:
         return _NO_PICTURES
-    own = _own(given.model, given.cutouts)
+    own = own_columns(given.model, given.cutouts)
     tails = {name: own[f"anomaly_{name}"][given.deciding] for name in given.model.task().signs}
     return str(picture_weights.chosen(tails, given.odd[given.deciding]))
 
@@ -191,7 +191,7 @@ _WHOLE = ("anomaly_score", "anomaly_asymmetry", "asymmetry", "second_source", "f
 # ---- simulated ---------------------------------------------------------------------------------------------------
 
 
-def _set(seed: int, count: int, kind: str = "", **changes: Any) -> AnomalySet:
+def one_set(seed: int, count: int, kind: str = "", **changes: Any) -> AnomalySet:
     shares = {name: float(name == (kind or "merger")) for name in AnomalySet.anomalies}
     return AnomalySet(count, seed=seed, block=min(250, count), anomaly_fraction=float(bool(kind)), **shares, **changes)
 
@@ -200,8 +200,8 @@ def _sets(
     seed: int, count: int, each: int, kinds: Sequence[str] = AnomalySet.anomalies, **changes: Any
 ) -> tuple[list[AnomalySet], np.ndarray]:
     """Ordinary ones and those of each kind, with the next seeds; and the kind of each stamp."""
-    sets = [_set(seed, count, **changes)]
-    sets += [_set(seed + 1 + number, each, kind, **changes) for number, kind in enumerate(kinds)]
+    sets = [one_set(seed, count, **changes)]
+    sets += [one_set(seed + 1 + number, each, kind, **changes) for number, kind in enumerate(kinds)]
     return sets, np.repeat(["normal", *kinds], [one.count for one in sets])
 
 
@@ -231,7 +231,7 @@ def _simulated(scale: Scale, model: ModelBundle, *, isolated: bool) -> tuple[str
     sets, kind = _sets(seed, count, scale.each, kinds, **alone)
     stamps = [stamps_of(one) for one in sets]
     cutouts = Cutouts.concatenate([pixels for pixels, _ in stamps])
-    population, _ = stamps_of(_set(POPULATION, scale.population, **alone))
+    population, _ = stamps_of(one_set(POPULATION, scale.population, **alone))
     ranked = _ranked(model, cutouts, population, "-".join(str(one.seed) for one in sets) + f"-{count}-{scale.each}")
     data: dict[str, Any] = {}
     rows = []
@@ -280,9 +280,9 @@ def _kind_rows(which: str, found: Mapping[str, Any]) -> list[list[str]]:
         if name != "anomaly_score":
             theirs = values["recall"]["value"]
             ratio = f"{found['anomaly_score']['recall']['value'] / theirs:.2f}" if theirs else "-"
-            gain = _interval(values["auroc_gain"])
+            gain = in_words(values["auroc_gain"])
         label = f"**{name}**" if name == "anomaly_score" else f"{name} (best)" if name == best else name
-        rows.append([which, label, _interval(values["auroc"]), _interval(values["recall"]), ratio, gain])
+        rows.append([which, label, in_words(values["auroc"]), in_words(values["recall"]), ratio, gain])
     return rows
 
 
@@ -295,20 +295,20 @@ def _sign_rows(signs: Mapping[str, Any], kinds: tuple[str, ...]) -> list[list[st
 
 def _ranked(model: ModelBundle, cutouts: Cutouts, population: Cutouts | None, key: str) -> dict[str, np.ndarray]:
     """Score, signs and other searches of the same stamps."""
-    own = _own(model, cutouts)
-    found = _measured(cutouts, f"{key}")
-    learned = None if population is None else _measured(population, f"population-{key}")
+    own = own_columns(model, cutouts)
+    found = measured_by_others(cutouts, f"{key}")
+    learned = None if population is None else measured_by_others(population, f"population-{key}")
     return {**own, **anomaly_report.searches(found, learned)}
 
 
-def _own(model: ModelBundle, cutouts: Cutouts) -> dict[str, np.ndarray]:
+def own_columns(model: ModelBundle, cutouts: Cutouts) -> dict[str, np.ndarray]:
     task, network = model.task(), model.network(fused=True)
     parts = [columns(task, network, cutouts.take(slice(start, start + 256))) for start in range(0, len(cutouts), 256)]
     names = ("anomaly_score", *sign_names(model))
     return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in names}
 
 
-def _measured(cutouts: Cutouts, key: str) -> dict[str, dict[str, np.ndarray]]:
+def measured_by_others(cutouts: Cutouts, key: str) -> dict[str, dict[str, np.ndarray]]:
     """What baselines see, kept for the next run."""
     pixels = hashlib.sha256(np.ascontiguousarray(cutouts.image.numpy()).tobytes()).hexdigest()[:16]
 
@@ -392,7 +392,7 @@ def _stored(scale: Scale) -> str:
     if not folder.exists():
         making = folder.with_suffix(".making")
         shutil.rmtree(making, ignore_errors=True)
-        cutouts, _ = stamps_of(_set(POPULATION, scale.population))
+        cutouts, _ = stamps_of(one_set(POPULATION, scale.population))
         store = Stamps.create(str(making), bands=BANDS, size=(64, 64), block=1024, pixel_scale=0.2, variance=True)
         first = store.reserve(scale.speed // 1024)
         for number in range(scale.speed // 1024):
@@ -421,13 +421,13 @@ def _rankings(found: Mapping[str, Any], figures: tuple[str, ...]) -> str:
     rows = []
     for name, values in found.items():
         label = f"**{name}**" if name == "anomaly_score" else name
-        gains = [_interval(values[f"{key}_gain"]) if f"{key}_gain" in values else "" for key in figures]
-        rows.append([label, *(_interval(values[key]) for key in figures), *gains])
+        gains = [in_words(values[f"{key}_gain"]) if f"{key}_gain" in values else "" for key in figures]
+        rows.append([label, *(in_words(values[key]) for key in figures), *gains])
     names = {"auroc": "AUROC", "rws": "RWS"}
     return table(["method", *(names[key] for key in figures), *(f"{names[key]} gain" for key in figures)], rows)
 
 
-def _interval(figure: Mapping[str, float]) -> str:
+def in_words(figure: Mapping[str, float]) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 

@@ -13,7 +13,7 @@ from astroml_plugin.cutouts import from_stamps
 from astroml_plugin.networks.anogan import AnoGAN
 from astroml_plugin.networks.autoencoder import ERRORS
 from astroml_plugin.tasks.anomaly.task import AnomalySettings, AnomalyTask
-from astroml_plugin.training.adversarial import CHECKPOINT, AdversarialSettings, fit_adversarial
+from astroml_plugin.training.adversarial import CHECKPOINT, AdversarialSettings, GanTrainer, fit_adversarial
 from astroml_plugin.training.batches import Batch
 from astroml_plugin.training.settings import TrainingRun
 from tests.anomaly_samples import SIZE, population
@@ -117,3 +117,25 @@ def test_other_networks_and_other_checkpoints_are_refused(tmp_path: Path) -> Non
         fit_adversarial(TASK, network(), Stamps(), settings, TrainingRun(str(tmp_path), identity="b"))
     with pytest.raises(InputError, match="critic_steps"):
         AdversarialSettings(critic_steps=0)
+
+
+def test_the_generator_that_is_kept_must_vary_not_the_one_that_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An average that never moved is the generator of the beginning, whose images are all alike."""
+    monkeypatch.setattr(
+        GanTrainer, "imitate", lambda self, n, draw: self._step("generator", -self.critic(self.made(n, draw)).mean())
+    )
+    settings = AdversarialSettings(epochs=1, learning_rate=2e-3)
+    with pytest.raises(DivergedError, match="never good in 1 epochs"):
+        fit_adversarial(TASK, network(), Stamps(), settings, TrainingRun(str(tmp_path)))
+
+
+def test_the_average_forgets_the_first_steps() -> None:
+    one = network()
+    trainer, random = GanTrainer(one, AdversarialSettings(epochs=1), "cpu"), torch.Generator().manual_seed(0)
+    before = {name: value.clone() for name, value in trainer.average.items()}
+    name = "last.weight"
+    trainer.imitate(8, random)
+    now = one.generator.state_dict()[name]
+    torch.testing.assert_close(trainer.average[name], 0.1 * before[name] + 0.9 * now)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from astroml_plugin.compute.device import forked_rng
 from astroml_plugin.compute.exact import exact_float32
@@ -51,7 +52,8 @@ class AdversarialSettings:
     penalty: float = 10.0
     """Weight of the gradient penalty."""
     average: float = 0.99
-    """Decay per step of the generator's averaged weights, which are kept."""
+    """Decay per step of the generator's averaged weights, which are kept; less in the first steps, whose weights the
+    average forgets."""
     least_spread: float = 0.25
     """Standard deviation over generated images, relative to that over real ones, below which it has collapsed."""
     patience: int = 3
@@ -97,6 +99,15 @@ class GanTrainer:
         output: Tensor = self.generator(self.network.drawn(count, random).to(self.device))
         return output
 
+    def kept(self, count: int, random: torch.Generator) -> Tensor:
+        """Images (count, b, s, s) of the averaged generator as it will be used, without gradients."""
+        self.generator.eval()
+        drawn = self.network.drawn(count, random).to(self.device)
+        with torch.no_grad():
+            output: Tensor = functional_call(self.generator, self.average, (drawn,))
+        self.generator.train()
+        return output
+
     def criticise(self, real: Tensor, random: torch.Generator) -> float:
         """One step of the critic; gives the distance it sees."""
         with torch.no_grad():
@@ -112,12 +123,17 @@ class GanTrainer:
     def imitate(self, count: int, random: torch.Generator) -> None:
         """One step of the generator."""
         self._step("generator", -self.critic(self.made(count, random)).mean())
-        weight = 1 - self.settings.average
+        weight = 1 - min(self.settings.average, self._steps / (9 + self._steps))
         for name, value in self.generator.state_dict().items():
             if value.is_floating_point():
                 self.average[name].lerp_(value, weight)
             else:
                 self.average[name].copy_(value)
+
+    @property
+    def _steps(self) -> int:
+        """Steps of the generator so far."""
+        return int(next(iter(self.optimizers["generator"].state.values()))["step"])
 
     def _step(self, which: str, loss: Tensor) -> None:
         optimizer = self.optimizers[which]
@@ -176,7 +192,7 @@ def fit_adversarial(
 
 
 def _epoch(task: Task, trainer: GanTrainer, train: Batches, epoch: int, seed: int) -> EpochRecord:
-    """One pass; mean distance and how much generated images vary."""
+    """One pass; mean distance and how much images of the generator that is kept vary."""
     started = time.perf_counter()
     random = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     torch.manual_seed(1_000_003 * seed + epoch)
@@ -195,8 +211,8 @@ def _epoch(task: Task, trainer: GanTrainer, train: Batches, epoch: int, seed: in
             trainer.imitate(len(real), random)
     if not distances:
         raise InputError("none of the training stamps has a valid pixel: check the images and their masks")
-    with torch.no_grad():
-        spread = float(trainer.made(max(64, len(real)), random).std(0).mean() / real.std(0).mean().clamp_min(1e-9))
+    made = trainer.kept(max(64, len(real)), random)
+    spread = float(made.std(0).mean() / real.std(0).mean().clamp_min(1e-9))
     return {
         "epoch": epoch,
         "distance": sum(distances) / len(distances),
