@@ -52,6 +52,7 @@ LONG = (
     "segmentation",
     "anomaly",
     "anogan",
+    "drawn",
     "generation",
     "search",
     "star_psf",
