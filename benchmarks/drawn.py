@@ -167,6 +167,7 @@ def _classifier(seed: int, weighed: bool, scale: Scale) -> Recipe:
     return replace(
         recipe,
         settings={**settings, "label": "kind", "class_weights": "balanced" if weighed else "none"},
+        network="strided_cnn",
         network_arguments={"widths": [16, 32, 64], "hidden": 64, "dropout": 0.1},
         training=replace(recipe.training, epochs=scale.epochs, batch_size=64, seed=seed),
         split=replace(recipe.split, fractions=(0.8, 0.1, 0.1), leaks="drop"),

@@ -35,6 +35,7 @@ def classes() -> Recipe:
     recipe = read_recipe("classify")
     return replace(
         recipe,
+        network="strided_cnn",
         settings={"label": "kind"},
         network_arguments={"widths": [4, 8], "hidden": 8},
         training=replace(recipe.training, epochs=1),
