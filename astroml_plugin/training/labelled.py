@@ -156,7 +156,7 @@ class LabelledStamps:
 
     @cached_property
     def behind_drawn(self) -> KnownObjects | None:
-        """What the generators of drawn stamps learned from; None where no source has a record of it."""
+        """The record of objects that generators of drawn stamps learned from; None where no source has one."""
         files = [storage.join(source.url, FILE) for source in self.sources if GENERATED in source.columns]
         records = [KnownObjects.from_bytes(storage.read_bytes(file), file) for file in files if storage.exists(file)]
         return functools.reduce(KnownObjects.joined, records) if records else None

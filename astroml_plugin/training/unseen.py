@@ -140,7 +140,7 @@ def unseen_rows(
 def _unseen(
     model: ModelBundle, data: LabelledStamps, usable: Bool, rows: I64, bands: Sequence[str], learns_labels: bool
 ) -> Unseen:
-    """As `unseen_rows`, of rows that no generator drew."""
+    """Choose among rows that no generator drew; arguments as of `unseen_rows`."""
     if not learns_labels:
         return Unseen(rows, ALL)
     if trained_on(model, data):
