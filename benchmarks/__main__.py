@@ -55,6 +55,7 @@ LONG = (
     "drawn",
     "generation",
     "search",
+    "search_pays",
     "star_psf",
     "explain",
     "own_images",
