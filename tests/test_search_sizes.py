@@ -63,7 +63,7 @@ def run(count: int) -> list[Trial]:
     """A search of so many trials, one after another."""
     space = Space.from_mapping(TABLE)
     own = {"training.learning_rate": 5e-4, "training.optimizer": "sgd"}
-    sampler = halving_sampler(Sizes.of(9000, 3, 3.0), beginning_with([own], random_sampler(space, 4)), 1, LOSS)
+    sampler = halving_sampler(Sizes.of(9000, 3, 3.0), beginning_with([own, own], random_sampler(space, 4)), 1, LOSS)
     trials: list[Trial] = []
     for number in range(count):
         configuration = sampler(number, trials)

@@ -42,7 +42,7 @@ def halving_sampler(sizes: Sizes, sampler: Sampler, whole: int, objective: Objec
     """
 
     def sample(number: int, trials: Sequence[Trial]) -> Configuration | None:
-        if number >= whole and (found := sizes.promoted(trials[whole:], objective)) is not None:
+        if number > whole and (found := sizes.promoted(trials, objective)) is not None:
             return found
         new = sampler(number, trials)
         return None if new is None else sizes.sized(new, len(sizes.limits) - 1 if number < whole else 0)

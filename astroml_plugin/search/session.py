@@ -283,10 +283,11 @@ def _sampler(chosen: SearchSettings, space: Space, study: Study, beginning: _Beg
         )
     else:
         sampler = random_sampler(space, chosen.seed)
-    sampler = beginning_with(beginning.first, sampler)
     if sizes is None:
-        return sampler
-    return halving_sampler(sizes, sampler, 0 if beginning.own is None else 1, study.main)
+        return beginning_with(beginning.first, sampler)
+    # the recipe's own values are tried on the fewest objects too, so that others are compared with them
+    twice = [] if beginning.own is None else [beginning.own]
+    return halving_sampler(sizes, beginning_with([*twice, *beginning.first], sampler), len(twice), study.main)
 
 
 def _own(chosen: SearchSettings, base: Recipe, space: Space) -> Configuration | None:

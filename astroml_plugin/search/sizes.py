@@ -56,17 +56,18 @@ class Sizes:
     def promoted(self, trials: Sequence[Trial], objective: Objective) -> Configuration | None:
         """The next configuration that earns more objects; None where none does yet.
 
-        At each size it is the best of those among the first `1 / reduction` of all that ended there, and that was not
-        promoted before. Larger sizes are asked first.
+        At each size it is the best of those among the first `1 / reduction` of all that ended there, and that has not
+        been tried on more objects. Larger sizes are asked first.
         """
+        there = {_name(one.configuration) for one in trials}
         for rung in range(len(self.limits) - 2, -1, -1):
             ended = [one for one in trials if self.rung(one) == rung and one.status not in (OPEN, FAILED)]
             ended = [one for one in ended if math.isfinite(one.value(objective))]
-            above = {_name(self.sized(one.configuration, rung)) for one in trials if self.rung(one) > rung}
             ended.sort(key=lambda one: (objective.cost(one.value(objective)), one.number))
             for one in ended[: math.floor(len(ended) / self.reduction)]:
-                if _name(one.configuration) not in above:
-                    return self.sized(one.configuration, rung + 1)
+                larger = self.sized(one.configuration, rung + 1)
+                if _name(larger) not in there:
+                    return larger
         return None
 
 
