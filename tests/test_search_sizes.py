@@ -76,7 +76,7 @@ def test_the_best_of_each_size_are_tried_again_on_more_objects() -> None:
     trials = run(41)
     assert PART not in trials[0].configuration  # the recipe's own values, on all objects
     sizes = [one.configuration.get(PART, 0) for one in trials[1:]]
-    assert [sizes.count(limit) for limit in (1000, 3000, 0)] == [24, 12, 4]
+    assert [sizes.count(limit) for limit in (1000, 3000, 0)] == [26, 11, 3]
     best = sorted(trials[1:], key=lambda one: abs(math.log10(one.configuration["training.learning_rate"]) + 3))
     whole = [one.configuration["training.learning_rate"] for one in trials[1:] if PART not in one.configuration]
     assert best[0].configuration["training.learning_rate"] in whole

@@ -44,7 +44,8 @@ def halving_sampler(sizes: Sizes, sampler: Sampler, whole: int, objective: Objec
     def sample(number: int, trials: Sequence[Trial]) -> Configuration | None:
         if number > whole and (found := sizes.promoted(trials, objective)) is not None:
             return found
-        new = sampler(number, trials)
+        begun = sum(sizes.rung(one) == 0 for one in trials[whole:])
+        new = sampler(min(number, whole + begun), trials)  # those that are tried again take no number of the sampler
         return None if new is None else sizes.sized(new, len(sizes.limits) - 1 if number < whole else 0)
 
     return sample
@@ -95,7 +96,7 @@ def _tpe(
         return space.drawn(seed, number)
     sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + number, n_startup_trials=0, constant_liar=True)
     study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(objectives))
-    known = [_known(optuna, space, objectives, trial) for trial in alike(trials) if trial.number < number]
+    known = [_known(optuna, space, objectives, trial) for trial in alike(trials)]
     study.add_trials(_ranked(optuna, space, earlier, [trial for trial in known if trial is not None]))
     asked = study.ask()
     return space.configured(lambda one: _suggested(asked, one))
