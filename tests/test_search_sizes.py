@@ -12,6 +12,7 @@ import pytest
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.search.local import local_sampler
 from astroml_plugin.search.objectives import Objective
 from astroml_plugin.search.samplers import beginning_with, halving_sampler, random_sampler, tpe_sampler
 from astroml_plugin.search.settings import SearchSettings
@@ -158,3 +159,30 @@ def test_settings_that_cannot_go_together_are_refused() -> None:
         SearchSettings(fidelity="stamps", rungs=1)
     with pytest.raises(InputError, match="stamp"):
         SearchSettings(fidelity="stamp")
+
+
+def test_local_search_climbs_from_the_recipes_own_values() -> None:
+    space = Space.from_mapping({**TABLE, "network_arguments.layers": {"integer": [1, 6]}})
+    own = {"training.learning_rate": 1.1e-4, "training.optimizer": "sgd", "network_arguments.layers": 6}
+
+    def away(one: dict[str, Any]) -> float:
+        return abs(math.log10(one["training.learning_rate"]) + 3) + 0.2 * abs(one["network_arguments.layers"] - 2)
+
+    def run() -> list[Trial]:
+        sampler = beginning_with([own], local_sampler(space, 0, LOSS))
+        trials: list[Trial] = []
+        for number in range(40):
+            one = sampler(number, trials)
+            assert one is not None
+            assert ("training.ema" in one) == (one["training.optimizer"] == "adamw")
+            trials.append(ended(number, one, away(one), FAILED if number == 7 else FINISHED))
+        return trials
+
+    trials = run()
+    assert trials == run()
+    assert min(away(one.configuration) for one in trials) < 0.5  # the recipe's own: 1.8
+    assert len({json.dumps(one.configuration, sort_keys=True) for one in trials}) == 40
+    alone = Space.from_mapping({"training.optimizer": {"choice": ["adamw", "sgd"]}})
+    both = [ended(n, {"training.optimizer": name}, 1.0 + n) for n, name in enumerate(("adamw", "sgd"))]
+    assert local_sampler(alone, 0, LOSS)(2, both) is not None  # nothing is left, and that is no error
+    assert local_sampler(alone, 0, LOSS)(0, []) in ({"training.optimizer": "adamw"}, {"training.optimizer": "sgd"})

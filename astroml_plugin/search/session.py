@@ -13,6 +13,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
 from astroml_plugin.search import node_cache
+from astroml_plugin.search.local import local_sampler
 from astroml_plugin.search.objectives import SPEED, Objective
 from astroml_plugin.search.population import Population
 from astroml_plugin.search.ray_cluster import Resources, connected
@@ -261,7 +262,7 @@ class _Beginning:
 
 def _beginning(chosen: SearchSettings, base: Recipe, space: Space) -> _Beginning:
     if chosen.warm_start and chosen.algorithm in ("grid", "pbt"):
-        raise InputError(f"warm_start helps asha, random, tpe and tpe-asha, not {chosen.algorithm}")
+        raise InputError(f"warm_start helps asha, random, tpe, tpe-asha and local, not {chosen.algorithm}")
     return _Beginning(_own(chosen, base, space), learned(chosen.warm_start, space, own_configuration(base, space)))
 
 
@@ -281,6 +282,8 @@ def _sampler(chosen: SearchSettings, space: Space, study: Study, beginning: _Beg
         sampler = tpe_sampler(
             space, chosen.seed, study.objectives, beginning.known, partial(study.alike, least=STARTUP)
         )
+    elif chosen.algorithm == "local":
+        sampler = local_sampler(space, chosen.seed, study.main)
     else:
         sampler = random_sampler(space, chosen.seed)
     if sizes is None:

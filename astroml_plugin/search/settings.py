@@ -8,7 +8,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import refuse_choices
 
 FIDELITIES = ("epochs", "stamps")
-ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha", "pbt")
+ALGORITHMS = ("asha", "random", "grid", "tpe", "tpe-asha", "local", "pbt")
 _DEFAULT_POPULATION = 8
 
 
@@ -17,8 +17,9 @@ class SearchSettings:
     """How to search: the table [search] of a recipe, its `space` apart."""
 
     algorithm: str = "asha"
-    """asha (random draws, hopeless trials stopped early), random, grid, tpe (optuna), tpe-asha, or pbt (a population
-    whose worst members go on from the weights of the best)."""
+    """asha (random draws, hopeless trials stopped early), random, grid, tpe (optuna), tpe-asha, local (steps away from
+    the best so far, at first from the recipe's own values), or pbt (a population whose worst members go on from the
+    weights of the best)."""
     trials: int | None = None
     """Configurations to try; 32 where no other budget is given, all points for a grid; pbt: members, 8 by default."""
     hours: float | None = None
