@@ -272,6 +272,15 @@ def test_every_kind_of_series_is_drawn_by_both(tmp_path: Path) -> None:
     assert "<b" not in told
 
 
+def test_a_band_ends_where_its_line_breaks() -> None:
+    high = np.array([2.0, 3.0, np.nan, 4.0, 5.0])
+    line = charts.Line(np.arange(5.0), high - 0.5, low=high - 1, high=high)
+    band, _ = interactive.figure(charts.Chart("Counts", charts.Axis("x"), charts.Axis("y"), [line]))["data"]
+    assert band["fill"] == "toself"
+    assert band["x"] == [0, 1, 1, 0, None, 3, 4, 4, 3]
+    assert band["y"] == [1, 2, 3, 2, None, 3, 4, 5, 4]
+
+
 def test_without_plotly_a_page_has_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interactive, "library", lambda: None)
     bars = charts.Bars(np.zeros(1), np.ones(1))

@@ -187,7 +187,7 @@ def test_a_survey_without_world_coordinates(tmp_path: Path) -> None:
     result = show(survey.url, out=str(tmp_path / "a.png"))
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert result.objects is None
-    with pytest.raises(InputError, match="no image of the survey"):
+    with pytest.raises(InputError, match="no image of the survey has any: give --tile or --object"):
         choose(survey, cone=(1.0, 2.0, 0.1))
 
 

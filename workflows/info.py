@@ -47,9 +47,19 @@ def _describe(path: str, options: FitsOptions) -> list[Description]:
     if _has(path, "card.json") or not (
         "*" in path or SUFFIX.search(storage.path_of(path)) or storage.exists(storage.absolute(path))
     ):
-        return [describe_bundle(path)]
+        return [_bundle(path)]
     urls = expand([path])
     return [describe_fits(url, options) if len(urls) == 1 else _or_why_not(url, options) for url in urls]
+
+
+def _bundle(path: str) -> Description:
+    """Description of a bundle; where none is there, what else could be meant."""
+    try:
+        return describe_bundle(path)
+    except InputError as error:
+        if _has(path, "card.json"):
+            raise
+        raise InputError(f"no file, survey, stamps or catalog at {storage.redact(path)}, and {error}") from error
 
 
 def _or_why_not(url: str, options: FitsOptions) -> Description:

@@ -117,14 +117,23 @@ def _bars(series: Bars, colour: str) -> list[dict[str, Any]]:
     return [trace]
 
 
+def _band(x: F64, low: F64, high: F64, colour: str) -> dict[str, Any]:
+    """One outline around each run of known ends: plotly's filling between two lines reaches across gaps."""
+    known = np.flatnonzero(np.isfinite(x) & np.isfinite(low) & np.isfinite(high))
+    along, up = [], []
+    for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+        along += [*x[run], *x[run[::-1]], math.nan]
+        up += [*low[run], *high[run[::-1]], math.nan]
+    outline = {"x": plain(np.array(along[:-1])), "y": plain(np.array(up[:-1])), "fill": "toself"}
+    style = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    return {"type": "scatter", **outline, "fillcolor": _faint(colour), **style}
+
+
 def _line(series: Line, colour: str) -> list[dict[str, Any]]:
     colour = series.colour or colour
     traces: list[dict[str, Any]] = []
     if series.low is not None and series.high is not None:
-        edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-        traces.append({**edge, "x": plain(series.x), "y": plain(series.low)})
-        filled = {"fill": "tonexty", "fillcolor": _faint(colour)}
-        traces.append({**edge, **filled, "x": plain(series.x), "y": plain(series.high)})
+        traces.append(_band(series.x, series.low, series.high, colour))
     style: dict[str, Any] = {"color": colour, "width": series.width, "dash": "dash" if series.dashed else "solid"}
     if series.step:
         style["shape"] = "hv"

@@ -140,6 +140,8 @@ def _of_cone(survey: Survey, cone: Cone, image: str | None) -> View:
     _index(survey)
     table = survey.columns(["index", "image", *_CORNERS])
     corners = np.array([table[name].to_numpy(zero_copy_only=False) for name in _CORNERS], float)
+    if not np.isfinite(corners).all(0).any():
+        raise InputError("a cone needs world coordinates, and no image of the survey has any: give --tile or --object")
     gap = separation(corners[:4], corners[4:], ra, dec)
     reach = separation(corners[:4], corners[4:], corners[0], corners[4]).max(0)
     near = np.flatnonzero(np.nan_to_num(gap.min(0), nan=999.0) <= radius + reach + 1e-6)
