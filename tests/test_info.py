@@ -55,7 +55,8 @@ def test_stores_bundles_and_archives(tmp_path: Path, image: str) -> None:
     assert archive.rows == (("images", "3 x 8 x 8", "float32"), ("label", "3", "int64"))
     (bundle,) = info("morphology")
     assert bundle.facts["task"] == "classify"
-    for path, says in (("nosuch", "no file, .* at nosuch, and no bundle at nosuch"), (str(tmp_path / "no.fits"), "does not exist")):
+    nothing = "no file, .* at nosuch, and no bundle at nosuch"
+    for path, says in (("nosuch", nothing), (str(tmp_path / "no.fits"), "does not exist")):
         with pytest.raises(InputError, match=says):
             info(path)
 
