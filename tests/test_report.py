@@ -87,6 +87,15 @@ def test_fluxes_without_a_zero_point_are_instrumental(tmp_path: Path) -> None:
     assert [table.rows[0][0], table.rows[0][4]] == ["flux_r", "26.40"]
 
 
+def test_of_many_fluxes_the_totals_of_all_bands_are_drawn(tmp_path: Path) -> None:
+    names = [f"flux_{kind}_{band}" for band in "grizy" for kind in ("iso", "aper", "total")]
+    columns = [Column(name, "float32", "nJy", "phot.flux.density") for name in names]
+    section = magnitudes(made(tmp_path, columns, dict.fromkeys(names, np.full(50, 100.0)), 50).url)
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    assert [row[0] for row in table.rows] == [f"flux_total_{band}" for band in "grizy"]
+    assert "10 further columns are not drawn" in section.text
+
+
 def next_steps(url: str) -> tuple[str, str]:
     section = next(one for one in page_of(url, ReportOptions()).sections if one.title == "What to do next")
     lines = [line for block in section.blocks if isinstance(block, Commands) for _, line in block.lines]

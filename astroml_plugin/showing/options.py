@@ -22,7 +22,7 @@ class ShowOptions:
     size: int = SIDE
     """Side in pixels of the picture of an object."""
     bands: tuple[str, ...] = ()
-    """Bands to show; default all, of more than five the longest, middle and shortest wavelength."""
+    """Bands to show; default all, of more than three g, r and i, else the longest, middle and shortest wavelength."""
     contrast: float = 1.0
     """Above 1 shows fainter light."""
     where: str | None = None

@@ -217,15 +217,16 @@ def magnitudes(subject: RunSubject) -> Section | Missing | None:
             "sky; those below 0 are missing here. `ingest --zero-point` tells it."
         )
     if len(columns) > _BANDS:
-        text += f" {len(columns) - _BANDS} further columns are not drawn."
+        text += f" {len(columns) - len(known)} further columns are not drawn."
     head = ("column", "objects", "missing", "brightest 0.5 %", "median", "faintest 0.5 %")
     blocks: list[Block] = [figure, Table(head, rows, "Magnitudes")]
     return Section(MAGNITUDES, text, blocks)
 
 
 def _with_values(subject: RunSubject, columns: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], Spread]]:
-    """The first columns that have any finite value, with their numbers."""
-    chosen = columns[:_BANDS]
+    """Columns that have any finite value, with their numbers: the first, of too many those of total fluxes alone."""
+    totals = [pair for pair in columns if "total" in pair[0]] if len(columns) > _BANDS else []
+    chosen = (totals or columns)[:_BANDS]
     return [(pair, one) for pair, one in zip(chosen, spreads(subject, chosen), strict=True) if one.rows]
 
 
