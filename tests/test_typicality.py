@@ -1,5 +1,6 @@
 """What a bundle was not trained on is flagged, what it was trained on is not, and nothing else of a row changes."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from training_samples import SIZE, class_stamps, write_stamps
 from astroml_plugin.catalog import Catalog
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import ObjectFlag
+from astroml_plugin.inference.unlike import sentences
 from astroml_plugin.networks.multipole_mlp import MultipoleMLP
 from astroml_plugin.networks.strided_cnn import StridedCNN
 from astroml_plugin.networks.taps import Taps, chosen_layers, pooled
@@ -201,6 +203,24 @@ def test_a_trained_bundle_flags_what_is_foreign(trained: tuple[str, str], tmp_pa
     made = write_stamps(str(tmp_path / "noise.zarr"), noise, {"kind": np.resize([1, 2], 50)}, bands=("g", "r"))
     foreign = catalog(made, [bundle], tmp_path / "foreign")
     assert (foreign["flags"].to_numpy() & int(ObjectFlag.OUT_OF_DOMAIN) > 0).mean() > 0.95
+
+
+def test_a_run_says_where_most_rows_are_unlike_the_training(trained: tuple[str, str], tmp_path: Path) -> None:
+    source, bundle = trained
+    assert infer(source, bundle=bundle, out=str(tmp_path / "own")).notes == ()
+    noise = np.random.default_rng(0).normal(60, 30, (50, 2, SIZE, SIZE)).clip(0, 255).astype(np.uint8)
+    made = write_stamps(str(tmp_path / "noise.zarr"), noise, {"kind": np.resize([1, 2], 50)}, bands=("g", "r"))
+    told = r"(4[89]|50) of 50 rows are OUT_OF_DOMAIN for bundle kinds: .*fit-typicality"
+    (note,) = infer(made, bundle=bundle, out=str(tmp_path / "foreign")).notes
+    assert re.match(told, note)
+    other = make_bundle(str(tmp_path / "other"), size=SIZE, bands=("g", "r"), dtype="uint8")
+    (note,) = infer(made, bundle=[bundle, other], out=str(tmp_path / "both")).notes
+    assert re.match(told, note)
+    old = without(bundle, tmp_path / "old")
+    assert infer(made, bundle=old, out=str(tmp_path / "untold")).notes == ()
+    counts = {"a b all": 100, "a b unlike": 50, "few all": 20, "few unlike": 20}
+    assert sentences(counts) == ()
+    assert sentences({**counts, "a b unlike": 51})[0].startswith("51 of 100 rows are OUT_OF_DOMAIN for bundle a b: ")
 
 
 def test_a_bundle_without_it_has_no_such_column_and_the_same_rows(trained: tuple[str, str], tmp_path: Path) -> None:

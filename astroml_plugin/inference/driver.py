@@ -95,7 +95,7 @@ class _Run:
     def finished(self, unit: Unit, result: UnitResult) -> None:
         self.parts.append(result.part)
         sums: dict[str, Any] = {}
-        for name in ("seconds", "bytes", "centres", "forms"):
+        for name in ("seconds", "bytes", "centres", "forms", "unlike"):
             target = "stages" if name == "seconds" else name
             sums[target] = so_far = dict(getattr(self.stand, target))
             for key, value in getattr(result, name).items():

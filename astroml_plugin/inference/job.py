@@ -78,6 +78,8 @@ class UnitResult:
     """Objects by where their light lay: see `meter.Meter`."""
     forms: dict[str, int] = field(default_factory=dict)
     """Objects by what ran their forward: see `meter.Meter`."""
+    unlike: dict[str, int] = field(default_factory=dict)
+    """Rows by bundle, and those that are unlike its training: see `unlike.counted`."""
     refused: tuple[str, ...] = ()
     """Sentences about runtimes that were asked for and not used."""
     device: str = ""

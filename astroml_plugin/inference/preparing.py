@@ -47,6 +47,7 @@ from astroml_plugin.inference.planning import (
     units_of,
 )
 from astroml_plugin.inference.reports import InferPlan, InferResult, RunProgress
+from astroml_plugin.inference.unlike import sentences
 from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
 
@@ -137,7 +138,7 @@ class Prepared:
         offsets = median_offsets(done.centres)
         told = warning(offsets, stamps=isinstance(self.source, Stamps)) or self._sky_warning()
         counts = done.done, done.skipped, done.failed, done.rows, self.unplaced
-        said = (*self.notes, *done.refused)
+        said = (*self.notes, *done.refused, *sentences(done.unlike))
         result = InferResult(self.catalog.url, *counts, seconds, done.damaged, told, self.changed_tables, said)
         shard = self.job.execution.shard
         record = {

@@ -37,6 +37,8 @@ class RunProgress:
     """Objects by where their light lay, summed over the units: see `meter.Meter`."""
     forms: Mapping[str, int] = field(default_factory=dict)
     """Objects by what ran their forward, summed over the units: see `meter.Meter`."""
+    unlike: Mapping[str, int] = field(default_factory=dict)
+    """Rows by bundle, and those that are unlike its training, summed over the units: see `unlike.counted`."""
     refused: tuple[str, ...] = ()
     """Sentences about runtimes that were asked for and not used."""
     devices: Mapping[str, int] = field(default_factory=dict)
@@ -129,4 +131,5 @@ class InferResult(Result):
     changed_tables: tuple[str, ...] = ()
     """Sentences about objects tables that have changed, so that their rows were replaced."""
     notes: tuple[str, ...] = ()
-    """Sentences of what was done with pixels of another scale than the bundles', or without a PSF."""
+    """Sentences of what was done with pixels of another scale than the bundles' or without a PSF, and of bundles whose
+    training most rows are unlike."""

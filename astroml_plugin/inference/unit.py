@@ -21,6 +21,7 @@ from astroml_plugin.inference.models import RunModel, models_of
 from astroml_plugin.inference.reading import opened, read_unit
 from astroml_plugin.inference.resident import trim_malloc
 from astroml_plugin.inference.telling import tell
+from astroml_plugin.inference.unlike import counted
 
 
 def run_unit(unit: Unit) -> UnitResult:
@@ -42,10 +43,10 @@ def run_unit(unit: Unit) -> UnitResult:
     if job.execution.label_maps and measured.labels is not None:
         maps = opened(LabelMaps, job.catalog, job.run)
     write(unit.index, part, data, measured.labels, catalog, maps, meter)
+    counts = dict(meter.centres), dict(meter.forms), counted(measured.table, models)
     del measured, data
     trim_malloc()
     tell(unit.name, part.rows, meter.seconds)
-    counts = dict(meter.centres), dict(meter.forms)
     return UnitResult(part, meter.seconds, meter.bytes, *counts, tuple(sorted(meter.refused)), device)
 
 
