@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data = [morphology.ingested(options.images, options.scratch, report)]
         else:
             raise InputError("morphology keeps what its own images look like: give --images NPZ")
-    bundle = fit_reference(options.out, data=data)
+    bundle = fit_reference(options.out, data=data, out=options.out)
     told = bundle.card.training["reference"]
     names = ", ".join([*(f"{one['what']} {one['band']}".strip() for one in told["inputs"]), *told["outputs"]])
     print(f"{bundle.called} at {bundle.url} keeps {names}", file=sys.stderr)  # noqa: T201

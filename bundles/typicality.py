@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data = [morphology.ingested(options.images, options.scratch, report)]
         else:
             raise InputError("morphology learns what is typical from its own images: give --images NPZ")
-    bundle = fit_typicality(options.out, data=data)
+    bundle = fit_typicality(options.out, data=data, out=options.out)
     print(f"{bundle.name} at {bundle.url}: {bundle.card.training['typicality']}", file=sys.stderr)  # noqa: T201
     return 0
 

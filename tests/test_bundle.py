@@ -2,6 +2,7 @@ import contextlib
 import json
 import pickle
 import resource
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from astroml_plugin.training import places
 from astroml_plugin.training.bundle import Card, ModelBundle
 from astroml_plugin.training.card import main as sign
 from astroml_plugin.training.info import describe_bundle
+from workflows.calibrate_response import calibrate_response
+from workflows.fit_reference import fit_reference
+from workflows.fit_typicality import fit_typicality
+from workflows.recalibrate import recalibrate
 
 torch.set_num_threads(1)
 SMALL = {"widths": [4, 8], "hidden": 16, "pooling": "grid"}
@@ -193,6 +198,12 @@ def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe_bundle("tiny").facts["name"] == "tiny (columns beside those of other bundles begin with small_)"
     with pytest.raises(InputError, match=r"no bundle at huge .*; bundles that ship: tiny"):
         ModelBundle.load("huge")
+
+
+@pytest.mark.parametrize("change", [fit_typicality, fit_reference, calibrate_response, recalibrate])
+def test_bundles_that_ship_are_not_changed_in_place(change: Callable[..., object]) -> None:
+    with pytest.raises(InputError, match="ellipticity ships with the package"):
+        change("ellipticity", data="nowhere")
 
 
 @pytest.mark.parametrize("card", [{}, [], None, {"format": None}, {"format": "1"}])

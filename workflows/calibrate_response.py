@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.places import place_of_change
 from astroml_plugin.training.recalibration import ResponseOptions, fit_bundle_response
 from workflows.notebook import shows_progress
 
@@ -53,7 +54,7 @@ def calibrate_response(
         bundle: path, URL or shipped name of an ellipticity bundle.
         data: one or several `Stamps`: of `simulate --pairs shear` with a seed that nothing else used, or of any
             galaxies with PSF and white noise of known variance, no truth needed, such as a survey's own.
-        out: where to write it; default in place.
+        out: where to write it; default in place, but not of a bundle that ships.
         options: method, PSF pairs, draws of noise, seed, band.
         progress: told how many images are done.
         changes: single fields of the options by name, for example `method="images"`.
@@ -65,5 +66,5 @@ def calibrate_response(
     started = time.perf_counter()
     chosen = with_changes(ResponseOptions, options, changes, "the options of calibrate-response")
     model = ModelBundle.load(bundle)
-    written, report = fit_bundle_response(model, texts(data), text_of(out or model.url), chosen, progress)
+    written, report = fit_bundle_response(model, texts(data), place_of_change(model.url, out), chosen, progress)
     return CalibrateResponseResult(written, report, time.perf_counter() - started)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import texts
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.places import place_of_change
 from astroml_plugin.training.recalibration import fit_bundle_reference
 from workflows.notebook import shows_progress
 
@@ -29,11 +30,11 @@ def fit_reference(
     Args:
         bundle: path, URL or shipped name.
         data: one or several `Stamps`: those that the bundle was trained on, or others of the same population.
-        out: where to write it; default in place.
+        out: where to write it; default in place, but not of a bundle that ships.
         band: the band of the data for a model that takes any.
 
     Raises:
         InputError: too few stamps, or an `out` that holds something else.
     """
     model = ModelBundle.load(bundle)
-    return fit_bundle_reference(model, texts(data), text_of(out or model.url), band)
+    return fit_bundle_reference(model, texts(data), place_of_change(model.url, out), band)

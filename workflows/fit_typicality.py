@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from astroml_plugin.core.places import Place, text_of
+from astroml_plugin.core.places import Place
 from astroml_plugin.core.settings import texts, with_changes
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.places import place_of_change
 from astroml_plugin.training.recalibration import fit_bundle_typicality
 from astroml_plugin.training.typicality_fit import TypicalitySettings
 from workflows.notebook import shows_progress
@@ -32,7 +33,7 @@ def fit_typicality(
     Args:
         bundle: path, URL or shipped name.
         data: one or several `Stamps`: those that the bundle was trained on, or others of the same population.
-        out: where to write it; default in place.
+        out: where to write it; default in place, but not of a bundle that ships.
         band: the band of the data for a model that takes any.
         options: rate of false flags, stamps at most.
         changes: single fields of the options by name, for example `false_flags=0.001`.
@@ -42,4 +43,4 @@ def fit_typicality(
     """
     chosen = with_changes(TypicalitySettings, options, changes, "the options of fit-typicality")
     model = ModelBundle.load(bundle)
-    return fit_bundle_typicality(model, texts(data), text_of(out or model.url), chosen, band)
+    return fit_bundle_typicality(model, texts(data), place_of_change(model.url, out), chosen, band)

@@ -26,6 +26,19 @@ def shipped_name(url: str) -> str | None:
     return place.name if place.parent == _SHIPPED else None
 
 
+def place_of_change(url: str, out: Place | None) -> str:
+    """Where a bundle that is changed is written: `out`, else in place.
+
+    Raises:
+        InputError: in place, and it is one that ships: whoever names it would get another.
+    """
+    if out is not None:
+        return text_of(out)
+    if name := shipped_name(url):
+        raise InputError(f"{name} ships with the package and stays as it is: write the new one elsewhere (--out)")
+    return url
+
+
 def locate(source: Place) -> str:
     """Find the URL of a bundle given by path, URL or shipped name, pinned or not.
 

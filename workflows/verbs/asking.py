@@ -79,7 +79,7 @@ def _for_people(options: argparse.Namespace, given: dict[str, Any], asked: dict[
 
 def _say_empty(rows: int, status: int = DONE) -> int:
     """Say on stderr that an answer has no rows; give the exit status back."""
-    return status if rows else complain("0 rows: nothing in the catalog is what was asked for", status)
+    return status if rows else complain("0 rows: the catalog has none, or none that is what was asked for", status)
 
 
 def _to_stdout(options: argparse.Namespace, asked: dict[str, Any]) -> int:
