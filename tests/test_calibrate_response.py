@@ -223,7 +223,8 @@ def test_one_process_alone_fits_the_response_after_a_common_training(
     monkeypatch.setattr(training, "calibrate_response", lambda *_, **given: asked.append(given) or result)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
-    train("ellipticity", data="s", out=tmp_path, response="r", execution=TrainExecution(device="cuda"))
+    stamps = galaxies(str(tmp_path / "s.zarr"), 20, 3)
+    train("ellipticity", data=stamps, out=tmp_path / "b", response="r", execution=TrainExecution(device="cuda"))
     assert asked == ([{"data": "r", "device": "cuda"}] if fits else [])
 
 

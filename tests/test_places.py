@@ -29,8 +29,8 @@ TEXTS = {
     *("outside", "prefix", "ra", "roles", "sql", "tile", "units", "who"),
 }
 """Parameters of public functions that are texts and no places."""
-FORMATS = {"export.to"}
-"""Parameters whose name is that of a place elsewhere."""
+FORMATS = {"export.to", "generate.labels"}
+"""Parameters whose name is that of a place elsewhere: the latter are values of columns."""
 
 
 def public() -> Iterator[tuple[str, Callable[..., Any]]]:

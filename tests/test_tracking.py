@@ -102,7 +102,8 @@ def test_a_tracker_that_is_not_there_is_one_sentence(
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(InputError, match=rf"pip install 'astroml-plugin\[{name}\]', or leave --track away"):
             Tracking((name,), str(tmp_path / "x"), {})
-    words = ["train", "ellipticity", "--data", "none.zarr", "--out", str(tmp_path / "b"), "--track", "wandb"]
+    data = ellipticity_stamps(str(tmp_path / "galaxies.zarr"), 20)
+    words = ["train", "ellipticity", "--data", data, "--out", str(tmp_path / "b"), "--track", "wandb"]
     assert main(words) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("astroml-plugin: ")]
     assert len(said) == 1
