@@ -75,7 +75,7 @@ def test_an_answer_without_rows_says_so(
 ) -> None:
     for more in ((), ("--to", "-")):
         assert main(["query", catalog, *words, "--cone", "200", "0", "0.1", *more]) == 0
-        assert "0 rows: nothing in the catalog" in capsys.readouterr().err
+        assert "0 rows: the catalog has none" in capsys.readouterr().err
     assert main(["query", catalog, *words]) == 0
     assert "0 rows" not in capsys.readouterr().err
 
