@@ -197,7 +197,10 @@ def test_a_survey_and_places_are_enough(tmp_path: Path) -> None:
     assert bundle.card.training["objects"]["train"] > 200
 
 
-@pytest.mark.parametrize("network", ["strided_cnn", "residual_cnn", "polar_cnn", "equivariant_cnn"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("residual_cnn", "strided_cnn", "equivariant_cnn")]
+
+
+@pytest.mark.parametrize("network", ["polar_cnn", *OTHERS])
 def test_networks_of_the_house_are_pretrained(network: str, data: str, tmp_path: Path) -> None:
     arguments = {"strided_cnn": {"widths": [4, 8]}, "residual_cnn": {"widths": [4, 8]}}.get(network, {})
     if network == "polar_cnn":
