@@ -17,6 +17,8 @@ from astroml_plugin.evaluation.figures import blank_figure
 from astroml_plugin.evaluation.value_metrics import FEWEST
 
 SCALES = ("log1p", "log", "linear")
+LOWEST = {"log1p": -1.0, "log": 0.0, "linear": -np.inf}
+"""Scale -> value above which values have a place in it."""
 
 _PIT_BINS = 20
 _EXTREME = 1e-4
@@ -106,7 +108,7 @@ def figures_of(
         outlier: error beyond which an object is an outlier.
         repeats: bootstrap samples.
     """
-    known = np.isfinite(truth) & (truth > {"log1p": -1.0, "log": 0.0, "linear": -np.inf}[scale])
+    known = np.isfinite(truth) & (truth > LOWEST[scale])
     good = known & np.isfinite(values) & np.isfinite(cells).all(1)
     result: dict[str, Any] = {"count": int(known.sum()), "failures": int((known & ~good).sum()), "outlier": outlier}
     if good.sum() < FEWEST:

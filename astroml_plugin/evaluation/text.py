@@ -12,12 +12,10 @@ def described(metrics: Mapping[str, Any]) -> list[str]:
     """
     catalog = metrics.get("catalog", {})
     lines = [f"{name.replace('_', ' '):>20}  {_interval(value)}" for name, value in catalog.get("scores", {}).items()]
-    for column, figures in catalog.get("columns", {}).items():
-        told = [f"{name.replace('_', ' ')} {_interval(value)}" for name, value in figures.items() if _figure(value)]
-        lines.append(f"{column}: {', '.join(told) or 'too few objects'}")
-    for column, figures in catalog.get("densities", {}).items():
-        told = [f"{name.replace('_', ' ')} {_interval(value)}" for name, value in figures.items() if _figure(value)]
-        lines.append(f"density of {column}: {', '.join(told) or 'too few objects'}")
+    for key, what in (("columns", ""), ("densities", "density of ")):
+        for column, figures in catalog.get(key, {}).items():
+            told = [f"{name.replace('_', ' ')} {_interval(value)}" for name, value in figures.items() if _figure(value)]
+            lines.append(f"{what}{column}: {', '.join(told) or 'too few objects'}")
     lines += _shapes(catalog) + _rankings(catalog)
     if "search" in catalog:
         lines += ["", *_show_search(catalog["search"])]

@@ -18,6 +18,7 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping, refuse_unknown
 from astroml_plugin.explanation.options import ExplainOptions
+from astroml_plugin.inference.forward import prepared_bands
 from astroml_plugin.inference.job import Job
 from astroml_plugin.inference.models import task_for
 from astroml_plugin.inference.options import ExecutionOptions, MeasureOptions
@@ -26,7 +27,6 @@ from astroml_plugin.sources.stamps import Stamps, open_source
 from astroml_plugin.sources.survey import Survey
 from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
-from astroml_plugin.tasks.pictures import seen_bands
 from astroml_plugin.tasks.run_options import option_names
 from astroml_plugin.training.bundle import ModelBundle
 
@@ -67,8 +67,7 @@ class Asked:
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the channels that are explained."""
-        chosen = self.task.choose_bands(self.source.bands, self.job.bundles[0].band)
-        bands = seen_bands(self.task.settings, self.source.bands, chosen)
+        bands = prepared_bands(self.task, self.source.bands, self.job.bundles[0].band)
         named, channels = self.task.explained_bands(bands), int(self.task.example_inputs(1)[0].shape[1])
         return named if len(named) == channels else tuple(f"channel_{number}" for number in range(channels))
 

@@ -26,7 +26,7 @@ from astroml_plugin.explanation.store import ExplanationStore
 from astroml_plugin.explanation.summaries import Layout, summarised
 from astroml_plugin.explanation.target import Seen, Target, explainable, seen_by, values
 from astroml_plugin.inference.budget import budget
-from astroml_plugin.inference.forward import stamps_of
+from astroml_plugin.inference.forward import prepared_bands, stamps_of
 from astroml_plugin.inference.job import Job, Unit
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel, task_for
@@ -35,7 +35,6 @@ from astroml_plugin.inference.resident import on_forward_thread, process_cache, 
 from astroml_plugin.pixels import stamp_origin
 from astroml_plugin.sources.tile_table import TileInfo
 from astroml_plugin.tasks.detection import DetectingTask
-from astroml_plugin.tasks.pictures import seen_bands
 from astroml_plugin.training.bundle import ModelBundle
 
 T = TypeVar("T")
@@ -252,8 +251,7 @@ def _stamps(model: RunModel, work: TileWork | BlockWork, device: str) -> Iterato
         assert isinstance(work, TileWork)
         yield from _windows(model.task, work, pixels)
         return
-    chosen = model.task.choose_bands(work.bands, model.ref.band)
-    bands = seen_bands(model.task.settings, work.bands, chosen)
+    bands = prepared_bands(model.task, work.bands, model.ref.band)
     for stamps in stamps_of(model, work, pixels, Meter())(_AT_ONCE):
         yield stamps.select(bands), None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from astroml_plugin.inference.scaling import picture_side, steps_of
 from astroml_plugin.inference.upload import mover, overlaps
 from astroml_plugin.networks.typicality import split
 from astroml_plugin.pixels import Tile
+from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.detection import DetectingTask
 from astroml_plugin.tasks.pictures import as_pictures, seen_bands, shows
 from astroml_plugin.tasks.scale import resamples, to_scale
@@ -232,9 +233,13 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
         flags = model.task.cut_flags(item.cutouts)
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 
-    chosen = model.task.choose_bands(work.bands, model.ref.band)
-    bands = seen_bands(model.task.settings, work.bands, chosen)
+    bands = prepared_bands(model.task, work.bands, model.ref.band)
     return _joined(model, map_batches(model, bands, stamps_of(model, work, pixels, meter), finish, meter))
+
+
+def prepared_bands(task: Task, available: Sequence[str], band: str | None) -> tuple[str, ...]:
+    """Bands of the stamps that `Task.prepare` gets of a source with such bands."""
+    return seen_bands(task.settings, available, task.choose_bands(available, band))
 
 
 def stamps_of(

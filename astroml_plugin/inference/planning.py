@@ -56,9 +56,9 @@ def load_bundles(bundles: Bundle | Sequence[Bundle]) -> Bundles:
     Raises:
         InputError: none is given, or one is no bundle.
     """
-    several: Iterable[Bundle] = (bundles,)  # type: ignore[assignment]  # what is no bundle is refused below
-    if bundles is None or (isinstance(bundles, Iterable) and not isinstance(bundles, ModelBundle | str | PathLike)):
-        several = bundles or ()
+    several: Any = () if bundles is None else bundles
+    if isinstance(several, ModelBundle | str | PathLike) or not isinstance(several, Iterable):
+        several = (several,)  # what is no bundle is refused below
     loaded = []
     for given in several:
         model = given if isinstance(given, ModelBundle) else ModelBundle.load(given)

@@ -7,7 +7,6 @@ better beside it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +15,8 @@ import numpy as np
 
 from astroml_plugin.search.objectives import Objective
 from astroml_plugin.search.samplers import Sampler
-from astroml_plugin.search.space import Configuration, Parameter, Space, frozen
-from astroml_plugin.search.study import FAILED, OPEN, Trial
+from astroml_plugin.search.space import Configuration, Parameter, Space, frozen, name_of
+from astroml_plugin.search.study import Trial, ranked
 
 PARENTS = (0.7, 0.2, 0.1)
 """Probabilities of the best, the second and the third trial to be stepped away from."""
@@ -32,18 +31,17 @@ def local_sampler(space: Space, seed: int, objective: Objective) -> Sampler:
     """A sampler of steps away from the best trials; random where none has ended yet."""
 
     def sample(number: int, trials: Sequence[Trial]) -> Configuration | None:
-        ended = [one for one in trials if one.status not in (OPEN, FAILED) and math.isfinite(one.value(objective))]
+        ended = ranked(trials, objective)
         if not ended:
             return space.drawn(seed, number)
-        ended.sort(key=lambda one: (objective.cost(one.value(objective)), one.number))
         parents = ended[: len(PARENTS)]
         chances = np.array(PARENTS[: len(parents)])
         rng = np.random.default_rng([seed, number])
-        tried = {_name(one.configuration) for one in trials}
+        tried = {name_of(one.configuration) for one in trials}
         for _ in range(_TRIES):
             parent = parents[rng.choice(len(parents), p=chances / chances.sum())]
             found = _step(space, parent.configuration, rng)
-            if _name(found) not in tried:
+            if name_of(found) not in tried:
                 return found
         return space.drawn(seed, number)  # a small space of choices is tried in full nearby
 
@@ -81,7 +79,3 @@ def _beside(one: Parameter, value: Any, rng: np.random.Generator) -> Any:
         low, high = one.values
         found = value + (1 if value == low or (value != high and rng.random() < 0.5) else -1)
     return found
-
-
-def _name(configuration: Configuration) -> str:
-    return json.dumps(configuration, sort_keys=True)

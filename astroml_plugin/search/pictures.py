@@ -11,15 +11,14 @@ from matplotlib.figure import Figure
 
 from astroml_plugin.search.importance import importance, places
 from astroml_plugin.search.space import Parameter
-from astroml_plugin.search.study import FAILED, STOPPED, Study, Trial
+from astroml_plugin.search.study import STOPPED, Study, Trial
 
 _BEST = "crimson"
 
 
 def figures(study: Study, trials: Sequence[Trial], winner: Trial) -> dict[str, Figure]:
     """Name -> figure of everything that can be drawn of these trials."""
-    usable = [one for one in trials if one.status != FAILED and math.isfinite(one.value(study.main))]
-    usable = study.whole(usable)
+    usable = study.usable(trials)
     found = {
         "parallel_coordinates": parallel_coordinates(study, usable, winner),
         "progress": progress(study, usable, winner),

@@ -6,15 +6,14 @@ Which configuration comes next depends on the trials so far alone, so a search t
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.search.objectives import Objective
-from astroml_plugin.search.space import Configuration
-from astroml_plugin.search.study import FAILED, OPEN, PART, Trial
+from astroml_plugin.search.space import Configuration, name_of
+from astroml_plugin.search.study import PART, Trial, ranked
 
 _LEAST = 64
 """Training objects below which nothing is judged."""
@@ -59,17 +58,11 @@ class Sizes:
         At each size it is the best of those among the first `1 / reduction` of all that ended there, and that has not
         been tried on more objects. Larger sizes are asked first.
         """
-        there = {_name(one.configuration) for one in trials}
+        there = {name_of(one.configuration) for one in trials}
         for rung in range(len(self.limits) - 2, -1, -1):
-            ended = [one for one in trials if self.rung(one) == rung and one.status not in (OPEN, FAILED)]
-            ended = [one for one in ended if math.isfinite(one.value(objective))]
-            ended.sort(key=lambda one: (objective.cost(one.value(objective)), one.number))
+            ended = ranked([one for one in trials if self.rung(one) == rung], objective)
             for one in ended[: math.floor(len(ended) / self.reduction)]:
                 larger = self.sized(one.configuration, rung + 1)
-                if _name(larger) not in there:
+                if name_of(larger) not in there:
                     return larger
         return None
-
-
-def _name(configuration: Configuration) -> str:
-    return json.dumps(configuration, sort_keys=True)

@@ -196,7 +196,7 @@ class Space:
         for values in itertools.product(*axes):
             given = dict(zip(self.keys, values))
             one = self.configured(lambda parameter, given=given: given[parameter.key])  # type: ignore[misc]
-            found.setdefault(json.dumps(one, sort_keys=True), one)
+            found.setdefault(name_of(one), one)
         return list(found.values())
 
     def corners(self) -> Iterator[tuple[Parameter, Configuration]]:
@@ -212,6 +212,11 @@ class Space:
             if one.key in fixed:
                 fixed |= {key: values[0] for key, values in one.when if key not in fixed}
         return self.configured(lambda one: fixed.get(one.key, one.extremes()[0]))
+
+
+def name_of(configuration: Configuration | None) -> str:
+    """A text that is the same for equal configurations alone."""
+    return json.dumps(configuration, sort_keys=True)
 
 
 def active(one: Parameter, found: Configuration) -> bool:

@@ -212,8 +212,12 @@ class Study:
 
     def winner(self, trials: Sequence[Trial]) -> Trial | None:
         """The trial of all training objects that is best in the first objective; of equal ones the first."""
-        usable = [one for one in self.whole(trials) if math.isfinite(one.value(self.main)) and one.status != FAILED]
-        return min(usable, key=lambda one: (self.main.cost(one.value(self.main)), one.number), default=None)
+        return next(iter(self.usable(trials)), None)
+
+    def usable(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Trials of all training objects that did not fail and have a finite first objective, the best first."""
+        known = [one for one in self.whole(trials) if math.isfinite(one.value(self.main)) and one.status != FAILED]
+        return sorted(known, key=lambda one: (self.main.cost(one.value(self.main)), one.number))
 
     def forget_checkpoints(self, trials: Sequence[Trial], keep: int | None) -> None:
         """Delete the checkpoints of ended trials except one: of a closed study nothing goes on."""
@@ -283,6 +287,12 @@ class Study:
         ]
         best = {usable[i] for i, on in enumerate(pareto([costs[i] for i in usable])) if on}
         return [i in best for i in range(len(trials))]
+
+
+def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
+    """Trials that ended with a finite objective, the best first; of equal ones the earlier."""
+    ended = [one for one in trials if one.status in (FINISHED, STOPPED) and math.isfinite(one.value(objective))]
+    return sorted(ended, key=lambda one: (objective.cost(one.value(objective)), one.number))
 
 
 def _outcome(url: str) -> dict[str, Any]:

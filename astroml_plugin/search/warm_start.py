@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.search.space import Configuration, Parameter, Space
-from astroml_plugin.search.study import FAILED, STUDY, Study, Trial
+from astroml_plugin.search.space import Configuration, Parameter, Space, name_of
+from astroml_plugin.search.study import STUDY, Study
 
 FIRST = 5
 """Configurations of earlier studies that are tried first (Feurer et al. 2015 begin with a few, too)."""
@@ -48,15 +46,15 @@ def learned(studies: Sequence[str], space: Space, own: Configuration | None) -> 
                 "with its values, or leave warm_start out"
             )
         found += new
-    return sorted(found, key=lambda one: (one.rank, json.dumps(one.configuration, sort_keys=True)))
+    return sorted(found, key=lambda one: (one.rank, name_of(one.configuration)))
 
 
 def first_of(known: Sequence[Learned], own: Configuration | None) -> list[Configuration]:
     """The configurations that are tried first: the best, each once, without the recipe's own."""
-    seen = {json.dumps(own, sort_keys=True)}
+    seen = {name_of(own)}
     found: list[Configuration] = []
     for one in known:
-        if (name := json.dumps(one.configuration, sort_keys=True)) not in seen:
+        if (name := name_of(one.configuration)) not in seen:
             seen.add(name)
             found.append(one.configuration)
     return found[:FIRST]
@@ -66,16 +64,11 @@ def _of_study(url: str, space: Space, own: Configuration | None) -> list[Learned
     if not storage.exists(storage.join(url, STUDY)):
         raise InputError(f"{storage.redact(url)} holds no study: give the folder that `search --out` named")
     study = Study(url, storage.read_record(storage.join(url, STUDY), identity=str, space=dict, objectives=list))
-    ended = [one for one in study.whole(study.trials()) if one.status != FAILED and math.isfinite(_cost(study, one))]
+    ended = study.usable(study.trials())
     if not ended:
         raise InputError(f"the study {storage.redact(url)} has no trial that ended: let it run first")
-    ended.sort(key=lambda one: (_cost(study, one), one.number))
     known = [(rank / len(ended), _fitted(one.configuration, space, own)) for rank, one in enumerate(ended)]
     return [Learned(configuration, rank) for rank, configuration in known if configuration is not None]
-
-
-def _cost(study: Study, trial: Trial) -> float:
-    return study.main.cost(trial.value(study.main))
 
 
 def _fitted(given: Configuration, space: Space, own: Configuration | None) -> Configuration | None:

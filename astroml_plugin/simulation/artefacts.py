@@ -10,10 +10,8 @@ import numpy as np
 from astroml_plugin.core.typing import F32, Array
 
 _SMOOTHED = 5  # pixels: side of the boxes, laid twice, under which a peak of the noise is looked for
-_OBJECT, _BESIDE = (
-    0.7,
-    17,
-)  # noise under these boxes, about seven sigma, that is an object, and pixels kept away from it
+_OBJECT = 0.7  # noise under these boxes, about seven sigma, that is an object
+_BESIDE = 17  # pixels: side of the box about an object that peaks are kept away from
 
 
 def artefact(rng: np.random.Generator, noise: F32, fwhm: float) -> tuple[str, F32]:

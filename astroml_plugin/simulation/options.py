@@ -8,19 +8,15 @@ from typing import Any, TypeVar
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping, refuse_unknown, to_mapping
-from astroml_plugin.simulation.anomalies import AnomalySet
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.fields import FieldSet
-from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.presets import make_design, preset
 from astroml_plugin.simulation.redshifts import RedshiftSet
 from astroml_plugin.simulation.skies import Sky
+from astroml_plugin.simulation.stamped import Stamped
 from astroml_plugin.sky.wcs import tile_step
-
-Stamped = StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet
-"""Every set of stamps that can be simulated."""
 
 
 @dataclass(frozen=True)

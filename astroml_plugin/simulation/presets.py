@@ -18,6 +18,7 @@ from astroml_plugin.simulation.light import LightSet
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import StampSet
 from astroml_plugin.simulation.redshifts import RedshiftSet
+from astroml_plugin.simulation.stamped import Stamped
 
 _FIXED = Camera(bands=("r",), gain=0.0)
 _VARYING = replace(_FIXED, psf_fwhm=(0.55, 0.95), psf_ellipticity=0.05)
@@ -58,7 +59,7 @@ def _real(part: str, rotations: int, resized: bool = False) -> Callable[[str | N
     return make
 
 
-PRESETS: dict[str, tuple[str, Callable[[str | None], StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet]]] = {
+PRESETS: dict[str, tuple[str, Callable[[str | None], Stamped]]] = {
     "field-fixed": (
         "isolated Sersic galaxies, n 0.5-4, half-light radius 0.3-1.0 arcsec, S/N log-uniform 10-200, Moffat PSF of "
         "FWHM 0.7 arcsec, constant noise",
@@ -140,7 +141,7 @@ PAIRS: tuple[str, ...] = ("shear", "psf")
 """Designs by name, for `make_design`."""
 
 
-def preset(name: str, hst: str | None = None) -> StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet:
+def preset(name: str, hst: str | None = None) -> Stamped:
     """The stamps of a preset, to be completed with `dataclasses.replace(..., count=, seed=)`.
 
     Args:

@@ -17,7 +17,8 @@ from astroml_plugin.core.errors import AstromlError, InputError
 from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import version
-from astroml_plugin.simulation.options import Stamped, StampSimulation, SurveySimulation
+from astroml_plugin.simulation.options import StampSimulation, SurveySimulation
+from astroml_plugin.simulation.stamped import Stamped
 from astroml_plugin.simulation.units import BlockUnit, TileUnit, create_stamps, create_survey, write_block, write_tile
 from astroml_plugin.sky.wcs import cut_tiles
 from astroml_plugin.sources.stamps import Stamps

@@ -7,12 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from astroml_plugin.core import storage
-from astroml_plugin.simulation.anomalies import AnomalySet
-from astroml_plugin.simulation.fields import FieldSet
-from astroml_plugin.simulation.lenses import LensSet
-from astroml_plugin.simulation.postage import StampSet
-from astroml_plugin.simulation.redshifts import RedshiftSet
 from astroml_plugin.simulation.skies import Sky
+from astroml_plugin.simulation.stamped import Stamped
 from astroml_plugin.sky.wcs import TileGeometry
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.sources.survey import Survey
@@ -27,7 +23,7 @@ class BlockUnit:
     """One block of stamps to write; its index on disk is its index in the set."""
 
     url: str
-    stamps: StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet
+    stamps: Stamped
     index: int
 
 
@@ -46,7 +42,7 @@ class TileUnit:
     """Tiles of the whole sky."""
 
 
-def create_stamps(url: str, stamps: StampSet | LensSet | FieldSet | AnomalySet | RedshiftSet) -> Stamps:
+def create_stamps(url: str, stamps: Stamped) -> Stamps:
     """An empty store with room for every block of `stamps`."""
     return Stamps.create(
         url,

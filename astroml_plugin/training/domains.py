@@ -46,24 +46,27 @@ def with_domain(tables: Sequence[pa.Table], urls: Sequence[str]) -> list[pa.Tabl
 
 def domain_counts(table: pa.Table, rows: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
     """Domain -> split -> objects; empty where there are not several."""
-    if DOMAIN not in table.column_names:
-        return {}
-    found = np.array([str(word) for word in table[DOMAIN].to_pylist()], object)
-    names = sorted(set(found))
-    if len(names) < 2:
-        return {}
-    return {name: {split: int((found[part] == name).sum()) for split, part in rows.items()} for name in names}
+    found = _domains(table)
+    return {name: {split: int((found[part] == name).sum()) for split, part in rows.items()} for name in _several(found)}
 
 
 def by_domain(task: Task, outputs: Tensor, targets: Tensor, table: pa.Table) -> dict[str, Any]:
     """Figures of each domain under "domains"; empty where there are not several."""
-    every = np.arange(table.num_rows)
-    counts = domain_counts(table, {"count": every})
-    found: dict[str, Any] = {}
-    for name, count in counts.items():
-        rows = np.flatnonzero(np.array([str(word) == name for word in table[DOMAIN].to_pylist()]))
-        found[name] = {**figures_of(task, outputs, targets, table, rows), **count}
+    own = _domains(table)
+    found = {name: figures_of(task, outputs, targets, table, np.flatnonzero(own == name)) for name in _several(own)}
     return {"domains": found} if found else {}
+
+
+def _domains(table: pa.Table) -> np.ndarray:
+    """(n,) name of the domain of each object; none of a table without such a column."""
+    column = table[DOMAIN].to_pylist() if DOMAIN in table.column_names else []
+    return np.array([str(word) for word in column], object)
+
+
+def _several(domains: np.ndarray) -> list[str]:
+    """Names of the domains in order; none where there is one alone."""
+    names = sorted(set(domains))
+    return names if len(names) > 1 else []
 
 
 def figures_of(task: Task, outputs: Tensor, targets: Tensor, table: pa.Table, rows: I64) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, 
     Raises:
         InputError: data that were trained on, or without the labels.
     """
-    task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
+    task, labelled = model.task(), LabelledStamps(data)
     bands = task.choose_bands(labelled.first.bands, band)
     refuse_trained_on(model, labelled, bands, "give stamps of another seed")
     refuse_other(task.settings, labelled.first.pixel_scale)
@@ -163,7 +163,7 @@ def fit_bundle_typicality(
     Raises:
         InputError: a bundle that measures no stamps, too few stamps, or a `url` that holds something else.
     """
-    task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
+    task, labelled = model.task(), LabelledStamps(data)
     _refuse_other(url, model)
     task.choose_bands(labelled.first.bands, band)
     rows = _divided(model, labelled)
@@ -197,7 +197,7 @@ def fit_bundle_reference(
     Raises:
         InputError: too few stamps, none that the task can use, or a `url` that holds something else.
     """
-    task, labelled = model.task(), LabelledStamps([data] if isinstance(data, str) else list(data))
+    task, labelled = model.task(), LabelledStamps(data)
     _refuse_other(url, model)
     bands = task.choose_bands(labelled.first.bands, band)
     refuse_other(task.settings, labelled.first.pixel_scale)
@@ -245,7 +245,7 @@ def _trained(model: ModelBundle) -> tuple[str, dict[str, Any]]:
 
 def _stamps(model: ModelBundle, data: str | Sequence[str], band: str | None) -> LabelledStamps:
     """The stamps, none of them trained on."""
-    stamps = LabelledStamps([data] if isinstance(data, str) else list(data))
+    stamps = LabelledStamps(data)
     bands = model.task().choose_bands(stamps.first.bands, band)
     refuse_trained_on(model, stamps, bands, "simulate a calibration set with another seed")
     return stamps

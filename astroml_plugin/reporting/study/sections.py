@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
@@ -62,11 +61,7 @@ class StudySubject:
     @cached_property
     def usable(self) -> list[Trial]:
         """Trials with a finite objective that did not fail, the best last."""
-        main = self.study.main
-        found = [
-            one for one in self.study.whole(self.trials) if one.status != FAILED and math.isfinite(one.value(main))
-        ]
-        return sorted(found, key=lambda one: -main.cost(one.value(main)))
+        return self.study.usable(self.trials)[::-1]
 
 
 def facts(subject: StudySubject) -> list[tuple[str, str]]:

@@ -87,7 +87,7 @@ class DensityTask(Task):
         """(n,) labels in the scale."""
         scale, name = self.settings.scale, self.settings.target
         values = float_labels(table, [name])[:, 0].astype(np.float64)
-        least = {"log1p": -1.0, "log": 0.0, "linear": -np.inf}[scale]
+        least = density_metrics.LOWEST[scale]
         if (wrong := int((values <= least).sum())) > 0:
             raise InputError(
                 f"label column {name!r} is {least:g} or less for {wrong} of {len(values)} objects, and has no place in "
