@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Compiled files are kept, also where the machine says not to: tests start a hundred processes, and each would compile
+# the package anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("house", derandomize=True, deadline=None, database=None)
 settings.load_profile("house")
@@ -19,6 +25,17 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = re.sub(r"not\s+cuda", "", config.getoption("markexpr", "") or "")
     if "cuda" not in wanted:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """Files are not forced to the disk: no test cuts the power, and what a killed process wrote stays without that.
+
+    `tests/test_storage.py` holds that it is asked for. Processes that tests start do force them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", os.fstat)  # refuses what is no open file, too
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -310,6 +310,17 @@ def test_networks_are_called_by_other_threads_while_one_is_exported() -> None:
     assert answers > 0
 
 
+def test_what_is_kept_is_marked_as_torch_marks_it() -> None:
+    """Without the call of torch, which would load its compiler into every process that measures."""
+
+    @torch.compiler.assume_constant_result
+    def marked() -> int:
+        return 1
+
+    assert vars(marked).items() <= vars(tracing.constant(lambda: 1)).items()
+    assert vars(marked)
+
+
 def test_what_is_kept_is_made_of_real_numbers_also_while_a_network_is_exported() -> None:
     """Made by the exporting thread it would be of stand-ins, for ever: the next export, and torch, failed with them."""
 

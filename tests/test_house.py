@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,13 @@ EXCEPTIONS = json.loads(Path(__file__).with_name("house_exceptions.json").read_t
 """Rule -> what does not keep it yet. The list only shrinks: an entry that is needed no longer fails its test."""
 
 TEXTS = house.sources(ROOT)
-TREES = {path: ast.parse(text) for path, text in TEXTS.items()}
 Found = Iterator[str]
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Syntax trees by path: made where a test asks, since each process that collects tests imports this file."""
+    return {path: ast.parse(text) for path, text in TEXTS.items()}
 
 
 def loose_modules() -> Found:
@@ -55,21 +61,21 @@ def undocumented() -> Found:
 
 def riddles() -> Found:
     """Files with docstrings that only their neighbours explain."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if house.riddles(tree):
             yield path
 
 
 def array_aliases() -> Found:
     """Files that name a kind of array, beside the one that names them all."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if path != ARRAY_TYPES and house.array_aliases(tree):
             yield path
 
 
 def lazy_imports_of_our_own() -> Found:
     """Files that import our own modules within functions."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if not DOORS.match(path):
             names = {name.split(".")[0] for name in house.lazy_imports(tree)}
             if names & set(house.PACKAGES):
@@ -105,7 +111,7 @@ RULES = (
 
 
 def _public() -> Iterator[tuple[str, house.Function]]:
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for function in house.functions(tree):
             if house.is_public(function):
                 yield path, function

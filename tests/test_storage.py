@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,19 @@ def test_write_atomic_leaves_no_trace_of_a_failed_write(tmp_path: Path, monkeypa
         storage.write_atomic(str(target), b"new")
     assert target.read_bytes() == b"old"
     assert [entry.name for entry in target.parent.iterdir()] == ["file.bin"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut could leave an empty file under the name of a whole one."""
+    target = tmp_path / "file.bin"
+    seen: list[tuple[int, bool]] = []
+
+    def forced(number: int) -> None:
+        seen.append((os.fstat(number).st_size, target.exists()))
+
+    monkeypatch.setattr("os.fsync", forced)
+    storage.write_atomic(str(target), b"new")
+    assert seen == [(3, False)]
 
 
 def test_memory_filesystem_behaves_like_a_folder() -> None:

@@ -17,6 +17,13 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+CONSTANT = "_dynamo_marked_constant"
+"""Attribute by which `torch.compiler.assume_constant_result` marks a function.
+
+It is set here without that call, which imports torch's compiler: more work than to import the rest of torch, and few
+processes ever compile.
+"""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -58,7 +65,6 @@ def constant(make: Callable[P, T]) -> Callable[P, T]:
     # not in inference mode: the first caller may be measuring, the next one training
     made: Callable[P, T] = lru_cache(maxsize=16)(torch.inference_mode(False)(make))  # type: ignore[assignment]
 
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     @wraps(make)
     def remembered(*values: P.args, **named: P.kwargs) -> T:
         if not _exports():
@@ -66,6 +72,7 @@ def constant(make: Callable[P, T]) -> Callable[P, T]:
         with ThreadPoolExecutor(1) as elsewhere:
             return elsewhere.submit(made, *values, **named).result()
 
+    vars(remembered)[CONSTANT] = True
     found: Callable[P, T] = remembered
     return found
 
