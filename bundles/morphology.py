@@ -130,7 +130,8 @@ def _further(recipe: Recipe, sources: list[str], predictions: str) -> dict[str, 
     true, sure = np.asarray(table["truth"].to_pylist(), object), chances.max(1) >= _SURE
     sure &= true != None  # noqa: E711
     right = np.array(classes, object)[chances.argmax(1)] == true
-    told: dict[str, Any] = {"sure": {"probability": _SURE, "objects": int(sure.sum()), "accuracy": right[sure].mean()}}
+    accuracy = float(right[sure].mean()) if sure.any() else None
+    told: dict[str, Any] = {"sure": {"probability": _SURE, "objects": int(sure.sum()), "accuracy": accuracy}}
     if ARMS in labels.column_names:
         answers = labels[ARMS].take(table["row"]).to_pandas()
         asked = answers.notna().to_numpy()

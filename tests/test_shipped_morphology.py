@@ -51,7 +51,7 @@ def test_it_ships_within_its_size_and_says_where_it_is_from() -> None:
     assert "Galaxy Zoo" in told
     assert "SDSS" in told
     task = model.task()
-    assert [column.name for column in task.columns()] == ["p_elliptical", "p_spiral", "p_edge_on", "label"]
+    assert [column.name for column in task.columns()] == ["p_elliptical", "p_spiral", "p_edge_on", "p_arms", "label"]
     assert task.bands == ("R", "G", "B")
     assert task.settings.dtype == "uint8"
 
@@ -63,7 +63,7 @@ def test_pictures_without_psf_variance_or_position_become_a_catalog(tmp_path: Pa
     result = infer(source, bundle="morphology", out=str(tmp_path / "catalog"))
     assert (result.rows, result.units_failed) == (24, 0)
     names = Catalog.open(result.catalog).schema.names
-    own = ["p_elliptical", "p_spiral", "p_edge_on", "label"]
+    own = ["p_elliptical", "p_spiral", "p_edge_on", "p_arms", "label"]
     assert [name for name in names if name.startswith("p_") or name == "label"] == own
     table = query(result.catalog, "SELECT * FROM catalog ORDER BY object_id").to_arrow()
     assert table["object_id"][0].as_py() == 588848900000000000
