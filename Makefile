@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-all test-matrix lint format bench bench-quick bench-quick-accept bench-gpu bench-long docs clean
+.PHONY: help demo test fast-tests test-all test-matrix lint format bench bench-quick bench-quick-accept bench-gpu bench-long docs clean
 
 help:
 	@echo "make demo      the main job on a small sky, start to end (own environment)"
@@ -52,7 +52,10 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: $(VENV)/.ready
+	@$(MAKE) --no-print-directory --jobs=2 lint fast-tests
+
+fast-tests: $(VENV)/.ready
 	$(PYTEST) -n 2 -m "not slow"
 
 test-all: lint

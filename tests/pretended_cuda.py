@@ -16,13 +16,15 @@ arithmetic of a GPU: autocast to half precision does nothing here, and torch.com
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
-import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -57,9 +59,15 @@ def _joined(into: Clock, other: Clock) -> None:
 
 def _here() -> str:
     """The line of our code that runs now."""
-    frames = (frame for frame in reversed(traceback.extract_stack()) if not any(o in frame.filename for o in _OUTER))
-    frame = next(frames, None)
-    return "?" if frame is None else f"{Path(frame.filename).name}:{frame.lineno}"
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_outer(frame.f_code.co_filename):
+        frame = frame.f_back
+    return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+@cache
+def _is_outer(filename: str) -> bool:
+    return any(name in filename for name in _OUTER)
 
 
 class Stream:

@@ -18,11 +18,11 @@ import pytest
 from distributed import Client, LocalCluster
 
 from astroml_plugin.compute.cluster import check_client, connect, run_window
-from astroml_plugin.compute.cluster.starting import check_can_spawn
 from astroml_plugin.core import version
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.inference import resident
 from astroml_plugin.inference.resident import ResidentModels
+from tests.sent_to_workers import PickyFunction, have_the_package, lose_the_package, spawn_here, unsendable
 from tests.test_bundle import make
 from workflows.infer import infer
 from workflows.ingest import ingest
@@ -79,40 +79,12 @@ def test_an_adaptive_cluster_of_nothing_grows_for_the_run() -> None:
     assert values == {1, 2, 3, 4, 5}
 
 
-def unpacked(_: int) -> PickyFunction:
-    if "WITHOUT_THIS_PACKAGE" in os.environ:
-        raise ModuleNotFoundError("No module named 'astroml_plugin'")
-    return PickyFunction()
-
-
-def lose_the_package() -> None:
-    os.environ["WITHOUT_THIS_PACKAGE"] = "1"
-
-
-def have_the_package() -> None:
-    os.environ.pop("WITHOUT_THIS_PACKAGE", None)
-
-
-class PickyFunction:
-    """A function that some workers cannot even load."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return unpacked, (0,)
-
-    def __call__(self, value: int) -> int:
-        return 2 * value
-
-
 def test_a_worker_that_cannot_load_the_function_costs_no_unit(processes: Client) -> None:
     lacking = next(iter(processes.nthreads()))
     processes.run(lose_the_package, workers=[lacking])
     outcomes = list(run_window(processes, PickyFunction(), range(20)))
     processes.run(have_the_package)
     assert {outcome.item: outcome.value for outcome in outcomes} == {item: 2 * item for item in range(20)}
-
-
-def unsendable(value: int) -> object:
-    return threading.Lock() if value == 3 else value
 
 
 def test_an_answer_that_cannot_travel_is_an_outcome(processes: Client) -> None:
@@ -192,14 +164,6 @@ def test_a_script_without_a_main_guard_is_told_at_once(tmp_path: Path, *, guard:
     assert ("answer 7" in done.stdout) == works, done.stderr
     sentence = "starts processes that import pipeline.py anew, and it would run itself again in each: put its calls"
     assert (sentence in done.stderr) != works
-
-
-def spawn_here() -> str:
-    try:
-        check_can_spawn("processes")
-    except InputError as error:
-        return str(error)
-    return ""
 
 
 def test_processes_within_a_worker_are_one_sentence(processes: Client) -> None:

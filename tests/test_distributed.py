@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_samples import ellipticity_stamps, gaussians, write_stamps
+from training_samples import NO_TYPICALITY, ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.training import distributed
@@ -50,7 +50,7 @@ def test_alone_nothing_is_shared() -> None:
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     source = ellipticity_stamps(str(tmp_path / "s.zarr"), 401)
     recipe = tmp_path / "r.toml"
-    recipe.write_text(RECIPE)
+    recipe.write_text(RECIPE + NO_TYPICALITY)
     told: list[tuple] = []
     result = train(
         recipe,

@@ -27,6 +27,7 @@ from astroml_plugin.training.recipe import Recipe, TransferSettings
 from astroml_plugin.training.run import TrainExecution
 from astroml_plugin.training.settings import TrainingSettings
 from astroml_plugin.training.transfer import take_weights
+from astroml_plugin.training.typicality_fit import TypicalitySettings
 from tests import universe
 from workflows.evaluate import evaluate
 from workflows.infer import infer
@@ -40,6 +41,7 @@ CLASSES = Recipe(
     settings={"label": "kind"},
     network_arguments=SMALL,
     training=TrainingSettings(epochs=2, batch_size=32, learning_rate=5e-3),
+    typicality=TypicalitySettings(fit=False),
 )
 STILL = Views(turn=False, size=0, shift=0, gain=0, colour=0, blur=0, noise=0, drop_band=0)
 
@@ -48,6 +50,7 @@ def pretrain(epochs: int = 3, **changes: object) -> Recipe:
     recipe = read_recipe("pretrain_contrast")
     training = replace(recipe.training, epochs=epochs, batch_size=64)
     small = {"network": "strided_cnn", "network_arguments": SMALL, "training": training}
+    small["typicality"] = TypicalitySettings(fit=epochs > 1)  # of the backbone, which is measured
     return replace(recipe, **{**small, **changes})  # type: ignore[arg-type]
 
 

@@ -20,6 +20,7 @@ from astroml_plugin.training.recipe import Recipe, TransferSettings
 from astroml_plugin.training.run import TrainExecution
 from astroml_plugin.training.settings import TrainingSettings
 from astroml_plugin.training.transfer import take_weights, transferred_plan
+from astroml_plugin.training.typicality_fit import TypicalitySettings
 from workflows.cli import main
 from workflows.train import train
 
@@ -29,6 +30,7 @@ RECIPE = Recipe(
     settings={"label": "kind", "names": {"1": "galaxy", "2": "star"}},
     network_arguments={"widths": [4, 8], "hidden": 8},
     training=TrainingSettings(epochs=3, batch_size=32, learning_rate=5e-3),
+    typicality=TypicalitySettings(fit=False),
 )
 
 

@@ -21,6 +21,7 @@ from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.known_objects import KnownObjects
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.typicality_fit import TypicalitySettings
 from astroml_plugin.training.unseen import Unseen, unseen_rows
 from bundles.records import with_record
 from tests.training_samples import class_stamps, write_stamps
@@ -42,6 +43,7 @@ def recipe() -> Recipe:
         network="strided_cnn",
         network_arguments={"widths": [4, 8], "hidden": 8},
         training=replace(found.training, epochs=1),
+        typicality=TypicalitySettings(fit=False),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from training_samples import SIZE, class_stamps, ellipticity_stamps, gaussians, write_stamps
+from training_samples import NO_TYPICALITY, SIZE, class_stamps, ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
@@ -58,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipes") / "kinds.toml"
-    path.write_text(RECIPE)
+    path.write_text(RECIPE + NO_TYPICALITY)
     return path
 
 
@@ -230,7 +230,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     width = size[:, None, None]
     image = flux[:, None, None] * np.exp(-0.5 * (x**2 + y**2) / width**2) / (2 * np.pi * width**2)
     image = (image + rng.normal(size=image.shape))[:, None].astype(np.float32)
-    (folder / "sizes.toml").write_text(REGRESS)
+    (folder / "sizes.toml").write_text(REGRESS + NO_TYPICALITY)
     return write_stamps(str(folder / "sizes.zarr"), image, {"size": size, "flux": flux}), folder / "sizes.toml"
 
 

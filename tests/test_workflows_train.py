@@ -1,5 +1,6 @@
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -254,7 +255,12 @@ def test_shipped_recipes_are_valid_and_survive_toml(name: str, tmp_path: Path) -
 def test_errors_can_be_calibrated_on_another_population(galaxies: str, trained: Path, tmp_path: Path) -> None:
     other = ellipticity_stamps(str(tmp_path / "o.zarr"), 300, 12)
     before = ModelBundle.load(trained)
+    ModelBundle.save(tmp_path / "theirs", before.network(), replace(before.card, training={"identity": "another"}))
+    for place, said in ((tmp_path / "theirs", "holds another bundle"), (other, "holds a store or catalog")):
+        with pytest.raises(InputError, match=said):
+            recalibrate(trained, data=other, out=place)
     made = recalibrate(trained, data=other, out=tmp_path / "shapes")
+    assert recalibrate(trained, data=other, out=tmp_path / "shapes").sha256 == made.sha256  # its own: again
     assert made.card.weights_sha256 == before.card.weights_sha256
     assert made.card.settings["error_scale"] != before.card.settings["error_scale"]
     merit = evaluate(other, bundle=tmp_path / "shapes", out=tmp_path / "e").metrics

@@ -23,6 +23,13 @@ pooling = "grid"
 """Beginning of a recipe: a small network for these stamps."""
 
 
+NO_TYPICALITY = """
+[typicality]
+fit = false
+"""
+"""End of a recipe whose test asks nothing of the typicality: its fit takes longer than such trainings."""
+
+
 def gaussians(e: np.ndarray, rng: np.random.Generator, noise: float = 0.02) -> np.ndarray:
     """(n, 1, SIZE, SIZE) float32 Gaussians of reduced shear e (n, 2), peak 1."""
     y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2

@@ -25,7 +25,7 @@ def recalibrate(
         band: the band of the data for a model that takes any.
 
     Raises:
-        InputError: data that were trained on, or without the labels.
+        InputError: data that were trained on, or without the labels, or an `out` that holds something else.
     """
     model = ModelBundle.load(bundle)
     return recalibrate_bundle(model, texts(data), place_of_change(model.url, out), band)

@@ -12,7 +12,7 @@ from astroml_plugin.training.checkpoint import read_log
 from astroml_plugin.training.settings import EpochRecord
 
 _PAUSE = 20.0
-"""Seconds between two drawings: hundreds of short epochs would otherwise mostly be drawn."""
+"""Seconds to the first drawing and between two: hundreds of short epochs would otherwise mostly be drawn."""
 
 
 class Curves:
@@ -20,10 +20,10 @@ class Curves:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._next = 0.0
+        self._next = time.monotonic() + _PAUSE
 
     def now_and_then(self) -> None:
-        """Draw the epochs in the log, unless that was done a moment ago."""
+        """Draw the epochs in the log, unless that was done or the training begun a moment ago."""
         if time.monotonic() >= self._next:
             self.draw(read_log(self._url))
             self._next = time.monotonic() + _PAUSE

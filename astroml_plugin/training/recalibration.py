@@ -126,8 +126,9 @@ def recalibrate_bundle(model: ModelBundle, data: str | Sequence[str], url: str, 
         band: the band of the data for a model that takes any.
 
     Raises:
-        InputError: data that were trained on, or without the labels.
+        InputError: data that were trained on, or without the labels, or a `url` that holds something else.
     """
+    _refuse_other(url, model)
     task, labelled = model.task(), LabelledStamps(data)
     bands = task.choose_bands(labelled.first.bands, band)
     refuse_trained_on(model, labelled, bands, "give stamps of another seed")
