@@ -14,7 +14,7 @@ COUNT = 49_152
 SEED = 401
 """Seed of the training set. Results are quoted for seeds of 900 and above."""
 
-SNR = (6.0, 400.0)
+SNR = (6.0, 2000.0)
 """S/N of stars and galaxies."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.typing import F32
 from astroml_plugin.simulation.artefacts import artefact
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import Single
@@ -44,6 +45,9 @@ _POPULATIONS: dict[str, Population] = {
 }
 """Group -> what its stamps show; disks are `late` or `edge_on` by their ellipticity."""
 
+_CLIP = (4.0, 400.0)
+"""Levels of clipped stamps in units of the sky's noise, log-uniform."""
+
 _FAINT = (0.01, 0.01)
 """S/N of the star of an artefact's stamp: there is none."""
 
@@ -73,6 +77,9 @@ class DetectionSet(StampSet):
     """Disks with knots."""
     artefact: float = 0.2
     """Detections of no object, see `artefacts.KINDS`."""
+    clipped: float = 0.25
+    """Share of the stamps, of any kind, whose pixels are cut off at a level of 4 to 400 times the noise of the sky
+    (`clip` in the table, counts), as full wells and 8-bit pictures do."""
 
     CLASSES: ClassVar[tuple[str, ...]] = ("star", "early", "late", "edge_on", "irregular", "artefact")
 
@@ -80,6 +87,8 @@ class DetectionSet(StampSet):
         super().__post_init__()
         if not isinstance(self.design, Single) or len(self.camera.bands) != 1 or self.snr is None:
             raise InputError("detections are single stamps of one band, of a range of S/N: leave pairs and bands away")
+        if not 0 <= self.clipped <= 1:
+            raise InputError(f"a share of {self.clipped} clipped stamps lies outside 0 to 1")
         if min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-6:
             raise InputError(f"the shares of the kinds of detections add up to 1, and none is below 0: {self.shares}")
 
@@ -103,9 +112,18 @@ class DetectionSet(StampSet):
         order = np.argsort(np.concatenate(places))
         image, variance, psf = (np.concatenate(planes)[order] for planes in zip(*(block[:3] for block in blocks)))
         table = pa.concat_tables([block.table for block in blocks]).take(order)
+        level = self._levels(painter, len(table))
+        image = np.minimum(image, level[:, None, None, None])
+        table = table.append_column("clip", pa.array(np.where(np.isfinite(level), level, np.nan), pa.float32()))
         first = index * self.block
         ids = pa.array(np.arange(first, first + len(table), dtype=np.int64))
         return Block(image, variance, psf, table.set_column(0, "object_id", ids))
+
+    def _levels(self, rng: np.random.Generator, count: int) -> F32:
+        """(n,) counts at which the pixels of each stamp end, infinite for most."""
+        low, high = np.log(_CLIP)
+        levels = self.camera.sky_sigma * np.exp(rng.uniform(low, high, count))
+        return np.where(rng.random(count) < self.clipped, levels, np.inf).astype(np.float32)
 
     def _group(self, group: str, count: int, seed: int) -> Block:
         """Stamps of one group."""
