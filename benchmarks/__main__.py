@@ -45,6 +45,7 @@ LONG = (
     "small_data",
     "small_optical",
     "few_labels",
+    "objects",
     "photoz",
     "foreign",
     "course",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
 from bundles.training_sets import TrainingSet
@@ -40,4 +42,7 @@ def make(
     """
     source = training_set(max(512, int(COUNT * scale))).made(scratch, progress=progress)
     train(recipe or read_recipe("objects"), data=[source], out=out, progress=progress)
-    return ModelBundle.load(out)
+    bundle = ModelBundle.load(out)
+    told = {key: value for key, value in bundle.card.training.items() if key != "known_objects"}
+    card = replace(bundle.card, training=told)  # simulated ones: nobody measures on them again
+    return ModelBundle.save(out, bundle.network(), card, None, bundle.typicality_file())

@@ -41,7 +41,7 @@ pytestmark = [  # of torch's exporter
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-SHIPPED = ("ellipticity", "lens", "morphology", "segmentation", "anomaly")
+SHIPPED = ("ellipticity", "lens", "morphology", "objects", "segmentation", "anomaly")
 
 
 def needs(runtime: str) -> None:

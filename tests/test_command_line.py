@@ -299,7 +299,7 @@ def test_bundles_say_what_they_need_give_and_where_they_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {one.path: one for one in bundles()}
-    assert set(found) == {"anomaly", "ellipticity", "lens", "morphology", "segmentation"}
+    assert set(found) == {"anomaly", "ellipticity", "lens", "morphology", "objects", "segmentation"}
     assert "bands g, r, i; 64 x 64 pixels of 0.2 arcsec; pixels in nJy" in found["lens"].facts["needs"]
     assert "p_lens" in found["lens"].facts["gives"]
     assert "a PSF" in found["ellipticity"].facts["needs"]

@@ -23,7 +23,7 @@ from workflows.cli import main
 from workflows.export import export
 
 PAGE = Path(__file__).parents[1] / "docs" / "export.md"
-SHIPPED = ("anomaly", "ellipticity", "lens", "morphology", "segmentation")
+SHIPPED = ("anomaly", "ellipticity", "lens", "morphology", "objects", "segmentation")
 torch.set_num_threads(1)
 
 

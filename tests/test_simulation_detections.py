@@ -39,6 +39,22 @@ def test_every_kind_has_its_truth() -> None:
     assert table.psf_fwhm.between(0.46, 1.2).all()
 
 
+def test_some_stamps_end_at_a_level() -> None:
+    made, whole = SMALL.make(0), replace(SMALL, clipped=0.0).make(0)
+    level = np.array(made.table["clip"].to_pylist(), float)
+    ends = np.isfinite(level)
+    assert 5 <= ends.sum() <= 30
+    sigma = SMALL.camera.sky_sigma
+    assert ((level[ends] >= 4 * sigma) & (level[ends] <= 400 * sigma)).all()
+    highest = made.image.max((1, 2, 3))
+    assert (highest[ends] <= level[ends] + 1e-3).all()
+    assert np.isnan(np.array(whole.table["clip"].to_pylist(), float)).all()
+    cut = np.minimum(whole.image, np.where(ends, level, np.inf)[:, None, None, None].astype(np.float32))
+    np.testing.assert_array_equal(made.image, cut)
+    with pytest.raises(InputError, match="clipped"):
+        DetectionSet(1, clipped=2.0)
+
+
 def test_blocks_are_made_again_and_differ() -> None:
     once, again, other = SMALL.make(0), SMALL.make(0), SMALL.make(1)
     np.testing.assert_array_equal(once.image, again.image)

@@ -235,6 +235,11 @@ def test_optional_psf_is_dropped_for_some() -> None:
     image, psf = torch.ones(200, 1, 9, 9), torch.ones(200, 1, 5, 5)
     (_, kept), _ = task(psf="optional").augment((image, psf), torch.zeros(200, 2), torch.Generator().manual_seed(0))
     assert 5 < int((kept.sum((1, 2, 3)) == 0).sum()) < 40
+    more = task(psf="optional", psf_dropped=0.5)
+    (_, kept), _ = more.augment((image, psf), torch.zeros(200, 2), torch.Generator().manual_seed(0))
+    assert 70 < int((kept.sum((1, 2, 3)) == 0).sum()) < 130
+    with pytest.raises(InputError, match="psf_dropped"):
+        task(psf="optional", psf_dropped=1.5)
 
 
 def test_scales_are_measured_on_the_training_stamps() -> None:

@@ -27,6 +27,7 @@ from astroml_plugin.evaluation.measurements import Measurements
 from astroml_plugin.sources.labels import float_labels, label_column, label_texts
 from astroml_plugin.tasks import input_unit, missing, pictures, scale, source_check
 from astroml_plugin.tasks.centring import centring_changes, off_centre_bits
+from astroml_plugin.tasks.coadding import coadded
 from astroml_plugin.tasks.example_stamps import example_stamps
 from astroml_plugin.tasks.gaps import gap_bits
 from astroml_plugin.tasks.graph import InGraph
@@ -304,7 +305,8 @@ class Task(InGraph, Judged):
     def fitted_stamps(self, cutouts: Cutouts) -> Cutouts:
         """The model's bands, at its stamp size, in the unit of its input: what every look at pixels begins with."""
         stamps = crop(cutouts.select(self.choose_bands(cutouts.bands)), self.stamp_size)
-        return input_unit.in_unit(stamps, self.input_unit)
+        stamps = input_unit.in_unit(stamps, self.input_unit)
+        return coadded(stamps, self.bands[0], self.settings.normalisation.border) if self.settings.coadd else stamps
 
     def cut_flags(self, cutouts: Cutouts) -> np.ndarray:
         """(n,) int32 bits of the pixels that the model reads: of its bands, at its stamp size."""
@@ -393,4 +395,5 @@ class Task(InGraph, Judged):
             generator: on the CPU.
         """
         moved, learned = random_symmetries(inputs, targets, self.transform_targets, generator)
-        return (drop_psf(moved, generator) if self.settings.psf == "optional" else moved), learned
+        dropped = self.settings.psf_dropped if self.settings.psf == "optional" else 0.0
+        return (drop_psf(moved, dropped, generator) if dropped else moved), learned

@@ -24,6 +24,9 @@ class TaskSettings:
     values. What is missing is 0 in the network's input."""
     any_band: bool = False
     """A single-band model takes whatever one band it is given."""
+    coadd: tuple[str, ...] = ()
+    """For a model that takes any one band: where a source has several of these, they are added up to that one band,
+    each in units of its noise. `--band` chooses one instead."""
     stamp_size: int = 48
     """Side of the network's input, pixels; 0 takes that of the training data."""
     resize: str = "fit"
@@ -50,6 +53,8 @@ class TaskSettings:
     """For a model of 8-bit pictures: how calibrated pixels of other bands are shown to it as pictures."""
     psf: str = "none"
     """PSF as second network input: "required", "optional" (NO_PSF where absent) or "none"."""
+    psf_dropped: float = 0.1
+    """Share of the objects that train without their PSF where it is "optional"."""
     psf_size: int = 25
     """Side of the PSF image that the network sees, pixels; others are cut or padded to it."""
     assumed_psf_fwhm: float = 0.0
@@ -70,6 +75,10 @@ class TaskSettings:
                 f"spare_bands {', '.join(unknown or self.spare_bands)} must be some of the bands "
                 f"{', '.join(self.bands)}, and not all of them"
             )
+        if self.coadd and not (self.any_band and self.normalisation.unit == "noise"):
+            raise InputError("coadd adds bands in units of their noise: it needs any_band and a normalisation by noise")
+        if not 0 <= self.psf_dropped <= 1:
+            raise InputError(f"psf_dropped ({self.psf_dropped}) is a share from 0 to 1")
         if not 0 <= self.psf_fwhm[0] <= self.psf_fwhm[1]:
             raise InputError(f"psf_fwhm {self.psf_fwhm} must be two rising numbers of pixels, or two zeros")
         if 0 != self.stamp_size < 8 or self.psf_size < 3:

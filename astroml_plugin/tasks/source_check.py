@@ -17,6 +17,9 @@ def chosen_bands(
     """Bands to read from a source, as of `Task.choose_bands`; those of a picture for a model that is shown such."""
     if band is not None and not takes_any:
         raise InputError(f"this bundle needs bands {', '.join(settings.bands)}: no band can be chosen for it")
+    added = tuple(name for name in settings.coadd if name in available)
+    if band is None and added:
+        return added
     wanted = tuple(settings.bands) if band is None else (band,)
     if all(name in available for name in wanted):
         return wanted

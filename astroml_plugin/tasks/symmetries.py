@@ -53,8 +53,8 @@ def random_symmetries(
     return moved, learned
 
 
-def drop_psf(inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Inputs (image, PSF, …) without the PSF of every tenth object: a model that can do without must have seen such."""
+def drop_psf(inputs: tuple[Tensor, ...], share: float, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Inputs (image, PSF, …) without the PSF of a share of the objects, for a model that can do without."""
     image, psf, *rest = inputs
-    keep = torch.rand(len(psf), generator=generator).to(psf.device) >= 0.1
+    keep = torch.rand(len(psf), generator=generator).to(psf.device) >= share
     return (image, psf * keep[:, None, None, None], *rest)

@@ -45,7 +45,9 @@ def about_bundle(model: ModelBundle, name: str) -> Description:
 
 def _needs(settings: Mapping[str, Any]) -> Iterator[str]:
     bands = list(map(str, settings.get("bands") or ()))
-    yield "any one band" if settings.get("any_band") else f"bands {and_more_of(bands)}"
+    added = list(map(str, settings.get("coadd") or ()))
+    several = f", or several of {and_more_of(added)}, which are added up" if added else ""
+    yield f"any one band{several}" if settings.get("any_band") else f"bands {and_more_of(bands)}"
     side = settings.get("stamp_size")
     scale = f" of {settings['pixel_scale']:g} arcsec" if settings.get("pixel_scale") else ""
     yield f"{side} x {side} pixels{scale}"

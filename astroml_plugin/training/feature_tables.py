@@ -68,8 +68,8 @@ class FeatureTables:
                 rows = usable[(usable >= block.start) & (usable < block.stop)]
                 if len(rows) == 0:
                     continue
-                cutouts = self._task.fitted_stamps(self._data.read(block, rows, self._task.bands))
-                cutouts = in_unit(cutouts, unit)
+                bands = self._task.choose_bands(self._data.first.bands)
+                cutouts = in_unit(self._task.fitted_stamps(self._data.read(block, rows, bands)), unit)
                 started = time.perf_counter()
                 parts.append(features.INPUTS[kind](cutouts).values)
                 spent += time.perf_counter() - started
@@ -83,10 +83,11 @@ class FeatureTables:
         Raises:
             InputError: some sources have a zero point and some have none.
         """
-        if self._task.input_unit != ANY:
-            return self._task.input_unit
         sources = self._data.sources
-        units = [[one.zero_points[place] for place in band_index(one.bands, self._task.bands)] for one in sources]
+        bands = self._task.choose_bands(self._data.first.bands)
+        if self._task.input_unit != ANY or len(bands) > len(self._task.bands):
+            return self._task.input_unit
+        units = [[one.zero_points[place] for place in band_index(one.bands, bands)] for one in sources]
         return trained_unit(False, self._task.settings.dtype, units)
 
     def _refuse_large(self, kind: str, count: int, columns: int) -> None:

@@ -11,7 +11,18 @@ from astroml_plugin.core.places import Place
 from astroml_plugin.training.card import Card, read_card
 from astroml_plugin.training.places import locate, shipped_name
 
-_NEEDS = ("bands", "any_band", "stamp_size", "pixel_scale", "sizes", "psf_fwhm", "dtype", "psf", "assumed_psf_fwhm")
+_NEEDS = (
+    "bands",
+    "any_band",
+    "coadd",
+    "stamp_size",
+    "pixel_scale",
+    "sizes",
+    "psf_fwhm",
+    "dtype",
+    "psf",
+    "assumed_psf_fwhm",
+)
 
 
 def describe_bundle(source: Place) -> Description:

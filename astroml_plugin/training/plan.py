@@ -62,13 +62,18 @@ class Plan:
             self.data,
             group.share(self.rows[split]),
             group.share(self.targets[split]),
-            bands=self.task.bands,
+            bands=self.bands,
             batch_size=training.batch_size if split == "train" else max(judged, training.batch_size),
             seed=training.seed,
             memory=training.memory,
             layers=self.task.layers,
             expected=None if split != "train" or self.expected is None else group.share(self.expected),
         )
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands to read from the data."""
+        return self.task.choose_bands(self.data.first.bands)
 
     @property
     def observed(self) -> dict[str, np.ndarray]:
@@ -145,7 +150,8 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
     """
     source = data.first
     settings = task.settings
-    if settings.any_band and len(settings.bands or source.bands) != 1:
+    bands = settings.bands or (settings.coadd or source.bands)[:1] if settings.any_band else settings.bands
+    if settings.any_band and len(bands or source.bands) != 1:
         raise InputError(
             f"a model that takes any band is trained on one, and the data have {', '.join(source.bands)}: "
             f'set bands = ["{source.bands[0]}"] or any_band = false in [settings] of the recipe'
@@ -156,7 +162,7 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
             f"{settings.pixel_scale:.4g}: leave it out of [settings], or train on stamps of that scale"
         )
     task = task.with_settings(
-        bands=settings.bands or source.bands,
+        bands=bands or source.bands,
         stamp_size=settings.stamp_size or min(source.size),
         pixel_scale=settings.pixel_scale or source.pixel_scale,
         dtype="uint8" if source.dtype == np.uint8 else "float32",
@@ -165,7 +171,8 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
     units = [[one.zero_points[place] for place in index] for one in data.sources]
     unit = task.settings.input_unit or trained_unit(task.scale_free, task.settings.dtype, units)
     task = task.with_settings(input_unit=unit)
-    return task.with_settings(bands=task.check_source(**source.facts))
+    read = task.check_source(**source.facts)
+    return task if len(read) > len(task.bands) else task.with_settings(bands=read)  # several are added up to one
 
 
 def initial_network(plan: Plan) -> nn.Module:

@@ -289,7 +289,7 @@ def _refuse_shared(plan: Plan, test: LabelledStamps) -> None:
     learned = np.concatenate([plan.rows["train"], plan.rows["validation"]])
     found = {}
     if plan.recipe.split.check_pixels:
-        bands = plan.task.bands
+        bands = plan.bands
         digests = test.centre_digests(plan.task.check_source(**test.first.facts))
         found["the pixels"] = int(np.isin(digests[digests != 0], plan.data.centre_digests(bands)[learned]).sum())
     position = np.concatenate([plan.data.positions[learned], test.positions])

@@ -247,7 +247,7 @@ def write_bundle(
         if type(task).pretext is not Task.pretext:  # the loss, and what else only the task's own question tells
             outputs, targets, _ = network_outputs(task, network, plan.batches(name), device, pretext=True)
             metrics[name] |= task.metrics(outputs, targets)
-    told = reference.reference_record(task, network, plan.data, plan.observed, bands=plan.task.bands, device=device)
+    told = reference.reference_record(task, network, plan.data, plan.observed, bands=plan.bands, device=device)
     typical, fitted = plan.recipe.typicality, None
     if typical.fit:
         fitted = typicality_of(task, result.network.eval(), plan.data, plan.observed, typical, device)
@@ -270,7 +270,7 @@ def write_bundle(
         description=plan.recipe.description,
         licence=plan.recipe.licence,
     )
-    objects = training_objects(plan.data, plan.task.bands, plan.rows)
+    objects = training_objects(plan.data, plan.bands, plan.rows)
     bundle = ModelBundle.save(url, result.network, card, objects, None if fitted is None else fitted.to_bytes())
     storage.remove(storage.join(url, CHECKPOINT))
     storage.remove(storage.join(url, adversarial.CHECKPOINT))

@@ -59,7 +59,7 @@ def _learned(plan: Plan, start: ModelBundle) -> Bool:
 
 def _bands(plan: Plan, start: ModelBundle) -> Sequence[str]:
     """Bands by whose pixels training objects of the bundle are known again."""
-    return start.bands if set(start.bands) <= set(plan.data.first.bands) else plan.task.bands
+    return start.bands if set(start.bands) <= set(plan.data.first.bands) else plan.bands
 
 
 def take_weights(network: nn.Module, plan: Plan, start: ModelBundle) -> Transferred:
