@@ -150,7 +150,7 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
     """
     source = data.first
     settings = task.settings
-    bands = settings.bands or (settings.coadd or source.bands)[:1] if settings.any_band else settings.bands
+    bands = settings.bands or settings.coadd[:1]
     if settings.any_band and len(bands or source.bands) != 1:
         raise InputError(
             f"a model that takes any band is trained on one, and the data have {', '.join(source.bands)}: "
