@@ -9,16 +9,14 @@ its proportion, another seed. `morphology` keeps those of the very stamps, divid
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from astroml_plugin.core.errors import InputError
-from bundles import anomaly, ellipticity, lens, morphology, segmentation
+from astroml_plugin.training.bundle import ModelBundle
+from bundles import anomaly, ellipticity, later, lens, segmentation
 from bundles.training_sets import TrainingSet
 from workflows.fit_reference import fit_reference
-from workflows.progress import Reporter
 
 TRAINING: dict[str, tuple[TrainingSet, ...]] = {
     "anomaly": (anomaly.training_set(anomaly.COUNT),),
@@ -49,28 +47,21 @@ def drawn(bundle: str, count: int) -> list[TrainingSet]:
     ]
 
 
+def _told(bundle: ModelBundle) -> str:
+    told = bundle.card.training["reference"]
+    return ", ".join([*(f"{one['what']} {one['band']}".strip() for one in told["inputs"]), *told["outputs"]])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m bundles.reference", description=__doc__)
-    parser.add_argument("bundle", choices=sorted({*TRAINING, "morphology"}))
-    parser.add_argument("--out", required=True, help="folder of the bundle, which is written again")
-    parser.add_argument("--scratch", required=True, help="folder for the stamps, kept")
-    parser.add_argument("--images", help="for morphology: NPZ as `python -m bundles morphology` takes it")
-    parser.add_argument("--count", type=int, help=f"simulated stamps ({COUNT}; {FIELDS} fields for segmentation)")
-    options = parser.parse_args(arguments)
-    with Reporter() as report:
-        if options.bundle != "morphology":
-            count = options.count or (FIELDS if options.bundle == "segmentation" else COUNT)
-            data = [one.made(options.scratch, least=1, progress=report) for one in drawn(options.bundle, count)]
-        elif options.images:
-            data = [morphology.ingested(options.images, options.scratch, report)]
-        else:
-            raise InputError("morphology keeps what its own images look like: give --images NPZ")
-    bundle = fit_reference(options.out, data=data, out=options.out)
-    told = bundle.card.training["reference"]
-    names = ", ".join([*(f"{one['what']} {one['band']}".strip() for one in told["inputs"]), *told["outputs"]])
-    print(f"{bundle.called} at {bundle.url} keeps {names}", file=sys.stderr)  # noqa: T201
-    return 0
+    return later.command(
+        arguments,
+        prog="python -m bundles.reference",
+        description=__doc__,
+        sets={name: drawn(name, FIELDS if name == "segmentation" else COUNT) for name in TRAINING},
+        fit=lambda out, data: fit_reference(out, data=data, out=out),
+        told=_told,
+    )
 
 
 if __name__ == "__main__":

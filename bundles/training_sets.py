@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from astroml_plugin.core import storage
+from astroml_plugin.simulation.lenses import LensCamera
 from workflows.simulate import simulate
 from workflows.train import Progress
 
@@ -36,3 +39,24 @@ class TrainingSet:
             **self.options,
         )
         return made.source
+
+
+def with_noise(one: TrainingSet, factors: Sequence[float]) -> tuple[TrainingSet, ...]:
+    """A set of `lenses` or `anomalies` as shorter or longer exposures show it, the seeds one after the other.
+
+    Args:
+        one: the set; its camera is the preset's.
+        factors: on the noise.
+    """
+    found = []
+    for number, factor in enumerate(factors):
+        usual = LensCamera()
+        camera = {
+            "depth": [round(depth - 2.5 * math.log10(factor), 4) for depth in usual.depth],
+            "gain": [round(gain / factor**2, 4) for gain in usual.gain],
+        }
+        changes = {**one.options.get("changes", {}), "camera": camera}
+        seed = one.seed + number
+        name = f"{one.preset}-{seed}-{one.count}-noise-{factor}"
+        found.append(replace(one, name=name, seed=seed, options={**one.options, "changes": changes}))
+    return tuple(found)

@@ -3,60 +3,68 @@
     python -m bundles.typicality lens --out astroml_plugin/bundles/lens --scratch DIR
     python -m bundles.typicality morphology --out astroml_plugin/bundles/morphology --scratch DIR --images gz1.npz
 
-Simulated bundles learn it from further stamps of the population that they were trained on, made by the same recipe;
-`morphology` from the very stamps, divided as they were.
+Bundles that measure simulated stamps learn it from further stamps of the population that they were trained on, and from
+galaxies as surveys have them: fainter ones, with neighbours, at other depths. `segmentation` learns it from further
+fields, `morphology` from the very stamps, divided as they were.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from astroml_plugin.core.errors import InputError
-from bundles import ellipticity, morphology, segmentation
-from bundles.lens import training_set
-from bundles.training_sets import TrainingSet
+from bundles import anomaly, ellipticity, later, lens, segmentation
+from bundles.skies import SkySet
+from bundles.training_sets import TrainingSet, with_noise
 from workflows.fit_typicality import fit_typicality
-from workflows.progress import Reporter
 
 COUNT = 6144
-"""Simulated stamps."""
+"""Simulated stamps like those of the training."""
+
+
+def _lenses(count: int, seed: int) -> TrainingSet:
+    """Stamps as of the training of `lens`, with variance as those of surveys have."""
+    return replace(lens.training_set(count, seed), name=f"lenses-variance-{seed}-{count}", options={})
+
 
 POPULATIONS: dict[str, tuple[TrainingSet, ...]] = {
-    "anomaly": (TrainingSet(f"anomalies-351-{COUNT}", "anomalies", COUNT, 351),),
+    "anomaly": (anomaly.training_set(COUNT, 351),),
     "ellipticity": tuple(
-        replace(one, name=f"typical-{one.name}", count=COUNT // 3, seed=one.seed + 50)
+        replace(one, name=f"ellipticity-{one.name}-{one.seed + 50}", count=COUNT // 3, seed=one.seed + 50)
         for one in ellipticity.ELLIPTICITY
     ),
-    "lens": (training_set(COUNT, 451),),
+    "lens": (_lenses(COUNT, 451),),
     "segmentation": tuple(
-        replace(one, name=f"typical-{one.name}", count=one.count // 3, seed=one.seed + 50)
+        replace(one, name=f"fields-{one.name}-{one.seed + 50}", count=one.count // 3, seed=one.seed + 50)
         for one in segmentation.TRAINING
     ),
 }
-"""Bundle -> stamps of its population that nothing else used."""
+"""Bundle -> stamps of the population that it was trained on, which nothing else used."""
+
+_SKIES = SkySet("sky-gri", 420, skies=24, brighter=3.0)
+
+SURVEYS: dict[str, tuple[TrainingSet | SkySet, ...]] = {
+    "anomaly": (*with_noise(anomaly.training_set(COUNT // 8, 352), (0.6, 1.7, 2.8, 4.5)), _SKIES),
+    "ellipticity": (replace(_SKIES, name="sky-r", size=48, bands=("r",), brighter=0.5),),
+    "lens": (
+        *with_noise(_lenses(COUNT // 8, 452), (0.6, 1.7, 2.8)),
+        replace(_SKIES, name="sky-deep", seed=450, skies=20, sigma=(0.2, 1.2), snr=7.0),
+    ),
+}
+"""Bundle -> galaxies as surveys have them, as deep as its answers hold (docs/typicality.md)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m bundles.typicality", description=__doc__)
-    parser.add_argument("bundle", choices=sorted({*POPULATIONS, "morphology"}))
-    parser.add_argument("--out", required=True, help="folder of the bundle, which is written again")
-    parser.add_argument("--scratch", required=True, help="folder for the stamps, kept")
-    parser.add_argument("--images", help="for morphology: NPZ as `python -m bundles morphology` takes it")
-    options = parser.parse_args(arguments)
-    with Reporter() as report:
-        if options.bundle != "morphology":
-            data = [one.made(options.scratch, progress=report) for one in POPULATIONS[options.bundle]]
-        elif options.images:
-            data = [morphology.ingested(options.images, options.scratch, report)]
-        else:
-            raise InputError("morphology learns what is typical from its own images: give --images NPZ")
-    bundle = fit_typicality(options.out, data=data, out=options.out)
-    print(f"{bundle.name} at {bundle.url}: {bundle.card.training['typicality']}", file=sys.stderr)  # noqa: T201
-    return 0
+    return later.command(
+        arguments,
+        prog="python -m bundles.typicality",
+        description=__doc__,
+        sets={name: (*own, *SURVEYS.get(name, ())) for name, own in POPULATIONS.items()},
+        fit=lambda out, data: fit_typicality(out, data=data, out=out),
+        told=lambda bundle: str(bundle.card.training["typicality"]),
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Camera:
     """Magnitude of one count."""
     sky_sigma: float = 2.5
     """Standard deviation of the sky noise, counts per pixel."""
+    noise_of_bands: tuple[float, ...] = ()
+    """Sky noise of each band in units of `sky_sigma`; empty: all alike."""
     gain: float = 20.0
     """Electrons per count for the objects' Poisson noise (with sigma 2.5 a sky of 21.2 mag/arcsec^2); 0 for none."""
     noise_correlation: float = 0.0
@@ -55,6 +57,8 @@ class Camera:
             raise InputError(f"a PSF ellipticity of {self.psf_ellipticity} lies outside 0 to 0.9")
         if min(self.pixel_scale, self.sky_sigma) <= 0 or self.gain < 0:
             raise InputError("pixel_scale and sky_sigma must be positive, gain not negative")
+        if self.noise_of_bands and (len(self.noise_of_bands) != len(self.bands) or min(self.noise_of_bands) <= 0):
+            raise InputError(f"noise_of_bands {self.noise_of_bands} must be a positive number for each of {self.bands}")
         if not 0 <= self.noise_correlation <= 0.5:
             raise InputError(f"a noise correlation of {self.noise_correlation} lies outside 0 to 0.5")
 
@@ -71,11 +75,13 @@ class Camera:
         return values
 
     def variance(self, model: F32) -> F32:
-        """Noise variance per pixel of a noiseless image, same shape."""
-        sky = np.float32(self.sky_sigma**2)
+        """Noise variance per pixel of a noiseless image of all bands (band, y, x), or of the reference band (y, x)."""
+        factors = np.array(self.noise_of_bands or (1.0,) * len(self.bands))
+        sky = ((self.sky_sigma * factors) ** 2).astype(np.float32)
+        level = sky[:, None, None] if model.ndim == 3 else sky[self.reference]
         if self.gain == 0:
-            return np.full_like(model, sky)
-        return sky + np.maximum(model, 0) * np.float32(1.0 / self.gain)
+            return np.zeros_like(model) + level
+        return np.add(level, np.maximum(model, 0) * np.float32(1.0 / self.gain), dtype=np.float32)
 
 
 NOISE_MARGIN = 1

@@ -18,6 +18,7 @@ from astroml_plugin.core.results import Result
 from astroml_plugin.core.settings import to_mapping
 from astroml_plugin.core.version import version
 from astroml_plugin.simulation.options import StampSimulation, SurveySimulation
+from astroml_plugin.simulation.skies import Sky
 from astroml_plugin.simulation.stamped import Stamped
 from astroml_plugin.simulation.units import BlockUnit, TileUnit, create_stamps, create_survey, write_block, write_tile
 from astroml_plugin.sky.wcs import cut_tiles
@@ -88,6 +89,15 @@ def _plan_of(options: StampSimulation | SurveySimulation, out: str) -> _Plan:
     return StampsPlan(out, options.stamps())
 
 
+def _record(settings: Stamped | Sky) -> dict[str, Any]:
+    """Settings by which a simulation is known. A noise of bands that was not asked for is none of them: simulations
+    that were begun before there was such a setting go on."""
+    record = to_mapping(settings)
+    if not record.get("camera", {}).get("noise_of_bands", True):
+        del record["camera"]["noise_of_bands"]
+    return record
+
+
 class _Plan(ABC):
     """Plan of one kind of source: a record of the settings, units to do, a function that does one."""
 
@@ -148,7 +158,7 @@ class StampsPlan(_Plan):
     function = staticmethod(write_block)
 
     def __init__(self, out: str, stamps: Stamped) -> None:
-        super().__init__(out, {"stamps": to_mapping(stamps)})
+        super().__init__(out, {"stamps": _record(stamps)})
         self.stamps = stamps
 
     def create(self) -> None:
@@ -179,7 +189,7 @@ class SurveyPlan(_Plan):
     def __init__(self, out: str, options: SurveySimulation) -> None:
         sky = self.sky = options.sky()
         tiling = {"tile_size": options.tile_size, "halo": options.halo, "psf_size": options.psf_size}
-        super().__init__(out, {"sky": to_mapping(sky), **tiling})
+        super().__init__(out, {"sky": _record(sky), **tiling})
         self.options = options
         self.tiles = cut_tiles(sky.height, sky.width, options.tile_size, options.halo)
         self.truth = storage.join(self.out, "truth.parquet")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +88,10 @@ class LabelledStamps:
         units = [list(source.zero_points) for source in self.sources]
         known = any(zero is not None for zeros in units for zero in zeros)
         return storage.digest(checksums, units) if known else storage.digest(checksums)
+
+    def sources_record(self) -> list[dict[str, Any]]:
+        """Names, ids and objects of the sources for a card; last names only, since paths mean nothing elsewhere."""
+        return [{"name": _name(one.url), "id": one.id, "objects": one.count} for one in self.sources]
 
     def read(self, block: Block, rows: np.ndarray, bands: Sequence[str]) -> Cutouts:
         """The stamps of a block that are among `rows` (sorted), in order, on the CPU."""
@@ -210,6 +215,12 @@ class LabelledStamps:
                 digests, samples = zip(*pool.map(marks, self.blocks), strict=True)
             self._centres[key] = np.concatenate(digests), np.concatenate(samples)
         return self._centres[key]
+
+
+def _name(url: str) -> str:
+    """Last name of a path; of stamps that `simulate` made, which are all called alike, with the folder's before it."""
+    *_, folder, name = ["", *storage.redact(url).rstrip("/").split("/")]
+    return f"{folder}/{name}" if folder and name == "stamps.zarr" else name
 
 
 def _stamps(url: str) -> Stamps:

@@ -162,11 +162,10 @@ def fit_bundle_typicality(
         band: the band of the data for a model that takes any.
 
     Raises:
-        InputError: a bundle that measures no stamps, too few stamps, or a `url` that holds something else.
+        InputError: a bundle that measures no stamps, stamps of another scale, too few of them, or a `url` that holds
+            something else.
     """
-    task, labelled = model.task(), LabelledStamps(data)
-    _refuse_other(url, model)
-    task.choose_bands(labelled.first.bands, band)
+    task, labelled, _ = _population(model, data, url, band)
     rows = _divided(model, labelled)
     network = model.network()
     if isinstance(task, DetectingTask):
@@ -176,7 +175,7 @@ def fit_bundle_typicality(
     if fitted is None:
         raise InputError(
             f"what is typical cannot be learned for bundle {model.called} from {sum(map(len, rows.values()))} stamps: "
-            f"give {LEAST} or more, and a bundle that measures stamps"
+            f"give {LEAST} or more that are not OUT_OF_DOMAIN for it anyway, and a bundle that measures stamps"
         )
     record = typicality_record(fitted, labelled)
     card = replace(model.card, training={**model.card.training, TYPICALITY: record})
@@ -196,12 +195,9 @@ def fit_bundle_reference(
         band: the band of the data for a model that takes any.
 
     Raises:
-        InputError: too few stamps, none that the task can use, or a `url` that holds something else.
+        InputError: stamps of another scale, too few, none that the task can use, or a `url` that holds something else.
     """
-    task, labelled = model.task(), LabelledStamps(data)
-    _refuse_other(url, model)
-    bands = task.choose_bands(labelled.first.bands, band)
-    refuse_other(task.settings, labelled.first.pixel_scale)
+    task, labelled, bands = _population(model, data, url, band)
     rows = _divided(model, labelled)
     few = min(len(rows["train"]), len(rows["validation"]))
     if few < FEWEST:
@@ -213,6 +209,21 @@ def fit_bundle_reference(
     record = reference_record(task, network, labelled, rows, bands=bands)
     card = replace(model.card, training={**model.card.training, REFERENCE: record})
     return ModelBundle.save(url, network, card, model.known_objects(), model.typicality_file())
+
+
+def _population(
+    model: ModelBundle, data: str | Sequence[str], url: str, band: str | None
+) -> tuple[Task, LabelledStamps, tuple[str, ...]]:
+    """Task of a bundle, stamps like those that it was trained on, and their bands in the task's order.
+
+    Raises:
+        InputError: stamps of other bands or another scale, or a `url` that holds something else.
+    """
+    task, labelled = model.task(), LabelledStamps(data)
+    _refuse_other(url, model)
+    bands = task.choose_bands(labelled.first.bands, band)
+    refuse_other(task.settings, labelled.first.pixel_scale)
+    return task, labelled, bands
 
 
 def _divided(model: ModelBundle, labelled: LabelledStamps) -> dict[str, np.ndarray]:

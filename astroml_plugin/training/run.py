@@ -278,13 +278,9 @@ def write_bundle(
 
 
 def _training_record(plan: Plan, result: FitResult) -> dict[str, Any]:
-    """Record of the training for the card; sources by their last name only, since paths mean nothing elsewhere."""
-    sources = [
-        {"name": storage.redact(source.url).rstrip("/").rpartition("/")[2], "id": source.id, "objects": source.count}
-        for source in plan.data.sources
-    ]
+    """Record of the training for the card."""
     return {
-        "sources": sources,
+        "sources": plan.data.sources_record(),
         "digest": plan.data.digest,
         "identity": plan.identity,
         "objects": {name: len(rows) for name, rows in plan.rows.items()},

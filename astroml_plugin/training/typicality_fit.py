@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from astroml_plugin.compute.exact import exact_float32
 from astroml_plugin.core.errors import InputError
+from astroml_plugin.core.flags import ObjectFlag
 from astroml_plugin.core.typing import F64, I64
 from astroml_plugin.networks.taps import Taps, chosen_layers
 from astroml_plugin.networks.typicality import FARTHEST, PIXEL_VIEWS, Judge, ViewDensity, Views, joined, together
@@ -80,6 +81,8 @@ def typicality_of(
 ) -> Typicality | None:
     """Typicality of labelled stamps; None where the task measures no stamps, or there are too few of them.
 
+    Stamps that the task flags OUT_OF_DOMAIN for other reasons are left out.
+
     Args:
         task: of the bundle, calibrated.
         network: of the bundle, in eval mode on the device.
@@ -104,8 +107,11 @@ def typicality_of(
     generator, part = torch.Generator().manual_seed(0), min(1.0, MOST / len(read))
 
     def stamps() -> Iterator[tuple[tuple[Tensor, ...], bool]]:
-        for batch in CentredBatches(batches, task).ordered():
-            assert isinstance(batch, Batch)
+        for whole in CentredBatches(batches, task).ordered():
+            assert isinstance(whole, Batch)
+            batch = _known(task, whole)
+            if not len(batch.rows):
+                continue
             inputs, _, kept = network_inputs(task, batch, device)
             own.append(kept)
             yield inputs, False
@@ -123,6 +129,16 @@ def typicality_of(
     return None if len(held) < LEAST else fit_typicality(replace(seen, source=_places(rows_of, made)), held, settings)
 
 
+def _known(task: Task, batch: Batch) -> Batch:
+    """The stamps of a batch that the task itself does not take for out of its domain: those are flagged anyway."""
+    _, flags = task.prepare(batch.cutouts)
+    within = torch.nonzero((flags & int(ObjectFlag.OUT_OF_DOMAIN)) == 0)[:, 0].cpu()
+    if len(within) == len(batch.rows):
+        return batch
+    cutouts, rows = batch.cutouts.take(within), batch.rows[within.numpy()]
+    return replace(batch, cutouts=cutouts, targets=batch.targets[within], rows=rows)
+
+
 def _places(own: np.ndarray, made: Sequence[np.ndarray]) -> I64:
     """(m,) places in a population of rows (n,) of the stamps that others were made of; -1 where they are not in it."""
     wanted, order = np.concatenate(made), np.argsort(own)
@@ -132,7 +148,8 @@ def _places(own: np.ndarray, made: Sequence[np.ndarray]) -> I64:
 
 def typicality_record(fitted: Typicality, data: LabelledStamps) -> dict[str, Any]:
     """Facts that a card keeps beside the digest of the file."""
-    return {"false_flags": fitted.false_flags, "views": list(fitted.views), "digest": data.digest}
+    told = {"false_flags": fitted.false_flags, "views": list(fitted.views), "digest": data.digest}
+    return {**told, "sources": data.sources_record()}
 
 
 def measures_stamps(task: Task) -> bool:
