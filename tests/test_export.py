@@ -58,7 +58,9 @@ def test_a_file_gives_the_probabilities_of_raw_pixels(lens: Path) -> None:
     opened = session(lens)
     names = [output.name for output in opened.get_outputs()]
     found = dict(zip(names, opened.run(None, {"image": image})))
-    assert names == ["p_other", "p_lens"]
+    assert names == ["p_other", "p_lens", "typicality"]
+    typicality = found.pop("typicality")
+    assert ((typicality >= 0) & (typicality <= 1) | np.isnan(found["p_lens"])).all()
     assert max(differences(found, ours).values()) < TOLERANCE
     assert np.isnan(found["p_lens"]).tolist() == [number == 4 for number in range(17)]
     (one,) = opened.run(["p_lens"], {"image": image[:1]})
@@ -75,7 +77,7 @@ def test_its_metadata_say_what_goes_in_and_comes_out(lens: Path) -> None:
     assert about["left_out"] == ["label"]
     (image,) = about["inputs"]
     assert (image["name"], image["shape"], image["unit"]) == ("image", ["n", 3, 64, 64], "nJy")
-    assert [output["name"] for output in about["outputs"]] == ["p_other", "p_lens"]
+    assert [output["name"] for output in about["outputs"]] == ["p_other", "p_lens", "typicality"]
     assert str(Path(__file__).parents[1]).encode() not in lens.read_bytes()
 
 

@@ -208,3 +208,13 @@ def test_the_smallest_index_that_a_population_may_have_can_be_drawn() -> None:
     spreads = [profiles.Sersic(n).spread for n in (0.3, 0.4, 0.5, 0.6)]
     assert np.all(np.diff(spreads) > 0)
     assert spreads[0] > 1
+
+
+def test_each_band_has_its_own_noise() -> None:
+    plain = Camera(bands=("g", "r", "i"), sky_sigma=2.0, gain=10.0)
+    camera = replace(plain, noise_of_bands=(1.5, 1.0, 2.0))
+    model = np.full((3, 4, 4), 30.0, np.float32)
+    np.testing.assert_allclose(camera.variance(model)[:, 0, 0], [9 + 3, 4 + 3, 16 + 3])
+    np.testing.assert_array_equal(camera.variance(model[1]), plain.variance(model[1]))
+    with pytest.raises(InputError, match="noise_of_bands"):
+        replace(plain, noise_of_bands=(1.0, 2.0))

@@ -34,6 +34,7 @@ from workflows.evaluate import evaluate
 from workflows.evaluate import show as show_evaluation
 from workflows.fit_typicality import fit_typicality as fit_later
 from workflows.infer import infer
+from workflows.ingest import ingest
 from workflows.query import query
 from workflows.simulate import simulate
 from workflows.train import train
@@ -318,3 +319,11 @@ def test_a_bundle_that_finds_objects_tells_their_typicality_and_changes_nothing_
     np.testing.assert_array_equal(flags, plain | (typicality < 0.01) * int(ObjectFlag.OUT_OF_DOMAIN))
     others = [name for name in rows["plain"].column_names if name != "flags"]
     assert rows["told"].select(others).equals(rows["plain"].select(others))
+
+
+def test_stamps_of_another_scale_teach_nothing(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
+    np.savez(tmp_path / "far.npz", images=images, bands=np.array(["g", "r", "i"]), pixel_scale=0.4)
+    far = ingest([str(tmp_path / "far.npz")], out=str(tmp_path / "far.zarr")).source
+    with pytest.raises(InputError, match=r"0\.4 arcsec per pixel"):
+        fit_later("lens", data=far, out=tmp_path / "b")

@@ -20,7 +20,7 @@ from astroml_plugin.compute.memory import is_out_of_memory, stamps_per_forward
 from astroml_plugin.compute.precision import COMPILED, TORCH, half_form
 from astroml_plugin.compute.runtimes import cached_graph
 from astroml_plugin.core.version import code_digest
-from astroml_plugin.cutouts import Cutouts, Move, Recut, cut, offset_counts, recentred, to_device
+from astroml_plugin.cutouts import Cutouts, Move, Recut, cut, offset_counts, recentred, steps_taken, to_device
 from astroml_plugin.inference.backends import ForwardChoice
 from astroml_plugin.inference.meter import Meter
 from astroml_plugin.inference.models import RunModel
@@ -229,7 +229,8 @@ def apply(model: RunModel, work: TileWork | BlockWork, pixels: Any, meter: Meter
         outputs, typical = (outputs, None) if known is None else split(outputs)
         values, task_flags = model.task.to_columns(outputs, item.cutouts, item.flags)
         if known is not None and typical is not None:
-            values, task_flags = known.told(typical, values, task_flags)
+            resampled = (steps_taken(item.cutouts) != 1).cpu().numpy()
+            values, task_flags = known.told(typical, values, task_flags, resampled)
         flags = model.task.cut_flags(item.cutouts)
         return {name: arrow(array) for name, array in values.items()}, flags, np.asarray(task_flags, np.int32)
 

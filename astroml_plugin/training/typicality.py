@@ -144,18 +144,24 @@ class Typicality:
         views = MapViews(self.views, layers, self.stride)
         return WithTypicalityMap(network, taps, views, improbability, self.stride).eval()
 
-    def told(self, typicality: Tensor, columns: Columns, flags: np.ndarray) -> tuple[Columns, np.ndarray]:
+    def told(
+        self, typicality: Tensor, columns: Columns, flags: np.ndarray, resampled: np.ndarray | None = None
+    ) -> tuple[Columns, np.ndarray]:
         """Columns with `typicality`, and flags (n,) int32 with OUT_OF_DOMAIN where an object is not typical.
 
         Args:
             typicality: (n,) of the network.
             columns: of the task; where all its numbers are NaN, so is the typicality.
             flags: (n,) of the task.
+            resampled: (n,) bool, where pixels were brought to another scale: their noise is not that of the fit, so the
+                typicality is NaN; None: nowhere.
         """
         values = typicality.detach().float().cpu().numpy().copy()
         numbers = [column for column in columns.values() if column.dtype.kind == "f"]
         if numbers:
             values[np.all([np.isnan(column.reshape(len(values), -1)).all(1) for column in numbers], axis=0)] = np.nan
+        if resampled is not None:
+            values[resampled] = np.nan
         bits = np.where(values < self.false_flags, flags | int(ObjectFlag.OUT_OF_DOMAIN), flags)
         return {**columns, COLUMN.name: values}, bits
 
