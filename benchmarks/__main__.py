@@ -45,6 +45,8 @@ LONG = (
     "small_data",
     "small_optical",
     "few_labels",
+    "few_optical",
+    "deep_layers",
     "objects",
     "photoz",
     "foreign",

@@ -1,11 +1,10 @@
-"""Accuracy against the number of labels with and without pretraining, and what reaches layers of deep networks.
+"""Accuracy against the number of labels with and without pretraining: radio galaxies.
 
 python -m benchmarks --only few_labels     # finished trainings are not repeated
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,6 @@ import numpy as np
 import torch
 
 from astroml_plugin.core.typing import F64
-from astroml_plugin.training.checkpoint import read_log
-from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.run import TrainExecution
 from benchmarks.harness import Section, scratch, shared_data
 from benchmarks.small_data import SETS, small_recipe, stamps
@@ -26,28 +23,25 @@ from workflows.ingest import ingest
 from workflows.recipe import read_recipe
 from workflows.train import train
 
-TITLE = "Labels saved by pretraining; gradients of deep networks"
+TITLE = "Labels saved by pretraining: radio galaxies"
 DRAWS, FOLDS = 5, 5
 LABELS = (36, 72, 145, 290)
-DEPTHS = {
-    "sigmoid": {"activation": "sigmoid", "batch_norm": False},
-    "tanh": {"activation": "tanh", "batch_norm": False},
-    "relu": {"activation": "relu", "batch_norm": False},
-    "relu, batch normalisation": {"activation": "relu", "batch_norm": True},
-}
 
 
 def run() -> Section:
-    """Pretraining, and vanishing gradients."""
-    archives = {name: shared_data(path) for name, (path, _, _) in SETS.items()}
-    zoo = shared_data("gz1_sdss_rgb64_dev.npz")
+    """The radio galaxies."""
+    return section(TITLE, ("radio",))
+
+
+def section(title: str, names: Sequence[str]) -> Section:
+    """The curves of some sets."""
+    archives = {name: shared_data(SETS[name][0]) for name in names}
     there = {name: path for name, path in archives.items() if path is not None}
-    if zoo is None or len(there) < len(SETS):
-        return Section(TITLE, "Not measured: there are no such images here (ASTROML_TEST_DATA).")
+    if len(there) < len(names):
+        return Section(title, "Not measured: there are no such images here (ASTROML_TEST_DATA).")
     torch.set_num_threads(1)
-    folder = str(scratch() / "small_data")
-    text, data = curves(there, folder)
-    return Section(TITLE, f"{text}\n\n{layers(str(zoo), folder)}", data)
+    text, data = curves(there, str(scratch() / "small_data"))
+    return Section(title, text, data)
 
 
 def curves(archives: Mapping[str, Path], folder: str) -> tuple[str, dict[str, Any]]:
@@ -143,42 +137,6 @@ def labels_saved(labels: Sequence[int], plain: F64, reached: float, place: int) 
     rising = np.maximum.accumulate(plain) + 1e-9 * np.arange(len(plain))
     needed = float(np.exp(np.interp(reached, rising, np.log(labels))))
     return needed / labels[place]
-
-
-def layers(archive: str, folder: str) -> str:
-    """Eight dense layers of 64 units on Galaxy Zoo 1, six epochs: gradient of a weight of the first layer over that of
-    the last (rms, of the last step of an epoch), and the largest share of dead units of a layer."""
-    source = ingested(archive, folder)
-    rows = []
-    for name, given in DEPTHS.items():
-        out = f"{folder}/layers/{name.replace(', ', '-').replace(' ', '_')}"
-        train(_deep(given), data=source, out=out)
-        log = read_log(out)
-        card = json.loads((Path(out) / "card.json").read_text())
-        score = f"{card['metrics']['validation']['accuracy']:.3f}"
-        rows.append([name, _ratio(log[0]), _ratio(log[-1]), _dead(log[0]), _dead(log[-1]), score])
-    head = ["activation", "gradients, first epoch", "last", "dead units, first epoch", "last", "accuracy (validation)"]
-    return f"{_words(layers)}\n\n{table(head, rows)}"
-
-
-def _deep(given: dict[str, Any]) -> Recipe:
-    recipe, morphology = read_recipe("classify"), read_recipe("morphology")
-    return replace(
-        recipe,
-        network="mlp",
-        network_arguments={"hidden": [64] * 8, **given},
-        settings={**morphology.settings, "balance": 0.0},
-        training=replace(recipe.training, epochs=6, batch_size=64, learning_rate=0.002, weight_decay=0.001),
-    )
-
-
-def _ratio(record: dict[str, Any]) -> str:
-    values: Sequence[float] = list(record["gradients"].values())
-    return f"{values[0] / values[-1]:.1e}"
-
-
-def _dead(record: dict[str, Any]) -> str:
-    return f"{max(record['dead_units'].values()):.2f}"
 
 
 def _words(function: Any) -> str:
