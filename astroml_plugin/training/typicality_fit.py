@@ -81,7 +81,7 @@ def typicality_of(
 ) -> Typicality | None:
     """Typicality of labelled stamps; None where the task measures no stamps, or there are too few of them.
 
-    Stamps that the task flags OUT_OF_DOMAIN for other reasons are left out.
+    Stamps that the task flags OUT_OF_DOMAIN for other reasons are left out, unless fewer than `LEAST` are then left.
 
     Args:
         task: of the bundle, calibrated.
@@ -92,6 +92,21 @@ def typicality_of(
         device: torch device.
         band: of the data, for a model that takes any.
     """
+    found = (_of_stamps(task, network, data, rows, settings, device, band, within) for within in (True, False))
+    return next((one for one in found if one is not None), None)
+
+
+def _of_stamps(
+    task: Task,
+    network: nn.Module,
+    data: LabelledStamps,
+    rows: Mapping[str, np.ndarray],
+    settings: TypicalitySettings,
+    device: str,
+    band: str | None,
+    within: bool,
+) -> Typicality | None:
+    """`typicality_of`, of the stamps within the task's domain or of all."""
     if not measures_stamps(task) or len(rows["train"]) + len(rows["validation"]) < LEAST:
         return None
     random, bands = np.random.default_rng(0), task.choose_bands(data.first.bands, band)
@@ -109,7 +124,7 @@ def typicality_of(
     def stamps() -> Iterator[tuple[tuple[Tensor, ...], bool]]:
         for whole in CentredBatches(batches, task).ordered():
             assert isinstance(whole, Batch)
-            batch = _known(task, whole)
+            batch = _known(task, whole) if within else whole
             if not len(batch.rows):
                 continue
             inputs, _, kept = network_inputs(task, batch, device)
