@@ -15,7 +15,7 @@ import torch
 
 from astroml_plugin.training.checkpoint import read_log
 from astroml_plugin.training.recipe import Recipe
-from benchmarks.harness import Section, scratch, shared_data
+from benchmarks.harness import Section, scratch, shared_data, words_of
 from bundles.morphology import ingested
 from tests.pages import table
 from workflows.recipe import read_recipe
@@ -52,7 +52,7 @@ def layers(archive: str, folder: str) -> str:
         score = f"{card['metrics']['validation']['accuracy']:.3f}"
         rows.append([name, _ratio(log[0]), _ratio(log[-1]), _dead(log[0]), _dead(log[-1]), score])
     head = ["activation", "gradients, first epoch", "last", "dead units, first epoch", "last", "accuracy (validation)"]
-    return f"{' '.join((layers.__doc__ or '').split())}\n\n{table(head, rows)}"
+    return f"{words_of(layers)}\n\n{table(head, rows)}"
 
 
 def _deep(given: dict[str, Any]) -> Recipe:

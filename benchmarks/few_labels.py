@@ -15,7 +15,7 @@ import torch
 
 from astroml_plugin.core.typing import F64
 from astroml_plugin.training.run import TrainExecution
-from benchmarks.harness import Section, scratch, shared_data
+from benchmarks.harness import Section, scratch, shared_data, words_of
 from benchmarks.small_data import SETS, small_recipe, stamps
 from bundles.morphology import ingested
 from tests.pages import table
@@ -69,7 +69,7 @@ def curves(archives: Mapping[str, Path], folder: str) -> tuple[str, dict[str, An
             cells = [_mean(found[arm][place]) for arm in (False, True)]
             rows.append([SETS[name][2], count, *cells, _saved(found[False], found[True], place)])
     head = ["objects", "labels", "from the start", "pretrained", "labels saved"]
-    return f"{_words(curves)}\n\n{table(head, rows)}", data
+    return f"{words_of(curves)}\n\n{table(head, rows)}", data
 
 
 def backbone(name: str, source: str, archives: Mapping[str, Path], folder: str) -> str:
@@ -137,7 +137,3 @@ def labels_saved(labels: Sequence[int], plain: F64, reached: float, place: int) 
     rising = np.maximum.accumulate(plain) + 1e-9 * np.arange(len(plain))
     needed = float(np.exp(np.interp(reached, rising, np.log(labels))))
     return needed / labels[place]
-
-
-def _words(function: Any) -> str:
-    return " ".join((function.__doc__ or "").split())

@@ -35,6 +35,11 @@ def scratch() -> Path:
     return folder
 
 
+def words_of(function: Callable[..., Any]) -> str:
+    """The docstring of a function, in one line: it says what its table shows."""
+    return " ".join((function.__doc__ or "").split())
+
+
 def kept(name: str, measure: Callable[[], Any]) -> Any:
     """What `measure` gives, as JSON; a piece that was finished below `scratch` is not measured again."""
     store = scratch() / f"{name}.json"

@@ -23,8 +23,8 @@ from astroml_plugin.simulation import Camera, DetectionSet, Population
 from astroml_plugin.sources.stamps import Stamps
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.run import TrainExecution
-from benchmarks.harness import Section, scratch, shared_data
-from benchmarks.small_data import FOLDS, SETS, stamps
+from benchmarks.harness import Section, scratch, shared_data, words_of
+from benchmarks.small_data import FOLDS, SETS, balanced, stamps
 from bundles.objects import SNR
 from tests.pages import table
 from workflows.infer import infer
@@ -48,16 +48,16 @@ def run() -> Section:
     torch.set_num_threads(1)
     kinds, by_snr, words = detections()
     parts = [
-        f"{_words(detections)} {words}",
+        f"{words_of(detections)} {words}",
         table(["kind", "objects", "called so"], kinds),
         table(["S/N", "stars and galaxies", "whole stamps", "clipped stamps"], by_snr),
-        _words(skies),
+        words_of(skies),
         table(["bands", *(f"{low:g}–{high:g} mag" for low, high in pairwise(MAGNITUDES))], skies()),
     ]
     archive = shared_data(SETS["stargalaxy"][0])
     if archive is not None:
         head = ["how", "AUROC", "balanced accuracy", "groups of fields"]
-        parts += [_words(telescope), table(head, telescope(archive))]
+        parts += [words_of(telescope), table(head, telescope(archive))]
     return Section(TITLE, "\n\n".join(parts))
 
 
@@ -92,7 +92,7 @@ def skies() -> list[list[Any]]:
         for seed, (source, truth) in zip(SKIES, whole):
             out = scratch() / "objects" / f"sky-{seed}-{band or 'all'}"
             found = _catalog(source, out, objects=truth, **({"band": band} if band else {}))
-            told = query_of(truth)
+            told = true_values(truth)
             parts.append((told["class"] == "star", _chance(found) > 0.5, told["mag_r"].astype(float)))
         star, called, magnitude = (np.concatenate(values) for values in zip(*parts))
         bins = pairwise(MAGNITUDES)
@@ -132,7 +132,7 @@ def fields_recipe(fold: int) -> Recipe:
     )
 
 
-def query_of(truth: str) -> dict[str, np.ndarray]:
+def true_values(truth: str) -> dict[str, np.ndarray]:
     """Columns of a table of true objects, in the order of the ids."""
     found = pq.read_table(truth).sort_by("object_id")
     return {name: found[name].to_numpy(zero_copy_only=False) for name in ("class", "mag_r")}
@@ -166,29 +166,21 @@ def _chance(found: dict[str, np.ndarray]) -> F64:
     return chance
 
 
-def _balanced(true: Bool, called: Bool) -> float:
-    return float((called[true].mean() + (~called[~true]).mean()) / 2)
-
-
 def _told(true: Bool, called: Bool, chosen: Bool) -> str:
     """Balanced accuracy of some objects with its interval."""
     true, called = true[chosen], called[chosen]
     if min(true.sum(), (~true).sum()) < 5:
         return "–"
-    drawn = [_balanced(true[rows], called[rows]) for rows in draws(len(true), 300, 0)]
-    found = interval(_balanced(true, called), drawn)
+    drawn = [balanced(true[rows], called[rows]) for rows in draws(len(true), 300, 0)]
+    found = interval(balanced(true, called), drawn)
     return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def _scores(galaxy: Bool, chance: F64, called: Bool, sides: Sequence[Bool]) -> list[str]:
-    each = [_balanced(galaxy[side], called[side]) for side in sides]
+    each = [balanced(galaxy[side], called[side]) for side in sides]
     everything = np.ones(len(galaxy), bool)
     return [
         f"{ranking_metrics.auroc(chance, galaxy):.3f}",
         _told(galaxy, called, everything),
         f"{min(each):.3f} to {max(each):.3f}",
     ]
-
-
-def _words(function: Any) -> str:
-    return " ".join((function.__doc__ or "").split())

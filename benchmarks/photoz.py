@@ -22,7 +22,7 @@ from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.labelled import LabelledStamps
 from astroml_plugin.training.measure_labelled import measure
 from astroml_plugin.training.recipe import Recipe
-from benchmarks.harness import Section, kept_arrays, scratch, shared_data
+from benchmarks.harness import Section, kept_arrays, scratch, shared_data, words_of
 from tests.pages import table
 from workflows.compare import compare
 from workflows.evaluate import evaluate
@@ -51,13 +51,13 @@ def run() -> Section:
     torch.set_num_threads(1)
     rows = simulated()
     archive = shared_data("radio/mirabest_first100_dev.npz")
-    told = f"{_words(simulated)}\n\n{table(_HEAD, rows)}"
+    told = f"{words_of(simulated)}\n\n{table(_HEAD, rows)}"
     if archive is None:
         return Section(
             TITLE, f"{told}\n\nRadio galaxies: there are no images here (ASTROML_TEST_DATA).", {"rows": rows}
         )
     more = [row for name in NUMBERS for row in radio(str(archive), name)]
-    return Section(TITLE, f"{told}\n\n{_words(radio)}\n\n{table(_HEAD, more)}", {"rows": [*rows, *more]})
+    return Section(TITLE, f"{told}\n\n{words_of(radio)}\n\n{table(_HEAD, more)}", {"rows": [*rows, *more]})
 
 
 def simulated() -> list[list[str]]:
@@ -173,7 +173,3 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
 
 def _cell(figure: Mapping[str, float] | None) -> str:
     return "" if figure is None else f"{figure['value']:.4f} ({figure['low']:.4f}–{figure['high']:.4f})"
-
-
-def _words(function: Any) -> str:
-    return " ".join((function.__doc__ or "").split())

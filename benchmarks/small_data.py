@@ -20,7 +20,7 @@ from astroml_plugin.training.checkpoint import read_log
 from astroml_plugin.training.predictions import NETWORK
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.settings import TrainingSettings
-from benchmarks.harness import Section, scratch, shared_data
+from benchmarks.harness import Section, scratch, shared_data, words_of
 from tests.pages import table
 from workflows.compare import compare
 from workflows.ingest import ingest
@@ -56,7 +56,7 @@ def section(title: str, names: Sequence[str]) -> Section:
         source = stamps(name, archive, bands)
         rows += [[words, arm, *_judged(name, source, arm)] for arm in ARMS]
     head = ["objects", "method", "accuracy", "balanced accuracy", "folds", "core-seconds", "not converged"]
-    told = f"{' '.join((section.__doc__ or '').split())}\n\n"
+    told = f"{words_of(section)}\n\n"
     return Section(title, told + table(head, rows), {"rows": rows})
 
 
@@ -154,7 +154,7 @@ def _scores(folds: list[dict[str, Array]]) -> list[str]:
     rng = np.random.default_rng(0)
     drawn = [rng.integers(0, len(truth), len(truth)) for _ in range(1000)]
     cells = []
-    for score in (_accuracy, _balanced):
+    for score in (_accuracy, balanced):
         low, high = np.percentile([score(truth[rows], called[rows]) for rows in drawn], (2.5, 97.5))
         cells.append(f"{score(truth, called):.3f} ({low:.3f} to {high:.3f})")
     each: F64 = np.array([_accuracy(fold["truth"], fold["called"]) for fold in folds])
@@ -165,6 +165,7 @@ def _accuracy(truth: Array, called: Array) -> float:
     return float((truth == called).mean())
 
 
-def _balanced(truth: Array, called: Array) -> float:
+def balanced(truth: Array, called: Array) -> float:
+    """Balanced accuracy of what (n,) objects are called."""
     right: Mapping[Any, float] = {name: float((called[truth == name] == name).mean()) for name in np.unique(truth)}
     return float(np.mean(list(right.values())))

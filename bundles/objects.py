@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from astroml_plugin.core import storage
+from astroml_plugin.training import known_objects
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
 from bundles.training_sets import TrainingSet
@@ -43,6 +43,6 @@ def make(
     source = training_set(max(512, int(COUNT * scale))).made(scratch, progress=progress)
     train(recipe or read_recipe("objects"), data=[source], out=out, progress=progress)
     bundle = ModelBundle.load(out)
-    told = {key: value for key, value in bundle.card.training.items() if key != "known_objects"}
-    card = replace(bundle.card, training=told)  # simulated ones: nobody measures on them again
-    return ModelBundle.save(out, bundle.network(), card, None, bundle.typicality_file())
+    made = ModelBundle.save(out, bundle.network(), bundle.card, None, bundle.typicality_file())
+    storage.remove(storage.join(out, known_objects.FILE))  # simulated objects: nobody measures on them again
+    return made

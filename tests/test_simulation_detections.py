@@ -120,3 +120,5 @@ def test_the_command_makes_a_bundle(tmp_path: Path) -> None:
     made = making.make(out=str(tmp_path / "objects"), scratch=str(tmp_path / "data"), scale=0.001, recipe=small)
     assert made.task().settings.classes == DetectionSet.CLASSES
     assert made.task().takes_any_band
+    assert made.known_objects() is None
+    assert not (tmp_path / "objects" / "training_objects.safetensors").exists()

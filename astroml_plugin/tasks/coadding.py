@@ -7,7 +7,7 @@ from torch import Tensor
 
 from astroml_plugin.cutouts import Cutouts
 from astroml_plugin.tasks.gaps import lost_bands
-from astroml_plugin.tasks.normalisation import SPARSE, border_level, border_pixels, border_width, missing_bands
+from astroml_plugin.tasks.normalisation import border_level, border_width, known_width, missing_bands
 
 
 def coadded(stamps: Cutouts, band: str, border: int) -> Cutouts:
@@ -23,21 +23,21 @@ def coadded(stamps: Cutouts, band: str, border: int) -> Cutouts:
     """
     if len(stamps.bands) == 1:
         return stamps
-    image, valid = stamps.image.to(torch.float32), stamps.valid
-    level, noise = border_level(image, valid, border), _noise(stamps, border)
+    image, valid, spread = stamps.image.to(torch.float32), stamps.valid, stamps.variance
+    level = border_level(image, valid, border)
+    noise = border_width(image, valid, border) if spread is None else known_width(spread, valid, border)
     absent = missing_bands(image, valid) | lost_bands(stamps)
     taken = valid & ~absent[..., None, None]
     number = taken.sum(1, keepdim=True)
     count = number.clamp_min(1)
     scaled = ((image - level[..., None, None]) / noise[..., None, None]).masked_fill(~taken, 0.0)
-    variance = None
-    if stamps.variance is not None:
-        spread = (stamps.variance / noise.square()[..., None, None]).masked_fill(~taken, 0.0)
-        variance = spread.sum(1, keepdim=True) / count
+    if spread is not None:
+        relative = (spread / noise.square()[..., None, None]).masked_fill(~taken, 0.0)
+        spread = relative.sum(1, keepdim=True) / count
     usable, bits = number > 0, stamps.bits
     return Cutouts(
         image=scaled.sum(1, keepdim=True) / count.sqrt(),
-        variance=variance,
+        variance=spread,
         valid=usable,
         psf=None if stamps.psf is None else stamps.of_psf(_mean_psf),
         jacobian=stamps.jacobian,
@@ -48,15 +48,6 @@ def coadded(stamps: Cutouts, band: str, border: int) -> Cutouts:
         step=stamps.step,
         noise_estimated=stamps.noise_estimated,
     )
-
-
-def _noise(stamps: Cutouts, border: int) -> Tensor:
-    """(n, band) noise of a pixel, by the variance where there is one."""
-    if stamps.variance is None:
-        return border_width(stamps.image.to(torch.float32), stamps.valid, border)
-    edge = border_pixels(stamps.variance, stamps.valid, border)[..., ::SPARSE]
-    spread = edge.nanmedian(-1).values.nan_to_num()
-    return torch.where(spread > 0, spread.clamp_min(0).sqrt(), 1.0)
 
 
 def _mean_psf(psf: Tensor) -> Tensor:

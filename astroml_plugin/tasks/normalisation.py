@@ -131,8 +131,7 @@ class Normalisation:
             return torch.tensor(self.scales, device=edge.device).expand(edge.shape[:2]), False
         if variance is None:
             return robust_width(edge), True
-        spread = lower_median(border_pixels(variance, None if complete else valid, self.border)[..., ::SPARSE])
-        return torch.where(spread > 0, spread.clamp_min(0).sqrt(), torch.ones_like(spread)), False
+        return known_width(variance, None if complete else valid, self.border), False
 
 
 _CACHED = 2**17
@@ -234,6 +233,12 @@ def border_width(pixels: Tensor, valid: Tensor | None, width: int) -> Tensor:
         assert spread is not None
         return torch.from_numpy(spread)
     return robust_width(border_pixels(pixels, valid, width))
+
+
+def known_width(variance: Tensor, valid: Tensor | None, width: int) -> Tensor:
+    """(n, band) noise of each stamp, by the variance of its border; 1 where that tells none."""
+    spread = lower_median(border_pixels(variance, valid, width)[..., ::SPARSE])
+    return torch.where(spread > 0, spread.clamp_min(0).sqrt(), torch.ones_like(spread))
 
 
 def measure_scales(image: Tensor, variance: Tensor | None, valid: Tensor, border: int) -> tuple[float, ...]:

@@ -48,6 +48,7 @@ class FeatureTables:
 
     def __init__(self, data: LabelledStamps, task: Task, memory: float) -> None:
         self._data, self._task, self._memory = data, task, memory
+        self._bands = task.choose_bands(data.first.bands)
         self._tables: dict[str, _Table] = {}
 
     def rows(self, kinds: Sequence[str], rows: I64) -> dict[str, F64]:
@@ -68,8 +69,7 @@ class FeatureTables:
                 rows = usable[(usable >= block.start) & (usable < block.stop)]
                 if len(rows) == 0:
                     continue
-                bands = self._task.choose_bands(self._data.first.bands)
-                cutouts = in_unit(self._task.fitted_stamps(self._data.read(block, rows, bands)), unit)
+                cutouts = in_unit(self._task.fitted_stamps(self._data.read(block, rows, self._bands)), unit)
                 started = time.perf_counter()
                 parts.append(features.INPUTS[kind](cutouts).values)
                 spent += time.perf_counter() - started
@@ -84,10 +84,9 @@ class FeatureTables:
             InputError: some sources have a zero point and some have none.
         """
         sources = self._data.sources
-        bands = self._task.choose_bands(self._data.first.bands)
-        if self._task.input_unit != ANY or len(bands) > len(self._task.bands):
+        if self._task.input_unit != ANY or len(self._bands) > len(self._task.bands):
             return self._task.input_unit
-        units = [[one.zero_points[place] for place in band_index(one.bands, bands)] for one in sources]
+        units = [[one.zero_points[place] for place in band_index(one.bands, self._bands)] for one in sources]
         return trained_unit(False, self._task.settings.dtype, units)
 
     def _refuse_large(self, kind: str, count: int, columns: int) -> None:

@@ -150,8 +150,8 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
     """
     source = data.first
     settings = task.settings
-    bands = settings.bands or settings.coadd[:1]
-    if settings.any_band and len(bands or source.bands) != 1:
+    bands = settings.bands or settings.coadd[:1] or source.bands
+    if settings.any_band and len(bands) != 1:
         raise InputError(
             f"a model that takes any band is trained on one, and the data have {', '.join(source.bands)}: "
             f'set bands = ["{source.bands[0]}"] or any_band = false in [settings] of the recipe'
@@ -162,7 +162,7 @@ def complete_task(task: Task, data: LabelledStamps) -> Task:
             f"{settings.pixel_scale:.4g}: leave it out of [settings], or train on stamps of that scale"
         )
     task = task.with_settings(
-        bands=bands or source.bands,
+        bands=bands,
         stamp_size=settings.stamp_size or min(source.size),
         pixel_scale=settings.pixel_scale or source.pixel_scale,
         dtype="uint8" if source.dtype == np.uint8 else "float32",
