@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.typicality_fit import TypicalitySettings
 from tests.test_networks_structure import galaxies
 from tests.training_samples import write_stamps
 from workflows.recipe import read_recipe
@@ -35,7 +36,7 @@ def stored(
 
 
 def tiny(network: str = "autoencoder", **settings: object) -> Recipe:
-    """The shipped recipe with a network for a few seconds."""
+    """The shipped recipe with a network for a few seconds, and nothing learned of what is typical."""
     recipe = read_recipe("anomaly")
     arguments = {"widths": [4, 8], "judge": [1, 2]}
     return replace(
@@ -45,4 +46,5 @@ def tiny(network: str = "autoencoder", **settings: object) -> Recipe:
         network_arguments=arguments,
         training=replace(recipe.training, epochs=2, batch_size=64),
         split=replace(recipe.split, fractions=(0.8, 0.1, 0.1)),
+        typicality=TypicalitySettings(fit=False),
     )

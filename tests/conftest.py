@@ -15,6 +15,8 @@ from hypothesis import settings
 # the package anew.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# As the command sets it: threads of torch that spin at barriers starve each other where cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("house", derandomize=True, deadline=None, database=None)
 settings.load_profile("house")

@@ -23,9 +23,8 @@ from workflows.demo import DemoSky, demo
 from workflows.progress import Reporter
 from workflows.query import query
 
-SMALL = DemoSky(side=256, tile_size=384, density=150.0, training=0.03, epochs=2)
-SMALLER = replace(SMALL, training=0.018)
-"""So few stamps that they have no typicality."""
+SMALL = DemoSky(side=256, tile_size=384, density=150.0, training=0.018, epochs=2)
+"""So few stamps for training that they have no typicality."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def test_demo_on_a_folder_of_images(tmp_path: Path, image_out: str) -> None:
     found = find_images(str(folder))
     assert [Path(entry.url).name for entry in found] == ["first_r.fits", "second_r.fits"]
     assert [entry.catalogue is not None for entry in found] == [True, False]
-    result = demo(out=image_out, images=str(folder), progress=Reporter(io.StringIO()), size=SMALLER)
+    result = demo(out=image_out, images=str(folder), progress=Reporter(io.StringIO()), size=SMALL)
     assert len(result.catalogs) == 2
     assert query(result.catalogs[0]).rows == bright.num_rows
     found_there = query(result.catalogs[1]).to_arrow()
@@ -115,7 +114,7 @@ def test_demo_on_real_images(shared_data: Path, tmp_path: Path, image_out: str) 
     for name in ("ntt", "spitzer", decam):
         (folder / Path(name).name).parent.mkdir(exist_ok=True)
         (folder / Path(name).name).symlink_to(shared_data / name)
-    result = demo(out=image_out, images=str(folder), progress=Reporter(io.StringIO()), size=SMALLER)
+    result = demo(out=image_out, images=str(folder), progress=Reporter(io.StringIO()), size=SMALL)
     rows = {Path(catalog).parent.name.rpartition("-")[0]: query(catalog).to_arrow() for catalog in result.catalogs}
     assert rows["sep_ntt_emmi_256"].num_rows == 65
     assert rows["sep_ntt_emmi_256"]["ra"].null_count == 65

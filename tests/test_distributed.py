@@ -79,6 +79,7 @@ def test_two_processes_train_the_same_network_again(tmp_path: Path) -> None:
     assert again.metrics == first.metrics
 
 
+@pytest.mark.slow
 def test_what_stops_a_process_is_said_in_one_sentence(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     source = write_stamps(
@@ -90,7 +91,7 @@ def test_what_stops_a_process_is_said_in_one_sentence(tmp_path: Path) -> None:
         train(recipe, data=source, out=tmp_path / "b", execution=TrainExecution(processes=2))
 
 
-@pytest.mark.parametrize("gpus", [2, 3])
+@pytest.mark.parametrize("gpus", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_each_process_has_a_gpu_of_its_own_and_talks_on_it(gpus: int, tmp_path: Path) -> None:
     distributed.spawn(2, pretended_gpus.exchange, gpus, str(tmp_path))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"0": "cuda:0 True", "1": "cuda:1 True"}

@@ -255,7 +255,7 @@ def test_training_sends_stamps_from_pinned_memory_and_learns_what_a_cpu_does(
 
 def test_explanations_are_those_of_a_cpu(sky: Path, tmp_path: Path, gpu: Any) -> None:
     catalog = str(tmp_path / "catalog")
-    given = {"top": 12, "by": "p_star", "faithfulness": 4, "forwards": 17, "maps": "float32"}
+    given = {"top": 6, "by": "p_star", "faithfulness": 2, "forwards": 17, "maps": "float32"}
     infer(str(sky / "stamps.zarr"), bundle=str(sky / "kind"), out=catalog, device="cpu")
     told = {name: explain(catalog, name=name, device=name, **given) for name in ("cpu", "cuda")}
     assert told["cuda"].words == told["cpu"].words

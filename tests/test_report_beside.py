@@ -233,7 +233,9 @@ def test_a_bundle_keeps_what_its_training_looked_like(tmp_path: Path) -> None:
     told = {"task": "classify", "network": "strided_cnn", "network_arguments": {"widths": [8], "hidden": 8}}
     settings = {"classes": ["plain", "marked"], "label": "kind", "names": {"0": "plain", "1": "marked"}}
     settings |= {"bands": list(planted.BANDS), "stamp_size": SIZE}
-    recipe = Recipe.from_mapping({**told, "settings": settings, "training": {"epochs": 1, "batch_size": 64}})
+    recipe = Recipe.from_mapping(
+        {**told, "settings": settings, "training": {"epochs": 1, "batch_size": 64}, "typicality": {"fit": False}}
+    )
     bundle = train(recipe, data=source, out=str(tmp_path / "own")).bundle
     reference = reference_of(ModelBundle.load(bundle))
     assert reference is not None

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from workflows import cli
 
 SCRIPT = """
 import os, signal, sys, time
@@ -32,3 +38,23 @@ except (Terminated, KeyboardInterrupt) as error:
 def test_a_signal_in_a_finaliser_is_not_lost(name: str, raised: str) -> None:
     ended = subprocess.run([sys.executable, "-c", SCRIPT, name], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, raised, "")
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_stopped_command_says_how_to_go_on(
+    name: str, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(options: argparse.Namespace) -> int:
+        os.kill(os.getpid(), getattr(signal, name))
+        time.sleep(30)
+        return 0
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(cli, "_parsed", lambda *given: argparse.Namespace(run=run))
+    try:
+        assert cli.main(["infer"]) == status
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "run the same command to go on" in capsys.readouterr().err

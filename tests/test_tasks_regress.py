@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from training_samples import gaussians, write_stamps
+from training_samples import NO_TYPICALITY, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.cutouts import from_stamps
@@ -133,7 +133,7 @@ def test_trained_by_recipe(tmp_path: Path) -> None:
     image = gaussians(e, rng) * brightness[:, None, None, None].astype(np.float32)
     source = write_stamps(str(tmp_path / "s.zarr"), image, {"e1": e[:, 0], "brightness": brightness})
     recipe = tmp_path / "r.toml"
-    recipe.write_text(RECIPE)
+    recipe.write_text(RECIPE + NO_TYPICALITY)
     result = train(recipe, data=source, out=tmp_path / "values")
     assert result.metrics["test"]["rmse"][0] < 0.12
     assert result.metrics["test"]["rmse"][1] < 0.2

@@ -39,6 +39,7 @@ def classes() -> Recipe:
         settings={"label": "kind"},
         network_arguments={"widths": [4, 8], "hidden": 8},
         training=replace(recipe.training, epochs=1),
+        typicality=replace(recipe.typicality, fit=False),
     )
 
 

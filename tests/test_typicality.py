@@ -178,7 +178,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Stamps of two classes, and a bundle that was trained on them."""
     folder = tmp_path_factory.mktemp("typical")
     (folder / "r.toml").write_text(SMALL)
-    source = class_stamps(str(folder / "stamps.zarr"), 500)
+    source = class_stamps(str(folder / "stamps.zarr"), 320)
     train(folder / "r.toml", data=source, out=folder / "kinds")
     return source, str(folder / "kinds")
 
@@ -196,6 +196,7 @@ def without(bundle: str, out: Path) -> str:
 
 def test_a_trained_bundle_flags_what_is_foreign(trained: tuple[str, str], tmp_path: Path) -> None:
     source, bundle = trained
+    assert (Path(bundle) / FILE).is_file()
     own = catalog(source, [bundle], tmp_path / "own")
     low = own["typicality"].to_numpy() < 0.01
     assert low.mean() < 0.03

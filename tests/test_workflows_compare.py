@@ -169,7 +169,8 @@ def test_ordinary_split_and_a_finished_bundle(data: str, recipe: Path, tmp_path:
 
 
 def test_a_bundle_that_averages_symmetries_is_judged_so(data: str, recipe: Path, tmp_path: Path) -> None:
-    (tmp_path / "eight.toml").write_text(RECIPE.replace('positive = "star"', 'positive = "star"\nsymmetries = 8'))
+    text = RECIPE.replace('positive = "star"', 'positive = "star"\nsymmetries = 8')
+    (tmp_path / "eight.toml").write_text(text + NO_TYPICALITY)
     result = compare(tmp_path / "eight.toml", data=data, out=tmp_path / "c", folds=0, methods=["network"], repeats=20)
     card = ModelBundle.load(tmp_path / "c" / "network" / "test").card
     assert result.table[0]["nll"]["value"] == pytest.approx(card.metrics["test"]["nll"], rel=1e-4)

@@ -267,6 +267,7 @@ def test_one_image_and_a_table_lead_to_a_bundle(tmp_path: Path, client: object) 
     recipe.write_text(
         'task = "classify"\nnetwork = "strided_cnn"\n[settings]\nnormalisation = { unit = "noise" }\n'
         "[network_arguments]\nwidths = [8, 16]\n[training]\nepochs = 4\nbatch_size = 32\nlearning_rate = 0.01\n"
+        "[typicality]\nfit = false\n"
     )
     bundle = train(recipe, data=stamps.out, out=str(tmp_path / "bundle")).bundle
     infer(survey, bundle=bundle, objects=table, out=str(tmp_path / "catalog"), client=client)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_samples import class_stamps, ellipticity_stamps, gaussians, write_stamps
+from training_samples import NO_TYPICALITY, class_stamps, ellipticity_stamps, gaussians, write_stamps
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import from_mapping
@@ -23,7 +23,8 @@ from workflows.train import train
 
 torch.set_num_threads(1)
 
-SMALL = """
+SMALL = (
+    """
 [network_arguments]
 widths = [6, 12]
 hidden = 24
@@ -35,6 +36,8 @@ learning_rate = 0.005
 [split]
 fractions = [0.6, 0.2, 0.2]
 """
+    + NO_TYPICALITY
+)
 ELLIPTICITY = 'task = "ellipticity"\n[settings]\nstamp_size = 24\npsf = "none"\nany_band = true\n' + SMALL
 CLASSES = 'task = "classify"\n[settings]\nlabel = "kind"\nnames = { 1 = "galaxy", 2 = "star" }\n' + SMALL
 
@@ -85,7 +88,6 @@ def test_bundle_tells_how_it_was_made(galaxies: str, trained: Path) -> None:
             "recipe.toml",
             "training.png",
             "training_objects.safetensors",
-            "typicality.safetensors",
             "weights.safetensors",
         )
     ]

@@ -14,6 +14,7 @@ from astroml_plugin.core.errors import InputError
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.settings import TrainingSettings
+from astroml_plugin.training.typicality_fit import TypicalitySettings
 from tests.training_samples import SIZE, class_stamps, write_stamps
 from workflows.cli import main
 from workflows.evaluate import evaluate
@@ -28,7 +29,8 @@ def recipe(network: str = "strided_cnn", arguments: dict | None = None, epochs: 
     values = {"task": "classify", "network": network, "settings": settings}
     small = {"epochs": epochs, "batch_size": 32, "learning_rate": 0.01, "seed": 1}
     arguments = {"widths": [8, 16], "hidden": 16} if arguments is None else arguments
-    return Recipe(**values, network_arguments=arguments, training=TrainingSettings(**small))
+    no = TypicalitySettings(fit=False)
+    return Recipe(**values, network_arguments=arguments, training=TrainingSettings(**small), typicality=no)
 
 
 def blobs(count: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
