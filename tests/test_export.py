@@ -19,6 +19,7 @@ from astroml_plugin.training import onnx_file
 from astroml_plugin.training.bundle import ModelBundle
 from astroml_plugin.training.measure_labelled import columns
 from astroml_plugin.training.portable import TOLERANCE, differences, measured, portable, probes
+from tests import universe
 from workflows.cli import main
 from workflows.export import export
 
@@ -49,6 +50,7 @@ def galaxies(count: int, bands: int, size: int, seed: int = 0) -> np.ndarray:
     return image
 
 
+@pytest.mark.slow
 def test_a_file_gives_the_probabilities_of_raw_pixels(lens: Path) -> None:
     bundle = ModelBundle.load("lens")
     image = galaxies(17, 3, 64)
@@ -67,6 +69,7 @@ def test_a_file_gives_the_probabilities_of_raw_pixels(lens: Path) -> None:
     np.testing.assert_allclose(one, ours["p_lens"][:1], atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_its_metadata_say_what_goes_in_and_comes_out(lens: Path) -> None:
     bundle, meta = ModelBundle.load("lens"), session(lens).get_modelmeta()
     about = json.loads(meta.custom_metadata_map["astroml_plugin"])
@@ -81,6 +84,7 @@ def test_its_metadata_say_what_goes_in_and_comes_out(lens: Path) -> None:
     assert str(Path(__file__).parents[1]).encode() not in lens.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(lens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lens.parent)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -88,6 +92,38 @@ def test_the_code_of_the_page_runs(lens: Path, monkeypatch: pytest.MonkeyPatch) 
     exec(code, named)
     assert named["p_lens"].shape == (4,)
     assert np.isfinite(named["p_lens"]).all()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelBundle, Path]:
+    """A bundle of a small network, and its file."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("small")
+    universe.make_bundle(str(folder / "kind"))
+    assert main(["export", str(folder / "kind"), "--to", "onnx", "--out", str(folder / "kind.onnx")]) == 0
+    return ModelBundle.load(str(folder / "kind")), folder / "kind.onnx"
+
+
+def test_a_file_of_a_small_network_gives_the_probabilities_of_raw_pixels(small: tuple[ModelBundle, Path]) -> None:
+    bundle, path = small
+    image = galaxies(17, 1, 32)
+    image[4, 0] = np.nan
+    variance = np.full_like(image, 25.0)
+    stamps = from_stamps(image, variance, None, bands=bundle.bands, pixel_scale=0.2, zero_points=(31.4,))
+    ours = columns(bundle.task(), bundle.network(), stamps)
+    opened = session(path)
+    given = {"image": image, "variance": variance}
+    names = [output.name for output in opened.get_outputs()]
+    found = dict(zip(names, opened.run(None, {one.name: given[one.name] for one in opened.get_inputs()})))
+    assert names == ["p_star", "p_galaxy"]
+    assert max(differences(found, ours).values()) < TOLERANCE
+    assert np.isnan(found["p_star"]).tolist() == [number == 4 for number in range(17)]
+    about = json.loads(opened.get_modelmeta().custom_metadata_map["astroml_plugin"])
+    assert (about["sha256"], about["bands"], about["pixel_scale"]) == (bundle.sha256, ["r"], 0.2)
+    assert [one["name"] for one in about["inputs"]] == [one.name for one in opened.get_inputs()]
+    assert [one["name"] for one in about["outputs"]] == names
+    assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()
 
 
 @pytest.mark.slow
@@ -159,14 +195,16 @@ def test_what_is_refused_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_or_an_answer_that_is_not_ours(lens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, kept = ModelBundle.load("lens"), pytest.importorskip("onnx").load(lens)
+def test_a_network_or_an_answer_that_is_not_ours(
+    small: tuple[ModelBundle, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, kept = small[0], pytest.importorskip("onnx").load(small[1])
 
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("no function for aten.linalg_eig")
 
     monkeypatch.setattr(torch.export, "export", refuse)
-    with pytest.raises(InputError, match=r"network residual_cnn\) cannot be exported: .* \(RuntimeError: no function"):
+    with pytest.raises(InputError, match=r"network strided_cnn\) cannot be exported: .* \(RuntimeError: no function"):
         onnx_file.onnx_file(bundle)
     ours = onnx_file.measured
     monkeypatch.setattr(onnx_file, "_translated", lambda _, model, inputs: (model.columns(*inputs), kept))

@@ -44,7 +44,8 @@ def tiny(epochs: int = 12) -> Recipe:
     arguments = {"latent": 4, "side": 32, "hidden": [64], "flow": [48, 48], "shapes": [48, 48]}
     training = replace(recipe.training, epochs=epochs, batch_size=48, ema=0.95, learning_rate=0.004)
     split = replace(recipe.split, fractions=(0.8, 0.1, 0.1))
-    return replace(recipe, network_arguments=arguments, training=training, split=split)
+    typicality = replace(recipe.typicality, fit=False)
+    return replace(recipe, network_arguments=arguments, training=training, split=split, typicality=typicality)
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,14 @@ from workflows.infer import dry_run
 from workflows.ingest import ingest
 
 SHAPE = (300, 640)
+"""Two tiles beside one another."""
 Change = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 def found(folder: Path, client: object, change: Change | None = None, **survey: Any) -> pa.Table:
     """The catalog of a small sky whose pixels went through `change`; no unit may fail."""
     folder.mkdir(exist_ok=True)
-    settings = {"shape": SHAPE, "tile_size": 512, "halo": 128, **survey}
+    settings = {"shape": SHAPE, "tile_size": 640, "halo": 128, **survey}
     universe.make_survey(str(folder / "survey.zarr"), change=change, **settings)
     result = run(folder, folder / "catalog", client, source=folder / "survey.zarr", bundle="segmentation")
     assert result.units_failed == 0
@@ -86,9 +87,10 @@ def test_a_masked_or_constant_tile_has_no_objects(tmp_path: Path, client: object
     def constant(image: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> None:
         image[:] = 0
 
-    assert found(tmp_path / "masked", client, masked).num_rows == 0
-    assert found(tmp_path / "constant", client, constant).num_rows == 0
-    assert found(tmp_path / "flat", client, constant, variance=False).num_rows == 0
+    one: dict[str, Any] = {"shape": (256, 256), "tile_size": 512}  # tile
+    assert found(tmp_path / "masked", client, masked, **one).num_rows == 0
+    assert found(tmp_path / "constant", client, constant, **one).num_rows == 0
+    assert found(tmp_path / "flat", client, constant, variance=False, **one).num_rows == 0
     done = Catalog.open(str(tmp_path / "masked" / "catalog")).current()
     assert done["rows"].to_pylist() == [0] * done.num_rows
 
@@ -104,7 +106,7 @@ def test_a_negative_background_hides_the_faint_only(tmp_path: Path, client: obje
 
 
 def test_missing_variance_is_estimated_and_said(tmp_path: Path, client: object, plain: pa.Table) -> None:
-    table = found(tmp_path, client, variance=False)
+    table = found(tmp_path, client, variance=False, tile_size=512)
     assert np.all(table["flags"].to_numpy() & ObjectFlag.NO_VARIANCE)
     both = set(table["object_id"].to_pylist()) & set(plain["object_id"].to_pylist())
     assert len(both) > 0.9 * max(plain.num_rows, table.num_rows)
@@ -161,7 +163,7 @@ def test_a_galaxy_larger_than_window_and_halo_is_a_blend_of_parts(
     """M 51 in windows of 256 pixels and tiles whose inner boxes are smaller than its arms."""
     image = fits.getdata(shared_data / "m51_512.fits").astype(np.float32)
     image -= np.median(image[:40])
-    source = survey_of(image, tmp_path, tile_size=400, halo=128)
+    source = survey_of(image, tmp_path, tile_size=512, halo=128)
     model = ModelBundle.load("segmentation")
     small = model.task().with_settings(window=256)
     ModelBundle.save(str(tmp_path / "small"), model.network(), replace(model.card, settings=small.to_settings()))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from astroml_plugin.pixels import Tile
 from astroml_plugin.sources.stamps import Stamps
@@ -12,6 +13,8 @@ from astroml_plugin.tasks.segmentation.truth import LAYERS, layers_of_labels
 from astroml_plugin.tasks.segmentation.whole_tile import field_of, maps_of
 from astroml_plugin.training.bundle import ModelBundle
 from workflows.train import train
+
+torch.set_num_threads(1)
 
 SIDE = 64
 RECIPE = """

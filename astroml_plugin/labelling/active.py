@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.gaussian_process import GaussianProcessRegressor, kernels
-from sklearn.neighbors import NearestNeighbors
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import with_changes
@@ -108,12 +105,16 @@ def _standardised(values: F64) -> F64:
 
 
 def _forest(inputs: F64, score: F64, rows: I64, given: F64, seed: int) -> F64:
+    from sklearn.ensemble import RandomForestRegressor
+
     model = RandomForestRegressor(100, max_features=1 / 3, random_state=seed)
     return np.asarray(model.fit(inputs[rows], given).predict(inputs), np.float64)
 
 
 def _astronomaly(inputs: F64, score: F64, rows: I64, given: F64, seed: int) -> F64:
     """Lochner & Bassett (2021), equations 2 to 4: trust the forest near what was scored, the score far from it."""
+    from sklearn.neighbors import NearestNeighbors
+
     predicted = np.clip(_forest(inputs, score, rows, given, seed), 0, HIGHEST)
     neighbours = NearestNeighbors(n_neighbors=1).fit(inputs[rows])
     distance = neighbours.kneighbors(inputs)[0][:, 0]
@@ -159,6 +160,8 @@ def _likeness(some: F64, others: F64) -> F64:
 
 
 def _gaussian_process(inputs: F64, score: F64, rows: I64, given: F64, seed: int) -> F64:
+    from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+
     rows, given = _some(rows, given, seed)
     length = np.sqrt(inputs.shape[1])
     kernel = kernels.ConstantKernel(1.0, (0.05, 20.0)) * kernels.RBF(length, (length / 10, length * 10))
