@@ -414,6 +414,6 @@ def test_shipped_recipes_have_spaces_that_hold_valid_recipes() -> None:
     spaces = {name: search_table(name)["space"] for name in shipped() if search_table(name)}
     assert len(spaces) >= 4
     for name, table in spaces.items():
-        space = Space.from_mapping(table)
+        space, recipe = Space.from_mapping(table), read_recipe(name)
         for _, configuration in space.corners():
-            configured(read_recipe(name), configuration).build_task()
+            configured(recipe, configuration).build_task()
