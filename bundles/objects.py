@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+from typing import Any
+
 from astroml_plugin.core import storage
 from astroml_plugin.training import known_objects
 from astroml_plugin.training.bundle import ModelBundle
@@ -20,19 +23,32 @@ SNR = (6.0, 2000.0)
 """S/N of stars and galaxies."""
 
 
-def training_set(count: int, seed: int = SEED) -> TrainingSet:
-    """Simulated detections."""
-    return TrainingSet(f"detections-{seed}-{count}", "detections", count, seed, {"snr": SNR})
+def training_set(count: int, seed: int = SEED, hst: str | None = None) -> TrainingSet:
+    """Simulated detections, some of them real galaxies of a catalog."""
+    options: dict[str, Any] = {"snr": SNR} | ({"hst": hst} if hst else {})
+    return TrainingSet(f"detections-{seed}-{count}{'-hst' if hst else ''}", "detections", count, seed, options)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of its own."""
+    parser.add_argument("--hst", help="RealGalaxyCatalog of HST's galaxies, its table or folder: one in three is real")
 
 
 def make(
-    *, out: str, scratch: str, scale: float = 1.0, recipe: Recipe | None = None, progress: Progress | None = None
+    *,
+    out: str,
+    scratch: str,
+    hst: str | None = None,
+    scale: float = 1.0,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
 ) -> ModelBundle:
     """Make the bundle `objects`.
 
     Args:
         out: folder of the bundle.
         scratch: folder for about 1 GB of simulated stamps.
+        hst: catalog of real galaxies; without one all are simulated.
         scale: factor on the number of stamps; tests take a small part.
         recipe: another than the recipe `objects`.
         progress: told of each unit and epoch.
@@ -40,7 +56,7 @@ def make(
     Raises:
         InputError: the extra `sim` is not installed.
     """
-    source = training_set(max(512, int(COUNT * scale))).made(scratch, progress=progress)
+    source = training_set(max(512, int(COUNT * scale)), hst=hst).made(scratch, progress=progress)
     train(recipe or read_recipe("objects"), data=[source], out=out, progress=progress)
     bundle = ModelBundle.load(out)
     made = ModelBundle.save(out, bundle.network(), bundle.card, None, bundle.typicality_file())

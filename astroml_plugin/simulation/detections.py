@@ -13,7 +13,7 @@ from astroml_plugin.core.typing import F32
 from astroml_plugin.simulation.artefacts import artefact
 from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.designs import Single
-from astroml_plugin.simulation.kinds import Irregular
+from astroml_plugin.simulation.kinds import Irregular, RealGalaxies
 from astroml_plugin.simulation.population import Population
 from astroml_plugin.simulation.postage import Block, StampSet
 
@@ -44,6 +44,9 @@ _POPULATIONS: dict[str, Population] = {
     "artefact": Population(star_fraction=1.0),
 }
 """Group -> what its stamps show; disks are `late` or `edge_on` by their ellipticity."""
+
+_STRUCTURES = {"early": "early", "disk": "late", "irregular": "irregular"}
+"""Group -> the structure of the real galaxies that are like it."""
 
 _CLIP = (4.0, 400.0)
 """Levels of clipped stamps in units of the sky's noise, log-uniform."""
@@ -81,6 +84,14 @@ class DetectionSet(StampSet):
     """Share of the stamps, of any kind, whose pixels are cut off at a level of 4 to 400 times the noise of the sky
     (`clip` in the table, counts), as full wells and 8-bit pictures do."""
 
+    hst: str | None = None
+    """Catalog of real galaxies (`hst.HstGalaxies`); `real` of the galaxies that are no edge-on disks are then its
+    galaxies of that structure, at the sizes of the others."""
+    real: float = 1 / 3
+    """Share of each kind."""
+    part: str = "train"
+    """Of the catalog: train, test or all."""
+
     CLASSES: ClassVar[tuple[str, ...]] = ("star", "early", "late", "edge_on", "irregular", "artefact")
 
     def __post_init__(self) -> None:
@@ -89,6 +100,8 @@ class DetectionSet(StampSet):
             raise InputError("detections are single stamps of one band, of a range of S/N: leave pairs and bands away")
         if not 0 <= self.clipped <= 1:
             raise InputError(f"a share of {self.clipped} clipped stamps lies outside 0 to 1")
+        if not 0 <= self.real <= 1:
+            raise InputError(f"a share of {self.real} real galaxies lies outside 0 to 1")
         if min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-6:
             raise InputError(f"the shares of the kinds of detections add up to 1, and none is below 0: {self.shares}")
 
@@ -130,7 +143,16 @@ class DetectionSet(StampSet):
         names = ("size", "psf_size", "camera", "offset", "neighbours", "masked")
         shared = {name: getattr(self, name) for name in names} | {"around": self.population}
         snr = _FAINT if group == "artefact" else self.snr
-        return StampSet(count, seed, count, population=_POPULATIONS[group], snr=snr, **shared).make(0)
+        return StampSet(count, seed, count, population=self._shown(group), snr=snr, **shared).make(0)
+
+    def _shown(self, group: str) -> Population:
+        """What the stamps of a group show."""
+        population, structure = _POPULATIONS[group], _STRUCTURES.get(group)
+        if not self.hst or not structure:
+            return population
+        drawn = tuple(replace(kind, fraction=(1 - self.real) * kind.fraction) for kind in population.kinds)
+        seen = RealGalaxies(self.hst, self.real, self.part, resized=True, structure=structure)
+        return replace(population, kinds=(seen, *drawn))
 
 
 def _labelled(block: Block, group: str, rng: np.random.Generator, stamps: DetectionSet) -> Block:

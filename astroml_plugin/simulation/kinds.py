@@ -14,7 +14,7 @@ import numpy as np
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import F64
-from astroml_plugin.simulation.hst import HstGalaxies, Picture
+from astroml_plugin.simulation.hst import STRUCTURES, HstGalaxies, Picture
 from astroml_plugin.simulation.objects import Part
 from astroml_plugin.simulation.profiles import SERSIC_STEP, Knots, Sersic, ellipse, rotation
 
@@ -126,17 +126,22 @@ class RealGalaxies:
     of HST is then still finer than a ground-based PSF."""
     split_seed: int = 1
     """Seed of the split; the same seed never gives one object to both parts."""
+    structure: str = ""
+    """Only galaxies that look so on HST's image, one of `hst.STRUCTURES`; empty for all."""
     kind: str = "real"
 
     def __post_init__(self) -> None:
         _check(self, "real")
         if self.rotations < 0:
             raise InputError("rotations must be 0 or more")
+        if self.structure and self.structure not in STRUCTURES:
+            raise InputError(f"a structure is one of {', '.join(STRUCTURES)}, not {self.structure!r}")
 
     def make(self, draw: Draw, rng: np.random.Generator) -> Galaxy:
         """One galaxy."""
         galaxies = HstGalaxies.open(self.path)
-        chosen = galaxies.part(self.part, self.split_seed)
+        named = (self.part, self.split_seed)
+        chosen = galaxies.of_structure(self.structure, *named) if self.structure else galaxies.part(*named)
         if self.rotations:
             which, turn = draw.number % len(chosen), draw.number // len(chosen) % self.rotations
             angle = 2 * math.pi * turn / self.rotations

@@ -48,6 +48,10 @@ def _light(hst: str | None) -> LightSet:
     return LightSet(1, population=replace(_GALAXIES, kinds=kinds), camera=_FIXED, noise=False)
 
 
+def _detections(hst: str | None) -> DetectionSet:
+    return DetectionSet(1, hst=HstGalaxies.open(hst).path if hst else None)
+
+
 def _real(part: str, rotations: int, resized: bool = False) -> Callable[[str | None], StampSet]:
     def make(hst: str | None) -> StampSet:
         if not hst:
@@ -111,8 +115,9 @@ PRESETS: dict[str, tuple[str, Callable[[str | None], Stamped]]] = {
     ),
     "detections": (
         "what a survey detects in one band (docs/simulation.md): stars, early, late, edge-on and irregular galaxies, "
-        "artefacts, under PSFs of FWHM 2.3-6 pixels, with neighbours",
-        lambda hst: DetectionSet(1),
+        "artefacts, under PSFs of FWHM 2.3-6 pixels, with neighbours; one galaxy in three a real one where --hst gives "
+        "their catalog",
+        _detections,
     ),
     "hst-test": ("the held-out 40 %, each at 12 angles", _real("test", 12)),
     "fields": (
