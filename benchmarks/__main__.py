@@ -50,6 +50,7 @@ LONG = (
     "objects",
     "photoz",
     "foreign",
+    "foreign_fields",
     "course",
     "lens",
     "segmentation",

@@ -19,7 +19,7 @@ from workflows.train import Progress
 _RIM = 40
 """Pixels from the edge of a sky within which nothing is cut."""
 
-_GAIN = 125.0
+GAIN = 125.0
 """Electrons per count times the variance of the sky: noise of the sky and of objects change together with the depth."""
 
 
@@ -69,7 +69,7 @@ class SkySet:
         fwhm = np.sort(random.uniform(0.55, 0.95, 2)).round(3).tolist()
         camera = {
             "sky_sigma": round(sigma, 4),
-            "gain": round(_GAIN / sigma**2, 3),
+            "gain": round(GAIN / sigma**2, 3),
             "noise_of_bands": [round(random.uniform(0.9, 1.2), 3), 1.0, round(random.uniform(1.0, 2.0), 3)],
             "psf_profile": str(random.choice(["moffat", "kolmogorov"])),
             "psf_fwhm": fwhm,

@@ -14,13 +14,37 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from bundles import anomaly, ellipticity, later, lens, segmentation
-from bundles.skies import SkySet
+from bundles.skies import GAIN, SkySet
 from bundles.training_sets import TrainingSet, with_noise
 from workflows.fit_typicality import fit_typicality
 
 COUNT = 6144
 """Simulated stamps like those of the training."""
+
+
+def _deep_fields(sigma: float, seed: int) -> TrainingSet:
+    """Fields as surveys of another depth than that of the training see them.
+
+    Args:
+        sigma: sky noise of a pixel, counts of 30 mag.
+        seed: of the set.
+    """
+    random = np.random.default_rng(seed)
+    changes = {
+        "population": {
+            **{"magnitude": [19.0, 25.5], "tail": 0.7, "star_fraction": 0.15, "bulge_probability": 0.3},
+            **{"sersic_n": [0.5, 6.0], "half_light_radius": [0.2, 1.2]},
+        },
+        "camera": {
+            **{"sky_sigma": sigma, "gain": round(GAIN / sigma**2, 3), "psf_fwhm": [0.55, 0.95]},
+            **{"psf_profile": str(random.choice(["moffat", "kolmogorov"])), "psf_ellipticity": 0.05},
+        },
+        "stamps": {"density": [20.0, 50.0]},
+    }
+    return TrainingSet(f"fields-{seed}-noise-{sigma}", "fields", 192, seed, {"changes": changes})
 
 
 def _lenses(count: int, seed: int) -> TrainingSet:
@@ -50,6 +74,9 @@ SURVEYS: dict[str, tuple[TrainingSet | SkySet, ...]] = {
     "lens": (
         *with_noise(_lenses(COUNT // 8, 452), (0.6, 1.7, 2.8)),
         replace(_SKIES, name="sky-deep", seed=450, skies=20, sigma=(0.2, 1.2), snr=7.0),
+    ),
+    "segmentation": tuple(
+        _deep_fields(sigma, 261 + number) for number, sigma in enumerate((0.2, 0.3, 0.45, 0.7, 1.0, 1.5, 2.2, 3.0))
     ),
 }
 """Bundle -> galaxies as surveys have them, as deep as its answers hold (docs/typicality.md)."""

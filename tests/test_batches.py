@@ -134,6 +134,19 @@ def test_sources_that_differ_and_surveys_are_refused(data: LabelledStamps, tmp_p
         SplitSettings(fractions=(0.5, 0.1, 0.1))
 
 
+def test_labels_of_two_types_are_text_together(tmp_path: Path) -> None:
+    """Of two surveys one says "spiral" and the other 3: nothing is lost, and nothing breaks."""
+    image = gaussians(np.zeros((3, 2)), np.random.default_rng(0))
+    words = write_stamps(str(tmp_path / "a.zarr"), image, {"kind": ["spiral", None, "star"], "size": [1, 2, 3]})
+    codes = write_stamps(
+        str(tmp_path / "b.zarr"), image, {"kind": [3, 1, 4], "size": [0.5, 1.5, 2.5], "only": [7, 8, 9]}
+    )
+    found = LabelledStamps([words, codes]).labels
+    assert found["kind"].to_pylist() == ["spiral", None, "star", "3", "1", "4"]
+    assert found["size"].to_pylist() == [1, 2, 3, 0.5, 1.5, 2.5]
+    assert found["only"].to_pylist() == [None, None, None, 7, 8, 9]
+
+
 def test_sample_and_digest(data: LabelledStamps) -> None:
     sample = data.sample(np.arange(100, 200), 20, 0)
     assert len(sample) == 20

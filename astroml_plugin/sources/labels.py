@@ -36,6 +36,32 @@ def label_texts(table: pa.Table, name: str) -> np.ndarray:
     return np.array([None if value is None else str(value) for value in column.to_pylist()], object)
 
 
+def joined_tables(tables: Sequence[pa.Table]) -> pa.Table:
+    """Label tables of several sources, one below the other; null where a source lacks a column. A column that is text in
+    one and numbers in another is text in all."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        alike = list(tables)
+    for name in dict.fromkeys(name for table in alike for name in table.column_names):
+        if not _agree([table.schema.field(name) for table in alike if name in table.column_names]):
+            alike = [_as_text(table, name) if name in table.column_names else table for table in alike]
+    return pa.concat_tables(alike, promote_options="permissive")
+
+
+def _agree(fields: Sequence[pa.Field]) -> bool:
+    try:
+        pa.unify_schemas([pa.schema([field]) for field in fields], promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def _as_text(table: pa.Table, name: str) -> pa.Table:
+    words = pa.array(label_texts(table, name), pa.string())
+    return table.set_column(table.column_names.index(name), name, words)
+
+
 def generated(table: pa.Table) -> Bool:
     """(n,) whether stamps were drawn by a generator: such a stamp trains, and nothing is ever judged on it."""
     kind = table.schema.field(GENERATED).type if GENERATED in table.column_names else pa.null()

@@ -24,7 +24,7 @@ from astroml_plugin.cutting.viewing import open_stamps
 from astroml_plugin.pixels import band_index
 from astroml_plugin.sky.duplicates import digests_of, ordered_centres, pixel_hashes
 from astroml_plugin.sky.likeness import likeness
-from astroml_plugin.sources.labels import GENERATED
+from astroml_plugin.sources.labels import GENERATED, joined_tables
 from astroml_plugin.sources.stamps import Pixels, Stamps
 from astroml_plugin.training.domains import with_domain
 from astroml_plugin.training.known_objects import FILE, KnownObjects
@@ -63,7 +63,7 @@ class LabelledStamps:
         self.sources = tuple(_stamps(url) for url in urls)
         _refuse_differences(self.sources)
         tables = with_domain([source.labels() for source in self.sources], [source.url for source in self.sources])
-        self.labels: pa.Table = pa.concat_tables(tables, promote_options="permissive")
+        self.labels: pa.Table = joined_tables(tables)
         if self.labels.num_rows == 0:
             raise InputError(f"{', '.join(storage.redact(url) for url in urls)} has no object: ingest stamps first")
         self.blocks = tuple(self._number_blocks())

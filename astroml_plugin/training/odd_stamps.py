@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,21 +101,24 @@ Planes = tuple[Tensor, Tensor | None]
 Change = Callable[[Own, Draw], Tensor | Planes | None]
 
 
-def odd_stamps(stamps: Cutouts, part: float, generator: torch.Generator) -> Iterator[tuple[Tensor, Cutouts]]:
+def odd_stamps(
+    stamps: Cutouts, part: float, generator: torch.Generator, kinds: Sequence[str] = ()
+) -> Iterator[tuple[Tensor, Cutouts]]:
     """Numbers of the stamps that a kind was made of, and what was made; of each kind that these stamps allow.
 
     Args:
         stamps: of a training set.
         part: of the stamps, for each kind.
         generator: of all that is random.
+        kinds: names among `KINDS`; empty: all.
     """
     whole = replace(stamps, bits=None, off_centre=None).to("cpu")
     count = max(1, round(part * len(whole)))
-    for name, change in KINDS.items():
+    for name in kinds or KINDS:
         chosen = torch.randperm(len(whole), generator=generator)[:count]
         taken = whole.take(chosen)
         own, draw = Own.of(taken), Draw(count, generator)
-        found = change(own, draw)
+        found = KINDS[name](own, draw)
         if found is None:
             continue
         image, variance = found if isinstance(found, tuple) else (found, taken.variance)
@@ -301,6 +304,12 @@ KINDS: Mapping[str, Change] = {
     "other PSF": _other_psf,
 }
 """Kinds of stamps; None where a kind is not made of such stamps."""
+
+OF_FIELDS = (
+    *("larger", "smaller", "noise", "bands swapped", "one band"),
+    *("smoothed", "slanted", "striped", "scaled", "coarse"),
+)
+"""Kinds that make everything in a field odd."""
 
 _OTHER_NOISE = ("larger", "smaller", "smoothed", "scaled", "coarse")
 """Kinds whose noise is another one."""

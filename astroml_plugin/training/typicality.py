@@ -159,7 +159,7 @@ class Typicality:
         values = typicality.detach().float().cpu().numpy().copy()
         numbers = [column for column in columns.values() if column.dtype.kind == "f"]
         if numbers:
-            values[np.all([np.isnan(column.reshape(len(values), -1)).all(1) for column in numbers], axis=0)] = np.nan
+            values[np.all([np.isnan(column).all(tuple(range(1, column.ndim))) for column in numbers], axis=0)] = np.nan
         if resampled is not None:
             values[resampled] = np.nan
         bits = np.where(values < self.false_flags, flags | int(ObjectFlag.OUT_OF_DOMAIN), flags)

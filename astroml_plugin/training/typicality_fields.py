@@ -16,6 +16,7 @@ from astroml_plugin.networks.typicality import MapViews
 from astroml_plugin.tasks.detection import DetectingTask, Field
 from astroml_plugin.training.batches import StampBatches
 from astroml_plugin.training.labelled import LabelledStamps
+from astroml_plugin.training.odd_stamps import OF_FIELDS, odd_stamps
 from astroml_plugin.training.typicality import Typicality
 from astroml_plugin.training.typicality_fit import SeenViews, TypicalitySettings, fit_typicality
 
@@ -48,7 +49,9 @@ def typicality_of_fields(
     task = task.for_bands(task.choose_bands(data.first.bands))
     seen: SeenViews | None = None
     parts: list[list[Tensor]] = []
+    odd: list[list[Tensor]] = []
     held: list[np.ndarray] = []
+    generator = torch.Generator().manual_seed(0)
     counts = {"train": settings.most, "validation": settings.most // 2}
     for name, most in counts.items():
         for stamps in _batches(task, data, rows[name]):
@@ -61,13 +64,21 @@ def typicality_of_fields(
             found = _views_of(task, network, taps, views, stamps)
             parts.append(found)
             held.append(np.full(len(found[0]), name == "validation"))
+            if name == "train":
+                made = odd_stamps(stamps, 1 / len(stamps), generator, OF_FIELDS)
+                odd.extend(_views_of(task, network, taps, views, changed) for _, changed in made)
             most -= len(found[0])
             if most <= 0:
                 break
     if seen is None:
         raise InputError("there are no fields to learn from: give stamps of fields")
-    whole = SeenViews(seen.names, seen.turns, [torch.cat(columns) for columns in zip(*parts)])
+    whole = SeenViews(seen.names, seen.turns, _joined(parts), _joined(odd))
     return fit_typicality(whole, np.concatenate(held), settings, stride=task.stride)
+
+
+def _joined(parts: list[list[Tensor]]) -> list[Tensor]:
+    """(n, d) of each view, from those of batches."""
+    return [torch.cat(columns) for columns in zip(*parts)]
 
 
 def _batches(task: DetectingTask, data: LabelledStamps, rows: np.ndarray) -> Iterator[Cutouts]:
