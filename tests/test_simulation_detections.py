@@ -39,6 +39,18 @@ def test_every_kind_has_its_truth() -> None:
     assert table.psf_fwhm.between(0.46, 1.2).all()
 
 
+def test_some_galaxies_are_real(shared_data: Path) -> None:
+    catalog = str(shared_data / "cosmos_real26")
+    table = replace(SMALL, count=256, block=256, hst=catalog, real=0.5).make(0).table.to_pandas()  # type: ignore[union-attr]
+    real = table["class"] == "real"
+    shares = {name: float(real[table.kind == name].mean()) for name in DetectionSet.CLASSES}
+    assert [name for name, share in shares.items() if share == 0] == ["star", "edge_on", "artefact"]
+    assert all(0.2 < shares[name] < 0.8 for name in ("early", "late", "irregular"))
+    assert table.e1[real].isna().all()
+    with pytest.raises(InputError, match="real galaxies"):
+        replace(SMALL, real=1.5)
+
+
 def test_some_stamps_end_at_a_level() -> None:
     made, whole = SMALL.make(0), replace(SMALL, clipped=0.0).make(0)
     level = np.array(made.table["clip"].to_pylist(), float)

@@ -76,6 +76,20 @@ def test_held_out_galaxies_are_never_trained_on(shared_data: Path) -> None:
         catalog.part("validation", 1)
 
 
+def test_structures_of_real_galaxies(shared_data: Path) -> None:
+    """The bright ones as they look: 40 is a smooth spheroid, 36 has clumps, 27 and 5 are disks; no part shares one."""
+    catalog = hst.HstGalaxies.open(str(shared_data / "cosmos_real26"))
+    found = {name: set(catalog.of_structure(name, "all", 1).tolist()) for name in hst.STRUCTURES}
+    assert (40 in found["early"], 36 in found["irregular"], 27 in found["late"]) == (True, True, True)
+    assert sum(map(len, found.values())) == len(set().union(*found.values())) == 42
+    for name in hst.STRUCTURES:
+        parts = [set(catalog.of_structure(name, part, 1).tolist()) for part in ("train", "test")]
+        assert not parts[0] & parts[1]
+        assert parts[0] | parts[1] == found[name]
+    with pytest.raises(InputError, match="a structure is one of early, late, irregular, not 'spiral'"):
+        RealGalaxies("x", structure="spiral")
+
+
 def test_real_galaxies_are_taken_in_turn(shared_data: Path) -> None:
     path = str(shared_data / "cosmos_real26")
     stamps = replace(preset("hst-test", path), count=81, block=81)

@@ -309,8 +309,17 @@ def test_a_bundle_that_finds_objects_tells_their_typicality_and_changes_nothing_
     simulate(out=str(tmp_path / "sky"), kind="survey", preset="fields", count=1, tile_size=512, seed=91)
     told = fit_later("segmentation", data=str(tmp_path / "fields" / "stamps.zarr"), out=str(tmp_path / "told"))
     assert told.typicality() is not None
+    shipped = ModelBundle.load("segmentation")
+    training = {name: value for name, value in shipped.card.training.items() if name != "typicality"}
+    plain = ModelBundle.save(
+        str(tmp_path / "plain-bundle"),
+        shipped.network(),
+        replace(shipped.card, name="told", training=training),
+        shipped.known_objects(),
+    )
+    assert plain.typicality() is None
     rows = {}
-    for name, bundle in (("plain", "segmentation"), ("told", str(tmp_path / "told"))):
+    for name, bundle in (("plain", plain.url), ("told", str(tmp_path / "told"))):
         infer(str(tmp_path / "sky" / "survey.zarr"), bundle=bundle, out=str(tmp_path / name), backend="torch")
         rows[name] = query(str(tmp_path / name), "SELECT * FROM catalog ORDER BY object_id").to_arrow()
     typicality = rows["told"]["typicality"].to_numpy()

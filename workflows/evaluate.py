@@ -84,7 +84,7 @@ def evaluate(
     url = storage.absolute(out)
     asked = EvaluationOptions(baselines, robustness, {"band": band, **(options or {})}, device)
     model = ModelBundle.load(bundle)
-    with labelled(texts(source), labelling, partial(_stamps_for, model, band)) as sources:
+    with labelled(texts(source), labelling, partial(stamps_for, model, band)) as sources:
         found = evaluate_bundle(model, sources.urls, url, asked)
     record = found.record
     seconds = time.perf_counter() - started
@@ -92,7 +92,7 @@ def evaluate(
     return EvaluateResult(url, *about, record["metrics"], found.figures, seconds, sources.notes)
 
 
-def _stamps_for(model: ModelBundle, band: str | None, survey: Survey) -> CutoutOptions:
+def stamps_for(model: ModelBundle, band: str | None, survey: Survey) -> CutoutOptions:
     """Stamps of a survey as a bundle takes them: as large as `infer` cuts them."""
     task = model.task()
     size = side_read(task, survey)

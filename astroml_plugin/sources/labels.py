@@ -37,8 +37,10 @@ def label_texts(table: pa.Table, name: str) -> np.ndarray:
 
 
 def joined_tables(tables: Sequence[pa.Table]) -> pa.Table:
-    """Label tables of several sources, one below the other; null where a source lacks a column. A column that is text in
-    one and numbers in another is text in all."""
+    """Label tables of several sources, one below the other; null where a source lacks a column.
+
+    A column that is text in one and numbers in another is text in all.
+    """
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowTypeError, pa.ArrowInvalid):

@@ -176,6 +176,14 @@ class Task(InGraph, Judged):
         """Fit the shear response of a trained network in place, where `has_response`; the task with it, and JSON."""
         raise InputError("this task measures no ellipticity: it has no shear response")
 
+    def taught(self, outputs: Tensor) -> Tensor:
+        """Targets (n, ...) that outputs (n, ...) stand for: what a network learns on stamps without labels.
+
+        Raises:
+            InputError: nothing is gained from own answers in this task.
+        """
+        raise InputError("only classifiers of classes that exclude each other can be adapted to stamps without labels")
+
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:
         """Targets of stamps that went through one of `SYMMETRIES`; unchanged here."""
         return targets

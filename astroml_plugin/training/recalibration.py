@@ -150,6 +150,8 @@ def fit_bundle_typicality(
     url: str,
     settings: TypicalitySettings,
     band: str | None = None,
+    *,
+    unlabelled: bool = False,
 ) -> ModelBundle:
     """Learn what is typical of a bundle's training population, and write the bundle again; its weights stay.
 
@@ -160,13 +162,14 @@ def fit_bundle_typicality(
         url: folder or URL of the bundle to be written.
         settings: rate of false flags, stamps at most.
         band: the band of the data for a model that takes any.
+        unlabelled: the stamps have no labels, and none is asked of them.
 
     Raises:
         InputError: a bundle that measures no stamps, stamps of another scale, too few of them, or a `url` that holds
             something else.
     """
     task, labelled, _ = _population(model, data, url, band)
-    rows = _divided(model, labelled)
+    rows = _divided(model, labelled, unlabelled)
     network = model.network()
     if isinstance(task, DetectingTask):
         fitted: Typicality | None = typicality_of_fields(task, network, labelled, rows, settings)
@@ -226,11 +229,12 @@ def _population(
     return task, labelled, bands
 
 
-def _divided(model: ModelBundle, labelled: LabelledStamps) -> dict[str, np.ndarray]:
+def _divided(model: ModelBundle, labelled: LabelledStamps, unlabelled: bool = False) -> dict[str, np.ndarray]:
     """Rows as the bundle's training divided them, without what a generator drew; of other stamps seven tenths and the
     rest, by chance."""
     drawn = generated(labelled.labels)
-    usable, training = model.task().usable(labelled.labels), model.card.training
+    usable = np.ones(len(drawn), bool) if unlabelled else model.task().usable(labelled.labels)
+    training = model.card.training
     if labelled.digest == training.get("digest"):
         split = from_mapping(SplitSettings, training["split"], f"the split of bundle {model.called}")
         divided = labelled.split(split, usable)

@@ -123,7 +123,7 @@ def _train_here(
         recipe, curves = plan.recipe, Curves(run.out)
         report = _reporter(curves, recipe.training.epochs, progress)
         run = replace(run, identity=plan.identity, device=group.device, group=group, report=report)
-        finished = _finished(run.out, plan.identity)
+        finished = finished_bundle(run.out, plan.identity)
         if finished is not None:
             return finished, True
         network = initial_network(plan)
@@ -140,7 +140,7 @@ def _train_here(
         result = fit_plan(plan, network, run)
         if group.first:
             curves.draw(result.history)
-            bundle = write_bundle(plan, result, run.out, run.device, record)
+            bundle = write_bundle(plan, result, run.out, run.device, record, begin)
             if doubt := bundle.card.training.get("convergence"):
                 write_log(run.out, [*result.history[:-1], {**result.history[-1], "convergence": doubt}])
         group.broadcast_flag(True)
@@ -195,13 +195,18 @@ def _reporter(curves: Curves, epochs: int, progress: Progress | None) -> Callabl
     return report
 
 
+def told_epochs(epochs: int, progress: Progress | None) -> Callable[[EpochRecord], None]:
+    """Called with each epoch's record: tells the progress."""
+    return lambda record: _tell(progress, record, epochs)
+
+
 def _tell(progress: Progress | None, record: EpochRecord, epochs: int) -> None:
     if progress is not None:
         note = f"loss {record['validation_loss']:.4f}, {record['objects_per_second']:,.0f} objects/s"
         progress("trained", record["epoch"] + 1, epochs, note)
 
 
-def _finished(url: str, identity: str) -> ModelBundle | None:
+def finished_bundle(url: str, identity: str) -> ModelBundle | None:
     """The bundle that this very training made before.
 
     Raises:
@@ -222,7 +227,12 @@ def _finished(url: str, identity: str) -> ModelBundle | None:
 
 
 def write_bundle(
-    plan: Plan, result: FitResult, url: str, device: str, record: Mapping[str, Any] | None = None
+    plan: Plan,
+    result: FitResult,
+    url: str,
+    device: str,
+    record: Mapping[str, Any] | None = None,
+    start: ModelBundle | None = None,
 ) -> ModelBundle:
     """Calibrate on the validation split, score once on the test split, learn what is typical, write the bundle.
 
@@ -233,6 +243,7 @@ def write_bundle(
         url: folder or URL of the bundle.
         device: torch device.
         record: more for the card's `training`.
+        start: the bundle that the training began with: what it knows again, the new one knows again.
     """
     network = plan.task.inference_network(result.network)
     parts = [network_outputs(plan.task, network, plan.batches(name), device) for name in plan.task.calibrates_on]
@@ -271,6 +282,8 @@ def write_bundle(
         licence=plan.recipe.licence,
     )
     objects = training_objects(plan.data, plan.bands, plan.rows)
+    before = start.known_objects() if start is not None and start.task().learns_labels else None
+    objects = objects if before is None else objects.joined(before)
     bundle = ModelBundle.save(url, result.network, card, objects, None if fitted is None else fitted.to_bytes())
     storage.remove(storage.join(url, CHECKPOINT))
     storage.remove(storage.join(url, adversarial.CHECKPOINT))

@@ -95,7 +95,7 @@ def learned_from(model: ModelBundle, data: LabelledStamps, usable: Bool, bands: 
     """
     if trained_on(model, data):
         found = np.zeros(data.labels.num_rows, bool)
-        found[data.split(_own_split(model), usable)["train"]] = True
+        found[data.split(own_split(model), usable)["train"]] = True
         return found
     known = model.known_objects()
     if known is None:
@@ -104,7 +104,7 @@ def learned_from(model: ModelBundle, data: LabelledStamps, usable: Bool, bands: 
     return _held(known, data, bands)
 
 
-def _own_split(model: ModelBundle) -> SplitSettings:
+def own_split(model: ModelBundle) -> SplitSettings:
     return from_mapping(SplitSettings, model.card.training["split"], "the split of the card")
 
 
@@ -144,7 +144,7 @@ def _unseen(
     if not learns_labels:
         return Unseen(rows, ALL)
     if trained_on(model, data):
-        return Unseen(data.split(_own_split(model), usable)["test"], TEST)
+        return Unseen(data.split(own_split(model), usable)["test"], TEST)
     known = model.known_objects()
     if known is None:
         _warn_of_no_record(model)

@@ -54,6 +54,14 @@ def _fit_typicality(options: argparse.Namespace) -> int:
     return finish(options, {"bundle": bundle.url, **told}, line)
 
 
+def _adapt(options: argparse.Namespace) -> int:
+    with Reporter() as report:
+        bundle = call(options, progress=report)
+    told = bundle.card.training["adapted"]
+    line = f"bundle {bundle.name} is {told['name']} adapted to {told['objects']} stamps: {bundle.url}"
+    return finish(options, {"bundle": bundle.url, **told}, line)
+
+
 def _fit_reference(options: argparse.Namespace) -> int:
     bundle = call(options)
     told = {name: len(bundle.card.training["reference"][name]) for name in ("inputs", "outputs")}
@@ -134,6 +142,12 @@ VERBS = {
         "ellipticity --data stamps.zarr --out my-shapes",
         flags={"method": "--from"},
         changed={"out": {"required": True, "help": "folder of the new bundle"}},
+    ),
+    "adapt": Verb(
+        _adapt,
+        "workflows.adapt:adapt",
+        "Adapt a classifier to a survey that nobody labelled.",
+        "objects --data detections.zarr --unlabelled night.zarr --out objects-night",
     ),
     "fit-typicality": Verb(
         _fit_typicality,

@@ -245,6 +245,12 @@ class ClassifyTask(ExplainedClasses):
             return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=settings.label_smoothing)
         return votes_loss(outputs, self._votes(targets), weights, **shaped)
 
+    def taught(self, outputs: Tensor) -> Tensor:
+        """Probabilities (n, class): votes that are one together."""
+        if self.settings.multi_label or self.settings.likelihood == "dirichlet":
+            return super().taught(outputs)
+        return self.probabilities(outputs)
+
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Logits divided by the temperature."""
         return outputs / float(self.settings.temperature)

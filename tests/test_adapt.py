@@ -1,0 +1,165 @@
+"""A classifier goes on learning on stamps that nobody labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from astropy.table import Table
+from training_samples import SIZE, class_stamps, write_stamps
+
+from astroml_plugin.core.errors import InputError
+from astroml_plugin.training.adaptation import KEY
+from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.recipe import Recipe
+from astroml_plugin.training.settings import TrainingSettings
+from astroml_plugin.training.typicality_fit import TypicalitySettings
+from workflows.adapt import adapt
+from workflows.cli import main
+from workflows.evaluate import evaluate
+from workflows.fit_typicality import fit_typicality
+from workflows.infer import infer
+from workflows.ingest import ingest
+from workflows.query import query
+from workflows.train import train
+
+torch.set_num_threads(1)
+RECIPE = Recipe(
+    "classify",
+    settings={
+        "label": "kind",
+        "names": {"1": "galaxy", "2": "star"},
+        "any_dtype": True,
+        "resize": "fit",
+        "normalisation": {"unit": "noise"},
+    },
+    network_arguments={"widths": [4, 8], "hidden": 8},
+    training=TrainingSettings(epochs=4, batch_size=32, learning_rate=5e-3, augment=True),
+    typicality=TypicalitySettings(fit=False),
+)
+
+
+def other_survey(url: str, count: int = 260, seed: int = 9, **labels: object) -> str:
+    """The same two kinds as another telescope shows them: narrower, noisier, float pixels, larger stamps."""
+    rng = np.random.default_rng(seed)
+    kind, side = rng.integers(1, 3, count), SIZE + 6
+    y, x = np.mgrid[:side, :side] - side // 2
+    width = np.where(kind == 1, 3.4, 1.2)[:, None, None]
+    image = 3 + 20 * np.exp(-0.5 * (x**2 + y**2) / width**2) + rng.normal(0, 1.2, (count, side, side))
+    pixels = np.stack([image, 0.5 * image], axis=1).astype(np.float32)
+    return write_stamps(url, pixels, {"truth": kind, **labels}, bands=("g", "r"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, ModelBundle]:
+    """Folder, labelled stamps and a bundle that learned from them."""
+    folder = tmp_path_factory.mktemp("adapt")
+    data = class_stamps(str(folder / "labelled.zarr"), 400)
+    train(RECIPE, data=data, out=folder / "start")
+    return folder, data, ModelBundle.load(folder / "start")
+
+
+@pytest.fixture(scope="module")
+def adapted(made: tuple[Path, str, ModelBundle]) -> tuple[str, ModelBundle]:
+    """Stamps of the other survey, and the bundle that was adapted to them."""
+    folder, data, start = made
+    strange = other_survey(str(folder / "night.zarr"))
+    return strange, adapt(start.url, data=data, unlabelled=strange, out=folder / "adapted", epochs=3)
+
+
+def answers(bundle: str, source: str, out: Path) -> dict[str, np.ndarray]:
+    infer(source, bundle=bundle, out=str(out))
+    found = query(str(out), "SELECT * FROM catalog ORDER BY object_id").to_arrow()
+    return {name: found[name].to_numpy(zero_copy_only=False) for name in found.column_names}
+
+
+def test_it_keeps_what_it_knew_and_knows_the_survey(
+    made: tuple[Path, str, ModelBundle], adapted: tuple[str, ModelBundle], tmp_path: Path
+) -> None:
+    (_, data, start), (strange, bundle) = made, adapted
+    assert bundle.task().settings.classes == start.task().settings.classes == ("galaxy", "star")
+    before, after = (answers(one.url, strange, tmp_path / one.name) for one in (start, bundle))
+    assert np.mean(before["label"] == after["label"]) > 0.9
+    assert not np.array_equal(before["p_star"], after["p_star"])
+    assert "typicality" not in after  # the bundle before knew nothing of it
+    assert bundle.card.metrics["test"]["accuracy"] > 0.9
+    truth = evaluate(data, bundle=bundle.url, out=tmp_path / "report", robustness=False)
+    assert truth.split == "test"  # training objects of the first bundle are still known
+
+
+@pytest.mark.slow
+def test_what_is_typical_is_what_the_survey_shows(made: tuple[Path, str, ModelBundle], tmp_path: Path) -> None:
+    _, data, start = made
+    strange, again = (other_survey(str(tmp_path / f"{seed}.zarr"), seed=seed) for seed in (9, 10))
+    knowing = fit_typicality(start.url, data=data, out=tmp_path / "knowing")
+    bundle = adapt(knowing.url, data=data, unlabelled=strange, out=tmp_path / "adapted", epochs=1)
+    found = [answers(one.url, again, tmp_path / f"of-{one.name}")["typicality"] for one in (knowing, bundle)]
+    odd = [float(np.mean(values < 0.01)) for values in found]
+    assert odd[0] > 0.5 > 0.1 > odd[1]
+
+
+def test_the_card_tells_what_it_was_adapted_to(
+    adapted: tuple[str, ModelBundle], made: tuple[Path, str, ModelBundle]
+) -> None:
+    told = adapted[1].card.training[KEY]
+    assert (told["name"], told["sha256"], told["objects"]) == ("start", made[2].sha256, 260)
+    assert told["sources"][0]["name"] == "night.zarr"
+
+
+def test_again_it_is_there_and_another_one_is_refused(
+    made: tuple[Path, str, ModelBundle], adapted: tuple[str, ModelBundle]
+) -> None:
+    folder, data, start = made
+    again = adapt(start.url, data=data, unlabelled=adapted[0], out=folder / "adapted", epochs=3)
+    assert again.card.training["identity"] == adapted[1].card.training["identity"]
+    with pytest.raises(InputError, match="another recipe, seed or data"):
+        adapt(start.url, data=data, unlabelled=adapted[0], out=folder / "adapted", epochs=2)
+
+
+def test_tiles_of_a_survey_and_a_table_of_places(made: tuple[Path, str, ModelBundle], tmp_path: Path) -> None:
+    """Both sides of an unlabelled survey: pixels from tiles, places from a table of its objects."""
+    _, data, start = made
+    rng = np.random.default_rng(4)
+    images = rng.normal(0, 1, (2, 400, 400)).astype(np.float32)
+    places = np.stack(np.meshgrid(np.arange(30, 380, 35), np.arange(30, 380, 35)), -1).reshape(-1, 2)
+    y, x = np.mgrid[:400, :400]
+    for number, (across, up) in enumerate(places):
+        blob = 20 * np.exp(-0.5 * ((x - across) ** 2 + (y - up) ** 2) / (3.4 if number % 2 else 1.2) ** 2)
+        images += np.stack([blob, 0.5 * blob]).astype(np.float32)
+    survey = ingest(images, out=str(tmp_path / "sky.zarr"), bands="g,r").source
+    table = Table({"object_id": np.arange(len(places)), "x": places[:, 0] * 1.0, "y": places[:, 1] * 1.0})
+    with pytest.raises(InputError, match="is a survey"):
+        adapt(start.url, data=data, unlabelled=survey, out=tmp_path / "none")
+    found = adapt(start.url, data=data, unlabelled=survey, objects=table, out=tmp_path / "new", epochs=1)
+    assert found.card.training[KEY]["objects"] == len(places) == 100
+
+
+def test_what_cannot_be_adapted_is_refused(made: tuple[Path, str, ModelBundle], tmp_path: Path) -> None:
+    _, data, start = made
+    few = other_survey(str(tmp_path / "few.zarr"), 20)
+    with pytest.raises(InputError, match="20 stamps show no survey"):
+        adapt(start.url, data=data, unlabelled=few, out=tmp_path / "a")
+    with pytest.raises(InputError, match="only classifiers of classes that exclude each other"):
+        adapt("ellipticity", data=data, unlabelled=few, out=tmp_path / "a")
+    unlike = write_stamps(str(tmp_path / "one.zarr"), np.zeros((80, 1, SIZE, SIZE), np.float32), {}, bands=("z",))
+    with pytest.raises(InputError, match="band"):
+        adapt(start.url, data=data, unlabelled=unlike, out=tmp_path / "a")
+    blank = write_stamps(
+        str(tmp_path / "blank.zarr"), np.full((80, 2, SIZE, SIZE), np.nan, np.float32), {}, bands=("g", "r")
+    )
+    with pytest.raises(InputError, match="usable pixels"):
+        adapt(start.url, data=data, unlabelled=blank, out=tmp_path / "a")
+    with pytest.raises(InputError, match="epochs"):
+        adapt(start.url, data=data, unlabelled=few, out=tmp_path / "a", epochs=0)
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_verb_says_what_it_made(
+    made: tuple[Path, str, ModelBundle], adapted: tuple[str, ModelBundle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data, start = made
+    given = ["adapt", start.url, "--data", data, "--unlabelled", adapted[0], "--out", str(folder / "adapted")]
+    assert main([*given, "--epochs", "3"]) == 0
+    assert "start adapted to 260 stamps" in capsys.readouterr().out
