@@ -47,6 +47,7 @@ LONG = (
     "few_labels",
     "few_optical",
     "deep_layers",
+    "survey_training",
     "objects",
     "photoz",
     "foreign",
