@@ -105,7 +105,7 @@ def skies() -> list[list[Any]]:
 
 
 def hubble(catalog: str) -> list[list[Any]]:
-    """Galaxies of HST that the bundle has not seen (the test part of COSMOS's example catalog, 22 galaxies of S/N 30 or
+    """Galaxies of HST that the bundle has not seen (the test part of COSMOS's example catalog, 14 galaxies of S/N 30 or
     more, each drawn many times at other angles, sizes, S/N and PSFs), by the structure that Gini, M20 and asymmetry of
     HST's own image tell: part that is called so. The last rows are of all structures, by S/N: the part called a star or
     an artefact, and the part called what its structure is."""
