@@ -50,11 +50,12 @@ def write_stamps(
     bands: tuple[str, ...] = ("r",),
     psf: np.ndarray | None = None,
     object_id: np.ndarray | None = None,
+    scale: float = 0.2,
 ) -> str:
     """A store of the images (n, band, h, w) in blocks."""
     size = None if psf is None else psf.shape[-2:]
     store = Stamps.create(
-        url, bands=bands, size=image.shape[-2:], dtype=str(image.dtype), block=block, pixel_scale=0.2, psf_size=size
+        url, bands=bands, size=image.shape[-2:], dtype=str(image.dtype), block=block, pixel_scale=scale, psf_size=size
     )
     ids = np.arange(len(image)) if object_id is None else object_id
     first = store.reserve(-(-len(image) // block))

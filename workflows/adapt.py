@@ -27,7 +27,6 @@ def adapt(
     unlabelled: Place | Sequence[Place],
     out: Place,
     objects: Place | Any = None,
-    band: str | None = None,
     device: str | None = None,
     options: AdaptSettings | None = None,
     progress: Progress | None = None,
@@ -44,10 +43,9 @@ def adapt(
         unlabelled: one or several `Stamps` of the survey, or a `Survey` with `objects`. They may have other sizes,
             pixel scales, dtypes and PSFs than the labelled ones: whatever the bundle can measure.
         out: folder or URL of the new bundle.
-        objects: of a `Survey`: table of the positions of its objects, or a catalog of it.
-        band: the band of the unlabelled stamps for a model that takes any.
+        objects: of a `Survey`: table of the positions of its objects; of a catalog, what `query` writes.
         device: torch device; default CUDA where there is one.
-        options: epochs, rate, stamps per step.
+        options: epochs, rate, stamps per step, band.
         progress: told after every epoch.
         changes: single fields of the options by name, for example `epochs=2`.
 
@@ -58,6 +56,6 @@ def adapt(
     chosen = with_changes(AdaptSettings, options, changes, "the options of adapt")
     model = ModelBundle.load(bundle)
     labelling = {} if objects is None else {"labels": objects}
-    with labelled(texts(unlabelled), labelling, partial(stamps_for, model, band)) as sources:
+    with labelled(texts(unlabelled), labelling, partial(stamps_for, model, chosen.band), "objects") as sources:
         url = storage.absolute(out)
-        return adapt_bundle(model, texts(data), sources.urls, url, chosen, band=band, device=device, progress=progress)
+        return adapt_bundle(model, texts(data), sources.urls, url, chosen, device=device, progress=progress)

@@ -21,6 +21,9 @@ from astroml_plugin.cutting.options import CutoutOptions
 from astroml_plugin.cutting.viewing import Viewed, make_view, open_stamps
 from astroml_plugin.sources.survey import Survey
 
+_ASKED = {"labels": "labels", "objects": "places"}
+"""Option of a verb -> what its table tells."""
+
 OptionsFor = Callable[[Survey], CutoutOptions]
 """Size and bands of the stamps that are wanted of a survey."""
 
@@ -49,13 +52,16 @@ class Labelled:
 
 
 @contextmanager
-def labelled(data: Sequence[str], labelling: Mapping[str, Any], options: OptionsFor) -> Iterator[Labelled]:
+def labelled(
+    data: Sequence[str], labelling: Mapping[str, Any], options: OptionsFor, option: str = "labels"
+) -> Iterator[Labelled]:
     """Sources of stamps: surveys are views of their labelled objects, which go at the end.
 
     Args:
         data: Stamps, views and Surveys.
         labelling: fields of `LabelTable`.
         options: which stamps are wanted of a survey; `size` of the labels goes first.
+        option: of the verb, gives the table.
 
     Raises:
         InputError: a survey without labels, labels without a survey, or a table that cannot be used.
@@ -67,14 +73,15 @@ def labelled(data: Sequence[str], labelling: Mapping[str, Any], options: Options
     if not surveys:
         if tables:
             raise InputError(
-                f"labels belong to the objects of a Survey, and {', '.join(map(storage.redact, data))} holds stamps, "
-                f"which have their own: leave the labels away"
+                f"{option} belong to the objects of a Survey, and {', '.join(map(storage.redact, data))} holds stamps, "
+                f"which have their own: leave the {option} away"
             )
         yield Labelled(tuple(data))
         return
     if not tables:
         raise InputError(
-            f"{storage.redact(surveys[0].url)} is a survey: give the labels of its objects (--labels TABLE), or stamps"
+            f"{storage.redact(surveys[0].url)} is a survey: give the {_ASKED[option]} of its objects "
+            f"(--{option} TABLE), or stamps"
         )
     with tempfile.TemporaryDirectory(prefix="astroml-labelled-") as folder:
         views = [

@@ -90,7 +90,7 @@ class DetectionSet(StampSet):
     real: float = 1 / 3
     """Share of each kind."""
     part: str = "train"
-    """Of the catalog: train, test or all."""
+    """Part of the catalog: train, test or all."""
 
     CLASSES: ClassVar[tuple[str, ...]] = ("star", "early", "late", "edge_on", "irregular", "artefact")
 
@@ -146,7 +146,7 @@ class DetectionSet(StampSet):
         return StampSet(count, seed, count, population=self._shown(group), snr=snr, **shared).make(0)
 
     def _shown(self, group: str) -> Population:
-        """What the stamps of a group show."""
+        """Population that the stamps of a group show."""
         population, structure = _POPULATIONS[group], _STRUCTURES.get(group)
         if not self.hst or not structure:
             return population

@@ -40,7 +40,7 @@ _LEAST = 0.02
 """Transform of HST's PSF below which nothing is restored."""
 
 STRUCTURES = ("early", "late", "irregular")
-"""What the structure of a galaxy is told as."""
+"""Names of the structures that galaxies are told apart by."""
 
 _CLEAR = 30.0
 """S/N of the whole image from which the structure is told."""

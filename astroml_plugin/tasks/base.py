@@ -1,9 +1,5 @@
-"""Interface of a science task.
-
-A task says what its numbers mean; training, bundle and inference never name one.
-
-A new task is a subclass with `columns`, `outputs`, `targets`, `loss` and `decode` (docs/adding_a_task.md).
-"""
+"""Interface of a science task, which says what its numbers mean; training, bundle and inference never name one. A new
+task is a subclass with `columns`, `outputs`, `targets`, `loss` and `decode` (docs/adding_a_task.md)."""
 
 from __future__ import annotations
 
@@ -177,11 +173,7 @@ class Task(InGraph, Judged):
         raise InputError("this task measures no ellipticity: it has no shear response")
 
     def taught(self, outputs: Tensor) -> Tensor:
-        """Targets (n, ...) that outputs (n, ...) stand for: what a network learns on stamps without labels.
-
-        Raises:
-            InputError: nothing is gained from own answers in this task.
-        """
+        """Targets (n, ...) that outputs stand for, on stamps without labels; InputError where nothing is gained."""
         raise InputError("only classifiers of classes that exclude each other can be adapted to stamps without labels")
 
     def transform_targets(self, targets: Tensor, symmetry: tuple[int, int, int]) -> Tensor:

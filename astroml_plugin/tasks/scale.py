@@ -65,7 +65,7 @@ def refuse_other(settings: TaskSettings, pixel_scale: float | None) -> None:
     if settings.sizes == "arcsec" and differs(settings, pixel_scale):
         raise InputError(
             f"the stamps have {pixel_scale:.4g} arcsec per pixel and the bundle was trained at "
-            f"{settings.pixel_scale:.4g}: calibrate it on stamps of its own scale"
+            f"{settings.pixel_scale:.4g}: give stamps of its own scale"
         )
 
 

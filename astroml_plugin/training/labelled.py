@@ -49,19 +49,27 @@ class Block:
         return rows[np.searchsorted(rows, self.start) : np.searchsorted(rows, self.stop)]
 
 
+TRAINING = "training"
+"""Name of sources whose recipe may choose what differs."""
+
+
 class LabelledStamps:
     """Several stamp sources as one numbered set of objects with labels.
+
+    Args:
+        urls: of the sources.
+        called: what the sources are, for messages.
 
     Raises:
         InputError: a survey, no object, or sources that differ in bands, size, pixels, PSF or variance.
     """
 
-    def __init__(self, urls: Place | Sequence[Place]) -> None:
+    def __init__(self, urls: Place | Sequence[Place], called: str = TRAINING) -> None:
         urls = texts(urls)
         if not urls:
             raise InputError("there are no training data: give one source of stamps or more")
         self.sources = tuple(_stamps(url) for url in urls)
-        _refuse_differences(self.sources)
+        _refuse_differences(self.sources, called)
         tables = with_domain([source.labels() for source in self.sources], [source.url for source in self.sources])
         self.labels: pa.Table = joined_tables(tables)
         if self.labels.num_rows == 0:
@@ -233,7 +241,7 @@ def _stamps(url: str) -> Stamps:
     return source
 
 
-def _refuse_differences(sources: Sequence[Stamps]) -> None:
+def _refuse_differences(sources: Sequence[Stamps], called: str) -> None:
     first = sources[0]
     for name, remedy in _ALIKE.items():
         values = [getattr(source, name) for source in sources]
@@ -242,7 +250,8 @@ def _refuse_differences(sources: Sequence[Stamps]) -> None:
             alike = [abs(value / first.pixel_scale - 1) < _SAME_SCALE for value in values]
         if not all(alike):
             told, remedy = ", ".join(str(value) for value in values), remedy.format(common=_common(sources))
-            raise InputError(f"the training sources differ in {name} ({told}): {remedy}")
+            remedy = remedy if called == TRAINING else "give sources that agree"
+            raise InputError(f"the {called} sources differ in {name} ({told}): {remedy}")
 
 
 def _common(sources: Sequence[Stamps]) -> str:

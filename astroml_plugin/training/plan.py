@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from astroml_plugin.compute.device import forked_rng
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
-from astroml_plugin.core.typing import F64
+from astroml_plugin.core.typing import F64, Bool
 from astroml_plugin.cutouts import Cutouts, measured_tolerance
 from astroml_plugin.pixels import band_index
 from astroml_plugin.sources.labels import generated
@@ -26,7 +26,7 @@ from astroml_plugin.training.pacing import paced
 from astroml_plugin.training.recipe import Recipe, plain_recipe
 from astroml_plugin.training.sampling import expected_draws
 from astroml_plugin.training.settings import PLAIN_EPOCHS
-from astroml_plugin.training.splits import SPLITS, split_record
+from astroml_plugin.training.splits import SPLITS, split_record, without_learned
 
 _VALIDATED_PIXELS = 256 * 96**2
 """Pixels of a band in a batch without gradients, at most."""
@@ -110,6 +110,29 @@ def plan_training(recipe: Recipe, data: LabelledStamps, processes: int = 1) -> P
     if expected is not None and recipe.training.cache:
         raise InputError("a training cache draws all objects alike: leave `cache` or the table [sampling] away")
     return Plan(recipe, task, data, rows, targets, training_identity(recipe, data, processes), expected)
+
+
+def judged_apart(plan: Plan, learned: Bool, who: str) -> Plan:
+    """A plan with its targets, without those objects of the validation and test split that something learned from.
+
+    Args:
+        plan: its `rows` are divided.
+        learned: (n,) objects that it learned from.
+        who: it, for messages.
+
+    Raises:
+        InputError: there are some, and `leaks` in [split] is "refuse", or what is left cannot be used.
+    """
+    rows = without_learned(plan.rows, learned, plan.recipe.split, who)
+    targets = {name: plan.task.targets(plan.table(chosen)) for name, chosen in rows.items()}
+    gone = sum(map(len, plan.rows.values())) - sum(map(len, rows.values()))
+    try:
+        plan.task.check_splits(targets)
+    except InputError as error:
+        if not gone:
+            raise
+        raise InputError(f"{error} ({gone} of validation and test are left out: {who} was trained on them)") from None
+    return replace(plan, rows=rows, targets=targets)
 
 
 def _paced(recipe: Recipe, task: Task, stamps: int) -> tuple[Recipe, Task]:

@@ -205,10 +205,10 @@ class PredictionCache:
     ) -> tuple[I64, torch.Tensor, dict[str, Any]]:
         """Rows and targets of a side without the training objects of a finished bundle, and how many those were."""
         rows, wanted, bands = side
-        if trained_on(model, self.judged):  # its own test side, see `_refuse_seen`
-            return rows, wanted, about
         asked = np.zeros(self.judged.labels.num_rows, bool)
         asked[rows] = True
+        if trained_on(model, self.judged):  # its own test side, see `_refuse_seen`, divided as it was
+            asked = model.task().usable(self.judged.labels)
         unseen = unseen_rows(model, self.judged, asked, bands, learns_labels=model.task().learns_labels)
         kept = torch.from_numpy(np.isin(rows, unseen.rows))
         return rows[kept.numpy()], wanted[kept], {**about, "trained_on": unseen.known + unseen.unknown}

@@ -162,13 +162,13 @@ def fit_bundle_typicality(
         url: folder or URL of the bundle to be written.
         settings: rate of false flags, stamps at most.
         band: the band of the data for a model that takes any.
-        unlabelled: the stamps have no labels, and none is asked of them.
+        unlabelled: the stamps are of a survey that the bundle was adapted to, without labels and of any scale.
 
     Raises:
         InputError: a bundle that measures no stamps, stamps of another scale, too few of them, or a `url` that holds
             something else.
     """
-    task, labelled, _ = _population(model, data, url, band)
+    task, labelled, _ = _population(model, data, url, band, any_scale=unlabelled)
     rows = _divided(model, labelled, unlabelled)
     network = model.network()
     if isinstance(task, DetectingTask):
@@ -215,7 +215,7 @@ def fit_bundle_reference(
 
 
 def _population(
-    model: ModelBundle, data: str | Sequence[str], url: str, band: str | None
+    model: ModelBundle, data: str | Sequence[str], url: str, band: str | None, *, any_scale: bool = False
 ) -> tuple[Task, LabelledStamps, tuple[str, ...]]:
     """Task of a bundle, stamps like those that it was trained on, and their bands in the task's order.
 
@@ -225,7 +225,8 @@ def _population(
     task, labelled = model.task(), LabelledStamps(data)
     _refuse_other(url, model)
     bands = task.choose_bands(labelled.first.bands, band)
-    refuse_other(task.settings, labelled.first.pixel_scale)
+    if not any_scale:
+        refuse_other(task.settings, labelled.first.pixel_scale)
     return task, labelled, bands
 
 

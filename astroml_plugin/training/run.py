@@ -37,7 +37,7 @@ from astroml_plugin.training.splits import split_record
 from astroml_plugin.training.transfer import take_weights, transfer_record, transferred_plan
 from astroml_plugin.training.typicality import RECORD as TYPICALITY
 from astroml_plugin.training.typicality_fit import typicality_of, typicality_record
-from astroml_plugin.training.unseen import training_objects
+from astroml_plugin.training.unseen import BEGUN, training_objects
 
 Progress = Callable[..., None]
 """Called as progress(what, done, total, note) after every epoch."""
@@ -130,7 +130,7 @@ def _train_here(
         record: dict[str, Any] = {}
         if begin is not None:
             made = take_weights(network, plan, begin)
-            run, record = replace(run, rates=made.rates), {"from": transfer_record(plan, begin, made)}
+            run, record = replace(run, rates=made.rates), {BEGUN: transfer_record(plan, begin, made)}
         if group.first:
             storage.write_atomic(storage.join(run.out, "recipe.toml"), to_toml(recipe).encode())
         if recipe.adversarial.epochs:

@@ -14,9 +14,8 @@ from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.typing import Bool
 from astroml_plugin.training.bundle import ModelBundle
-from astroml_plugin.training.plan import Plan
-from astroml_plugin.training.splits import without_learned
-from astroml_plugin.training.unseen import learned_from
+from astroml_plugin.training.plan import Plan, judged_apart
+from astroml_plugin.training.unseen import SEEN_WITHOUT_LABELS, learned_from
 
 _JUDGED = ("validation", "test")
 _WRAPPED = "network."
@@ -43,13 +42,9 @@ def transferred_plan(plan: Plan, start: ModelBundle) -> Plan:
     Raises:
         InputError: objects of the validation or test side were trained on, and `leaks` in [split] is "refuse".
     """
-    rows, targets = dict(plan.rows), dict(plan.targets)
     if start.task().learns_labels:
-        rows = without_learned(rows, _learned(plan, start), plan.recipe.split, f"bundle {start.name}")
-        targets = {name: plan.task.targets(plan.table(chosen)) for name, chosen in rows.items()}
-    plan.task.check_splits(targets)
-    identity = storage.digest(plan.identity, start.sha256)
-    return replace(plan, rows=rows, targets=targets, identity=identity)
+        plan = judged_apart(plan, _learned(plan, start), f"bundle {start.name}")
+    return replace(plan, identity=storage.digest(plan.identity, start.sha256))
 
 
 def _learned(plan: Plan, start: ModelBundle) -> Bool:
@@ -148,4 +143,4 @@ def transfer_record(plan: Plan, start: ModelBundle, made: Transferred) -> dict[s
     if start.task().learns_labels:
         return record
     learned = _learned(plan, start)
-    return {**record, "seen_without_labels": {name: int(learned[plan.rows[name]].sum()) for name in _JUDGED}}
+    return {**record, SEEN_WITHOUT_LABELS: {name: int(learned[plan.rows[name]].sum()) for name in _JUDGED}}

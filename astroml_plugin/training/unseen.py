@@ -22,6 +22,13 @@ TEST, ALL, UNSEEN = "test", "all", "unseen"
 """Splits that a bundle is judged on: its own test side, everything, everything but training objects."""
 
 
+BEGUN, ADAPTED = "from", "adapted"
+"""Key of a card's training record: the bundle that it began with, for other labels or for a survey without any."""
+
+SEEN_WITHOUT_LABELS = "seen_without_labels"
+"""Key of the record `BEGUN`: that bundle learned no labels."""
+
+
 @dataclass(frozen=True)
 class Unseen:
     """Objects to judge a bundle on."""
@@ -95,7 +102,10 @@ def learned_from(model: ModelBundle, data: LabelledStamps, usable: Bool, bands: 
     """
     if trained_on(model, data):
         found = np.zeros(data.labels.num_rows, bool)
-        found[data.split(own_split(model), usable)["train"]] = True
+        rows = data.split(own_split(model), usable)
+        found[rows["train"]] = True
+        if _begun_with_labels(model):  # what is known of the test side, the bundle before learned from
+            found[rows["test"]] = _known_of(model, data, rows["test"], bands)
         return found
     known = model.known_objects()
     if known is None:
@@ -104,7 +114,19 @@ def learned_from(model: ModelBundle, data: LabelledStamps, usable: Bool, bands: 
     return _held(known, data, bands)
 
 
+def _begun_with_labels(model: ModelBundle) -> bool:
+    """Whether a training began with a bundle that had learned labels, whose objects are among the known ones."""
+    training = model.card.training
+    return ADAPTED in training or SEEN_WITHOUT_LABELS not in training.get(BEGUN, {SEEN_WITHOUT_LABELS: {}})
+
+
+def _known_of(model: ModelBundle, data: LabelledStamps, rows: I64, bands: Sequence[str]) -> Bool:
+    known = model.known_objects()
+    return np.zeros(len(rows), bool) if known is None else _held(known, data, bands)[rows]
+
+
 def own_split(model: ModelBundle) -> SplitSettings:
+    """How a bundle's training divided its objects."""
     return from_mapping(SplitSettings, model.card.training["split"], "the split of the card")
 
 
@@ -144,7 +166,9 @@ def _unseen(
     if not learns_labels:
         return Unseen(rows, ALL)
     if trained_on(model, data):
-        return Unseen(data.split(own_split(model), usable)["test"], TEST)
+        test = data.split(own_split(model), usable)["test"]
+        seen = _known_of(model, data, test, bands) if _begun_with_labels(model) else np.zeros(len(test), bool)
+        return Unseen(test[~seen], TEST, int(seen.sum()))
     known = model.known_objects()
     if known is None:
         _warn_of_no_record(model)

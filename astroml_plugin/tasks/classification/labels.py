@@ -197,3 +197,8 @@ def known_fractions(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
             f"unknown"
         )
     return fractions
+
+
+def most_votes(targets: Tensor) -> Tensor:
+    """(n,) class numbers; of votes (n, class) the class that has most."""
+    return targets if targets.ndim == 1 else targets.argmax(1)

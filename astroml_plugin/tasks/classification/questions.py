@@ -102,14 +102,20 @@ class Questions(Task):
         """The classes' loss and the binary cross entropy of the answers, each summed over what is known, per object."""
         if targets.ndim == 1:  # of classes alone
             return super().loss(outputs, targets)  # type: ignore[safe-super]
-        known, numbers = self._numbers(targets)
+        known, truth = self._numbers(targets)
+        if bool(((votes := targets[known, : self.outputs]) % 1 != 0).any()):  # of `taught`
+            truth = votes
         answers = targets[:, self.outputs :]
         asked = (~answers.isnan()).sum()
         logits = outputs[:, self.outputs :]
         total = asked * independent_loss(logits, answers, None, smoothing=0.0, focal=0.0)
         if bool(known.any()):
-            total = total + known.sum() * super().loss(outputs[known, : self.outputs], numbers)  # type: ignore[safe-super]
+            total = total + known.sum() * super().loss(outputs[known, : self.outputs], truth)  # type: ignore[safe-super]
         return total / len(targets)
+
+    def taught(self, outputs: Tensor) -> Tensor:
+        """Probabilities (n, class + question) of the classes and of the answers."""
+        return torch.cat([super().taught(outputs), outputs[:, self.outputs :].sigmoid()], dim=1)
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Task:
         """Fits the temperature on the objects whose class is known."""

@@ -247,9 +247,8 @@ class ClassifyTask(ExplainedClasses):
 
     def taught(self, outputs: Tensor) -> Tensor:
         """Probabilities (n, class): votes that are one together."""
-        if self.settings.multi_label or self.settings.likelihood == "dirichlet":
-            return super().taught(outputs)
-        return self.probabilities(outputs)
+        own = self.settings.multi_label or self.settings.likelihood == "dirichlet"
+        return super().taught(outputs) if own else type(self)(replace(self.settings, prior={})).probabilities(outputs)
 
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Logits divided by the temperature."""
@@ -307,7 +306,7 @@ class ClassifyTask(ExplainedClasses):
         if self.settings.multi_label:
             figures = class_metrics.multi_label(probabilities, targets.numpy(), repeats=0)
             return {**basic, **_values(figures), **classes}
-        true = most_votes(targets).numpy()
+        true = class_labels.most_votes(targets).numpy()
         called = self.class_numbers(probabilities)
         figures = class_metrics.classification(probabilities, true, repeats=0, labels=called)
         confusion = class_metrics.confusion(true, called, self.outputs)
@@ -323,7 +322,7 @@ class ClassifyTask(ExplainedClasses):
         called = self.class_numbers(probabilities)
         found, drawn = class_report.assess(
             probabilities,
-            most_votes(targets).numpy(),
+            class_labels.most_votes(targets).numpy(),
             settings.classes,
             search=search,
             table=table,
@@ -345,7 +344,7 @@ class ClassifyTask(ExplainedClasses):
         for count in [number for number in COUNTS if number <= most]:
             values, targets, seconds[count] = outputs(self.with_settings(symmetries=count))
             probabilities[count] = self.probabilities(values).double().numpy()
-            truth = most_votes(targets).numpy()
+            truth = class_labels.most_votes(targets).numpy()
         rows = class_report.compared(probabilities, truth, seconds)
         figure = class_figures.symmetry(rows, ("accuracy", "balanced_accuracy", "nll", "ece"))
         return {"symmetries": rows}, {"symmetries": figure}
@@ -362,7 +361,7 @@ class ClassifyTask(ExplainedClasses):
         if self.settings.multi_label:
             return {}
         names = np.array(self.settings.classes, object)
-        return {"label": names[most_votes(self.targets(table)).numpy()]}
+        return {"label": names[class_labels.most_votes(self.targets(table)).numpy()]}
 
     def scores(self, table: pa.Table) -> tuple[Score, ...]:
         """Accuracy first; AUROC where a positive class is named; none with `multi_label`."""
@@ -399,8 +398,3 @@ class _ClassifyAndAsk(Questions, ClassifyTask):
 
 def _values(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: figure["value"] for name, figure in figures.items()}
-
-
-def most_votes(targets: Tensor) -> Tensor:
-    """(n,) class numbers; of votes the class that has most."""
-    return targets if targets.ndim == 1 else targets.argmax(1)
