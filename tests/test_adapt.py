@@ -257,4 +257,6 @@ def test_the_verb_says_what_it_made(
     folder, data, start = made
     given = ["adapt", start.url, "--data", data, "--unlabelled", adapted[0], "--out", str(folder / "adapted")]
     assert main([*given, "--epochs", "3"]) == 0
-    assert "start adapted to 260 stamps" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "start adapted to 260 stamps" in told
+    assert f"{adapted[1].card.training['adapted']['loss_before']:.4g} before" in told

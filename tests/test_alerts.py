@@ -405,6 +405,7 @@ def test_packets_of_surveys(shared_data, tmp_path, place, rows, names):
         assert table["zero_point"].null_count == rows  # Vega, or nobody says
 
 
+@pytest.mark.slow
 def test_the_page_of_alerts_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     """Every block of docs/alerts.md, in order, in a folder with the packets of two nights."""
     page = (Path(__file__).parents[1] / "docs" / "alerts.md").read_text()

@@ -281,6 +281,7 @@ def test_an_export_of_one_thread_changes_no_other(monkeypatch: pytest.MonkeyPatc
         assert not pool.submit(is_traced).result()
 
 
+@pytest.mark.slow
 def test_networks_are_called_by_other_threads_while_one_is_exported() -> None:
     """torch's exporter takes calls of all threads for its own: units failed by its assertions or fake numbers."""
     needs("onnx")
@@ -515,6 +516,7 @@ def test_every_shipped_bundle_is_answered_alike(name: str) -> None:
     assert wanted == {runtime: f"{runtime} float32" for runtime in RUNTIMES}, [one.refused for one in made.values()]
 
 
+@pytest.mark.slow
 def test_openvino_tells_nobody_that_it_was_imported() -> None:
     """Its telemetry forks a process and sends it to a server: not from a survey's nodes."""
     needs("openvino")

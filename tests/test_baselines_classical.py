@@ -30,7 +30,14 @@ def fitted(name: str, count: int = 400, **settings) -> tuple[Classifier, np.ndar
     return made, made.probabilities(test[0]), test[1]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if "forest" not in name and "boosting" not in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("adaboost_both", "adaboost_pca", "mlp_both") else name
+        for name in METHODS
+        if "forest" not in name and "boosting" not in name
+    ],
+)
 def test_every_method_learns_and_gives_probabilities(name: str) -> None:
     made, found, truth = fitted(name)
     assert found.shape == (400, 3)

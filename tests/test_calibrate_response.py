@@ -187,6 +187,7 @@ def test_leakage_is_taken_out_and_little_else_changes(shapes: Path, tmp_path: Pa
     assert np.isfinite(after).all()
 
 
+@pytest.mark.slow
 def test_on_a_gpu_all_three_fits_give_what_a_cpu_gives(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

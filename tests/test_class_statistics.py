@@ -221,6 +221,7 @@ def test_the_command_prints_and_writes(
     assert main([*common, "--class", "quasar"]) == 2
 
 
+@pytest.mark.slow
 def test_evaluation_says_what_averaging_costs(
     made: tuple[Path, np.ndarray],
     tmp_path: Path,

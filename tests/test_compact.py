@@ -142,6 +142,7 @@ def test_a_kill_after_any_step_changes_nothing_and_a_rerun_finishes(tmp_path: Pa
         assert len(files(catalog)) == 1
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_merged_unit_is_superseded(tmp_path: Path) -> None:
     for step in range(40):
         catalog, _ = small_catalog(tmp_path / f"c{step}", units=3)

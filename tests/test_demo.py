@@ -55,6 +55,7 @@ def test_demo_on_a_simulated_sky_and_again(tmp_path: Path) -> None:
     assert "trained:" not in told.getvalue()
 
 
+@pytest.mark.slow
 def test_demo_on_a_folder_of_images(tmp_path: Path, image_out: str) -> None:
     """One image with a catalogue beside it, one without, one that is broken."""
     folder = tmp_path / "images"
@@ -106,6 +107,7 @@ def test_real_images_are_found_with_what_lies_beside_them(shared_data: Path) -> 
     assert (decam.weight, decam.mask) == ("ooi=oow", "ooi=ood")
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_demo_on_real_images(shared_data: Path, tmp_path: Path, image_out: str) -> None:
     """NTT with its Source Extractor catalogue, Spitzer with one in Galactic coordinates, DECam extensions."""

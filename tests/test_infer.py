@@ -353,7 +353,7 @@ def damaged(path: Path, how: str) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("merged", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_units_whose_parts_cannot_be_read_are_done_again(
     sky: Path, tmp_path: Path, client: object, merged: bool
 ) -> None:

@@ -121,6 +121,7 @@ def test_stored_stamps_that_are_off_say_so(tmp_path: Path, client: object) -> No
     assert "(+1.0, " in done.warning
 
 
+@pytest.mark.slow
 def test_odd_objects_rank_alike_one_pixel_off() -> None:
     made = galaxies("anomalies", 128, 64)
     model = ModelBundle.load("anomaly")

@@ -113,6 +113,7 @@ def test_a_dry_run_says_that_objects_are_yet_to_be_found(spotted: Path, capsys: 
     assert "when spots has found them" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_overlapping_images_show_each_source_once_as_primary(spotted: Path, tmp_path: Path, client: object) -> None:
     source, out, up = str(tmp_path / "two.zarr"), tmp_path / "catalog", 2.0 + 60 * universe.SCALE / 3600
     universe.make_survey(source, name="z_deep", change=painted(150.0, 2.0, 0.5))

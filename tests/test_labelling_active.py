@@ -144,6 +144,7 @@ def test_learners_see_the_signs_beside_the_latent_vector(tmp_path: Path) -> None
     assert interesting[np.searchsorted(ids, np.asarray(blind.table["object_id"]))].mean() < 0.7
 
 
+@pytest.mark.slow
 def test_trials_measure_what_labels_are_worth() -> None:
     space, score, interesting = two_kinds(500, seed=2)
     found = trials(space, score, interesting, labels=20, following=30, seeds=2, learner="forest")

@@ -204,6 +204,7 @@ def test_positions_on_the_sky_need_a_wcs(sky: Path) -> None:
         ap.measure(tile, {"object_id": [1], "ra": [1.0], "dec": [1.0]}, bundles(sky, ["kind"]))
 
 
+@pytest.mark.slow
 def test_a_forked_process_has_threads_of_its_own() -> None:
     """A pipeline may measure, fork, and measure again: the threads of the parent would never answer."""
     code = (

@@ -76,6 +76,7 @@ def test_centres_are_right_in_the_mean_at_any_noise() -> None:
     assert (found**2).mean() < 0.8 / 12  # shrunk
 
 
+@pytest.mark.slow
 def test_spurious_response_of_the_noise_cancels_by_itself_and_against_features() -> None:
     """Against brute force: the response of a nonlinear measurement to a shear of the noiseless galaxy alone."""
     size, count, sigma = 12, 16_000, 1.0

@@ -253,6 +253,7 @@ def test_training_sends_stamps_from_pinned_memory_and_learns_what_a_cpu_does(
     assert gpu.launches["MainThread"] > 100
 
 
+@pytest.mark.slow
 def test_explanations_are_those_of_a_cpu(sky: Path, tmp_path: Path, gpu: Any) -> None:
     catalog = str(tmp_path / "catalog")
     given = {"top": 6, "by": "p_star", "faithfulness": 2, "forwards": 17, "maps": "float32"}

@@ -101,7 +101,7 @@ def test_a_group_of_one_tile_is_doubted(tmp_path: Path) -> None:
     assert "100% of cluster 1 of clusters lies in im_2, which has 33% of all objects" in told
 
 
-@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("method", ["pca", pytest.param("tsne", marks=pytest.mark.slow)])
 def test_the_map_shows_a_stamp_for_each_point(catalog: Catalog, method: str) -> None:
     page = page_of(catalog.url, ReportOptions(map=method))
     section = part(page, "Map of the latent space")
@@ -154,7 +154,10 @@ def infer_planted(folder: Path, bundle: str, cause: str, count: int = 48) -> str
 
 @pytest.mark.parametrize(
     ("cause", "words"),
-    [("corner", "lies in one ninth of the stamp, at high x and low y"), ("band", "of the attribution lies in band r")],
+    [
+        pytest.param("corner", "lies in one ninth of the stamp, at high x and low y", marks=pytest.mark.slow),
+        ("band", "of the attribution lies in band r"),
+    ],
 )
 def test_a_planted_cause_is_named_on_the_page(tmp_path: Path, marks: dict[str, str], cause: str, words: str) -> None:
     url = infer_planted(tmp_path, marks[cause], cause)

@@ -123,6 +123,7 @@ def test_study_holds_trials_recipe_bundle_and_pictures(studied: Path, galaxies: 
     assert rows == 200
 
 
+@pytest.mark.slow
 def test_most_trials_see_a_part_of_the_objects_and_a_later_search_knows_the_best(
     recipe: Path, galaxies: str, studied: Path, ray_here: None, tmp_path: Path
 ) -> None:

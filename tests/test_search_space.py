@@ -189,7 +189,7 @@ def test_several_objectives_make_a_table_and_a_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("missing", "said"),
-    [((), FANOVA), (("optuna",), FOREST)],
+    [((), FANOVA), pytest.param(("optuna",), FOREST, marks=pytest.mark.slow)],
     ids=["all", "no optuna"],
 )
 def test_importance_finds_what_matters(

@@ -60,6 +60,7 @@ def test_the_simulation_is_not_easy(tmp_path) -> None:
     assert 0.6 < making.easiness(source, 3072) < making.EASIEST
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_bundle(tmp_path) -> None:
     pytest.importorskip("lenstronomy")
     recipe = making.lens_recipe()

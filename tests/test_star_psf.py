@@ -122,6 +122,7 @@ def run(client: Any, path: str, out: Path, **options: Any) -> tuple[Any, Survey]
     return result, Survey.open(str(out))
 
 
+@pytest.mark.slow
 def test_a_survey_has_it_in_cells(tmp_path: Path, client: Any, image: F64) -> None:
     path = write(tmp_path / "a.fits", image + 900)
     result, survey = run(client, path, tmp_path / "s.zarr", psf_from_stars=True)

@@ -140,6 +140,7 @@ def test_unusable_constant_and_spoilt_stamps(made: tuple[Path, str], tmp_path: P
     assert table["artefact"][5] == "trail"
 
 
+@pytest.mark.slow
 def test_eight_bit_pictures_train_and_run(tmp_path: Path) -> None:
     source = stored(tmp_path, 192, odd=8, dtype="uint8")
     recipe = tiny(label="kind")

@@ -187,6 +187,7 @@ def test_leaks_stop_a_comparison_and_memory_is_bounded(recipe: Path, data: str, 
         compare(tmp_path / "small.toml", data=data, out=tmp_path / "b", folds=2, methods=["svm_pca"])
 
 
+@pytest.mark.slow
 def test_fresh_objects_instead_of_a_test_side(data: str, recipe: Path, tmp_path: Path) -> None:
     fresh = class_stamps(str(tmp_path / "fresh.zarr"), 100, seed=7)
     result = compare(recipe, data=data, test=fresh, out=tmp_path / "c", methods=["network", "svm"], repeats=20)
@@ -235,6 +236,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return write_stamps(str(folder / "sizes.zarr"), image, {"size": size, "flux": flux}), folder / "sizes.toml"
 
 
+@pytest.mark.slow
 def test_a_regression_is_compared_by_its_errors(sizes: tuple[str, Path], tmp_path: Path) -> None:
     data, recipe = sizes
     train(recipe, data=data, out=tmp_path / "finished", epochs=8)

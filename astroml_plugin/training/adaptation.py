@@ -116,10 +116,12 @@ def adapt_bundle(
     if bundle is None:
         run = replace(run, report=told_epochs(settings.epochs, progress))
         taught, count = _taught(model, strange, settings, bands, run.device)
+        outputs, targets, _ = network_outputs(task, model.network(), plan.batches("validation"))
+        before = float(task.metrics(outputs, targets)["loss"])
         network = model.network().requires_grad_(True)
         result = fit_plan(plan, network, run, Alternating(plan.batches("train"), taught))
         record: dict[str, Any] = {"name": model.name, "sha256": model.sha256, "sources": strange.sources_record()}
-        record |= {"objects": count, "settings": to_mapping(settings)}
+        record |= {"objects": count, "settings": to_mapping(settings), "loss_before": storage.finite(before)}
         bundle = write_bundle(plan, result, url, run.device, {ADAPTED: record}, model)
     done = bundle.typicality_file() is not None  # else it may have been interrupted here
     if done or model.typicality_file() is None or bundle.card.training[ADAPTED]["objects"] < LEAST:
