@@ -46,6 +46,7 @@ LONG = (
     "small_optical",
     "few_labels",
     "few_optical",
+    "few_stars",
     "deep_layers",
     "survey_training",
     "objects",

@@ -33,18 +33,18 @@ def run() -> Section:
     return section(TITLE, ("radio",))
 
 
-def section(title: str, names: Sequence[str]) -> Section:
-    """The curves of some sets."""
+def section(title: str, names: Sequence[str], draws: int = DRAWS) -> Section:
+    """The curves of some sets, over so many draws of labels."""
     archives = {name: shared_data(SETS[name][0]) for name in names}
     there = {name: path for name, path in archives.items() if path is not None}
     if len(there) < len(names):
         return Section(title, "Not measured: there are no such images here (ASTROML_TEST_DATA).")
     torch.set_num_threads(1)
-    text, data = curves(there, str(scratch() / "small_data"))
+    text, data = curves(there, str(scratch() / "small_data"), draws)
     return Section(title, text, data)
 
 
-def curves(archives: Mapping[str, Path], folder: str) -> tuple[str, dict[str, Any]]:
+def curves(archives: Mapping[str, Path], folder: str, draws: int) -> tuple[str, dict[str, Any]]:
     """Accuracy against the number of labels (training and validation side together) of the recipe `classify`, from the
     start and from `pretrain_contrast`, which saw the stamps of all objects, of those that are judged too, and no label:
     mean and standard error over draws. Judged on a fifth that is left out; for stars and galaxies on fields that are
@@ -58,7 +58,7 @@ def curves(archives: Mapping[str, Path], folder: str) -> tuple[str, dict[str, An
         found = {
             arm: np.array(
                 [
-                    [score(name, source, folder, start if arm else None, count, draw) for draw in range(DRAWS)]
+                    [score(name, source, folder, start if arm else None, count, draw) for draw in range(draws)]
                     for count in LABELS
                 ]
             )
@@ -69,7 +69,7 @@ def curves(archives: Mapping[str, Path], folder: str) -> tuple[str, dict[str, An
             cells = [_mean(found[arm][place]) for arm in (False, True)]
             rows.append([SETS[name][2], count, *cells, _saved(found[False], found[True], place)])
     head = ["objects", "labels", "from the start", "pretrained", "labels saved"]
-    return f"{words_of(curves)}\n\n{table(head, rows)}", data
+    return f"{words_of(curves)} {draws} draws.\n\n{table(head, rows)}", data
 
 
 def backbone(name: str, source: str, archives: Mapping[str, Path], folder: str) -> str:
