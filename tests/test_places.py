@@ -25,7 +25,20 @@ from workflows.rank import rank
 PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
 
 TEXTS = {
-    *("band", "bands", "baselines", "client", "dec", "device", "image", "kind", "memory", "name", "object_id"),
+    *(
+        "band",
+        "bands",
+        "baselines",
+        "called",
+        "client",
+        "dec",
+        "device",
+        "image",
+        "kind",
+        "memory",
+        "name",
+        "object_id",
+    ),
     *("outside", "prefix", "ra", "roles", "sql", "tile", "units", "who"),
 }
 """Parameters of public functions that are texts and no places."""
@@ -76,7 +89,17 @@ def given(function: Callable[..., Any], folder: Path, make: Callable[[str], Any]
 
 
 QUICK = (
-    *("annotate", "calibrate_response", "class_statistics", "cluster", "compact", "compare", "evaluate", "export"),
+    *(
+        "adapt",
+        "annotate",
+        "calibrate_response",
+        "class_statistics",
+        "cluster",
+        "compact",
+        "compare",
+        "evaluate",
+        "export",
+    ),
     *("fit_typicality", "fit_reference"),
     *(
         "generate",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from astropy.io import fits
+from astropy.nddata import NDData, VarianceUncertainty
+from scipy import ndimage
 
 from astroml_plugin.cutouts import Cutouts, from_stamps
 from astroml_plugin.networks.typicality import split
@@ -17,10 +21,13 @@ from astroml_plugin.sky.wcs import Box
 from astroml_plugin.training.bundle import ModelBundle
 from bundles.skies import SkySet
 from bundles.typicality import POPULATIONS, SURVEYS
+from workflows.infer import infer
+from workflows.ingest import ingest
+from workflows.query import query
 
 torch.set_num_threads(1)
 
-NAMES = sorted(SURVEYS)
+NAMES = sorted(set(SURVEYS) - {"segmentation"})
 
 SKY = SkySet("sky", 987, skies=1, side=512, sigma=(0.5, 0.5))
 """About the depth of the LSST's ten years."""
@@ -87,6 +94,35 @@ def test_the_card_says_what_was_fitted_to(name: str) -> None:
     skies = next(one for one in SURVEYS[name] if isinstance(one, SkySet))
     assert f"{skies.name}-{skies.seed}.zarr" in sources
     assert f"{POPULATIONS[name][0].name}/stamps.zarr" in sources
+
+
+def test_what_segmentation_finds_on_its_own_sky_is_typical_and_on_correlated_noise_it_is_not(tmp_path: Path) -> None:
+    pytest.importorskip("galsim")
+    sky = SurveySimulation(seed=77, shape=(512, 512), bands=("r",), density=60.0).sky()
+    tile, _ = sky.render(Box(0, 0, 512, 512), 25)
+    assert tile.variance is not None
+    noise = np.sqrt(np.nanmedian(tile.variance[0]))
+    usable = np.isfinite(tile.image[0]) & (tile.variance[0] > 0)
+    image = np.where(usable, tile.image[0], 0)
+    fits.writeto(tmp_path / "psf.fits", tile.psf[0, 0, 0])
+    rates = {}
+    for name, pixels in (("own", image), ("smoothed", ndimage.gaussian_filter(image, 1.0))):
+        level = noise if name == "own" else 1.4826 * np.median(np.abs(pixels - np.median(pixels)))
+        given = NDData(pixels, uncertainty=VarianceUncertainty(np.full_like(pixels, level**2)), mask=~usable)
+        source = ingest(given, out=str(tmp_path / name), bands="r", psf=(str(tmp_path / "psf.fits"),)).source
+        catalog = infer(source, bundle="segmentation", out=str(tmp_path / f"{name}-catalog")).catalog
+        found = query(catalog, 'SELECT typicality FROM catalog WHERE "primary"').to_arrow()["typicality"].to_numpy()
+        assert len(found) > 30
+        rates[name] = float(np.mean(found < 0.01))
+    assert rates["own"] < 0.12
+    assert rates["smoothed"] > 0.9
+
+
+def test_fields_of_eight_depths_are_part_of_what_segmentation_knows() -> None:
+    known = [one["name"] for one in ModelBundle.load("segmentation").card.training["typicality"]["sources"]]
+    wanted = [one.name for one in (*POPULATIONS["segmentation"], *SURVEYS["segmentation"])]
+    assert known == [f"{name}/stamps.zarr" for name in wanted]
+    assert len(SURVEYS["segmentation"]) == 8
 
 
 def test_nothing_much_brighter_lies_beside_what_is_cut() -> None:
