@@ -25,7 +25,14 @@ COUNT = 16384
 """Stamps of a run."""
 TILES, TILE = 4, 2048
 """Tiles of sky of a run, and their side in pixels, rims of 128 included."""
-WANTED = {"anomaly": 4_000, "ellipticity": 12_000, "lens": 8_000, "morphology": 8_000, "segmentation": 5}
+WANTED = {
+    "anomaly": 4_000,
+    "ellipticity": 12_000,
+    "lens": 8_000,
+    "morphology": 8_000,
+    "objects": 4_000,
+    "segmentation": 5,
+}
 """Objects a second on two cores that we want; millions of pixels of sky for `segmentation`."""
 FULL, AUTO = "float32", "--precision auto"
 
