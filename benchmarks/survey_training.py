@@ -109,6 +109,7 @@ memory = {memory}
 
 [split]
 fractions = [0.8, 0.1, 0.1]
+leaks = "drop"
 
 [typicality]
 fit = false
