@@ -386,7 +386,9 @@ def _remote_store(url: str, read_only: bool) -> Any:
     if read_only and through_obstore(url):
         import obstore
 
-        return ObjectStore(obstore.store.from_url(url, client_options={"allow_http": True}), read_only=True)
+        retry = {"max_retries": ATTEMPTS - 1}  # as often as elsewhere
+        store = obstore.store.from_url(url, client_options={"allow_http": True}, retry_config=retry)
+        return ObjectStore(store, read_only=True)
     return FsspecStore.from_url(url, read_only=read_only)
 
 
