@@ -386,9 +386,8 @@ def _remote_store(url: str, read_only: bool) -> Any:
     if read_only and through_obstore(url):
         import obstore
 
-        retries = ATTEMPTS - 1
-        store = obstore.store.from_url(url, client_options={"allow_http": True}, retry_config={"max_retries": retries})
-        return ObjectStore(store, read_only=True)
+        options: Any = {"client_options": {"allow_http": True}, "retry_config": {"max_retries": ATTEMPTS - 1}}
+        return ObjectStore(obstore.store.from_url(url, **options), read_only=True)
     return FsspecStore.from_url(url, read_only=read_only)
 
 
