@@ -22,6 +22,7 @@ from astroml_plugin.evaluation.calibration import wilson
 from astroml_plugin.sources.survey import Survey
 from benchmarks.foreign_tiles import SKIES
 from benchmarks.harness import Section, scratch, shared_data
+from benchmarks.segmentation_real import flat
 from bundles.typicality import SURVEYS
 from tests.pages import table
 from workflows.infer import infer
@@ -159,16 +160,9 @@ def real() -> Iterator[tuple[str, Image]]:
     if data is None:
         return
     for name, read in _REAL.items():
-        yield name, _flat(read(data).astype(np.float64), 32 if name == "Spitzer IRAC" else 64)
-
-
-def _flat(image: F64, cell: int) -> Image:
-    import sep
-
-    bad = ~np.isfinite(image)
-    pixels = np.ascontiguousarray(np.where(bad, 0, image), np.float32)
-    background = sep.Background(pixels, mask=bad, bw=cell, bh=cell)
-    return _image(np.where(bad, np.nan, pixels - background.back()), background.rms())
+        tile = flat(read(data), 32 if name == "Spitzer IRAC" else 64)
+        assert tile.variance is not None
+        yield name, Image(tile.image[0], tile.variance[0])
 
 
 def _mosaic(path: Path, key: str, side: int) -> F64:

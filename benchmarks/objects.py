@@ -74,7 +74,7 @@ def detections() -> tuple[list[list[Any]], list[list[Any]], str]:
     found = _catalog(source, folder / "catalog")
     truth = Stamps.open(source).labels(["object_id", "kind", "snr", "clip"]).sort_by("object_id").to_pandas()
     kind, clipped, snr = truth["kind"].to_numpy(object), truth["clip"].notna().to_numpy(), truth["snr"].to_numpy()
-    called = np.array(_KINDS, object)[np.stack([found[f"p_{name}"] for name in _KINDS], 1).argmax(1)]
+    called = _called(found)
     each = [(called[kind == name] == name).mean() for name in _KINDS]
     rows = [[name, int((kind == name).sum()), f"{share:.3f}"] for name, share in zip(_KINDS, each)]
     by_snr = []
@@ -116,7 +116,7 @@ def hubble(catalog: str) -> list[list[Any]]:
     )
     found = _catalog(made.source, folder / "hst-catalog")
     truth = Stamps.open(made.source).labels(["object_id", "kind", "class", "snr"]).sort_by("object_id").to_pandas()
-    called = np.array(_KINDS, object)[np.stack([found[f"p_{name}"] for name in _KINDS], 1).argmax(1)]
+    called = _called(found)
     real, kind = (truth["class"] == "real").to_numpy(), truth["kind"].to_numpy(object)
     rows = []
     for name in STRUCTURES:
@@ -200,6 +200,12 @@ def _catalog(source: str, out: Path, bundle: str = BUNDLE, **options: Any) -> di
     infer(source, bundle=bundle, out=str(out), **options)
     found = query(str(out), "SELECT * FROM catalog ORDER BY object_id").to_arrow()
     return {name: found[name].to_numpy(zero_copy_only=False) for name in found.column_names}
+
+
+def _called(found: dict[str, np.ndarray]) -> np.ndarray:
+    """(n,) name of the most probable kind."""
+    kinds: np.ndarray = np.array(_KINDS, object)[np.stack([found[f"p_{name}"] for name in _KINDS], 1).argmax(1)]
+    return kinds
 
 
 def _chance(found: dict[str, np.ndarray]) -> F64:

@@ -52,7 +52,7 @@ def scenes() -> list[Scene]:
     return [made for make in (_ntt, _spitzer, _hsc) if (made := make()) is not None]
 
 
-def _flat(image: np.ndarray, cell: int = 64) -> Tile:
+def flat(image: np.ndarray, cell: int = 64) -> Tile:
     """An image without its background; the noise is that of the background's mesh."""
     import sep
 
@@ -69,7 +69,7 @@ def _ntt() -> Scene | None:
         return None
     image = fits.getdata(folder / "sep_ntt_emmi_256.fits").astype(np.float32)
     listed = Table.read(folder / "sep_ntt_emmi_256.sextractor.cat", format="ascii.sextractor")
-    return "NTT/EMMI", _flat(image), *(np.asarray(listed[f"{axis}_IMAGE"]) - 1.0 for axis in "XY"), ("r",)
+    return "NTT/EMMI", flat(image), *(np.asarray(listed[f"{axis}_IMAGE"]) - 1.0 for axis in "XY"), ("r",)
 
 
 def _spitzer() -> Scene | None:
@@ -81,7 +81,7 @@ def _spitzer() -> Scene | None:
     listed = Table.read(folder / "spitzer_example_catalog.xml", format="votable")
     names = {name.lower(): name for name in listed.colnames}
     x, y = wcs.all_world2pix(*(np.asarray(listed[names[key]], float) for key in ("l", "b")), 0)
-    return "Spitzer IRAC", _flat(image, 32), x, y, ("irac",)
+    return "Spitzer IRAC", flat(image, 32), x, y, ("irac",)
 
 
 def _hsc() -> Scene | None:

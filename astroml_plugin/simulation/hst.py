@@ -94,11 +94,8 @@ class HstGalaxies:
         Raises:
             InputError: the part has none of them.
         """
-        chosen = self.part(name, seed)
-        if len(chosen) > _MOST:
-            chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MOST, replace=False))
-        found = chosen[[_structure(self.path, int(index)) == structure for index in chosen]]
-        if not len(found):
+        found = _structured(self, name, seed).get(structure)
+        if found is None:
             raise InputError(f"the part {name!r} of {self.path} has no galaxy of S/N {_CLEAR:g} that is {structure}")
         return found
 
@@ -190,7 +187,16 @@ def _restored(path: str, index: int) -> _Restored:
     return _Restored(table.astype(np.complex64), step, radius, _half_light_radius(image) * scale)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8)
+def _structured(galaxies: HstGalaxies, name: str, seed: int) -> dict[str, I64]:
+    """Structure -> indices of the galaxies of a part that have it; those that are too faint under an empty text."""
+    chosen = galaxies.part(name, seed)
+    if len(chosen) > _MOST:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MOST, replace=False))
+    told = np.array([_structure(galaxies.path, int(index)) for index in chosen])
+    return {str(structure): chosen[told == structure] for structure in np.unique(told)}
+
+
 def _structure(path: str, index: int) -> str:
     """One of `STRUCTURES`, or nothing where the galaxy is too faint to tell."""
     image, variance = _read(path, index)[0].astype(np.float32), float(_catalog(path).variance[index])

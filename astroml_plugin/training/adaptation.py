@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from astroml_plugin.compute.device import choose_device, usable_device
 from astroml_plugin.core import storage
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.settings import to_mapping
+from astroml_plugin.tasks.base import Task
 from astroml_plugin.tasks.scale import refuse_other
 from astroml_plugin.tasks.test_time_augmentation import COUNTS
 from astroml_plugin.training.batches import Batch, CentredBatches, StampBatches, StemBatch
@@ -115,11 +116,12 @@ def adapt_bundle(
     bundle = finished_bundle(url, plan.identity)
     if bundle is None:
         run = replace(run, report=told_epochs(settings.epochs, progress))
-        taught, count = _taught(model, strange, settings, bands, run.device)
-        outputs, targets, _ = network_outputs(task, model.network(), plan.batches("validation"))
+        network = model.network().to(run.device)
+        taught, count = _taught(task, network, strange, settings, bands, run.device)
+        outputs, targets, _ = network_outputs(task, network, plan.batches("validation"), run.device)
         before = float(task.metrics(outputs, targets)["loss"])
-        network = model.network().requires_grad_(True)
-        result = fit_plan(plan, network, run, Alternating(plan.batches("train"), taught))
+        train = Alternating(plan.batches("train"), taught)
+        result = fit_plan(plan, network.requires_grad_(True), run, train)
         record: dict[str, Any] = {"name": model.name, "sha256": model.sha256, "sources": strange.sources_record()}
         record |= {"objects": count, "settings": to_mapping(settings), "loss_before": storage.finite(before)}
         bundle = write_bundle(plan, result, url, run.device, {ADAPTED: record}, model)
@@ -181,10 +183,15 @@ def _plan(model: ModelBundle, labelled: LabelledStamps, settings: AdaptSettings,
 
 
 def _taught(
-    model: ModelBundle, strange: LabelledStamps, settings: AdaptSettings, bands: tuple[str, ...], device: str
+    task: Task,
+    network: nn.Module,
+    strange: LabelledStamps,
+    settings: AdaptSettings,
+    bands: tuple[str, ...],
+    device: str,
 ) -> tuple[CentredBatches, int]:
     """Unlabelled stamps with the bundle's answers as targets, and how many have some."""
-    task = model.task().with_settings(symmetries=settings.symmetries)
+    task = task.with_settings(symmetries=settings.symmetries)
     everything = np.arange(strange.labels.num_rows)
     nothing = torch.zeros(len(everything))
 
@@ -200,8 +207,8 @@ def _taught(
         )
         return CentredBatches(stamps, task)
 
-    network = task.inference_network(model.network()).to(device)
-    outputs, _, rows = network_outputs(task, network, batches(everything, nothing), device)
+    whole = task.inference_network(network)
+    outputs, _, rows = network_outputs(task, whole, batches(everything, nothing), device)
     if len(rows) < FEWEST:
         raise InputError(f"only {len(rows)} of the unlabelled stamps have usable pixels: give {FEWEST} or more")
     return batches(rows, task.taught(outputs)), len(rows)
