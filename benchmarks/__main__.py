@@ -47,6 +47,7 @@ LONG = (
     "few_labels",
     "few_optical",
     "few_stars",
+    "few_known",
     "deep_layers",
     "survey_training",
     "objects",

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from astroml_plugin.core.typing import F64
+from astroml_plugin.training.recipe import Recipe
 from astroml_plugin.training.run import TrainExecution
 from benchmarks.harness import Section, scratch, shared_data, words_of
 from benchmarks.small_data import SETS, small_recipe, stamps
@@ -55,21 +56,25 @@ def curves(archives: Mapping[str, Path], folder: str, draws: int) -> tuple[str, 
     for name, archive in archives.items():
         source = stamps(name, archive, SETS[name][1])
         start = backbone(name, source, archives, folder)
-        found = {
-            arm: np.array(
-                [
-                    [score(name, source, folder, start if arm else None, count, draw) for draw in range(draws)]
-                    for count in LABELS
-                ]
-            )
-            for arm in (False, True)
-        }
-        data[name] = {str(arm): values.tolist() for arm, values in found.items()}
-        for place, count in enumerate(LABELS):
-            cells = [_mean(found[arm][place]) for arm in (False, True)]
-            rows.append([SETS[name][2], count, *cells, _saved(found[False], found[True], place)])
+        plain, helped = (scores(name, source, folder, one, draws) for one in (None, start))
+        data[name] = {"False": plain.tolist(), "True": helped.tolist()}
+        rows += lines(SETS[name][2], plain, helped)
     head = ["objects", "labels", "from the start", "pretrained", "labels saved"]
     return f"{words_of(curves)} {draws} draws.\n\n{table(head, rows)}", data
+
+
+def scores(name: str, source: str, folder: str, start: str | None, draws: int, recipe: Recipe | None = None) -> F64:
+    """(numbers of labels, draws) scores of trainings from the start, or from a bundle."""
+    values = [[score(name, source, folder, start, count, draw, recipe) for draw in range(draws)] for count in LABELS]
+    return np.array(values)
+
+
+def lines(words: str, plain: F64, helped: F64) -> list[list[Any]]:
+    """Rows of the table of one set, from (numbers of labels, draws) scores of both starts."""
+    return [
+        [words, count, _mean(plain[place]), _mean(helped[place]), _saved(plain, helped, place)]
+        for place, count in enumerate(LABELS)
+    ]
 
 
 def backbone(name: str, source: str, archives: Mapping[str, Path], folder: str) -> str:
@@ -86,10 +91,11 @@ def backbone(name: str, source: str, archives: Mapping[str, Path], folder: str) 
     return train(recipe, data=data, out=f"{folder}/backbones/{name}").bundle
 
 
-def score(name: str, source: str, folder: str, start: str | None, labels: int, draw: int) -> float:
+def score(
+    name: str, source: str, folder: str, start: str | None, labels: int, draw: int, recipe: Recipe | None = None
+) -> float:
     """Accuracy, of stars and galaxies balanced accuracy, of one training on the objects left out."""
-    recipe = small_recipe("classify")
-    fold = draw % FOLDS
+    recipe, fold = recipe or small_recipe("classify"), draw % FOLDS
     split = replace(recipe.split, fractions=(0.72, 0.08, 0.2), folds=FOLDS, fold=fold, leaks="drop")
     if name == "stargalaxy":
         split = replace(split, folds=0, fold=0, column=f"fold_{fold}")

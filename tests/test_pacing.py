@@ -194,6 +194,7 @@ def test_log_result_and_card_say_it(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.shared_data
 def test_the_default_recipe_learns_radio_galaxies(shared_data: Path, tmp_path: Path) -> None:
     """FRI and FRII among 424 stamps of FIRST; 36 steps, as 12 epochs were, end at chance. Two minutes."""

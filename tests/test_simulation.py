@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 
 from astroml_plugin.core.errors import InputError
 from astroml_plugin.core.flags import MaskBit
-from astroml_plugin.simulation import Camera, Population, Sky, StampSet, profiles, write_fits
+from astroml_plugin.simulation import Camera, Population, Sky, StampSet, profiles, run, write_fits
 from astroml_plugin.simulation.objects import sheared_ellipticity
 from astroml_plugin.simulation.population import draw_population
 from astroml_plugin.sky.wcs import Box, cut_tiles
@@ -218,3 +218,21 @@ def test_each_band_has_its_own_noise() -> None:
     np.testing.assert_array_equal(camera.variance(model[1]), plain.variance(model[1]))
     with pytest.raises(InputError, match="noise_of_bands"):
         replace(plain, noise_of_bands=(1.0, 2.0))
+
+
+def test_artefacts_of_a_sky_are_light_that_nothing_masks() -> None:
+    """They are the same in every tiling; without them a sky is what it was before there was such a setting."""
+    odd = replace(SKY, artefacts=6.0)
+    box, part = Box(0, 0, SKY.width, SKY.height), Box(190, 130, 420, 390)
+    plain, truth = SKY.render(box)
+    tile, again = odd.render(box)
+    np.testing.assert_array_equal(odd.render(part)[0].image, tile.image[:, 130:390, 190:420])
+    np.testing.assert_array_equal(tile.mask, plain.mask)
+    assert _text(truth) == _text(again)
+    light = np.nan_to_num(tile.image - plain.image)
+    assert all((band > 5 * 2.5).sum() > 20 for band in light)
+    assert not np.array_equal(light[0], light[1])
+    assert "artefacts" not in run._record(SKY)
+    assert run._record(odd)["artefacts"] == 6.0
+    with pytest.raises(InputError, match="artefacts"):
+        replace(SKY, artefacts=-1.0)

@@ -6,6 +6,7 @@ from astroml_plugin.simulation.designs import PsfPairs, ShearSets, Single
 from astroml_plugin.simulation.detections import DetectionSet
 from astroml_plugin.simulation.fields import FieldSet
 from astroml_plugin.simulation.fits_files import write_fits
+from astroml_plugin.simulation.found import kinds_of, labelled_detections
 from astroml_plugin.simulation.kinds import Composite, Irregular, RealGalaxies
 from astroml_plugin.simulation.lenses import LensSet
 from astroml_plugin.simulation.light import LightSet
@@ -33,6 +34,8 @@ __all__ = [
     "Single",
     "Sky",
     "StampSet",
+    "kinds_of",
+    "labelled_detections",
     "make_design",
     "preset",
     "write_fits",

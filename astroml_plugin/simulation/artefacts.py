@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,15 +14,17 @@ _OBJECT = 0.7  # noise under these boxes, about seven sigma, that is an object
 _BESIDE = 17  # pixels: side of the box about an object that peaks are kept away from
 
 
-def artefact(rng: np.random.Generator, noise: F32, fwhm: float) -> tuple[str, F32]:
+def artefact(rng: np.random.Generator, noise: F32, fwhm: float, names: Sequence[str] | None = None) -> tuple[str, F32]:
     """Kind of an artefact and a stamp with it at the centre pixel.
 
     Args:
         rng: of this stamp.
         noise: (size, size) of everything else, in units of the noise.
         fwhm: of the PSF, pixels.
+        names: of the kinds that it may be (default: all).
     """
-    name = sorted(KINDS)[int(rng.integers(len(KINDS)))]
+    names = names or sorted(KINDS)
+    name = names[int(rng.integers(len(names)))]
     return name, KINDS[name](rng, noise, fwhm).astype(np.float32)
 
 
@@ -158,3 +160,6 @@ KINDS: dict[str, Callable[[np.random.Generator, F32, float], Array]] = {
     "trail": _trail,
 }
 """Kind -> what paints it."""
+
+PAINTED = tuple(sorted(set(KINDS) - {"noise_peak"}))
+"""Kinds that add light, whatever is below them."""

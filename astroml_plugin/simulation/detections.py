@@ -23,7 +23,7 @@ _KIND = 23
 _SEEDS = 1_000_000
 """First seed of the sets that stamps are drawn from: beyond those that people take."""
 
-_EDGE_ON = 0.48
+EDGE_ON = 0.48
 """|e| = (a - b) / (a + b) from which a disk is seen from the side: an axis ratio of 0.35."""
 
 _GALAXIES = Population(star_fraction=0.0, ellipticity="rayleigh")
@@ -161,7 +161,7 @@ def _labelled(block: Block, group: str, rng: np.random.Generator, stamps: Detect
     kinds, painted = np.full(count, group, object), np.full(count, None, object)
     if group == "disk":
         size = np.hypot(*(block.table[name].to_numpy() for name in ("e1", "e2")))
-        kinds = np.where(size >= _EDGE_ON, "edge_on", "late").astype(object)
+        kinds = np.where(size >= EDGE_ON, "edge_on", "late").astype(object)
     if group == "artefact":
         fwhm, sigma = block.table["psf_fwhm"].to_numpy() / stamps.camera.pixel_scale, stamps.camera.sky_sigma
         image = block.image.copy()

@@ -90,11 +90,12 @@ def _plan_of(options: StampSimulation | SurveySimulation, out: str) -> _Plan:
 
 
 def _record(settings: Stamped | Sky) -> dict[str, Any]:
-    """Settings by which a simulation is known. A noise of bands that was not asked for is none of them: simulations
-    that were begun before there was such a setting go on."""
+    """Settings by which a simulation is known. A noise of bands and artefacts that were not asked for are none of them:
+    simulations that were begun before there were such settings go on."""
     record = to_mapping(settings)
-    if not record.get("camera", {}).get("noise_of_bands", True):
-        del record["camera"]["noise_of_bands"]
+    for table, name in ((record.get("camera", {}), "noise_of_bands"), (record, "artefacts")):
+        if not table.get(name, True):
+            del table[name]
     return record
 
 

@@ -22,6 +22,7 @@ from astroml_plugin.core.flags import MaskBit
 from astroml_plugin.core.typing import F32, F64, I64, U32, Bool
 from astroml_plugin.pixels import Tile
 from astroml_plugin.simulation import drawing
+from astroml_plugin.simulation.artefacts import PAINTED, artefact
 from astroml_plugin.simulation.camera import NOISE_MARGIN, Camera, correlated
 from astroml_plugin.simulation.defects import track
 from astroml_plugin.simulation.objects import Objects, truth_columns
@@ -38,7 +39,9 @@ NOISE_BLOCK = 256
 SKY_POPULATION = Population(bulge_probability=0.3)
 """Default population of a sky."""
 
-_OBJECTS, _NOISE, _DEFECTS, _FIELD = 1, 2, 3, 4
+_OBJECTS, _NOISE, _DEFECTS, _FIELD, _ARTEFACTS = 1, 2, 3, 4, 5
+_PAINTED = NOISE_BLOCK // 2  # side of the squares that artefacts are painted on
+_FADING = 24  # pixels from the rim of such a square within which they fade
 _MARGIN = GRIDS[-1] // 2
 _IDS_PER_CELL = 100_000
 _PSF_WAVE = 4000.0
@@ -65,10 +68,13 @@ class Sky:
     """Degrees, of the image's centre."""
     rotation: float = 20.0
     """Degrees from North through East of the image's +y axis."""
+    artefacts: float = 0.0
+    """Trails, ghosts, hot pixels and the like (`artefacts.PAINTED`) per arcmin² and band, none of them masked, each on
+    a square of 128 pixels with fading rims."""
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1 or self.seed < 0 or self.density < 0:
-            raise InputError("a sky needs positive height and width, seed and density of 0 or more")
+        if min(self.height, self.width) < 1 or min(self.seed, self.density, self.artefacts) < 0:
+            raise InputError("a sky needs positive height and width, seed, density and artefacts of 0 or more")
         if self.density * self._cell_area > _IDS_PER_CELL / 2:
             raise InputError(f"a density of {self.density} per arcmin^2 is beyond what a sky can number: lower it")
 
@@ -226,6 +232,8 @@ class Sky:
             rays, bad = self._defects(row, column)
             rays, bad = rays[:, there[0], there[1]], bad[:, there[0], there[1]]
             pixels, bits = image[:, here[0], here[1]], mask[:, here[0], here[1]]
+            if self.artefacts:
+                pixels += self._painted(row, column)[:, there[0], there[1]]
             pixels += rays
             bits[rays > 0] |= int(MaskBit.COSMIC_RAY)
             pixels[bad] = np.nan
@@ -244,6 +252,22 @@ class Sky:
             y, x = track(rng, NOISE_BLOCK)
             rays[band, y, x] = rng.uniform(50, 500)
         return rays, bad
+
+    def _painted(self, row: int, column: int) -> F32:
+        """Light of the artefacts of one noise block, counts (band, block, block)."""
+        rng, camera = _generator(self.seed, _ARTEFACTS, row, column), self.camera
+        light = np.zeros((len(camera.bands), NOISE_BLOCK, NOISE_BLOCK), np.float32)
+        nothing = np.zeros((_PAINTED, _PAINTED), np.float32)
+        rim = np.minimum(np.arange(_PAINTED) + 1, _PAINTED - np.arange(_PAINTED)).clip(0, _FADING) / _FADING
+        fading = np.outer(rim, rim).astype(np.float32)
+        middle = (column + 0.5) * NOISE_BLOCK, (row + 0.5) * NOISE_BLOCK
+        fwhm = self.psf_at(*middle).fwhm / camera.pixel_scale
+        for band, factor in zip(light, camera.noise_of_bands or (1.0,) * len(light), strict=True):
+            for _ in range(rng.poisson(self.artefacts * (NOISE_BLOCK * camera.pixel_scale / 60) ** 2)):
+                y, x = rng.integers(0, NOISE_BLOCK - _PAINTED + 1, 2)
+                _, made = artefact(rng, nothing, fwhm, PAINTED)
+                band[y : y + _PAINTED, x : x + _PAINTED] += made * fading * np.float32(camera.sky_sigma * factor)
+        return light
 
 
 class Ledger(Protocol):
