@@ -235,6 +235,8 @@ def test_rows_of_a_catalog_are_cut_where_they_were_measured(sky: Path, tmp_path:
     rows = query(catalog, sql + " ORDER BY object_id").to_arrow()
     cut = Stamps.open(result.out).labels().sort_by("object_id")
     assert result.rows == rows.num_rows > 20
+    again = cutouts(str(sky / "survey.zarr"), catalog=catalog, sql=sql, out=result.out, size=32, client=client)
+    assert (again.rows, again.rows_skipped) == (0, result.rows)
     for name in ("object_id", "x", "y", "p_star"):
         np.testing.assert_array_equal(cut[name].to_numpy(), rows[name].to_numpy())
     assert cut["given_flags"].to_pylist() == rows["flags"].to_pylist()
@@ -243,6 +245,16 @@ def test_rows_of_a_catalog_are_cut_where_they_were_measured(sky: Path, tmp_path:
     universe.make_survey(str(tmp_path / "other.zarr"), bands=("g", "r"))
     with pytest.raises(InputError, match="positions are of other images"):
         cutouts(str(tmp_path / "other.zarr"), catalog=catalog, out="x.zarr")
+
+
+def test_rows_that_are_asked_for_again_are_cut_once(sky: Path, tmp_path: Path, client: object) -> None:
+    """Results of queries name their date; the rows are the same."""
+    table = pq.read_table(sky / "objects.parquet")
+    for day, skipped in (("2026-11-30", 0), ("2026-12-01", COUNT)):
+        dated = table.replace_schema_metadata({"date": day})
+        result = cutouts(str(sky / "survey.zarr"), objects=dated, out=str(tmp_path / "s.zarr"), size=32, client=client)
+        assert result.rows_skipped == skipped
+    assert len(Stamps.open(result.out).labels(["kind"])) == COUNT
 
 
 def test_one_image_and_a_table_lead_to_a_bundle(tmp_path: Path, client: object) -> None:

@@ -19,10 +19,13 @@ from astroml_plugin.core.errors import InputError
 
 
 def file_of(table: Any, folder: str) -> str:
-    """Path or URL of a table; one in memory is written to a file named after its content."""
+    """Path or URL of a table; one in memory is written to a file named after its content.
+
+    Metadata of a table as a whole, such as the date in results of `query`, are no content: the same rows have one name.
+    """
     if isinstance(table, str | os.PathLike):
         return os.fspath(table)
-    data = storage.encode_table(arrow_of(table))
+    data = storage.encode_table(arrow_of(table).replace_schema_metadata(None))
     url = storage.join(folder, f"given-{storage.digest(data.hex())[:16]}.parquet")
     if not storage.exists(url):
         storage.write_atomic(url, data)
