@@ -60,6 +60,7 @@ LONG = (
     "anomaly",
     "anogan",
     "drawn",
+    "drawn_deflectors",
     "generation",
     "search",
     "search_pays",

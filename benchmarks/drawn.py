@@ -188,18 +188,20 @@ def _table(found: Mapping[str, list[dict[str, float]]]) -> str:
         for name in FIGURES:
             values = np.array([one[name] for one in figures])
             cells.append(f"{values.mean():.3f}")
-            cells += [_difference(values, np.array([one[name] for one in found[other]])) for other in list(ARMS)[:2]]
+            cells += [difference(values, np.array([one[name] for one in found[other]])) for other in list(ARMS)[:2]]
         rows.append([arm, *cells])
     head = [cell for name in FIGURES.values() for cell in (name, "less nothing", "less class weights")]
     return table(["added", *head], rows)
 
 
-def _difference(values: Array, others: Array) -> str:
+def difference(values: Array, others: Array, digits: int = 3) -> str:
+    """Mean difference of pairs (n,) with its 95 % interval (Student's t), as text; nothing where there is none."""
     gaps = values - others
     if len(gaps) < 2 or not gaps.any():
         return ""
     half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
-    return f"{gaps.mean():+.3f} ({gaps.mean() - half:+.3f} to {gaps.mean() + half:+.3f})"
+    middle, low, high = (f"{value:+.{digits}f}" for value in (gaps.mean(), gaps.mean() - half, gaps.mean() + half))
+    return f"{middle} ({low} to {high})"
 
 
 if __name__ == "__main__":
