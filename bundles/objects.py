@@ -1,7 +1,7 @@
 """How the bundle `objects` is made: simulate what a survey detects, and learn which kind each is.
 
 Most stamps have one object in the middle, of all S/N and kinds in known shares. The others are what our own
-segmentation finds on skies, off-centre, blended, and in two bands more.
+segmentation finds on skies, off-centre and blended, with artefacts between.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from astroml_plugin.core import storage
 from astroml_plugin.training import known_objects
 from astroml_plugin.training.bundle import ModelBundle
+from astroml_plugin.training.card import Card
 from astroml_plugin.training.recipe import Recipe
 from bundles.detected import DetectedSet
 from bundles.training_sets import TrainingSet
@@ -71,6 +72,16 @@ def make(
     recipe = replace(recipe, split=replace(recipe.split, leaks="drop"))  # two detections may lie on one another
     train(recipe, data=sources, out=out, progress=progress)
     bundle = ModelBundle.load(out)
-    made = ModelBundle.save(out, bundle.network(), bundle.card, None, bundle.typicality_file())
+    made = ModelBundle.save(out, bundle.network(), without_domains(bundle.card), None, bundle.typicality_file())
     storage.remove(storage.join(out, known_objects.FILE))  # simulated objects: nobody measures on them again
     return made
+
+
+def without_domains(card: Card) -> Card:
+    """A card without the figures of each source: single skies tell nothing."""
+    training = {name: value for name, value in card.training.items() if name != "domains"}
+    metrics = {
+        side: {name: value for name, value in figures.items() if name != "domains"}
+        for side, figures in card.metrics.items()
+    }
+    return replace(card, training=training, metrics=metrics)
