@@ -40,7 +40,7 @@ def run() -> Section:
         plain = scores(name, source, where, None, DRAWS, recipe)
         helped = scores(name, source, f"{folder}/known", start, DRAWS, recipe)
         data[name] = {"from the start": plain.tolist(), "from elsewhere": helped.tolist()}
-        rows += lines(SETS[name][2], plain, helped)
+        rows += lines(name, plain, helped)
     head = ["objects", "labels", "from the start", "from elsewhere", "labels saved"]
     return Section(TITLE, f"{words_of(run)} {DRAWS} draws.\n\n{table(head, rows)}", data)
 
