@@ -12,16 +12,12 @@ import pyarrow as pa
 from astroml_plugin.catalog.query import query
 from astroml_plugin.core import storage
 from astroml_plugin.inference.options import ObjectTable
-from astroml_plugin.simulation.camera import Camera
 from astroml_plugin.simulation.found import labelled_detections
 from bundles.skies import GAIN
 from workflows.cutouts import cutouts
 from workflows.infer import infer
 from workflows.simulate import simulate
 from workflows.train import Progress
-
-_RIM = 40
-"""Pixels from the edge of a sky within which nothing is cut."""
 
 _ARTEFACTS = 0.4
 """Largest part of the detections of a sky that are artefacts: one trail is found many times."""
@@ -95,15 +91,12 @@ class DetectedSet:
         }
 
     def chosen(self, found: pa.Table, truth: pa.Table, seed: int) -> pa.Table:
-        """Detections of a sky that are cut: those of a sure kind, away from the rim, and not too many artefacts."""
-        camera = Camera()
-        sure = labelled_detections(found, truth, camera.pixel_scale, camera.zero_point)
-        place = np.stack([sure[name].to_numpy() for name in ("x", "y")], 1)
-        kept = ((place >= _RIM) & (place < self.side - _RIM)).all(1)
-        odd = kept & (np.array(sure["kind"].to_pylist(), object) == "artefact")
-        most = int(_ARTEFACTS / (1 - _ARTEFACTS) * (kept.sum() - odd.sum()))
-        left = np.random.default_rng([seed, 79]).permutation(np.flatnonzero(odd))[most:]
-        kept[left] = False
+        """Detections of a sky that are cut: those of a sure kind, and not too many artefacts."""
+        sure = labelled_detections(found, truth, shape=(self.side, self.side))
+        odd = np.array(sure["kind"].to_pylist(), object) == "artefact"
+        most = int(_ARTEFACTS / (1 - _ARTEFACTS) * (len(odd) - odd.sum()))
+        kept = np.ones(len(odd), bool)
+        kept[np.random.default_rng([seed, 79]).permutation(np.flatnonzero(odd))[most:]] = False
         return sure.filter(pa.array(kept))
 
 

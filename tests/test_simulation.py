@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 
@@ -234,5 +235,6 @@ def test_artefacts_of_a_sky_are_light_that_nothing_masks() -> None:
     assert not np.array_equal(light[0], light[1])
     assert "artefacts" not in run._record(SKY)
     assert run._record(odd)["artefacts"] == 6.0
-    with pytest.raises(InputError, match="artefacts"):
-        replace(SKY, artefacts=-1.0)
+    for wrong in ({"artefacts": -1.0}, {"artefacts": math.nan}, {"artefacts": 1e12}, {"density": math.nan}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            replace(SKY, **wrong)

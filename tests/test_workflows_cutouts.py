@@ -248,13 +248,34 @@ def test_rows_of_a_catalog_are_cut_where_they_were_measured(sky: Path, tmp_path:
 
 
 def test_rows_that_are_asked_for_again_are_cut_once(sky: Path, tmp_path: Path, client: object) -> None:
-    """Results of queries name their date; the rows are the same."""
+    """Results of queries name their date and describe columns; stores move."""
+    table, survey, name = pq.read_table(sky / "objects.parquet"), str(sky / "survey.zarr"), str(tmp_path / "s.zarr")
+    words = pa.schema([one.with_metadata({"description": f"the {one.name}"}) for one in table.schema])
+    asked = [table, table.replace_schema_metadata({"date": "2026-12-01"}), table.cast(words)]
+    for number, one in enumerate(asked):
+        result = cutouts(survey, objects=one, out=name, size=32, client=client)
+        assert result.rows_skipped == (COUNT if number else 0)
+    shutil.move(name, moved := str(tmp_path / "moved.zarr"))
+    assert cutouts(survey, objects=table, out=moved, size=32, client=client).rows_skipped == COUNT
+    assert len(Stamps.open(moved).labels(["kind"])) == COUNT
+
+
+def test_the_same_objects_of_another_table_are_refused(sky: Path, tmp_path: Path, client: object) -> None:
+    """Another order, some of the columns, a copy of the file: they would stand in the store twice."""
+    survey, out = str(sky / "survey.zarr"), str(tmp_path / "s.zarr")
+    cutouts(survey, objects=str(sky / "objects.parquet"), out=out, size=32, client=client)
     table = pq.read_table(sky / "objects.parquet")
-    for day, skipped in (("2026-11-30", 0), ("2026-12-01", COUNT)):
-        dated = table.replace_schema_metadata({"date": day})
-        result = cutouts(str(sky / "survey.zarr"), objects=dated, out=str(tmp_path / "s.zarr"), size=32, client=client)
-        assert result.rows_skipped == skipped
-    assert len(Stamps.open(result.out).labels(["kind"])) == COUNT
+    shutil.copy(sky / "objects.parquet", tmp_path / "copy.parquet")
+    for other in (
+        table.sort_by([("object_id", "descending")]),
+        table.select(["object_id", "ra", "dec"]),
+        str(tmp_path / "copy.parquet"),
+    ):
+        with pytest.raises(InputError, match="at the same pixels already"):
+            cutouts(survey, objects=other, out=out, size=32, client=client)
+    ids = pa.array(np.arange(len(table)) + 10**6)
+    cutouts(survey, objects=table.set_column(0, "object_id", ids), out=out, size=32, client=client)
+    assert len(Stamps.open(out).labels(["kind"])) == 2 * COUNT
 
 
 def test_one_image_and_a_table_lead_to_a_bundle(tmp_path: Path, client: object) -> None:

@@ -74,7 +74,7 @@ def cut(
     hear = partial(_hear, say)
     buckets = ObjectBuckets.build([table], survey, given, progress=hear)
     plan = plan_cut(survey, buckets, options, folder, "fits" if kind == "fits" else "stamps")
-    plan = place_in_folder(plan, folder) if kind == "fits" else place_in_store(plan, folder, table.name)
+    plan = place_in_folder(plan, folder) if kind == "fits" else place_in_store(plan, folder, table.name, buckets)
     done = _Tally(plan, say)
     with client_of(client) as opened:
         done.carry_out(opened)

@@ -41,6 +41,7 @@ SKY_POPULATION = Population(bulge_probability=0.3)
 
 _OBJECTS, _NOISE, _DEFECTS, _FIELD, _ARTEFACTS = 1, 2, 3, 4, 5
 _PAINTED = NOISE_BLOCK // 2  # side of the squares that artefacts are painted on
+_MOST_ARTEFACTS = 1000.0
 _FADING = 24  # pixels from the rim of such a square within which they fade
 _MARGIN = GRIDS[-1] // 2
 _IDS_PER_CELL = 100_000
@@ -73,8 +74,10 @@ class Sky:
     a square of 128 pixels with fading rims."""
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1 or min(self.seed, self.density, self.artefacts) < 0:
-            raise InputError("a sky needs positive height and width, seed, density and artefacts of 0 or more")
+        if min(self.height, self.width) < 1 or self.seed < 0 or not 0 <= self.density < math.inf:
+            raise InputError("a sky needs positive height and width, seed and density of 0 or more")
+        if not 0 <= self.artefacts <= _MOST_ARTEFACTS:
+            raise InputError(f"artefacts ({self.artefacts}) per arcmin² and band lie from 0 to {_MOST_ARTEFACTS}")
         if self.density * self._cell_area > _IDS_PER_CELL / 2:
             raise InputError(f"a density of {self.density} per arcmin^2 is beyond what a sky can number: lower it")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ FOLDER = "objects"
 
 _RECORD, _COPY = "tables.json", "tables.copy.json"
 _SEAL = "sha256"
+_NAMED = re.compile(r"given-[0-9a-f]{16}\.parquet")
 REMEDY = "put a copy of the file back, or choose another --out"
 
 
@@ -232,8 +234,18 @@ def chunk_digest(chunk: pa.Table) -> str:
     return hashed.hexdigest()[:32]
 
 
+def given_name(digest: str) -> str:
+    """Name of the file of a table that was given in memory, by the digest of its content."""
+    return f"given-{digest}.parquet"
+
+
 def _file_identity(objects: str) -> list[Any]:
-    """Identity of a file, or of all files of a folder or pattern: name, size, time or tag."""
+    """Identity of a file, or of all files of a folder or pattern: name, size, time or tag.
+
+    A file that is named after its content is the same wherever it lies.
+    """
+    if _NAMED.fullmatch(name := objects.rpartition("/")[2]):
+        return [name]
     files = file_names(objects)
     if list(files) == [objects]:
         return _stand(objects)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from astroml_plugin.catalog.objects.columns import objects_in
+from astroml_plugin.catalog.objects.given import given_name
 from astroml_plugin.catalog.objects.parquets import described
 from astroml_plugin.catalog.objects.settings import ObjectSettings
 from astroml_plugin.core import foreign, storage
@@ -19,17 +20,35 @@ from astroml_plugin.core.errors import InputError
 
 
 def file_of(table: Any, folder: str) -> str:
-    """Path or URL of a table; one in memory is written to a file named after its content.
+    """Path or URL of a table; one in memory is written to a file named after its content (`given_name`).
 
-    Metadata of a table as a whole, such as the date in results of `query`, are no content: the same rows have one name.
+    Words about the table or its columns, such as the date in results of `query`, are no content, nor is the library
+    that it is of.
     """
     if isinstance(table, str | os.PathLike):
         return os.fspath(table)
-    data = storage.encode_table(arrow_of(table).replace_schema_metadata(None))
-    url = storage.join(folder, f"given-{storage.digest(data.hex())[:16]}.parquet")
+    data = storage.encode_table(_plain(arrow_of(table)))
+    url = storage.join(folder, given_name(storage.digest(data.hex())[:16]))
     if not storage.exists(url):
         storage.write_atomic(url, data)
     return url
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Rows with one type for text, and of the words about a column its unit alone."""
+    fields = []
+    for one in table.schema:
+        unit = (one.metadata or {}).get(b"unit")
+        kind = _SHORT.get(one.type, one.type)
+        fields.append(pa.field(one.name, kind, metadata={b"unit": unit} if unit else None))
+    return table.cast(pa.schema(fields))
+
+
+_SHORT = {
+    **dict.fromkeys((pa.large_string(), pa.string_view()), pa.string()),
+    **dict.fromkeys((pa.large_binary(), pa.binary_view()), pa.binary()),
+}
+"""Type of Arrow -> the usual one for the same values."""
 
 
 def arrow_of(objects: Any) -> pa.Table:
