@@ -39,8 +39,9 @@ def test_the_page_works(tmp_path: Path) -> None:
     assert len(rows) == len(radius)
     assert np.corrcoef(rows["half_light_radius"], radius[rows["object_id"]])[0, 1] > 0.9
     table = json.loads((project / "size-compare" / "compare.json").read_text())["table"]
-    assert [row["method"] for row in table] == ["network"]
-    assert 0 < table[0]["rmse"]["value"] < radius.std()
+    found = {row["method"]: row["rmse"]["value"] for row in table}
+    assert {"network", "linear", "random_forest", "svm"} <= set(found)  # the usual regressors stand beside it
+    assert 0 < found["network"] < radius.std()
 
 
 def write_galaxies(file: Path, count: int = 300) -> np.ndarray:
