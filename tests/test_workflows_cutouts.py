@@ -273,6 +273,8 @@ def test_the_same_objects_of_another_table_are_refused(sky: Path, tmp_path: Path
     ):
         with pytest.raises(InputError, match="at the same pixels already"):
             cutouts(survey, objects=other, out=out, size=32, client=client)
+    with pytest.raises(InputError, match="in memory has no rows"):
+        cutouts(survey, objects=table.slice(0, 0), out=out, size=32, client=client)
     ids = pa.array(np.arange(len(table)) + 10**6)
     cutouts(survey, objects=table.set_column(0, "object_id", ids), out=out, size=32, client=client)
     assert len(Stamps.open(out).labels(["kind"])) == 2 * COUNT

@@ -24,10 +24,16 @@ def file_of(table: Any, folder: str) -> str:
 
     Words about the table or its columns, such as the date in results of `query`, are no content, nor is the library
     that it is of.
+
+    Raises:
+        InputError: it is no table, or has no rows.
     """
     if isinstance(table, str | os.PathLike):
         return os.fspath(table)
-    data = storage.encode_table(_plain(arrow_of(table)))
+    rows = arrow_of(table)
+    if not len(rows):
+        raise InputError("the objects table in memory has no rows: is it the result of the right query?")
+    data = storage.encode_table(_plain(rows))
     url = storage.join(folder, given_name(storage.digest(data.hex())[:16]))
     if not storage.exists(url):
         storage.write_atomic(url, data)
