@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from astroml_plugin.core import storage
 from astroml_plugin.training.checkpoint import read_log
-from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch
+from benchmarks.harness import REPEATS, Section, interleave, median_iqr, scratch, words_of
 from tests.pages import table
 from workflows.cutouts import cutouts
 from workflows.simulate import simulate
@@ -62,7 +62,7 @@ def run() -> Section:
         more = [one["peak"] - other["peak"] for one, other in zip(found["tiles"], found["stored"])]
         rows.append([case, "tiles beside stored", f"{median_iqr(ratio, 2)} times", f"{median_iqr(more, 0)} more"])
         data[case] = {name: found[name] for name in given}
-    text = f"{run.__doc__} {labels.num_rows:,} objects in {(SIDE // 1024) ** 2} tiles of 1024², {REPEATS} turns.\n\n"
+    text = f"{words_of(run)} {labels.num_rows:,} objects in {(SIDE // 1024) ** 2} tiles of 1024², {REPEATS} turns.\n\n"
     return Section(TITLE, text + table(["memory", "arm", "objects/s", "MiB"], rows), data)
 
 
