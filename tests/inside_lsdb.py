@@ -111,7 +111,7 @@ def test_rows_that_nobody_expects(tmp_path: Path) -> None:
     assert rows.loc[2**53 + 1, "small"] == 255
     assert rows.loc[-5, "image"] == "Köln"
     assert ids(lsdb.open_catalog(tmp_path / "odd").cone_search(0.0, 0.0, 10).compute()) == [0, 1]
-    cluster(catalog.url, name="groups", clusters=2)
+    cluster(catalog.url, name="groups", clusters=2, flagged=True)
     with pytest.raises(InputError, match="another layout"):
         export(catalog.url, to="hats", out=tmp_path / "odd", annotations=("groups",))
     assert export(catalog.url, to="hats", out=tmp_path / "more", annotations=("groups",)).rows == 8
