@@ -116,5 +116,5 @@ def test_label_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         assert process.wait(30) == 0
         assert "1 objects have scores" in process.stdout.read()
         assert process.stderr is not None
-        assert all(line.startswith("next: ") for line in process.stderr.read().splitlines())
+        assert process.stderr.read() == f"next: astroml-plugin rank {made.url} --learn\n"
     assert len(open_labels(made.url)) == 1
