@@ -244,11 +244,10 @@ def _file_identity(objects: str) -> list[Any]:
 
     A file that is named after its content is the same wherever it lies.
     """
-    if _NAMED.fullmatch(name := objects.rpartition("/")[2]):
-        return [name]
     files = file_names(objects)
     if list(files) == [objects]:
-        return _stand(objects)
+        stand, name = _stand(objects), objects.rpartition("/")[2]
+        return [name] if _NAMED.fullmatch(name) else stand
     return [objects, storage.digest([_stand(one) for one in files])]
 
 
